@@ -1,0 +1,76 @@
+//! Cancellation of IRPs.
+//!
+//! ```text
+//!   IoCancelIrp:  take the cancel lock → Cancel = TRUE → take the cancel routine out
+//!                    ├─ there was one: CancelIrql = former IRQL, call it; it releases the lock; TRUE
+//!                    └─ there was none: release the lock; FALSE (whoever has the IRP looks at Cancel)
+//! ```
+
+use std::sync::atomic::Ordering;
+
+use wsk_sys::nt::{
+    DISPATCH_LEVEL, IRP, KIRQL, io_set_cancel_routine, irp_cancel, irp_current_location, irp_stack_count,
+    irp_stack_pointer, set_irp_cancel_irql,
+};
+
+use crate::checker::context::{self, Context, at_most};
+use crate::irp;
+use crate::irql;
+use crate::spinlock;
+use crate::thread::this;
+
+/// Takes the cancel spin lock; see [`wsk_sys::nt::IoAcquireCancelSpinLock`].
+///
+/// # Safety
+/// `irql` can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn IoAcquireCancelSpinLock(irql: *mut KIRQL) {
+    const CALL: &str = "IoAcquireCancelSpinLock";
+    let here = this::here(CALL);
+    let old = spinlock::acquire_raise(&here, &here.cancel_lock, CALL);
+    // SAFETY: the caller guarantees a place for the IRQL.
+    unsafe { irql.write(old) };
+}
+
+/// Releases the cancel spin lock; see [`wsk_sys::nt::IoReleaseCancelSpinLock`].
+///
+/// # Safety
+/// None beyond being called on a thread of a kernel; the signature is the kernel's.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn IoReleaseCancelSpinLock(irql: KIRQL) {
+    const CALL: &str = "IoReleaseCancelSpinLock";
+    let here = this::here(CALL);
+    spinlock::release_lower(&here, &here.cancel_lock, irql, CALL);
+}
+
+/// Asks for the cancellation of an IRP; see [`wsk_sys::nt::IoCancelIrp`].
+///
+/// # Safety
+/// `irp` points to a live IRP, which the caller keeps alive until this returns.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn IoCancelIrp(irp: *mut IRP) -> u8 {
+    const CALL: &str = "IoCancelIrp";
+    let here = this::here(CALL);
+    at_most(&here, CALL, DISPATCH_LEVEL);
+    // SAFETY: forwarded to the caller.
+    unsafe { irp::check(&here, irp, CALL) };
+    let locks = this::locks();
+    let old = spinlock::acquire_raise(&here, &here.cancel_lock, CALL);
+    // SAFETY: forwarded to the caller.
+    unsafe { irp_cancel(irp) }.store(1, Ordering::SeqCst);
+    // SAFETY: the IRP is alive, and the routine's slot is changed by atomic exchange only.
+    let Some(routine) = (unsafe { io_set_cancel_routine(irp, None) }) else {
+        spinlock::release_lower(&here, &here.cancel_lock, old, CALL);
+        return 0;
+    };
+    // SAFETY: whoever had the routine set may not complete the IRP before the routine has run.
+    unsafe { set_irp_cancel_irql(irp, old) };
+    // SAFETY: as above; the owner moved the stack pointer before it set the routine.
+    let device = unsafe { irp::current_device(irp) };
+    let context = context::enter(Context::Cancel);
+    // SAFETY: the owner of the IRP set the routine to be called like this.
+    unsafe { routine(device, irp) };
+    drop(context);
+    irql::check_return("the cancel routine", old, locks);
+    1
+}

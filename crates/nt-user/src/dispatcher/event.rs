@@ -1,0 +1,97 @@
+//! Events.
+
+use wsk_sys::nt::{APC_LEVEL, DISPATCH_LEVEL, KEVENT, NOTIFICATION_EVENT, SYNCHRONIZATION_EVENT};
+
+use super::{Kind, Object};
+use crate::checker::context::at_most;
+use crate::checker::violation::rule;
+use crate::thread::this::{self, Here};
+
+/// Initialises an event; see [`wsk_sys::nt::KeInitializeEvent`].
+///
+/// # Safety
+/// `event` points to non-paged storage that nobody uses as an event now.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn KeInitializeEvent(event: *mut KEVENT, event_type: i32, state: u8) {
+    const CALL: &str = "KeInitializeEvent";
+    let here = this::here(CALL);
+    let kind = match event_type {
+        NOTIFICATION_EVENT => Kind::NotificationEvent,
+        SYNCHRONIZATION_EVENT => Kind::SynchronizationEvent,
+        other => here.bug_check(rule::OBJECT, CALL, format!("{other} is no type of event")),
+    };
+    // SAFETY: the caller guarantees the storage.
+    match unsafe { Object::from_raw(event.cast()) } {
+        Some(object) => object.initialise(kind, state != 0),
+        None => here.bug_check(rule::OBJECT, CALL, format!("an event cannot be at {event:p}")),
+    }
+}
+
+/// The event at `event`, or a bug check.
+///
+/// # Safety
+/// `event` points to storage that lives until the driver has been told that it may go.
+unsafe fn event<'a>(here: &Here, call: &'static str, event: *mut KEVENT) -> Object<'a> {
+    // SAFETY: forwarded to the caller.
+    let object = unsafe { Object::from_raw(event.cast()) };
+    let is_event = |object: &Object<'_>| {
+        matches!(object.kind(), Some(Kind::NotificationEvent | Kind::SynchronizationEvent))
+    };
+    match object.filter(is_event) {
+        Some(object) => object,
+        None => here.bug_check(rule::OBJECT, call, format!("there is no initialised event at {event:p}")),
+    }
+}
+
+/// Signals an event; see [`wsk_sys::nt::KeSetEvent`].
+///
+/// # Safety
+/// `event` points to an initialised event that lives until it is signalled.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn KeSetEvent(event: *mut KEVENT, _increment: i32, wait: u8) -> i32 {
+    const CALL: &str = "KeSetEvent";
+    let here = this::here(CALL);
+    at_most(&here, CALL, if wait == 0 { DISPATCH_LEVEL } else { APC_LEVEL });
+    // SAFETY: forwarded to the caller.
+    let object = unsafe { self::event(&here, CALL, event) };
+    object.signal(here.seam())
+}
+
+/// Makes an event not signalled; see [`wsk_sys::nt::KeClearEvent`].
+///
+/// # Safety
+/// `event` points to an initialised event.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn KeClearEvent(event: *mut KEVENT) {
+    const CALL: &str = "KeClearEvent";
+    let here = this::here(CALL);
+    at_most(&here, CALL, DISPATCH_LEVEL);
+    // SAFETY: forwarded to the caller.
+    unsafe { self::event(&here, CALL, event) }.reset();
+}
+
+/// Makes an event not signalled and tells its former state; see [`wsk_sys::nt::KeResetEvent`].
+///
+/// # Safety
+/// `event` points to an initialised event.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn KeResetEvent(event: *mut KEVENT) -> i32 {
+    const CALL: &str = "KeResetEvent";
+    let here = this::here(CALL);
+    at_most(&here, CALL, DISPATCH_LEVEL);
+    // SAFETY: forwarded to the caller.
+    unsafe { self::event(&here, CALL, event) }.reset()
+}
+
+/// Tells whether an event is signalled; see [`wsk_sys::nt::KeReadStateEvent`].
+///
+/// # Safety
+/// `event` points to an initialised event.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn KeReadStateEvent(event: *mut KEVENT) -> i32 {
+    const CALL: &str = "KeReadStateEvent";
+    let here = this::here(CALL);
+    at_most(&here, CALL, DISPATCH_LEVEL);
+    // SAFETY: forwarded to the caller.
+    unsafe { self::event(&here, CALL, event) }.state()
+}

@@ -1,0 +1,209 @@
+//! Dispatcher objects: what threads wait for.
+//!
+//! Events, timers and threads begin with a `DISPATCHER_HEADER` of 24 bytes. Its first eight are one atomic word here:
+//!
+//! ```text
+//!   bits 0..8 kind │ 8..16 mark │ 16..32 threads asleep │ 32..64 SignalState
+//! ```
+//!
+//! so that signalling an object nobody sleeps on is one compare-exchange. Threads sleep in the seam's parking lot under
+//! the object's address. Whoever signals an object with sleepers changes the word under the lot's lock and never looks
+//! at the object afterwards: a woken thread may free it at once.
+//!
+//! ```text
+//!   notification: not signalled ──signal: wakes all──► signalled ──reset──► not signalled
+//!   synchronization: not signalled ──signal: hands itself to one sleeper, stays; without sleepers──► signalled
+//!                    signalled ──a wait takes it──► not signalled
+//! ```
+
+mod event;
+mod wait;
+
+use std::ffi::c_void;
+use std::marker::PhantomData;
+use std::mem::{offset_of, size_of};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use wsk_sys::nt::KEVENT;
+
+use crate::seam::{Parked, Seam, Unpark};
+
+pub use event::*;
+pub use wait::*;
+
+/// The kinds of objects, with the numbers the kernel gives them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    NotificationEvent = 0,
+    SynchronizationEvent = 1,
+    Thread = 6,
+    NotificationTimer = 8,
+}
+
+impl Kind {
+    fn of(word: u64) -> Option<Self> {
+        if word & MARK_MASK != MARK {
+            return None;
+        }
+        [Self::NotificationEvent, Self::SynchronizationEvent, Self::Thread, Self::NotificationTimer]
+            .into_iter()
+            .find(|kind| *kind as u64 == word & KIND_MASK)
+    }
+}
+
+const KIND_MASK: u64 = 0xFF;
+/// Tells an initialised header from zeros.
+const MARK: u64 = 0xD0 << 8;
+const MARK_MASK: u64 = 0xFF << 8;
+const SLEEPER: u64 = 1 << 16;
+const SLEEPERS_MASK: u64 = 0xFFFF << 16;
+const SIGNALLED: u64 = 1 << 32;
+const SIGNAL_SHIFT: u32 = 32;
+
+/// A dispatcher header; see the module.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct Header {
+    word: AtomicU64,
+    _links: [usize; 2],
+}
+
+const _: () = assert!(size_of::<Header>() == size_of::<KEVENT>());
+const _: () = assert!(offset_of!(KEVENT, Header.SignalState) * 8 == SIGNAL_SHIFT as usize);
+
+const fn initial(kind: Kind, signalled: bool) -> u64 {
+    kind as u64 | MARK | if signalled { SIGNALLED } else { 0 }
+}
+
+impl Header {
+    pub(crate) const fn new(kind: Kind, signalled: bool) -> Self {
+        Self { word: AtomicU64::new(initial(kind, signalled)), _links: [0; 2] }
+    }
+
+    pub(crate) fn object(&self) -> Object<'_> {
+        Object { header: NonNull::from(self), _lives: PhantomData }
+    }
+}
+
+/// A pointer to a dispatcher object.
+///
+/// # Invariants
+/// The object is alive until the last access that the driver can know of; a signal's change of the word may be the
+/// last one, which is why this is no reference.
+#[derive(Clone, Copy)]
+pub(crate) struct Object<'a> {
+    header: NonNull<Header>,
+    _lives: PhantomData<&'a Header>,
+}
+
+impl<'a> Object<'a> {
+    /// # Safety
+    /// `object` points to storage for a dispatcher header that lives for `'a`.
+    pub(crate) unsafe fn from_raw(object: *mut c_void) -> Option<Self> {
+        let header = NonNull::new(object.cast::<Header>()).filter(|header| header.is_aligned())?;
+        Some(Self { header, _lives: PhantomData })
+    }
+
+    fn word(self) -> &'a AtomicU64 {
+        // SAFETY: by the invariant of the type the object is alive, and the word is accessed atomically only.
+        unsafe { &(*self.header.as_ptr()).word }
+    }
+
+    pub(crate) fn key(self) -> usize {
+        self.header.addr().get()
+    }
+
+    /// Makes the storage an object of `kind`.
+    pub(crate) fn initialise(self, kind: Kind, signalled: bool) {
+        self.word().store(initial(kind, signalled), Ordering::Release);
+    }
+
+    /// What the object is, if it has been initialised.
+    pub(crate) fn kind(self) -> Option<Kind> {
+        Kind::of(self.word().load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn state(self) -> i32 {
+        (self.word().load(Ordering::Acquire) >> SIGNAL_SHIFT) as i32
+    }
+
+    /// Makes the object not signalled; returns the former state.
+    pub(crate) fn reset(self) -> i32 {
+        let old = self.word().fetch_and(SIGNALLED - 1, Ordering::AcqRel);
+        (old >> SIGNAL_SHIFT) as i32
+    }
+
+    /// Signals the object; returns the former state.
+    pub(crate) fn signal(self, seam: &dyn Seam) -> i32 {
+        let mut word = self.word().load(Ordering::Relaxed);
+        loop {
+            if word & SIGNALLED == 0 && word & SLEEPERS_MASK != 0 {
+                return self.signal_sleepers(seam, word);
+            }
+            // Also when it is signalled already: what the signaller did before must be visible to who takes it.
+            match self.word().compare_exchange_weak(word, word | SIGNALLED, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return (word >> SIGNAL_SHIFT) as i32,
+                Err(now) => word = now,
+            }
+        }
+    }
+
+    #[cold]
+    fn signal_sleepers(self, seam: &dyn Seam, word: u64) -> i32 {
+        let one = Kind::of(word) == Some(Kind::SynchronizationEvent);
+        let count = if one { Unpark::One } else { Unpark::All };
+        seam.unpark(self.key(), count, &mut |woken| {
+            let handed_over = one && woken == 1;
+            let settle = |word: u64| {
+                let word = word - SLEEPER * woken as u64;
+                Some(if handed_over { word } else { word | SIGNALLED })
+            };
+            // The last access: a thread that was woken, or one that sees the signal, may free the object.
+            let settled = self.word().fetch_update(Ordering::AcqRel, Ordering::Relaxed, settle);
+            debug_assert!(settled.is_ok(), "the update never declines");
+        });
+        0
+    }
+
+    /// Takes the signal if there is one.
+    pub(crate) fn try_take(self) -> bool {
+        self.take_or(|_| None)
+    }
+
+    /// Takes the signal, or else changes the word as `otherwise` says, in one step.
+    fn take_or(self, otherwise: impl Fn(u64) -> Option<u64>) -> bool {
+        let mut word = self.word().load(Ordering::Acquire);
+        loop {
+            let signalled = word & SIGNALLED != 0;
+            let new = if !signalled {
+                otherwise(word)
+            } else if Kind::of(word) == Some(Kind::SynchronizationEvent) {
+                Some(word & !SIGNALLED)
+            } else {
+                None
+            };
+            let Some(new) = new else { return signalled };
+            match self.word().compare_exchange_weak(word, new, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return signalled,
+                Err(now) => word = now,
+            }
+        }
+    }
+
+    /// Waits for the object; false if `deadline` passed first.
+    pub(crate) fn wait(self, seam: &dyn Seam, deadline: Option<Duration>) -> bool {
+        if self.try_take() {
+            return true;
+        }
+        let mut validate = || !self.take_or(|word| Some(word + SLEEPER));
+        let mut timed_out = || {
+            self.word().fetch_sub(SLEEPER, Ordering::Relaxed);
+        };
+        match seam.park(self.key(), &mut validate, &mut timed_out, deadline) {
+            Parked::Woken | Parked::Refused => true,
+            Parked::TimedOut => false,
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Waits and sleeps.
+//!
+//! A wait is where a driver's gravest mistakes show, so it asks first: is the IRQL low enough (IRQL-13), is this the
+//! driver's own time and not a callback (INSP-24, ABRT-13, DISC-14, EVT-56) or a completion routine (IRP-13)? A poll
+//! with a zero timeout is no wait.
+
+use std::ffi::c_void;
+use std::time::Duration;
+
+use wsk_sys::nt::{APC_LEVEL, NTSTATUS};
+
+use super::Object;
+use crate::checker::context::{self, at_most};
+use crate::checker::violation::rule;
+use crate::kernel::status;
+use crate::thread::this::{self, Here};
+
+/// The time in the seam's clock at which a driver's timeout passes: relative if negative, else system time.
+pub(crate) fn due(here: &Here, timeout: i64) -> Duration {
+    let units = if timeout < 0 {
+        timeout.unsigned_abs()
+    } else {
+        u64::try_from(timeout.saturating_sub(here.seam().system_time())).unwrap_or(0)
+    };
+    here.seam().now() + Duration::from_micros(units / 10) + Duration::from_nanos(units % 10 * 100)
+}
+
+/// Reports a wait where the thread must not wait.
+pub(crate) fn object_to_waiting(here: &Here, call: &str) {
+    if let Some((rule, what)) = context::objection_to_waiting() {
+        here.violation(rule, call, what);
+    }
+}
+
+/// The deadline of a wait that has none of its own, and the bug check when it passes.
+pub(crate) struct Watchdog(Option<Duration>);
+
+impl Watchdog {
+    pub(crate) fn new(here: &Here) -> Self {
+        Self(here.config.watchdog.map(|limit| here.seam().now() + limit))
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Duration> {
+        self.0
+    }
+
+    pub(crate) fn bite(here: &Here, call: &str, what: &str) -> ! {
+        let limit = here.config.watchdog.unwrap_or_default();
+        here.bug_check(rule::HANG, call, format!("{what} has lasted {limit:?}; nothing will end it"));
+    }
+}
+
+/// Waits for an event, timer or thread; see [`wsk_sys::nt::KeWaitForSingleObject`].
+///
+/// # Safety
+/// `object` points to an initialised dispatcher object that lives until the wait is over; `timeout` is null or can be
+/// read.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn KeWaitForSingleObject(
+    object: *mut c_void,
+    _wait_reason: i32,
+    _wait_mode: i8,
+    _alertable: u8,
+    timeout: *mut i64,
+) -> NTSTATUS {
+    const CALL: &str = "KeWaitForSingleObject";
+    let here = this::here(CALL);
+    // SAFETY: forwarded to the caller.
+    let target = unsafe { Object::from_raw(object) }.filter(|target| target.kind().is_some());
+    let Some(target) = target else {
+        here.bug_check(rule::OBJECT, CALL, format!("there is no initialised dispatcher object at {object:p}"));
+    };
+    let timeout = if timeout.is_null() {
+        None
+    } else {
+        // SAFETY: the caller guarantees that a timeout that is not null can be read.
+        Some(unsafe { timeout.read() })
+    };
+    if timeout == Some(0) {
+        return if target.try_take() { status::SUCCESS } else { status::TIMEOUT };
+    }
+    object_to_waiting(&here, CALL);
+    if target.try_take() {
+        return status::SUCCESS;
+    }
+    if let Some(timeout) = timeout {
+        let satisfied = target.wait(here.seam(), Some(due(&here, timeout)));
+        return if satisfied { status::SUCCESS } else { status::TIMEOUT };
+    }
+    if !target.wait(here.seam(), Watchdog::new(&here).deadline()) {
+        Watchdog::bite(&here, CALL, "a wait without a timeout");
+    }
+    status::SUCCESS
+}
+
+/// Puts the thread to sleep; see [`wsk_sys::nt::KeDelayExecutionThread`].
+///
+/// # Safety
+/// `interval` can be read.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn KeDelayExecutionThread(
+    _wait_mode: i8,
+    _alertable: u8,
+    interval: *mut i64,
+) -> NTSTATUS {
+    const CALL: &str = "KeDelayExecutionThread";
+    let here = this::here(CALL);
+    at_most(&here, CALL, APC_LEVEL);
+    // SAFETY: the caller guarantees that the interval can be read.
+    let interval = unsafe { interval.read() };
+    let deadline = due(&here, interval);
+    // Nobody wakes a sleeper: the key is a place on its own stack.
+    let key = std::ptr::from_ref(&deadline).addr();
+    here.seam().park(key, &mut || true, &mut || {}, Some(deadline));
+    status::SUCCESS
+}

@@ -1,0 +1,142 @@
+//! Completion: the walk up the stack locations.
+//!
+//! ```text
+//!   location of the driver that completes
+//!        │ take its routine, context and pending bit; move up one location
+//!        ▼
+//!   is the routine set for this outcome?
+//!        ├─ yes: call it ── STATUS_MORE_PROCESSING_REQUIRED ──► stop; the IRP is the routine's, and may be gone
+//!        │          └─ anything else ─┐
+//!        └─ no: carry the pending bit up ─┴─► top reached? the creator did not keep its IRP: IRP-03 or IRP-02
+//! ```
+
+use std::ptr;
+use std::sync::atomic::Ordering;
+
+use wsk_sys::nt::{
+    DISPATCH_LEVEL, IRP, SL_INVOKE_ON_CANCEL, SL_INVOKE_ON_ERROR, SL_INVOKE_ON_SUCCESS, SL_PENDING_RETURNED,
+    io_mark_irp_pending, io_set_cancel_routine, irp_cancel, irp_current_location, irp_stack_count,
+    irp_stack_pointer, irp_status, set_irp_current_location, set_irp_pending_returned, set_irp_stack_pointer,
+    set_stack_control, stack_completion_routine, stack_context, stack_control,
+};
+
+use super::{STAMP_COMPLETED, State, check, device, stamp, state};
+use crate::checker::context::{self, Context, at_most};
+use crate::checker::violation::rule;
+use crate::irql;
+use crate::thread::this::{self, Here};
+
+/// `STATUS_PENDING`.
+const STATUS_PENDING: i32 = 0x103;
+
+const CALL: &str = "IofCompleteRequest";
+
+/// Completes an IRP; see [`wsk_sys::nt::IofCompleteRequest`].
+///
+/// # Safety
+/// The caller is the driver that has the IRP, and does not touch it afterwards.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn IofCompleteRequest(irp: *mut IRP, _priority_boost: i8) {
+    let here = this::here(CALL);
+    at_most(&here, CALL, DISPATCH_LEVEL);
+    // SAFETY: forwarded to the caller.
+    unsafe { check(&here, irp, CALL) };
+    // SAFETY: forwarded to the caller.
+    if unsafe { state(irp) } != Some(State::Submitted) {
+        let detail = format!("no driver below has the IRP at {irp:p}: it is complete, or was never submitted");
+        here.violation(rule::IRP_COMPLETE, CALL, detail);
+        return;
+    }
+    // SAFETY: the caller has the IRP.
+    unsafe { check_outcome(&here, irp) };
+    // SAFETY: as above.
+    while unsafe { step(irp) } {}
+}
+
+/// What must be true of an IRP before it is completed.
+///
+/// # Safety
+/// The caller has the IRP.
+unsafe fn check_outcome(here: &Here, irp: *mut IRP) {
+    // SAFETY: forwarded to the caller.
+    if unsafe { irp_status(irp) } == STATUS_PENDING {
+        here.violation(rule::IRP_COMPLETE, CALL, format!("the IRP at {irp:p} is completed with STATUS_PENDING"));
+    }
+    // SAFETY: forwarded to the caller.
+    if unsafe { io_set_cancel_routine(irp, None) }.is_some() {
+        let detail = format!("the IRP at {irp:p} is completed with its cancel routine set");
+        here.violation(rule::IRP_COMPLETE, CALL, detail);
+    }
+}
+
+/// Moves up one location; false if the walk is over.
+///
+/// # Safety
+/// The IRP is submitted and the caller has it; it is not touched after a false result.
+unsafe fn step(irp: *mut IRP) -> bool {
+    // SAFETY: forwarded to the caller.
+    let lower = unsafe { irp_stack_pointer(irp) };
+    // SAFETY: the current location of a submitted IRP is one of its own.
+    let control = unsafe { stack_control(lower) };
+    // SAFETY: as above.
+    let routine = unsafe { stack_completion_routine(lower) };
+    // SAFETY: as above.
+    let argument = unsafe { stack_context(lower) };
+    // SAFETY: as above; a location that has been left must not be completed through again.
+    unsafe { set_stack_control(lower, 0) };
+    let pending = control & SL_PENDING_RETURNED != 0;
+    // SAFETY: the caller has the IRP.
+    unsafe { set_irp_pending_returned(irp, pending) };
+    // SAFETY: as above.
+    let location = unsafe { irp_current_location(irp) } + 1;
+    // SAFETY: as above.
+    let top = location > unsafe { irp_stack_count(irp) };
+    let upper = lower.wrapping_add(1);
+    // SAFETY: as above.
+    unsafe { set_irp_stack_pointer(irp, upper) };
+    if top {
+        // SAFETY: as above. From here on the creator may free or re-use the IRP once its routine knows.
+        unsafe { stamp(irp) }.store(STAMP_COMPLETED, Ordering::Release);
+    }
+    // SAFETY: as above.
+    unsafe { set_irp_current_location(irp, location) };
+    let device = if top {
+        ptr::null_mut()
+    } else {
+        // SAFETY: below the top, the upper location is one of the IRP's own.
+        unsafe { device(upper) }
+    };
+    // SAFETY: as above.
+    let outcome = if unsafe { irp_status(irp) } >= 0 { SL_INVOKE_ON_SUCCESS } else { SL_INVOKE_ON_ERROR };
+    // SAFETY: as above.
+    let cancelled = unsafe { irp_cancel(irp) }.load(Ordering::Acquire) != 0;
+    let wanted = outcome | if cancelled { SL_INVOKE_ON_CANCEL } else { 0 };
+    match routine.filter(|_| control & wanted != 0) {
+        Some(routine) => {
+            let irql = this::irql();
+            let locks = this::locks();
+            let context = context::enter(Context::Completion);
+            // SAFETY: the driver above set the routine to be called like this.
+            let answer = unsafe { routine(device, irp, argument) };
+            drop(context);
+            irql::check_return("the completion routine", irql, locks);
+            if answer == crate::kernel::status::MORE_PROCESSING_REQUIRED {
+                return false;
+            }
+            if top {
+                let detail = format!("the completion routine of the IRP's creator returned {answer:#010X}");
+                this::here(CALL).violation("IRP-03", CALL, detail);
+            }
+        }
+        None if top => {
+            let detail = format!("the IRP at {irp:p} has no completion routine for its outcome: nobody gets it");
+            this::here(CALL).violation("IRP-02", CALL, detail);
+        }
+        None if pending => {
+            // SAFETY: below the top, the current location is one of the IRP's own.
+            unsafe { io_mark_irp_pending(irp) };
+        }
+        None => {}
+    }
+    !top
+}

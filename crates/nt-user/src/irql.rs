@@ -1,0 +1,95 @@
+//! The interrupt request level, one per thread.
+//!
+//! A host has no processors to mask, so raising excludes nobody; it is bookkeeping that the checks of every other
+//! function rest on.
+
+use std::borrow::Cow;
+
+use wsk_sys::nt::{APC_LEVEL, DISPATCH_LEVEL, KIRQL, PASSIVE_LEVEL};
+
+use crate::checker::violation::rule;
+use crate::thread::this;
+
+/// The name of a level.
+pub fn name(irql: KIRQL) -> Cow<'static, str> {
+    match irql {
+        PASSIVE_LEVEL => "PASSIVE_LEVEL".into(),
+        APC_LEVEL => "APC_LEVEL".into(),
+        DISPATCH_LEVEL => "DISPATCH_LEVEL".into(),
+        other => format!("IRQL {other}").into(),
+    }
+}
+
+/// The highest level on 64-bit processors.
+const HIGH_LEVEL: KIRQL = 15;
+
+/// The current IRQL; see [`wsk_sys::nt::KeGetCurrentIrql`].
+///
+/// # Safety
+/// None; the signature is the kernel's.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn KeGetCurrentIrql() -> KIRQL {
+    this::irql()
+}
+
+/// Raises the IRQL; see [`wsk_sys::nt::KfRaiseIrql`].
+///
+/// # Safety
+/// None beyond being called on a thread of a kernel; the signature is the kernel's.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn KfRaiseIrql(irql: KIRQL) -> KIRQL {
+    const CALL: &str = "KfRaiseIrql";
+    let here = this::here(CALL);
+    let old = this::irql();
+    if irql < old || irql > HIGH_LEVEL {
+        let detail = format!("raised from {} to {}", name(old), name(irql));
+        here.violation(rule::IRQL, CALL, detail);
+    }
+    this::set_irql(irql);
+    old
+}
+
+/// Lowers the IRQL; see [`wsk_sys::nt::KeLowerIrql`].
+///
+/// # Safety
+/// None beyond being called on a thread of a kernel; the signature is the kernel's.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn KeLowerIrql(irql: KIRQL) {
+    const CALL: &str = "KeLowerIrql";
+    let here = this::here(CALL);
+    let old = this::irql();
+    if irql > old {
+        let detail = format!("lowered from {} to {}", name(old), name(irql));
+        here.violation(rule::IRQL, CALL, detail);
+    } else if irql < DISPATCH_LEVEL && this::locks() != 0 {
+        let detail = format!("lowered to {} with {} spin locks held", name(irql), this::locks());
+        here.violation(rule::IRQL, CALL, detail);
+    }
+    this::set_irql(irql);
+}
+
+/// Checks what a routine of the driver left behind, and puts it right: the IRQL and the spin locks must be what they
+/// were when it was called.
+pub(crate) fn check_return(routine: &str, irql: KIRQL, locks: u32) {
+    if this::irql() == irql && this::locks() == locks {
+        return;
+    }
+    mend_return(routine, irql, locks);
+}
+
+#[cold]
+fn mend_return(routine: &str, irql: KIRQL, locks: u32) {
+    let here = this::here(routine);
+    let left = this::irql();
+    if left != irql {
+        let detail = format!("called at {}, it returned at {}", name(irql), name(left));
+        here.violation(rule::IRQL, routine, detail);
+        this::set_irql(irql);
+    }
+    let held = this::locks();
+    if held != locks {
+        let detail = format!("called with {locks} spin locks held, it returned with {held}");
+        here.violation(rule::SPIN_LOCK, routine, detail);
+        this::set_locks(locks);
+    }
+}

@@ -1,0 +1,438 @@
+//! A kernel: one simulated machine.
+//!
+//! ```text
+//!   new ──► running ──shutdown──► stopping: services finish what is queued and end ──► down, leaks are known
+//!              │
+//!              └──bug check──► stopped: the offender sleeps for ever, joiners are told, shutdown waits for nobody
+//! ```
+//!
+//! [`Kernel`] is the handle that users clone; when the last one is gone, the kernel's own threads end. Threads that
+//! drivers and hosts start hold one; the kernel's own threads hold only the inside.
+
+use std::any::{Any, TypeId, type_name};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::checker::violation::{Severity, Violation};
+use crate::checker::{self, Checker};
+use crate::dpc::DpcQueue;
+use crate::faults::Faults;
+use crate::pool::{Leak, Pool};
+use crate::seam::{Live, Seam};
+use crate::thread::{Owner, Threads, this};
+use crate::timer::TimerQueue;
+use crate::work::WorkQueue;
+
+/// The few `NTSTATUS` values that this crate answers with.
+pub(crate) mod status {
+    use wsk_sys::nt::NTSTATUS;
+
+    pub(crate) const SUCCESS: NTSTATUS = 0;
+    pub(crate) const TIMEOUT: NTSTATUS = 0x102;
+    pub(crate) const INVALID_HANDLE: NTSTATUS = 0xC000_0008_u32 as i32;
+    pub(crate) const INVALID_PARAMETER: NTSTATUS = 0xC000_000D_u32 as i32;
+    pub(crate) const MORE_PROCESSING_REQUIRED: NTSTATUS = 0xC000_0016_u32 as i32;
+    pub(crate) const INSUFFICIENT_RESOURCES: NTSTATUS = 0xC000_009A_u32 as i32;
+}
+
+/// How a kernel is to be.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How many deferred procedure calls may run at once.
+    pub processors: usize,
+    /// How many work items may run at once.
+    pub workers: usize,
+    /// How long a wait without end may last before it counts as a hang; `None` for ever.
+    pub watchdog: Option<Duration>,
+    /// Whether pool is filled with a pattern when it is allocated and freed, and freed blocks are kept for a while to
+    /// see whether someone writes them.
+    pub poison: bool,
+    /// Whether each pool block remembers where it was allocated; costs microseconds per allocation.
+    pub trace_allocations: bool,
+    /// How long a callback may stay at DISPATCH_LEVEL before IRQL-05 is advised; `None` for any time.
+    pub dispatch_budget: Option<Duration>,
+    /// Time, threads and randomness; `None` for real ones.
+    pub seam: Option<Arc<dyn Seam>>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            processors: 2,
+            workers: 64,
+            watchdog: Some(Duration::from_secs(30)),
+            poison: true,
+            trace_allocations: false,
+            dispatch_budget: None,
+            seam: None,
+        }
+    }
+}
+
+/// The inside of a kernel.
+pub(crate) struct Inner {
+    itself: Weak<Inner>,
+    /// The handles; dead when the last of them is gone.
+    handles: OnceLock<Weak<Handles>>,
+    pub(crate) config: Config,
+    seam: Arc<dyn Seam>,
+    dispatch_budget: AtomicU64,
+    pub(crate) checker: Checker,
+    pub(crate) faults: Faults,
+    pub(crate) pool: Pool,
+    pub(crate) threads: Threads,
+    pub(crate) dpcs: DpcQueue,
+    pub(crate) timers: TimerQueue,
+    pub(crate) work: WorkQueue,
+    /// The system-wide cancel spin lock.
+    pub(crate) cancel_lock: AtomicUsize,
+    extensions: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
+    stopping: AtomicBool,
+    stopped: OnceLock<Violation>,
+    /// What `IoGetCurrentProcess` points to.
+    process: u64,
+}
+
+impl Inner {
+    pub(crate) fn arc(&self) -> Arc<Inner> {
+        self.itself.upgrade().expect("whoever calls holds the kernel")
+    }
+
+    /// A handle, unless the last one is gone.
+    pub(crate) fn kernel(&self) -> Option<Kernel> {
+        self.handles.get().and_then(Weak::upgrade).map(|handles| Kernel { handles })
+    }
+
+    pub(crate) fn seam(&self) -> &dyn Seam {
+        &*self.seam
+    }
+
+    pub(crate) fn process(&self) -> &u64 {
+        &self.process
+    }
+
+    pub(crate) fn dispatch_budget(&self) -> Option<Duration> {
+        match self.dispatch_budget.load(Ordering::Relaxed) {
+            0 => None,
+            nanoseconds => Some(Duration::from_nanos(nanoseconds)),
+        }
+    }
+
+    /// Whether the kernel's own threads are to end.
+    pub(crate) fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Why the kernel stopped, if it did.
+    pub(crate) fn stopped(&self) -> Option<&Violation> {
+        self.stopped.get()
+    }
+
+    #[cold]
+    pub(crate) fn report(&self, severity: Severity, rule: &'static str, call: &str, detail: String) -> Violation {
+        self.checker.report(severity, rule, call.to_owned(), detail)
+    }
+
+    /// Reports a broken rule.
+    #[cold]
+    pub(crate) fn violation(&self, rule: &'static str, call: &str, detail: String) {
+        self.report(Severity::Violation, rule, call, detail);
+    }
+
+    /// Reports what no kernel survives, and stops this one. The calling thread goes no further.
+    #[cold]
+    pub(crate) fn bug_check(&self, rule: &'static str, call: &str, detail: String) -> ! {
+        let violation = self.report(Severity::Violation, rule, call, detail);
+        self.stop(violation.clone());
+        if this::object().is_some() {
+            checker::halt();
+        }
+        // The kernel did not start this thread and cannot put it to sleep: someone may wait for it.
+        panic!("the kernel stopped: {violation}");
+    }
+
+    /// A panic reached the boundary of the kernel on the calling thread, which goes no further.
+    #[cold]
+    pub(crate) fn panicked(&self, whom: &str, detail: String, fatal: bool) {
+        let violation = self.report(Severity::Violation, "LIFE-18", whom, detail);
+        if fatal {
+            self.stop(violation);
+        } else if let Some(object) = this::object() {
+            // SAFETY: the binding of the calling thread holds its object.
+            self.thread_ended(unsafe { object.as_ref() });
+        }
+    }
+
+    fn stop(&self, violation: Violation) {
+        // A second bug check finds the kernel stopped already; it is among the violations all the same.
+        drop(self.stopped.set(violation));
+        self.threads.changed().notify(self.seam());
+    }
+
+    /// Tells the kernel's own threads to finish and end.
+    fn stop_services(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.dpcs.wake(self.seam());
+        self.timers.wake(self.seam());
+        self.work.wake(self.seam());
+    }
+}
+
+/// What all handles of a kernel share.
+struct Handles {
+    inner: Arc<Inner>,
+}
+
+impl Drop for Handles {
+    fn drop(&mut self) {
+        self.inner.stop_services();
+    }
+}
+
+/// One simulated machine. Clones are handles of the same machine.
+#[derive(Clone)]
+pub struct Kernel {
+    handles: Arc<Handles>,
+}
+
+impl fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kernel").field("stopped", &self.stopped()).finish_non_exhaustive()
+    }
+}
+
+impl Kernel {
+    /// Boots a kernel.
+    pub fn new(config: Config) -> Self {
+        checker::install_panic_hook();
+        let seam = config.seam.clone().unwrap_or_else(|| Arc::new(Live::new()));
+        let budget = config.dispatch_budget.map_or(0, |budget| budget.as_nanos() as u64);
+        let inner = Arc::new_cyclic(|itself| Inner {
+            itself: Weak::clone(itself),
+            handles: OnceLock::new(),
+            seam,
+            dispatch_budget: AtomicU64::new(budget),
+            checker: Checker::default(),
+            faults: Faults::default(),
+            pool: Pool::new(config.poison, config.trace_allocations),
+            threads: Threads::default(),
+            dpcs: DpcQueue::new(config.processors),
+            timers: TimerQueue::default(),
+            work: WorkQueue::new(config.workers),
+            cancel_lock: AtomicUsize::new(0),
+            extensions: Mutex::default(),
+            stopping: AtomicBool::new(false),
+            stopped: OnceLock::new(),
+            process: 0,
+            config,
+        });
+        let handles = Arc::new(Handles { inner });
+        drop(handles.inner.handles.set(Arc::downgrade(&handles)));
+        Self { handles }
+    }
+
+    /// The kernel of the calling thread.
+    pub fn current() -> Option<Self> {
+        this::try_here().and_then(|here| here.kernel())
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.handles.inner
+    }
+
+    /// Makes the calling thread one of this kernel until the result is dropped, at PASSIVE_LEVEL.
+    pub fn enter(&self) -> Entered {
+        Entered { _binding: this::bind(Arc::clone(self.inner()), None), _kernel: self.clone() }
+    }
+
+    /// How this kernel is.
+    pub fn config(&self) -> &Config {
+        &self.inner().config
+    }
+
+    /// The seam of this kernel.
+    pub fn seam(&self) -> &dyn Seam {
+        self.inner().seam()
+    }
+
+    /// Changes [`Config::dispatch_budget`].
+    pub fn set_dispatch_budget(&self, budget: Option<Duration>) {
+        let budget = budget.map_or(0, |budget| budget.as_nanos() as u64);
+        self.inner().dispatch_budget.store(budget, Ordering::Relaxed);
+    }
+
+    /// The one `T` of this kernel, made by `make` when it is asked for first.
+    ///
+    /// It is kept until [`shutdown`](Self::shutdown). `make` must not ask for another extension.
+    pub fn extension<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> Arc<T> {
+        let mut extensions = self.inner().extensions.lock();
+        let extension = extensions.entry(TypeId::of::<T>()).or_insert_with(|| Arc::new(make()));
+        match Arc::clone(extension).downcast() {
+            Ok(extension) => extension,
+            Err(_) => unreachable!("the entry of {} has its type", type_name::<T>()),
+        }
+    }
+
+    /// The one `T` of this kernel, if it has been made.
+    pub fn find_extension<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        let extensions = self.inner().extensions.lock();
+        extensions.get(&TypeId::of::<T>()).and_then(|extension| Arc::clone(extension).downcast().ok())
+    }
+
+    /// Reports that a rule was broken, or advises.
+    pub fn report(&self, severity: Severity, rule: &'static str, call: &str, detail: impl Into<String>) {
+        self.inner().report(severity, rule, call, detail.into());
+    }
+
+    /// What has been reported and not been taken.
+    pub fn violations(&self) -> Vec<Violation> {
+        self.inner().checker.violations()
+    }
+
+    /// How many more reports there were than a kernel keeps.
+    pub fn omitted_violations(&self) -> usize {
+        self.inner().checker.omitted()
+    }
+
+    /// Takes away the reports that name `rule`.
+    pub fn take(&self, rule: &str) -> Vec<Violation> {
+        self.inner().checker.take(rule)
+    }
+
+    /// Stops the kernel by a bug check that names `rule`. The calling thread goes no further.
+    ///
+    /// # Panics
+    /// If the kernel did not start the calling thread.
+    pub fn bug_check(&self, rule: &'static str, call: &str, detail: impl Into<String>) -> ! {
+        self.inner().bug_check(rule, call, detail.into())
+    }
+
+    /// The bug check that stopped this kernel.
+    pub fn stopped(&self) -> Option<Violation> {
+        self.inner().stopped().cloned()
+    }
+
+    /// Faults to inject into this kernel.
+    pub fn faults(&self) -> &Faults {
+        &self.inner().faults
+    }
+
+    /// A random number of the seam.
+    pub fn random(&self) -> u64 {
+        self.seam().random()
+    }
+
+    /// Waits up to `timeout` for the threads of drivers and hosts, ends the kernel's own, and tells what is left.
+    ///
+    /// To be called by a host thread, once nothing runs on the kernel that it could miss.
+    pub fn shutdown(&self, timeout: Duration) -> LeakReport {
+        let inner = self.inner();
+        let deadline = inner.seam().now() + timeout;
+        let ended = |owner: fn(Owner) -> bool| {
+            inner.threads.changed().wait_until(inner.seam(), Some(deadline), || {
+                inner.threads.names(owner).is_empty() || inner.stopped().is_some()
+            });
+            inner.threads.names(owner)
+        };
+        let mut threads = ended(|owner| owner != Owner::Kernel);
+        // Extensions may own threads; dropping them outside the lock lets them use the kernel.
+        let extensions = std::mem::take(&mut *inner.extensions.lock());
+        drop(extensions);
+        inner.stop_services();
+        threads.extend(ended(|owner| owner == Owner::Kernel));
+        let (handles, references) = inner.threads.held();
+        inner.pool.settle(inner);
+        LeakReport {
+            threads,
+            handles,
+            references,
+            timers: inner.timers.set(),
+            dpcs: inner.dpcs.queued(),
+            work_items: inner.work.queued(),
+            blocks: inner.pool.leaks(),
+            stopped: inner.stopped().cloned(),
+        }
+    }
+}
+
+/// A thread's membership of a kernel; the former one returns when it is dropped.
+///
+/// # Invariants
+/// It is dropped on the thread that made it, outside every kernel function.
+pub struct Entered {
+    _binding: this::Binding,
+    _kernel: Kernel,
+}
+
+impl fmt::Debug for Entered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entered").finish_non_exhaustive()
+    }
+}
+
+/// What a kernel still had when it went down.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct LeakReport {
+    /// Threads that had not ended.
+    pub threads: Vec<String>,
+    /// Handles that were not closed.
+    pub handles: usize,
+    /// References on objects that were not given back.
+    pub references: usize,
+    /// Timers that were set.
+    pub timers: usize,
+    /// Deferred calls that were queued.
+    pub dpcs: usize,
+    /// Work items that were queued.
+    pub work_items: usize,
+    /// Pool blocks, IRPs, MDLs and work items that were not freed.
+    pub blocks: Vec<Leak>,
+    /// The bug check that stopped the kernel. Then nobody could free anything, and leaks mean little.
+    pub stopped: Option<Violation>,
+}
+
+impl LeakReport {
+    /// How many things are left.
+    pub fn count(&self) -> usize {
+        let Self { threads, handles, references, timers, dpcs, work_items, blocks, stopped: _ } = self;
+        threads.len() + handles + references + timers + dpcs + work_items + blocks.len()
+    }
+
+    /// Whether nothing is left and nothing stopped the kernel.
+    pub fn is_clean(&self) -> bool {
+        self.count() == 0 && self.stopped.is_none()
+    }
+}
+
+impl fmt::Display for LeakReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(violation) = &self.stopped {
+            writeln!(f, "the kernel stopped: {violation}")?;
+        }
+        for thread in &self.threads {
+            writeln!(f, "thread `{thread}` has not ended")?;
+        }
+        let counts = [
+            (self.handles, "handles are open"),
+            (self.references, "references are held"),
+            (self.timers, "timers are set"),
+            (self.dpcs, "deferred calls are queued"),
+            (self.work_items, "work items are queued"),
+        ];
+        for (count, what) in counts {
+            if count != 0 {
+                writeln!(f, "{count} {what}")?;
+            }
+        }
+        for block in &self.blocks {
+            writeln!(f, "{block}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,193 @@
+//! Memory descriptor lists.
+//!
+//! A host maps nothing: the system address of a page is its address. What an MDL says about its memory is right all the
+//! same, and its size is that of a real one, page numbers included.
+
+use std::ffi::c_void;
+use std::mem::size_of;
+use std::ptr;
+
+use wsk_sys::nt::{
+    DISPATCH_LEVEL, IRP, MDL, MDL_MAPPED_TO_SYSTEM_VA, MDL_PAGES_LOCKED, MDL_SOURCE_IS_NONPAGED_POOL,
+    mdl_byte_count, mdl_byte_offset, mdl_flags, mdl_mapped_system_va, mdl_next, mdl_start_va, set_mdl_byte_count,
+    set_mdl_byte_offset, set_mdl_flags, set_mdl_mapped_system_va, set_mdl_next, set_mdl_size, set_mdl_start_va,
+};
+
+use crate::checker::context::at_most;
+use crate::checker::violation::rule;
+use crate::faults::Point;
+use crate::pool::{self, Kind};
+use crate::thread::this;
+
+const PAGE: usize = 4096;
+
+/// The address of `Irp->MdlAddress`.
+///
+/// # Safety
+/// `irp` points to a live IRP that the caller owns.
+unsafe fn irp_mdl(irp: *mut IRP) -> *mut *mut MDL {
+    // SAFETY: forwarded to the caller.
+    unsafe { &raw mut (*irp).MdlAddress }
+}
+
+/// Puts an MDL in the place of an IRP's MDL, or behind the last of them.
+///
+/// # Safety
+/// `irp` points to a live IRP that the caller owns, and so does its chain of MDLs.
+unsafe fn attach(irp: *mut IRP, mdl: *mut MDL, behind: bool) {
+    // SAFETY: forwarded to the caller.
+    let first = unsafe { irp_mdl(irp) };
+    // SAFETY: as above.
+    let mut last = unsafe { first.read() };
+    if !behind || last.is_null() {
+        // SAFETY: as above.
+        unsafe { first.write(mdl) };
+        return;
+    }
+    loop {
+        // SAFETY: the chain is the caller's, and `last` is in it.
+        let next = unsafe { mdl_next(last) };
+        if next.is_null() {
+            break;
+        }
+        last = next;
+    }
+    // SAFETY: as above.
+    unsafe { set_mdl_next(last, mdl) };
+}
+
+/// Allocates an MDL; see [`wsk_sys::nt::IoAllocateMdl`].
+///
+/// # Safety
+/// `irp` is null or points to an IRP that the caller owns.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn IoAllocateMdl(
+    address: *mut c_void,
+    length: u32,
+    secondary_buffer: u8,
+    _charge_quota: u8,
+    irp: *mut IRP,
+) -> *mut MDL {
+    const CALL: &str = "IoAllocateMdl";
+    let here = this::here(CALL);
+    at_most(&here, CALL, DISPATCH_LEVEL);
+    let offset = address.addr() % PAGE;
+    let pages = (offset + length as usize).div_ceil(PAGE);
+    let bytes = size_of::<MDL>() + pages * size_of::<usize>();
+    // The size is a signed 16-bit number, as on Windows, where that is the limit too.
+    let Ok(size) = i16::try_from(bytes) else {
+        return ptr::null_mut();
+    };
+    if here.faults.fails(Point::Mdl, bytes, pool::MDL_TAG) {
+        return ptr::null_mut();
+    }
+    let mdl = here.pool.allocate(bytes, pool::MDL_TAG, Kind::Mdl).cast::<MDL>();
+    if mdl.is_null() {
+        return mdl;
+    }
+    // SAFETY: the block is new and has the size.
+    unsafe { ptr::write_bytes(mdl.cast::<u8>(), 0, bytes) };
+    // SAFETY: the block is an MDL, all zero.
+    unsafe { set_mdl_size(mdl, size) };
+    // SAFETY: as above.
+    unsafe { set_mdl_start_va(mdl, address.wrapping_byte_sub(offset)) };
+    // SAFETY: as above.
+    unsafe { set_mdl_byte_offset(mdl, offset as u32) };
+    // SAFETY: as above.
+    unsafe { set_mdl_byte_count(mdl, length) };
+    if !irp.is_null() {
+        // SAFETY: forwarded to the caller.
+        unsafe { attach(irp, mdl, secondary_buffer != 0) };
+    }
+    mdl
+}
+
+/// Frees an MDL; see [`wsk_sys::nt::IoFreeMdl`].
+///
+/// # Safety
+/// `mdl` came from [`IoAllocateMdl`] and is not used any more.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn IoFreeMdl(mdl: *mut MDL) {
+    const CALL: &str = "IoFreeMdl";
+    let here = this::here(CALL);
+    at_most(&here, CALL, DISPATCH_LEVEL);
+    pool::free(&here, CALL, mdl.cast(), Kind::Mdl, pool::MDL_TAG);
+}
+
+/// The address that an MDL describes.
+///
+/// # Safety
+/// `mdl` points to a live MDL.
+unsafe fn described(mdl: *mut MDL) -> *mut c_void {
+    // SAFETY: forwarded to the caller.
+    let start = unsafe { mdl_start_va(mdl) };
+    // SAFETY: forwarded to the caller.
+    let offset = unsafe { mdl_byte_offset(mdl) };
+    start.wrapping_byte_add(offset as usize)
+}
+
+/// Describes non-paged pool; see [`wsk_sys::nt::MmBuildMdlForNonPagedPool`].
+///
+/// # Safety
+/// `mdl` points to an MDL of [`IoAllocateMdl`] over non-paged memory.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn MmBuildMdlForNonPagedPool(mdl: *mut MDL) {
+    const CALL: &str = "MmBuildMdlForNonPagedPool";
+    let here = this::here(CALL);
+    at_most(&here, CALL, DISPATCH_LEVEL);
+    // SAFETY: forwarded to the caller.
+    let address = unsafe { described(mdl) };
+    // SAFETY: forwarded to the caller.
+    let bytes = unsafe { mdl_byte_count(mdl) };
+    if !here.pool.is_non_paged(address.addr(), bytes as usize) {
+        let detail = format!("the {bytes} bytes at {address:p} are no non-paged memory of this kernel");
+        here.violation(rule::NON_PAGED, CALL, detail);
+    }
+    // SAFETY: forwarded to the caller.
+    unsafe { set_mdl_mapped_system_va(mdl, address) };
+    // SAFETY: forwarded to the caller.
+    let flags = unsafe { mdl_flags(mdl) };
+    // SAFETY: forwarded to the caller.
+    unsafe { set_mdl_flags(mdl, flags | MDL_SOURCE_IS_NONPAGED_POOL) };
+}
+
+/// Maps the pages of an MDL; see [`wsk_sys::nt::MmMapLockedPagesSpecifyCache`].
+///
+/// # Safety
+/// `mdl` points to a live MDL whose pages are locked or non-paged.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn MmMapLockedPagesSpecifyCache(
+    mdl: *mut MDL,
+    _access_mode: i8,
+    _cache_type: i32,
+    _requested_address: *mut c_void,
+    _bug_check_on_failure: u32,
+    _priority: u32,
+) -> *mut c_void {
+    const CALL: &str = "MmMapLockedPagesSpecifyCache";
+    let here = this::here(CALL);
+    at_most(&here, CALL, DISPATCH_LEVEL);
+    // SAFETY: forwarded to the caller.
+    let flags = unsafe { mdl_flags(mdl) };
+    if flags & MDL_MAPPED_TO_SYSTEM_VA != 0 {
+        // SAFETY: forwarded to the caller.
+        return unsafe { mdl_mapped_system_va(mdl) };
+    }
+    if flags & (MDL_PAGES_LOCKED | MDL_SOURCE_IS_NONPAGED_POOL) == 0 {
+        let detail = format!("the pages of the MDL at {mdl:p} are neither locked nor non-paged pool");
+        here.violation(rule::NON_PAGED, CALL, detail);
+        return ptr::null_mut();
+    }
+    // SAFETY: forwarded to the caller.
+    let bytes = unsafe { mdl_byte_count(mdl) };
+    if here.faults.fails(Point::Mapping, bytes as usize, 0) {
+        return ptr::null_mut();
+    }
+    // SAFETY: forwarded to the caller.
+    let address = unsafe { described(mdl) };
+    // SAFETY: forwarded to the caller.
+    unsafe { set_mdl_mapped_system_va(mdl, address) };
+    // SAFETY: forwarded to the caller.
+    unsafe { set_mdl_flags(mdl, flags | MDL_MAPPED_TO_SYSTEM_VA) };
+    address
+}

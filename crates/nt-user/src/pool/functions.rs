@@ -1,0 +1,77 @@
+//! The functions that drivers allocate with.
+
+use std::ffi::c_void;
+use std::ptr;
+
+use wsk_sys::nt::{APC_LEVEL, DISPATCH_LEVEL, POOL_FLAG_NON_PAGED};
+
+use super::Kind;
+use crate::checker::context::at_most;
+use crate::checker::violation::rule;
+use crate::faults::Point;
+use crate::thread::this::{self, Here};
+
+/// The bit of a `POOL_TYPE` that tells paged pool from non-paged.
+const PAGED_POOL: i32 = 1;
+/// `POOL_FLAG_UNINITIALIZED`.
+const POOL_FLAG_UNINITIALIZED: u64 = 0x2;
+/// `POOL_FLAG_PAGED`.
+const POOL_FLAG_PAGED: u64 = 0x100;
+
+fn allocate(here: &Here, call: &'static str, bytes: usize, tag: u32, kind: Kind) -> *mut c_void {
+    at_most(here, call, if kind == Kind::Paged { APC_LEVEL } else { DISPATCH_LEVEL });
+    if tag == 0 {
+        here.violation(rule::POOL_TAG, call, format!("{bytes} bytes were allocated without a tag"));
+    }
+    if here.faults.fails(Point::Pool, bytes, tag) {
+        return ptr::null_mut();
+    }
+    here.pool.allocate(bytes, tag, kind)
+}
+
+/// Allocates pool; see [`wsk_sys::nt::ExAllocatePoolWithTag`].
+///
+/// # Safety
+/// None beyond being called on a thread of a kernel; the signature is the kernel's.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn ExAllocatePoolWithTag(pool_type: i32, bytes: usize, tag: u32) -> *mut c_void {
+    const CALL: &str = "ExAllocatePoolWithTag";
+    let kind = if pool_type & PAGED_POOL == 0 { Kind::NonPaged } else { Kind::Paged };
+    allocate(&this::here(CALL), CALL, bytes, tag, kind)
+}
+
+/// Allocates zeroed pool; see [`wsk_sys::nt::ExAllocatePool2`].
+///
+/// # Safety
+/// None beyond being called on a thread of a kernel; the signature is the kernel's.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn ExAllocatePool2(flags: u64, bytes: usize, tag: u32) -> *mut c_void {
+    const CALL: &str = "ExAllocatePool2";
+    let here = this::here(CALL);
+    let kind = match flags & (POOL_FLAG_NON_PAGED | POOL_FLAG_PAGED) {
+        POOL_FLAG_NON_PAGED => Kind::NonPaged,
+        POOL_FLAG_PAGED => Kind::Paged,
+        _ => return ptr::null_mut(),
+    };
+    if bytes == 0 {
+        return ptr::null_mut();
+    }
+    let block = allocate(&here, CALL, bytes, tag, kind);
+    if !block.is_null() && flags & POOL_FLAG_UNINITIALIZED == 0 {
+        // SAFETY: the block is new and has the size.
+        unsafe { ptr::write_bytes(block.cast::<u8>(), 0, bytes) };
+    }
+    block
+}
+
+/// Frees pool; see [`wsk_sys::nt::ExFreePoolWithTag`].
+///
+/// # Safety
+/// `block` came from this pool and is not used any more.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn ExFreePoolWithTag(block: *mut c_void, tag: u32) {
+    const CALL: &str = "ExFreePoolWithTag";
+    let here = this::here(CALL);
+    at_most(&here, CALL, DISPATCH_LEVEL);
+    super::free(&here, CALL, block, Kind::NonPaged, tag);
+}

@@ -1,0 +1,226 @@
+//! Pool: the memory of drivers, every block with its tag.
+//!
+//! ```text
+//!   allocate ──► live: in the table, guarded by a pattern behind it, counted by tag
+//!                  │ free
+//!                  ├─ all is well ──► quarantined, filled with a pattern ──► pattern intact? ──► gone
+//!                  └─ the kernel or a driver below still uses what lies in it ──► condemned: kept, so that nothing worse
+//!                                                                                 than a report happens
+//! ```
+//!
+//! IRPs, MDLs and I/O work items are blocks of their own [`Kind`]. Everything here is non-paged unless paged pool was
+//! asked for; together with the static data of the image it is all the non-paged memory that a kernel knows.
+
+mod functions;
+mod image;
+mod table;
+
+use std::ffi::c_void;
+use std::fmt;
+
+use parking_lot::RwLock;
+
+pub use functions::*;
+pub(crate) use image::contains as in_image;
+use table::{Removed, Table};
+
+use crate::checker::violation::rule;
+use crate::kernel::{Inner, Kernel};
+use crate::thread::this::Here;
+
+/// Makes a tag of four characters, the first one in the lowest byte, as C does it.
+pub const fn tag(characters: [u8; 4]) -> u32 {
+    u32::from_le_bytes(characters)
+}
+
+/// The tag of allocated IRPs.
+pub const IRP_TAG: u32 = tag(*b"Irp ");
+/// The tag of allocated MDLs.
+pub const MDL_TAG: u32 = tag(*b"Mdl ");
+/// The tag of allocated I/O work items.
+pub const WORK_ITEM_TAG: u32 = tag(*b"IoWi");
+
+/// What a block is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A driver's own, non-paged.
+    NonPaged,
+    /// A driver's own, paged.
+    Paged,
+    /// An allocated IRP.
+    Irp,
+    /// An allocated MDL.
+    Mdl,
+    /// An allocated I/O work item.
+    WorkItem,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::NonPaged => "pool block",
+            Self::Paged => "paged pool block",
+            Self::Irp => "IRP",
+            Self::Mdl => "MDL",
+            Self::WorkItem => "work item",
+        }
+    }
+
+    fn is_plain(self) -> bool {
+        matches!(self, Self::NonPaged | Self::Paged)
+    }
+}
+
+/// What is allocated under one tag.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolStats {
+    /// Blocks now.
+    pub blocks: usize,
+    /// Bytes now.
+    pub bytes: usize,
+    /// The most bytes there ever were.
+    pub peak_bytes: usize,
+    /// Allocations ever.
+    pub allocations: u64,
+}
+
+/// A block that was not freed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leak {
+    /// What it is.
+    pub kind: Kind,
+    /// Its tag.
+    pub tag: u32,
+    /// Its size.
+    pub bytes: usize,
+    /// Which allocation of its kernel it was, counting from 1.
+    pub number: u64,
+    /// Where it was allocated, if [`trace_allocations`](crate::Config::trace_allocations) is on.
+    pub place: Option<String>,
+}
+
+impl fmt::Display for Leak {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, tag, bytes, number, place } = self;
+        let tag = tag.to_le_bytes();
+        write!(f, "{} '{}' of {bytes} bytes, allocation {number}", kind.name(), tag.escape_ascii())?;
+        match place {
+            Some(place) => write!(f, ", at {place}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether the kernel knows an address where an IRP is initialised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Note {
+    /// An IRP has been initialised there since the block was allocated.
+    Known,
+    /// None has; now it is known.
+    New,
+    /// The address is not in pool.
+    Elsewhere,
+}
+
+/// The pool of one kernel.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    trace: bool,
+    table: RwLock<Table>,
+}
+
+impl Pool {
+    pub(crate) fn new(poison: bool, trace: bool) -> Self {
+        Self { trace, table: RwLock::new(Table::new(poison)) }
+    }
+
+    /// A block of at least `bytes`; null if the host has none.
+    pub(crate) fn allocate(&self, bytes: usize, tag: u32, kind: Kind) -> *mut c_void {
+        let place = self.trace.then(crate::checker::place);
+        self.table.write().insert(bytes, tag, kind, place).cast()
+    }
+
+    /// Remembers that an IRP is initialised at `address`.
+    pub(crate) fn note_irp(&self, address: usize) -> Note {
+        self.table.read().note_irp(address)
+    }
+
+    pub(crate) fn is_non_paged(&self, address: usize, bytes: usize) -> bool {
+        self.table.read().is_non_paged(address, bytes) || in_image(address, bytes)
+    }
+
+    pub(crate) fn stats(&self, tag: u32) -> PoolStats {
+        self.table.read().stats(tag)
+    }
+
+    pub(crate) fn total(&self) -> PoolStats {
+        self.table.read().total()
+    }
+
+    pub(crate) fn leaks(&self) -> Vec<Leak> {
+        self.table.read().leaks()
+    }
+
+    /// Lets go of the freed blocks that are kept, and reports those that were written.
+    pub(crate) fn settle(&self, inner: &Inner) {
+        let written = self.table.write().settle();
+        report_written(inner, "Kernel::shutdown", &written);
+    }
+}
+
+fn report_written(inner: &Inner, call: &str, written: &[Leak]) {
+    for block in written {
+        inner.violation(rule::POOL_AFTER_FREE, call, format!("someone wrote a block after it was freed: {block}"));
+    }
+}
+
+/// Frees a block. A wrong block, kind or tag is reported; what is still in use is kept.
+pub(crate) fn free(here: &Here, call: &'static str, block: *mut c_void, kind: Kind, tag: u32) {
+    let address = block.addr();
+    let in_use = |range| {
+        let user = here.timers.within(&range).map(|_| "a timer that is set");
+        let user = user.or_else(|| here.dpcs.within(&range).map(|_| "a deferred call that is queued"));
+        user.or_else(|| here.work.within(&range).map(|_| "a work item that is queued"))
+    };
+    let removed = here.table().write().remove(address, kind, tag, in_use);
+    match removed {
+        Removed::Freed { complaint: None, written } if written.is_empty() => {}
+        Removed::Freed { complaint, written } => {
+            if let Some((rule, detail)) = complaint {
+                here.violation(rule, call, detail);
+            }
+            report_written(here, call, &written);
+        }
+        Removed::Refused { rule, detail } => here.violation(rule, call, detail),
+    }
+}
+
+impl Inner {
+    fn table(&self) -> &RwLock<Table> {
+        &self.pool.table
+    }
+}
+
+impl Kernel {
+    /// What is allocated under `tag`; see [`tag`].
+    pub fn pool_stats(&self, tag: u32) -> PoolStats {
+        self.inner().pool.stats(tag)
+    }
+
+    /// What is allocated under all tags; the peak is the sum of the tags' peaks.
+    pub fn pool_total(&self) -> PoolStats {
+        self.inner().pool.total()
+    }
+
+    /// The blocks that are allocated now.
+    pub fn live_blocks(&self) -> Vec<Leak> {
+        self.inner().pool.leaks()
+    }
+
+    /// Whether `bytes` at `address` are non-paged memory: a block of this kernel, or static data.
+    ///
+    /// Where the operating system does not tell which memory is static data, everything that is no pool counts as such.
+    pub fn is_non_paged(&self, address: *const c_void, bytes: usize) -> bool {
+        self.inner().pool.is_non_paged(address.addr(), bytes)
+    }
+}

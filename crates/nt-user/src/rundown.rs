@@ -1,0 +1,104 @@
+//! Run-down protection.
+//!
+//! ```text
+//!   Count = 2 × holders + run-down started
+//!
+//!   0 ──acquire──► 2, 4, … ──wait──► odd: acquire fails ──last release──► 1: the waiter goes on
+//! ```
+//!
+//! The release that lets the waiter go changes the word under the parking lot's lock and does not look at it again,
+//! because the waiter may free it.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use wsk_sys::nt::{DISPATCH_LEVEL, EX_RUNDOWN_REF};
+
+use crate::checker::context::at_most;
+use crate::checker::violation::rule;
+use crate::dispatcher::{Watchdog, object_to_waiting};
+use crate::seam::{Parked, Unpark};
+use crate::thread::this;
+
+const STARTED: usize = 1;
+const HOLDER: usize = 2;
+
+/// The word of run-down protection.
+///
+/// # Safety
+/// `rundown` points to live run-down protection, which is accessed through these functions only.
+unsafe fn word<'a>(rundown: *mut EX_RUNDOWN_REF) -> &'a AtomicUsize {
+    // SAFETY: forwarded to the caller; the structure is this one word.
+    unsafe { AtomicUsize::from_ptr(rundown.cast()) }
+}
+
+/// Initialises run-down protection; see [`wsk_sys::nt::ExInitializeRundownProtection`].
+///
+/// # Safety
+/// `rundown` points to storage that nobody uses as run-down protection now.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn ExInitializeRundownProtection(rundown: *mut EX_RUNDOWN_REF) {
+    const CALL: &str = "ExInitializeRundownProtection";
+    at_most(&this::here(CALL), CALL, DISPATCH_LEVEL);
+    // SAFETY: forwarded to the caller.
+    unsafe { word(rundown) }.store(0, Ordering::Release);
+}
+
+/// Takes protection; see [`wsk_sys::nt::ExAcquireRundownProtection`].
+///
+/// # Safety
+/// `rundown` points to live run-down protection.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn ExAcquireRundownProtection(rundown: *mut EX_RUNDOWN_REF) -> u8 {
+    const CALL: &str = "ExAcquireRundownProtection";
+    at_most(&this::here(CALL), CALL, DISPATCH_LEVEL);
+    // SAFETY: forwarded to the caller.
+    let taken = unsafe { word(rundown) }.fetch_update(Ordering::Acquire, Ordering::Relaxed, |count| {
+        (count & STARTED == 0).then_some(count + HOLDER)
+    });
+    u8::from(taken.is_ok())
+}
+
+/// Gives protection back; see [`wsk_sys::nt::ExReleaseRundownProtection`].
+///
+/// # Safety
+/// `rundown` points to run-down protection that the caller holds.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn ExReleaseRundownProtection(rundown: *mut EX_RUNDOWN_REF) {
+    const CALL: &str = "ExReleaseRundownProtection";
+    let here = this::here(CALL);
+    at_most(&here, CALL, DISPATCH_LEVEL);
+    // SAFETY: forwarded to the caller, who holds protection, so that nobody frees it yet.
+    let word = || unsafe { word(rundown) };
+    let released = word().fetch_update(Ordering::Release, Ordering::Relaxed, |count| {
+        (count >= HOLDER && count != HOLDER + STARTED).then(|| count - HOLDER)
+    });
+    match released {
+        Ok(_) => {}
+        Err(count) if count < HOLDER => {
+            here.violation(rule::RUNDOWN, CALL, "protection was given back that nobody holds".to_owned());
+        }
+        Err(_) => here.seam().unpark(rundown.addr(), Unpark::All, &mut |_| word().store(STARTED, Ordering::Release)),
+    }
+}
+
+/// Starts run-down and waits for the holders; see [`wsk_sys::nt::ExWaitForRundownProtectionRelease`].
+///
+/// # Safety
+/// `rundown` points to live run-down protection.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn ExWaitForRundownProtectionRelease(rundown: *mut EX_RUNDOWN_REF) {
+    const CALL: &str = "ExWaitForRundownProtectionRelease";
+    let here = this::here(CALL);
+    // A callback or routine that waits may be among the holders; whether it is now is a matter of luck.
+    object_to_waiting(&here, CALL);
+    // SAFETY: forwarded to the caller.
+    let word = unsafe { word(rundown) };
+    if word.fetch_or(STARTED, Ordering::AcqRel) & !STARTED == 0 {
+        return;
+    }
+    let watchdog = Watchdog::new(&here);
+    let mut holders = || word.load(Ordering::Acquire) != STARTED;
+    if here.seam().park(rundown.addr(), &mut holders, &mut || {}, watchdog.deadline()) == Parked::TimedOut {
+        Watchdog::bite(&here, CALL, "a wait for the holders of run-down protection");
+    }
+}

@@ -1,0 +1,160 @@
+//! The seam: time, threads, blocking and randomness, and nothing else that the operating system supplies.
+//!
+//! Everything in this crate that reads a clock, starts a thread, blocks, wakes, yields or draws a number does it
+//! through a [`Seam`]. [`Live`] is the one of real threads and real time.
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use parking_lot_core::{FilterOp, ParkResult, ParkToken, UnparkResult, UnparkToken};
+
+/// How a [`Seam::park`] ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parked {
+    /// A [`Seam::unpark`] chose this thread.
+    Woken,
+    /// The validation said no; the thread never slept.
+    Refused,
+    /// The deadline passed.
+    TimedOut,
+}
+
+/// How many threads a [`Seam::unpark`] may wake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unpark {
+    /// The one that has waited longest.
+    One,
+    /// All of them.
+    All,
+}
+
+/// What the kernel needs from the world.
+///
+/// `park` and `unpark` are a parking lot: for one key, the closures passed to them run one at a time, so that a state
+/// word can be checked before sleeping and changed before waking without a lost wake-up. The closures must be short,
+/// must not block and must not call the seam.
+pub trait Seam: Send + Sync + fmt::Debug {
+    /// Time since the kernel booted.
+    fn now(&self) -> Duration;
+
+    /// System time: units of 100 ns since 1601.
+    fn system_time(&self) -> i64;
+
+    /// Starts a thread.
+    fn spawn(&self, name: &str, body: Box<dyn FnOnce() + Send>) -> io::Result<()>;
+
+    /// Puts the calling thread to sleep on `key` if `validate` agrees, until it is woken or `deadline` (in the time of
+    /// [`now`](Self::now)) has passed; `timed_out` runs in the latter case, before anyone else's closure for the key.
+    fn park(
+        &self,
+        key: usize,
+        validate: &mut dyn FnMut() -> bool,
+        timed_out: &mut dyn FnMut(),
+        deadline: Option<Duration>,
+    ) -> Parked;
+
+    /// Takes threads out of the queue of `key`, runs `settle` with their number, and only then lets them go.
+    fn unpark(&self, key: usize, count: Unpark, settle: &mut dyn FnMut(usize));
+
+    /// Lets some time pass in a busy wait that has gone round `turn` times.
+    fn spin(&self, turn: u32);
+
+    /// A random number.
+    fn random(&self) -> u64;
+}
+
+/// Real threads and real time.
+#[derive(Debug)]
+pub struct Live {
+    boot: Instant,
+    state: AtomicU64,
+}
+
+impl Live {
+    /// A seam whose clock starts now.
+    pub fn new() -> Self {
+        let seed = RandomState::new().hash_one(0_u8);
+        Self { boot: Instant::now(), state: AtomicU64::new(seed) }
+    }
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Units of 100 ns between 1601 and 1970.
+const UNIX_EPOCH_IN_SYSTEM_TIME: i64 = 116_444_736_000_000_000;
+
+impl Seam for Live {
+    fn now(&self) -> Duration {
+        self.boot.elapsed()
+    }
+
+    fn system_time(&self) -> i64 {
+        let since_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        UNIX_EPOCH_IN_SYSTEM_TIME + (since_unix.as_nanos() / 100) as i64
+    }
+
+    fn spawn(&self, name: &str, body: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        std::thread::Builder::new().name(name.to_owned()).spawn(body).map(drop)
+    }
+
+    fn park(
+        &self,
+        key: usize,
+        validate: &mut dyn FnMut() -> bool,
+        timed_out: &mut dyn FnMut(),
+        deadline: Option<Duration>,
+    ) -> Parked {
+        let deadline = deadline.and_then(|deadline| self.boot.checked_add(deadline));
+        // SAFETY: by the contract of the trait, the closures neither panic nor call the parking lot, and the keys are
+        // addresses of objects of this crate's callers.
+        let result = unsafe {
+            parking_lot_core::park(key, validate, || {}, |_, _| timed_out(), ParkToken(0), deadline)
+        };
+        match result {
+            ParkResult::Unparked(_) => Parked::Woken,
+            ParkResult::Invalid => Parked::Refused,
+            ParkResult::TimedOut => Parked::TimedOut,
+        }
+    }
+
+    fn unpark(&self, key: usize, count: Unpark, settle: &mut dyn FnMut(usize)) {
+        let callback = |result: UnparkResult| {
+            settle(result.unparked_threads);
+            UnparkToken(0)
+        };
+        match count {
+            // SAFETY: by the contract of the trait, the closure neither panics nor calls the parking lot.
+            Unpark::One => unsafe { parking_lot_core::unpark_one(key, callback) },
+            // SAFETY: as above.
+            Unpark::All => unsafe { parking_lot_core::unpark_filter(key, |_| FilterOp::Unpark, callback) },
+        };
+    }
+
+    fn spin(&self, turn: u32) {
+        /// With fewer processors than this, spinning only keeps the owner from running.
+        const TURNS_BEFORE_YIELD: u32 = 64;
+        static MANY: OnceLock<bool> = OnceLock::new();
+        let many = *MANY.get_or_init(|| std::thread::available_parallelism().is_ok_and(|n| n.get() > 1));
+        if many && turn < TURNS_BEFORE_YIELD {
+            std::hint::spin_loop();
+        } else {
+            std::thread::yield_now();
+        }
+    }
+
+    fn random(&self) -> u64 {
+        // SplitMix64.
+        let mut z = self.state.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+}

@@ -1,0 +1,157 @@
+//! Spin locks.
+//!
+//! The word holds the number of the thread that owns the lock, so that taking it twice is seen at once and not as a
+//! hang:
+//!
+//! ```text
+//!   0 (free) ──acquire: IRQL becomes DISPATCH──► owner's number ──release by the owner──► 0
+//! ```
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use wsk_sys::nt::{DISPATCH_LEVEL, KIRQL, KSPIN_LOCK};
+
+use crate::checker::context::at_most;
+use crate::checker::violation::rule;
+use crate::irql;
+use crate::thread::this::{self, Here};
+
+/// The lock at `lock`.
+///
+/// # Safety
+/// `lock` points to a live, aligned spin lock, which is accessed through these functions only.
+unsafe fn word<'a>(lock: *mut KSPIN_LOCK) -> &'a AtomicUsize {
+    // SAFETY: forwarded to the caller.
+    unsafe { AtomicUsize::from_ptr(lock) }
+}
+
+pub(crate) fn acquire(here: &Here, lock: &AtomicUsize, call: &'static str) {
+    let me = this::id();
+    if lock.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        contend(here, lock, call, me);
+    }
+    this::set_locks(this::locks() + 1);
+}
+
+#[cold]
+fn contend(here: &Here, lock: &AtomicUsize, call: &'static str, me: usize) {
+    /// How often the clock is looked at, which costs more than a turn.
+    const TURNS_PER_LOOK: u32 = 1024;
+    if lock.load(Ordering::Relaxed) == me {
+        here.bug_check(rule::SPIN_LOCK, call, format!("the thread holds the spin lock at {lock:p} already"));
+    }
+    let mut turn = 0_u32;
+    let mut began: Option<Duration> = None;
+    loop {
+        if lock.load(Ordering::Relaxed) == 0
+            && lock.compare_exchange_weak(0, me, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        {
+            return;
+        }
+        here.seam().spin(turn);
+        turn = turn.saturating_add(1);
+        if turn.is_multiple_of(TURNS_PER_LOOK) {
+            let now = here.seam().now();
+            let began = *began.get_or_insert(now);
+            if here.config.watchdog.is_some_and(|limit| now.saturating_sub(began) > limit) {
+                let owner = lock.load(Ordering::Relaxed);
+                let detail = format!("thread {owner} does not release the spin lock at {lock:p}");
+                here.bug_check(rule::HANG, call, detail);
+            }
+        }
+    }
+}
+
+pub(crate) fn release(here: &Here, lock: &AtomicUsize, call: &'static str) {
+    let me = this::id();
+    let owner = lock.load(Ordering::Relaxed);
+    if owner == me {
+        this::set_locks(this::locks().saturating_sub(1));
+        lock.store(0, Ordering::Release);
+        return;
+    }
+    let whose = if owner == 0 { "nobody holds".to_owned() } else { format!("thread {owner} holds") };
+    here.violation(rule::SPIN_LOCK, call, format!("{whose} the spin lock at {lock:p}"));
+}
+
+/// Takes a lock and raises to DISPATCH_LEVEL; returns the former IRQL.
+pub(crate) fn acquire_raise(here: &Here, lock: &AtomicUsize, call: &'static str) -> KIRQL {
+    at_most(here, call, DISPATCH_LEVEL);
+    let old = this::irql();
+    this::set_irql(DISPATCH_LEVEL.max(old));
+    acquire(here, lock, call);
+    old
+}
+
+/// Releases a lock and returns to `irql`.
+pub(crate) fn release_lower(here: &Here, lock: &AtomicUsize, irql: KIRQL, call: &'static str) {
+    at_dispatch(here, call);
+    if irql > DISPATCH_LEVEL {
+        here.violation(rule::IRQL, call, format!("asked to return to {}", irql::name(irql)));
+    }
+    release(here, lock, call);
+    if irql < DISPATCH_LEVEL && this::locks() != 0 {
+        let detail =
+            format!("returned to {} with {} other spin locks held", irql::name(irql), this::locks());
+        here.violation(rule::IRQL, call, detail);
+    }
+    this::set_irql(irql);
+}
+
+fn at_dispatch(here: &Here, call: &'static str) {
+    let now = this::irql();
+    if now < DISPATCH_LEVEL {
+        here.violation(rule::IRQL, call, format!("called at {}, which is below DISPATCH_LEVEL", irql::name(now)));
+    }
+}
+
+/// Takes a spin lock; see [`wsk_sys::nt::KeAcquireSpinLockRaiseToDpc`].
+///
+/// # Safety
+/// `lock` points to a live spin lock.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn KeAcquireSpinLockRaiseToDpc(lock: *mut KSPIN_LOCK) -> KIRQL {
+    const CALL: &str = "KeAcquireSpinLockRaiseToDpc";
+    let here = this::here(CALL);
+    // SAFETY: forwarded to the caller.
+    acquire_raise(&here, unsafe { word(lock) }, CALL)
+}
+
+/// Releases a spin lock; see [`wsk_sys::nt::KeReleaseSpinLock`].
+///
+/// # Safety
+/// `lock` points to a live spin lock.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn KeReleaseSpinLock(lock: *mut KSPIN_LOCK, irql: KIRQL) {
+    const CALL: &str = "KeReleaseSpinLock";
+    let here = this::here(CALL);
+    // SAFETY: forwarded to the caller.
+    release_lower(&here, unsafe { word(lock) }, irql, CALL);
+}
+
+/// Takes a spin lock at DISPATCH_LEVEL; see [`wsk_sys::nt::KeAcquireSpinLockAtDpcLevel`].
+///
+/// # Safety
+/// `lock` points to a live spin lock.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn KeAcquireSpinLockAtDpcLevel(lock: *mut KSPIN_LOCK) {
+    const CALL: &str = "KeAcquireSpinLockAtDpcLevel";
+    let here = this::here(CALL);
+    at_dispatch(&here, CALL);
+    // SAFETY: forwarded to the caller.
+    acquire(&here, unsafe { word(lock) }, CALL);
+}
+
+/// Releases a spin lock and stays at DISPATCH_LEVEL; see [`wsk_sys::nt::KeReleaseSpinLockFromDpcLevel`].
+///
+/// # Safety
+/// `lock` points to a live spin lock.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn KeReleaseSpinLockFromDpcLevel(lock: *mut KSPIN_LOCK) {
+    const CALL: &str = "KeReleaseSpinLockFromDpcLevel";
+    let here = this::here(CALL);
+    at_dispatch(&here, CALL);
+    // SAFETY: forwarded to the caller.
+    release(&here, unsafe { word(lock) }, CALL);
+}

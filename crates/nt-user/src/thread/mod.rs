@@ -1,0 +1,236 @@
+//! Threads: the ones a driver creates, the ones a host spawns, the kernel's own.
+//!
+//! ```text
+//!   start ──► running ──body returns──► ended: the object is signalled, the kernel forgets the thread
+//!                │
+//!                └── a panic crosses the boundary ──► ended or kernel stopped, see `checker::panics`
+//! ```
+
+mod system;
+pub(crate) mod this;
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+use std::thread::Result as Outcome;
+
+use parking_lot::Mutex;
+use wsk_sys::nt::PASSIVE_LEVEL;
+
+pub use system::*;
+
+use crate::checker::violation::{Severity, Violation};
+use crate::dispatcher::{Header, Kind};
+use crate::gate::Gate;
+use crate::irql;
+use crate::kernel::{Inner, Kernel};
+
+/// Whose thread it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// The driver's, by `PsCreateSystemThread`.
+    Driver,
+    /// The host's, by [`Kernel::spawn`].
+    Host,
+    /// The kernel's own: deferred calls, timers, work items.
+    Kernel,
+}
+
+/// A thread as the kernel sees it. It begins with a dispatcher header, so that it can be waited for.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct ThreadObject {
+    header: Header,
+    name: String,
+    owner: Owner,
+    ended: AtomicBool,
+    status: AtomicI32,
+}
+
+impl ThreadObject {
+    fn new(name: String, owner: Owner) -> Arc<Self> {
+        Arc::new(Self {
+            header: Header::new(Kind::Thread, false),
+            name,
+            owner,
+            ended: AtomicBool::new(false),
+            status: AtomicI32::new(0),
+        })
+    }
+
+    fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+}
+
+/// Objects that drivers hold by handle or by reference.
+#[derive(Debug, Default)]
+struct Table {
+    handles: BTreeMap<usize, Arc<ThreadObject>>,
+    /// By address, with the number of references taken.
+    referenced: BTreeMap<usize, (Arc<ThreadObject>, isize)>,
+    last_handle: usize,
+}
+
+/// The threads of a kernel.
+#[derive(Debug, Default)]
+pub(crate) struct Threads {
+    live: Mutex<Vec<Arc<ThreadObject>>>,
+    table: Mutex<Table>,
+    created: AtomicUsize,
+    /// Opens when a thread has ended and when the kernel has stopped.
+    changed: Gate,
+}
+
+impl Threads {
+    pub(crate) fn changed(&self) -> &Gate {
+        &self.changed
+    }
+
+    /// The names of the threads that run now.
+    pub(crate) fn names(&self, of: impl Fn(Owner) -> bool) -> Vec<String> {
+        self.live.lock().iter().filter(|thread| of(thread.owner)).map(|thread| thread.name.clone()).collect()
+    }
+
+    /// Open handles and references on thread objects.
+    pub(crate) fn held(&self) -> (usize, usize) {
+        let table = self.table.lock();
+        let references = table.referenced.values().map(|(_, count)| count.unsigned_abs()).sum();
+        (table.handles.len(), references)
+    }
+}
+
+impl Inner {
+    /// Starts a thread of this kernel. A `kernel` that is given lives as long as the thread.
+    pub(crate) fn start_thread(
+        &self,
+        kernel: Option<Kernel>,
+        thread: Arc<ThreadObject>,
+        body: impl FnOnce() + Send + 'static,
+    ) -> io::Result<()> {
+        let inner = self.arc();
+        let name = thread.name.clone();
+        let address = thread.address();
+        self.threads.live.lock().push(Arc::clone(&thread));
+        let started = self.seam().spawn(
+            &name,
+            Box::new(move || {
+                let bound = this::bind(Arc::clone(&inner), Some(Arc::clone(&thread)));
+                if let Err(payload) = catch_unwind(AssertUnwindSafe(body)) {
+                    let text = crate::checker::panic_message(&*payload);
+                    inner.violation("LIFE-18", &thread.name, format!("the thread panicked: `{text}`"));
+                }
+                irql::check_return(&thread.name, PASSIVE_LEVEL, 0);
+                drop(bound);
+                inner.thread_ended(&thread);
+                drop(kernel);
+            }),
+        );
+        if started.is_err() {
+            self.threads.live.lock().retain(|thread| thread.address() != address);
+        }
+        started
+    }
+
+    /// Starts a thread that does the kernel's own work.
+    pub(crate) fn start_service(&self, name: String, body: impl FnOnce(&Inner) + Send + 'static) -> io::Result<()> {
+        let inner = self.arc();
+        self.start_thread(None, ThreadObject::new(name, Owner::Kernel), move || body(&inner))
+    }
+
+    /// Signals the object of a thread that does no more.
+    pub(crate) fn thread_ended(&self, thread: &ThreadObject) {
+        thread.ended.store(true, Ordering::Release);
+        thread.header.object().signal(self.seam());
+        self.threads.live.lock().retain(|live| live.address() != thread.address());
+        self.threads.changed.notify(self.seam());
+    }
+
+    fn next_thread_name(&self, stem: &str) -> String {
+        format!("{stem}-{}", self.threads.created.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
+
+/// Why a [`Joiner`] has no result.
+pub enum Failure {
+    /// The closure panicked with this payload.
+    Panicked(Box<dyn Any + Send>),
+    /// The kernel stopped first, because of this violation.
+    Stopped(Box<Violation>),
+}
+
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Panicked(payload) => {
+                f.debug_tuple("Panicked").field(&crate::checker::panic_message(&**payload)).finish()
+            }
+            Self::Stopped(violation) => f.debug_tuple("Stopped").field(violation).finish(),
+        }
+    }
+}
+
+/// The right to wait for a thread of [`Kernel::spawn`] and to take its result.
+#[derive(Debug)]
+pub struct Joiner<T> {
+    kernel: Arc<Inner>,
+    thread: Arc<ThreadObject>,
+    outcome: Arc<Mutex<Option<Outcome<T>>>>,
+}
+
+impl<T> Joiner<T> {
+    /// Waits until the thread has ended or its kernel has stopped. To be called by a host thread.
+    pub fn join(self) -> Result<T, Failure> {
+        let Self { kernel, thread, outcome } = self;
+        kernel.threads.changed.wait_until(kernel.seam(), None, || {
+            thread.ended.load(Ordering::Acquire) || kernel.stopped().is_some()
+        });
+        match (outcome.lock().take(), kernel.stopped()) {
+            (Some(Ok(value)), _) => Ok(value),
+            (Some(Err(payload)), _) => Err(Failure::Panicked(payload)),
+            (None, Some(violation)) => Err(Failure::Stopped(Box::new(violation.clone()))),
+            (None, None) => unreachable!("a thread of a running kernel ends after it has left its outcome"),
+        }
+    }
+
+    /// Whether the thread has ended.
+    pub fn is_finished(&self) -> bool {
+        self.thread.ended.load(Ordering::Acquire)
+    }
+}
+
+impl Kernel {
+    /// Runs a closure on a new thread of this kernel, at PASSIVE_LEVEL.
+    ///
+    /// A panic of the closure is the joiner's; if nobody joins, it is a violation of LIFE-18.
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        name: &str,
+        body: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<Joiner<T>> {
+        let thread = ThreadObject::new(name.to_owned(), Owner::Host);
+        let outcome = Arc::new(Mutex::new(None));
+        let joiner =
+            Joiner { kernel: Arc::clone(self.inner()), thread: Arc::clone(&thread), outcome: Arc::clone(&outcome) };
+        let inner = Arc::clone(self.inner());
+        self.inner().start_thread(Some(self.clone()), thread, move || {
+            let result = catch_unwind(AssertUnwindSafe(body));
+            if let (Err(payload), 1) = (&result, Arc::strong_count(&outcome)) {
+                let text = crate::checker::panic_message(&**payload);
+                let detail = format!("a thread that nobody joins panicked: `{text}`");
+                inner.report(Severity::Violation, "LIFE-18", "Kernel::spawn", detail);
+            }
+            *outcome.lock() = Some(result);
+        })?;
+        Ok(joiner)
+    }
+
+    /// The names of the threads that drivers and hosts have started and that have not ended.
+    pub fn threads(&self) -> Vec<String> {
+        self.inner().threads.names(|owner| owner != Owner::Kernel)
+    }
+}

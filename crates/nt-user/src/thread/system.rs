@@ -1,0 +1,161 @@
+//! System threads, handles and references.
+
+use std::ffi::c_void;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use wsk_sys::nt::{HANDLE, KSTART_ROUTINE, NTSTATUS, PASSIVE_LEVEL, PEPROCESS};
+
+use super::{Owner, ThreadObject, this};
+use crate::checker::context::at_most;
+use crate::checker::violation::rule;
+use crate::faults::Point;
+use crate::kernel::status;
+
+/// An argument that may go to another thread.
+struct Carried(*mut c_void);
+
+// SAFETY: the driver gave the pointer to be passed to its own routine on the new thread; this crate never follows it.
+unsafe impl Send for Carried {}
+
+/// Creates a system thread; see [`wsk_sys::nt::PsCreateSystemThread`].
+///
+/// # Safety
+/// `thread` can be written. `start_routine` may be called with `start_context` on another thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn PsCreateSystemThread(
+    thread: *mut HANDLE,
+    _desired_access: u32,
+    _object_attributes: *mut c_void,
+    _process: HANDLE,
+    _client_id: *mut c_void,
+    start_routine: Option<KSTART_ROUTINE>,
+    start_context: *mut c_void,
+) -> NTSTATUS {
+    const CALL: &str = "PsCreateSystemThread";
+    let here = this::here(CALL);
+    at_most(&here, CALL, PASSIVE_LEVEL);
+    let Some(start_routine) = start_routine else { return status::INVALID_PARAMETER };
+    if here.faults.fails(Point::Thread, 0, 0) {
+        return status::INSUFFICIENT_RESOURCES;
+    }
+    let object = ThreadObject::new(here.next_thread_name("system-thread"), Owner::Driver);
+    let context = Carried(start_context);
+    let started = here.start_thread(here.kernel(), Arc::clone(&object), move || {
+        let Carried(context) = { context };
+        // SAFETY: the caller of PsCreateSystemThread allows this call.
+        unsafe { start_routine(context) };
+    });
+    if started.is_err() {
+        return status::INSUFFICIENT_RESOURCES;
+    }
+    let mut table = here.threads.table.lock();
+    // Handles are multiples of four, as they are on Windows.
+    table.last_handle += 4;
+    let handle = table.last_handle;
+    table.handles.insert(handle, object);
+    drop(table);
+    // SAFETY: the caller guarantees a place for the handle.
+    unsafe { thread.write(std::ptr::without_provenance_mut(handle)) };
+    status::SUCCESS
+}
+
+/// Sets the exit status of the calling system thread, which ends when its start routine returns; see
+/// [`wsk_sys::nt::PsTerminateSystemThread`].
+///
+/// # Safety
+/// None beyond being called on a thread of a kernel; the signature is the kernel's.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn PsTerminateSystemThread(exit_status: NTSTATUS) -> NTSTATUS {
+    const CALL: &str = "PsTerminateSystemThread";
+    let here = this::here(CALL);
+    at_most(&here, CALL, PASSIVE_LEVEL);
+    let Some(object) = this::object() else { return status::INVALID_PARAMETER };
+    // SAFETY: the binding of the calling thread holds its object.
+    let object = unsafe { object.as_ref() };
+    if object.owner != Owner::Driver {
+        return status::INVALID_PARAMETER;
+    }
+    object.status.store(exit_status, Ordering::Relaxed);
+    status::SUCCESS
+}
+
+/// Takes a reference on the thread behind a handle; see [`wsk_sys::nt::ObReferenceObjectByHandle`].
+///
+/// # Safety
+/// `object` can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn ObReferenceObjectByHandle(
+    handle: HANDLE,
+    _desired_access: u32,
+    _object_type: *mut c_void,
+    _access_mode: i8,
+    object: *mut *mut c_void,
+    _handle_information: *mut c_void,
+) -> NTSTATUS {
+    const CALL: &str = "ObReferenceObjectByHandle";
+    let here = this::here(CALL);
+    at_most(&here, CALL, PASSIVE_LEVEL);
+    let mut table = here.threads.table.lock();
+    let Some(thread) = table.handles.get(&handle.addr()).map(Arc::clone) else {
+        drop(table);
+        here.violation(rule::OBJECT, CALL, format!("{handle:p} is not an open handle"));
+        return status::INVALID_HANDLE;
+    };
+    let pointer = Arc::as_ptr(&thread).cast_mut().cast::<c_void>();
+    table.referenced.entry(pointer.addr()).or_insert((thread, 0)).1 += 1;
+    drop(table);
+    // SAFETY: the caller guarantees a place for the pointer.
+    unsafe { object.write(pointer) };
+    status::SUCCESS
+}
+
+/// Gives back a reference; see [`wsk_sys::nt::ObfDereferenceObject`]. Returns how many remain.
+///
+/// # Safety
+/// `object` came from [`ObReferenceObjectByHandle`] and is not used any more.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn ObfDereferenceObject(object: *mut c_void) -> isize {
+    const CALL: &str = "ObfDereferenceObject";
+    let here = this::here(CALL);
+    let mut table = here.threads.table.lock();
+    let Some((_, count)) = table.referenced.get_mut(&object.addr()) else {
+        drop(table);
+        here.violation(rule::OBJECT, CALL, format!("no reference on {object:p} is held"));
+        return 0;
+    };
+    *count -= 1;
+    let left = *count;
+    let last = if left == 0 { table.referenced.remove(&object.addr()) } else { None };
+    drop(table);
+    drop(last);
+    left
+}
+
+/// Closes a handle; see [`wsk_sys::nt::ZwClose`].
+///
+/// # Safety
+/// None beyond being called on a thread of a kernel; the signature is the kernel's.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn ZwClose(handle: HANDLE) -> NTSTATUS {
+    const CALL: &str = "ZwClose";
+    let here = this::here(CALL);
+    at_most(&here, CALL, PASSIVE_LEVEL);
+    let closed = here.threads.table.lock().handles.remove(&handle.addr());
+    if closed.is_none() {
+        here.violation(rule::OBJECT, CALL, format!("{handle:p} is not an open handle"));
+        return status::INVALID_HANDLE;
+    }
+    status::SUCCESS
+}
+
+/// The process of the calling thread; a kernel has one. See [`wsk_sys::nt::IoGetCurrentProcess`].
+///
+/// # Safety
+/// None beyond being called on a thread of a kernel; the signature is the kernel's.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn IoGetCurrentProcess() -> PEPROCESS {
+    let here = this::here("IoGetCurrentProcess");
+    NonNull::from(here.process()).as_ptr().cast()
+}

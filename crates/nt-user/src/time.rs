@@ -1,0 +1,23 @@
+//! The clocks.
+
+use crate::thread::this;
+
+/// Time since boot; see [`wsk_sys::nt::KeQueryInterruptTime`].
+///
+/// # Safety
+/// None beyond being called on a thread of a kernel; the signature is the kernel's.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn KeQueryInterruptTime() -> u64 {
+    (this::here("KeQueryInterruptTime").seam().now().as_nanos() / 100) as u64
+}
+
+/// System time; see [`wsk_sys::nt::KeQuerySystemTime`].
+///
+/// # Safety
+/// `time` can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn KeQuerySystemTime(time: *mut i64) {
+    let now = this::here("KeQuerySystemTime").seam().system_time();
+    // SAFETY: the caller guarantees a place for the time.
+    unsafe { time.write(now) };
+}

@@ -1,0 +1,153 @@
+//! Addresses: SOCKADDRs as they cross the interface, who may share one, and the descriptors that decide it.
+
+mod descriptor;
+mod sharing;
+
+pub(crate) use descriptor::DescriptorCache;
+pub(crate) use sharing::{AddressTable, Claim, Sharing};
+
+use std::mem::{align_of, size_of};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+
+use wsk_sys::{
+    ADDRESS_FAMILY, AF_INET, AF_INET6, IN_ADDR, IN6_ADDR, PSOCKADDR, SOCKADDR, SOCKADDR_IN, SOCKADDR_IN6,
+    SOCKADDR_STORAGE,
+};
+
+/// The families a socket can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Family {
+    /// `AF_INET`.
+    V4,
+    /// `AF_INET6`.
+    V6,
+}
+
+impl Family {
+    /// The family with that number.
+    pub(crate) fn from_number(number: ADDRESS_FAMILY) -> Option<Self> {
+        match number {
+            AF_INET => Some(Self::V4),
+            AF_INET6 => Some(Self::V6),
+            _ => None,
+        }
+    }
+
+    /// The size of its SOCKADDR.
+    pub(crate) fn size(self) -> usize {
+        match self {
+            Self::V4 => size_of::<SOCKADDR_IN>(),
+            Self::V6 => size_of::<SOCKADDR_IN6>(),
+        }
+    }
+}
+
+/// The family an address is of, if it is one of ours.
+///
+/// # Safety
+/// `address` is null or points to a SOCKADDR.
+pub(crate) unsafe fn family_of(address: PSOCKADDR) -> Option<Family> {
+    if address.is_null() {
+        return None;
+    }
+    // SAFETY: every SOCKADDR starts with its family; it may lie unaligned in the client's memory.
+    Family::from_number(unsafe { address.cast::<ADDRESS_FAMILY>().read_unaligned() })
+}
+
+/// Reads an address of `family`; `None` if there is none, or one of another family.
+///
+/// # Safety
+/// `address` is null or points to a whole SOCKADDR of the family it names.
+pub(crate) unsafe fn read(address: PSOCKADDR, family: Family) -> Option<SocketAddr> {
+    // SAFETY: forwarded to the caller.
+    if unsafe { family_of(address) } != Some(family) {
+        return None;
+    }
+    Some(match family {
+        Family::V4 => {
+            // SAFETY: the family says which SOCKADDR it is; it may lie unaligned.
+            let v4 = unsafe { address.cast::<SOCKADDR_IN>().read_unaligned() };
+            SocketAddrV4::new(Ipv4Addr::from(v4.sin_addr.s_b), u16::from_be(v4.sin_port)).into()
+        }
+        Family::V6 => {
+            // SAFETY: the family says which SOCKADDR it is; it may lie unaligned.
+            let v6 = unsafe { address.cast::<SOCKADDR_IN6>().read_unaligned() };
+            let ip = Ipv6Addr::from(v6.sin6_addr.Byte);
+            SocketAddrV6::new(ip, u16::from_be(v6.sin6_port), v6.sin6_flowinfo, v6.sin6_scope_id).into()
+        }
+    })
+}
+
+/// Writes an address in the form of `family`, an IPv4 one as a mapped address if need be.
+///
+/// # Safety
+/// `out` is null or has room for the SOCKADDR of `family`.
+pub(crate) unsafe fn write(out: PSOCKADDR, address: SocketAddr, family: Family) {
+    if out.is_null() {
+        return;
+    }
+    match family {
+        Family::V4 => {
+            let (ip, port) = match address {
+                SocketAddr::V4(v4) => (*v4.ip(), v4.port()),
+                SocketAddr::V6(v6) => (v6.ip().to_ipv4_mapped().unwrap_or(Ipv4Addr::UNSPECIFIED), v6.port()),
+            };
+            let value = SOCKADDR_IN {
+                sin_family: AF_INET,
+                sin_port: port.to_be(),
+                sin_addr: IN_ADDR { s_b: ip.octets() },
+                sin_zero: [0; 8],
+            };
+            // SAFETY: the caller guarantees the room; it may lie unaligned.
+            unsafe { out.cast::<SOCKADDR_IN>().write_unaligned(value) };
+        }
+        Family::V6 => {
+            let value = match address {
+                SocketAddr::V4(v4) => SOCKADDR_IN6 {
+                    sin6_family: AF_INET6,
+                    sin6_port: v4.port().to_be(),
+                    sin6_flowinfo: 0,
+                    sin6_addr: IN6_ADDR { Byte: v4.ip().to_ipv6_mapped().octets() },
+                    sin6_scope_id: 0,
+                },
+                SocketAddr::V6(v6) => SOCKADDR_IN6 {
+                    sin6_family: AF_INET6,
+                    sin6_port: v6.port().to_be(),
+                    sin6_flowinfo: v6.flowinfo(),
+                    sin6_addr: IN6_ADDR { Byte: v6.ip().octets() },
+                    sin6_scope_id: v6.scope_id(),
+                },
+            };
+            // SAFETY: the caller guarantees the room; it may lie unaligned.
+            unsafe { out.cast::<SOCKADDR_IN6>().write_unaligned(value) };
+        }
+    }
+}
+
+/// An address in the provider's own memory, for callbacks.
+#[derive(Debug)]
+pub(crate) struct OwnSockaddr(SOCKADDR_STORAGE);
+
+impl OwnSockaddr {
+    /// `address` in the form of `family`.
+    pub(crate) fn new(address: SocketAddr, family: Family) -> Self {
+        const { assert!(align_of::<SOCKADDR_STORAGE>() >= align_of::<SOCKADDR_IN6>()) };
+        let mut storage = SOCKADDR_STORAGE::zeroed();
+        // SAFETY: the storage has room for the SOCKADDR of any family.
+        unsafe { write((&raw mut storage).cast(), address, family) };
+        Self(storage)
+    }
+
+    /// A pointer to pass to a callback.
+    pub(crate) fn as_ptr(&mut self) -> *mut SOCKADDR {
+        (&raw mut self.0).cast()
+    }
+
+    /// Makes the contents useless: whoever kept the pointer finds no address there any more.
+    pub(crate) fn poison(&mut self) {
+        self.0.ss_family = 0xDDDD;
+        self.0.__ss_pad1 = [0xDD; 6];
+        self.0.__ss_align = i64::from_ne_bytes([0xDD; 8]);
+        self.0.__ss_pad2 = [0xDD; 112];
+    }
+}

@@ -1,0 +1,199 @@
+//! Who may bind an address that another socket holds (contract 4.7, BIND-07 and BIND-13 to BIND-17).
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use wsk_sys::nt::NTSTATUS;
+use wsk_sys::{STATUS_ACCESS_DENIED, STATUS_ADDRESS_ALREADY_EXISTS};
+
+use super::descriptor::Rights;
+
+/// How a socket asked to hold its address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Sharing {
+    /// Neither option.
+    #[default]
+    Default,
+    /// `SO_REUSEADDR`.
+    Reuse,
+    /// `SO_EXCLUSIVEADDRUSE`.
+    Exclusive,
+}
+
+/// One holder of an address.
+#[derive(Clone, Debug)]
+struct Holder {
+    ticket: u64,
+    protocol: u32,
+    address: SocketAddr,
+    v6_only: bool,
+    sharing: Sharing,
+    rights: Rights,
+}
+
+#[derive(Debug, Default)]
+struct Holders {
+    next: u64,
+    all: Vec<Holder>,
+}
+
+/// The addresses the sockets of one provider hold.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AddressTable(Arc<Mutex<Holders>>);
+
+/// The right to an address; it ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    table: AddressTable,
+    ticket: u64,
+    /// Another socket of this provider holds the address, or one that overlaps, and this one may too.
+    pub(crate) shared: bool,
+}
+
+/// What the table says about a second holder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Granted,
+    InUse,
+    Denied,
+    Check,
+}
+
+/// The table of the contract: the second binder's way and form against the first one's.
+fn verdict(second: Sharing, second_wild: bool, first: Sharing, first_wild: bool) -> Verdict {
+    use Sharing::{Default, Exclusive, Reuse};
+    use Verdict::{Check, Denied, Granted, InUse};
+    match (second, second_wild, first, first_wild) {
+        (Default, true, _, true) => InUse,
+        (Default, true, _, false) => Granted,
+        (Default, false, Default | Reuse, true) => Check,
+        (Default, false, Exclusive, true) | (Default, false, Reuse, false) => Denied,
+        (Default, false, Default | Exclusive, false) => InUse,
+        (Reuse, true, Default | Exclusive, true) => Denied,
+        (Reuse, true, Reuse, true) | (Reuse, true, _, false) => Granted,
+        (Reuse, false, Default, true) => Check,
+        (Reuse, false, Reuse, _) => Granted,
+        (Reuse, false, Default, false) | (Reuse, false, Exclusive, _) => Denied,
+        (Exclusive, true, _, _) => InUse,
+        (Exclusive, false, Default | Reuse, true) => Check,
+        (Exclusive, false, Exclusive, true) => Denied,
+        (Exclusive, false, _, false) => InUse,
+    }
+}
+
+/// The IPv4 meaning of an address, for the comparison across families.
+fn plain(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(ip, IpAddr::V4),
+        IpAddr::V4(_) => ip,
+    }
+}
+
+/// Whether both would answer for some destination; `None` if not, else which of them are wildcards.
+fn overlap(second: &SocketAddr, second_v6_only: bool, first: &Holder) -> Option<(bool, bool)> {
+    if second.port() != first.address.port() {
+        return None;
+    }
+    let (a, b) = (plain(second.ip()), plain(first.address.ip()));
+    let (a_wild, b_wild) = (a.is_unspecified(), b.is_unspecified());
+    let a_both = a_wild && a.is_ipv6() && !second_v6_only;
+    let b_both = b_wild && b.is_ipv6() && !first.v6_only;
+    if a.is_ipv4() != b.is_ipv4() && !a_both && !b_both {
+        return None;
+    }
+    (a_wild || b_wild || a == b).then_some((a_wild, b_wild))
+}
+
+impl AddressTable {
+    /// Asks for `address`. Port 0 never conflicts; the real port is told with [`Claim::settle`].
+    pub(crate) fn claim(
+        &self,
+        protocol: u32,
+        address: SocketAddr,
+        v6_only: bool,
+        sharing: Sharing,
+        rights: Rights,
+    ) -> Result<Claim, NTSTATUS> {
+        let mut holders = self.0.lock();
+        let mut shared = false;
+        if address.port() != 0 {
+            for first in holders.all.iter().filter(|first| first.protocol == protocol) {
+                let Some((wild, first_wild)) = overlap(&address, v6_only, first) else { continue };
+                match verdict(sharing, wild, first.sharing, first_wild) {
+                    Verdict::Granted => {}
+                    Verdict::Check if first.rights.grants_sharing() => {}
+                    Verdict::Check | Verdict::Denied => return Err(STATUS_ACCESS_DENIED),
+                    Verdict::InUse => return Err(STATUS_ADDRESS_ALREADY_EXISTS),
+                }
+                shared = true;
+            }
+        }
+        holders.next += 1;
+        let ticket = holders.next;
+        holders.all.push(Holder { ticket, protocol, address, v6_only, sharing, rights });
+        Ok(Claim { table: self.clone(), ticket, shared })
+    }
+}
+
+impl Claim {
+    /// Notes the address that was really taken.
+    pub(crate) fn settle(&self, address: SocketAddr) {
+        let mut holders = self.table.0.lock();
+        if let Some(holder) = holders.all.iter_mut().find(|holder| holder.ticket == self.ticket) {
+            holder.address = address;
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut holders = self.table.0.lock();
+        if let Some(index) = holders.all.iter().position(|holder| holder.ticket == self.ticket) {
+            holders.all.swap_remove(index);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Sharing::{Default, Exclusive, Reuse};
+    use super::Verdict::{Check, Denied, Granted, InUse};
+    use super::*;
+
+    /// The table as the contract prints it: rows are the second binder, columns the first.
+    #[test]
+    fn the_whole_table() {
+        let columns =
+            [(Default, true), (Default, false), (Reuse, true), (Reuse, false), (Exclusive, true), (Exclusive, false)];
+        let rows = [
+            ((Default, true), [InUse, Granted, InUse, Granted, InUse, Granted]),
+            ((Default, false), [Check, InUse, Check, Denied, Denied, InUse]),
+            ((Reuse, true), [Denied, Granted, Granted, Granted, Denied, Granted]),
+            ((Reuse, false), [Check, Denied, Granted, Granted, Denied, Denied]),
+            ((Exclusive, true), [InUse, InUse, InUse, InUse, InUse, InUse]),
+            ((Exclusive, false), [Check, InUse, Check, InUse, Denied, InUse]),
+        ];
+        for ((second, second_wild), expected) in rows {
+            for ((first, first_wild), expected) in columns.into_iter().zip(expected) {
+                assert_eq!(
+                    verdict(second, second_wild, first, first_wild),
+                    expected,
+                    "{second:?} {second_wild} after {first:?} {first_wild}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn different_addresses_never_conflict() {
+        let table = AddressTable::default();
+        let one = table.claim(6, "127.0.0.1:80".parse().unwrap(), false, Exclusive, Rights::default());
+        let two = table.claim(6, "127.0.0.2:80".parse().unwrap(), false, Exclusive, Rights::default());
+        let three = table.claim(6, "127.0.0.1:80".parse().unwrap(), false, Default, Rights::default());
+        assert!(one.is_ok() && two.is_ok());
+        assert_eq!(three.err(), Some(STATUS_ADDRESS_ALREADY_EXISTS));
+        drop(one);
+        assert!(table.claim(6, "127.0.0.1:80".parse().unwrap(), false, Default, Rights::default()).is_ok());
+    }
+}

@@ -1,0 +1,107 @@
+//! How a provider behaves: everything that may differ between two Windows machines, or two runs on one.
+
+use std::time::Duration;
+
+use crate::behaviours::Behaviours;
+
+/// When a request completes whose outcome is known at once (contract 5.10, N1 and N2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Completion {
+    /// As Windows does: data-path requests inline, `WskSocket`, `WskBind` and the like pended.
+    #[default]
+    Natural,
+    /// Before the call returns, by the calling thread, which then returns the outcome.
+    Inline,
+    /// Before the call returns `STATUS_PENDING`, by the calling thread.
+    PendNested,
+    /// Before the call returns `STATUS_PENDING`, by another thread.
+    PendEarly,
+    /// After the call returned `STATUS_PENDING`, by another thread.
+    PendLate,
+    /// Any of these, drawn for each request from a generator with this seed.
+    Random(u64),
+}
+
+/// The IRQL of client code that the provider calls (contract 5.10, N3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Level {
+    /// `PASSIVE_LEVEL`, unless the thread is higher already.
+    #[default]
+    Passive,
+    /// `DISPATCH_LEVEL`, and the callbacks with a flags argument are told.
+    Dispatch,
+    /// Either, and callbacks are told only sometimes; drawn from a generator with this seed.
+    Random(u64),
+}
+
+/// The Windows release whose WSK is shown: what appeared in `wsk.h` when (contract 0.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Release {
+    /// Vista: the base.
+    Vista,
+    /// Windows 7: name resolution.
+    Windows7,
+    /// Windows 8: `WskSendMessages`, silent mode.
+    Windows8,
+    /// 1703: stream sockets, `WskConnectEx`.
+    Redstone2,
+    /// 1709: `WSK_FLAG_OOB`.
+    Redstone3,
+    /// 1803 and later: the Ex transfers.
+    #[default]
+    Redstone4,
+}
+
+/// The settings of a provider.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// When requests complete whose outcome is known at once.
+    pub completion: Completion,
+    /// How long a late completion stays behind its call.
+    pub late_by: Duration,
+    /// The IRQL of event callbacks.
+    pub callbacks: Level,
+    /// The IRQL of completion routines.
+    pub completions: Level,
+    /// The lowest WSK version served.
+    pub lowest_version: u16,
+    /// The highest WSK version served.
+    pub highest_version: u16,
+    /// The Windows release shown.
+    pub release: Release,
+    /// How many connections wait untaken on a listener (LSN-37).
+    pub backlog: usize,
+    /// How many datagrams wait unread on a socket (DGR-32).
+    pub datagrams: usize,
+    /// The ideal send backlog of a new connection (SND-14).
+    pub ideal_send_backlog: usize,
+    /// Whether the transport shown can do conditional accept (OPT-08).
+    pub conditional_accept: bool,
+    /// How deep completion routines may start calls before it is reported (IRP-14).
+    pub completion_depth: u32,
+    /// How long a deregistration waits for the calling thread's own captures before it is called a deadlock (REG-26).
+    pub self_deadlock_after: Duration,
+    /// What the contract leaves open.
+    pub behaviours: Behaviours,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            completion: Completion::Natural,
+            late_by: Duration::from_micros(200),
+            callbacks: Level::Passive,
+            completions: Level::Passive,
+            lowest_version: 0x0100,
+            highest_version: 0x0100,
+            release: Release::Redstone4,
+            backlog: 128,
+            datagrams: 256,
+            ideal_send_backlog: 64 * 1024,
+            conditional_accept: true,
+            completion_depth: 1,
+            self_deadlock_after: Duration::from_millis(500),
+            behaviours: Behaviours::default(),
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! The receiving direction: queued receives, the gate of the receive event, and the peer's end (contract 5.6).
+//!
+//! ```text
+//!            data, no receive queued                      SUCCESS with everything, PENDING
+//!   Open ───────────────────────────► Running ─────────────────────────────────────────► Open
+//!    ▲                                   │ partial SUCCESS, DATA_NOT_ACCEPTED: the rest is kept
+//!    │ a receive posted since            ▼
+//!    └──────── has completed ────────── Shut
+//! ```
+
+use std::io::{ErrorKind, IoSliceMut};
+use std::sync::Arc;
+
+use wsk_sys::nt::{IRP, NTSTATUS};
+use wsk_sys::{PFN_WSK_RECEIVE_EX_EVENT, STATUS_SUCCESS, WSK_DATA_INDICATION};
+
+use crate::data::{Packet, Span};
+use crate::request::{Completions, RequestQueue};
+use crate::socket::Socket;
+use crate::transport::{Ready, Stream, Waiting, status_of};
+
+/// Room for data that is thrown away.
+const DRAIN_ROOM: usize = 16 * 1024;
+
+/// When a receive is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Want {
+    /// With the first bytes.
+    Some,
+    /// With a full buffer.
+    All {
+        /// Cancelled early it reports the bytes it had got; otherwise they are kept for the next receive.
+        tells_when_cancelled: bool,
+    },
+    /// Never: data is thrown away until the connection ends.
+    Drain,
+}
+
+/// One receive that waits.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    pub(super) span: Span,
+    /// The bytes the buffer has in all.
+    pub(super) size: usize,
+    pub(super) want: Want,
+    /// A copy of what was received so far, to be kept if the request is cancelled.
+    received: Vec<u8>,
+}
+
+impl Incoming {
+    pub(super) fn new(span: Span, want: Want) -> Self {
+        Self { size: span.left(), span, want, received: Vec::new() }
+    }
+
+    fn done(&self) -> usize {
+        self.size - self.span.left()
+    }
+}
+
+/// What came of trying to serve a receive.
+pub(super) enum Served {
+    /// It is done, with so many bytes.
+    Done(usize),
+    /// It has to wait.
+    Waits,
+}
+
+/// An indication under way.
+#[derive(Debug)]
+pub(super) struct Indicated {
+    pub(super) list: *mut WSK_DATA_INDICATION,
+    pub(super) packet: Box<Packet>,
+    /// The client has released the list before its callback returned `STATUS_PENDING`.
+    pub(super) released: bool,
+}
+
+/// The receiving direction.
+///
+/// # Invariants
+/// `kept` comes before whatever is still in the stream. While `current` is there nothing is read, because what the
+/// callback does not take has to come first.
+#[derive(Debug, Default)]
+pub(super) struct Inbound {
+    /// Nothing says that the stream has no data now.
+    readable: bool,
+    /// The transport has said that the end is in sight.
+    end_in_sight: bool,
+    /// The end was read.
+    ended: bool,
+    receives: RequestQueue<Incoming>,
+    /// Bytes read from the stream and taken by nobody yet, from `kept_from` on.
+    kept: Vec<u8>,
+    kept_from: usize,
+    /// The receive event waits for a receive to complete.
+    shut: bool,
+    /// The receive-ex callback, which takes the place of the receive event.
+    pub(super) ex: PFN_WSK_RECEIVE_EX_EVENT_SLOT,
+    pub(super) current: Option<Indicated>,
+    /// Lists the client has kept, by their heads.
+    retained: Vec<Indicated>,
+    /// The client has been told of the end, or has missed it.
+    pub(super) end_told: bool,
+    /// The connection was reset and the client has not been told yet.
+    pub(super) reset_due: bool,
+}
+
+// SAFETY: the list pointers lead into the packets beside them.
+unsafe impl Send for Inbound {}
+
+/// An optional receive-ex callback.
+#[allow(non_camel_case_types, reason = "named after the type it holds")]
+pub(super) type PFN_WSK_RECEIVE_EX_EVENT_SLOT = Option<PFN_WSK_RECEIVE_EX_EVENT>;
+
+impl Inbound {
+    pub(super) fn note(&mut self, ready: Ready) {
+        self.readable |= ready.readable || ready.peer_closed || ready.failed;
+        self.end_in_sight |= ready.peer_closed;
+    }
+
+    /// A connection has just come about: its stream has not said anything yet.
+    pub(super) fn begin(&mut self) {
+        self.readable = true;
+    }
+
+    /// Whether nothing more comes from the peer than what is already here.
+    pub(super) fn peer_has_ended(&self) -> bool {
+        self.ended || self.end_in_sight
+    }
+
+    /// Whether the peer's end has been received, behind data nobody has read perhaps.
+    pub(super) fn has_ended(&self, stream: &dyn Stream) -> bool {
+        self.peer_has_ended() || matches!(stream.peek(), Ok(Waiting::End))
+    }
+
+    /// Whether there is nothing before the end, and the client does not know.
+    pub(super) fn end_is_due(&self) -> bool {
+        self.ended && self.kept_bytes() == 0 && self.current.is_none() && !self.end_told
+    }
+
+    /// Whether there may be data for the receive event.
+    pub(super) fn may_have_data(&self) -> bool {
+        !self.shut && self.current.is_none() && (self.kept_bytes() > 0 || (self.readable && !self.ended))
+    }
+
+    /// Whether receives wait.
+    pub(super) fn has_receives(&self) -> bool {
+        !self.receives.is_empty()
+    }
+
+    fn kept_bytes(&self) -> usize {
+        self.kept.len() - self.kept_from
+    }
+
+    /// The bytes that have arrived and nobody has taken.
+    pub(super) fn backlog(&self, stream: &dyn Stream) -> usize {
+        self.kept_bytes() + stream.unread().unwrap_or(0)
+    }
+
+    /// Puts bytes back before everything else.
+    fn keep_first(&mut self, bytes: &[u8]) {
+        self.kept.splice(..self.kept_from, bytes.iter().copied());
+        self.kept_from = 0;
+    }
+
+    fn use_kept(&mut self, bytes: usize) {
+        self.kept_from += bytes;
+        if self.kept_from == self.kept.len() {
+            self.kept = Vec::new();
+            self.kept_from = 0;
+        }
+    }
+
+    /// Queues a receive.
+    pub(super) fn push(
+        &mut self,
+        request: crate::request::Request,
+        socket: &Arc<Socket>,
+        incoming: Incoming,
+    ) {
+        self.receives.push(request, socket, incoming);
+    }
+
+    /// Whether a receive may be served now, out of turn of none.
+    pub(super) fn is_free(&self) -> bool {
+        self.receives.is_empty() && self.current.is_none()
+    }
+
+    /// A receive has completed: the gate of the receive event opens.
+    pub(super) fn receive_completed(&mut self) {
+        self.shut = false;
+    }
+
+    /// Serves the receives that wait.
+    pub(super) fn pump(
+        &mut self,
+        stream: &dyn Stream,
+        socket: &Arc<Socket>,
+        completions: &mut Completions,
+    ) -> Result<(), NTSTATUS> {
+        while self.current.is_none()
+            && (self.readable || self.ended || self.kept_bytes() > 0)
+            && let Some((request, mut incoming)) = self.receives.pop()
+        {
+            match self.serve(&mut incoming, stream) {
+                Ok(Served::Done(bytes)) => {
+                    self.receive_completed();
+                    completions.push(request, STATUS_SUCCESS, bytes);
+                }
+                Ok(Served::Waits) => {
+                    self.receives.push_front(request, socket, incoming);
+                    break;
+                }
+                Err(status) => {
+                    completions.push(request, status, 0);
+                    return Err(status);
+                }
+            }
+        }
+        if self.end_in_sight && self.readable && !self.ended && self.kept_bytes() == 0 && self.current.is_none() {
+            self.look_for_end(stream)?;
+        }
+        Ok(())
+    }
+
+    /// Finds out whether the end is next, without reading data that may be for the event.
+    fn look_for_end(&mut self, stream: &dyn Stream) -> Result<(), NTSTATUS> {
+        match stream.peek() {
+            Ok(Waiting::End) => self.ended = true,
+            Ok(Waiting::Data | Waiting::Nothing) => {}
+            Err(error) => return Err(status_of(&error)),
+        }
+        Ok(())
+    }
+
+    /// Serves one receive as far as that goes.
+    pub(super) fn serve(&mut self, incoming: &mut Incoming, stream: &dyn Stream) -> Result<Served, NTSTATUS> {
+        match incoming.want {
+            Want::Drain => self.drain(stream),
+            _ if incoming.size == 0 => self.probe(stream),
+            Want::Some => self.fill(incoming, stream),
+            Want::All { .. } => {
+                loop {
+                    let before = incoming.done();
+                    match self.fill(incoming, stream)? {
+                        Served::Done(bytes) if bytes < incoming.size && incoming.done() > before => {}
+                        served => return Ok(served),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Moves bytes into the buffer once. `Done` tells all the bytes it has; with no new ones the stream has ended.
+    fn fill(&mut self, incoming: &mut Incoming, stream: &dyn Stream) -> Result<Served, NTSTATUS> {
+        if self.kept_bytes() > 0 {
+            let copied = incoming.span.fill(&self.kept[self.kept_from..]);
+            let taken = self.kept_from..self.kept_from + copied;
+            if incoming.want == (Want::All { tells_when_cancelled: false }) {
+                incoming.received.extend_from_slice(&self.kept[taken]);
+            }
+            self.use_kept(copied);
+            return Ok(Served::Done(incoming.done()));
+        }
+        if self.ended {
+            return Ok(Served::Done(incoming.done()));
+        }
+        if !self.readable {
+            return Ok(Served::Waits);
+        }
+        if incoming.want == (Want::All { tells_when_cancelled: false }) {
+            return self.fill_remembering(incoming, stream);
+        }
+        match incoming.span.fill_with(|pieces| stream.try_read(pieces)) {
+            Ok(moved) => self.has_read(moved.bytes, moved.short),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.readable = false;
+                return Ok(Served::Waits);
+            }
+            Err(error) => return Err(status_of(&error)),
+        }
+        Ok(Served::Done(incoming.done()))
+    }
+
+    /// Like [`fill`](Self::fill), with a copy of the bytes in case the request is cancelled.
+    fn fill_remembering(&mut self, incoming: &mut Incoming, stream: &dyn Stream) -> Result<Served, NTSTATUS> {
+        let had = incoming.received.len();
+        incoming.received.resize(had + incoming.span.left().min(DRAIN_ROOM), 0);
+        let room = &mut incoming.received[had..];
+        let wanted = room.len();
+        let read = stream.try_read(&mut [IoSliceMut::new(room)]);
+        let bytes = *read.as_ref().unwrap_or(&0);
+        incoming.received.truncate(had + bytes);
+        match read {
+            Ok(_) => {
+                incoming.span.fill(&incoming.received[had..]);
+                self.has_read(bytes, bytes < wanted);
+                Ok(Served::Done(incoming.done()))
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.readable = false;
+                Ok(Served::Waits)
+            }
+            Err(error) => Err(status_of(&error)),
+        }
+    }
+
+    /// Takes note of a read into room for more than zero bytes.
+    fn has_read(&mut self, bytes: usize, short: bool) {
+        if bytes == 0 {
+            self.ended = true;
+            self.readable = false;
+        } else if short && !self.end_in_sight {
+            // The transport reports anew when more arrives; an end it has reported already it does not.
+            self.readable = false;
+        }
+    }
+
+    /// Serves a receive of no bytes: it is done when there is data, or the end.
+    fn probe(&mut self, stream: &dyn Stream) -> Result<Served, NTSTATUS> {
+        if self.kept_bytes() > 0 || self.ended {
+            return Ok(Served::Done(0));
+        }
+        match stream.peek() {
+            Ok(Waiting::Data) => Ok(Served::Done(0)),
+            Ok(Waiting::End) => {
+                self.ended = true;
+                Ok(Served::Done(0))
+            }
+            Ok(Waiting::Nothing) => {
+                self.readable = false;
+                Ok(Served::Waits)
+            }
+            Err(error) => Err(status_of(&error)),
+        }
+    }
+
+    fn drain(&mut self, stream: &dyn Stream) -> Result<Served, NTSTATUS> {
+        let mut room = [0; DRAIN_ROOM];
+        self.use_kept(self.kept_bytes());
+        while self.readable && !self.ended {
+            match stream.try_read(&mut [IoSliceMut::new(&mut room)]) {
+                Ok(bytes) => self.has_read(bytes, bytes < room.len()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
+                Err(error) => return Err(status_of(&error)),
+            }
+        }
+        Ok(if self.ended { Served::Done(0) } else { Served::Waits })
+    }
+
+    /// Fills a packet for the receive event; false if there is nothing for it.
+    pub(super) fn fill_packet(&mut self, packet: &mut Packet, stream: &dyn Stream) -> Result<bool, NTSTATUS> {
+        if self.kept_bytes() > 0 {
+            let bytes = self.kept_bytes().min(packet.room().len());
+            packet.room()[..bytes].copy_from_slice(&self.kept[self.kept_from..self.kept_from + bytes]);
+            packet.set_length(bytes);
+            self.use_kept(bytes);
+            return Ok(true);
+        }
+        if !self.readable || self.ended {
+            return Ok(false);
+        }
+        let room = packet.room();
+        let wanted = room.len();
+        match stream.try_read(&mut [IoSliceMut::new(room)]) {
+            Ok(bytes) => {
+                self.has_read(bytes, bytes < wanted);
+                packet.set_length(bytes);
+                Ok(bytes > 0)
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.readable = false;
+                Ok(false)
+            }
+            Err(error) => Err(status_of(&error)),
+        }
+    }
+
+    /// The callback has not taken these bytes: they come first from now on, and the gate shuts.
+    pub(super) fn not_taken(&mut self, bytes: &[u8]) {
+        self.keep_first(bytes);
+        self.shut = true;
+    }
+
+    /// The client keeps a list.
+    pub(super) fn retain(&mut self, indicated: Indicated) {
+        self.retained.push(indicated);
+    }
+
+    /// The client gives a list back that it kept.
+    pub(super) fn take_retained(&mut self, list: *mut WSK_DATA_INDICATION) -> Option<Box<Packet>> {
+        let index = self.retained.iter().position(|kept| kept.list == list)?;
+        Some(self.retained.swap_remove(index).packet)
+    }
+
+    /// The request of `irp` is being cancelled; tells the bytes it reports.
+    pub(super) fn cancelled(&mut self, irp: *mut IRP) -> usize {
+        let Some(incoming) = self.receives.remove_cancelled(irp) else { return 0 };
+        match incoming.want {
+            Want::All { tells_when_cancelled: true } => incoming.done(),
+            Want::All { tells_when_cancelled: false } => {
+                self.keep_first(&incoming.received);
+                0
+            }
+            Want::Some | Want::Drain => 0,
+        }
+    }
+
+    /// Ends all that waits with one status.
+    pub(super) fn end_all(&mut self, status: NTSTATUS, completions: &mut Completions) {
+        self.receives.end_all(status, completions);
+    }
+
+    /// Throws away what arrived: nothing is received any more.
+    pub(super) fn discard(&mut self) {
+        self.use_kept(self.kept_bytes());
+        self.readable = false;
+    }
+}

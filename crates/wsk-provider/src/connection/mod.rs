@@ -1,0 +1,373 @@
+//! Connections: sockets of the connection category, and stream sockets in that role (contract 5.6).
+//!
+//! ```text
+//!            bind          connect                    ok
+//!   Created ─────► Bound ─────────► Connecting ───────────────► Connected ◄──── accepted
+//!                    ▲                  │ refused, cancelled     │  │
+//!                    └── (CONN-04) ── Failed                     │  │ peer's RST, abortive disconnect
+//!                                                                │  └──────────────────────────────► Reset
+//!        Connected, by its two directions:                       │ SIO_WSK_SET_TCP_SILENT_MODE
+//!                                                                └──────────────────────────────────► Silent
+//!                 graceful disconnect             peer's FIN
+//!        open ──────────────────────► LocalClosed ──────────┐
+//!          │ peer's FIN                                     ▼
+//!          └─────────────────────────► RemoteClosed ──► FullyClosed
+//!                                             graceful disconnect
+//! ```
+//!
+//! Data moves under the socket's lock, by whichever thread finds that it can: the caller's in `WskSend` and
+//! `WskReceive`, the transport's when it reports readiness. What completes is collected in an [`After`] and completed
+//! when the lock is free; callbacks are made by [`event::raise`], by one thread at a time for each connection.
+
+mod connect;
+mod control;
+mod disconnect;
+mod event;
+mod inbound;
+mod outbound;
+mod receive;
+mod send;
+
+pub(crate) use connect::{connect, wsk_connect, wsk_connect_ex, wsk_get_remote_address};
+pub(crate) use control::set_ideal_send_backlog;
+pub(crate) use disconnect::wsk_disconnect;
+pub(crate) use event::{sentinel, switched_on, wsk_release};
+pub(crate) use receive::{wsk_receive, wsk_receive_ex};
+pub(crate) use send::{wsk_send, wsk_send_ex};
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+
+use wsk_sys::nt::{IRP, NTSTATUS};
+use wsk_sys::{
+    STATUS_CANCELLED, STATUS_CONNECTION_ABORTED, STATUS_CONNECTION_RESET, STATUS_FILE_FORCED_CLOSED,
+    STATUS_INSUFFICIENT_RESOURCES, STATUS_INVALID_DEVICE_STATE, STATUS_INVALID_PARAMETER,
+};
+
+use self::connect::Attempt;
+use self::inbound::Inbound;
+use self::outbound::Outbound;
+use crate::address::Claim;
+use crate::behaviours::AfterReset;
+use crate::data::Fault;
+use crate::host::Knob;
+use crate::provider::Inner;
+use crate::request::{Completions, RequestQueue};
+use crate::socket::{Ending, Event, Life, Part, Socket, State};
+use crate::transport::{Ready, ReadySink, Reservation, Stream};
+
+/// Where a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Not bound.
+    Created,
+    /// Bound; the address is reserved.
+    Bound,
+    /// An attempt is under way.
+    Connecting,
+    /// Connected; the directions have ends of their own.
+    Connected,
+    /// The attempt failed.
+    Failed,
+    /// No data moves any more in either direction.
+    Reset,
+    /// As good as cut off: see `SIO_WSK_SET_TCP_SILENT_MODE`.
+    Silent,
+}
+
+/// What a connection adds to a socket.
+///
+/// # Invariants
+/// `reservation` is there exactly in `Bound`; `stream` is there in `Connecting` and `Connected`, and stays after the
+/// peer's reset until the socket ends.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    phase: Phase,
+    reservation: Option<Box<dyn Reservation>>,
+    stream: Option<Box<dyn Stream>>,
+    /// What the address table grants; held as long as the address is.
+    claim: Option<Claim>,
+    /// The local address, once it cannot change any more or the stream is gone.
+    local: Option<SocketAddr>,
+    remote: Option<SocketAddr>,
+    attempts: RequestQueue<Attempt>,
+    inbound: Inbound,
+    outbound: Outbound,
+    /// The socket is the client's: an event that is off now has been missed.
+    delivered: bool,
+    /// A thread is making callbacks; others leave theirs to it.
+    raising: bool,
+    raise_again: bool,
+}
+
+/// What is left to do when the lock is free.
+#[derive(Debug, Default)]
+struct After {
+    completions: Completions,
+    /// A stream that was given up; ending it is the host's work.
+    stream: Option<Box<dyn Stream>>,
+}
+
+impl After {
+    fn run(self, provider: &Inner) {
+        drop(self.stream);
+        self.completions.run(provider);
+    }
+}
+
+impl Connection {
+    /// A connection that is not bound yet.
+    pub(crate) fn new(provider: &Inner) -> Self {
+        Self {
+            phase: Phase::Created,
+            reservation: None,
+            stream: None,
+            claim: None,
+            local: None,
+            remote: None,
+            attempts: RequestQueue::default(),
+            inbound: Inbound::default(),
+            outbound: Outbound::new(provider.steering.get(|config| config.ideal_send_backlog)),
+            delivered: true,
+            raising: false,
+            raise_again: false,
+        }
+    }
+
+    /// An accepted connection. [`start`] follows when its socket is there, [`delivered`] when the client has it.
+    pub(crate) fn accepted(provider: &Inner, stream: Box<dyn Stream>) -> Self {
+        let mut connection = Self::new(provider);
+        connection.remote = Some(stream.remote_address());
+        connection.stream = Some(stream);
+        connection.phase = Phase::Connected;
+        connection.delivered = false;
+        connection
+    }
+
+    /// The local address has been taken.
+    pub(crate) fn bound(&mut self, reservation: Box<dyn Reservation>, claim: Claim) -> io::Result<()> {
+        self.local = Some(reservation.local_address()?);
+        self.reservation = Some(reservation);
+        self.claim = Some(claim);
+        self.phase = Phase::Bound;
+        Ok(())
+    }
+
+    /// The local address; `None` before the bind.
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
+        match (self.phase, &self.stream) {
+            (Phase::Connected | Phase::Silent, Some(stream)) => stream.local_address().ok().or(self.local),
+            _ => self.local,
+        }
+    }
+
+    /// Whether data may move, or could until the connection ended.
+    pub(crate) fn is_connected(&self) -> bool {
+        matches!(self.phase, Phase::Connected | Phase::Reset | Phase::Silent)
+    }
+
+    /// Whether a bind comes too late.
+    pub(crate) fn is_past_bind(&self) -> bool {
+        self.phase != Phase::Created
+    }
+
+    /// The waiting request of `irp` is being cancelled; tells the bytes it had got.
+    pub(crate) fn cancelled(&mut self, irp: *mut IRP) -> usize {
+        if self.attempts.remove_cancelled(irp).is_some() {
+            self.phase = Phase::Failed;
+            // Gives the attempt up: the host has nothing to say to a peer that has not answered.
+            self.stream = None;
+            return 0;
+        }
+        self.outbound.cancelled(irp);
+        self.inbound.cancelled(irp)
+    }
+
+    /// Ends the work of the socket.
+    pub(crate) fn end(&mut self, ending: Ending, completions: &mut Completions) {
+        let status = ending.status();
+        self.attempts.end_all(status, completions);
+        self.outbound.end_all(status, completions);
+        self.inbound.end_all(status, completions);
+        self.local = self.local_address();
+        self.reservation = None;
+        if let Some(stream) = self.stream.take() {
+            if self.is_fully_closed(&*stream) { stream.close() } else { stream.abort() }
+        }
+        self.claim = None;
+        self.phase = Phase::Reset;
+    }
+
+    /// Whether both directions have been closed gracefully, so that a close needs no reset (CLOSE-05).
+    fn is_fully_closed(&self, stream: &dyn Stream) -> bool {
+        self.phase == Phase::Connected && self.outbound.end_sent() && self.inbound.has_ended(stream)
+    }
+
+    /// Why data cannot be moved, if the phase is the reason.
+    fn refusal(&self, provider: &Inner) -> Option<NTSTATUS> {
+        match self.phase {
+            Phase::Connected => None,
+            Phase::Created | Phase::Bound | Phase::Connecting => {
+                Some(provider.steering.behaviours().not_connected.status())
+            }
+            Phase::Failed | Phase::Silent => Some(STATUS_INVALID_DEVICE_STATE),
+            Phase::Reset => Some(after_reset(provider)),
+        }
+    }
+
+    /// Moves what can move.
+    fn pump(&mut self, socket: &Arc<Socket>, after: &mut After) {
+        if self.phase != Phase::Connected {
+            return;
+        }
+        let Some(stream) = self.stream.as_deref_mut() else { return };
+        let moved = self
+            .outbound
+            .pump(stream, self.inbound.peer_has_ended(), socket, &mut after.completions)
+            .and_then(|()| self.inbound.pump(stream, socket, &mut after.completions));
+        if let Err(status) = moved {
+            self.broken(status, after);
+        }
+    }
+
+    /// The connection has been reset, or broke otherwise, without the client's doing.
+    fn broken(&mut self, status: NTSTATUS, after: &mut After) {
+        if self.phase != Phase::Connected {
+            return;
+        }
+        self.phase = Phase::Reset;
+        self.inbound.reset_due = true;
+        self.inbound.discard();
+        self.outbound.end_all(status, &mut after.completions);
+        self.inbound.end_all(status, &mut after.completions);
+    }
+
+    /// The client disconnects abortively: nothing is waited for, and the peer is told with a reset.
+    fn abort(&mut self, after: &mut After) {
+        self.local = self.local_address();
+        self.phase = Phase::Reset;
+        self.inbound.discard();
+        self.outbound.abort(STATUS_CANCELLED, STATUS_CONNECTION_ABORTED, &mut after.completions);
+        self.inbound.end_all(STATUS_CONNECTION_ABORTED, &mut after.completions);
+        after.stream = self.stream.take();
+    }
+}
+
+/// The status of transfers after a reset (SND-18).
+fn after_reset(provider: &Inner) -> NTSTATUS {
+    let reset = match provider.steering.behaviours().after_reset {
+        AfterReset::Either => provider.host.choose(Knob::ResetStatus, 2) == 0,
+        AfterReset::Reset => true,
+        AfterReset::ForcedClosed => false,
+    };
+    if reset { STATUS_CONNECTION_RESET } else { STATUS_FILE_FORCED_CLOSED }
+}
+
+/// What a call answers that was given a bad buffer, and the report about it.
+fn refuse_buffer(provider: &Inner, call: &'static str, fault: Fault) -> NTSTATUS {
+    match fault {
+        Fault::OutOfChain => {
+            provider.violation("SND-08", call, "the WSK_BUF reaches out of its MDL chain");
+            STATUS_INVALID_PARAMETER
+        }
+        Fault::NotLocked => {
+            provider.violation("SND-09", call, "an MDL describes neither locked pages nor non-paged pool");
+            STATUS_INVALID_PARAMETER
+        }
+        Fault::NotMapped => STATUS_INSUFFICIENT_RESOURCES,
+    }
+}
+
+/// The connection of a socket whose lock is held.
+fn part(state: &mut State) -> Option<&mut Connection> {
+    match &mut state.part {
+        Part::Connection(connection) => Some(connection),
+        _ => None,
+    }
+}
+
+/// What the transport reports to.
+#[derive(Debug)]
+struct Sink(Weak<Socket>);
+
+/// A sink for the stream of `socket`.
+fn sink(socket: &Arc<Socket>) -> Arc<dyn ReadySink> {
+    Arc::new(Sink(Arc::downgrade(socket)))
+}
+
+impl ReadySink for Sink {
+    fn ready(&self, ready: Ready) {
+        let Some(socket) = self.0.upgrade() else { return };
+        let mut after = After::default();
+        let mut state = socket.lock();
+        let life = state.life;
+        if let Some(connection) = part(&mut state)
+            && life == Life::Live
+        {
+            connection.ready(ready, &socket, &mut after);
+        }
+        let due = event::is_due(&state);
+        drop(state);
+        after.run(socket.provider());
+        if due {
+            event::raise(&socket);
+        }
+    }
+}
+
+impl Connection {
+    fn ready(&mut self, ready: Ready, socket: &Arc<Socket>, after: &mut After) {
+        if self.phase == Phase::Connecting && !self.attempt_ended(socket, after) {
+            return;
+        }
+        self.inbound.note(ready);
+        self.outbound.note(ready);
+        if ready.failed
+            && let Some(stream) = &self.stream
+            && let Err(error) = stream.connected()
+        {
+            self.broken(crate::transport::status_of(&error), after);
+        }
+        self.pump(socket, after);
+    }
+}
+
+/// An accepted connection has its socket: the transport may report to it.
+pub(crate) fn start(socket: &Arc<Socket>) {
+    let mut after = After::default();
+    let mut state = socket.lock();
+    if let Some(connection) = part(&mut state)
+        && let Some(stream) = connection.stream.as_deref_mut()
+        && let Err(error) = stream.attach(sink(socket))
+    {
+        connection.broken(crate::transport::status_of(&error), &mut after);
+    }
+    drop(state);
+    after.run(socket.provider());
+}
+
+/// An accepted connection is the client's from now on.
+pub(crate) fn delivered(socket: &Arc<Socket>) {
+    let mut state = socket.lock();
+    if let Some(connection) = part(&mut state) {
+        connection.delivered = true;
+    }
+    let due = event::is_due(&state);
+    drop(state);
+    if due {
+        event::raise_elsewhere(socket);
+    }
+}
+
+impl Connection {
+    /// Whether there is something to call `event` for.
+    pub(crate) fn has_waiting(&self, event: Event) -> bool {
+        match event {
+            Event::Receive => self.phase == Phase::Connected && self.inbound.may_have_data(),
+            Event::Disconnect => self.inbound.end_is_due() || self.inbound.reset_due,
+            Event::SendBacklog => self.outbound.backlog_due(),
+            Event::ReceiveFrom | Event::Accept => false,
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! The sending direction: queued sends, then the client's end.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+
+use wsk_sys::nt::{IRP, NTSTATUS};
+use wsk_sys::{STATUS_SUCCESS, nt_success};
+
+use crate::data::Span;
+use crate::request::{Completions, Request, RequestQueue};
+use crate::socket::Socket;
+use crate::transport::{Ready, Stream, status_of};
+
+/// The ideal backlog stops growing here.
+const LARGEST_BACKLOG: usize = 4 << 20;
+
+/// One send that waits.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    /// What is still to be written.
+    pub(super) span: Span,
+    /// What the request reports on success.
+    pub(super) information: usize,
+}
+
+/// A graceful disconnect that waits.
+#[derive(Debug)]
+pub(super) struct Farewell {
+    /// What is left of the final buffer.
+    span: Span,
+}
+
+/// The sending direction.
+#[derive(Debug)]
+pub(super) struct Outbound {
+    /// The transport may take more.
+    writable: bool,
+    sends: RequestQueue<Outgoing>,
+    /// The client has disconnected gracefully.
+    closed: bool,
+    farewells: RequestQueue<Farewell>,
+    /// The end was given to the transport, behind all data.
+    end_sent: bool,
+    /// The bytes of sends that wait.
+    waiting: usize,
+    ideal: usize,
+    /// The client was told of `ideal`, or never needs to be.
+    ideal_told: bool,
+}
+
+impl Outbound {
+    pub(super) fn new(ideal: usize) -> Self {
+        Self {
+            writable: true,
+            sends: RequestQueue::default(),
+            closed: false,
+            farewells: RequestQueue::default(),
+            end_sent: false,
+            waiting: 0,
+            ideal,
+            ideal_told: true,
+        }
+    }
+
+    pub(super) fn note(&mut self, ready: Ready) {
+        self.writable |= ready.writable || ready.failed;
+    }
+
+    /// Whether the client has disconnected gracefully.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Whether the end was given to the transport.
+    pub(super) fn end_sent(&self) -> bool {
+        self.end_sent
+    }
+
+    /// Whether sends or a disconnect wait.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.sends.is_empty() || !self.farewells.is_empty()
+    }
+
+    /// The number of bytes it is good to have under way.
+    pub(super) fn ideal(&self) -> usize {
+        self.ideal
+    }
+
+    /// Sets the ideal, which the client is then told.
+    pub(super) fn set_ideal(&mut self, ideal: usize) {
+        if self.ideal != ideal {
+            self.ideal = ideal;
+            self.ideal_told = false;
+        }
+    }
+
+    /// Whether the client does not know the ideal yet.
+    pub(super) fn backlog_due(&self) -> bool {
+        !self.ideal_told
+    }
+
+    /// The ideal to tell the client, once.
+    pub(super) fn take_backlog(&mut self) -> Option<usize> {
+        (!std::mem::replace(&mut self.ideal_told, true)).then_some(self.ideal)
+    }
+
+    /// Writes as much of `span` as can go now, if nothing waits before it.
+    pub(super) fn write_now(&mut self, span: &mut Span, stream: &dyn Stream) -> Result<(), NTSTATUS> {
+        if self.sends.is_empty() { self.write(span, stream) } else { Ok(()) }
+    }
+
+    fn write(&mut self, span: &mut Span, stream: &dyn Stream) -> Result<(), NTSTATUS> {
+        while self.writable && span.left() > 0 {
+            match span.drain_with(|pieces| stream.try_write(pieces)) {
+                Ok(moved) => self.writable = !moved.short,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.writable = false,
+                Err(error) => return Err(status_of(&error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Queues a send.
+    pub(super) fn push(&mut self, request: Request, socket: &Arc<Socket>, outgoing: Outgoing) {
+        self.waiting += outgoing.span.left();
+        if self.waiting >= self.ideal && self.ideal < LARGEST_BACKLOG {
+            // The client keeps more under way than is said to be ideal, and the transport is the slower one: as
+            // Windows does, let it have more.
+            self.set_ideal((self.ideal * 2).min(LARGEST_BACKLOG));
+        }
+        self.sends.push(request, socket, outgoing);
+    }
+
+    /// The client disconnects gracefully, with a last buffer.
+    pub(super) fn close(&mut self, request: Request, socket: &Arc<Socket>, span: Span) {
+        self.closed = true;
+        self.farewells.push(request, socket, Farewell { span });
+    }
+
+    /// Writes what waits, and the end behind it; `peer_ended` says that nothing more comes from the peer.
+    pub(super) fn pump(
+        &mut self,
+        stream: &dyn Stream,
+        peer_ended: bool,
+        socket: &Arc<Socket>,
+        completions: &mut Completions,
+    ) -> Result<(), NTSTATUS> {
+        while self.writable
+            && let Some((request, mut outgoing)) = self.sends.pop()
+        {
+            let before = outgoing.span.left();
+            let written = self.write(&mut outgoing.span, stream);
+            self.waiting = self.waiting.saturating_sub(before - outgoing.span.left());
+            if outgoing.span.left() == 0 {
+                completions.push(request, STATUS_SUCCESS, outgoing.information);
+            } else {
+                self.sends.push_front(request, socket, outgoing);
+            }
+            written?;
+        }
+        if self.closed && self.sends.is_empty() {
+            self.say_farewell(stream, peer_ended, socket, completions)?;
+        }
+        Ok(())
+    }
+
+    fn say_farewell(
+        &mut self,
+        stream: &dyn Stream,
+        peer_ended: bool,
+        socket: &Arc<Socket>,
+        completions: &mut Completions,
+    ) -> Result<(), NTSTATUS> {
+        // Without a request the disconnect was cancelled; the end goes out all the same.
+        let farewell = self.farewells.pop();
+        if !self.end_sent {
+            if let Some((request, mut farewell)) = farewell {
+                let written = self.write(&mut farewell.span, stream);
+                let unfinished = farewell.span.left() > 0;
+                self.farewells.push_front(request, socket, farewell);
+                written?;
+                if unfinished {
+                    return Ok(());
+                }
+            }
+            stream.shut_write().map_err(|error| status_of(&error))?;
+            self.end_sent = true;
+        } else if let Some((request, farewell)) = farewell {
+            self.farewells.push_front(request, socket, farewell);
+        }
+        // The transport is done when the peer has everything; where it cannot tell, or the peer has ended too, the
+        // peer's end is the sign.
+        if (peer_ended || stream.drained().map_err(|error| status_of(&error))? == Some(true))
+            && let Some((request, _)) = self.farewells.pop()
+        {
+            completions.push(request, STATUS_SUCCESS, 0);
+        }
+        Ok(())
+    }
+
+    /// The request of `irp` is being cancelled: takes it out if it is one of these.
+    pub(super) fn cancelled(&mut self, irp: *mut IRP) {
+        if let Some(outgoing) = self.sends.remove_cancelled(irp) {
+            self.waiting = self.waiting.saturating_sub(outgoing.span.left());
+        } else {
+            self.farewells.remove_cancelled(irp);
+        }
+    }
+
+    /// Ends all that waits with one status.
+    pub(super) fn end_all(&mut self, status: NTSTATUS, completions: &mut Completions) {
+        self.abort(status, status, completions);
+    }
+
+    /// Ends the sends and the disconnect that wait.
+    pub(super) fn abort(&mut self, sends: NTSTATUS, farewells: NTSTATUS, completions: &mut Completions) {
+        debug_assert!(!nt_success(sends) && !nt_success(farewells), "what is ended has not been sent");
+        self.waiting = 0;
+        self.sends.end_all(sends, completions);
+        self.farewells.end_all(farewells, completions);
+    }
+}

@@ -1,0 +1,7 @@
+//! The bytes of transfers: the client's buffers, and the provider's own that are indicated to callbacks.
+
+mod packet;
+mod span;
+
+pub(crate) use packet::{Packet, Packets, Shape};
+pub(crate) use span::{Fault, Span};

@@ -1,0 +1,184 @@
+//! Memory of the provider that is indicated to a receive callback: the data, its MDLs, and the list over them.
+//!
+//! ```text
+//!   room ─► indicated (in a callback) ─► room            SUCCESS, or not accepted
+//!                     └─► retained (PENDING) ─► room     WskRelease
+//! ```
+
+use std::fmt;
+use std::ptr::null_mut;
+
+use parking_lot::Mutex;
+use wsk_sys::nt::{
+    MDL, MDL_MAPPED_TO_SYSTEM_VA, MDL_SOURCE_IS_NONPAGED_POOL, set_mdl_byte_count, set_mdl_byte_offset,
+    set_mdl_flags, set_mdl_mapped_system_va, set_mdl_next, set_mdl_size, set_mdl_start_va,
+};
+use wsk_sys::{WSK_BUF, WSK_DATA_INDICATION};
+
+/// The data one packet has room for: as much as one datagram can have.
+pub(crate) const ROOM: usize = 64 * 1024;
+/// Bytes in front of the data, so that an MDL can begin before it.
+const HEADROOM: usize = 64;
+/// List elements a packet has, and MDLs for each.
+const NODES: usize = 4;
+/// Packets kept for later use.
+const SPARE: usize = 64;
+/// The page size that MDL arithmetic uses.
+const PAGE: usize = 4096;
+
+/// How an indication is laid out (contract 5.10, N9). Clients have to cope with every layout.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// One element over one MDL.
+    #[default]
+    Plain,
+    /// The data spread over several elements.
+    Several,
+    /// One element over a chain of MDLs, the first of which begins before the data.
+    Chained,
+    /// Elements without data around the one that has it.
+    Gaps,
+}
+
+/// One packet. It keeps its place in memory as long as a client may look at it.
+///
+/// # Invariants
+/// `nodes` and `mdls` point into this packet and its `data` only, which is why it lives in a box from the start.
+pub(crate) struct Packet {
+    nodes: [WSK_DATA_INDICATION; NODES],
+    mdls: [[MDL; 2]; NODES],
+    data: Box<[u8]>,
+    length: usize,
+}
+
+// SAFETY: the pointers lead into the packet itself, which its owner alone reaches.
+unsafe impl Send for Packet {}
+
+impl fmt::Debug for Packet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Packet").field("length", &self.length).finish_non_exhaustive()
+    }
+}
+
+impl Packet {
+    fn new() -> Box<Self> {
+        const BUFFER: WSK_BUF = WSK_BUF { Mdl: null_mut(), Offset: 0, Length: 0 };
+        Box::new(Self {
+            nodes: [WSK_DATA_INDICATION { Next: null_mut(), Buffer: BUFFER }; NODES],
+            mdls: [[MDL::default(); 2]; NODES],
+            data: vec![0; HEADROOM + ROOM].into_boxed_slice(),
+            length: 0,
+        })
+    }
+
+    /// The room for data.
+    pub(crate) fn room(&mut self) -> &mut [u8] {
+        &mut self.data[HEADROOM..]
+    }
+
+    /// Says how much of the room has been filled.
+    pub(crate) fn set_length(&mut self, length: usize) {
+        debug_assert!(length <= ROOM, "a packet was overfilled");
+        self.length = length;
+    }
+
+    /// The data.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.data[HEADROOM..HEADROOM + self.length]
+    }
+
+    /// The list over the data, laid out as `shape` says. The pointer is good until the packet is changed or given back.
+    pub(crate) fn list(&mut self, shape: Shape) -> *mut WSK_DATA_INDICATION {
+        let length = self.length;
+        match shape {
+            Shape::Plain => {
+                self.element(0, HEADROOM, 0, length, 0);
+                self.link(1)
+            }
+            Shape::Several => {
+                let first = length.div_ceil(3);
+                let second = (length - first).div_ceil(2);
+                self.element(0, HEADROOM, 0, first, 0);
+                self.element(1, HEADROOM + first, 0, second, 0);
+                self.element(2, HEADROOM + first + second, 0, length - first - second, 0);
+                self.link(3)
+            }
+            Shape::Chained => {
+                self.element(0, HEADROOM - 24, 24, length, length / 2);
+                self.link(1)
+            }
+            Shape::Gaps => {
+                self.element(0, HEADROOM, 0, 0, 0);
+                self.element(1, HEADROOM - 8, 8, length, 0);
+                self.element(2, HEADROOM + length, 0, 0, 0);
+                self.link(3)
+            }
+        }
+    }
+
+    /// Makes element `index` over `length` bytes that begin `offset` after `start`; the last `tail` of them in an MDL of
+    /// their own.
+    fn element(&mut self, index: usize, start: usize, offset: usize, length: usize, tail: usize) {
+        let base = self.data.as_mut_ptr();
+        let [first, second] = &mut self.mdls[index];
+        describe(first, base.wrapping_add(start), offset + length - tail, null_mut());
+        if tail > 0 {
+            describe(second, base.wrapping_add(start + offset + length - tail), tail, null_mut());
+            // SAFETY: the MDL belongs to this packet.
+            unsafe { set_mdl_next(first, second) };
+        }
+        self.nodes[index].Buffer = WSK_BUF { Mdl: first, Offset: offset as u32, Length: length };
+    }
+
+    /// Chains the first `count` elements and answers with the head.
+    fn link(&mut self, count: usize) -> *mut WSK_DATA_INDICATION {
+        let head = self.nodes.as_mut_ptr();
+        for index in 0..count {
+            let next = if index + 1 < count { head.wrapping_add(index + 1) } else { null_mut() };
+            self.nodes[index].Next = next;
+        }
+        self.nodes.as_mut_ptr()
+    }
+}
+
+/// Makes `mdl` describe memory that is mapped where it is and stays there.
+fn describe(mdl: &mut MDL, address: *mut u8, length: usize, next: *mut MDL) {
+    let offset = address.addr() % PAGE;
+    let mdl: *mut MDL = mdl;
+    // SAFETY: the MDL is borrowed mutably from its packet; the same holds for every line below.
+    unsafe { set_mdl_next(mdl, next) };
+    // SAFETY: see above.
+    unsafe { set_mdl_size(mdl, size_of::<MDL>() as i16) };
+    // SAFETY: see above.
+    unsafe { set_mdl_flags(mdl, MDL_SOURCE_IS_NONPAGED_POOL | MDL_MAPPED_TO_SYSTEM_VA) };
+    // SAFETY: see above.
+    unsafe { set_mdl_mapped_system_va(mdl, address.cast()) };
+    // SAFETY: see above.
+    unsafe { set_mdl_start_va(mdl, address.wrapping_sub(offset).cast()) };
+    // SAFETY: see above.
+    unsafe { set_mdl_byte_offset(mdl, offset as u32) };
+    // SAFETY: see above.
+    unsafe { set_mdl_byte_count(mdl, length as u32) };
+}
+
+/// Packets not in use, shared by the sockets of a provider.
+#[derive(Debug, Default)]
+pub(crate) struct Packets {
+    #[allow(clippy::vec_box, reason = "a packet keeps its place in memory")]
+    spare: Mutex<Vec<Box<Packet>>>,
+}
+
+impl Packets {
+    /// An empty packet.
+    pub(crate) fn take(&self) -> Box<Packet> {
+        self.spare.lock().pop().unwrap_or_else(Packet::new)
+    }
+
+    /// Takes a packet back that no client looks at any more.
+    pub(crate) fn give_back(&self, packet: Box<Packet>) {
+        let mut spare = self.spare.lock();
+        if spare.len() < SPARE {
+            spare.push(packet);
+        }
+    }
+}

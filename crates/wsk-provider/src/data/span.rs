@@ -1,0 +1,216 @@
+//! The part of a client's MDL chain that a transfer still has to fill or to send.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::slice;
+
+use wsk_sys::WSK_BUF;
+use wsk_sys::nt::{
+    MDL, MDL_MAPPED_TO_SYSTEM_VA, MDL_PAGES_LOCKED, MDL_SOURCE_IS_NONPAGED_POOL, mdl_byte_count, mdl_flags,
+    mdl_next, mm_get_system_address_for_mdl_safe,
+};
+
+/// How many pieces of a chain are handed to the transport at a time.
+const PIECES: usize = 16;
+
+/// What one transfer moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Moved {
+    /// The bytes.
+    pub(crate) bytes: usize,
+    /// The transport could have moved more and did not: it has no more data, or no more room, now.
+    pub(crate) short: bool,
+}
+
+/// What is wrong with a client's buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The buffer reaches out of its chain, or starts outside its first MDL (SND-08).
+    OutOfChain,
+    /// An MDL describes neither locked pages nor non-paged pool (SND-09).
+    NotLocked,
+    /// The memory cannot be mapped now.
+    NotMapped,
+}
+
+/// A range of a client's MDL chain, shortened from the front as the transfer goes on.
+///
+/// # Invariants
+/// From `offset` on, the chain at `mdl` has at least `left` bytes, all of them mapped. The client keeps the chain and
+/// the memory alive and to itself until the IRP of the transfer completes (LIFE-09); a `Span` is dropped before that.
+#[derive(Debug)]
+pub(crate) struct Span {
+    mdl: *mut MDL,
+    offset: usize,
+    left: usize,
+}
+
+// SAFETY: by the invariant the memory belongs to the transfer, in whichever thread that goes on.
+unsafe impl Send for Span {}
+
+impl Span {
+    /// A span of no bytes.
+    pub(crate) const EMPTY: Self = Self { mdl: std::ptr::null_mut(), offset: 0, left: 0 };
+
+    /// The whole of `buffer`; null stands for no bytes.
+    ///
+    /// # Safety
+    /// `buffer` is null or points to a buffer descriptor whose chain the client leaves alone, as the invariant says, as
+    /// long as the span is used.
+    pub(crate) unsafe fn new(buffer: *const WSK_BUF) -> Result<Self, Fault> {
+        if buffer.is_null() {
+            return Ok(Self::EMPTY);
+        }
+        // SAFETY: the caller guarantees a readable descriptor.
+        let buffer = unsafe { buffer.read() };
+        let mut span = Self { mdl: buffer.Mdl, offset: buffer.Offset as usize, left: buffer.Length };
+        if buffer.Length == 0 {
+            return Ok(Self::EMPTY);
+        }
+        if buffer.Mdl.is_null() {
+            return Err(Fault::OutOfChain);
+        }
+        // SAFETY: the caller guarantees a live chain.
+        if span.offset >= unsafe { mdl_byte_count(buffer.Mdl) } as usize {
+            return Err(Fault::OutOfChain);
+        }
+        let mut missing = span.offset.saturating_add(span.left);
+        let mut mdl = span.mdl;
+        while missing > 0 {
+            if mdl.is_null() {
+                span.left = 0;
+                return Err(Fault::OutOfChain);
+            }
+            // SAFETY: the caller guarantees a live chain.
+            let flags = unsafe { mdl_flags(mdl) };
+            if flags & (MDL_MAPPED_TO_SYSTEM_VA | MDL_PAGES_LOCKED | MDL_SOURCE_IS_NONPAGED_POOL) == 0 {
+                return Err(Fault::NotLocked);
+            }
+            // SAFETY: the MDL is alive and describes locked pages or non-paged pool, as was just seen.
+            if unsafe { mm_get_system_address_for_mdl_safe(mdl) }.is_null() {
+                return Err(Fault::NotMapped);
+            }
+            // SAFETY: the caller guarantees a live chain.
+            missing = missing.saturating_sub(unsafe { mdl_byte_count(mdl) } as usize);
+            // SAFETY: the caller guarantees a live chain.
+            mdl = unsafe { mdl_next(mdl) };
+        }
+        Ok(span)
+    }
+
+    /// The bytes that are left.
+    pub(crate) fn left(&self) -> usize {
+        self.left
+    }
+
+    /// The next piece of contiguous memory and where the one after it begins.
+    fn piece(&self) -> Option<(*mut u8, usize, Self)> {
+        let Self { mut mdl, mut offset, left } = *self;
+        if left == 0 {
+            return None;
+        }
+        loop {
+            // SAFETY: by the invariant the chain has a further MDL while bytes are left.
+            let count = unsafe { mdl_byte_count(mdl) } as usize;
+            // SAFETY: as above.
+            let next = unsafe { mdl_next(mdl) };
+            if offset >= count {
+                offset -= count;
+                mdl = next;
+                continue;
+            }
+            // SAFETY: the MDL is alive and mapped by the invariant.
+            let start: *mut u8 = unsafe { mm_get_system_address_for_mdl_safe(mdl) }.cast();
+            let length = left.min(count - offset);
+            let rest = Self { mdl, offset: offset + length, left: left - length };
+            // SAFETY: `offset` is inside the `count` bytes that the MDL describes.
+            return Some((unsafe { start.add(offset) }, length, rest));
+        }
+    }
+
+    /// Leaves out the next `bytes` bytes.
+    pub(crate) fn advance(&mut self, bytes: usize) {
+        debug_assert!(bytes <= self.left, "a transport moved more than it was given");
+        self.offset += bytes;
+        self.left -= bytes;
+        // Keep the walk short: start from the MDL in use.
+        while self.left > 0 {
+            // SAFETY: by the invariant the chain has a further MDL while bytes are left.
+            let count = unsafe { mdl_byte_count(self.mdl) } as usize;
+            if self.offset < count {
+                break;
+            }
+            self.offset -= count;
+            // SAFETY: as above.
+            self.mdl = unsafe { mdl_next(self.mdl) };
+        }
+    }
+
+    /// Lets `transfer` fill the span from the front, and leaves out what it filled.
+    pub(crate) fn fill_with(
+        &mut self,
+        transfer: impl FnOnce(&mut [IoSliceMut<'_>]) -> io::Result<usize>,
+    ) -> io::Result<Moved> {
+        let mut pieces: [IoSliceMut<'_>; PIECES] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
+        let mut used = 0;
+        let mut at = Self { ..*self };
+        while used < PIECES
+            && let Some((start, length, rest)) = at.piece()
+        {
+            // SAFETY: by the invariant the range is mapped and nobody else uses it; pieces do not overlap unless the
+            // client's own MDLs do, which would be the client's own bytes mixed up.
+            pieces[used] = IoSliceMut::new(unsafe { slice::from_raw_parts_mut(start, length) });
+            used += 1;
+            at = rest;
+        }
+        let room = self.left - at.left;
+        let bytes = transfer(&mut pieces[..used])?;
+        self.advance(bytes);
+        Ok(Moved { bytes, short: bytes < room })
+    }
+
+    /// Lets `transfer` take bytes from the front, and leaves out what it took.
+    pub(crate) fn drain_with(
+        &mut self,
+        transfer: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> io::Result<Moved> {
+        let mut pieces = [IoSlice::new(&[]); PIECES];
+        let mut used = 0;
+        let mut at = Self { ..*self };
+        while used < PIECES
+            && let Some((start, length, rest)) = at.piece()
+        {
+            // SAFETY: by the invariant the range is mapped and the client does not write to it meanwhile.
+            pieces[used] = IoSlice::new(unsafe { slice::from_raw_parts(start, length) });
+            used += 1;
+            at = rest;
+        }
+        let room = self.left - at.left;
+        let bytes = transfer(&pieces[..used])?;
+        self.advance(bytes);
+        Ok(Moved { bytes, short: bytes < room })
+    }
+
+    /// Copies as much of `bytes` as fits and tells how much that was.
+    pub(crate) fn fill(&mut self, bytes: &[u8]) -> usize {
+        let mut copied = 0;
+        while copied < bytes.len()
+            && let Some((start, length, _)) = self.piece()
+        {
+            let length = length.min(bytes.len() - copied);
+            // SAFETY: by the invariant the range is mapped and nobody else uses it; `bytes` is the provider's own.
+            unsafe { start.copy_from_nonoverlapping(bytes[copied..].as_ptr(), length) };
+            copied += length;
+            self.advance(length);
+        }
+        copied
+    }
+
+    /// Appends all that is left to `to`.
+    pub(crate) fn drain(&mut self, to: &mut Vec<u8>) {
+        while let Some((start, length, _)) = self.piece() {
+            // SAFETY: by the invariant the range is mapped and the client does not write to it meanwhile.
+            to.extend_from_slice(unsafe { slice::from_raw_parts(start, length) });
+            self.advance(length);
+        }
+    }
+}

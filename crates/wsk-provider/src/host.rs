@@ -1,0 +1,118 @@
+//! What the provider needs from whoever embeds it: threads, a place to report client bugs, and choices.
+//!
+//! `wsk-sim` implements [`Host`] over the user-mode kernel and its checker. The default methods answer as a plain
+//! host would: nothing is injected, nothing is suspected.
+
+use std::fmt::Debug;
+use std::io;
+
+/// How serious a [`Report`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// The client broke a rule of the contract.
+    Violation,
+    /// Legal, but the documentation advises against it.
+    Advice,
+}
+
+/// Something the client did, seen from the provider's side of the interface.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The rule, as numbered in the contract's rule list.
+    pub rule: &'static str,
+    /// How serious it is.
+    pub severity: Severity,
+    /// The WSK function or callback concerned.
+    pub call: &'static str,
+    /// What was seen.
+    pub detail: String,
+}
+
+/// A place where the contract leaves the provider a choice (contract 5.10). Alternative 0 is always the natural one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Knob {
+    /// N4: 1 = call the event although an IRP is queued.
+    EventDespiteIrp,
+    /// N6: 1 = drop the request right after the inspection answered accept, before delivery.
+    DropAfterAccept,
+    /// N6: 1 = drop the request right after the inspection answered pend.
+    DropAfterPend,
+    /// N6: 1 = the request is dropped while `WskInspectComplete` runs.
+    DropDuringComplete,
+    /// N5: 1 = the socket dies at the start of this call.
+    DieInCall,
+    /// N9: how an indication list is cut: 0 = one element, 1 = several elements, 2 = MDL chains and offsets,
+    /// 3 = with zero-length elements.
+    IndicationShape,
+    /// N10: 1 = leave control messages out, 2 = indicate an empty datagram with a null MDL.
+    DatagramShape,
+    /// N11: 1 = a cancelled WAITALL receive reports the bytes it had got.
+    CancelledWaitAll,
+    /// N12: 1 = indicate datagrams on a second thread at the same time.
+    ConcurrentReceiveFrom,
+    /// N16: 1 = an allocation for a new object fails.
+    AllocationFails,
+    /// 1 = a small or zero `WSK_FLAG_RELEASE_ASAP` hint is given.
+    ReleaseAsap,
+    /// The result of `WskInspectComplete` for an aborted request, where the behaviour says "either".
+    AbortedCompletion,
+    /// Whether a closing listener raises aborts, where the behaviour says "either".
+    AbortAtClose,
+    /// The status of transfers after a reset, where the behaviour says "either".
+    ResetStatus,
+}
+
+/// Where the calling thread is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The innermost client callback the thread is inside of.
+    pub callback: Option<&'static str>,
+    /// How many IRP completion routines the thread is inside of.
+    pub completion_depth: u32,
+}
+
+/// The embedder of a provider.
+pub trait Host: Send + Sync + Debug + 'static {
+    /// Runs `body` on a new thread that belongs to the same kernel as the provider.
+    fn spawn(&self, name: &str, body: Box<dyn FnOnce() + Send>) -> io::Result<()>;
+
+    /// Takes note of something the client did.
+    fn report(&self, report: Report);
+
+    /// Chooses one of `alternatives` ways to go on, 0 being the natural one.
+    fn choose(&self, knob: Knob, alternatives: u32) -> u32 {
+        let _ = (knob, alternatives);
+        0
+    }
+
+    /// Marks that the thread enters the client callback `name`; the result is given back to [`leave_callback`].
+    /// The provider has raised the IRQL already when `at_dispatch` is set.
+    ///
+    /// [`leave_callback`]: Self::leave_callback
+    fn enter_callback(&self, name: &'static str, at_dispatch: bool) -> u64 {
+        let _ = (name, at_dispatch);
+        0
+    }
+
+    /// Marks that the callback entered with this token has returned.
+    fn leave_callback(&self, token: u64) {
+        let _ = token;
+    }
+
+    /// Where the calling thread is.
+    fn place(&self) -> Place {
+        Place::default()
+    }
+
+    /// Whether the range is non-paged memory: pool, or a static of the image.
+    fn is_non_paged(&self, address: *const u8, length: usize) -> bool {
+        let _ = (address, length);
+        true
+    }
+
+    /// Whether the range will keep its place and its contents: a static of the image, or pool.
+    fn is_constant(&self, address: *const u8, length: usize) -> bool {
+        self.is_non_paged(address, length)
+    }
+}

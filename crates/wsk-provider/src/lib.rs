@@ -1,0 +1,51 @@
+//! Winsock Kernel itself: registration, sockets, dispatch tables and their state machines, over a [`transport`].
+//!
+//! The crate serves any client of the C interface, `wsk` and raw drivers alike. It reaches the kernel through
+//! [`wsk_sys::nt`] only, the network through [`transport::Transport`], and whoever embeds it through
+//! [`host::Host`]; what Windows may do one way or another is a setting ([`config`], [`behaviours`]).
+//!
+//! ```text
+//!   dispatch   the tables and their entry points, one per function of wsk.h
+//!   ├── registration   WskRegister … WskDeregister, capture and its waits
+//!   ├── client         WskSocket, WskSocketConnect, WskControlClient
+//!   └── socket         what all sockets share: state, calls, events, callbacks, death, close
+//!       ├── listen         bind → listen, accept, delivery, inspection, abort
+//!       ├── connection     connect, send, receive, the receive event, disconnect
+//!       ├── datagram, stream
+//!       └── control        options, IOCTLs, extensions
+//!   request    one IRP in the provider's hands; queues and cancellation
+//!   worker     the threads that complete and call back apart from their cause
+//!   address    SOCKADDRs, and who may share an address
+//!   transport  the network
+//! ```
+//!
+//! Locks: each socket has one ([`socket`]), client objects and the tables of the provider have their own. No lock is
+//! held while client code runs, be it a callback or a completion routine, and none but a leaf lock is taken under
+//! a socket's lock.
+
+#![allow(non_snake_case)]
+
+pub mod behaviours;
+pub mod config;
+pub mod host;
+pub mod transport;
+
+mod address;
+mod client;
+mod connection;
+mod control;
+mod datagram;
+mod dispatch;
+mod listen;
+mod provider;
+mod registration;
+mod request;
+mod socket;
+mod steering;
+mod stream;
+mod worker;
+
+pub use behaviours::{Alternatives, Behaviours};
+pub use config::{Completion, Config, Level, Release};
+pub use host::{Host, Knob, Place, Report, Severity};
+pub use provider::{OpenSocket, Provider};

@@ -1,0 +1,246 @@
+//! The provider: one instance of WSK. Many can live in one process.
+
+use std::collections::VecDeque;
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use wsk_sys::PWSK_SOCKET;
+use wsk_sys::nt::{self, KIRQL};
+
+use crate::address::{AddressTable, DescriptorCache};
+use crate::config::Config;
+use crate::host::{Host, Knob, Report, Severity};
+use crate::listen::IdCells;
+use crate::registration::Registrar;
+use crate::socket::Socket;
+use crate::steering::{Raise, Steering};
+use crate::transport::Transport;
+use crate::worker::{CallbackThreads, Completer, Task};
+
+/// How many closed sockets are kept apart, so that a late call on one is recognised instead of read from freed memory.
+const RETIRED: usize = 4096;
+
+/// One instance of WSK. Clones are handles to the same instance.
+#[derive(Clone, Debug)]
+pub struct Provider(pub(crate) Arc<Inner>);
+
+/// An open socket, for leak reports.
+#[derive(Clone, Debug)]
+pub struct OpenSocket {
+    /// The socket.
+    pub address: usize,
+    /// What kind of socket it is and what state it is in.
+    pub description: String,
+    /// The rule its being left open breaks.
+    pub rule: &'static str,
+}
+
+/// What the parts of one provider share.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) host: Arc<dyn Host>,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) steering: Steering,
+    pub(crate) registrar: Registrar,
+    pub(crate) addresses: AddressTable,
+    pub(crate) descriptors: DescriptorCache,
+    pub(crate) id_cells: IdCells,
+    completer: Arc<Completer>,
+    callbacks: Arc<CallbackThreads>,
+    retired: Mutex<VecDeque<Arc<Socket>>>,
+    started: Mutex<bool>,
+    stopped: AtomicBool,
+}
+
+impl Provider {
+    /// A provider over `transport` that has not arrived yet: clients can register, and captures wait.
+    pub fn new(config: Config, transport: Arc<dyn Transport>, host: Arc<dyn Host>) -> Self {
+        Self(Arc::new(Inner {
+            host,
+            transport,
+            steering: Steering::new(config),
+            registrar: Registrar::default(),
+            addresses: AddressTable::default(),
+            descriptors: DescriptorCache::default(),
+            id_cells: IdCells::default(),
+            completer: Arc::default(),
+            callbacks: Arc::default(),
+            retired: Mutex::default(),
+            started: Mutex::new(false),
+            stopped: AtomicBool::new(false),
+        }))
+    }
+
+    /// The provider becomes available: captures that wait succeed.
+    pub fn arrive(&self) {
+        self.0.registrar.arrive();
+    }
+
+    /// The provider goes away: every socket dies, and captures find nothing until it arrives again (REG-28).
+    pub fn depart(&self) {
+        self.0.registrar.depart();
+        for socket in self.0.registrar.sockets() {
+            Socket::die(&socket);
+        }
+    }
+
+    /// The provider can no longer run this socket: it turns dead (contract 5.2). False if there is no such socket.
+    pub fn kill(&self, socket: PWSK_SOCKET) -> bool {
+        let found = self.0.registrar.sockets().into_iter().find(|open| open.raw() == socket);
+        found.is_some_and(|socket| {
+            Socket::die(&socket);
+            true
+        })
+    }
+
+    /// Changes the settings; what is under way keeps what it had.
+    pub fn configure(&self, change: impl FnOnce(&mut Config)) {
+        self.0.steering.change(change);
+    }
+
+    /// The settings in force.
+    pub fn config(&self) -> Config {
+        self.0.steering.config()
+    }
+
+    /// The sockets that are open now.
+    pub fn open_sockets(&self) -> Vec<OpenSocket> {
+        self.0.registrar.sockets().iter().map(|socket| socket.as_open()).collect()
+    }
+
+    /// Reports what a client has left behind: registrations, captures, sockets, cached descriptors. For the end of
+    /// a run.
+    pub fn finish(&self) {
+        for open in self.open_sockets() {
+            let detail = format!("left open: {}", open.description);
+            self.0.violation(open.rule, "WskCloseSocket", &detail);
+        }
+        self.0.registrar.report_leftovers(&self.0);
+        self.0.descriptors.report_leftovers(&self.0);
+    }
+
+    /// Stops the provider's threads. Sockets still open die silently; for the end of a run.
+    pub fn shut_down(&self) {
+        self.0.stopped.store(true, Ordering::SeqCst);
+        if *self.0.started.lock() {
+            self.0.transport.stop();
+        }
+        self.0.callbacks.stop();
+        self.0.completer.stop();
+        self.0.retired.lock().clear();
+    }
+}
+
+/// Restores the IRQL when dropped.
+#[derive(Debug)]
+pub(crate) struct Raised(Option<KIRQL>);
+
+impl Drop for Raised {
+    fn drop(&mut self) {
+        if let Some(former) = self.0 {
+            // SAFETY: this thread raised the IRQL from that value.
+            unsafe { nt::KeLowerIrql(former) };
+        }
+    }
+}
+
+/// Marks that the thread is inside a client callback.
+#[derive(Debug)]
+struct InCallback<'a> {
+    host: &'a dyn Host,
+    token: u64,
+}
+
+impl Drop for InCallback<'_> {
+    fn drop(&mut self) {
+        self.host.leave_callback(self.token);
+    }
+}
+
+impl Inner {
+    /// The completer.
+    pub(crate) fn completer(&self) -> &Arc<Completer> {
+        &self.completer
+    }
+
+    /// Runs `task` on another thread.
+    pub(crate) fn elsewhere(self: &Arc<Self>, task: Task) {
+        self.callbacks.run(self, task);
+    }
+
+    /// The transport, started.
+    pub(crate) fn network(&self) -> std::io::Result<&Arc<dyn Transport>> {
+        let mut started = self.started.lock();
+        if !*started {
+            if self.stopped.load(Ordering::SeqCst) {
+                return Err(std::io::ErrorKind::NotConnected.into());
+            }
+            let host = Arc::clone(&self.host);
+            // Where no thread is to be had the transport delivers nothing, as it would without CPU time.
+            self.transport.start(Arc::new(move |name, job| drop(host.spawn(name, job))))?;
+            *started = true;
+        }
+        Ok(&self.transport)
+    }
+
+    /// Reports a broken rule.
+    pub(crate) fn violation(&self, rule: &'static str, call: &'static str, detail: &str) {
+        self.host.report(Report { rule, severity: Severity::Violation, call, detail: detail.to_owned() });
+    }
+
+    /// Reports what is legal but ill-advised.
+    pub(crate) fn advice(&self, rule: &'static str, call: &'static str, detail: &str) {
+        self.host.report(Report { rule, severity: Severity::Advice, call, detail: detail.to_owned() });
+    }
+
+    /// Whether the injection `knob` is on this time.
+    pub(crate) fn injects(&self, knob: Knob) -> bool {
+        self.host.choose(knob, 2) == 1
+    }
+
+    /// Goes to the IRQL asked for, if the thread is lower.
+    pub(crate) fn raise(&self, raise: Raise) -> Raised {
+        if !raise.to_dispatch {
+            return Raised(None);
+        }
+        // SAFETY: reading the IRQL has no precondition.
+        let current = unsafe { nt::KeGetCurrentIrql() };
+        if current >= nt::DISPATCH_LEVEL {
+            return Raised(None);
+        }
+        // SAFETY: the current IRQL is lower, and the guard goes back to it on this thread.
+        Raised(Some(unsafe { nt::KfRaiseIrql(nt::DISPATCH_LEVEL) }))
+    }
+
+    /// Runs client code as the callback `name`; it is passed whether to set `WSK_FLAG_AT_DISPATCH_LEVEL`.
+    pub(crate) fn in_callback<R>(&self, name: &'static str, body: impl FnOnce(bool) -> R) -> R {
+        let level = self.steering.callback_level();
+        let raised = self.raise(level);
+        let at_dispatch = level.to_dispatch;
+        let token = self.host.enter_callback(name, at_dispatch);
+        let inside = InCallback { host: &*self.host, token };
+        let result = body(at_dispatch && level.tell);
+        drop(inside);
+        drop(raised);
+        result
+    }
+
+    /// Keeps a closed socket for a while.
+    pub(crate) fn retire(&self, socket: Arc<Socket>) {
+        if self.stopped.load(Ordering::SeqCst) {
+            return;
+        }
+        let mut retired = self.retired.lock();
+        let oldest = if retired.len() >= RETIRED { retired.pop_front() } else { None };
+        retired.push_back(socket);
+        drop(retired);
+        drop(oldest);
+    }
+
+    /// Whether `address` is non-paged memory that stays; null always is.
+    pub(crate) fn is_non_paged<T>(&self, address: *const T, length: usize) -> bool {
+        ptr::eq(address, ptr::null()) || self.host.is_non_paged(address.cast(), length)
+    }
+}

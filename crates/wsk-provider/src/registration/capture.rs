@@ -1,0 +1,115 @@
+//! `WskCaptureProviderNPI` and `WskReleaseProviderNPI`.
+
+use std::time::{Duration, Instant};
+
+use wsk_sys::nt::{self, NTSTATUS};
+use wsk_sys::{
+    STATUS_DEVICE_NOT_READY, STATUS_INVALID_PARAMETER, STATUS_NOINTERFACE, STATUS_SUCCESS, WSK_INFINITE_WAIT,
+    WSK_NO_WAIT, WSK_PROVIDER_NPI, WSK_REGISTRATION,
+};
+
+use super::this_thread;
+use crate::dispatch;
+use crate::provider::Provider;
+
+const CAPTURE: &str = "WskCaptureProviderNPI";
+const RELEASE: &str = "WskReleaseProviderNPI";
+
+impl Provider {
+    /// `WskCaptureProviderNPI`.
+    ///
+    /// # Safety
+    /// Both pointers are as `WskCaptureProviderNPI` asks.
+    pub unsafe fn capture(
+        &self,
+        block: *mut WSK_REGISTRATION,
+        timeout: u32,
+        out: *mut WSK_PROVIDER_NPI,
+    ) -> NTSTATUS {
+        let provider = &self.0;
+        // SAFETY: forwarded to the caller.
+        let registration = match unsafe { provider.registration(block, CAPTURE) } {
+            Ok(registration) => registration,
+            Err(status) => return status,
+        };
+        if out.is_null() {
+            return STATUS_INVALID_PARAMETER;
+        }
+        // SAFETY: reading the IRQL has no precondition.
+        let irql = unsafe { nt::KeGetCurrentIrql() };
+        let highest = if timeout == WSK_NO_WAIT { nt::DISPATCH_LEVEL } else { nt::PASSIVE_LEVEL };
+        let mut may_wait = timeout != WSK_NO_WAIT;
+        if irql > highest {
+            provider.violation("IRQL-07", CAPTURE, &format!("called at IRQL {irql} with timeout {timeout}"));
+            may_wait = false;
+        }
+        let start = Instant::now();
+        loop {
+            let mut state = registration.state.lock();
+            // "At the same moment" (REG-23) goes to the deregistration, which is the safe reading.
+            if state.ending {
+                return STATUS_DEVICE_NOT_READY;
+            }
+            if provider.registrar.has_arrived() {
+                let (lowest, highest) =
+                    provider.steering.get(|config| (config.lowest_version, config.highest_version));
+                // Minor versions are strict supersets: a higher one of the same major serves a lower request (REG-17).
+                let serves = registration.version >= lowest && registration.version <= highest;
+                if !serves {
+                    return STATUS_NOINTERFACE;
+                }
+                state.captures.push(this_thread());
+                registration.client.set_captures(state.captures.len());
+                drop(state);
+                let npi = WSK_PROVIDER_NPI {
+                    Client: registration.client.raw(),
+                    Dispatch: dispatch::client_table(&provider.steering),
+                };
+                // SAFETY: the caller passes a structure to fill.
+                unsafe { out.write(npi) };
+                return STATUS_SUCCESS;
+            }
+            drop(state);
+            if !may_wait {
+                return STATUS_DEVICE_NOT_READY;
+            }
+            let left = if timeout == WSK_INFINITE_WAIT {
+                None
+            } else {
+                let left = Duration::from_millis(u64::from(timeout)).saturating_sub(start.elapsed());
+                if left.is_zero() {
+                    return STATUS_DEVICE_NOT_READY;
+                }
+                Some(left)
+            };
+            if !registration.look_again.wait(left) {
+                may_wait = false;
+            }
+        }
+    }
+
+    /// `WskReleaseProviderNPI`.
+    ///
+    /// # Safety
+    /// The pointer is as `WskReleaseProviderNPI` asks.
+    pub unsafe fn release(&self, block: *mut WSK_REGISTRATION) {
+        let provider = &self.0;
+        // SAFETY: forwarded to the caller.
+        let Ok(registration) = (unsafe { provider.registration(block, RELEASE) }) else { return };
+        let mut state = registration.state.lock();
+        // Any capture may be the one that is given back; the own one is the likeliest.
+        let own = state.captures.iter().position(|thread| *thread == this_thread());
+        match own.or_else(|| state.captures.len().checked_sub(1)) {
+            Some(index) => {
+                state.captures.swap_remove(index);
+                registration.client.set_captures(state.captures.len());
+                drop(state);
+                registration.progress.set();
+            }
+            None => {
+                drop(state);
+                provider.violation("REG-11", RELEASE, "released more often than captured");
+            }
+        }
+    }
+}

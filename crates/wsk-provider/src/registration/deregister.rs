@@ -1,0 +1,113 @@
+//! `WskDeregister` and all it waits for (REG-18 to REG-26).
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use wsk_sys::WSK_REGISTRATION;
+
+use super::{DEREGISTERED, Registration, check_passive, this_thread};
+use crate::provider::{Inner, Provider};
+
+const CALL: &str = "WskDeregister";
+
+/// What a deregistration still waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Leftovers {
+    captures: usize,
+    calls: usize,
+    sockets: usize,
+    requests: usize,
+}
+
+impl Leftovers {
+    fn of(registration: &Registration) -> Self {
+        let captures = registration.state.lock().captures.len();
+        let (calls, sockets, requests) = registration.client.usage();
+        Self { captures, calls, sockets, requests }
+    }
+
+    fn none(self) -> bool {
+        self == Self { captures: 0, calls: 0, sockets: 0, requests: 0 }
+    }
+}
+
+impl Provider {
+    /// `WskDeregister`.
+    ///
+    /// # Safety
+    /// The pointer is as `WskDeregister` asks.
+    pub unsafe fn deregister(&self, block: *mut WSK_REGISTRATION) {
+        let provider = &self.0;
+        let place = provider.host.place();
+        let mut may_wait = check_passive(provider, CALL);
+        if let Some(callback) = place.callback {
+            provider.violation("REG-25", CALL, &format!("called inside {callback}"));
+            may_wait = false;
+        } else if place.completion_depth != 0 {
+            provider.violation("REG-25", CALL, "called inside a completion routine");
+            may_wait = false;
+        } else if !may_wait {
+            provider.violation("REG-25", CALL, "called above PASSIVE_LEVEL");
+        }
+        // SAFETY: forwarded to the caller.
+        let Ok(registration) = (unsafe { provider.registration(block, CALL) }) else { return };
+        {
+            let mut state = registration.state.lock();
+            if state.ending {
+                drop(state);
+                provider.violation("REG-02", CALL, "another call is deregistering this registration");
+                return;
+            }
+            state.ending = true;
+        }
+        registration.look_again.set();
+        registration.client.end(provider);
+        report_dead_sockets(provider, &registration);
+        wait_for_the_rest(provider, &registration, may_wait);
+        provider.registrar.0.lock().registrations.retain(|other| !Arc::ptr_eq(other, &registration));
+        // SAFETY: the caller keeps the block until this call has returned.
+        let state = unsafe { &raw mut (*block).ReservedRegistrationState };
+        // SAFETY: as above.
+        unsafe { state.write_volatile(DEREGISTERED) };
+    }
+}
+
+/// Sockets whose death the client was told of and that it has not begun to close.
+fn report_dead_sockets(provider: &Inner, registration: &Registration) {
+    for socket in registration.client.sockets() {
+        let Some(rule) = socket.told_and_left_open() else { continue };
+        provider.violation(rule, CALL, "a socket known to be dead is still open");
+    }
+}
+
+fn wait_for_the_rest(provider: &Inner, registration: &Registration, may_wait: bool) {
+    let patience = provider.steering.get(|config| config.self_deadlock_after);
+    let start = Instant::now();
+    loop {
+        registration.progress.clear();
+        let left = Leftovers::of(registration);
+        if left.none() {
+            return;
+        }
+        if !may_wait {
+            // The rule broken was reported; waiting here would never end.
+            registration.state.lock().captures.clear();
+            registration.client.set_captures(0);
+            return;
+        }
+        let own = registration.state.lock().captures.contains(&this_thread());
+        if !own {
+            registration.progress.wait(None);
+            continue;
+        }
+        let rest = patience.saturating_sub(start.elapsed());
+        if !rest.is_zero() {
+            registration.progress.wait(Some(rest));
+            continue;
+        }
+        let detail = format!("the calling thread holds a captured NPI, and nobody releases it: {left:?}");
+        provider.violation("REG-26", CALL, &detail);
+        registration.state.lock().captures.retain(|thread| *thread != this_thread());
+        registration.client.set_captures(registration.state.lock().captures.len());
+    }
+}

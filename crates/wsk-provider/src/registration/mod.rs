@@ -1,0 +1,254 @@
+//! Registration: from `WskRegister` to `WskDeregister` (contract 4.5).
+//!
+//! ```text
+//!   WskRegister ──► Registered ──WskCaptureProviderNPI──► captured (counted) ──WskReleaseProviderNPI──► Registered
+//!                       │
+//!                       └──WskDeregister──► Ending: captures fail; waits for captures, calls, sockets, requests ──► gone
+//! ```
+//!
+//! The embedder exports the five functions of `netio.sys` and passes each call to its provider here. All waits go
+//! through kernel events, so whoever watches waits sees them.
+
+mod capture;
+mod deregister;
+mod wait;
+
+pub(crate) use wait::Flag;
+
+use std::sync::Arc;
+use std::thread::{self, ThreadId};
+
+use parking_lot::Mutex;
+use wsk_sys::nt::{self, NTSTATUS};
+use wsk_sys::{
+    STATUS_DEVICE_NOT_READY, STATUS_INVALID_PARAMETER, STATUS_SUCCESS, WSK_CLIENT_NPI,
+    WSK_PROVIDER_CHARACTERISTICS, WSK_REGISTRATION,
+};
+
+use crate::client::Client;
+use crate::provider::{Inner, Provider};
+use crate::socket::Socket;
+
+/// `ReservedRegistrationState` of a live registration.
+const REGISTERED: u64 = 0x5753_4B52_4547_0001;
+/// `ReservedRegistrationState` after `WskDeregister`.
+const DEREGISTERED: u64 = 0x5753_4B52_4547_00FF;
+
+/// One registration.
+#[derive(Debug)]
+pub(crate) struct Registration {
+    block: usize,
+    version: u16,
+    client: Arc<Client>,
+    state: Mutex<RegistrationState>,
+    /// Set when a capture that waits may look again.
+    look_again: Flag,
+    /// Set when something the deregistration waits for has changed.
+    progress: Arc<Flag>,
+}
+
+#[derive(Debug, Default)]
+struct RegistrationState {
+    ending: bool,
+    captures: Vec<ThreadId>,
+}
+
+/// All registrations of one provider, and whether the provider is there.
+#[derive(Debug, Default)]
+pub(crate) struct Registrar(Mutex<RegistrarState>);
+
+#[derive(Debug, Default)]
+struct RegistrarState {
+    arrived: bool,
+    registrations: Vec<Arc<Registration>>,
+}
+
+impl Registrar {
+    pub(crate) fn arrive(&self) {
+        let mut state = self.0.lock();
+        state.arrived = true;
+        let registrations = state.registrations.clone();
+        drop(state);
+        for registration in registrations {
+            registration.look_again.set();
+        }
+    }
+
+    pub(crate) fn depart(&self) {
+        let mut state = self.0.lock();
+        state.arrived = false;
+        let registrations = state.registrations.clone();
+        drop(state);
+        for registration in registrations {
+            if !registration.state.lock().ending {
+                registration.look_again.clear();
+            }
+        }
+    }
+
+    fn has_arrived(&self) -> bool {
+        self.0.lock().arrived
+    }
+
+    /// The open sockets of all clients.
+    pub(crate) fn sockets(&self) -> Vec<Arc<Socket>> {
+        let registrations = self.0.lock().registrations.clone();
+        registrations.iter().flat_map(|registration| registration.client.sockets()).collect()
+    }
+
+    /// Reports registrations and captures that nobody gave back.
+    pub(crate) fn report_leftovers(&self, provider: &Inner) {
+        let registrations = self.0.lock().registrations.clone();
+        for registration in registrations {
+            let captures = registration.state.lock().captures.len();
+            if captures != 0 {
+                let detail = format!("{captures} captured NPIs were not released");
+                provider.violation("REG-11", "WskReleaseProviderNPI", &detail);
+            }
+            let detail = format!("registration {:#x} was not deregistered", registration.block);
+            provider.violation("REG-02", "WskDeregister", &detail);
+        }
+    }
+
+    fn find(&self, block: usize) -> Option<Arc<Registration>> {
+        self.0.lock().registrations.iter().find(|registration| registration.block == block).cloned()
+    }
+}
+
+/// Reads the state word of a registration block.
+///
+/// # Safety
+/// `block` points to a `WSK_REGISTRATION`.
+unsafe fn block_state(block: *mut WSK_REGISTRATION) -> u64 {
+    // SAFETY: the caller guarantees the block.
+    unsafe { (&raw const (*block).ReservedRegistrationState).read_volatile() }
+}
+
+impl Provider {
+    /// `WskRegister`.
+    ///
+    /// # Safety
+    /// Both pointers are as `WskRegister` asks; the block stays where it is until the deregistration has returned.
+    pub unsafe fn register(&self, npi: *mut WSK_CLIENT_NPI, block: *mut WSK_REGISTRATION) -> NTSTATUS {
+        const CALL: &str = "WskRegister";
+        let provider = &self.0;
+        check_passive(provider, CALL);
+        if npi.is_null() || block.is_null() {
+            return STATUS_INVALID_PARAMETER;
+        }
+        // SAFETY: the caller passes a whole structure, needed during this call only (LIFE-02).
+        let npi = unsafe { npi.read() };
+        if npi.Dispatch.is_null() {
+            return STATUS_INVALID_PARAMETER;
+        }
+        // SAFETY: the client keeps its dispatch table alive until the deregistration has returned (LIFE-01).
+        let dispatch = unsafe { npi.Dispatch.read() };
+        if dispatch.Reserved != 0 {
+            provider.violation("REG-05", CALL, "WSK_CLIENT_DISPATCH.Reserved is not 0");
+        }
+        if dispatch.Version != 0x0100 {
+            let detail = format!("version {:#06x} was never published", dispatch.Version);
+            provider.advice("REG-05", CALL, &detail);
+        }
+        if !provider.is_non_paged(npi.Dispatch, size_of_val(&dispatch)) {
+            provider.violation("LIFE-01", CALL, "the client dispatch table is not memory that stays");
+        }
+        if !provider.is_non_paged(block, size_of::<WSK_REGISTRATION>()) {
+            provider.violation("LIFE-03", CALL, "the registration block is not non-paged memory");
+        }
+        if provider.registrar.find(block as usize).is_some() {
+            provider.violation("REG-01", CALL, "the registration block is in use by another registration");
+            return STATUS_INVALID_PARAMETER;
+        }
+        let progress = Arc::new(Flag::new());
+        let registration = Arc::new(Registration {
+            block: block as usize,
+            version: dispatch.Version,
+            client: Client::new(provider, Arc::clone(&progress)),
+            state: Mutex::default(),
+            look_again: Flag::new(),
+            progress,
+        });
+        let mut registrar = provider.registrar.0.lock();
+        if registrar.arrived {
+            registration.look_again.set();
+        }
+        registrar.registrations.push(Arc::clone(&registration));
+        drop(registrar);
+        let value = WSK_REGISTRATION {
+            ReservedRegistrationState: REGISTERED,
+            ReservedRegistrationContext: Arc::as_ptr(&registration).cast_mut().cast(),
+            ReservedRegistrationLock: 0,
+        };
+        // SAFETY: the caller passes a block for this provider to fill.
+        unsafe { block.write(value) };
+        STATUS_SUCCESS
+    }
+
+    /// `WskQueryProviderCharacteristics`.
+    ///
+    /// # Safety
+    /// Both pointers are as `WskQueryProviderCharacteristics` asks.
+    pub unsafe fn query_characteristics(
+        &self,
+        block: *mut WSK_REGISTRATION,
+        out: *mut WSK_PROVIDER_CHARACTERISTICS,
+    ) -> NTSTATUS {
+        let provider = &self.0;
+        // SAFETY: forwarded to the caller.
+        if unsafe { provider.registration(block, "WskQueryProviderCharacteristics") }.is_err() || out.is_null() {
+            return STATUS_INVALID_PARAMETER;
+        }
+        if !provider.registrar.has_arrived() {
+            return STATUS_DEVICE_NOT_READY;
+        }
+        let (LowestVersion, HighestVersion) =
+            provider.steering.get(|config| (config.lowest_version, config.highest_version));
+        // SAFETY: the caller passes a structure to fill.
+        unsafe { out.write(WSK_PROVIDER_CHARACTERISTICS { HighestVersion, LowestVersion }) };
+        STATUS_SUCCESS
+    }
+}
+
+impl Inner {
+    /// The registration behind a block. A block that was moved or that holds none is reported.
+    ///
+    /// # Safety
+    /// `block` is null or points to a `WSK_REGISTRATION`.
+    unsafe fn registration(
+        &self,
+        block: *mut WSK_REGISTRATION,
+        call: &'static str,
+    ) -> Result<Arc<Registration>, NTSTATUS> {
+        if block.is_null() {
+            return Err(STATUS_INVALID_PARAMETER);
+        }
+        if let Some(registration) = self.registrar.find(block as usize) {
+            return Ok(registration);
+        }
+        // SAFETY: forwarded to the caller.
+        match unsafe { block_state(block) } {
+            REGISTERED => self.violation("LIFE-03", call, "the registration block has moved since WskRegister"),
+            DEREGISTERED if call == "WskDeregister" => {
+                self.violation("REG-02", call, "the registration was deregistered before");
+            }
+            DEREGISTERED => {}
+            _ => self.violation("REG-02", call, "the block holds no registration"),
+        }
+        Err(STATUS_DEVICE_NOT_READY)
+    }
+}
+
+/// `WskRegister` and `WskDeregister` are for passive level (IRQL-06); true if so.
+fn check_passive(provider: &Inner, call: &'static str) -> bool {
+    // SAFETY: reading the IRQL has no precondition.
+    let passive = unsafe { nt::KeGetCurrentIrql() } == nt::PASSIVE_LEVEL;
+    if !passive {
+        provider.violation("IRQL-06", call, "called above PASSIVE_LEVEL");
+    }
+    passive
+}
+
+fn this_thread() -> ThreadId {
+    thread::current().id()
+}

@@ -1,0 +1,120 @@
+//! One call of the client on a socket: from the entry point until it returns.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use wsk_sys::nt::{self, IRP, NTSTATUS};
+use wsk_sys::{PWSK_SOCKET, STATUS_FILE_FORCED_CLOSED, STATUS_INVALID_HANDLE};
+
+use super::{Life, Socket};
+use crate::host::Knob;
+use crate::provider::Inner;
+use crate::request::Request;
+
+/// A call in progress. It keeps the socket's memory alive and counts for CLOSE-01.
+#[derive(Debug)]
+pub(crate) struct Call {
+    socket: Arc<Socket>,
+    /// The function called.
+    pub(crate) name: &'static str,
+}
+
+impl Call {
+    /// Begins a call that needs an IRP. On failure the IRP, if any, has been completed, and the result is the status
+    /// to return.
+    ///
+    /// # Safety
+    /// `socket` was given out by a provider of this crate; `irp` is null or handed over by the client.
+    pub(crate) unsafe fn begin(
+        name: &'static str,
+        rule_without: &'static str,
+        socket: PWSK_SOCKET,
+        irp: *mut IRP,
+    ) -> Result<(Self, Request), NTSTATUS> {
+        // SAFETY: forwarded to the caller.
+        let call = unsafe { Self::enter(name, socket) }?;
+        // SAFETY: forwarded to the caller.
+        let request = unsafe { Request::take(call.provider(), name, rule_without, irp) }?;
+        match call.check() {
+            None => Ok((call, request)),
+            Some(status) => Err(request.fail(call.provider(), status)),
+        }
+    }
+
+    /// Begins a call that may do without an IRP, or has none; [`check`](Self::check) is up to the caller.
+    ///
+    /// # Safety
+    /// `socket` was given out by a provider of this crate.
+    pub(crate) unsafe fn enter(name: &'static str, socket: PWSK_SOCKET) -> Result<Self, NTSTATUS> {
+        if socket.is_null() {
+            return Err(STATUS_INVALID_HANDLE);
+        }
+        let shell = socket.cast::<Socket>().cast_const();
+        // SAFETY: the pointer was given out by this crate, and the shells of closed sockets are kept for a while.
+        unsafe { Arc::increment_strong_count(shell) };
+        // SAFETY: the count taken above is passed on.
+        let socket = unsafe { Arc::from_raw(shell) };
+        socket.calls.fetch_add(1, Ordering::SeqCst);
+        let call = Self { socket, name };
+        check_place(call.provider(), name);
+        Ok(call)
+    }
+
+    /// Why the call cannot go on: the socket is dead, closing or closed. A client that should know is reported.
+    pub(crate) fn check(&self) -> Option<NTSTATUS> {
+        let provider = self.provider();
+        let mut life = self.socket.life();
+        if life == Life::Live as u32 {
+            if !provider.injects(Knob::DieInCall) {
+                return None;
+            }
+            Socket::die(&self.socket);
+            life = Life::Dead as u32;
+        }
+        if life == Life::Dead as u32 {
+            let mut state = self.socket.lock();
+            let told = state.told;
+            state.told.get_or_insert(if self.name == "WskAccept" { "LSN-07" } else { "LIFE-17" });
+            drop(state);
+            if let Some(rule) = told {
+                provider.violation(rule, self.name, "called on a dead socket that should have been closed");
+            }
+        } else {
+            let how = if life == Life::Closing as u32 { "that is closing" } else { "that is closed" };
+            provider.violation("CLOSE-13", self.name, &format!("called on a socket {how}"));
+        }
+        Some(STATUS_FILE_FORCED_CLOSED)
+    }
+
+    /// How many calls on the socket are in progress, this one included.
+    pub(crate) fn concurrent(&self) -> usize {
+        self.socket.calls.load(Ordering::SeqCst)
+    }
+}
+
+impl Deref for Call {
+    type Target = Arc<Socket>;
+    fn deref(&self) -> &Arc<Socket> {
+        &self.socket
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.socket.calls.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Checks where a call comes from: the IRQL, and the depth of completion routines.
+pub(crate) fn check_place(provider: &Inner, name: &'static str) {
+    // SAFETY: reading the IRQL has no precondition.
+    if unsafe { nt::KeGetCurrentIrql() } > nt::DISPATCH_LEVEL {
+        let rule = if name == "WskAccept" { "IRQL-04" } else { "IRQL-12" };
+        provider.violation(rule, name, "called above DISPATCH_LEVEL");
+    }
+    let depth = provider.host.place().completion_depth;
+    if depth > provider.steering.get(|config| config.completion_depth) {
+        provider.advice("IRP-14", name, &format!("called {depth} completion routines deep"));
+    }
+}

@@ -1,0 +1,103 @@
+//! `WskCloseSocket` (contract 4.20).
+//!
+//! The close cancels what waits, ends the transport, and completes when the last pended request has completed and the
+//! last callback has returned. If that is so at once it may complete inline.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use wsk_sys::nt::{IRP, NTSTATUS};
+use wsk_sys::{PWSK_SOCKET, STATUS_FILE_FORCED_CLOSED, STATUS_PENDING, STATUS_SUCCESS};
+
+use super::{Call, Ending, Life, Part, Socket};
+use crate::listen;
+use crate::request::{Completions, Request};
+use crate::steering::Timing;
+
+const NAME: &str = "WskCloseSocket";
+
+/// `WskCloseSocket`.
+///
+/// # Safety
+/// As `PFN_WSK_CLOSE_SOCKET`: the socket is open, and the IRP is handed over.
+pub(crate) unsafe extern "system" fn wsk_close_socket(socket: PWSK_SOCKET, irp: *mut IRP) -> NTSTATUS {
+    // SAFETY: the client passes a socket of this provider.
+    let call = match unsafe { Call::enter(NAME, socket) } {
+        Ok(call) => call,
+        Err(status) => return status,
+    };
+    // SAFETY: the client hands the IRP over.
+    match unsafe { Request::take(call.provider(), NAME, "IRP-18", irp) } {
+        Ok(request) => close(&call, request),
+        Err(status) => status,
+    }
+}
+
+fn close(call: &Call, mut request: Request) -> NTSTATUS {
+    let socket: &Arc<Socket> = call;
+    let provider = socket.provider();
+    let mut state = socket.lock();
+    if matches!(state.life, Life::Closing | Life::Freed) {
+        drop(state);
+        provider.violation("CLOSE-12", NAME, "the socket was closed before");
+        return request.fail(provider, STATUS_FILE_FORCED_CLOSED);
+    }
+    let others = call.concurrent() - 1;
+    let retained = state.retained;
+    let mut completions = Completions::default();
+    // Their aborts begin while the socket still lives, so that the close waits for them.
+    let undecided = listen::take_undecided(socket, &mut state);
+    socket.set_life(&mut state, Life::Closing);
+    state.part.end(Ending::Closed, &mut completions);
+    let busy = socket.outstanding.load(Ordering::SeqCst) != 0 || state.events.any_running();
+    let timing = provider.steering.timing(false);
+    let pends = busy || timing != Timing::Inline;
+    if pends {
+        request.mark_pending(socket);
+        // The count is for what must end before the close; the close itself is not among that.
+        socket.outstanding.fetch_sub(1, Ordering::SeqCst);
+    }
+    state.close = Some(request);
+    drop(state);
+    if others != 0 {
+        provider.violation("CLOSE-01", NAME, &format!("{others} other calls on the socket are executing"));
+    }
+    if retained != 0 {
+        provider.violation("RCVE-19", NAME, &format!("{retained} indication lists were not released"));
+    }
+    completions.run(provider);
+    undecided.settle(socket);
+    Socket::finish_close(socket, timing);
+    if pends { STATUS_PENDING } else { STATUS_SUCCESS }
+}
+
+impl Socket {
+    /// Completes the close if one was asked for and nothing is in its way any more.
+    pub(crate) fn finish_close(socket: &Arc<Self>, timing: Timing) {
+        let mut state = socket.lock();
+        if state.life != Life::Closing
+            || state.events.any_running()
+            || socket.outstanding.load(Ordering::SeqCst) != 0
+        {
+            return;
+        }
+        let Some(request) = state.close.take() else { return };
+        socket.set_life(&mut state, Life::Freed);
+        let part = std::mem::replace(&mut state.part, Part::Basic);
+        drop(state);
+        drop(part);
+        let provider = socket.provider();
+        if !request.is_pending() {
+            request.complete(provider, STATUS_SUCCESS, 0);
+            socket.client().remove_socket(socket);
+            return;
+        }
+        // From here the request counts like any other; when it is done the socket is gone.
+        socket.request_pended();
+        match timing {
+            Timing::Inline | Timing::Nested => request.complete(provider, STATUS_SUCCESS, 0),
+            Timing::Early => provider.completer().complete_early(provider, request, STATUS_SUCCESS, 0),
+            Timing::Late => provider.completer().complete_late(provider, request, STATUS_SUCCESS, 0),
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Sockets the provider can no longer run (contract 5.2, LIFE-14 to LIFE-17).
+
+use std::sync::Arc;
+
+use super::events::run_sentinel;
+use super::{Ending, Life, Part, Socket};
+use crate::listen;
+use crate::request::Completions;
+
+impl Socket {
+    /// The socket turns dead: its waiting requests end with `STATUS_FILE_FORCED_CLOSED`, and each event that is on and
+    /// has a sentinel form is called with it once.
+    pub(crate) fn die(socket: &Arc<Self>) {
+        let mut completions = Completions::default();
+        let mut state = socket.lock();
+        if state.life != Life::Live {
+            return;
+        }
+        socket.set_life(&mut state, Life::Dead);
+        state.part.end(Ending::Died, &mut completions);
+        let sentinels = state.begin_sentinels(socket);
+        let inspects = state.options.conditional && matches!(state.part, Part::Listen(_));
+        let inspector = inspects.then(|| state.begin_in_any_state(socket));
+        drop(state);
+        completions.run(socket.provider());
+        for (event, running) in sentinels {
+            run_sentinel(socket, event, running);
+        }
+        if let Some(running) = inspector {
+            let shared = Arc::clone(socket);
+            socket.provider().elsewhere(Box::new(move |_| {
+                if listen::inspect_sentinel(&shared, &running) {
+                    shared.lock().told.get_or_insert("INSP-08");
+                }
+                drop(running);
+            }));
+        }
+    }
+}

@@ -1,0 +1,526 @@
+//! Event callbacks: which are on, which are running, and how they are switched (contract 4.18).
+//!
+//! ```text
+//!              enable                      disable, none running
+//!   Off ─────────────────────► On ─────────────────────────────────► Off
+//!                              │ ▲
+//!      disable, some running   ▼ │ enable
+//!                           Stopping ── last one returns ──► Off (the IRPs of the disabling complete)
+//! ```
+
+use std::ffi::c_void;
+use std::ptr;
+use std::sync::Arc;
+
+use wsk_sys::nt::NTSTATUS;
+use wsk_sys::{
+    NPI_WSK_INTERFACE_ID, STATUS_EVENT_PENDING, STATUS_INVALID_PARAMETER, STATUS_NOT_SUPPORTED, STATUS_PENDING,
+    STATUS_SUCCESS, WSK_CLIENT_CONNECTION_DISPATCH, WSK_EVENT_ACCEPT, WSK_EVENT_CALLBACK_CONTROL,
+    WSK_EVENT_DISABLE, WSK_EVENT_DISCONNECT, WSK_EVENT_RECEIVE, WSK_EVENT_RECEIVE_FROM, WSK_EVENT_SEND_BACKLOG,
+};
+
+use super::{Call, Category, Life, Part, Socket, State, part};
+use crate::behaviours::{DisableSeveral, ForeignEvents, NullCallback};
+use crate::client::same_guid;
+use crate::request::Request;
+use crate::steering::Timing;
+
+/// The events that a mask bit switches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    SendBacklog,
+    Receive,
+    Disconnect,
+    ReceiveFrom,
+    Accept,
+}
+
+impl Event {
+    const ALL: [Self; 5] = [Self::SendBacklog, Self::Receive, Self::Disconnect, Self::ReceiveFrom, Self::Accept];
+
+    /// Its bit in an event mask.
+    pub(crate) const fn bit(self) -> u32 {
+        match self {
+            Self::SendBacklog => WSK_EVENT_SEND_BACKLOG,
+            Self::Receive => WSK_EVENT_RECEIVE,
+            Self::Disconnect => WSK_EVENT_DISCONNECT,
+            Self::ReceiveFrom => WSK_EVENT_RECEIVE_FROM,
+            Self::Accept => WSK_EVENT_ACCEPT,
+        }
+    }
+
+    /// Whether it has a form that tells of the socket's death.
+    const fn has_sentinel(self) -> bool {
+        matches!(self, Self::Accept | Self::Receive | Self::ReceiveFrom)
+    }
+
+    /// The rule that asks the client to close a socket whose death this event has told.
+    const fn death_rule(self) -> &'static str {
+        match self {
+            Self::Accept => "ACPT-05",
+            Self::ReceiveFrom => "DGR-20",
+            _ => "RCVE-02",
+        }
+    }
+}
+
+/// The bits that make sense on a connection.
+const CONNECTION_EVENTS: u32 = WSK_EVENT_SEND_BACKLOG | WSK_EVENT_RECEIVE | WSK_EVENT_DISCONNECT;
+/// All the bits there are.
+const ALL_EVENTS: u32 = CONNECTION_EVENTS | WSK_EVENT_RECEIVE_FROM | WSK_EVENT_ACCEPT;
+
+/// One event of one socket.
+#[derive(Debug, Default)]
+struct Slot {
+    on: bool,
+    fixed: bool,
+    stopping: bool,
+    running: u32,
+    waiting: Vec<Request>,
+    sentinel_due: bool,
+}
+
+/// The events of one socket.
+///
+/// # Invariants
+/// `running` counts every callback of the socket, those without a mask bit included.
+#[derive(Debug, Default)]
+pub(crate) struct Events {
+    slots: [Slot; 5],
+    running: u32,
+    /// On a listener: the bits that accepted sockets start with.
+    inherited: u32,
+}
+
+/// The static events of a client.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct StaticEvents(pub(crate) u32);
+
+impl Events {
+    /// Whether the event is on, and calls of it may begin.
+    pub(crate) fn is_on(&self, event: Event) -> bool {
+        let slot = &self.slots[event as usize];
+        slot.on && !slot.stopping
+    }
+
+    /// How many calls of the event are running.
+    pub(crate) fn running(&self, event: Event) -> u32 {
+        self.slots[event as usize].running
+    }
+
+    /// Whether any callback of the socket is running.
+    pub(crate) fn any_running(&self) -> bool {
+        self.running != 0
+    }
+
+    /// Whether the event is always on.
+    pub(crate) fn is_static(&self, event: Event) -> bool {
+        self.slots[event as usize].fixed
+    }
+
+    /// The bits that sockets accepted by event start with.
+    pub(crate) fn inherited(&self) -> u32 {
+        self.inherited
+    }
+
+    /// Switches an option-enabled event off because its callback asked for it (DGR-26).
+    pub(crate) fn switch_off(&mut self, event: Event) {
+        let slot = &mut self.slots[event as usize];
+        if !slot.fixed {
+            slot.on = false;
+        }
+    }
+
+    /// Switches on the events of `mask`.
+    pub(crate) fn switch_on(&mut self, mask: u32) {
+        for event in Event::ALL {
+            if mask & event.bit() != 0 {
+                let slot = &mut self.slots[event as usize];
+                slot.on = true;
+                slot.stopping = false;
+            }
+        }
+    }
+
+    /// Fixes the static events that are valid for the category.
+    pub(crate) fn fix(&mut self, category: Category, events: StaticEvents) {
+        let mask = events.0 & own_events(category);
+        self.switch_on(mask);
+        for event in Event::ALL {
+            self.slots[event as usize].fixed |= mask & event.bit() != 0;
+        }
+    }
+}
+
+/// The event bits of a category's own callbacks.
+const fn own_events(category: Category) -> u32 {
+    match category {
+        Category::Basic => 0,
+        Category::Listen => WSK_EVENT_ACCEPT,
+        Category::Connection => CONNECTION_EVENTS,
+        Category::Datagram => WSK_EVENT_RECEIVE_FROM,
+        Category::Stream => WSK_EVENT_ACCEPT | CONNECTION_EVENTS,
+    }
+}
+
+/// A callback that has begun. Dropping it ends it: then a disabling or a close that waits for it goes on.
+#[derive(Debug)]
+pub(crate) struct Running {
+    socket: Arc<Socket>,
+    event: Option<Event>,
+}
+
+impl Running {
+    /// Calls the client: `body` is passed whether to set `WSK_FLAG_AT_DISPATCH_LEVEL`.
+    pub(crate) fn call<R>(&self, name: &'static str, body: impl FnOnce(bool) -> R) -> R {
+        self.socket.provider().in_callback(name, body)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let socket = &self.socket;
+        let mut finished = Vec::new();
+        let mut sentinel = None;
+        let mut state = socket.lock();
+        state.events.running -= 1;
+        if let Some(event) = self.event {
+            let slot = &mut state.events.slots[event as usize];
+            slot.running -= 1;
+            if slot.running == 0 {
+                if slot.stopping {
+                    slot.stopping = false;
+                    slot.on = false;
+                    finished = std::mem::take(&mut slot.waiting);
+                }
+                if std::mem::take(&mut slot.sentinel_due) && state.life == Life::Dead {
+                    sentinel = state.begin_sentinel(socket, event);
+                }
+            }
+        }
+        let closing = state.life == Life::Closing && state.events.running == 0;
+        drop(state);
+        for request in finished {
+            request.complete(socket.provider(), STATUS_SUCCESS, 0);
+        }
+        if let Some((event, running)) = sentinel {
+            run_sentinel(socket, event, running);
+        }
+        if closing {
+            Socket::finish_close(socket, Timing::Inline);
+        }
+    }
+}
+
+/// Calls a sentinel on a thread of its own.
+pub(super) fn run_sentinel(socket: &Arc<Socket>, event: Event, running: Running) {
+    let shared = Arc::clone(socket);
+    let provider = Arc::clone(socket.provider());
+    provider.elsewhere(Box::new(move |_| {
+        part::sentinel(&shared, event, &running);
+        shared.lock().told.get_or_insert(event.death_rule());
+        drop(running);
+    }));
+}
+
+impl State {
+    /// Begins a call of `event`, if it is on and the socket lives.
+    pub(crate) fn begin(&mut self, socket: &Arc<Socket>, event: Event) -> Option<Running> {
+        if self.life != Life::Live || !self.events.is_on(event) {
+            return None;
+        }
+        self.events.slots[event as usize].running += 1;
+        self.events.running += 1;
+        Some(Running { socket: Arc::clone(socket), event: Some(event) })
+    }
+
+    /// Begins a callback that has no mask bit (Inspect, Abort), if the socket lives.
+    pub(crate) fn begin_unmasked(&mut self, socket: &Arc<Socket>) -> Option<Running> {
+        (self.life == Life::Live).then(|| self.begin_in_any_state(socket))
+    }
+
+    /// Begins a callback without a mask bit whatever the state; a close waits for it all the same.
+    pub(crate) fn begin_in_any_state(&mut self, socket: &Arc<Socket>) -> Running {
+        self.events.running += 1;
+        Running { socket: Arc::clone(socket), event: None }
+    }
+
+    /// Begins the sentinel of `event`.
+    fn begin_sentinel(&mut self, socket: &Arc<Socket>, event: Event) -> Option<(Event, Running)> {
+        self.events.slots[event as usize].running += 1;
+        self.events.running += 1;
+        Some((event, Running { socket: Arc::clone(socket), event: Some(event) }))
+    }
+
+    /// The sentinels that are due now that the socket has died: one for each event that is on and has such a form. One
+    /// whose callback is running right now follows when that has returned.
+    pub(super) fn begin_sentinels(&mut self, socket: &Arc<Socket>) -> Vec<(Event, Running)> {
+        let mut begun = Vec::new();
+        for event in Event::ALL {
+            if !event.has_sentinel() || !self.events.is_on(event) {
+                continue;
+            }
+            if self.events.running(event) != 0 {
+                self.events.slots[event as usize].sentinel_due = true;
+            } else {
+                begun.extend(self.begin_sentinel(socket, event));
+            }
+        }
+        begun
+    }
+
+    /// Whether the client's table has a pointer for the event.
+    fn has_callback(&self, event: Event) -> bool {
+        match event {
+            Event::Accept => !self.tables.listen.is_null() && {
+                // SAFETY: the client keeps its table alive and unchanged as long as the socket (CLOSE-17).
+                let table = unsafe { &*self.tables.listen };
+                table.WskAcceptEvent.is_some()
+            },
+            Event::ReceiveFrom => !self.tables.datagram.is_null() && {
+                // SAFETY: as above.
+                let table = unsafe { &*self.tables.datagram };
+                table.WskReceiveFromEvent.is_some()
+            },
+            Event::Receive | Event::Disconnect | Event::SendBacklog => {
+                !self.tables.connection.is_null() && {
+                    // SAFETY: as above.
+                    let table = unsafe { &*self.tables.connection };
+                    match event {
+                        Event::Receive => table.WskReceiveEvent.is_some(),
+                        Event::Disconnect => table.WskDisconnectEvent.is_some(),
+                        _ => table.WskSendBacklogEvent.is_some(),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The two outputs of a `WskAcceptEvent`, while that is running.
+///
+/// # Invariants
+/// Both point to variables of the thread that runs the callback, which clears the handover before it returns from
+/// there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Handover {
+    /// `AcceptSocketContext`.
+    pub(crate) context: *mut *mut c_void,
+    /// `AcceptSocketDispatch`.
+    pub(crate) dispatch: *mut *const WSK_CLIENT_CONNECTION_DISPATCH,
+}
+
+/// What the outputs of a `WskAcceptEvent` hold before the client has written them.
+static UNWRITTEN: u64 = u64::from_ne_bytes(*b"unwritte");
+
+impl Handover {
+    /// The value of an output nobody has written.
+    pub(crate) fn unwritten() -> *mut c_void {
+        ptr::from_ref(&UNWRITTEN).cast_mut().cast()
+    }
+
+    /// The outputs as they are now; `None` for one that has not been written.
+    pub(crate) fn read(self) -> (Option<*mut c_void>, Option<*const WSK_CLIENT_CONNECTION_DISPATCH>) {
+        // SAFETY: by the invariant the variable is alive; the client may write it meanwhile, hence volatile.
+        let context = unsafe { self.context.read_volatile() };
+        // SAFETY: as above.
+        let dispatch = unsafe { self.dispatch.read_volatile() };
+        (
+            (context != Self::unwritten()).then_some(context),
+            (dispatch.cast_mut().cast() != Self::unwritten()).then_some(dispatch),
+        )
+    }
+}
+
+/// `SO_WSK_EVENT_CALLBACK` in either direction; `request` is there if an IRP was given.
+pub(crate) fn control_events(
+    call: &Call,
+    request: Option<Request>,
+    control: WSK_EVENT_CALLBACK_CONTROL,
+) -> NTSTATUS {
+    let outcome = match check_interface(call, control) {
+        Err(status) => Err(status),
+        Ok(()) if control.EventMask & WSK_EVENT_DISABLE != 0 => return disable(call, request, control.EventMask),
+        Ok(()) => enable(call, request.is_some(), control.EventMask),
+    };
+    let status = outcome.err().unwrap_or(STATUS_SUCCESS);
+    match request {
+        None => status,
+        Some(request) if status == STATUS_SUCCESS => request.finish(&**call, status, 0),
+        Some(request) => request.fail(call.provider(), status),
+    }
+}
+
+/// The interface whose events are meant.
+fn check_interface(call: &Call, control: WSK_EVENT_CALLBACK_CONTROL) -> Result<(), NTSTATUS> {
+    let provider = call.provider();
+    if control.NpiId.is_null() {
+        provider.violation("EVT-23", call.name, "NpiId is null");
+        return Err(STATUS_INVALID_PARAMETER);
+    }
+    // SAFETY: NpiId points to a GUID that is readable during the call (EVT-24).
+    let interface = unsafe { control.NpiId.read_unaligned() };
+    if same_guid(&interface, &NPI_WSK_INTERFACE_ID) {
+        return Ok(());
+    }
+    let standard = control.EventMask & !WSK_EVENT_DISABLE & ALL_EVENTS != 0;
+    let rule = if standard { "EVT-23" } else { "EVT-25" };
+    provider.violation(rule, call.name, "NpiId names an interface that has no events on this socket");
+    Err(STATUS_NOT_SUPPORTED)
+}
+
+/// The events of `mask` that the socket can have, and those of them that are for inheritance only.
+fn valid_events(call: &Call, state: &State, mask: u32) -> Result<(u32, u32), NTSTATUS> {
+    let behaviours = call.provider().steering.behaviours();
+    let (own, inherit) = match (call.category, &state.part) {
+        (Category::Basic, _) => return Err(behaviours.events_on_basic.status()),
+        (_, Part::Listen(_)) => (WSK_EVENT_ACCEPT, CONNECTION_EVENTS),
+        (_, Part::Connection(_)) => (CONNECTION_EVENTS, 0),
+        (category, _) => (own_events(category), 0),
+    };
+    if mask & !(own | inherit) != 0 && behaviours.foreign_events == ForeignEvents::Refused {
+        return Err(STATUS_INVALID_PARAMETER);
+    }
+    Ok((mask & own, mask & inherit))
+}
+
+fn too_early(call: &Call) -> NTSTATUS {
+    let rule = match call.category {
+        Category::Connection => "EVT-08",
+        _ => "EVT-07",
+    };
+    call.provider().violation(rule, call.name, "events are switched before the socket is bound or connected");
+    call.provider().steering.behaviours().events_too_early.status()
+}
+
+fn enable(call: &Call, with_irp: bool, mask: u32) -> Result<(), NTSTATUS> {
+    let provider = call.provider();
+    if with_irp {
+        provider.violation("EVT-10", call.name, "events are enabled with an IRP");
+    }
+    let mut state = call.lock();
+    if let Some(status) = state.refused() {
+        return Err(status);
+    }
+    let (own, inherit) = valid_events(call, &state, mask)?;
+    if !state.part.allows_events() {
+        drop(state);
+        return Err(too_early(call));
+    }
+    adopt_handover(call, &mut state);
+    let behaviours = provider.steering.behaviours();
+    for event in Event::ALL {
+        if own & event.bit() == 0 || state.has_callback(event) {
+            continue;
+        }
+        drop(state);
+        provider.violation("EVT-34", call.name, &format!("{event:?} is enabled and its callback is null"));
+        if behaviours.null_callback == NullCallback::Refused {
+            return Err(STATUS_INVALID_PARAMETER);
+        }
+        state = call.lock();
+    }
+    state.events.inherited |= inherit;
+    state.events.switch_on(own);
+    let waiting: Vec<Event> =
+        Event::ALL.into_iter().filter(|event| own & event.bit() != 0 && state.part.has_waiting(*event)).collect();
+    drop(state);
+    for event in waiting {
+        let socket = Arc::clone(call);
+        provider.elsewhere(Box::new(move |_| part::switched_on(&socket, event)));
+    }
+    Ok(())
+}
+
+/// Inside the `WskAcceptEvent` that hands this socket over: its context and table are what the outputs hold now.
+fn adopt_handover(call: &Call, state: &mut State) {
+    let Some(handover) = state.handover else { return };
+    let (context, dispatch) = handover.read();
+    if context.is_none() || dispatch.is_none() {
+        call.provider().violation(
+            "ACPT-11",
+            call.name,
+            "events are enabled inside WskAcceptEvent before both outputs were written",
+        );
+    }
+    if let Some(context) = context {
+        state.context.0 = context;
+    }
+    if let Some(dispatch) = dispatch {
+        state.tables.connection = dispatch;
+    }
+}
+
+fn disable(call: &Call, request: Option<Request>, mask: u32) -> NTSTATUS {
+    let provider = call.provider();
+    let behaviours = provider.steering.behaviours();
+    let refuse = |request: Option<Request>, status| match request {
+        None => status,
+        Some(request) => request.fail(provider, status),
+    };
+    let mask = mask & !WSK_EVENT_DISABLE;
+    if mask.count_ones() != 1 {
+        provider.violation("EVT-28", call.name, "more or less than one event in one disabling call");
+        if mask == 0 || behaviours.disable_several == DisableSeveral::Refused {
+            return refuse(request, STATUS_INVALID_PARAMETER);
+        }
+    }
+    let mut state = call.lock();
+    if let Some(status) = state.refused() {
+        drop(state);
+        return refuse(request, status);
+    }
+    let own = match valid_events(call, &state, mask) {
+        Ok((_, inherit)) if inherit != 0 => Err(behaviours.disable_inherited.status()),
+        Ok((own, _)) if Event::ALL.iter().any(|event| own & event.bit() != 0 && state.events.is_static(*event)) => {
+            Err(STATUS_INVALID_PARAMETER)
+        }
+        Ok((own, _)) => Ok(own),
+        Err(status) => Err(status),
+    };
+    let own = match own {
+        Ok(own) => own,
+        Err(status) => {
+            drop(state);
+            return refuse(request, status);
+        }
+    };
+    if !state.part.allows_events() {
+        drop(state);
+        let status = too_early(call);
+        return refuse(request, status);
+    }
+    let running = Event::ALL
+        .into_iter()
+        .filter(|event| own & event.bit() != 0)
+        .filter(|event| state.events.stop(*event))
+        .last();
+    match (running, request) {
+        (None, None) => STATUS_SUCCESS,
+        (None, Some(request)) => {
+            drop(state);
+            // The page fixes the answer: with no call in progress the result is inline (EVT-16, ruling 8).
+            request.complete(provider, STATUS_SUCCESS, 0);
+            STATUS_SUCCESS
+        }
+        (Some(_), None) => STATUS_EVENT_PENDING,
+        (Some(event), Some(mut request)) => {
+            request.mark_pending(&**call);
+            state.events.slots[event as usize].waiting.push(request);
+            STATUS_PENDING
+        }
+    }
+}
+
+impl Events {
+    /// Begins to stop the event; true if calls of it are still running.
+    fn stop(&mut self, event: Event) -> bool {
+        let slot = &mut self.slots[event as usize];
+        if slot.running == 0 {
+            slot.on = false;
+            return false;
+        }
+        slot.stopping = true;
+        true
+    }
+}

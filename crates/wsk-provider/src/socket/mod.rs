@@ -1,0 +1,296 @@
+//! What all sockets share.
+//!
+//! ```text
+//!            WskSocket, an accept            Provider::kill, depart
+//!   (none) ───────────────────────► Live ──────────────────────────► Dead
+//!                                     │      every call but close and release: STATUS_FILE_FORCED_CLOSED
+//!                                     │ WskCloseSocket                 │
+//!                                     └──────────────► Closing ◄───────┘
+//!                                                         │ no request outstanding, no callback running
+//!                                                         ▼
+//!                                                       Freed   (close IRP completed, socket retired)
+//! ```
+//!
+//! Each socket has one lock, over [`State`]. The parts of a category live in [`State::part`]. Client code never runs
+//! under it: callbacks are begun under the lock ([`State::begin`]), called after it, and ended under it again when
+//! the [`Running`] is dropped; requests are taken out of their queues under the lock and completed after it.
+
+mod bind;
+mod call;
+mod close;
+mod death;
+mod events;
+mod options;
+mod part;
+
+pub(crate) use bind::{wsk_bind, wsk_get_local_address};
+pub(crate) use call::Call;
+pub(crate) use close::wsk_close_socket;
+pub(crate) use events::{Event, Handover, Running, StaticEvents, control_events};
+pub(crate) use options::Options;
+pub(crate) use part::{Ending, Part};
+
+use std::ffi::c_void;
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+use wsk_sys::nt::{IRP, NTSTATUS};
+use wsk_sys::{
+    PWSK_SOCKET, STATUS_FILE_FORCED_CLOSED, WSK_CLIENT_CONNECTION_DISPATCH, WSK_CLIENT_DATAGRAM_DISPATCH,
+    WSK_CLIENT_LISTEN_DISPATCH, WSK_INSPECT_ID, WSK_SOCKET,
+};
+
+use crate::address::Family;
+use crate::client::Client;
+use crate::provider::{Inner, OpenSocket};
+use crate::request::Request;
+use crate::steering::Timing;
+
+/// The categories of sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Category {
+    /// Control operations only.
+    Basic,
+    /// Listens and accepts.
+    Listen,
+    /// Connects, or was accepted.
+    Connection,
+    /// Sends and receives datagrams.
+    Datagram,
+    /// Becomes a listener or a connection.
+    Stream,
+}
+
+/// Where a socket is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Life {
+    /// In use.
+    Live = 0x4C49_5645,
+    /// The provider can no longer run it.
+    Dead = 0x4445_4144,
+    /// `WskCloseSocket` was called.
+    Closing = 0x434C_4F53,
+    /// Closed; only its shell is left.
+    Freed = 0x4652_4545,
+}
+
+/// The client's callback tables; null where it has none.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tables {
+    /// For the listening role.
+    pub(crate) listen: *const WSK_CLIENT_LISTEN_DISPATCH,
+    /// For the connection role.
+    pub(crate) connection: *const WSK_CLIENT_CONNECTION_DISPATCH,
+    /// For datagrams.
+    pub(crate) datagram: *const WSK_CLIENT_DATAGRAM_DISPATCH,
+}
+
+impl Default for Tables {
+    fn default() -> Self {
+        Self { listen: ptr::null(), connection: ptr::null(), datagram: ptr::null() }
+    }
+}
+
+/// A pointer of the client's that the provider passes back and never reads through.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Context(pub(crate) *mut c_void);
+
+/// A socket: what `PWSK_SOCKET` points to.
+///
+/// # Invariants
+/// The first field is the public head, whose `Dispatch` names the table of the category. The client's pointer counts
+/// one reference, held by its [`Client`] until the close has completed. `mark` mirrors `State::life`.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct Socket {
+    head: WSK_SOCKET,
+    mark: AtomicU32,
+    /// Calls of the client that have begun and not returned.
+    calls: AtomicUsize,
+    /// Requests that were pended and whose completion routine has not returned.
+    outstanding: AtomicUsize,
+    provider: Arc<Inner>,
+    client: Arc<Client>,
+    pub(crate) category: Category,
+    pub(crate) family: Family,
+    pub(crate) socket_type: u16,
+    pub(crate) protocol: u32,
+    /// The socket came from a listener.
+    pub(crate) accepted: bool,
+    state: Mutex<State>,
+}
+
+// SAFETY: the raw pointers inside are the client's, which WSK uses from any thread by contract (EVT-55); all
+// mutable state is behind the lock or atomic.
+unsafe impl Send for Socket {}
+// SAFETY: as above.
+unsafe impl Sync for Socket {}
+
+/// What changes in the life of a socket.
+#[derive(Debug)]
+pub(crate) struct State {
+    /// Where the socket is in its life.
+    pub(crate) life: Life,
+    /// The client has been told that the socket is dead; the rule that asks it to close it.
+    pub(crate) told: Option<&'static str>,
+    /// `SocketContext`.
+    pub(crate) context: Context,
+    /// The client's callback tables.
+    pub(crate) tables: Tables,
+    /// The event callbacks.
+    pub(crate) events: events::Events,
+    /// The socket options.
+    pub(crate) options: Options,
+    /// Indication lists the client holds; it gives them back before it closes (RCVE-19).
+    pub(crate) retained: usize,
+    /// The inspection this connection went through.
+    pub(crate) inspection: Option<WSK_INSPECT_ID>,
+    /// The outputs of the `WskAcceptEvent` that is handing this socket over right now.
+    pub(crate) handover: Option<Handover>,
+    /// The request of `WskCloseSocket`.
+    close: Option<Request>,
+    /// What the category adds.
+    pub(crate) part: Part,
+}
+
+/// What a new socket is made of.
+#[derive(Debug)]
+pub(crate) struct Blueprint {
+    pub(crate) category: Category,
+    pub(crate) family: Family,
+    pub(crate) socket_type: u16,
+    pub(crate) protocol: u32,
+    pub(crate) accepted: bool,
+    pub(crate) context: Context,
+    pub(crate) tables: Tables,
+    pub(crate) options: Options,
+    pub(crate) inspection: Option<WSK_INSPECT_ID>,
+    pub(crate) part: Part,
+}
+
+impl Socket {
+    /// Makes a socket and registers it with its client.
+    pub(crate) fn create(client: &Arc<Client>, plan: Blueprint) -> Arc<Self> {
+        let provider = Arc::clone(client.provider());
+        let socket = Arc::new(Self {
+            head: WSK_SOCKET { Dispatch: crate::dispatch::table_of(plan.category, &provider.steering) },
+            mark: AtomicU32::new(Life::Live as u32),
+            calls: AtomicUsize::new(0),
+            outstanding: AtomicUsize::new(0),
+            provider,
+            client: Arc::clone(client),
+            category: plan.category,
+            family: plan.family,
+            socket_type: plan.socket_type,
+            protocol: plan.protocol,
+            accepted: plan.accepted,
+            state: Mutex::new(State {
+                life: Life::Live,
+                told: None,
+                context: plan.context,
+                tables: plan.tables,
+                events: events::Events::default(),
+                options: plan.options,
+                retained: 0,
+                inspection: plan.inspection,
+                handover: None,
+                close: None,
+                part: plan.part,
+            }),
+        });
+        client.add_socket(&socket);
+        socket
+    }
+
+    /// The client's pointer.
+    pub(crate) fn raw(self: &Arc<Self>) -> PWSK_SOCKET {
+        Arc::as_ptr(self).cast_mut().cast()
+    }
+
+    /// The provider.
+    pub(crate) fn provider(&self) -> &Arc<Inner> {
+        &self.provider
+    }
+
+    /// The client whose socket it is.
+    pub(crate) fn client(&self) -> &Arc<Client> {
+        &self.client
+    }
+
+    /// Takes the lock.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// The life as of now; it may change at once unless the lock is held.
+    pub(crate) fn life(&self) -> u32 {
+        self.mark.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn request_pended(&self) {
+        self.outstanding.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn request_done(self: &Arc<Self>) {
+        if self.outstanding.fetch_sub(1, Ordering::SeqCst) != 1 {
+            return;
+        }
+        let life = self.life();
+        if life == Life::Closing as u32 {
+            Self::finish_close(self, Timing::Inline);
+        } else if life == Life::Freed as u32 {
+            // That was the close itself.
+            self.client.remove_socket(self);
+        }
+    }
+
+    fn set_life(&self, state: &mut State, life: Life) {
+        state.life = life;
+        self.mark.store(life as u32, Ordering::SeqCst);
+    }
+
+    /// Describes the socket for a leak report.
+    pub(crate) fn as_open(self: &Arc<Self>) -> OpenSocket {
+        let state = self.lock();
+        let rule = match state.told {
+            Some(rule) => rule,
+            None if self.accepted => "LSN-34",
+            None => "REG-27",
+        };
+        OpenSocket {
+            address: self.raw() as usize,
+            description: format!(
+                "{:?} socket {:p} ({:?}, {:?}{})",
+                self.category,
+                self.raw(),
+                self.family,
+                state.life,
+                if self.accepted { ", accepted" } else { "" }
+            ),
+            rule,
+        }
+    }
+}
+
+impl State {
+    /// Why a call on this socket cannot go on, if it cannot; checked again under the lock that the call works under.
+    pub(crate) fn refused(&self) -> Option<NTSTATUS> {
+        (self.life != Life::Live).then_some(STATUS_FILE_FORCED_CLOSED)
+    }
+
+    /// A waiting request is being cancelled: takes it out, and tells how much it had got.
+    pub(crate) fn cancelled(&mut self, irp: *mut IRP) -> usize {
+        self.part.cancelled(irp)
+    }
+}
+
+impl Socket {
+    /// The rule that a dead socket breaks by staying open although its client knows.
+    pub(crate) fn told_and_left_open(&self) -> Option<&'static str> {
+        let state = self.lock();
+        if state.life == Life::Dead { state.told } else { None }
+    }
+}

@@ -1,0 +1,166 @@
+//! The settings in force, cheap to read on the data path.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use parking_lot::RwLock;
+
+use crate::behaviours::Behaviours;
+use crate::config::{Completion, Config, Level, Release};
+
+/// How one request that could complete at once does complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Timing {
+    /// By the calling thread, whose call returns the outcome.
+    Inline,
+    /// By the calling thread, whose call returns pending.
+    Nested,
+    /// By another thread, before the call returns pending.
+    Early,
+    /// By another thread, after the call returned pending.
+    Late,
+}
+
+/// The IRQL at which one piece of client code is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Raise {
+    /// Raise to `DISPATCH_LEVEL` first.
+    pub(crate) to_dispatch: bool,
+    /// Tell the callback, if it has a flag for it.
+    pub(crate) tell: bool,
+}
+
+/// The settings in force.
+///
+/// # Invariants
+/// The atomics mirror the fields of `config` that the data path reads; they change under its write lock.
+#[derive(Debug)]
+pub(crate) struct Steering {
+    config: RwLock<Config>,
+    completion: AtomicU8,
+    callbacks: AtomicU8,
+    completions: AtomicU8,
+    draws: AtomicU64,
+}
+
+const RANDOM: u8 = 255;
+
+fn code_of_completion(completion: Completion) -> (u8, Option<u64>) {
+    match completion {
+        Completion::Natural => (0, None),
+        Completion::Inline => (1, None),
+        Completion::PendNested => (2, None),
+        Completion::PendEarly => (3, None),
+        Completion::PendLate => (4, None),
+        Completion::Random(seed) => (RANDOM, Some(seed)),
+    }
+}
+
+fn code_of_level(level: Level) -> (u8, Option<u64>) {
+    match level {
+        Level::Passive => (0, None),
+        Level::Dispatch => (1, None),
+        Level::Random(seed) => (RANDOM, Some(seed)),
+    }
+}
+
+impl Steering {
+    pub(crate) fn new(config: Config) -> Self {
+        let steering = Self {
+            config: RwLock::new(Config::default()),
+            completion: AtomicU8::new(0),
+            callbacks: AtomicU8::new(0),
+            completions: AtomicU8::new(0),
+            draws: AtomicU64::new(0),
+        };
+        steering.change(|current| *current = config);
+        steering
+    }
+
+    /// Changes the settings; requests that are under way keep what they had.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut Config)) {
+        let mut config = self.config.write();
+        change(&mut config);
+        let mut seed = 0;
+        for (slot, (code, own_seed)) in [
+            (&self.completion, code_of_completion(config.completion)),
+            (&self.callbacks, code_of_level(config.callbacks)),
+            (&self.completions, code_of_level(config.completions)),
+        ] {
+            slot.store(code, Ordering::Relaxed);
+            seed ^= own_seed.unwrap_or(0);
+        }
+        self.draws.store(seed, Ordering::Relaxed);
+    }
+
+    /// A copy of the settings.
+    pub(crate) fn config(&self) -> Config {
+        self.config.read().clone()
+    }
+
+    /// The selection of what the contract leaves open.
+    pub(crate) fn behaviours(&self) -> Behaviours {
+        self.config.read().behaviours
+    }
+
+    /// One setting.
+    pub(crate) fn get<T>(&self, read: impl FnOnce(&Config) -> T) -> T {
+        read(&self.config.read())
+    }
+
+    /// Whether the Windows release shown has what `release` brought.
+    pub(crate) fn has(&self, release: Release) -> bool {
+        self.get(|config| config.release >= release)
+    }
+
+    /// Draws one of `alternatives` (SplitMix64).
+    pub(crate) fn draw(&self, alternatives: u64) -> u64 {
+        let mut x = self.draws.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
+        x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (x ^ (x >> 31)) % alternatives
+    }
+
+    /// How a request that could complete at once completes; `usually_pends` for those that Windows pends.
+    pub(crate) fn timing(&self, usually_pends: bool) -> Timing {
+        match self.completion.load(Ordering::Relaxed) {
+            0 if usually_pends => Timing::Late,
+            0 | 1 => Timing::Inline,
+            2 => Timing::Nested,
+            3 => Timing::Early,
+            4 => Timing::Late,
+            _ => match self.draw(4) {
+                0 => Timing::Inline,
+                1 => Timing::Nested,
+                2 => Timing::Early,
+                _ => Timing::Late,
+            },
+        }
+    }
+
+    /// Whether late completions are delayed by the configured time, or only by the change of thread.
+    pub(crate) fn delays(&self) -> bool {
+        self.completion.load(Ordering::Relaxed) != 0
+    }
+
+    /// The IRQL of the next callback.
+    pub(crate) fn callback_level(&self) -> Raise {
+        self.level(&self.callbacks)
+    }
+
+    /// The IRQL of the next completion routine.
+    pub(crate) fn completion_level(&self) -> Raise {
+        self.level(&self.completions)
+    }
+
+    fn level(&self, slot: &AtomicU8) -> Raise {
+        match slot.load(Ordering::Relaxed) {
+            0 => Raise { to_dispatch: false, tell: false },
+            1 => Raise { to_dispatch: true, tell: true },
+            _ => match self.draw(3) {
+                0 => Raise { to_dispatch: false, tell: false },
+                1 => Raise { to_dispatch: true, tell: false },
+                _ => Raise { to_dispatch: true, tell: true },
+            },
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! A listening host socket.
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use mio::net::TcpListener;
+use parking_lot::Mutex;
+use socket2::SockRef;
+
+use super::bindings::Binding;
+use super::reactor::{Reactor, Watch};
+use super::stream::LiveStream;
+use super::{on, tune};
+use crate::transport::{ListenSink, Listener};
+
+/// The host's queue of finished handshakes. WSK names no number; ten thousand clients that connect at once must
+/// not lose their SYNs to a short one, and the host lowers what it does not allow.
+pub(super) const BACKLOG: i32 = 65_535;
+/// Streams taken in one go, after which other sockets have their turn.
+const BATCH: usize = 256;
+
+/// How far an [`Acceptor`] came.
+pub(super) enum Progress {
+    /// Nothing waits, or nothing is wanted.
+    Done,
+    /// More may wait.
+    More,
+    /// The host is out of descriptors or memory: try again when some became free.
+    Starved,
+}
+
+/// The part of a listener that the reactor calls.
+///
+/// # Invariants
+/// The socket is `None` once the listener is gone; it is closed under the lock, so that the address is free when the
+/// listener's owner has dropped it.
+pub(super) struct Acceptor {
+    socket: Mutex<Option<TcpListener>>,
+    accepting: AtomicBool,
+    sink: Arc<dyn ListenSink>,
+    reactor: Arc<Reactor>,
+}
+
+impl Acceptor {
+    /// Takes what waits.
+    pub(super) fn accept(&self) -> Progress {
+        for _ in 0..BATCH {
+            if !self.accepting.load(Ordering::Acquire) {
+                return Progress::Done;
+            }
+            let accepted = match &*self.socket.lock() {
+                Some(socket) => socket.accept(),
+                None => return Progress::Done,
+            };
+            match accepted {
+                Ok((socket, remote)) => {
+                    // Hosts differ in what an accepted socket inherits; where this fails Nagle's rule merely stays.
+                    if !cfg!(target_os = "linux") {
+                        let _ = socket.set_nodelay(true);
+                    }
+                    let stream = LiveStream::new(socket, remote, Arc::clone(&self.reactor));
+                    self.sink.incoming(Box::new(stream));
+                }
+                Err(error) => match error.kind() {
+                    ErrorKind::WouldBlock => return Progress::Done,
+                    _ if starved(&error) => return Progress::Starved,
+                    _ if broken(&error) => {
+                        self.sink.failed(error);
+                        return Progress::Done;
+                    }
+                    // The error of one connection that ended before it was taken; the next may be well.
+                    _ => {}
+                },
+            }
+        }
+        Progress::More
+    }
+}
+
+#[cfg(unix)]
+fn starved(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
+#[cfg(unix)]
+fn broken(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EOPNOTSUPP))
+}
+
+#[cfg(windows)]
+fn starved(error: &io::Error) -> bool {
+    // WSAEMFILE and WSAENOBUFS.
+    matches!(error.raw_os_error(), Some(10_024 | 10_055))
+}
+
+#[cfg(windows)]
+fn broken(error: &io::Error) -> bool {
+    // WSAEINVAL, WSAENOTSOCK and WSAEOPNOTSUPP.
+    matches!(error.raw_os_error(), Some(10_022 | 10_038 | 10_045))
+}
+
+/// A [`Listener`] of the host.
+pub(super) struct LiveListener {
+    acceptor: Arc<Acceptor>,
+    /// Declared before the socket is closed by `Drop`: see [`Binding`].
+    binding: Option<Binding>,
+    watch: Option<Watch>,
+}
+
+impl fmt::Debug for LiveListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LiveListener").field("socket", &self.acceptor.socket).finish_non_exhaustive()
+    }
+}
+
+impl LiveListener {
+    pub(super) fn new(
+        binding: Binding,
+        socket: TcpListener,
+        reactor: &Arc<Reactor>,
+        sink: Arc<dyn ListenSink>,
+    ) -> io::Result<Self> {
+        let acceptor = Arc::new(Acceptor {
+            socket: Mutex::new(None),
+            accepting: AtomicBool::new(true),
+            sink,
+            reactor: Arc::clone(reactor),
+        });
+        let mut listener = Self { acceptor, binding: Some(binding), watch: None };
+        // The reactor may call the acceptor as soon as it is watched, and has to find the socket then.
+        let mut slot = listener.acceptor.socket.lock();
+        let socket = slot.insert(socket);
+        let watch = reactor.watch_listener(socket, Arc::clone(&listener.acceptor))?;
+        drop(slot);
+        listener.watch = Some(watch);
+        Ok(listener)
+    }
+
+    fn with<R>(&self, call: impl FnOnce(&SockRef<'_>) -> io::Result<R>) -> io::Result<R> {
+        match &*self.acceptor.socket.lock() {
+            Some(socket) => on(socket, call),
+            None => Err(ErrorKind::NotConnected.into()),
+        }
+    }
+}
+
+impl Drop for LiveListener {
+    fn drop(&mut self) {
+        self.watch = None;
+        self.binding = None;
+        let socket = self.acceptor.socket.lock().take();
+        drop(socket);
+    }
+}
+
+tune!(LiveListener, with);
+
+impl Listener for LiveListener {
+    fn set_accepting(&self, on: bool) {
+        if !self.acceptor.accepting.swap(on, Ordering::AcqRel) && on {
+            self.acceptor.reactor.look_again(Arc::clone(&self.acceptor));
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! The threads that wait for the host's sockets and tell their owners.
+//!
+//! One thread at a time has the helm: it polls, and calls the sinks itself, so that what a sink does for a client
+//! costs no change of thread. A sink may run a client's callback, and a client may hold a callback open for as long
+//! as it likes. Therefore a second thread keeps watch: when one call lasts, it takes the helm, and what waits in the
+//! batch with it, and a new thread keeps watch. The thread that was relieved ends when its call returns.
+//!
+//! ```text
+//!   watch ──a call lasts──► helm ──relieved──► ended
+//! ```
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, ThreadId};
+use std::time::Duration;
+
+use mio::event::{Event, Source};
+use mio::{Events, Interest, Poll, Registry, Token, Waker};
+use parking_lot::{Condvar, Mutex};
+
+use super::listener::{Acceptor, Progress};
+use super::slots::{SLOT_TOKENS, Slots, Target};
+use crate::transport::{Job, Ready, ReadySink, Spawn};
+
+/// The token of the waker; slots never reach it.
+const WAKE: Token = Token(SLOT_TOKENS);
+/// Events taken from the host at a time.
+const EVENTS: usize = 1024;
+/// How often a listener tries again that found the host out of descriptors and heard of none becoming free.
+const STARVED_RETRY: Duration = Duration::from_millis(50);
+/// How long a call may last before the watch takes the helm.
+const PATIENCE: Duration = Duration::from_millis(10);
+
+/// What goes with the helm.
+struct Helm {
+    poll: Poll,
+    events: Events,
+    /// Reported by the host, not yet told.
+    batch: VecDeque<(Target, Ready)>,
+}
+
+/// The threads, as [`Reactor::stop`] and the watch see them.
+#[derive(Debug, Default)]
+struct Crew {
+    started: bool,
+    /// The numbers of the threads at the helm, on watch, or about to be; one that was relieved is not among them.
+    aboard: Vec<u64>,
+    next: u64,
+    /// Who has the helm: the number and the thread.
+    helmsman: Option<(u64, ThreadId)>,
+    /// The watch waits for a sign of life, instead of looking from time to time.
+    watch_rests: bool,
+}
+
+/// The reactor.
+pub(super) struct Reactor {
+    registry: Registry,
+    waker: Waker,
+    slots: Mutex<Slots>,
+    helm: Mutex<Helm>,
+    /// Listeners to look at again though the host reported nothing new.
+    again: Mutex<Vec<Arc<Acceptor>>>,
+    /// Listeners that found no free descriptor.
+    starving: Mutex<Vec<Arc<Acceptor>>>,
+    starved: AtomicBool,
+    stop: AtomicBool,
+    crew: Mutex<Crew>,
+    crew_changed: Condvar,
+    /// Mirrors [`Crew::watch_rests`] for the thread at the helm.
+    watch_rests: AtomicBool,
+    /// Counts the beginnings and ends of calls: odd while one lasts. The watch ends the count of a call it relieves,
+    /// so that the thread which made the call finds its own count gone.
+    calls: AtomicU64,
+    spawn: Mutex<Option<Spawn>>,
+}
+
+impl fmt::Debug for Reactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reactor").field("crew", &self.crew).finish_non_exhaustive()
+    }
+}
+
+/// A place in the reactor; dropping it ends the reports.
+pub(super) struct Watch {
+    reactor: Arc<Reactor>,
+    token: Token,
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Watch").field(&self.token).finish()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // The target is dropped outside the lock: with it may go its owner, which may own another watch.
+        let target = self.reactor.slots.lock().remove(self.token);
+        drop(target);
+    }
+}
+
+impl Watch {
+    /// Reports to `sink` from now on, beginning with the present state of `source`.
+    pub(super) fn retarget(&self, source: &mut impl Source, sink: Arc<dyn ReadySink>) -> io::Result<()> {
+        let former = self.reactor.slots.lock().replace(self.token, Target::Ready(sink));
+        drop(former);
+        self.reactor.registry.reregister(source, self.token, Interest::READABLE | Interest::WRITABLE)
+    }
+}
+
+/// Tells a starved listener, when dropped, that a descriptor has become free. Declared after the socket it goes with.
+#[derive(Debug)]
+pub(super) struct FreeDescriptor(pub(super) Arc<Reactor>);
+
+impl Drop for FreeDescriptor {
+    fn drop(&mut self) {
+        if self.0.starved.load(Ordering::Relaxed) {
+            self.0.wake();
+        }
+    }
+}
+
+impl Reactor {
+    pub(super) fn new() -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let registry = poll.registry().try_clone()?;
+        let waker = Waker::new(&registry, WAKE)?;
+        Ok(Self {
+            registry,
+            waker,
+            slots: Mutex::default(),
+            helm: Mutex::new(Helm { poll, events: Events::with_capacity(EVENTS), batch: VecDeque::new() }),
+            again: Mutex::default(),
+            starving: Mutex::default(),
+            starved: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            crew: Mutex::default(),
+            crew_changed: Condvar::new(),
+            watch_rests: AtomicBool::new(false),
+            calls: AtomicU64::new(0),
+            spawn: Mutex::new(None),
+        })
+    }
+
+    pub(super) fn start(self: &Arc<Self>, spawn: Spawn) -> io::Result<()> {
+        if std::mem::replace(&mut self.crew.lock().started, true) {
+            return Err(io::Error::other("the network was started before"));
+        }
+        *self.spawn.lock() = Some(Arc::clone(&spawn));
+        self.embark(&spawn, "wsk reactor", |reactor, own| reactor.steer(own));
+        self.embark(&spawn, "wsk reactor watch", |reactor, own| reactor.keep_watch(own));
+        Ok(())
+    }
+
+    /// Starts a thread that counts as aboard until its job is dropped, run or not.
+    fn embark(
+        self: &Arc<Self>,
+        spawn: &Spawn,
+        name: &str,
+        body: impl FnOnce(&Arc<Self>, u64) + Send + 'static,
+    ) {
+        let own = {
+            let mut crew = self.crew.lock();
+            let own = crew.next;
+            crew.next += 1;
+            crew.aboard.push(own);
+            own
+        };
+        let aboard = Aboard(Arc::clone(self), own);
+        let job: Job = Box::new(move || body(&aboard.0, own));
+        spawn(name, job);
+    }
+
+    pub(super) fn stop(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+        let mut crew = self.crew.lock();
+        self.wake();
+        self.crew_changed.notify_all();
+        // From inside a call of the thread at the helm only the others can be waited for.
+        let own = crew.helmsman.filter(|(_, id)| *id == thread::current().id()).map(|(own, _)| own);
+        while crew.aboard.iter().any(|aboard| Some(*aboard) != own) {
+            self.crew_changed.wait(&mut crew);
+        }
+        drop(crew);
+        self.spawn.lock().take();
+        let slots = std::mem::take(&mut *self.slots.lock());
+        drop(slots);
+        self.again.lock().clear();
+        self.starving.lock().clear();
+    }
+
+    /// Reports about `source` to `sink` from now on.
+    pub(super) fn watch(
+        self: &Arc<Self>,
+        source: &mut impl Source,
+        sink: Arc<dyn ReadySink>,
+    ) -> io::Result<Watch> {
+        self.register(source, Target::Ready(sink), Interest::READABLE | Interest::WRITABLE)
+    }
+
+    /// Lets `acceptor` take the streams that arrive at `source`.
+    pub(super) fn watch_listener(
+        self: &Arc<Self>,
+        source: &mut impl Source,
+        acceptor: Arc<Acceptor>,
+    ) -> io::Result<Watch> {
+        self.register(source, Target::Accept(acceptor), Interest::READABLE)
+    }
+
+    fn register(
+        self: &Arc<Self>,
+        source: &mut impl Source,
+        target: Target,
+        interest: Interest,
+    ) -> io::Result<Watch> {
+        let token = self.slots.lock().insert(target);
+        let watch = Watch { reactor: Arc::clone(self), token };
+        self.registry.register(source, token, interest)?;
+        Ok(watch)
+    }
+
+    /// Looks at a listener again soon.
+    pub(super) fn look_again(&self, acceptor: Arc<Acceptor>) {
+        self.again.lock().push(acceptor);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        // It fails only when the poll is gone, and then nobody waits.
+        let _ = self.waker.wake();
+    }
+
+    /// Polls and calls until stopped or relieved.
+    fn steer(&self, own: u64) {
+        self.crew.lock().helmsman = Some((own, thread::current().id()));
+        loop {
+            let mut helm = self.helm.lock();
+            if self.stop.load(Ordering::SeqCst) {
+                return;
+            }
+            let Some((target, ready)) = helm.batch.pop_front() else {
+                self.poll(&mut helm);
+                continue;
+            };
+            drop(helm);
+            let begun = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
+            // Either the watch sees this count before it rests, or it is seen to rest here.
+            if self.watch_rests.load(Ordering::SeqCst) {
+                self.rouse_watch();
+            }
+            self.call(target, ready);
+            if self.calls.compare_exchange(begun, begun + 1, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn rouse_watch(&self) {
+        let mut crew = self.crew.lock();
+        crew.watch_rests = false;
+        self.watch_rests.store(false, Ordering::SeqCst);
+        self.crew_changed.notify_all();
+    }
+
+    /// Fills the batch.
+    fn poll(&self, helm: &mut Helm) {
+        let timeout = if !self.again.lock().is_empty() {
+            Some(Duration::ZERO)
+        } else if self.starved.load(Ordering::Relaxed) {
+            Some(STARVED_RETRY)
+        } else {
+            None
+        };
+        match helm.poll.poll(&mut helm.events, timeout) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return,
+            Err(error) => panic!("the host's poll failed: {error}"),
+        }
+        {
+            let mut slots = self.slots.lock();
+            let reported = helm.events.iter();
+            helm.batch.extend(reported.filter_map(|event| Some((slots.target(event.token())?, ready(event)))));
+        }
+        let retries = self.again.lock().drain(..).map(Target::Accept).collect::<Vec<_>>();
+        helm.batch.extend(retries.into_iter().map(|target| (target, Ready::default())));
+        if self.starved.swap(false, Ordering::Relaxed) {
+            let retries = self.starving.lock().drain(..).map(Target::Accept).collect::<Vec<_>>();
+            helm.batch.extend(retries.into_iter().map(|target| (target, Ready::default())));
+        }
+    }
+
+    fn call(&self, target: Target, ready: Ready) {
+        match target {
+            Target::Ready(sink) => sink.ready(ready),
+            Target::Accept(acceptor) => match acceptor.accept() {
+                Progress::Done => {}
+                // Asked for on this thread, which polls next: nobody has to be woken.
+                Progress::More => self.again.lock().push(acceptor),
+                Progress::Starved => {
+                    self.starving.lock().push(acceptor);
+                    self.starved.store(true, Ordering::Relaxed);
+                }
+            },
+        }
+    }
+
+    /// Looks out for a call that lasts, and takes the helm then.
+    fn keep_watch(self: &Arc<Self>, own: u64) {
+        let mut before = self.calls.load(Ordering::SeqCst);
+        let mut crew = self.crew.lock();
+        loop {
+            if self.stop.load(Ordering::SeqCst) {
+                return;
+            }
+            if crew.watch_rests {
+                self.crew_changed.wait(&mut crew);
+                continue;
+            }
+            self.crew_changed.wait_for(&mut crew, PATIENCE);
+            let now = self.calls.load(Ordering::SeqCst);
+            if now == before && now % 2 == 0 {
+                crew.watch_rests = true;
+                self.watch_rests.store(true, Ordering::SeqCst);
+                // A call that was begun before the flag could be seen must not go unwatched.
+                if self.calls.load(Ordering::SeqCst) != now {
+                    crew.watch_rests = false;
+                    self.watch_rests.store(false, Ordering::SeqCst);
+                }
+            } else if now == before
+                && self.calls.compare_exchange(now, now + 1, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+            {
+                break;
+            }
+            before = now;
+        }
+        // The thread that is relieved is no longer waited for: it makes no further call.
+        if let Some((relieved, _)) = crew.helmsman.take() {
+            crew.aboard.retain(|aboard| *aboard != relieved);
+        }
+        drop(crew);
+        let spawn = self.spawn.lock().clone();
+        if let Some(spawn) = spawn {
+            self.embark(&spawn, "wsk reactor watch", |reactor, own| reactor.keep_watch(own));
+        }
+        self.steer(own);
+    }
+}
+
+/// A thread that counts as aboard until this is dropped.
+struct Aboard(Arc<Reactor>, u64);
+
+impl Drop for Aboard {
+    fn drop(&mut self) {
+        self.0.crew.lock().aboard.retain(|aboard| *aboard != self.1);
+        self.0.crew_changed.notify_all();
+    }
+}
+
+fn ready(event: &Event) -> Ready {
+    Ready {
+        readable: event.is_readable(),
+        writable: event.is_writable(),
+        peer_closed: event.is_read_closed(),
+        failed: event.is_error(),
+    }
+}

@@ -1,0 +1,236 @@
+//! Reserved addresses and connections of the host.
+
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::net::{TcpListener, TcpStream};
+use socket2::{SockAddr, SockRef, Socket};
+
+use super::bindings::Binding;
+use super::listener::{BACKLOG, LiveListener};
+use super::reactor::{FreeDescriptor, Reactor, Watch};
+use super::{on, tune};
+use crate::transport::{ListenSink, Listener, ReadySink, Reservation, Stream, Waiting};
+
+/// A bound host socket that neither listens nor connects yet.
+#[derive(Debug)]
+pub(super) struct Reserved {
+    /// Declared before the socket: see [`Binding`].
+    binding: Binding,
+    socket: Socket,
+    reactor: Arc<Reactor>,
+}
+
+impl Reserved {
+    pub(super) fn new(binding: Binding, socket: Socket, reactor: Arc<Reactor>) -> Self {
+        Self { binding, socket, reactor }
+    }
+
+    fn with<R>(&self, call: impl FnOnce(&SockRef<'_>) -> io::Result<R>) -> io::Result<R> {
+        on(&self.socket, call)
+    }
+}
+
+tune!(Reserved, with);
+
+impl Reservation for Reserved {
+    fn listen(self: Box<Self>, sink: Arc<dyn ListenSink>) -> io::Result<Box<dyn Listener>> {
+        if cfg!(unix) {
+            // Inherited by the accepted sockets, whose leftovers would otherwise keep the port from being bound
+            // again. Not set before an ephemeral port was chosen: hosts choose from fewer then.
+            self.socket.set_reuse_address(true)?;
+        }
+        self.binding.listen(&self.socket, BACKLOG)?;
+        let Self { binding, socket, reactor } = *self;
+        let socket = TcpListener::from_std(socket.into());
+        Ok(Box::new(LiveListener::new(binding, socket, &reactor, sink)?))
+    }
+
+    fn connect(self: Box<Self>, remote: SocketAddr, sink: Arc<dyn ReadySink>) -> io::Result<Box<dyn Stream>> {
+        if let Err(error) = self.socket.connect(&SockAddr::from(remote))
+            && !in_progress(&error)
+        {
+            return Err(error);
+        }
+        let Self { binding, socket, reactor } = *self;
+        let mut stream = LiveStream::new(TcpStream::from_std(socket.into()), remote, reactor);
+        stream.binding = Some(binding);
+        stream.attach(sink)?;
+        Ok(Box::new(stream))
+    }
+}
+
+fn in_progress(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    {
+        error.raw_os_error() == Some(libc::EINPROGRESS)
+    }
+    #[cfg(windows)]
+    {
+        error.kind() == ErrorKind::WouldBlock
+    }
+}
+
+/// A connection of the host.
+///
+/// # Invariants
+/// Fields are dropped in the order of declaration: the watch and the binding go before the socket is closed, the
+/// notice of a free descriptor after it.
+#[derive(Debug)]
+pub(super) struct LiveStream {
+    watch: Option<Watch>,
+    binding: Option<Binding>,
+    socket: TcpStream,
+    reset_on_drop: bool,
+    remote: SocketAddr,
+    reactor: Arc<Reactor>,
+    _freed: FreeDescriptor,
+}
+
+impl LiveStream {
+    pub(super) fn new(socket: TcpStream, remote: SocketAddr, reactor: Arc<Reactor>) -> Self {
+        let freed = FreeDescriptor(Arc::clone(&reactor));
+        Self { watch: None, binding: None, socket, reset_on_drop: true, remote, reactor, _freed: freed }
+    }
+
+    fn with<R>(&self, call: impl FnOnce(&SockRef<'_>) -> io::Result<R>) -> io::Result<R> {
+        on(&self.socket, call)
+    }
+}
+
+impl Drop for LiveStream {
+    fn drop(&mut self) {
+        if self.reset_on_drop {
+            // On failure the connection is already gone and there is nothing left to reset.
+            let _ = self.with(|socket| socket.set_linger(Some(Duration::ZERO)));
+        }
+    }
+}
+
+tune!(LiveStream, with);
+
+impl Stream for LiveStream {
+    fn attach(&mut self, sink: Arc<dyn ReadySink>) -> io::Result<()> {
+        if let Some(watch) = &self.watch {
+            return watch.retarget(&mut self.socket, sink);
+        }
+        self.watch = Some(self.reactor.watch(&mut self.socket, sink)?);
+        Ok(())
+    }
+
+    fn connected(&self) -> io::Result<bool> {
+        if let Some(error) = self.socket.take_error()? {
+            return Err(error);
+        }
+        match self.socket.peer_addr() {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotConnected || in_progress(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn try_read(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let mut socket = &self.socket;
+        retry(|| match &mut *buffers {
+            [buffer] => socket.read(buffer),
+            buffers => socket.read_vectored(buffers),
+        })
+    }
+
+    fn try_write(&self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+        retry(|| self.with(|socket| write(socket, buffers)))
+    }
+
+    fn peek(&self) -> io::Result<Waiting> {
+        match retry(|| self.socket.peek(&mut [0])) {
+            Ok(0) => Ok(Waiting::End),
+            Ok(_) => Ok(Waiting::Data),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Waiting::Nothing),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn unread(&self) -> io::Result<usize> {
+        unread(&self.socket)
+    }
+
+    fn shut_write(&self) -> io::Result<()> {
+        self.socket.shutdown(std::net::Shutdown::Write)
+    }
+
+    fn drained(&self) -> io::Result<Option<bool>> {
+        drained(&self.socket)
+    }
+
+    fn remote_address(&self) -> SocketAddr {
+        self.remote
+    }
+
+    fn close(mut self: Box<Self>) {
+        self.reset_on_drop = false;
+    }
+
+    fn abort(self: Box<Self>) {
+        drop(self);
+    }
+}
+
+/// Repeats a call that a signal interrupted.
+fn retry<R>(mut call: impl FnMut() -> io::Result<R>) -> io::Result<R> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// Sends without the signal that some hosts raise for a peer that is gone.
+fn write(socket: &SockRef<'_>, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let flags = libc::MSG_NOSIGNAL;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let flags = 0;
+    match buffers {
+        [buffer] => socket.send_with_flags(buffer, flags),
+        buffers => socket.send_vectored_with_flags(buffers, flags),
+    }
+}
+
+#[cfg(unix)]
+fn query(socket: &TcpStream, request: libc::Ioctl) -> io::Result<usize> {
+    use std::os::fd::AsRawFd;
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is open, and each request this file passes writes one `int`.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), request, &raw mut bytes) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(usize::try_from(bytes).unwrap_or(0)) }
+}
+
+#[cfg(unix)]
+fn unread(socket: &TcpStream) -> io::Result<usize> {
+    query(socket, libc::FIONREAD)
+}
+
+/// Without a count from the host: what fits into one look.
+#[cfg(not(unix))]
+fn unread(socket: &TcpStream) -> io::Result<usize> {
+    let mut look = vec![0; 1 << 16];
+    match socket.peek(&mut look) {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
+        result => result,
+    }
+}
+
+/// Linux counts what is not acknowledged, the end included, and wakes its waiters when the end is.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn drained(socket: &TcpStream) -> io::Result<Option<bool>> {
+    Ok(Some(query(socket, libc::TIOCOUTQ)? == 0))
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[allow(clippy::unnecessary_wraps, reason = "the signature is that of the hosts that can tell")]
+fn drained(_socket: &TcpStream) -> io::Result<Option<bool>> {
+    Ok(None)
+}

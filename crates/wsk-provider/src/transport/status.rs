@@ -1,0 +1,45 @@
+//! The statuses of failed network calls (contract 4.10, 4.12, 4.13 and 5.9).
+
+use std::io::{self, ErrorKind};
+
+use wsk_sys::nt::NTSTATUS;
+use wsk_sys::status;
+
+/// The status a request completes with when the network answered `error`.
+pub fn status_of(error: &io::Error) -> NTSTATUS {
+    match error.kind() {
+        ErrorKind::ConnectionRefused => status::STATUS_CONNECTION_REFUSED,
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => status::STATUS_CONNECTION_RESET,
+        ErrorKind::ConnectionAborted => status::STATUS_CONNECTION_ABORTED,
+        ErrorKind::NotConnected => status::STATUS_INVALID_CONNECTION,
+        ErrorKind::TimedOut => status::STATUS_IO_TIMEOUT,
+        ErrorKind::HostUnreachable => status::STATUS_HOST_UNREACHABLE,
+        ErrorKind::NetworkUnreachable | ErrorKind::NetworkDown => status::STATUS_NETWORK_UNREACHABLE,
+        ErrorKind::PermissionDenied => status::STATUS_ACCESS_DENIED,
+        ErrorKind::AddrInUse => status::STATUS_ADDRESS_ALREADY_EXISTS,
+        ErrorKind::AddrNotAvailable => status::STATUS_INVALID_ADDRESS_COMPONENT,
+        ErrorKind::InvalidInput => status::STATUS_INVALID_PARAMETER,
+        ErrorKind::OutOfMemory => status::STATUS_INSUFFICIENT_RESOURCES,
+        ErrorKind::Unsupported => status::STATUS_NOT_SUPPORTED,
+        ErrorKind::WouldBlock => status::STATUS_DEVICE_NOT_READY,
+        _ => other_status(error),
+    }
+}
+
+/// The host errors that [`ErrorKind`] does not name.
+#[cfg(unix)]
+fn other_status(error: &io::Error) -> NTSTATUS {
+    match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS) => status::STATUS_INSUFFICIENT_RESOURCES,
+        Some(libc::EMSGSIZE) => status::STATUS_INVALID_BUFFER_SIZE,
+        Some(libc::EISCONN) => status::STATUS_CONNECTION_ACTIVE,
+        Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT) => status::STATUS_NOT_SUPPORTED,
+        _ => status::STATUS_UNSUCCESSFUL,
+    }
+}
+
+/// The host errors that [`ErrorKind`] does not name.
+#[cfg(not(unix))]
+fn other_status(_error: &io::Error) -> NTSTATUS {
+    status::STATUS_UNSUCCESSFUL
+}

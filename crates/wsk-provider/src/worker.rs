@@ -1,0 +1,245 @@
+//! The provider's own threads: the completer, and the threads that make callbacks nobody else can make.
+//!
+//! The completer is one thread; it ends requests in the order they were given to it, and completion routines never
+//! wait. Callbacks may take long (a client may hold one open on purpose), so each that cannot run on the thread
+//! that caused it gets an idle thread or a new one.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use wsk_sys::nt::NTSTATUS;
+
+use crate::provider::Inner;
+use crate::request::Request;
+
+/// How long a call waits for its completion on another thread. The routine may need a lock that the caller holds;
+/// then the request simply completes later.
+const EARLY_PATIENCE: Duration = Duration::from_millis(10);
+/// How long an idle callback thread stays.
+const IDLE: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+struct Job {
+    request: Request,
+    status: NTSTATUS,
+    information: usize,
+    due: Option<Instant>,
+    done: Option<Arc<Done>>,
+}
+
+#[derive(Debug, Default)]
+struct Done {
+    reached: Mutex<bool>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct CompleterState {
+    jobs: VecDeque<Job>,
+    running: bool,
+    stopping: bool,
+}
+
+/// The thread that completes requests apart from their calls.
+#[derive(Debug, Default)]
+pub(crate) struct Completer {
+    state: Mutex<CompleterState>,
+    changed: Condvar,
+}
+
+impl Completer {
+    /// Completes before the call returns, unless the completion routine is held up.
+    pub(crate) fn complete_early(
+        self: &Arc<Self>,
+        provider: &Arc<Inner>,
+        request: Request,
+        status: NTSTATUS,
+        information: usize,
+    ) {
+        let done = Arc::new(Done::default());
+        let job = Job { request, status, information, due: None, done: Some(Arc::clone(&done)) };
+        self.push(provider, job);
+        let deadline = Instant::now() + EARLY_PATIENCE;
+        let mut reached = done.reached.lock();
+        while !*reached {
+            if done.changed.wait_until(&mut reached, deadline).timed_out() {
+                break;
+            }
+        }
+    }
+
+    /// Completes some time after the call has returned.
+    pub(crate) fn complete_late(
+        self: &Arc<Self>,
+        provider: &Arc<Inner>,
+        request: Request,
+        status: NTSTATUS,
+        information: usize,
+    ) {
+        let due = provider
+            .steering
+            .delays()
+            .then(|| Instant::now() + provider.steering.get(|config| config.late_by));
+        self.push(provider, Job { request, status, information, due, done: None });
+    }
+
+    /// Completes as soon as may be, but not on this thread.
+    pub(crate) fn complete_soon(
+        self: &Arc<Self>,
+        provider: &Arc<Inner>,
+        request: Request,
+        status: NTSTATUS,
+        information: usize,
+    ) {
+        self.push(provider, Job { request, status, information, due: None, done: None });
+    }
+
+    fn push(self: &Arc<Self>, provider: &Arc<Inner>, job: Job) {
+        let mut state = self.state.lock();
+        if state.stopping {
+            drop(state);
+            job.request.complete_exactly(provider, job.status, job.information);
+            return;
+        }
+        state.jobs.push_back(job);
+        let start = !std::mem::replace(&mut state.running, true);
+        drop(state);
+        if start {
+            let completer = Arc::clone(self);
+            let shared = Arc::clone(provider);
+            let body = Box::new(move || completer.run(&shared));
+            if provider.host.spawn("wsk completer", body).is_err() {
+                // No thread to be had: the caller's has to do.
+                self.state.lock().running = false;
+                self.drain(provider);
+            }
+        } else {
+            self.changed.notify_one();
+        }
+    }
+
+    fn drain(&self, provider: &Inner) {
+        loop {
+            let Some(job) = self.state.lock().jobs.pop_front() else { return };
+            finish(provider, job);
+        }
+    }
+
+    fn run(&self, provider: &Inner) {
+        let mut state = self.state.lock();
+        loop {
+            let now = Instant::now();
+            if let Some(index) = state.jobs.iter().position(|job| job.due.is_none_or(|due| due <= now)) {
+                let job = state.jobs.remove(index).expect("the index was just found");
+                drop(state);
+                finish(provider, job);
+                state = self.state.lock();
+                continue;
+            }
+            match state.jobs.iter().filter_map(|job| job.due).min() {
+                Some(due) => {
+                    self.changed.wait_until(&mut state, due);
+                }
+                None if state.stopping => {
+                    state.running = false;
+                    return;
+                }
+                None => self.changed.wait(&mut state),
+            }
+        }
+    }
+
+    /// Ends the thread once it has nothing left to complete.
+    pub(crate) fn stop(&self) {
+        self.state.lock().stopping = true;
+        self.changed.notify_all();
+    }
+}
+
+fn finish(provider: &Inner, job: Job) {
+    job.request.complete_exactly(provider, job.status, job.information);
+    if let Some(done) = job.done {
+        *done.reached.lock() = true;
+        done.changed.notify_all();
+    }
+}
+
+/// A piece of work that may call the client.
+pub(crate) type Task = Box<dyn FnOnce(&Arc<Inner>) + Send>;
+
+#[derive(Default)]
+struct PoolState {
+    tasks: VecDeque<Task>,
+    idle: usize,
+    stopping: bool,
+}
+
+/// The threads for callbacks; there are as many as callbacks are being held open, and one idle.
+#[derive(Default)]
+pub(crate) struct CallbackThreads {
+    state: Mutex<PoolState>,
+    changed: Condvar,
+}
+
+impl fmt::Debug for CallbackThreads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state.lock();
+        f.debug_struct("CallbackThreads")
+            .field("tasks", &state.tasks.len())
+            .field("idle", &state.idle)
+            .finish_non_exhaustive()
+    }
+}
+
+impl CallbackThreads {
+    /// Runs `task` on another thread.
+    pub(crate) fn run(self: &Arc<Self>, provider: &Arc<Inner>, task: Task) {
+        let mut state = self.state.lock();
+        state.tasks.push_back(task);
+        if state.idle >= state.tasks.len() {
+            drop(state);
+            self.changed.notify_one();
+            return;
+        }
+        drop(state);
+        let pool = Arc::clone(self);
+        let shared = Arc::clone(provider);
+        let body = Box::new(move || pool.serve(&shared));
+        if provider.host.spawn("wsk callbacks", body).is_err() {
+            let task = self.state.lock().tasks.pop_back();
+            if let Some(task) = task {
+                task(provider);
+            }
+        }
+    }
+
+    fn serve(&self, provider: &Arc<Inner>) {
+        let mut state = self.state.lock();
+        loop {
+            if let Some(task) = state.tasks.pop_front() {
+                drop(state);
+                task(provider);
+                state = self.state.lock();
+                continue;
+            }
+            if state.stopping {
+                return;
+            }
+            state.idle += 1;
+            let timed_out = self.changed.wait_for(&mut state, IDLE).timed_out();
+            state.idle -= 1;
+            if timed_out && state.tasks.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Ends the idle threads.
+    pub(crate) fn stop(&self) {
+        self.state.lock().stopping = true;
+        self.changed.notify_all();
+    }
+}

@@ -1,0 +1,275 @@
+//! The host network behind the [`Transport`] seam, without WSK on top.
+
+use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use wsk_provider::transport::live::{Live, Settings};
+use wsk_provider::transport::{BindOptions, ListenSink, Ready, ReadySink, Stream, Transport, Waiting};
+
+/// Far longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Incoming(Mutex<Sender<Box<dyn Stream>>>);
+
+impl ListenSink for Incoming {
+    fn incoming(&self, stream: Box<dyn Stream>) {
+        let _ = self.0.lock().unwrap().send(stream);
+    }
+
+    fn failed(&self, error: std::io::Error) {
+        panic!("listener failed: {error}");
+    }
+}
+
+fn incoming() -> (Arc<Incoming>, Receiver<Box<dyn Stream>>) {
+    let (sender, receiver) = channel();
+    (Arc::new(Incoming(Mutex::new(sender))), receiver)
+}
+
+struct Reports(Mutex<Sender<Ready>>);
+
+impl ReadySink for Reports {
+    fn ready(&self, ready: Ready) {
+        let _ = self.0.lock().unwrap().send(ready);
+    }
+}
+
+fn reports() -> (Arc<Reports>, Receiver<Ready>) {
+    let (sender, receiver) = channel();
+    (Arc::new(Reports(Mutex::new(sender))), receiver)
+}
+
+fn network(settings: Settings) -> Live {
+    let live = Live::with(settings).unwrap();
+    live.start(Arc::new(|_, job| drop(std::thread::spawn(job)))).unwrap();
+    live
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// Waits for reports until `done` holds.
+fn until(reports: &Receiver<Ready>, mut done: impl FnMut() -> bool) {
+    while !done() {
+        reports.recv_timeout(PATIENCE).expect("no report");
+    }
+}
+
+#[test]
+fn bytes_and_both_ends_pass() {
+    let live = network(Settings::default());
+    let (sink, streams) = incoming();
+    let listener = live.listen(loopback(0), &BindOptions::default(), sink).unwrap();
+    let mut peer = TcpStream::connect(listener.local_address().unwrap()).unwrap();
+    let mut stream = streams.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(stream.remote_address(), peer.local_addr().unwrap());
+    assert_eq!(stream.local_address().unwrap(), peer.peer_addr().unwrap());
+    let (sink, ready) = reports();
+    stream.attach(sink).unwrap();
+    assert_eq!(stream.peek().unwrap(), Waiting::Nothing);
+
+    peer.write_all(b"hello").unwrap();
+    until(&ready, || stream.peek().unwrap() == Waiting::Data);
+    let (mut one, mut two) = ([0; 2], [0; 8]);
+    let read = stream.try_read(&mut [IoSliceMut::new(&mut one), IoSliceMut::new(&mut two)]).unwrap();
+    assert_eq!((read, &one, &two[..3]), (5, b"he", b"llo".as_slice()));
+    assert_eq!(stream.try_read(&mut [IoSliceMut::new(&mut one)]).unwrap_err().kind(), ErrorKind::WouldBlock);
+
+    assert_eq!(stream.try_write(&[IoSlice::new(b"by"), IoSlice::new(b"e")]).unwrap(), 3);
+    stream.shut_write().unwrap();
+    let mut answer = Vec::new();
+    peer.read_to_end(&mut answer).unwrap();
+    assert_eq!(answer, b"bye");
+    until(&ready, || stream.drained().unwrap() != Some(false));
+
+    drop(peer);
+    until(&ready, || stream.peek().unwrap() == Waiting::End);
+    stream.close();
+}
+
+#[test]
+fn dropping_a_stream_resets_it() {
+    let live = network(Settings::default());
+    let (sink, streams) = incoming();
+    let listener = live.listen(loopback(0), &BindOptions::default(), sink).unwrap();
+    let mut peer = TcpStream::connect(listener.local_address().unwrap()).unwrap();
+    drop(streams.recv_timeout(PATIENCE).unwrap());
+    assert_eq!(peer.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn a_stuck_peer_keeps_the_stream_undrained() {
+    let live = network(Settings { send_buffer: Some(16 << 10) });
+    let (sink, streams) = incoming();
+    let listener = live.listen(loopback(0), &BindOptions::default(), sink).unwrap();
+    let mut peer = TcpStream::connect(listener.local_address().unwrap()).unwrap();
+    let mut stream = streams.recv_timeout(PATIENCE).unwrap();
+    let (sink, ready) = reports();
+    stream.attach(sink).unwrap();
+    let block = [7; 64 << 10];
+    let mut sent = 0;
+    loop {
+        match stream.try_write(&[IoSlice::new(&block)]) {
+            Ok(bytes) => sent += bytes,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    stream.shut_write().unwrap();
+    assert_ne!(stream.drained().unwrap(), Some(true));
+    let mut all = Vec::new();
+    peer.read_to_end(&mut all).unwrap();
+    assert_eq!(all.len(), sent);
+    until(&ready, || stream.drained().unwrap() != Some(false));
+}
+
+#[test]
+fn a_reserved_address_connects_or_is_refused() {
+    let live = network(Settings::default());
+    let server = TcpListener::bind(loopback(0)).unwrap();
+    let reservation = live.reserve(loopback(0), &BindOptions::default()).unwrap();
+    let local = reservation.local_address().unwrap();
+    let (sink, ready) = reports();
+    let stream = reservation.connect(server.local_addr().unwrap(), sink).unwrap();
+    until(&ready, || stream.connected().unwrap());
+    assert_eq!(server.accept().unwrap().1, local);
+
+    let nobody = server.local_addr().unwrap();
+    drop(server);
+    let (sink, ready) = reports();
+    let attempt = live.reserve(loopback(0), &BindOptions::default()).unwrap().connect(nobody, sink);
+    let error = match attempt {
+        Err(error) => error,
+        Ok(stream) => {
+            let mut outcome = Ok(false);
+            until(&ready, || {
+                outcome = stream.connected();
+                outcome.is_err()
+            });
+            outcome.unwrap_err()
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn a_granted_overlap_works_and_strangers_still_collide() {
+    let live = network(Settings::default());
+    let (wild_sink, wild_streams) = incoming();
+    let wild = live.listen(SocketAddr::from(([0; 4], 0)), &BindOptions::default(), wild_sink).unwrap();
+    let port = wild.local_address().unwrap().port();
+    let (sink, streams) = incoming();
+    let refused = live.listen(loopback(port), &BindOptions::default(), sink.clone()).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::AddrInUse);
+    let granted = BindOptions { share: true, ..BindOptions::default() };
+    let specific = live.listen(loopback(port), &granted, sink).unwrap();
+
+    assert_eq!(TcpListener::bind(loopback(port)).unwrap_err().kind(), ErrorKind::AddrInUse);
+    assert_eq!(TcpListener::bind(("0.0.0.0", port)).unwrap_err().kind(), ErrorKind::AddrInUse);
+
+    let _peer = TcpStream::connect(loopback(port)).unwrap();
+    let _stream = streams.recv_timeout(PATIENCE).expect("the specific address comes first");
+    drop(specific);
+    let _other = TcpStream::connect(loopback(port)).unwrap();
+    let _stream = wild_streams.recv_timeout(PATIENCE).expect("the wildcard takes what is left");
+}
+
+#[test]
+fn a_closed_listener_frees_its_address_at_once() {
+    let live = network(Settings::default());
+    let (sink, streams) = incoming();
+    let listener = live.listen(loopback(0), &BindOptions::default(), sink.clone()).unwrap();
+    let address = listener.local_address().unwrap();
+    let peer = TcpStream::connect(address).unwrap();
+    let stream = streams.recv_timeout(PATIENCE).unwrap();
+    drop(listener);
+    let listener = live.listen(address, &BindOptions::default(), sink).unwrap();
+    drop((listener, stream, peer));
+}
+
+#[test]
+fn a_listener_at_rest_keeps_its_streams_waiting() {
+    let live = network(Settings::default());
+    let (sink, streams) = incoming();
+    let listener = live.listen(loopback(0), &BindOptions::default(), sink).unwrap();
+    listener.set_accepting(false);
+    let _peer = TcpStream::connect(listener.local_address().unwrap()).unwrap();
+    assert!(streams.recv_timeout(Duration::from_millis(50)).is_err());
+    listener.set_accepting(true);
+    streams.recv_timeout(PATIENCE).unwrap();
+}
+
+#[test]
+fn a_crowd_is_served() {
+    const CROWD: usize = 400;
+    let live = network(Settings::default());
+    let (sink, streams) = incoming();
+    let listener = live.listen(loopback(0), &BindOptions::default(), sink).unwrap();
+    let address = listener.local_address().unwrap();
+    let peers: Vec<_> = (0..CROWD).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let accepted: Vec<_> = (0..CROWD).map(|_| streams.recv_timeout(PATIENCE).unwrap()).collect();
+    drop((peers, accepted));
+}
+
+#[test]
+fn datagrams_pass() {
+    let live = network(Settings::default());
+    let (sink, ready) = reports();
+    let port = live.datagram(loopback(0), &BindOptions::default(), sink).unwrap();
+    let peer = std::net::UdpSocket::bind(loopback(0)).unwrap();
+    peer.send_to(b"ping", port.local_address().unwrap()).unwrap();
+    let mut buffer = vec![0; 1 << 16];
+    let mut received = None;
+    until(&ready, || {
+        received = port.try_receive(&mut buffer).ok();
+        received.is_some()
+    });
+    let received = received.unwrap();
+    assert_eq!((&buffer[..received.length], received.from), (b"ping".as_slice(), peer.local_addr().unwrap()));
+    assert_eq!(port.try_send(b"pong", received.from).unwrap(), 4);
+    let (length, from) = peer.recv_from(&mut buffer).unwrap();
+    assert_eq!((&buffer[..length], from), (b"pong".as_slice(), port.local_address().unwrap()));
+}
+
+/// Holds its thread until it is let go, and takes note of the threads it was called on.
+struct Holding {
+    reports: Mutex<Sender<std::thread::ThreadId>>,
+    go: Mutex<Receiver<()>>,
+}
+
+impl ListenSink for Holding {
+    fn incoming(&self, _stream: Box<dyn Stream>) {
+        let _ = self.reports.lock().unwrap().send(std::thread::current().id());
+        self.go.lock().unwrap().recv().unwrap();
+    }
+
+    fn failed(&self, error: std::io::Error) {
+        panic!("listener failed: {error}");
+    }
+}
+
+#[test]
+fn a_sink_that_holds_its_thread_holds_nobody_else() {
+    let live = network(Settings::default());
+    let (sender, holding) = channel();
+    let (go, gone) = channel();
+    let sink = Arc::new(Holding { reports: Mutex::new(sender), go: Mutex::new(gone) });
+    let held = live.listen(loopback(0), &BindOptions::default(), sink).unwrap();
+    let (sink, streams) = incoming();
+    let free = live.listen(loopback(0), &BindOptions::default(), sink).unwrap();
+    for _ in 0..3 {
+        let peer = TcpStream::connect(held.local_address().unwrap()).unwrap();
+        holding.recv_timeout(PATIENCE).unwrap();
+        for _ in 0..3 {
+            let _other = TcpStream::connect(free.local_address().unwrap()).unwrap();
+            streams.recv_timeout(PATIENCE).unwrap();
+        }
+        go.send(()).unwrap();
+        drop(peer);
+    }
+    live.stop();
+}

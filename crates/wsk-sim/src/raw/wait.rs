@@ -1,0 +1,29 @@
+//! Bounded waits for the test thread.
+
+use std::time::Duration;
+
+use wsk_sys::nt::{self, KEVENT};
+use wsk_sys::{STATUS_SUCCESS, STATUS_TIMEOUT};
+
+/// How long this kit waits for anything before it gives up.
+pub const BOUND: Duration = Duration::from_secs(10);
+
+/// A zeroed event, not yet initialised.
+pub(crate) fn blank_event() -> KEVENT {
+    // SAFETY: an event is plain data, for which zeroes are a value.
+    unsafe { std::mem::zeroed() }
+}
+
+/// Waits for a kernel event; false if `bound` passed first.
+///
+/// # Safety
+/// `event` is initialised and alive until the call returns.
+pub(crate) unsafe fn wait_for(event: *mut KEVENT, bound: Duration) -> bool {
+    let mut timeout = -((bound.as_nanos() / 100) as i64);
+    // SAFETY: forwarded to the caller; the timeout is a local.
+    let status = unsafe {
+        nt::KeWaitForSingleObject(event.cast(), nt::EXECUTIVE, nt::KERNEL_MODE, 0, &raw mut timeout)
+    };
+    assert!(status == STATUS_SUCCESS || status == STATUS_TIMEOUT, "a wait ended with {status:#x}");
+    status == STATUS_SUCCESS
+}

@@ -1,0 +1,132 @@
+//! The executive subset: the few types and functions of the NT kernel that a WSK client or provider needs.
+//!
+//! Everything above this module reaches the kernel through these names only. The functions are plain
+//! `extern "system"` symbols: in a driver `ntoskrnl.exe` supplies them, on a host the crate `nt-user` does, so
+//! the code that is tested is the code that ships. The *types* come from generated bindings whose field paths
+//! differ from one binding crate to the next; `fields` is the one file that spells such paths.
+//!
+//! The set is kept to what works on every Windows since 7 and in Wine.
+
+mod fields;
+mod functions;
+mod inline;
+
+pub use fields::*;
+pub use functions::*;
+pub use inline::*;
+
+use core::ffi::c_void;
+
+/// The outcome of a kernel call; see [`crate::status`].
+pub type NTSTATUS = i32;
+/// An interrupt request level.
+pub type KIRQL = u8;
+/// A spin lock: one pointer-sized word, zero when free.
+pub type KSPIN_LOCK = usize;
+/// A kernel handle.
+pub type HANDLE = *mut c_void;
+/// A process object, opaque.
+pub type PEPROCESS = *mut c_void;
+/// A thread object, opaque.
+pub type PETHREAD = *mut c_void;
+/// A security descriptor, opaque.
+pub type PSECURITY_DESCRIPTOR = *mut c_void;
+
+pub use windows_sys::Wdk::Foundation::{
+    DEVICE_OBJECT, IO_STACK_LOCATION, IRP, KDPC, KEVENT, MDL, WORK_QUEUE_ITEM,
+};
+pub use windows_sys::Win32::System::IO::IO_STATUS_BLOCK;
+pub use windows_sys::Win32::System::Kernel::LIST_ENTRY;
+pub use windows_sys::core::GUID;
+
+/// A completion routine of an IRP.
+///
+/// IRQL: up to `DISPATCH_LEVEL`, in any thread.
+pub type IO_COMPLETION_ROUTINE =
+    unsafe extern "system" fn(device: *mut DEVICE_OBJECT, irp: *mut IRP, context: *mut c_void) -> NTSTATUS;
+/// A cancel routine of an IRP; it is entered holding the cancel spin lock and must release it.
+pub type DRIVER_CANCEL = unsafe extern "system" fn(device: *mut DEVICE_OBJECT, irp: *mut IRP);
+/// The routine of a deferred procedure call; it runs at `DISPATCH_LEVEL`.
+pub type KDEFERRED_ROUTINE = unsafe extern "system" fn(
+    dpc: *mut KDPC,
+    context: *mut c_void,
+    argument1: *mut c_void,
+    argument2: *mut c_void,
+);
+/// The start routine of a system thread.
+pub type KSTART_ROUTINE = unsafe extern "system" fn(context: *mut c_void);
+/// The routine of an `ExQueueWorkItem` work item; it runs at `PASSIVE_LEVEL`.
+pub type WORKER_THREAD_ROUTINE = unsafe extern "system" fn(parameter: *mut c_void);
+/// The routine of an `IoQueueWorkItem` work item; it runs at `PASSIVE_LEVEL`.
+pub type IO_WORKITEM_ROUTINE = unsafe extern "system" fn(device: *mut DEVICE_OBJECT, context: *mut c_void);
+/// An `IoAllocateWorkItem` work item, opaque.
+pub type PIO_WORKITEM = *mut c_void;
+
+/// A kernel timer (`KTIMER`): opaque storage of the size and alignment that 64-bit Windows gives it, which
+/// is enough for every target.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug)]
+pub struct KTIMER {
+    words: [u64; 8],
+}
+
+impl KTIMER {
+    /// Storage for [`KeInitializeTimer`].
+    pub const fn zeroed() -> Self {
+        Self { words: [0; 8] }
+    }
+}
+
+/// Run-down protection (`EX_RUNDOWN_REF`): one pointer-sized word.
+#[repr(C)]
+#[derive(Debug)]
+pub struct EX_RUNDOWN_REF {
+    /// The count and flags, read and written by the `Ex…RundownProtection` functions alone.
+    pub Count: usize,
+}
+
+/// Ordinary thread code.
+pub const PASSIVE_LEVEL: KIRQL = 0;
+/// Asynchronous procedure calls are held off.
+pub const APC_LEVEL: KIRQL = 1;
+/// The dispatcher is held off: nothing may wait and nothing may touch paged memory.
+pub const DISPATCH_LEVEL: KIRQL = 2;
+
+/// `NonPagedPoolNx`, a `POOL_TYPE` of Windows 8 and later.
+pub const NON_PAGED_POOL_NX: i32 = 512;
+/// `POOL_FLAG_NON_PAGED` of `ExAllocatePool2`.
+pub const POOL_FLAG_NON_PAGED: u64 = 0x40;
+/// `IO_NO_INCREMENT`: no priority boost.
+pub const IO_NO_INCREMENT: i32 = 0;
+/// `EVENT_TYPE::NotificationEvent`: stays signalled until it is cleared.
+pub const NOTIFICATION_EVENT: i32 = 0;
+/// `EVENT_TYPE::SynchronizationEvent`: releases one waiter and clears itself.
+pub const SYNCHRONIZATION_EVENT: i32 = 1;
+/// `KernelMode`.
+pub const KERNEL_MODE: i8 = 0;
+/// `KWAIT_REASON::Executive`.
+pub const EXECUTIVE: i32 = 0;
+/// `MM_PAGE_PRIORITY::NormalPagePriority | MdlMappingNoExecute`.
+pub const NORMAL_PAGE_PRIORITY_NX: u32 = 16 | 0x4000_0000;
+/// `MEMORY_CACHING_TYPE::MmCached`.
+pub const MM_CACHED: i32 = 1;
+/// `WORK_QUEUE_TYPE::DelayedWorkQueue`.
+pub const DELAYED_WORK_QUEUE: i32 = 1;
+/// `THREAD_ALL_ACCESS`.
+pub const THREAD_ALL_ACCESS: u32 = 0x001F_FFFF;
+
+/// `MDL_MAPPED_TO_SYSTEM_VA`.
+pub const MDL_MAPPED_TO_SYSTEM_VA: i16 = 0x0001;
+/// `MDL_PAGES_LOCKED`.
+pub const MDL_PAGES_LOCKED: i16 = 0x0002;
+/// `MDL_SOURCE_IS_NONPAGED_POOL`.
+pub const MDL_SOURCE_IS_NONPAGED_POOL: i16 = 0x0004;
+
+/// `SL_PENDING_RETURNED` of `IO_STACK_LOCATION.Control`.
+pub const SL_PENDING_RETURNED: u8 = 0x01;
+/// `SL_INVOKE_ON_CANCEL`.
+pub const SL_INVOKE_ON_CANCEL: u8 = 0x20;
+/// `SL_INVOKE_ON_SUCCESS`.
+pub const SL_INVOKE_ON_SUCCESS: u8 = 0x40;
+/// `SL_INVOKE_ON_ERROR`.
+pub const SL_INVOKE_ON_ERROR: u8 = 0x80;

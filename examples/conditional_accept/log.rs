@@ -1,0 +1,239 @@
+//! Prints records: the gate puts them into a queue from wherever it runs, a thread of the host prints them.
+//!
+//! ```text
+//!  callbacks, at DISPATCH_LEVEL ─┐
+//!  connection tasks ─────────────┼─► bounded queue ─► printing thread ─► standard output
+//!  the front (may wait) ─────────┘      full: counted, never waited for
+//! ```
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anstyle::{AnsiColor, Style};
+use echo_gate::policy::Answer;
+use echo_gate::record::{DisconnectKind, Inspection, Record, RecordSink};
+
+use crate::cli::Format;
+
+/// Records that may wait to be printed: what ten thousand clients that come and go at once give.
+const QUEUE: usize = 1 << 16;
+
+/// The entrance of the queue.
+#[derive(Clone, Debug)]
+pub(crate) struct Journal {
+    queue: SyncSender<(Instant, Record)>,
+    lost: Arc<AtomicU64>,
+}
+
+impl RecordSink for Journal {
+    fn record(&self, record: Record) {
+        // A callback must not wait for a slow reader of our output. `Disconnected` means that printing failed;
+        // the printing thread has told the front.
+        if let Err(TrySendError::Full(_)) = self.queue.try_send((Instant::now(), record)) {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Journal {
+    /// Takes a record where waiting for room is fine.
+    pub(crate) fn record_patiently(&self, record: Record) {
+        // An error means that printing failed; `Printer::finish` says why.
+        let _ = self.queue.send((Instant::now(), record));
+    }
+}
+
+/// The thread that prints.
+#[derive(Debug)]
+pub(crate) struct Printer {
+    thread: JoinHandle<io::Result<()>>,
+    lost: Arc<AtomicU64>,
+}
+
+impl Printer {
+    /// Starts printing to standard output. `failed` is called if that is not possible any more.
+    pub(crate) fn start(format: Format, failed: impl FnOnce() + Send + 'static) -> io::Result<(Journal, Self)> {
+        let (sender, receiver) = sync_channel(QUEUE);
+        let lost = Arc::new(AtomicU64::new(0));
+        let thread = std::thread::Builder::new().name("printer".to_owned()).spawn(move || {
+            // The stream knows whether it is a terminal, and leaves the colours out if not.
+            let result = print(&receiver, format, anstream::AutoStream::auto(io::stdout()));
+            if result.is_err() {
+                failed();
+            }
+            result
+        })?;
+        Ok((Journal { queue: sender, lost: Arc::clone(&lost) }, Self { thread, lost }))
+    }
+
+    /// Waits until everything up to [`Record::Unloaded`] is printed, or until no [`Journal`] is left.
+    ///
+    /// Returns how many records found the queue full and were not printed.
+    pub(crate) fn finish(self) -> io::Result<u64> {
+        self.thread.join().unwrap_or_else(|_| Err(io::Error::other("the printing thread panicked")))?;
+        Ok(self.lost.load(Ordering::Relaxed))
+    }
+}
+
+/// Prints what comes out of the queue. Output is passed on whenever the queue is empty.
+fn print(queue: &Receiver<(Instant, Record)>, format: Format, out: impl Write) -> io::Result<()> {
+    let mut out = io::BufWriter::new(out);
+    let start = Instant::now();
+    loop {
+        let (time, record) = match queue.try_recv() {
+            Ok(next) => next,
+            Err(TryRecvError::Disconnected) => return out.flush(),
+            Err(TryRecvError::Empty) => {
+                out.flush()?;
+                let Ok(next) = queue.recv() else { return Ok(()) };
+                next
+            }
+        };
+        match format {
+            Format::Json => {
+                serde_json::to_writer(&mut out, &record)?;
+                out.write_all(b"\n")?;
+            }
+            Format::Text => text(&mut out, time.saturating_duration_since(start), &record)?,
+        }
+        if matches!(record, Record::Unloaded { .. }) {
+            return out.flush();
+        }
+    }
+}
+
+const GOOD: Style = AnsiColor::Green.on_default();
+const BAD: Style = AnsiColor::Red.on_default();
+const WAITS: Style = AnsiColor::Yellow.on_default();
+const PLAIN: Style = Style::new();
+const FAINT: Style = Style::new().dimmed();
+
+/// Writes one line: time, what happened, with whom, what came of it.
+fn text(out: &mut impl Write, time: Duration, record: &Record) -> io::Result<()> {
+    let seconds = time.as_secs_f64();
+    let mut line = |style: Style, what: &str, who: String, how: String| {
+        // The padding is inside the colours: it has to count letters, not escape sequences.
+        writeln!(out, "{FAINT}{seconds:9.3}{FAINT:#}  {style}{what:<10}{style:#}  {who:<21}  {how}")
+    };
+    match *record {
+        Record::Loaded { local } => line(GOOD, "loaded", local.to_string(), "listening".to_owned()),
+        Record::Inspect { id, remote, action } => {
+            let style = match action {
+                Inspection::Accept => GOOD,
+                Inspection::Reject => BAD,
+                Inspection::Pend => WAITS,
+            };
+            line(style, "inspect", remote.to_string(), format!("{action}, request {id}"))
+        }
+        Record::Verdict { id, action } => {
+            let style = if action == Answer::Accept { GOOD } else { BAD };
+            line(style, "verdict", String::new(), format!("{action}, request {id}"))
+        }
+        Record::Abort { id } => line(BAD, "abort", String::new(), format!("given up, request {id}")),
+        Record::Accepted { remote, by } => line(GOOD, "accepted", remote.to_string(), format!("by {by}")),
+        Record::Disconnect { remote, kind } => {
+            let style = if kind == DisconnectKind::Graceful { PLAIN } else { BAD };
+            line(style, "disconnect", remote.to_string(), kind.to_string())
+        }
+        Record::Closed { remote, received, sent } => {
+            let style = if received == sent { PLAIN } else { WAITS };
+            line(style, "closed", remote.to_string(), format!("received {received}, sent {sent}"))
+        }
+        Record::Unloaded { violations, leaks } => {
+            let style = if violations == 0 && leaks == 0 { GOOD } else { BAD };
+            line(style, "unloaded", String::new(), format!("violations {violations}, leaks {leaks}"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use echo_gate::record::{AcceptBy, RequestId};
+
+    use super::*;
+
+    fn printed(format: Format, records: &[Record]) -> String {
+        let (sender, receiver) = sync_channel(records.len());
+        for record in records {
+            sender.send((Instant::now(), *record)).expect("there is room");
+        }
+        drop(sender);
+        let mut out = Vec::new();
+        print(&receiver, format, anstream::StripStream::new(&mut out)).expect("memory takes all");
+        String::from_utf8(out).expect("text")
+    }
+
+    fn remote() -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 2], 5555))
+    }
+
+    #[test]
+    fn json_is_one_object_per_line_up_to_unloaded() {
+        let accepted = Record::Accepted { remote: remote(), by: AcceptBy::Event };
+        let unloaded = Record::Unloaded { violations: 0, leaks: 0 };
+        assert_eq!(
+            printed(Format::Json, &[accepted, unloaded, accepted]),
+            "{\"event\":\"accepted\",\"remote\":\"127.0.0.2:5555\",\"by\":\"event\"}\n\
+             {\"event\":\"unloaded\",\"violations\":0,\"leaks\":0}\n"
+        );
+    }
+
+    #[test]
+    fn text_is_aligned() {
+        let id = RequestId { key: 1, serial: 2 };
+        let lines = printed(Format::Text, &[
+            Record::Loaded { local: remote() },
+            Record::Inspect { id, remote: remote(), action: Inspection::Pend },
+            Record::Verdict { id, action: Answer::Reject },
+            Record::Abort { id },
+            Record::Accepted { remote: remote(), by: AcceptBy::Irp },
+            Record::Disconnect { remote: remote(), kind: DisconnectKind::Abortive },
+            Record::Closed { remote: remote(), received: 3, sent: 2 },
+            Record::Unloaded { violations: 1, leaks: 2 },
+        ]);
+        let lines: Vec<_> = lines.lines().map(|line| &line[11..]).collect();
+        assert_eq!(lines, [
+            "loaded      127.0.0.2:5555         listening",
+            "inspect     127.0.0.2:5555         pend, request 1-2",
+            "verdict                            reject, request 1-2",
+            "abort                              given up, request 1-2",
+            "accepted    127.0.0.2:5555         by irp",
+            "disconnect  127.0.0.2:5555         abortive",
+            "closed      127.0.0.2:5555         received 3, sent 2",
+            "unloaded                           violations 1, leaks 2",
+        ]);
+    }
+
+    #[test]
+    fn a_full_queue_is_counted_and_not_waited_for() {
+        let (queue, _receiver) = sync_channel(1);
+        let journal = Journal { queue, lost: Arc::default() };
+        for _ in 0..3 {
+            journal.record(Record::Abort { id: RequestId { key: 1, serial: 2 } });
+        }
+        assert_eq!(journal.lost.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn output_that_fails_ends_the_printing() {
+        struct Closed;
+        impl Write for Closed {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (sender, receiver) = sync_channel(1);
+        sender.send((Instant::now(), Record::Loaded { local: remote() })).expect("there is room");
+        let error = print(&receiver, Format::Json, Closed).expect_err("nothing takes it");
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+}

@@ -1,0 +1,297 @@
+//! What to answer to a connection request: networks and the action each of them gets, the most specific first.
+//!
+//! The list has a fixed capacity and lives inside the [`Policy`], so that a lookup at `DISPATCH_LEVEL` touches
+//! nothing but non-paged memory of its owner, and adding a rule cannot run out of memory.
+
+use core::fmt;
+use core::net::IpAddr;
+use core::str::FromStr;
+
+use ipnet::{IpNet, Ipv4Net};
+
+/// What the gate does with a connection request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Accept it.
+    Accept,
+    /// Reject it.
+    Reject,
+    /// Pend it and ask; see [`Answer`].
+    Ask,
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Accept => "accept",
+            Self::Reject => "reject",
+            Self::Ask => "ask",
+        })
+    }
+}
+
+/// The answer to a pended request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "lowercase"))]
+pub enum Answer {
+    /// Accept it.
+    Accept,
+    /// Reject it.
+    Reject,
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Accept => "accept",
+            Self::Reject => "reject",
+        })
+    }
+}
+
+/// A network, or a single address.
+///
+/// # Invariants
+///
+/// The bits behind the prefix are zero, and an IPv4 network is kept as one even if it was written in its
+/// IPv6-mapped form: two networks are equal exactly if they hold the same addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Net(IpNet);
+
+impl Net {
+    /// True if the network holds `address`. An IPv6-mapped IPv4 address is taken as the IPv4 address it stands for.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.contains(&address.to_canonical())
+    }
+
+    /// The bits that are fixed, counted as if every network were an IPv6 one.
+    fn specificity(&self) -> u8 {
+        match self.0 {
+            IpNet::V4(net) => 96 + net.prefix_len(),
+            IpNet::V6(net) => net.prefix_len(),
+        }
+    }
+}
+
+impl From<IpNet> for Net {
+    fn from(net: IpNet) -> Self {
+        let net = net.trunc();
+        if let IpNet::V6(v6) = net
+            && let Some(bits) = v6.prefix_len().checked_sub(96)
+            && let Some(v4) = v6.addr().to_ipv4_mapped()
+            && let Ok(v4) = Ipv4Net::new(v4, bits)
+        {
+            return Self(IpNet::V4(v4));
+        }
+        Self(net)
+    }
+}
+
+impl From<IpAddr> for Net {
+    fn from(address: IpAddr) -> Self {
+        Self::from(IpNet::from(address))
+    }
+}
+
+impl FromStr for Net {
+    type Err = NetError;
+
+    fn from_str(text: &str) -> Result<Self, NetError> {
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return Ok(address.into());
+        }
+        text.parse::<IpNet>().map(Self::from).map_err(|_| NetError)
+    }
+}
+
+impl fmt::Display for Net {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.prefix_len() == self.0.max_prefix_len() { self.0.addr().fmt(f) } else { self.0.fmt(f) }
+    }
+}
+
+/// The text is no network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NetError;
+
+impl fmt::Display for NetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("expected an address or a network, such as 10.1.2.3, 10.0.0.0/8, ::1 or 2001:db8::/32")
+    }
+}
+
+impl core::error::Error for NetError {}
+
+/// Networks with their actions, and the action for everyone else.
+///
+/// # Invariants
+///
+/// `rules[..len]` holds each network once, in the order of falling specificity, so that the first match is the
+/// most specific one.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    rules: [(Net, Action); Self::CAPACITY],
+    len: usize,
+    default: Action,
+}
+
+impl Policy {
+    /// The number of networks a policy can name.
+    pub const CAPACITY: usize = 64;
+
+    /// A policy that gives everyone the action `default`.
+    pub const fn new(default: Action) -> Self {
+        let unused = Net(IpNet::V4(Ipv4Net::new_assert(core::net::Ipv4Addr::UNSPECIFIED, 0)));
+        Self { rules: [(unused, Action::Reject); Self::CAPACITY], len: 0, default }
+    }
+
+    /// Gives the network `net` the action `action`. The order of calls does not matter.
+    ///
+    /// # Errors
+    ///
+    /// The same network has another action already, or the policy is full. It is unchanged then.
+    pub fn add(&mut self, net: Net, action: Action) -> Result<(), PolicyError> {
+        if let Some((_, earlier)) = self.rules().iter().find(|(known, _)| *known == net) {
+            if *earlier == action {
+                return Ok(());
+            }
+            return Err(PolicyError::Contradiction { net, earlier: *earlier, later: action });
+        }
+        let at = self.rules().partition_point(|(known, _)| known.specificity() >= net.specificity());
+        let Some(free) = self.rules.get_mut(at..=self.len) else { return Err(PolicyError::Full) };
+        free.rotate_right(1);
+        free[0] = (net, action);
+        self.len += 1;
+        Ok(())
+    }
+
+    /// The action for a request from `remote`: that of the most specific network which holds it.
+    ///
+    /// # IRQL
+    ///
+    /// Any.
+    pub fn action(&self, remote: IpAddr) -> Action {
+        self.rules().iter().find(|(net, _)| net.contains(remote)).map_or(self.default, |(_, action)| *action)
+    }
+
+    fn rules(&self) -> &[(Net, Action)] {
+        &self.rules[..self.len]
+    }
+}
+
+/// A rule that a [`Policy`] cannot take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PolicyError {
+    /// The same network has another action already.
+    Contradiction {
+        /// The network.
+        net: Net,
+        /// The action it has.
+        earlier: Action,
+        /// The action it was to get.
+        later: Action,
+    },
+    /// [`Policy::CAPACITY`] networks are named already.
+    Full,
+}
+
+impl fmt::Display for PolicyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Contradiction { net, earlier, later } => {
+                write!(f, "{net} cannot have both actions, {earlier} and {later}")
+            }
+            Self::Full => write!(f, "more than {} networks", Policy::CAPACITY),
+        }
+    }
+}
+
+impl core::error::Error for PolicyError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn net(text: &str) -> Net {
+        text.parse().expect(text)
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect(text)
+    }
+
+    #[test]
+    fn the_most_specific_network_wins_in_any_order() {
+        let rules = [
+            ("0.0.0.0/0", Action::Reject),
+            ("127.0.0.0/8", Action::Ask),
+            ("127.0.0.2", Action::Accept),
+            ("127.0.0.0/30", Action::Reject),
+            ("2001:db8::/32", Action::Accept),
+            ("2001:db8::1", Action::Reject),
+        ];
+        for turn in 0..rules.len() {
+            let mut policy = Policy::new(Action::Ask);
+            for (text, action) in rules.iter().cycle().skip(turn).take(rules.len()) {
+                policy.add(net(text), *action).expect("there is room");
+            }
+            for (remote, action) in [
+                ("127.0.0.2", Action::Accept),
+                ("127.0.0.3", Action::Reject),
+                ("127.0.0.4", Action::Ask),
+                ("10.0.0.1", Action::Reject),
+                ("2001:db8::1", Action::Reject),
+                ("2001:db8::2", Action::Accept),
+                ("::1", Action::Ask),
+                ("::ffff:127.0.0.2", Action::Accept),
+            ] {
+                assert_eq!(policy.action(ip(remote)), action, "{remote}");
+            }
+        }
+    }
+
+    #[test]
+    fn networks_are_parsed_and_printed() {
+        for (text, printed) in [
+            ("10.1.2.3", "10.1.2.3"),
+            ("10.1.2.3/32", "10.1.2.3"),
+            ("10.1.2.3/8", "10.0.0.0/8"),
+            ("::1", "::1"),
+            ("2001:db8:1::/32", "2001:db8::/32"),
+            ("::ffff:10.1.2.3", "10.1.2.3"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::/0", "::/0"),
+            ("::ffff:0:0/95", "::fffe:0:0/95"),
+        ] {
+            assert_eq!(std::format!("{}", net(text)), printed);
+        }
+        for text in
+            ["", "10", "10.0.0.0/33", "::/129", "10.0.0.0/", "/8", "localhost", "10.0.0.1:80", "10.0.0.0/-1"]
+        {
+            assert_eq!(text.parse::<Net>(), Err(NetError), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_contradiction_is_refused_and_a_repetition_is_not() {
+        let mut policy = Policy::new(Action::Accept);
+        policy.add(net("10.0.0.0/8"), Action::Reject).expect("new");
+        policy.add(net("10.1.0.0/8"), Action::Reject).expect("the same again");
+        let error = policy.add(net("::ffff:10.0.0.0/104"), Action::Ask).expect_err("another action");
+        assert_eq!(std::format!("{error}"), "10.0.0.0/8 cannot have both actions, reject and ask");
+        assert_eq!(policy.action(ip("10.2.3.4")), Action::Reject);
+    }
+
+    #[test]
+    fn a_full_policy_says_so_and_keeps_what_it_has() {
+        let mut policy = Policy::new(Action::Accept);
+        for last in 0..Policy::CAPACITY as u8 {
+            policy.add(Net::from(IpAddr::from([10, 0, 0, last])), Action::Reject).expect("there is room");
+        }
+        assert_eq!(policy.add(net("10.1.0.0/16"), Action::Ask), Err(PolicyError::Full));
+        assert_eq!(policy.add(net("11.0.0.0"), Action::Ask), Err(PolicyError::Full));
+        policy.add(net("10.0.0.63"), Action::Reject).expect("known already");
+        assert_eq!(policy.action(ip("10.0.0.63")), Action::Reject);
+        assert_eq!(policy.action(ip("10.1.0.0")), Action::Accept);
+    }
+}

@@ -1,0 +1,208 @@
+//! Data buffers: non-paged memory that comes with its memory descriptor list.
+
+use core::fmt;
+use core::ops::{Deref, DerefMut, Range};
+use core::ptr::NonNull;
+
+use wsk_sys::{WSK_BUF, nt};
+
+use crate::error::{Error, Operation, Result, Status};
+use crate::memory::{OutOfMemory, allocate, free};
+
+/// Owned bytes in non-paged memory, ready for WSK.
+///
+/// The memory and the MDL that describes it are made once. A request takes the buffer by value and gives it back
+/// with its result, so that no byte of it can be touched, freed or moved while WSK has it (rule LIFE-09).
+///
+/// # Invariants
+/// - With an `mdl`, `data` points to `capacity > 0` initialised bytes of non-paged pool, which this value owns; the
+///   MDL describes exactly those and belongs to this value.
+/// - Without one there is no memory: `data` dangles and `capacity` is zero.
+/// - `len <= capacity`, and `capacity` fits 32 bits.
+pub struct Buffer {
+    data: NonNull<u8>,
+    mdl: Option<NonNull<nt::MDL>>,
+    len: usize,
+    capacity: usize,
+}
+
+// SAFETY: the buffer owns plain memory and an MDL, which may be used and freed on any thread.
+unsafe impl Send for Buffer {}
+// SAFETY: a shared buffer gives read access to bytes only.
+unsafe impl Sync for Buffer {}
+
+impl Buffer {
+    /// An empty buffer with room for `capacity` bytes (for one, if that is zero). The memory is zeroed.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// # Errors
+    /// Out of memory, also for a capacity of 4 GiB and more, which no MDL can describe.
+    pub fn try_with_capacity(capacity: usize) -> Result<Self> {
+        Self::new(capacity).map_err(|OutOfMemory| Error::out_of_memory(Operation::Buffer))
+    }
+
+    fn new(capacity: usize) -> core::result::Result<Self, OutOfMemory> {
+        let capacity = capacity.max(1);
+        let bytes = u32::try_from(capacity).map_err(|_| OutOfMemory)?;
+        let data = allocate(capacity)?;
+        // SAFETY: the block is new and has room for `capacity` bytes.
+        unsafe { data.write_bytes(0, capacity) };
+        // SAFETY: the range is the block just made; the MDL is neither tied to an IRP nor charged.
+        let mdl = unsafe { nt::IoAllocateMdl(data.as_ptr().cast(), bytes, 0, 0, core::ptr::null_mut()) };
+        let Some(mdl) = NonNull::new(mdl) else {
+            // SAFETY: the block came from `allocate`, and nothing else has it.
+            unsafe { free(data) };
+            return Err(OutOfMemory);
+        };
+        // SAFETY: the MDL is new and describes non-paged pool.
+        unsafe { nt::MmBuildMdlForNonPagedPool(mdl.as_ptr()) };
+        Ok(Self { data, mdl: Some(mdl), len: 0, capacity })
+    }
+
+    /// A buffer without memory, in the place of one that is elsewhere.
+    pub(crate) const fn none() -> Self {
+        Self { data: NonNull::dangling(), mdl: None, len: 0, capacity: 0 }
+    }
+
+    fn mdl(&self) -> *mut nt::MDL {
+        self.mdl.map_or(core::ptr::null_mut(), NonNull::as_ptr)
+    }
+
+    /// A buffer that holds a copy of `bytes` and has room for nothing more.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// # Errors
+    /// As [`Buffer::try_with_capacity`].
+    pub fn try_from_slice(bytes: &[u8]) -> Result<Self> {
+        let mut buffer = Self::try_with_capacity(bytes.len())?;
+        buffer.extend_from_slice(bytes)?;
+        Ok(buffer)
+    }
+
+    /// The number of bytes in use.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether no byte is in use.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The number of bytes there is room for.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Sets the number of bytes in use; bytes that come into use have the value they last had, at first zero.
+    ///
+    /// # Errors
+    /// `STATUS_INVALID_BUFFER_SIZE` if there is no room; nothing changes then.
+    pub fn set_len(&mut self, len: usize) -> Result<()> {
+        if len > self.capacity {
+            return Err(out_of_range());
+        }
+        self.len = len;
+        Ok(())
+    }
+
+    /// Keeps the first `len` bytes in use, or all if there are fewer.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    /// Keeps no byte in use.
+    pub fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    /// Appends a copy of `bytes`.
+    ///
+    /// # Errors
+    /// `STATUS_INVALID_BUFFER_SIZE` if there is no room for all of them; nothing changes then.
+    pub fn extend_from_slice(&mut self, bytes: &[u8]) -> Result<()> {
+        let start = self.len;
+        let room = self.all_mut().get_mut(start..).and_then(|free| free.get_mut(..bytes.len()));
+        room.ok_or_else(out_of_range)?.copy_from_slice(bytes);
+        self.len = start + bytes.len();
+        Ok(())
+    }
+
+    /// The bytes in use.
+    pub fn as_slice(&self) -> &[u8] {
+        // SAFETY: `len <= capacity` bytes are initialised and owned (or there are none), and `&self` excludes writers.
+        unsafe { core::slice::from_raw_parts(self.data.as_ptr(), self.len) }
+    }
+
+    /// The bytes in use, for writing.
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: `len <= capacity` bytes are initialised and owned (or there are none), and `&mut self` excludes everybody else.
+        unsafe { core::slice::from_raw_parts_mut(self.data.as_ptr(), self.len) }
+    }
+
+    /// All bytes there is room for, in use or not. [`Buffer::set_len`] puts them in use.
+    pub fn all_mut(&mut self) -> &mut [u8] {
+        // SAFETY: `capacity` bytes are initialised and owned (or there are none), and `&mut self` excludes everybody else.
+        unsafe { core::slice::from_raw_parts_mut(self.data.as_ptr(), self.capacity) }
+    }
+
+    /// Describes a part of the bytes in use, for a send.
+    ///
+    /// # Errors
+    /// `STATUS_INVALID_BUFFER_SIZE` if the range goes past them or is reversed, or its start is not inside the MDL:
+    /// Windows checks no range (rule SND-08).
+    pub(crate) fn wsk_buf_for_send(&self, range: Range<usize>) -> Result<WSK_BUF> {
+        let fits = range.start <= range.end && range.end <= self.len && range.start < self.capacity;
+        let offset = u32::try_from(range.start).ok().filter(|_| fits).ok_or_else(out_of_range)?;
+        Ok(WSK_BUF { Mdl: self.mdl(), Offset: offset, Length: range.end - range.start })
+    }
+
+    /// Describes all bytes there is room for, for a receive.
+    pub(crate) fn wsk_buf_for_receive(&mut self) -> WSK_BUF {
+        WSK_BUF { Mdl: self.mdl(), Offset: 0, Length: self.capacity }
+    }
+}
+
+fn out_of_range() -> Error {
+    Error::new(Operation::Buffer, Status::INVALID_BUFFER_SIZE)
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let Some(mdl) = self.mdl else { return };
+        // SAFETY: the MDL belongs to this buffer; requests take buffers by value, so none uses it any more.
+        unsafe { nt::IoFreeMdl(mdl.as_ptr()) };
+        // SAFETY: the block came from `allocate` and belongs to this buffer.
+        unsafe { free(self.data) };
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.as_slice()
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.as_mut_slice()
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        self.as_slice()
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Buffer").field("len", &self.len).field("capacity", &self.capacity).finish_non_exhaustive()
+    }
+}

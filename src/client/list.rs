@@ -1,0 +1,121 @@
+//! The client's list of live sockets, so that unloading can close what is still open and say how much that is.
+
+use core::cell::UnsafeCell;
+use core::ptr::NonNull;
+
+use crate::socket::Socket;
+use crate::sync::SpinLock;
+
+/// A socket's place in the list.
+///
+/// # Invariants
+/// Read and written only while the lock of the list is held.
+pub(crate) struct Links {
+    previous: UnsafeCell<Option<NonNull<Socket>>>,
+    next: UnsafeCell<Option<NonNull<Socket>>>,
+    /// The pointer that was put in, which reaches the whole core.
+    whole: UnsafeCell<Option<NonNull<Socket>>>,
+}
+
+// SAFETY: by the invariant all access happens under one lock.
+unsafe impl Send for Links {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Links {}
+
+impl Links {
+    pub(crate) const fn new() -> Self {
+        Self { previous: UnsafeCell::new(None), next: UnsafeCell::new(None), whole: UnsafeCell::new(None) }
+    }
+}
+
+fn links<'a>(socket: NonNull<Socket>) -> &'a Links {
+    // SAFETY: a listed socket is alive: WSK's reference is given back only after it was taken out.
+    unsafe { socket.as_ref() }.links()
+}
+
+/// All sockets of a client that have not completed their close.
+pub(super) struct Sockets {
+    list: SpinLock<List>,
+}
+
+struct List {
+    first: Option<NonNull<Socket>>,
+    count: usize,
+    shutting: bool,
+}
+
+// SAFETY: the pointers lead to sockets, which are `Send + Sync`.
+unsafe impl Send for List {}
+
+impl Sockets {
+    pub(super) fn new() -> Self {
+        Self { list: SpinLock::new(List { first: None, count: 0, shutting: false }) }
+    }
+
+    /// Adds a socket. When everything is shutting already, the socket is told so.
+    ///
+    /// # Safety
+    /// `socket` points to a whole core, is not listed, and stays alive until it was removed.
+    pub(super) unsafe fn insert(&self, socket: NonNull<Socket>) {
+        let mut list = self.list.lock();
+        let own = links(socket);
+        // SAFETY: the lock is held.
+        unsafe { *own.whole.get() = Some(socket) };
+        // SAFETY: the lock is held.
+        unsafe { *own.next.get() = list.first };
+        if let Some(next) = list.first {
+            // SAFETY: the lock is held.
+            unsafe { *links(next).previous.get() = Some(socket) };
+        }
+        list.first = Some(socket);
+        list.count += 1;
+        if list.shutting {
+            // The socket is not attached yet, so this is noted and takes effect then.
+            // SAFETY: the caller keeps the socket alive.
+            let _ = unsafe { socket.as_ref() }.shut();
+        }
+    }
+
+    /// Removes a socket and returns the pointer that was inserted.
+    ///
+    /// # Safety
+    /// `socket` is listed.
+    pub(super) unsafe fn remove(&self, socket: NonNull<Socket>) -> NonNull<Socket> {
+        let mut list = self.list.lock();
+        let own = links(socket);
+        // SAFETY: the lock is held.
+        let previous = unsafe { (*own.previous.get()).take() };
+        // SAFETY: the lock is held.
+        let next = unsafe { (*own.next.get()).take() };
+        // SAFETY: the lock is held.
+        let whole = unsafe { (*own.whole.get()).take() };
+        match previous {
+            // SAFETY: the lock is held.
+            Some(previous) => unsafe { *links(previous).next.get() = next },
+            None => list.first = next,
+        }
+        if let Some(next) = next {
+            // SAFETY: the lock is held.
+            unsafe { *links(next).previous.get() = previous };
+        }
+        list.count -= 1;
+        whole.unwrap_or(socket)
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.list.lock().count
+    }
+
+    /// Asks every socket to close, now and in future.
+    pub(super) fn shut_all(&self) {
+        let mut list = self.list.lock();
+        list.shutting = true;
+        let mut at = list.first;
+        while let Some(socket) = at {
+            // SAFETY: a listed socket is alive.
+            unsafe { socket.as_ref() }.close_later();
+            // SAFETY: the lock is held.
+            at = unsafe { *links(socket).next.get() };
+        }
+    }
+}

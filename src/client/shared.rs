@@ -1,0 +1,199 @@
+//! The state that a client's handles, its sockets and its reaper thread share.
+
+use core::cell::UnsafeCell;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::time::Duration;
+
+use wsk_sys::nt::NTSTATUS;
+use wsk_sys::{
+    MAKE_WSK_VERSION, STATUS_SUCCESS, WSK_CLIENT_DISPATCH, WSK_CLIENT_NPI, WSK_PROVIDER_CHARACTERISTICS,
+    WSK_PROVIDER_NPI, WSK_REGISTRATION, WskCaptureProviderNPI, WskDeregister, WskQueryProviderCharacteristics,
+    WskRegister, WskReleaseProviderNPI,
+};
+
+use super::list::Sockets;
+use super::reaper::{Job, Node};
+use crate::error::{Error, Operation, Result};
+use crate::irql::Passive;
+use crate::memory::Cache;
+use crate::socket::Socket;
+use crate::sync::{Event, EventKind, Stack};
+
+/// The version of WSK this crate speaks; no other was ever published (rule REG-05).
+static CLIENT_DISPATCH: WSK_CLIENT_DISPATCH =
+    WSK_CLIENT_DISPATCH { Version: MAKE_WSK_VERSION(1, 0), Reserved: 0, WskClientEvent: None };
+
+/// How many free blocks of each size the client keeps. A block is at most a few KiB, and only sizes that are in
+/// use are ever filled.
+const CACHE_DEPTH: u32 = 256;
+
+/// # Invariants
+/// - `registration` is registered from `try_new`'s success until `run_reaper` has deregistered it, which happens
+///   once, when there are no captures and no sockets.
+/// - It never moves: the value lives in a [`Ref`](crate::memory::Ref) (rule LIFE-03).
+pub(crate) struct ClientShared {
+    registration: UnsafeCell<WSK_REGISTRATION>,
+    registered: AtomicBool,
+    cache: Cache,
+    sockets: Sockets,
+    captures: AtomicUsize,
+    jobs: Stack<Job>,
+    wake: Event,
+    stopping: AtomicBool,
+}
+
+// SAFETY: the registration block is written by WSK alone, whose functions take it from any thread; the rest is
+// `Sync` by itself.
+unsafe impl Send for ClientShared {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for ClientShared {}
+
+impl ClientShared {
+    pub(super) fn try_new() -> Result<Self> {
+        let out_of_memory = |_| Error::out_of_memory(Operation::Register);
+        Ok(Self {
+            registration: UnsafeCell::new(WSK_REGISTRATION::zeroed()),
+            registered: AtomicBool::new(false),
+            cache: Cache::try_new(CACHE_DEPTH).map_err(out_of_memory)?,
+            sockets: Sockets::new(),
+            captures: AtomicUsize::new(0),
+            jobs: Stack::new(),
+            wake: Event::try_new(EventKind::Synchronization).map_err(out_of_memory)?,
+            stopping: AtomicBool::new(false),
+        })
+    }
+
+    /// `WskRegister`. Call once, when the value has come to its final place.
+    pub(super) fn register(&self, _passive: Passive<'_>) -> Result<()> {
+        let mut npi = WSK_CLIENT_NPI { ClientContext: core::ptr::null_mut(), Dispatch: &raw const CLIENT_DISPATCH };
+        // SAFETY: the dispatch table is static, the registration block does not move, and the level is passive.
+        let status = unsafe { WskRegister(&raw mut npi, self.registration.get()) };
+        check(Operation::Register, status)?;
+        self.registered.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// `WskDeregister`. Blocks until captures, calls, sockets and IRPs are gone.
+    pub(super) fn deregister(&self, _passive: Passive<'_>) {
+        if self.registered.swap(false, Ordering::AcqRel) {
+            // SAFETY: it was registered, this happens once, and the level is passive (rules REG-02, REG-25).
+            unsafe { WskDeregister(self.registration.get()) };
+        }
+    }
+
+    /// `WskCaptureProviderNPI`, never for ever (rule REG-29).
+    pub(super) fn capture(&self, timeout: Duration, _passive: Passive<'_>) -> Result<WSK_PROVIDER_NPI> {
+        // The largest number means an infinite wait; the one before it is seven weeks.
+        let milliseconds = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).min(u32::MAX - 1);
+        let mut npi = WSK_PROVIDER_NPI { Client: core::ptr::null_mut(), Dispatch: core::ptr::null() };
+        // Counted before the call, so that the reaper never deregisters under a capture.
+        self.captures.fetch_add(1, Ordering::AcqRel);
+        let status = if self.stopping.load(Ordering::Acquire) {
+            wsk_sys::STATUS_DEVICE_NOT_READY
+        } else {
+            // SAFETY: registered, because the count above keeps the reaper from deregistering; the level is passive.
+            unsafe { WskCaptureProviderNPI(self.registration.get(), milliseconds, &raw mut npi) }
+        };
+        check(Operation::Capture, status).inspect_err(|_| self.capture_ended())?;
+        Ok(npi)
+    }
+
+    /// `WskReleaseProviderNPI` for one success of [`ClientShared::capture`].
+    pub(super) fn release(&self) {
+        // SAFETY: the caller gives up one capture, so the client is registered.
+        unsafe { WskReleaseProviderNPI(self.registration.get()) };
+        self.capture_ended();
+    }
+
+    fn capture_ended(&self) {
+        self.captures.fetch_sub(1, Ordering::AcqRel);
+        self.wake_if_stopping();
+    }
+
+    /// `WskQueryProviderCharacteristics`: the lowest and highest version.
+    pub(super) fn versions(&self) -> Result<WSK_PROVIDER_CHARACTERISTICS> {
+        let mut found = WSK_PROVIDER_CHARACTERISTICS { HighestVersion: 0, LowestVersion: 0 };
+        // SAFETY: a handle of the client exists, so it is registered.
+        let status = unsafe { WskQueryProviderCharacteristics(self.registration.get(), &raw mut found) };
+        check(Operation::Capture, status)?;
+        Ok(found)
+    }
+
+    /// Where blocks of operations and cores come from.
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    pub(super) fn open_sockets(&self) -> usize {
+        self.sockets.count()
+    }
+
+    pub(super) fn open_captures(&self) -> usize {
+        self.captures.load(Ordering::Acquire)
+    }
+
+    /// # Safety
+    /// As [`Sockets::insert`].
+    pub(crate) unsafe fn enlist(&self, socket: NonNull<Socket>) {
+        // SAFETY: forwarded to the caller.
+        unsafe { self.sockets.insert(socket) };
+    }
+
+    /// # Safety
+    /// As [`Sockets::remove`].
+    pub(crate) unsafe fn delist(&self, socket: NonNull<Socket>) -> NonNull<Socket> {
+        // SAFETY: forwarded to the caller.
+        unsafe { self.sockets.remove(socket) }
+    }
+
+    /// Called when a socket has gone, after it was delisted.
+    pub(crate) fn socket_closed(&self) {
+        self.wake_if_stopping();
+    }
+
+    /// Leaves `node` to the reaper.
+    ///
+    /// # Safety
+    /// The invariant of [`Node`] holds for it: queued for the first time, and alive until it was run.
+    pub(crate) unsafe fn reap(&self, node: NonNull<Node>) {
+        // SAFETY: forwarded to the caller.
+        let job = unsafe { Job::new(node) };
+        if self.jobs.push(job) {
+            self.wake.set();
+        }
+    }
+
+    fn wake_if_stopping(&self) {
+        if self.stopping.load(Ordering::Acquire) {
+            self.wake.set();
+        }
+    }
+
+    /// Has the reaper close everything, deregister and end.
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.wake.set();
+    }
+
+    /// The reaper thread.
+    pub(super) fn run_reaper(&self, passive: Passive<'_>) {
+        loop {
+            self.wake.wait(passive, None);
+            if self.stopping.load(Ordering::Acquire) {
+                self.sockets.shut_all();
+            }
+            for job in self.jobs.take_all() {
+                job.run();
+            }
+            if self.stopping.load(Ordering::Acquire) && self.open_sockets() == 0 && self.open_captures() == 0 {
+                self.deregister(passive);
+                return;
+            }
+        }
+    }
+}
+
+fn check(operation: Operation, status: NTSTATUS) -> Result<()> {
+    if status == STATUS_SUCCESS { Ok(()) } else { Err(Error::new(operation, status)) }
+}

@@ -1,0 +1,151 @@
+//! Disconnecting: `WskDisconnect` as a future, graceful or abortive.
+
+use core::fmt;
+use core::future::Future;
+use core::pin::Pin;
+use core::sync::atomic::Ordering;
+use core::task::{Context, Poll};
+
+use wsk_sys::nt::IRP;
+use wsk_sys::{WSK_FLAG_ABORTIVE, WSK_PROVIDER_CONNECTION_DISPATCH};
+
+use super::{Connection, ConnectionEvents, ConnectionRef};
+use crate::buffer::Buffer;
+use crate::error::{Error, Operation, Result};
+use crate::operation::{Op, Outcome, Request, Submission};
+
+impl<E: ConnectionEvents> Connection<E> {
+    /// Ends this side gracefully (`WskDisconnect`): what was sent is transmitted, then the end of the stream. Nothing
+    /// can be sent any more from the first poll on; receiving goes on until the peer ends its side.
+    ///
+    /// It resolves when the transport has finished, which a peer that is stuck can put off for ever: bound it with a
+    /// time limit, and [abort](Connection::abort) or close when that runs out, which ends it.
+    ///
+    /// # Cancel safety
+    /// Dropping it asks for cancellation, which comes too late more often than not.
+    ///
+    /// # Errors
+    /// `STATUS_INVALID_DEVICE_STATE` for a second one, `STATUS_CONNECTION_RESET` and the like,
+    /// `STATUS_FILE_FORCED_CLOSED`, `STATUS_CANCELLED`, `STATUS_INSUFFICIENT_RESOURCES`.
+    pub fn disconnect(&self) -> Disconnect {
+        Disconnect { state: State::Start(self.reference(), None, 0) }
+    }
+
+    /// [`Connection::disconnect`] that sends `last` before the end.
+    ///
+    /// # Cancel safety
+    /// As for [`Connection::disconnect`].
+    ///
+    /// # Errors
+    /// As for [`Connection::disconnect`].
+    pub fn disconnect_after(&self, last: Buffer) -> Disconnect {
+        Disconnect { state: State::Start(self.reference(), Some(last), 0) }
+    }
+
+    /// Ends both sides at once (`WskDisconnect` with `WSK_FLAG_ABORTIVE`): the peer sees a reset, and whatever is
+    /// under way fails.
+    ///
+    /// # Cancel safety
+    /// Once polled, it takes effect also when dropped.
+    ///
+    /// # Errors
+    /// As for [`Connection::disconnect`].
+    pub fn abort(&self) -> Disconnect {
+        Disconnect { state: State::Start(self.reference(), None, WSK_FLAG_ABORTIVE) }
+    }
+}
+
+/// What WSK uses while a disconnect is under way.
+struct DisconnectRequest {
+    connection: ConnectionRef,
+    last: Option<Buffer>,
+}
+
+impl Request for DisconnectRequest {
+    const OPERATION: Operation = Operation::Disconnect;
+
+    fn orphaned(self, outcome: Outcome) {
+        self.connection.note(outcome);
+    }
+}
+
+impl DisconnectRequest {
+    fn hand_over(connection: &ConnectionRef, flags: u32, irp: *mut IRP, request: *mut Self) -> Submission {
+        // SAFETY: the request is live and not yet WSK's.
+        let last = unsafe { &(*request).last };
+        let described = last.as_ref().map(|buffer| buffer.wsk_buf_for_send(0..buffer.len())).transpose();
+        let mut wsk_buf = match described {
+            Ok(described) => described,
+            Err(error) => return Submission::Refused(error.status().raw()),
+        };
+        // None for an abortive one, which has no last buffer (rule DISC-23).
+        let wsk_buf = wsk_buf.as_mut().map_or(core::ptr::null_mut(), core::ptr::from_mut);
+        connection.submit(|handle| {
+            // SAFETY: the gate is held, so the socket is a connection that is not closing.
+            let table = unsafe { (*handle).Dispatch }.cast::<WSK_PROVIDER_CONNECTION_DISPATCH>();
+            // SAFETY: the table is that of a connection; the member was always there.
+            let disconnect = unsafe { (*table).WskDisconnect }?;
+            // SAFETY: the descriptor is null, or its range is inside the buffer that the request owns until completion.
+            Some(unsafe { disconnect(handle, wsk_buf, flags, irp) })
+        })
+    }
+}
+
+/// A disconnect under way; see [`Connection::disconnect`].
+#[must_use = "futures do nothing unless polled"]
+pub struct Disconnect {
+    state: State,
+}
+
+enum State {
+    Start(ConnectionRef, Option<Buffer>, u32),
+    Waiting(Op<DisconnectRequest>),
+    Finished,
+}
+
+impl Disconnect {
+    fn start(
+        connection: ConnectionRef,
+        last: Option<Buffer>,
+        flags: u32,
+        context: &Context<'_>,
+    ) -> Result<Op<DisconnectRequest>> {
+        let request = DisconnectRequest { connection: connection.clone(), last };
+        let op = Op::try_new(connection.client().cache(), request)
+            .map_err(|_| Error::out_of_memory(Operation::Disconnect))?;
+        connection.common().send_over.store(true, Ordering::Release);
+        // SAFETY: the operation is new; `hand_over` passes the IRP and memory of the request alone.
+        unsafe {
+            op.submit(context, |irp, request| DisconnectRequest::hand_over(&connection, flags, irp, request));
+        }
+        Ok(op)
+    }
+}
+
+impl Future for Disconnect {
+    type Output = Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
+        let op = match core::mem::replace(&mut self.state, State::Finished) {
+            State::Start(connection, last, flags) => Self::start(connection, last, flags, context)?,
+            State::Waiting(op) => op,
+            State::Finished => return Poll::Pending,
+        };
+        match op.poll(context) {
+            Ok((outcome, request)) => {
+                request.connection.note(outcome);
+                Poll::Ready(outcome.result(Operation::Disconnect).map(drop))
+            }
+            Err(op) => {
+                self.state = State::Waiting(op);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Disconnect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Disconnect").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,304 @@
+//! Received data inside its callback, and data retained beyond it.
+//!
+//! ```text
+//!                     ┌─ accept / accept_first / refuse ─▶ answered, the memory is WSK's again
+//!  callback running ──┤
+//!                     └─ retain ─▶ RetainedData ──callback returns STATUS_PENDING──▶ held ──drop──▶ WskRelease
+//!                                       │
+//!                                       └ dropped before the callback returned: answered as accepted
+//! ```
+//!
+//! While data is retained the socket cannot begin to close, because a close does not release it (rule RCVE-19):
+//! the retained data holds the gate.
+
+use core::fmt;
+use core::marker::PhantomData;
+use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
+
+use wsk_sys::nt::{self, MDL, NTSTATUS};
+use wsk_sys::{
+    STATUS_DATA_NOT_ACCEPTED, STATUS_FILE_FORCED_CLOSED, STATUS_PENDING, STATUS_SUCCESS, WSK_BUF,
+    WSK_DATA_INDICATION, WSK_FLAG_ENTIRE_MESSAGE, WSK_FLAG_RELEASE_ASAP, WSK_PROVIDER_CONNECTION_DISPATCH,
+};
+
+use super::ConnectionRef;
+use crate::error::{Error, Operation, Result};
+
+/// Received data, valid inside the callback. It is used up by answering.
+pub struct Indication<'a> {
+    connection: &'a ConnectionRef,
+    data: Data<'a>,
+    flags: u32,
+}
+
+/// A walk over the memory of an indication list.
+#[derive(Clone, Copy)]
+struct Data<'a> {
+    list: NonNull<WSK_DATA_INDICATION>,
+    len: usize,
+    _memory: PhantomData<fn(&'a ()) -> &'a ()>,
+}
+
+impl<'a> Indication<'a> {
+    /// # Safety
+    /// `list` is what a running callback of this connection was given, with `len` bytes in it.
+    pub(super) unsafe fn new(
+        connection: &'a ConnectionRef,
+        list: *mut WSK_DATA_INDICATION,
+        flags: u32,
+        len: usize,
+    ) -> Self {
+        connection.common().indicated.store(list, Ordering::Release);
+        // SAFETY: the caller checked that it is not null.
+        let list = unsafe { NonNull::new_unchecked(list) };
+        Self { connection, data: Data { list, len, _memory: PhantomData }, flags }
+    }
+
+    /// How many bytes there are.
+    pub fn len(&self) -> usize {
+        self.data.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.data.len == 0
+    }
+
+    /// WSK asks for the memory back soon: copy rather than retain (`WSK_FLAG_RELEASE_ASAP`).
+    pub fn release_soon(&self) -> bool {
+        self.flags & WSK_FLAG_RELEASE_ASAP != 0
+    }
+
+    /// The transport saw the end of a message, for TCP the push bit (`WSK_FLAG_ENTIRE_MESSAGE`).
+    pub fn entire_message(&self) -> bool {
+        self.flags & WSK_FLAG_ENTIRE_MESSAGE != 0
+    }
+
+    /// Calls `each` with the pieces of the data, in order, until it answers `false`.
+    ///
+    /// # Errors
+    /// `STATUS_INSUFFICIENT_RESOURCES` when a piece cannot be mapped (rule RCVE-17); the pieces before it were seen.
+    pub fn for_each(&self, each: impl FnMut(&[u8]) -> bool) -> Result<()> {
+        self.data.for_each(each)
+    }
+
+    /// Copies as much as fits; says how much that was.
+    ///
+    /// # Errors
+    /// As for [`Indication::for_each`].
+    pub fn copy_to(&self, target: &mut [u8]) -> Result<usize> {
+        self.data.copy_to(target)
+    }
+
+    /// Takes all of the data. The memory goes back to WSK.
+    pub fn accept(self) -> Received<'a> {
+        Received { answer: Answer::All, _callback: PhantomData }
+    }
+
+    /// Takes the first `bytes`; the rest stays with WSK, is the first to be received later, and no data is indicated
+    /// until a [receive](super::Connection::receive) was posted and has completed.
+    pub fn accept_first(self, bytes: usize) -> Received<'a> {
+        let answer = if bytes >= self.data.len { Answer::All } else { Answer::First(bytes) };
+        Received { answer, _callback: PhantomData }
+    }
+
+    /// Takes nothing; as [`Indication::accept_first`] with zero.
+    pub fn refuse(self) -> Received<'a> {
+        Received { answer: Answer::None, _callback: PhantomData }
+    }
+
+    /// Keeps the memory beyond the callback, without a copy.
+    ///
+    /// This is dear: the memory is the network adapter's, and holding even one piece of it can make the adapter drop
+    /// packets. Copy unless it is given back at once.
+    ///
+    /// # Errors
+    /// When the connection is closing; the indication comes back.
+    pub fn retain(self) -> core::result::Result<(Received<'a>, RetainedData), (Error, Self)> {
+        match self.connection.call() {
+            Some(permit) => {
+                permit.keep();
+                let data = Data { list: self.data.list, len: self.data.len, _memory: PhantomData };
+                let retained = RetainedData { connection: self.connection.clone(), data };
+                Ok((Received { answer: Answer::Retained, _callback: PhantomData }, retained))
+            }
+            None => Err((Error::new(Operation::Receive, STATUS_FILE_FORCED_CLOSED), self)),
+        }
+    }
+}
+
+impl fmt::Debug for Indication<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Indication").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+/// The answer to one [`Indication`]; it can only be had by answering.
+#[must_use = "the handler returns it"]
+pub struct Received<'a> {
+    answer: Answer,
+    /// Ties the answer to its own callback: the lifetime is invariant and every call has its own.
+    _callback: PhantomData<fn(&'a ()) -> &'a ()>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Answer {
+    All,
+    First(usize),
+    None,
+    Retained,
+}
+
+impl Received<'_> {
+    /// What the callback returns, and what it writes to `BytesAccepted`.
+    pub(super) fn finish(self, connection: &ConnectionRef, list: *mut WSK_DATA_INDICATION) -> (NTSTATUS, Option<usize>) {
+        let indicated = &connection.common().indicated;
+        let still_held =
+            indicated.compare_exchange(list, core::ptr::null_mut(), Ordering::AcqRel, Ordering::Acquire).is_ok();
+        match self.answer {
+            Answer::All => (STATUS_SUCCESS, None),
+            Answer::First(bytes) => (STATUS_SUCCESS, Some(bytes)),
+            Answer::None => (STATUS_DATA_NOT_ACCEPTED, None),
+            Answer::Retained if still_held => (STATUS_PENDING, None),
+            // Retained and let go again before the callback returned.
+            Answer::Retained => (STATUS_SUCCESS, None),
+        }
+    }
+}
+
+impl fmt::Debug for Received<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.answer.fmt(f)
+    }
+}
+
+/// Received data kept beyond its callback; dropping it gives it back (`WskRelease`).
+///
+/// # Invariants
+/// It holds the connection's gate, so the socket does not begin to close before it was released.
+pub struct RetainedData {
+    connection: ConnectionRef,
+    data: Data<'static>,
+}
+
+// SAFETY: the memory stays valid until the release, and may be read and released from any thread.
+unsafe impl Send for RetainedData {}
+// SAFETY: as for `Send`; it is only ever read.
+unsafe impl Sync for RetainedData {}
+
+impl RetainedData {
+    /// How many bytes there are.
+    pub fn len(&self) -> usize {
+        self.data.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.data.len == 0
+    }
+
+    /// As [`Indication::for_each`].
+    ///
+    /// # Errors
+    /// As for [`Indication::for_each`].
+    pub fn for_each(&self, each: impl FnMut(&[u8]) -> bool) -> Result<()> {
+        self.data.for_each(each)
+    }
+
+    /// As [`Indication::copy_to`].
+    ///
+    /// # Errors
+    /// As for [`Indication::for_each`].
+    pub fn copy_to(&self, target: &mut [u8]) -> Result<usize> {
+        self.data.copy_to(target)
+    }
+}
+
+impl Drop for RetainedData {
+    fn drop(&mut self) {
+        let list = self.data.list.as_ptr();
+        let indicated = &self.connection.common().indicated;
+        let in_callback =
+            indicated.compare_exchange(list, core::ptr::null_mut(), Ordering::AcqRel, Ordering::Acquire).is_ok();
+        if !in_callback {
+            let handle = self.connection.handle();
+            // SAFETY: the gate is held, so the socket is a connection that is not closing.
+            let table = unsafe { (*handle).Dispatch }.cast::<WSK_PROVIDER_CONNECTION_DISPATCH>();
+            // SAFETY: the table is that of a connection; the member was always there.
+            if let Some(release) = unsafe { (*table).WskRelease } {
+                // SAFETY: the list came from this socket, was retained, and is released once (rule RCVE-20).
+                let _ = unsafe { release(handle, list) };
+            }
+        }
+        self.connection.leave();
+    }
+}
+
+impl fmt::Debug for RetainedData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetainedData").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl Data<'_> {
+    fn for_each(&self, mut each: impl FnMut(&[u8]) -> bool) -> Result<()> {
+        let mut element = self.list.as_ptr();
+        while let Some(current) = NonNull::new(element) {
+            // SAFETY: the elements of a list are valid as long as the list.
+            let indication = unsafe { current.as_ref() };
+            // SAFETY: the buffer describes memory that is valid as long as the list.
+            if !unsafe { for_each_piece(&indication.Buffer, &mut each) }? {
+                return Ok(());
+            }
+            element = indication.Next;
+        }
+        Ok(())
+    }
+
+    fn copy_to(&self, target: &mut [u8]) -> Result<usize> {
+        let mut copied = 0;
+        self.for_each(|piece| {
+            let room = &mut target[copied..];
+            let count = piece.len().min(room.len());
+            room[..count].copy_from_slice(&piece[..count]);
+            copied += count;
+            copied < target.len()
+        })?;
+        Ok(copied)
+    }
+}
+
+/// Walks an MDL chain: the offset applies to the first MDL only (rule RCVE-12).
+///
+/// # Safety
+/// `buffer` describes valid, locked memory that nobody writes meanwhile.
+unsafe fn for_each_piece(buffer: &WSK_BUF, each: &mut impl FnMut(&[u8]) -> bool) -> Result<bool> {
+    let mut mdl: *mut MDL = buffer.Mdl;
+    let mut offset = buffer.Offset as usize;
+    let mut left = buffer.Length;
+    while left > 0 && !mdl.is_null() {
+        // SAFETY: the caller vouches for the chain.
+        let count = unsafe { nt::mdl_byte_count(mdl) } as usize;
+        let piece = count.saturating_sub(offset).min(left);
+        if piece > 0 {
+            // SAFETY: the caller says that the memory is locked.
+            let address = unsafe { nt::mm_get_system_address_for_mdl_safe(mdl) }.cast::<u8>().cast_const();
+            if address.is_null() {
+                return Err(Error::out_of_memory(Operation::Receive));
+            }
+            // SAFETY: `offset` is less than the byte count of the MDL.
+            let start = unsafe { address.add(offset) };
+            // SAFETY: the MDL describes `piece` readable bytes from there.
+            let bytes = unsafe { core::slice::from_raw_parts(start, piece) };
+            if !each(bytes) {
+                return Ok(false);
+            }
+        }
+        left -= piece;
+        offset = offset.saturating_sub(count);
+        // SAFETY: the caller vouches for the chain.
+        mdl = unsafe { nt::mdl_next(mdl) };
+    }
+    Ok(true)
+}

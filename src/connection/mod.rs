@@ -1,0 +1,327 @@
+//! A connection: receiving, sending, disconnecting, closing, and its events.
+//!
+//! ```text
+//!                       disconnect                 peer's FIN
+//!            ┌──────────▶ sending over ─────────────────┐
+//!  connected ┤                                          ▼
+//!            │ peer's FIN                         fully closed ──close──▶ closed, without a reset
+//!            ├──────────▶ receiving over ──disconnect───┘
+//!            │
+//!            └ abort, the peer's reset, or close: reset
+//! ```
+//!
+//! All operations may be under way together: one receive, any number of sends, a disconnect. Buffers are passed
+//! by value and come back with the result, because WSK has them in between. Dropping the handle closes the
+//! connection in the background; if it was not disconnected in both directions, the peer sees a reset.
+
+mod disconnect;
+mod events;
+mod handlers;
+mod indication;
+mod receive;
+mod send;
+
+use core::ffi::c_void;
+use core::fmt;
+use core::future::Future;
+use core::mem::size_of;
+use core::net::SocketAddr;
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8};
+
+use atomic_waker::AtomicWaker;
+use bitflags::bitflags;
+use wsk_sys::nt_success;
+use wsk_sys::{
+    SIO_WSK_QUERY_IDEAL_SEND_BACKLOG, SIO_WSK_QUERY_INSPECT_ID, SIO_WSK_QUERY_RECEIVE_BACKLOG,
+    WSK_CLIENT_CONNECTION_DISPATCH, WSK_DATA_INDICATION, WSK_INSPECT_ID, WskIoctl,
+};
+
+pub use disconnect::Disconnect;
+pub use handlers::{
+    BacklogSlot, ConnectionEvents, DisconnectHandler, DisconnectKind, DisconnectSlot, Handlers, NoEvents, On,
+    ReceiveHandler, ReceiveSlot, SendBacklogHandler, Unset,
+};
+pub use indication::{Indication, Received, RetainedData};
+use receive::Kept;
+pub use receive::{Drain, Receive, ReceiveFlags};
+pub use send::{Send, SendFlags};
+
+use crate::client::ClientShared;
+use crate::error::{Error, Operation, Result};
+use crate::listener::{Ends, InspectId};
+use crate::memory::{OutOfMemory, Ref};
+use crate::socket::{
+    Closed, Control, Core, Disabled, Socket, SocketRef, control, control_inline, disable_event,
+    disable_event_and_wait, enable_events,
+};
+use crate::sync::SpinLock;
+
+bitflags! {
+    /// The events of a connection (`SO_WSK_EVENT_CALLBACK`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct Events: u32 {
+        /// Data comes to the [`ReceiveHandler`].
+        const RECEIVE = wsk_sys::WSK_EVENT_RECEIVE;
+        /// The peer's disconnect comes to the [`DisconnectHandler`].
+        const DISCONNECT = wsk_sys::WSK_EVENT_DISCONNECT;
+        /// Changes of the ideal send backlog come to the [`SendBacklogHandler`].
+        const SEND_BACKLOG = wsk_sys::WSK_EVENT_SEND_BACKLOG;
+    }
+}
+
+/// The part of a connection that does not depend on its handlers.
+#[repr(C)]
+pub(crate) struct ConnectionCommon {
+    socket: Socket,
+    /// Who has the one receive; see `receive`.
+    receiving: AtomicU8,
+    /// Wakes the receive that waits for an abandoned one to end.
+    receive_waker: AtomicWaker,
+    /// Bytes that arrived for a receive nobody waits for any more.
+    kept: SpinLock<Option<Kept>>,
+    /// The indication whose callback is running; see `indication`.
+    indicated: AtomicPtr<WSK_DATA_INDICATION>,
+    /// A graceful disconnect was asked for: nothing may be sent any more (rule SND-15).
+    send_over: AtomicBool,
+}
+
+/// # Invariants
+/// Its address is the socket context of the connection, when it has handlers; WSK holds a reference from `attach`
+/// until the close has completed.
+#[repr(C)]
+pub(crate) struct ConnectionCore<E: ConnectionEvents> {
+    common: ConnectionCommon,
+    events: E,
+}
+
+// SAFETY: `repr(C)`, and the socket is the first field of the first field.
+unsafe impl<E: ConnectionEvents> Core for ConnectionCore<E> {
+    fn socket(&self) -> &Socket {
+        &self.common.socket
+    }
+
+    fn closed(&self) {
+        self.common.receive_waker.wake();
+    }
+}
+
+impl<E: ConnectionEvents> ConnectionCore<E> {
+    pub(crate) fn try_new(client: &Ref<ClientShared>, events: E) -> core::result::Result<Ref<Self>, OutOfMemory> {
+        let common = ConnectionCommon {
+            socket: Socket::new::<Self>(client.clone()),
+            receiving: AtomicU8::new(receive::FREE),
+            receive_waker: AtomicWaker::new(),
+            kept: SpinLock::new(None),
+            indicated: AtomicPtr::new(core::ptr::null_mut()),
+            send_over: AtomicBool::new(false),
+        };
+        Ref::try_new_in(Self { common, events }, client.cache()).map_err(|(error, _)| error)
+    }
+
+    /// What WSK gets as the connection's context and table: null for both when no event will ever be enabled
+    /// (rules LSN-13, LSN-15).
+    pub(crate) fn context_and_dispatch(core: &Ref<Self>) -> (*mut c_void, *const WSK_CLIENT_CONNECTION_DISPATCH) {
+        if E::HANDLED.is_empty() {
+            (core::ptr::null_mut(), core::ptr::null())
+        } else {
+            (Ref::as_ptr(core).cast_mut().cast(), E::DISPATCH)
+        }
+    }
+}
+
+/// A reference on a connection with any handlers.
+#[derive(Clone)]
+pub(crate) struct ConnectionRef(SocketRef);
+
+impl ConnectionRef {
+    fn new<E: ConnectionEvents>(core: &Ref<ConnectionCore<E>>) -> Self {
+        Self(SocketRef::new(core))
+    }
+
+    fn common(&self) -> &ConnectionCommon {
+        // SAFETY: the reference was made from a `ConnectionCore`, which begins with its common part, which begins
+        // with the socket that the pointer leads to; the pointer reaches the whole core.
+        unsafe { self.0.as_ptr().cast::<ConnectionCommon>().as_ref() }
+    }
+}
+
+impl core::ops::Deref for ConnectionRef {
+    type Target = Socket;
+
+    fn deref(&self) -> &Socket {
+        &self.0
+    }
+}
+
+/// An established connection. Dropping it closes it in the background; see [`Connection::close`] and
+/// [`Connection::disconnect`].
+pub struct Connection<E: ConnectionEvents = NoEvents> {
+    core: Ref<ConnectionCore<E>>,
+    ends: Ends,
+}
+
+impl<E: ConnectionEvents> Connection<E> {
+    pub(crate) fn new(core: Ref<ConnectionCore<E>>, ends: Ends) -> Self {
+        Self { core, ends }
+    }
+
+    fn reference(&self) -> ConnectionRef {
+        ConnectionRef::new(&self.core)
+    }
+
+    /// The address the peer connected to.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.ends.local
+    }
+
+    /// The address the peer came from.
+    pub fn remote_addr(&self) -> SocketAddr {
+        self.ends.remote
+    }
+
+    /// The handlers.
+    pub fn events(&self) -> &E {
+        &self.core.events
+    }
+
+    /// Whether WSK still serves the socket; a dead connection closes itself.
+    pub fn is_open(&self) -> bool {
+        self.core.socket().is_open()
+    }
+
+    /// The ID of the inspection this connection went through (`SIO_WSK_QUERY_INSPECT_ID`).
+    ///
+    /// # IRQL
+    /// Up to `DISPATCH_LEVEL`.
+    ///
+    /// # Errors
+    /// `STATUS_INVALID_DEVICE_REQUEST` when its listener was not conditional.
+    pub fn inspect_id(&self) -> Result<InspectId> {
+        let mut id = WSK_INSPECT_ID { Key: 0, SerialNumber: 0 };
+        // `SIZE_T`, not `ULONG` (rule LAY-40).
+        let mut written = 0_usize;
+        let what = Control {
+            operation: Operation::QueryInspectId,
+            request: WskIoctl,
+            code: SIO_WSK_QUERY_INSPECT_ID,
+            level: 0,
+            input: 0,
+            output: size_of::<WSK_INSPECT_ID>(),
+        };
+        let status = control_inline(
+            &SocketRef::new(&self.core),
+            what,
+            core::ptr::null_mut(),
+            (&raw mut id).cast(),
+            &raw mut written,
+        );
+        if nt_success(status) {
+            Ok(InspectId::from_raw(&id))
+        } else {
+            Err(Error::new(Operation::QueryInspectId, status))
+        }
+    }
+
+    /// How many bytes of sends it is best to keep under way (`SIO_WSK_QUERY_IDEAL_SEND_BACKLOG`); advice only.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time.
+    ///
+    /// # Errors
+    /// Whatever WSK answers.
+    pub fn ideal_send_backlog(&self) -> impl Future<Output = Result<usize>> + core::marker::Send + 'static {
+        query(SocketRef::new(&self.core), SIO_WSK_QUERY_IDEAL_SEND_BACKLOG)
+    }
+
+    /// How many received bytes wait to be read (`SIO_WSK_QUERY_RECEIVE_BACKLOG`).
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time.
+    ///
+    /// # Errors
+    /// Whatever WSK answers.
+    pub fn receive_backlog(&self) -> impl Future<Output = Result<usize>> + core::marker::Send + 'static {
+        query(SocketRef::new(&self.core), SIO_WSK_QUERY_RECEIVE_BACKLOG)
+    }
+
+    /// Switches events on (`SO_WSK_EVENT_CALLBACK`); those that are on stay on. They may come before this returns,
+    /// for data that is there already.
+    ///
+    /// # IRQL
+    /// Up to `DISPATCH_LEVEL`; allowed inside the accept handler.
+    ///
+    /// # Errors
+    /// `STATUS_INVALID_PARAMETER` for an event that the connection has no handler for.
+    pub fn enable(&self, events: Events) -> Result<()> {
+        if events.is_empty() || !E::HANDLED.contains(events) {
+            return Err(Error::new(Operation::EventCallbacks, wsk_sys::STATUS_INVALID_PARAMETER));
+        }
+        enable_events(&SocketRef::new(&self.core), events.bits())
+    }
+
+    /// Switches one event off, without waiting for a call in progress.
+    ///
+    /// # IRQL
+    /// Up to `DISPATCH_LEVEL`; allowed inside the handler.
+    ///
+    /// # Errors
+    /// `STATUS_INVALID_PARAMETER` unless `event` is exactly one event (rule EVT-28), or whatever WSK answers.
+    pub fn disable(&self, event: Events) -> Result<Disabled> {
+        disable_event(&SocketRef::new(&self.core), one(event)?)
+    }
+
+    /// Switches one event off and waits until no call of its handler is in progress.
+    ///
+    /// # Cancel safety
+    /// The event is off, or goes off, also when this is dropped; only the waiting ends.
+    ///
+    /// # Errors
+    /// As for [`Connection::disable`].
+    pub fn disable_and_wait(&self, event: Events) -> impl Future<Output = Result<()>> + core::marker::Send + 'static {
+        let socket = SocketRef::new(&self.core);
+        async move { disable_event_and_wait(socket, one(event)?).await }
+    }
+
+    /// Closes the socket (`WskCloseSocket`) and waits until no callback of it runs or will run. What is under way
+    /// ends with `STATUS_CANCELLED`; unless the connection was disconnected in both directions, it is reset.
+    ///
+    /// # Cancel safety
+    /// The close goes on when this is dropped.
+    pub fn close(self) -> impl Future<Output = ()> + core::marker::Send + 'static {
+        Closed::new(SocketRef::new(&self.core))
+    }
+}
+
+/// Exactly one event.
+fn one(event: Events) -> Result<u32> {
+    if event.bits().count_ones() == 1 {
+        Ok(event.bits())
+    } else {
+        Err(Error::new(Operation::EventCallbacks, wsk_sys::STATUS_INVALID_PARAMETER))
+    }
+}
+
+/// Reads one `SIZE_T`.
+async fn query(socket: SocketRef, code: u32) -> Result<usize> {
+    let what = Control {
+        operation: Operation::Ioctl,
+        request: WskIoctl,
+        code,
+        level: 0,
+        input: 0,
+        output: size_of::<usize>(),
+    };
+    control(socket, what, 0_usize).await.map(|(output, _)| output[0])
+}
+
+impl<E: ConnectionEvents> Drop for Connection<E> {
+    fn drop(&mut self) {
+        self.core.socket().close_later();
+    }
+}
+
+impl<E: ConnectionEvents> fmt::Debug for Connection<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("ends", &self.ends).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,375 @@
+//! Receiving by IRP: `WskReceive` as a future that loses no byte.
+//!
+//! One receive may be under way per connection. When its future is dropped, the receive is cancelled, but data
+//! can win the race; then the bytes are kept with the connection, and the next receive gets them first. A new
+//! receive waits until an abandoned one has ended, so bytes never overtake each other.
+//!
+//! ```text
+//!          poll                 completes
+//!   Free ────────▶ Busy ─────────────────────────▶ Free, the future gets the bytes
+//!    ▲              │ dropped: IoCancelIrp
+//!    │              ▼
+//!    └────────── Abandoned: bytes that came are kept, and the receive that waits is woken
+//!     completes
+//! ```
+
+use core::fmt;
+use core::future::Future;
+use core::pin::Pin;
+use core::sync::atomic::Ordering;
+use core::task::{Context, Poll};
+
+use bitflags::bitflags;
+use wsk_sys::nt::IRP;
+use wsk_sys::{
+    STATUS_DEVICE_BUSY, WSK_BUF, WSK_FLAG_DRAIN, WSK_FLAG_WAITALL, WSK_PROVIDER_CONNECTION_DISPATCH, WSK_SOCKET,
+};
+
+use super::{Connection, ConnectionEvents, ConnectionRef};
+use crate::buffer::Buffer;
+use crate::error::{Error, Operation, Result};
+use crate::operation::{Op, Outcome, Request, Submission};
+
+/// No receive is under way.
+pub(super) const FREE: u8 = 0;
+/// A receive future has the connection.
+const BUSY: u8 = 1;
+/// WSK still has a receive whose future was dropped.
+const ABANDONED: u8 = 2;
+
+bitflags! {
+    /// How to receive.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    pub struct ReceiveFlags: u32 {
+        /// Completes when the buffer is full, or no more data will come (`WSK_FLAG_WAITALL`).
+        const WAIT_ALL = WSK_FLAG_WAITALL;
+    }
+}
+
+/// Bytes that arrived for nobody.
+pub(crate) struct Kept {
+    buffer: Buffer,
+    /// How many of them were handed out already.
+    taken: usize,
+}
+
+impl<E: ConnectionEvents> Connection<E> {
+    /// Receives into `buffer` as soon as there is anything (`WskReceive`). The result is the number of bytes and the
+    /// buffer, whose length is that number; 0 means that the peer has ended its side.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time. Bytes that arrive in spite of it are the first that the next receive gets; the
+    /// buffer is not given back.
+    ///
+    /// # Errors
+    /// `STATUS_DEVICE_BUSY` when another receive is under way, `STATUS_CONNECTION_RESET` and the like,
+    /// `STATUS_FILE_FORCED_CLOSED`, `STATUS_CANCELLED` when the connection was closed,
+    /// `STATUS_INSUFFICIENT_RESOURCES`. Bytes that came before an error are in the buffer.
+    pub fn receive(&self, buffer: Buffer) -> Receive {
+        self.receive_with(buffer, ReceiveFlags::empty())
+    }
+
+    /// [`Connection::receive`] that waits until the buffer is full; fewer bytes mean that the peer has ended its side.
+    ///
+    /// # Cancel safety
+    /// As for [`Connection::receive`].
+    ///
+    /// # Errors
+    /// As for [`Connection::receive`].
+    pub fn receive_all(&self, buffer: Buffer) -> Receive {
+        self.receive_with(buffer, ReceiveFlags::WAIT_ALL)
+    }
+
+    /// [`Connection::receive`] with flags.
+    ///
+    /// # Cancel safety
+    /// As for [`Connection::receive`].
+    ///
+    /// # Errors
+    /// As for [`Connection::receive`].
+    pub fn receive_with(&self, buffer: Buffer, flags: ReceiveFlags) -> Receive {
+        Receive(Receiving::new(self.reference(), buffer, flags.bits()))
+    }
+
+    /// Discards whatever comes until the peer has ended its side or the connection is gone (`WSK_FLAG_DRAIN`), for
+    /// whoever has disconnected and waits for the peer to do the same.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time.
+    ///
+    /// # Errors
+    /// As for [`Connection::receive`].
+    pub fn drain(&self) -> Drain {
+        Drain(Receiving::new(self.reference(), Discard, WSK_FLAG_DRAIN))
+    }
+}
+
+/// Where received bytes go.
+trait Target: Send + Unpin + 'static {
+    /// Describes the memory to WSK; the memory stays where it is while the target moves.
+    fn describe(&mut self) -> WSK_BUF;
+    /// Takes what an abandoned receive left, and says how much that was.
+    fn take_kept(&mut self, kept: &mut Option<Kept>) -> usize;
+    /// Notes how many bytes WSK wrote.
+    fn filled(&mut self, bytes: usize) -> Result<()>;
+    /// What to keep of bytes that nobody waits for.
+    fn keep(self) -> Option<Kept>;
+}
+
+impl Target for Buffer {
+    fn describe(&mut self) -> WSK_BUF {
+        self.wsk_buf_for_receive()
+    }
+
+    fn take_kept(&mut self, slot: &mut Option<Kept>) -> usize {
+        self.clear();
+        let Some(kept) = slot.as_mut() else { return 0 };
+        let rest = &kept.buffer[kept.taken..];
+        let count = rest.len().min(self.capacity());
+        if self.extend_from_slice(&rest[..count]).is_err() {
+            return 0;
+        }
+        kept.taken += count;
+        count
+    }
+
+    fn filled(&mut self, bytes: usize) -> Result<()> {
+        self.set_len(bytes)
+    }
+
+    fn keep(self) -> Option<Kept> {
+        (!self.is_empty()).then_some(Kept { buffer: self, taken: 0 })
+    }
+}
+
+/// Bytes go nowhere.
+struct Discard;
+
+impl Target for Discard {
+    fn describe(&mut self) -> WSK_BUF {
+        WSK_BUF { Mdl: core::ptr::null_mut(), Offset: 0, Length: 0 }
+    }
+
+    fn take_kept(&mut self, kept: &mut Option<Kept>) -> usize {
+        if let Some(kept) = kept {
+            kept.taken = kept.buffer.len();
+        }
+        0
+    }
+
+    fn filled(&mut self, _bytes: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn keep(self) -> Option<Kept> {
+        None
+    }
+}
+
+/// What WSK uses while a receive is under way.
+struct ReceiveRequest<T> {
+    connection: ConnectionRef,
+    target: T,
+}
+
+impl<T: Target> Request for ReceiveRequest<T> {
+    const OPERATION: Operation = Operation::Receive;
+
+    fn orphaned(mut self, outcome: Outcome) {
+        self.connection.note(outcome);
+        let common = self.connection.common();
+        // An error can carry bytes too: a cancelled receive of everything (rule RCV-06).
+        if self.target.filled(outcome.information).is_ok() {
+            if let Some(kept) = self.target.keep() {
+                *common.kept.lock() = Some(kept);
+            }
+        }
+        common.receiving.store(FREE, Ordering::Release);
+        common.receive_waker.wake();
+    }
+}
+
+impl<T: Target> ReceiveRequest<T> {
+    fn hand_over(connection: &ConnectionRef, flags: u32, irp: *mut IRP, request: *mut Self) -> Submission {
+        // The descriptor is needed only during the call (rule LIFE-08); what it describes lives until completion.
+        // SAFETY: the request is live and not yet WSK's.
+        let mut wsk_buf = unsafe { &mut *request }.target.describe();
+        connection.submit(|handle: *mut WSK_SOCKET| {
+            // SAFETY: the gate is held, so the socket is a connection that is not closing.
+            let table = unsafe { (*handle).Dispatch }.cast::<WSK_PROVIDER_CONNECTION_DISPATCH>();
+            // SAFETY: the table is that of a connection; the member was always there.
+            let receive = unsafe { (*table).WskReceive }?;
+            // SAFETY: the range is inside the buffer (rule SND-08), which the request owns until completion.
+            Some(unsafe { receive(handle, &raw mut wsk_buf, flags, irp) })
+        })
+    }
+}
+
+/// A receive under way, into any target.
+struct Receiving<T: Target> {
+    state: State<T>,
+}
+
+enum State<T: Target> {
+    Start(ConnectionRef, T, u32),
+    Waiting(ConnectionRef, Op<ReceiveRequest<T>>),
+    Finished,
+}
+
+/// What stands in the way of a new receive.
+enum Turn {
+    Mine,
+    Wait,
+    Busy,
+}
+
+/// Takes the connection's one receive.
+fn take_turn(connection: &ConnectionRef, context: &Context<'_>) -> Turn {
+    let common = connection.common();
+    loop {
+        match common.receiving.compare_exchange(FREE, BUSY, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => return Turn::Mine,
+            Err(ABANDONED) => {
+                common.receive_waker.register(context.waker());
+                if common.receiving.load(Ordering::Acquire) == ABANDONED {
+                    return Turn::Wait;
+                }
+            }
+            Err(_) => return Turn::Busy,
+        }
+    }
+}
+
+fn give_turn(connection: &ConnectionRef) {
+    connection.common().receiving.store(FREE, Ordering::Release);
+}
+
+/// Hands out bytes that an abandoned receive left.
+fn take_kept<T: Target>(connection: &ConnectionRef, target: &mut T) -> usize {
+    let mut slot = connection.common().kept.lock();
+    let count = target.take_kept(&mut slot);
+    let used_up = slot.as_ref().is_some_and(|kept| kept.taken == kept.buffer.len());
+    let emptied = if used_up { slot.take() } else { None };
+    drop(slot);
+    // Its memory is freed outside of the lock.
+    drop(emptied);
+    count
+}
+
+impl<T: Target> Receiving<T> {
+    fn new(connection: ConnectionRef, target: T, flags: u32) -> Self {
+        Self { state: State::Start(connection, target, flags) }
+    }
+
+    /// Submits the receive, unless it is finished at once.
+    fn start(
+        connection: &ConnectionRef,
+        mut target: T,
+        flags: u32,
+        context: &Context<'_>,
+    ) -> core::result::Result<Op<ReceiveRequest<T>>, (Result<usize>, T)> {
+        let kept = take_kept(connection, &mut target);
+        if kept > 0 {
+            give_turn(connection);
+            return Err((Ok(kept), target));
+        }
+        let request = ReceiveRequest { connection: connection.clone(), target };
+        match Op::try_new(connection.client().cache(), request) {
+            Ok(op) => {
+                // SAFETY: the operation is new; `hand_over` passes the IRP and memory of the request alone.
+                unsafe {
+                    op.submit(context, |irp, request| {
+                        ReceiveRequest::hand_over(connection, flags, irp, request)
+                    });
+                }
+                Ok(op)
+            }
+            Err((_, request)) => {
+                give_turn(connection);
+                Err((Err(Error::out_of_memory(Operation::Receive)), request.target))
+            }
+        }
+    }
+
+    fn poll(&mut self, context: &Context<'_>) -> Poll<(Result<usize>, T)> {
+        let (connection, op) = match core::mem::replace(&mut self.state, State::Finished) {
+            State::Start(connection, target, flags) => {
+                match take_turn(&connection, context) {
+                    Turn::Mine => {}
+                    Turn::Wait => {
+                        self.state = State::Start(connection, target, flags);
+                        return Poll::Pending;
+                    }
+                    Turn::Busy => {
+                        return Poll::Ready((Err(Error::new(Operation::Receive, STATUS_DEVICE_BUSY)), target));
+                    }
+                }
+                match Self::start(&connection, target, flags, context) {
+                    Ok(op) => (connection, op),
+                    Err(ready) => return Poll::Ready(ready),
+                }
+            }
+            State::Waiting(connection, op) => (connection, op),
+            State::Finished => return Poll::Pending,
+        };
+        match op.poll(context) {
+            Ok((outcome, request)) => {
+                connection.note(outcome);
+                let mut target = request.target;
+                let fits = target.filled(outcome.information);
+                give_turn(&connection);
+                Poll::Ready((outcome.result(Operation::Receive).and_then(|bytes| fits.map(|()| bytes)), target))
+            }
+            Err(op) => {
+                self.state = State::Waiting(connection, op);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl<T: Target> Drop for Receiving<T> {
+    fn drop(&mut self) {
+        if let State::Waiting(connection, op) = core::mem::replace(&mut self.state, State::Finished) {
+            // Said before the cancellation, whose completion sets it free.
+            connection.common().receiving.store(ABANDONED, Ordering::Release);
+            drop(op);
+        }
+    }
+}
+
+/// A receive under way; see [`Connection::receive`].
+#[must_use = "futures do nothing unless polled"]
+pub struct Receive(Receiving<Buffer>);
+
+impl Future for Receive {
+    type Output = (Result<usize>, Buffer);
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll(context)
+    }
+}
+
+impl fmt::Debug for Receive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receive").finish_non_exhaustive()
+    }
+}
+
+/// Discards what comes; see [`Connection::drain`].
+#[must_use = "futures do nothing unless polled"]
+pub struct Drain(Receiving<Discard>);
+
+impl Future for Drain {
+    type Output = Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
+        self.0.poll(context).map(|(result, _)| result.map(drop))
+    }
+}
+
+impl fmt::Debug for Drain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Drain").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,157 @@
+//! Sending by IRP: `WskSend` as a future.
+
+use core::fmt;
+use core::future::Future;
+use core::pin::Pin;
+use core::sync::atomic::Ordering;
+use core::task::{Context, Poll};
+
+use bitflags::bitflags;
+use wsk_sys::nt::IRP;
+use wsk_sys::{STATUS_LOCAL_DISCONNECT, WSK_FLAG_NODELAY, WSK_PROVIDER_CONNECTION_DISPATCH};
+
+use super::{Connection, ConnectionEvents, ConnectionRef};
+use crate::buffer::Buffer;
+use crate::error::{Error, Operation, Result};
+use crate::operation::{Op, Outcome, Request, Submission};
+
+bitflags! {
+    /// How to send.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    pub struct SendFlags: u32 {
+        /// Sends at once rather than wait for more to send along (`WSK_FLAG_NODELAY`).
+        const NO_DELAY = WSK_FLAG_NODELAY;
+    }
+}
+
+impl<E: ConnectionEvents> Connection<E> {
+    /// Sends all of `buffer` (`WskSend`). The result is the number of bytes, always all of them, and the buffer.
+    ///
+    /// WSK does not buffer: this resolves when the transport has taken every byte. Several sends may be under way;
+    /// they go out in the order of their first polls.
+    ///
+    /// # Cancel safety
+    /// Dropping it asks for cancellation; how much had been sent by then is not known, so the connection is good for
+    /// closing only. The buffer is not given back.
+    ///
+    /// # Errors
+    /// `STATUS_LOCAL_DISCONNECT` after a graceful disconnect of this side, `STATUS_CONNECTION_RESET` and the like,
+    /// `STATUS_FILE_FORCED_CLOSED`, `STATUS_CANCELLED` when the connection was closed,
+    /// `STATUS_INSUFFICIENT_RESOURCES`.
+    pub fn send(&self, buffer: Buffer) -> Send {
+        self.send_with(buffer, SendFlags::empty())
+    }
+
+    /// [`Connection::send`] with flags.
+    ///
+    /// # Cancel safety
+    /// As for [`Connection::send`].
+    ///
+    /// # Errors
+    /// As for [`Connection::send`].
+    pub fn send_with(&self, buffer: Buffer, flags: SendFlags) -> Send {
+        Send { state: State::Start(self.reference(), buffer, flags) }
+    }
+}
+
+/// What WSK uses while a send is under way.
+struct SendRequest {
+    connection: ConnectionRef,
+    buffer: Buffer,
+}
+
+impl Request for SendRequest {
+    const OPERATION: Operation = Operation::Send;
+
+    fn orphaned(self, outcome: Outcome) {
+        self.connection.note(outcome);
+    }
+}
+
+impl SendRequest {
+    fn hand_over(connection: &ConnectionRef, flags: SendFlags, irp: *mut IRP, request: *mut Self) -> Submission {
+        // SAFETY: the request is live and not yet WSK's.
+        let buffer = unsafe { &(*request).buffer };
+        // The descriptor is needed only during the call (rule LIFE-08); what it describes lives in the request.
+        let mut wsk_buf = match buffer.wsk_buf_for_send(0..buffer.len()) {
+            Ok(wsk_buf) => wsk_buf,
+            Err(error) => return Submission::Refused(error.status().raw()),
+        };
+        connection.submit(|handle| {
+            // SAFETY: the gate is held, so the socket is a connection that is not closing.
+            let table = unsafe { (*handle).Dispatch }.cast::<WSK_PROVIDER_CONNECTION_DISPATCH>();
+            // SAFETY: the table is that of a connection; the member was always there.
+            let send = unsafe { (*table).WskSend }?;
+            // SAFETY: the range is inside the buffer (rule SND-08), which the request owns until completion.
+            Some(unsafe { send(handle, &raw mut wsk_buf, flags.bits(), irp) })
+        })
+    }
+}
+
+/// A send under way; see [`Connection::send`].
+#[must_use = "futures do nothing unless polled"]
+pub struct Send {
+    state: State,
+}
+
+enum State {
+    Start(ConnectionRef, Buffer, SendFlags),
+    Waiting(Op<SendRequest>),
+    Finished,
+}
+
+impl Send {
+    fn start(
+        connection: ConnectionRef,
+        buffer: Buffer,
+        flags: SendFlags,
+        context: &Context<'_>,
+    ) -> core::result::Result<Op<SendRequest>, (Error, Buffer)> {
+        // Said here rather than asked of WSK, where the answer is not defined (rules SND-15, SND-16).
+        if connection.common().send_over.load(Ordering::Acquire) {
+            return Err((Error::new(Operation::Send, STATUS_LOCAL_DISCONNECT), buffer));
+        }
+        let request = SendRequest { connection: connection.clone(), buffer };
+        match Op::try_new(connection.client().cache(), request) {
+            Ok(op) => {
+                // SAFETY: the operation is new; `hand_over` passes the IRP and memory of the request alone.
+                unsafe {
+                    op.submit(context, |irp, request| SendRequest::hand_over(&connection, flags, irp, request));
+                }
+                Ok(op)
+            }
+            Err((_, request)) => Err((Error::out_of_memory(Operation::Send), request.buffer)),
+        }
+    }
+}
+
+impl Future for Send {
+    type Output = (Result<usize>, Buffer);
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let op = match core::mem::replace(&mut self.state, State::Finished) {
+            State::Start(connection, buffer, flags) => match Self::start(connection, buffer, flags, context) {
+                Ok(op) => op,
+                Err((error, buffer)) => return Poll::Ready((Err(error), buffer)),
+            },
+            State::Waiting(op) => op,
+            State::Finished => return Poll::Pending,
+        };
+        match op.poll(context) {
+            Ok((outcome, request)) => {
+                request.connection.note(outcome);
+                Poll::Ready((outcome.result(Operation::Send), request.buffer))
+            }
+            Err(op) => {
+                self.state = State::Waiting(op);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Send {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Send").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,121 @@
+//! A system thread.
+
+use core::ffi::c_void;
+use core::fmt;
+use core::ptr::{NonNull, null_mut};
+use core::time::Duration;
+
+use wsk_sys::nt;
+
+use crate::error::{Error, Operation, Result, Status};
+use crate::irql::Passive;
+use crate::memory::PoolBox;
+use crate::sync::wait_for_object;
+
+/// A system thread of this driver.
+///
+/// Dropping it lets the thread run on. A driver must not unload before each of its threads has ended, so it keeps
+/// them and waits for them: the wait is for the thread *object*, which is signalled when the thread has left the
+/// driver's code for good.
+///
+/// # Invariants
+/// `object` is a thread object on which this value owns one reference.
+pub struct Thread {
+    object: NonNull<c_void>,
+}
+
+// SAFETY: a thread object may be waited for and dereferenced on any thread.
+unsafe impl Send for Thread {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Thread {}
+
+impl Thread {
+    /// Starts a thread that runs `body` and ends (`PsCreateSystemThread`).
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`.
+    ///
+    /// # Errors
+    /// Out of memory, or the status of the kernel; `body` is dropped then.
+    pub fn spawn<F>(_passive: Passive<'_>, body: F) -> Result<Self>
+    where
+        F: FnOnce(Passive<'_>) + Send + 'static,
+    {
+        let body = PoolBox::try_new(body).map_err(|error| Error::from(error).during(Operation::Thread))?;
+        let context = PoolBox::into_raw(body);
+        let mut handle: nt::HANDLE = null_mut();
+        // SAFETY: the level is passive; the context is what this start routine takes; everything else is optional.
+        let status = unsafe {
+            nt::PsCreateSystemThread(
+                &raw mut handle,
+                nt::THREAD_ALL_ACCESS,
+                null_mut(),
+                null_mut(),
+                null_mut(),
+                Some(thread_main::<F>),
+                context.cast(),
+            )
+        };
+        if let Err(error) = check(status) {
+            // SAFETY: no thread was made, so the box is still this function's.
+            drop(unsafe { PoolBox::from_raw(context) });
+            return Err(error);
+        }
+        let mut object = null_mut();
+        // SAFETY: the handle was just made, by kernel-mode code, with this access.
+        let status = unsafe {
+            nt::ObReferenceObjectByHandle(
+                handle,
+                nt::THREAD_ALL_ACCESS,
+                null_mut(),
+                nt::KERNEL_MODE,
+                &raw mut object,
+                null_mut(),
+            )
+        };
+        // SAFETY: the handle was just made and is not used any more.
+        unsafe { nt::ZwClose(handle) };
+        // A good handle with the right access always has an object, so this fails only on a broken kernel.
+        check(status)?;
+        let object = NonNull::new(object).ok_or(Error::new(Operation::Thread, Status::UNSUCCESSFUL))?;
+        Ok(Self { object })
+    }
+
+    /// Waits until the thread has ended; `false` if it has not after `timeout`.
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`, outside of callbacks and completion routines (rule IRQL-13).
+    pub fn wait(&self, passive: Passive<'_>, timeout: Option<Duration>) -> bool {
+        // SAFETY: the object is a thread, which this value keeps alive.
+        unsafe { wait_for_object(passive, self.object.as_ptr(), timeout) }
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        // SAFETY: this value owns the reference.
+        unsafe { nt::ObfDereferenceObject(self.object.as_ptr()) };
+    }
+}
+
+impl fmt::Debug for Thread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Thread")
+    }
+}
+
+/// Where threads start. A start routine that returns ends its thread.
+///
+/// # Safety
+/// `context` is a box given up to this thread.
+unsafe extern "system" fn thread_main<F: FnOnce(Passive<'_>)>(context: *mut c_void) {
+    // SAFETY: the creator gave the box up to this thread.
+    let body = PoolBox::into_inner(unsafe { PoolBox::<F>::from_raw(context.cast()) });
+    // SAFETY: a system thread starts at PASSIVE_LEVEL, in no callback and with no lock, and `body` can leave that
+    // only in safe code that comes back to it.
+    body(unsafe { Passive::assume() });
+}
+
+fn check(status: nt::NTSTATUS) -> Result<()> {
+    if wsk_sys::nt_success(status) { Ok(()) } else { Err(Error::new(Operation::Thread, status)) }
+}

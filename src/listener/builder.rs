@@ -1,0 +1,241 @@
+//! Making a listening socket: everything that must precede bind is said before bind, because afterwards there is
+//! no builder any more.
+
+use core::mem::size_of;
+use core::net::SocketAddr;
+
+use wsk_sys::{
+    IPPROTO_IPV6, IPV6_V6ONLY, SO_CONDITIONAL_ACCEPT, SO_EXCLUSIVEADDRUSE, SO_KEEPALIVE, SO_REUSEADDR,
+    SO_WSK_SECURITY, SOL_SOCKET, WSK_FLAG_LISTEN_SOCKET, WSK_PROVIDER_LISTEN_DISPATCH, WskSetOption,
+};
+
+use super::pending::Pending;
+use super::{
+    AbortHandler, AcceptHandler, Acceptance, Condition, Conditional, InspectHandler, Listener, ListenerCommon,
+    ListenerCore, NoAcceptEvent, OnAccept, Unconditional,
+};
+use crate::address::SockAddr;
+use crate::client::{Provider, Recipe, SecurityDescriptor};
+use crate::error::{Error, Operation, Result};
+use crate::memory::Ref;
+use crate::operation::{Op, Outcome, Request, Submission};
+use crate::socket::{Control, Socket, SocketRef, control};
+
+/// A listening socket in the making; see [`Provider::listener`].
+#[derive(Debug)]
+#[must_use = "nothing happens before `bind`"]
+pub struct ListenerBuilder<I: Condition = Unconditional, A: Acceptance = NoAcceptEvent> {
+    provider: Provider,
+    condition: I,
+    acceptance: A,
+    security: Option<SecurityDescriptor>,
+    sharing: Sharing,
+    keep_alive: bool,
+    v6_only: Option<bool>,
+}
+
+/// How the address may be shared with other sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sharing {
+    Default,
+    Reuse,
+    Exclusive,
+}
+
+impl ListenerBuilder {
+    pub(crate) fn new(provider: Provider) -> Self {
+        Self {
+            provider,
+            condition: Unconditional,
+            acceptance: NoAcceptEvent,
+            security: None,
+            sharing: Sharing::Default,
+            keep_alive: false,
+            v6_only: None,
+        }
+    }
+}
+
+impl<A: Acceptance> ListenerBuilder<Unconditional, A> {
+    /// Has every connection request inspected before its handshake (`SO_CONDITIONAL_ACCEPT`).
+    ///
+    /// This switches off the transport's protection against SYN floods, and its backlog, for this socket: nothing
+    /// is accepted on the listener's behalf, so a slow decision can let the peer time out.
+    pub fn conditional<G: InspectHandler + AbortHandler>(self, gate: G) -> ListenerBuilder<Conditional<G>, A> {
+        ListenerBuilder {
+            provider: self.provider,
+            condition: Conditional(gate),
+            acceptance: self.acceptance,
+            security: self.security,
+            sharing: self.sharing,
+            keep_alive: self.keep_alive,
+            v6_only: self.v6_only,
+        }
+    }
+}
+
+impl<I: Condition> ListenerBuilder<I, NoAcceptEvent> {
+    /// Gives the listener a handler for connections; it is off until [`Listener::enable`].
+    pub fn on_accept<H: AcceptHandler>(self, handler: H) -> ListenerBuilder<I, OnAccept<H>> {
+        ListenerBuilder {
+            provider: self.provider,
+            condition: self.condition,
+            acceptance: OnAccept(handler),
+            security: self.security,
+            sharing: self.sharing,
+            keep_alive: self.keep_alive,
+            v6_only: self.v6_only,
+        }
+    }
+}
+
+impl<I: Condition, A: Acceptance> ListenerBuilder<I, A> {
+    /// Who may share the address (`SO_WSK_SECURITY`). Without it, nobody.
+    pub fn security(mut self, descriptor: SecurityDescriptor) -> Self {
+        self.security = Some(descriptor);
+        self
+    }
+
+    /// Lets the socket bind an address that others share (`SO_REUSEADDR`).
+    pub fn reuse_address(mut self) -> Self {
+        self.sharing = Sharing::Reuse;
+        self
+    }
+
+    /// Keeps everybody else from binding the address (`SO_EXCLUSIVEADDRUSE`).
+    pub fn exclusive_address(mut self) -> Self {
+        self.sharing = Sharing::Exclusive;
+        self
+    }
+
+    /// Has idle accepted connections probed (`SO_KEEPALIVE`, which they inherit).
+    pub fn keep_alive(mut self) -> Self {
+        self.keep_alive = true;
+        self
+    }
+
+    /// Whether an IPv6 socket leaves IPv4 alone (`IPV6_V6ONLY`, on by default). When off, IPv4 peers have
+    /// IPv4-mapped addresses. Ignored for an IPv4 address.
+    pub fn v6_only(mut self, only: bool) -> Self {
+        self.v6_only = Some(only);
+        self
+    }
+
+    /// Makes the socket, sets the options, and binds it, which makes it listen (`WskSocket`, `WskControlSocket`,
+    /// `WskBind`, `WskGetLocalAddress`). Port 0 has one assigned.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time; a socket that was made is closed.
+    ///
+    /// # Errors
+    /// `STATUS_ADDRESS_ALREADY_EXISTS` when the address is taken, `STATUS_ACCESS_DENIED` when it may not be shared,
+    /// `STATUS_INVALID_ADDRESS_COMPONENT` when it is not local, `STATUS_NOT_SUPPORTED` when the transport cannot do
+    /// conditional accept, `STATUS_INSUFFICIENT_RESOURCES`.
+    pub async fn bind(self, local: SocketAddr) -> Result<Listener<I, A>> {
+        let Self { provider, condition, acceptance, security, sharing, keep_alive, v6_only } = self;
+        let descriptor = security.as_ref().map(|security| security.as_raw() as usize);
+        let common = ListenerCommon {
+            socket: Socket::new::<ListenerCore<I, A>>(provider.client().clone()),
+            pending: Pending::new(),
+            _security: security,
+        };
+        let core = Ref::try_new(ListenerCore { common, condition, acceptance })
+            .map_err(|_| Error::out_of_memory(Operation::Socket))?;
+        let dispatch = core::ptr::from_ref(ListenerCore::<I, A>::DISPATCH).cast();
+        let recipe = Recipe { flags: WSK_FLAG_LISTEN_SOCKET, ipv6: local.is_ipv6(), dispatch };
+        provider.create(&core, recipe).await?;
+        // From here on, leaving early drops the listener, which closes the socket.
+        let mut listener = Listener { core, local };
+        let socket = SocketRef::new(&listener.core);
+
+        if I::INSPECTS {
+            set(&socket, SOL_SOCKET, SO_CONDITIONAL_ACCEPT, 1_u32).await?;
+        }
+        if let Some(descriptor) = descriptor {
+            set(&socket, SOL_SOCKET, SO_WSK_SECURITY, descriptor).await?;
+        }
+        match sharing {
+            Sharing::Default => {}
+            Sharing::Reuse => set(&socket, SOL_SOCKET, SO_REUSEADDR, 1_u32).await?,
+            Sharing::Exclusive => set(&socket, SOL_SOCKET, SO_EXCLUSIVEADDRUSE, 1_u32).await?,
+        }
+        if keep_alive {
+            set(&socket, SOL_SOCKET, SO_KEEPALIVE, 1_u32).await?;
+        }
+        if let (Some(only), true) = (v6_only, local.is_ipv6()) {
+            set(&socket, IPPROTO_IPV6, IPV6_V6ONLY, u32::from(only)).await?;
+        }
+        bind(&socket, local).await?;
+        listener.local = local_address(&socket).await?;
+        Ok(listener)
+    }
+}
+
+/// Sets one option, with an IRP (rule OPT-02).
+async fn set<V: crate::socket::Input>(socket: &SocketRef, level: u32, code: u32, value: V) -> Result<()> {
+    let what = Control {
+        operation: Operation::SetOption,
+        request: WskSetOption,
+        code,
+        level,
+        input: size_of::<V>(),
+        output: 0,
+    };
+    control(socket.clone(), what, value).await.map(drop)
+}
+
+/// An address that WSK reads or writes; it stays in the operation block until completion (rules LIFE-06, LIFE-07).
+struct AddressRequest<const BIND: bool> {
+    address: SockAddr,
+    socket: SocketRef,
+}
+
+impl<const BIND: bool> Request for AddressRequest<BIND> {
+    const OPERATION: Operation = if BIND { Operation::Bind } else { Operation::LocalAddress };
+
+    fn orphaned(self, outcome: Outcome) {
+        self.socket.note(outcome);
+    }
+}
+
+impl<const BIND: bool> AddressRequest<BIND> {
+    async fn run(socket: &SocketRef, address: SockAddr) -> Result<SockAddr> {
+        let request = Self { address, socket: socket.clone() };
+        let op = Op::try_new(socket.client().cache(), request)
+            .map_err(|_| Error::out_of_memory(<Self as Request>::OPERATION))?;
+        // SAFETY: the operation is new; `hand_over` passes the IRP and the request's address alone.
+        let run = unsafe { op.run(|irp, request| Self::hand_over(socket, irp, request)) };
+        let (outcome, request) = run.await;
+        socket.note(outcome);
+        outcome.result(<Self as Request>::OPERATION).map(|_| request.address)
+    }
+
+    fn hand_over(socket: &SocketRef, irp: *mut wsk_sys::nt::IRP, request: *mut Self) -> Submission {
+        // SAFETY: the request is live; only the address of a field is computed.
+        let address = unsafe { &raw mut (*request).address }.cast();
+        socket.submit(|handle| {
+            // SAFETY: the gate is held, so the socket is a listener that is not closing.
+            let table = unsafe { (*handle).Dispatch }.cast::<WSK_PROVIDER_LISTEN_DISPATCH>();
+            if BIND {
+                // SAFETY: the table is that of a listening socket; the member was always there.
+                let bind = unsafe { (*table).WskBind }?;
+                // SAFETY: the address is of the socket's family (rule BIND-12) and lives in the request.
+                Some(unsafe { bind(handle, address, 0, irp) })
+            } else {
+                // SAFETY: as above.
+                let get = unsafe { (*table).WskGetLocalAddress }?;
+                // SAFETY: 128 bytes are enough for every family (rule LIFE-07), and they live in the request.
+                Some(unsafe { get(handle, address, irp) })
+            }
+        })
+    }
+}
+
+async fn bind(socket: &SocketRef, local: SocketAddr) -> Result<()> {
+    AddressRequest::<true>::run(socket, SockAddr::from(local)).await.map(drop)
+}
+
+async fn local_address(socket: &SocketRef) -> Result<SocketAddr> {
+    let address = AddressRequest::<false>::run(socket, SockAddr::unspecified()).await?;
+    address.require(Operation::LocalAddress)
+}

@@ -1,0 +1,191 @@
+//! What WSK calls on a listening socket, and the table of it.
+//!
+//! Each callback is a plain function, generic over the handlers, that turns pointers into values, calls one
+//! handler, and turns the answer back. All of them run at up to `DISPATCH_LEVEL` in any thread, and the core they
+//! get as context is alive: WSK holds a reference on it until its close has completed.
+
+use core::ffi::c_void;
+use core::fmt;
+use core::marker::PhantomData;
+use core::net::SocketAddr;
+
+use wsk_sys::nt::NTSTATUS;
+use wsk_sys::{
+    PSOCKADDR, STATUS_REQUEST_NOT_ACCEPTED, STATUS_SUCCESS, WSK_CLIENT_CONNECTION_DISPATCH,
+    WSK_CLIENT_LISTEN_DISPATCH, WSK_INSPECT_ACTION, WSK_INSPECT_ID, WSK_SOCKET, WskInspectAccept, WskInspectPend,
+    WskInspectReject,
+};
+
+use super::inspect::Answer;
+use super::{Acceptance, Condition, Ends, InspectId, Inspection, ListenerCore, ListenerRef};
+use crate::address;
+use crate::connection::{Connection, ConnectionCore, ConnectionEvents};
+use crate::error::{Error, Operation, Result};
+use crate::memory::Ref;
+use crate::socket::{Core, attach};
+
+impl<I: Condition, A: Acceptance> ListenerCore<I, A> {
+    /// The dispatch table, a constant of the handler types: what nobody handles is null.
+    pub(super) const DISPATCH: &'static WSK_CLIENT_LISTEN_DISPATCH = &WSK_CLIENT_LISTEN_DISPATCH {
+        WskAcceptEvent: if A::HANDLED { Some(accept_event::<I, A>) } else { None },
+        WskInspectEvent: if I::INSPECTS { Some(inspect_event::<I, A>) } else { None },
+        WskAbortEvent: if I::INSPECTS { Some(abort_event::<I, A>) } else { None },
+    };
+}
+
+/// `WskInspectEvent`.
+///
+/// # Safety
+/// Called by WSK, with the context given to `WskSocket` and pointers that are valid during the call.
+unsafe extern "system" fn inspect_event<I: Condition, A: Acceptance>(
+    context: *mut c_void,
+    local: PSOCKADDR,
+    remote: PSOCKADDR,
+    id: *mut WSK_INSPECT_ID,
+) -> WSK_INSPECT_ACTION {
+    // SAFETY: the context is the core that `WskSocket` was given, and WSK holds a reference on it.
+    let core = unsafe { Ref::<ListenerCore<I, A>>::clone_from_raw(context.cast_const().cast()) };
+    // SAFETY: null, or valid during the call.
+    let Some(id) = (unsafe { id.as_ref() }) else {
+        // The listener is dead; addresses are not looked at (rules INSP-07 to INSP-09).
+        core.socket().close_later();
+        return WskInspectReject;
+    };
+    // SAFETY: with an ID, the addresses are valid during the call.
+    let Some(ends) = (unsafe { ends(local, remote) }) else { return WskInspectReject };
+    let listener = ListenerRef::new(&core);
+    let request =
+        Inspection { listener: &listener, id: InspectId::from_raw(id), ends, _callback: PhantomData };
+    match core.condition.inspect(request).answer {
+        Answer::Accept => WskInspectAccept,
+        Answer::Reject => WskInspectReject,
+        Answer::Pend(record) => answer(record.callback_returns()),
+    }
+}
+
+/// What a pended inspection returns: pend, or the decision that was made before the callback returned.
+fn answer(decided: Option<bool>) -> WSK_INSPECT_ACTION {
+    match decided {
+        None => WskInspectPend,
+        Some(true) => WskInspectAccept,
+        Some(false) => WskInspectReject,
+    }
+}
+
+/// `WskAbortEvent`.
+///
+/// # Safety
+/// Called by WSK, with the context given to `WskSocket` and an ID that is valid during the call.
+unsafe extern "system" fn abort_event<I: Condition, A: Acceptance>(
+    context: *mut c_void,
+    id: *mut WSK_INSPECT_ID,
+) -> NTSTATUS {
+    // SAFETY: the context is the core that `WskSocket` was given, and WSK holds a reference on it.
+    let core = unsafe { &*context.cast_const().cast::<ListenerCore<I, A>>() };
+    // SAFETY: never null by rule ABRT-15, and valid during the call.
+    if let Some(id) = unsafe { id.as_ref() } {
+        let id = InspectId::from_raw(id);
+        core.common.pending.abort(id);
+        core.condition.abort(id);
+    }
+    STATUS_SUCCESS
+}
+
+/// `WskAcceptEvent`.
+///
+/// # Safety
+/// Called by WSK, with the context given to `WskSocket` and pointers that are valid during the call.
+unsafe extern "system" fn accept_event<I: Condition, A: Acceptance>(
+    context: *mut c_void,
+    _flags: u32,
+    local: PSOCKADDR,
+    remote: PSOCKADDR,
+    socket: *mut WSK_SOCKET,
+    accept_context: *mut *mut c_void,
+    accept_dispatch: *mut *const WSK_CLIENT_CONNECTION_DISPATCH,
+) -> NTSTATUS {
+    // SAFETY: the context is the core that `WskSocket` was given, and WSK holds a reference on it.
+    let core = unsafe { &*context.cast_const().cast::<ListenerCore<I, A>>() };
+    if socket.is_null() {
+        // The listener is dead (rules ACPT-04, ACPT-05).
+        core.socket().close_later();
+        return STATUS_REQUEST_NOT_ACCEPTED;
+    }
+    // SAFETY: with a socket, the addresses are valid during the call.
+    let Some(ends) = (unsafe { ends(local, remote) }) else { return STATUS_REQUEST_NOT_ACCEPTED };
+    let mut taken = false;
+    core.acceptance.accept(Incoming {
+        listener: core.socket(),
+        socket,
+        ends,
+        accept_context,
+        accept_dispatch,
+        taken: &mut taken,
+        _events: PhantomData,
+    });
+    if taken { STATUS_SUCCESS } else { STATUS_REQUEST_NOT_ACCEPTED }
+}
+
+/// Copies the two addresses; they are valid only during the callback (rule INSP-22).
+///
+/// # Safety
+/// Both point to addresses of the family they name, or are null.
+unsafe fn ends(local: PSOCKADDR, remote: PSOCKADDR) -> Option<Ends> {
+    // SAFETY: forwarded to the caller.
+    let local = unsafe { address::socket_addr_from_raw(local) }?;
+    // SAFETY: forwarded to the caller.
+    let remote = unsafe { address::socket_addr_from_raw(remote) }?;
+    Some(Ends { local, remote })
+}
+
+/// A connection that came by the accept event. Unless it is [accepted](Incoming::accept), it is refused.
+pub struct Incoming<'a, E: ConnectionEvents> {
+    listener: &'a crate::socket::Socket,
+    socket: *mut WSK_SOCKET,
+    ends: Ends,
+    accept_context: *mut *mut c_void,
+    accept_dispatch: *mut *const WSK_CLIENT_CONNECTION_DISPATCH,
+    taken: &'a mut bool,
+    _events: PhantomData<fn(E)>,
+}
+
+impl<E: ConnectionEvents> Incoming<'_, E> {
+    /// The address the peer connected to.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.ends.local
+    }
+
+    /// The address the peer came from.
+    pub fn remote_addr(&self) -> SocketAddr {
+        self.ends.remote
+    }
+
+    /// Takes the connection. Its events may start before this returns, if the listener enabled them for it.
+    ///
+    /// # IRQL
+    /// Up to `DISPATCH_LEVEL`.
+    ///
+    /// # Errors
+    /// When memory is out; the connection is refused then.
+    pub fn accept(self, events: E) -> Result<Connection<E>> {
+        let core = ConnectionCore::try_new(self.listener.client(), events)
+            .map_err(|_| Error::out_of_memory(Operation::Accept))?;
+        // The context is complete before the outputs are written (rule ACPT-16), and the outputs are written before
+        // any call is made on the socket (rules ACPT-07, ACPT-11).
+        let (context, dispatch) = ConnectionCore::context_and_dispatch(&core);
+        // SAFETY: the output is valid during the callback, which this value cannot outlive.
+        unsafe { self.accept_context.write(context) };
+        // SAFETY: as above.
+        unsafe { self.accept_dispatch.write(dispatch) };
+        *self.taken = true;
+        attach(&core, self.socket);
+        Ok(Connection::new(core, self.ends))
+    }
+}
+
+impl<E: ConnectionEvents> fmt::Debug for Incoming<'_, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Incoming").field("ends", &self.ends).finish_non_exhaustive()
+    }
+}
+

@@ -1,0 +1,52 @@
+//! A reference count that cannot overflow into a use after free.
+
+use core::sync::atomic::{AtomicU32, Ordering};
+
+/// Counts at or above this value have saturated: the object is leaked rather than freed too early.
+const SATURATED: u32 = 1 << 31;
+/// Where a saturated count is put, far from both ends, so that no number of racing threads moves it out.
+const PARKED: u32 = SATURATED + (1 << 30);
+
+/// A count of owners.
+///
+/// Two thousand million owners can only come from code that forgets references in a loop. Such an object stays
+/// allocated for ever; the kernel has no other answer that is neither a bug check nor a use after free.
+#[derive(Debug)]
+pub(crate) struct RefCount(AtomicU32);
+
+impl RefCount {
+    /// One owner.
+    pub(crate) const fn one() -> Self {
+        Self(AtomicU32::new(1))
+    }
+
+    /// The number of owners at some moment.
+    pub(crate) fn get(&self) -> u32 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Adds an owner; the caller is one already.
+    pub(crate) fn acquire(&self) {
+        // Nothing is published by a new owner, so the order does not matter (as in `alloc::sync::Arc`).
+        if self.0.fetch_add(1, Ordering::Relaxed) >= SATURATED {
+            self.0.store(PARKED, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes an owner away; `true` if it was the last, who must free the object.
+    #[must_use]
+    pub(crate) fn release(&self) -> bool {
+        match self.0.fetch_sub(1, Ordering::Release) {
+            1 => {
+                // What other owners did to the object happens before it is freed.
+                self.0.load(Ordering::Acquire);
+                true
+            }
+            before if before >= SATURATED => {
+                self.0.store(PARKED, Ordering::Relaxed);
+                false
+            }
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! The operation block and its two owners; the state machine is drawn in the parent module.
+
+use core::cell::UnsafeCell;
+use core::ffi::c_void;
+use core::sync::atomic::{AtomicU8, Ordering};
+use core::task::{Context, Poll};
+
+use atomic_waker::AtomicWaker;
+use wsk_sys::nt::{self, NTSTATUS};
+use wsk_sys::{STATUS_FILE_FORCED_CLOSED, STATUS_MORE_PROCESSING_REQUIRED, nt_success};
+
+use super::irp::IrpStorage;
+use crate::error::{Error, Operation, Result};
+use crate::memory::{Cache, OutOfMemory, Ref};
+
+const IDLE: u8 = 0;
+const SUBMITTED: u8 = 1;
+const ABANDONED: u8 = 2;
+const DONE: u8 = 3;
+
+/// What an IRP was completed with. `IoStatus` decides; the value the call returned is never used (rule IRP-12).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outcome {
+    pub(crate) status: NTSTATUS,
+    pub(crate) information: usize,
+}
+
+impl Outcome {
+    /// `Information` when the request succeeded (rule IRP-23), else the error.
+    pub(crate) fn result(self, operation: Operation) -> Result<usize> {
+        if nt_success(self.status) {
+            Ok(self.information)
+        } else {
+            Err(Error::new(operation, self.status))
+        }
+    }
+
+    /// Whether the socket is dead and must be closed (rule LSN-07).
+    pub(crate) fn socket_is_dead(self) -> bool {
+        self.status == STATUS_FILE_FORCED_CLOSED
+    }
+}
+
+/// What became of an attempt to hand an IRP to WSK.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Submission {
+    /// A WSK function was called with it, and completes it.
+    Handed,
+    /// No WSK function was called.
+    Refused(NTSTATUS),
+}
+
+/// The memory of one kind of request and what becomes of a result nobody waits for.
+///
+/// The value lives in the operation block, at a fixed address, from submission to completion.
+pub(crate) trait Request: Send + Sized + 'static {
+    /// Names the request in errors.
+    const OPERATION: Operation;
+
+    /// Called once when the request completed after its future had been dropped.
+    ///
+    /// IRQL: up to `DISPATCH_LEVEL`, possibly inside the completion routine: no WSK call, no allocation.
+    fn orphaned(self, outcome: Outcome);
+}
+
+/// # Invariants
+/// - `state` follows the diagram of the parent module; only the future leaves `Idle`, only the completion
+///   routine enters `Done`.
+/// - `request` and the IRP belong to the future in `Idle` and `Done`, to WSK otherwise.
+struct Block<R> {
+    irp: IrpStorage,
+    request: UnsafeCell<Option<R>>,
+    waker: AtomicWaker,
+    state: AtomicU8,
+}
+
+// SAFETY: the invariants of the block say which one thread may touch `request` in each state, and the state is
+// changed with release and read with acquire ordering; `R` itself may move between threads.
+unsafe impl<R: Send> Send for Block<R> {}
+// SAFETY: as for `Send`.
+unsafe impl<R: Send> Sync for Block<R> {}
+
+/// The future's reference on an operation block.
+///
+/// Dropping it is always allowed, in any state, at up to `DISPATCH_LEVEL`.
+pub(crate) struct Op<R: Request> {
+    block: Ref<Block<R>>,
+}
+
+impl<R: Request> Op<R> {
+    /// Takes a block from `cache` (no pool allocation in steady state) and puts `request` in it.
+    ///
+    /// On failure `request` comes back.
+    pub(crate) fn try_new(cache: &Cache, request: R) -> core::result::Result<Self, (OutOfMemory, R)> {
+        let block = Block {
+            irp: IrpStorage::new(),
+            request: UnsafeCell::new(None),
+            waker: AtomicWaker::new(),
+            state: AtomicU8::new(IDLE),
+        };
+        match Ref::try_new_in(block, cache) {
+            Ok(block) => {
+                // SAFETY: nobody else has seen the block yet.
+                unsafe { *block.request.get() = Some(request) };
+                Ok(Self { block })
+            }
+            Err((error, _)) => Err((error, request)),
+        }
+    }
+
+    /// Hands the IRP to WSK: `call` gets the prepared IRP and the address of the request's memory, and makes
+    /// the one WSK call, or refuses with a status that then is the outcome.
+    ///
+    /// # Safety
+    /// - The operation is idle.
+    /// - Unless it refuses, `call` passes the IRP to exactly one WSK function, which completes it exactly once,
+    ///   and passes no memory that can go away before that other than what is needed only during the call.
+    pub(crate) unsafe fn submit(
+        &self,
+        context: &Context<'_>,
+        call: impl FnOnce(*mut nt::IRP, *mut R) -> Submission,
+    ) {
+        self.block.waker.register(context.waker());
+        debug_assert_eq!(self.block.state.load(Ordering::Relaxed), IDLE);
+        // SAFETY: the state is idle, so the request belongs to this thread.
+        let slot = unsafe { &mut *self.block.request.get() };
+        let Some(request) = slot.as_mut() else { return };
+        let request: *mut R = request;
+        self.block.state.store(SUBMITTED, Ordering::Release);
+        let irps_reference = Ref::into_raw(self.block.clone());
+        // SAFETY: the operation was idle; the reference just made keeps the block where it is until the
+        // completion routine takes it back.
+        let irp = unsafe { self.block.irp.prepare(completed::<R>, irps_reference.cast_mut().cast()) };
+        // From here on the IRP and the request belong to WSK; the completion routine may have run by the time
+        // `call` returns.
+        if let Submission::Refused(status) = call(irp, request) {
+            // SAFETY: nobody was given the IRP.
+            unsafe { nt::set_irp_status(irp, status) };
+            // SAFETY: nobody was given the IRP.
+            unsafe { nt::set_irp_information(irp, 0) };
+            self.block.state.store(DONE, Ordering::Release);
+            // SAFETY: the reference made above; no completion routine will take it back.
+            drop(unsafe { Ref::from_raw(irps_reference) });
+        }
+    }
+
+    /// The outcome and the request, once the completion routine has run; else the operation comes back, and the
+    /// task will be woken.
+    pub(crate) fn poll(self, context: &Context<'_>) -> core::result::Result<(Outcome, R), Self> {
+        if !self.is_done() {
+            self.block.waker.register(context.waker());
+            // The completion routine may have run between the look and the registration.
+            if !self.is_done() {
+                return Err(self);
+            }
+        }
+        let outcome = self.block.outcome();
+        // SAFETY: the state is done, so the request belongs to the future, which this value is.
+        let request = unsafe { (*self.block.request.get()).take() };
+        match request {
+            Some(request) => Ok((outcome, request)),
+            // SAFETY: the request is there from `try_new` until the block is done, and then only this function, which
+            // uses the operation up, and a completion routine that finds the operation abandoned take it.
+            None => unsafe { core::hint::unreachable_unchecked() },
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.block.state.load(Ordering::Acquire) == DONE
+    }
+
+    /// Submits on the first poll and resolves when done; for operations that are not futures of their own.
+    ///
+    /// # Safety
+    /// As for [`Op::submit`].
+    pub(crate) async unsafe fn run(
+        self,
+        call: impl FnOnce(*mut nt::IRP, *mut R) -> Submission,
+    ) -> (Outcome, R) {
+        let mut call = Some(call);
+        let mut waiting = Some(self);
+        core::future::poll_fn(|context| {
+            let Some(op) = waiting.take() else { return Poll::Pending };
+            if let Some(call) = call.take() {
+                // SAFETY: the operation is idle, because `call` was still there; the rest is the caller's promise.
+                unsafe { op.submit(context, call) };
+            }
+            match op.poll(context) {
+                Ok(done) => Poll::Ready(done),
+                Err(op) => {
+                    waiting = Some(op);
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+}
+
+impl<R: Request> Drop for Op<R> {
+    fn drop(&mut self) {
+        let block = &self.block;
+        match block.state.compare_exchange(SUBMITTED, ABANDONED, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => {
+                // WSK still has the IRP. This value's reference keeps the block alive during the call, also if the
+                // request completes meanwhile: cancelling a completed IRP does nothing (rules R14, IRP-16).
+                // SAFETY: the IRP was initialised by `submit` and lives in the block.
+                unsafe { nt::IoCancelIrp(block.irp.as_ptr()) };
+            }
+            Err(DONE) => {
+                let outcome = block.outcome();
+                // SAFETY: the state is done, so the request belongs to the future, which this value is.
+                if let Some(request) = unsafe { (*block.request.get()).take() } {
+                    request.orphaned(outcome);
+                }
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+impl<R: Request> Block<R> {
+    /// Reads what the IRP was completed with. Call only in state `Done`, or from the completion routine.
+    fn outcome(&self) -> Outcome {
+        let irp = self.irp.as_ptr();
+        // SAFETY: a completed IRP is not written any more, and it lives in this block.
+        let status = unsafe { nt::irp_status(irp) };
+        // SAFETY: as above.
+        let information = unsafe { nt::irp_information(irp) };
+        Outcome { status, information }
+    }
+}
+
+/// The completion routine of every operation.
+///
+/// # Safety
+/// `context` is the block reference that [`Op::submit`] made for this IRP; the I/O manager calls this once.
+unsafe extern "system" fn completed<R: Request>(
+    _device: *mut nt::DEVICE_OBJECT,
+    _irp: *mut nt::IRP,
+    context: *mut c_void,
+) -> NTSTATUS {
+    // SAFETY: `submit` leaked exactly this reference, and the routine runs once per submission.
+    let block = unsafe { Ref::<Block<R>>::from_raw(context.cast_const().cast()) };
+    if block.state.swap(DONE, Ordering::AcqRel) == ABANDONED {
+        let outcome = block.outcome();
+        // SAFETY: the future has walked away, so the request belongs to this routine alone.
+        if let Some(request) = unsafe { (*block.request.get()).take() } {
+            request.orphaned(outcome);
+        }
+    } else {
+        block.waker.wake();
+    }
+    // The block owns the IRP, so the I/O manager must not look at it again (rule IRP-03).
+    STATUS_MORE_PROCESSING_REQUIRED
+}

@@ -1,0 +1,28 @@
+//! One asynchronous WSK request: a block of non-paged memory with two owners.
+//!
+//! WSK completes a request by completing an IRP, at any moment: before the call that started it has returned,
+//! much later on another processor, or after the future that asked for it was dropped. So everything the
+//! request may touch lives in one *operation block*: the IRP, its stack location, the addresses, buffers and
+//! control data, and the result. The block is owned by the future and by the IRP, each with one reference;
+//! whoever lets go last frees it. Nobody ever waits for the other.
+//!
+//! ```text
+//!              submit                    completion routine
+//!   Idle ───────────────▶ Submitted ──────────────────────────▶ Done ──▶ the future takes the result
+//!    │                        │                                   │
+//!    │ drop                   │ drop: IoCancelIrp, walk away      │ drop: `Request::orphaned`
+//!    ▼                        ▼                                   ▼
+//!  freed                  Abandoned ──completion routine──▶ `Request::orphaned`, freed
+//! ```
+//!
+//! *Orphaned* is where a result that nobody waits for is put right: an accepted socket is closed, received
+//! bytes are kept for the next receive.
+//!
+//! The completion routine runs at up to `DISPATCH_LEVEL` in any thread. It makes no WSK call, allocates
+//! nothing, and wakes the task; the waker only schedules.
+
+mod block;
+mod irp;
+
+pub(crate) use block::{Op, Outcome, Request, Submission};
+pub(crate) use irp::IrpStorage;

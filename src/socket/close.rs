@@ -1,0 +1,101 @@
+//! Closing: one IRP that is always there, started by exactly one caller, never abandoned.
+
+use core::ffi::c_void;
+use core::future::Future;
+use core::pin::Pin;
+use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
+use core::task::{Context, Poll};
+
+use wsk_sys::nt::{self, NTSTATUS};
+use wsk_sys::{STATUS_MORE_PROCESSING_REQUIRED, WSK_PROVIDER_BASIC_DISPATCH};
+
+use super::{Duty, Socket, SocketRef};
+use crate::client::Node;
+
+/// Resolves when a socket's close has completed.
+#[must_use = "futures do nothing unless polled"]
+pub(crate) struct Closed {
+    socket: SocketRef,
+}
+
+impl Closed {
+    /// Shuts the socket and waits for its close; the call is made right here when nobody holds the gate.
+    pub(crate) fn new(socket: SocketRef) -> Self {
+        if socket.shut() == Duty::StartClose {
+            start(&socket);
+        }
+        Self { socket }
+    }
+}
+
+impl Future for Closed {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let socket = &*self.socket;
+        // A core that never got a socket has nothing to wait for.
+        if socket.closed.load(Ordering::Acquire) || !socket.gate.is_attached() {
+            return Poll::Ready(());
+        }
+        socket.closed_waker.register(context.waker());
+        if socket.closed.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+/// The reaper's way in.
+///
+/// # Safety
+/// `node` is the node of a live [`Socket`] whose gate answered [`Duty::StartClose`].
+pub(super) unsafe fn start_from_node(node: NonNull<Node>) {
+    // SAFETY: the node is the first field of the socket, and the pointer was derived from the whole socket.
+    let socket = unsafe { node.cast::<Socket>().as_ref() };
+    start(socket);
+}
+
+/// Calls `WskCloseSocket`. Called once per socket, by whoever was told [`Duty::StartClose`].
+fn start(socket: &Socket) {
+    let context: *const Socket = socket;
+    let handle = socket.handle.load(Ordering::Acquire);
+    // SAFETY: the duty to close is told once, so nobody else uses the storage, and WSK's own reference keeps the
+    // socket where it is until `completed` gives it back.
+    let irp = unsafe { socket.close_irp.prepare(completed, context.cast_mut().cast()) };
+    // SAFETY: the handle is the one WSK gave and the gate is empty, so it is valid until this very call.
+    let table = unsafe { (*handle).Dispatch }.cast::<WSK_PROVIDER_BASIC_DISPATCH>();
+    // SAFETY: every provider table begins with the basic table (rule LAY-14).
+    let close = unsafe { (*table).WskCloseSocket };
+    if let Some(close) = close {
+        // SAFETY: no call executes in the socket, nothing is retained, and this is the only close (rules CLOSE-01,
+        // CLOSE-12). The status is that of the IRP (rule IRP-12).
+        let _ = unsafe { close(handle, irp) };
+    }
+}
+
+/// The completion routine of the close. No callback of the socket runs or will run (rule CLOSE-08).
+///
+/// # Safety
+/// `context` is the socket whose close [`start`] asked for; the I/O manager calls this once.
+unsafe extern "system" fn completed(
+    _device: *mut nt::DEVICE_OBJECT,
+    _irp: *mut nt::IRP,
+    context: *mut c_void,
+) -> NTSTATUS {
+    // SAFETY: `start` passed a socket, which is never null.
+    let pointer = unsafe { NonNull::new_unchecked(context.cast::<Socket>()) };
+    // SAFETY: WSK's reference, given back below, keeps the socket alive.
+    let socket = unsafe { pointer.as_ref() };
+    // A close cannot fail, and a client that is told otherwise can only treat the socket as gone (rule CLOSE-11).
+    // SAFETY: the socket entered the list in `attach` and leaves it here, once. The list hands back the pointer
+    // to the whole core that `attach` put in.
+    let whole = unsafe { socket.client.delist(pointer) };
+    let client = socket.client.clone();
+    let lifetime = socket.lifetime;
+    // SAFETY: WSK's reference keeps the core alive.
+    unsafe { (lifetime.closed)(whole) };
+    socket.closed.store(true, Ordering::Release);
+    socket.closed_waker.wake();
+    // SAFETY: this is the reference that `attach` made for WSK.
+    unsafe { (lifetime.release)(whole) };
+    client.socket_closed();
+    STATUS_MORE_PROCESSING_REQUIRED
+}

@@ -1,0 +1,283 @@
+//! What every WSK socket of this library has in common: its handle, its gate, and how it closes.
+//!
+//! A *core* ([`crate::listener`], [`crate::connection`]) is one allocation that begins with a [`Socket`]. It is
+//! shared by the user's handle, by the operations in flight, and by WSK itself, whose callbacks get its address
+//! as their socket context. WSK's reference is made when the socket is attached and given back when the close
+//! has completed, because after that no callback runs or will run (rules CLOSE-08, CLOSE-17).
+//!
+//! ```text
+//!  new ──attach──▶ open ──shut──▶ shut ──last holder out──▶ closing ──close IRP completes──▶ closed
+//!   │                ▲                                          │
+//!   │                └ calls enter and leave the gate           └ IRPs are cancelled, callbacks return
+//!   └──dropped without a socket: just memory
+//! ```
+//!
+//! The IRP of the close is part of the socket from the start (rule CLOSE-14). `Drop` never calls WSK: it shuts
+//! the gate and leaves the call to the client's reaper thread, so that it may run anywhere, also deep inside a
+//! completion routine.
+
+mod close;
+mod control;
+mod gate;
+
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+
+use atomic_waker::AtomicWaker;
+use wsk_sys::nt::NTSTATUS;
+use wsk_sys::{STATUS_FILE_FORCED_CLOSED, WSK_SOCKET};
+
+pub(crate) use close::Closed;
+pub use control::Disabled;
+pub(crate) use control::{Control, Input, control, control_inline, disable_event, disable_event_and_wait, enable_events};
+use gate::{Duty, Gate};
+
+use crate::client::{ClientShared, Links, Node};
+use crate::memory::Ref;
+use crate::operation::{IrpStorage, Outcome, Submission};
+
+/// The common part of every core.
+///
+/// # Invariants
+/// - `handle` is what WSK gave, from `attach` until the close was started; it is used only by holders of `gate`
+///   and by the one starter of the close.
+/// - `close_irp` belongs to the starter of the close, then to WSK.
+#[repr(C)]
+pub(crate) struct Socket {
+    /// Its place in the reaper's queue, used at most once, when the close is to be started.
+    _node: Node,
+    /// Its place in the client's list of live sockets.
+    links: Links,
+    gate: Gate,
+    handle: AtomicPtr<WSK_SOCKET>,
+    client: Ref<ClientShared>,
+    lifetime: &'static Lifetime,
+    close_irp: IrpStorage,
+    closed: AtomicBool,
+    closed_waker: AtomicWaker,
+}
+
+/// How to count references on a core of a type that is no longer known.
+pub(crate) struct Lifetime {
+    /// Adds a reference.
+    ///
+    /// # Safety
+    /// The pointer came from [`Ref::as_ptr`] of a live core.
+    add: unsafe fn(NonNull<Socket>),
+    /// Drops a reference.
+    ///
+    /// # Safety
+    /// As for `add`, and the caller owns a reference.
+    release: unsafe fn(NonNull<Socket>),
+    /// Tells the core that its close has completed.
+    ///
+    /// # Safety
+    /// As for `add`.
+    closed: unsafe fn(NonNull<Socket>),
+}
+
+/// A type whose allocation begins with a [`Socket`].
+///
+/// # Safety
+/// The type is `repr(C)` with a [`Socket`] as its first field, which [`Core::socket`] returns and which was made
+/// with the [`Lifetime`] of this very type.
+pub(crate) unsafe trait Core: Send + Sync + Sized + 'static {
+    /// The common part.
+    fn socket(&self) -> &Socket;
+
+    /// Called in the completion routine of the close: no WSK call, no allocation.
+    fn closed(&self) {}
+
+    /// How to handle cores of this type when it is no longer known.
+    const LIFETIME: &'static Lifetime =
+        &Lifetime { add: add::<Self>, release: release::<Self>, closed: closed::<Self> };
+}
+
+/// # Safety
+/// See [`Lifetime`].
+unsafe fn add<C: Core>(socket: NonNull<Socket>) {
+    // SAFETY: the caller has a pointer to a live core of type `C`, which begins with the socket.
+    let reference = unsafe { Ref::<C>::clone_from_raw(socket.as_ptr().cast_const().cast()) };
+    core::mem::forget(reference);
+}
+
+/// # Safety
+/// See [`Lifetime`].
+unsafe fn release<C: Core>(socket: NonNull<Socket>) {
+    // SAFETY: the caller gives up a reference on a core of type `C`, which begins with the socket.
+    drop(unsafe { Ref::<C>::from_raw(socket.as_ptr().cast_const().cast()) });
+}
+
+/// # Safety
+/// See [`Lifetime`].
+unsafe fn closed<C: Core>(socket: NonNull<Socket>) {
+    // SAFETY: the caller has a pointer to a live core of type `C`, which begins with the socket.
+    unsafe { socket.cast::<C>().as_ref() }.closed();
+}
+
+/// A reference on a core of any type.
+pub(crate) struct SocketRef(NonNull<Socket>);
+
+// SAFETY: cores are `Send + Sync` by the bound of `Core`, and the reference is counted atomically.
+unsafe impl Send for SocketRef {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for SocketRef {}
+
+impl SocketRef {
+    pub(crate) fn new<C: Core>(core: &Ref<C>) -> Self {
+        let raw = Ref::into_raw(core.clone());
+        // SAFETY: a counted reference is never null.
+        Self(unsafe { NonNull::new_unchecked(raw.cast_mut().cast()) })
+    }
+
+    /// The socket, as a pointer that reaches the whole core.
+    pub(crate) fn as_ptr(&self) -> NonNull<Socket> {
+        self.0
+    }
+}
+
+impl core::ops::Deref for SocketRef {
+    type Target = Socket;
+
+    fn deref(&self) -> &Socket {
+        // SAFETY: this value owns a reference on the core that begins with the socket.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Clone for SocketRef {
+    fn clone(&self) -> Self {
+        // SAFETY: this value owns a reference, so the core is alive.
+        unsafe { (self.lifetime.add)(self.0) };
+        Self(self.0)
+    }
+}
+
+impl Drop for SocketRef {
+    fn drop(&mut self) {
+        let release = self.lifetime.release;
+        // SAFETY: the reference that this value owns is given up here, and it is not used again.
+        unsafe { release(self.0) };
+    }
+}
+
+/// Permission to call functions of a socket; while it lives the socket cannot begin to close.
+pub(crate) struct Call<'a> {
+    socket: &'a Socket,
+}
+
+impl Call<'_> {
+    /// The socket, for one WSK call.
+    pub(crate) fn handle(&self) -> *mut WSK_SOCKET {
+        self.socket.handle()
+    }
+
+    /// Keeps the gate held beyond this value; give it back with [`Socket::leave`].
+    pub(crate) fn keep(self) {
+        core::mem::forget(self);
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        self.socket.leave();
+    }
+}
+
+impl Socket {
+    /// A socket that WSK has not made yet.
+    pub(crate) fn new<C: Core>(client: Ref<ClientShared>) -> Self {
+        Self {
+            _node: Node::new(close::start_from_node),
+            links: Links::new(),
+            gate: Gate::new(),
+            handle: AtomicPtr::new(core::ptr::null_mut()),
+            client,
+            lifetime: C::LIFETIME,
+            close_irp: IrpStorage::new(),
+            closed: AtomicBool::new(false),
+            closed_waker: AtomicWaker::new(),
+        }
+    }
+
+    pub(crate) fn client(&self) -> &Ref<ClientShared> {
+        &self.client
+    }
+
+    pub(crate) fn links(&self) -> &Links {
+        &self.links
+    }
+
+    /// The WSK socket, for a holder of the gate.
+    pub(crate) fn handle(&self) -> *mut WSK_SOCKET {
+        self.handle.load(Ordering::Acquire)
+    }
+
+    /// Enters the gate for one call, unless the socket is closing.
+    pub(crate) fn call(&self) -> Option<Call<'_>> {
+        self.gate.enter().then_some(Call { socket: self })
+    }
+
+    /// Makes one WSK call inside the gate and says what became of it.
+    pub(crate) fn submit(&self, call: impl FnOnce(*mut WSK_SOCKET) -> Option<NTSTATUS>) -> Submission {
+        let Some(permit) = self.call() else { return Submission::Refused(STATUS_FILE_FORCED_CLOSED) };
+        match call(permit.handle()) {
+            Some(_) => Submission::Handed,
+            None => Submission::Refused(wsk_sys::STATUS_NOT_SUPPORTED),
+        }
+    }
+
+    /// Leaves the gate after [`Call::keep`]. The last one out starts a close that was asked for.
+    pub(crate) fn leave(&self) {
+        if self.gate.leave() == Duty::StartClose {
+            self.start_close_later();
+        }
+    }
+
+    /// Whether calls can still be made.
+    pub(crate) fn is_open(&self) -> bool {
+        self.gate.is_open()
+    }
+
+    pub(crate) fn shut(&self) -> Duty {
+        self.gate.shut()
+    }
+
+    /// Has the reaper start the close; called by whoever was told [`Duty::StartClose`].
+    fn start_close_later(&self) {
+        // SAFETY: the duty is told once, so the node is queued once, and WSK's reference keeps the socket alive
+        // until the close that the reaper is to start has completed. The node is the socket's first field.
+        unsafe { self.client.reap(NonNull::from(self).cast()) };
+    }
+
+    /// Asks for the close, from anywhere: the call itself is made by the client's reaper thread.
+    ///
+    /// IRQL: up to `DISPATCH_LEVEL`; allowed in completion routines and callbacks.
+    pub(crate) fn close_later(&self) {
+        if self.shut() == Duty::StartClose {
+            self.start_close_later();
+        }
+    }
+
+    /// Closes the socket if the outcome says that it is dead (rules LSN-07, LIFE-14).
+    pub(crate) fn note(&self, outcome: Outcome) {
+        if outcome.socket_is_dead() {
+            self.close_later();
+        }
+    }
+}
+
+/// Gives a core its socket. WSK gets a reference on the core, which it holds until the close has completed.
+pub(crate) fn attach<C: Core>(core: &Ref<C>, handle: *mut WSK_SOCKET) {
+    let socket = core.socket();
+    socket.handle.store(handle, Ordering::Release);
+    let raw = Ref::into_raw(core.clone());
+    // SAFETY: a counted reference is never null.
+    let whole = unsafe { NonNull::new_unchecked(raw.cast_mut().cast::<Socket>()) };
+    // SAFETY: the reference leaked above keeps the core where it is until the close has completed, which is when
+    // the socket leaves the list.
+    unsafe { socket.client.enlist(whole) };
+    if socket.gate.attach() == Duty::StartClose {
+        socket.start_close_later();
+    }
+}

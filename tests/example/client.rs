@@ -1,0 +1,66 @@
+//! A client that chooses the address it comes from.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use socket2::{Domain, SockRef, Socket, Type};
+
+/// A connection from 127.0.0.`last`, established as far as the operating system is concerned.
+pub(crate) fn connect(last: u8, to: SocketAddr) -> TcpStream {
+    connect_from(IpAddr::from([127, 0, 0, last]), to).expect("a connection")
+}
+
+/// A connection from `from`.
+pub(crate) fn connect_from(from: IpAddr, to: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+    socket.bind(&SocketAddr::new(from, 0).into())?;
+    let limit = Duration::from_secs(20);
+    socket.connect_timeout(&to.into(), limit)?;
+    socket.set_read_timeout(Some(limit))?;
+    socket.set_write_timeout(Some(limit))?;
+    Ok(socket.into())
+}
+
+/// Ends a connection with a reset.
+pub(crate) fn reset(stream: TcpStream) {
+    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("an open socket");
+    drop(stream);
+}
+
+/// Sends `bytes`, and returns once they have come back.
+pub(crate) fn echo(stream: &mut TcpStream, bytes: &[u8]) {
+    stream.write_all(bytes).expect("sent");
+    let mut back = vec![0; bytes.len()];
+    stream.read_exact(&mut back).expect("echoed");
+    assert!(back == bytes, "other bytes came back");
+}
+
+/// Sends `bytes` while reading what comes back, ends the sending, and returns all that came until the other side
+/// ended its sending too.
+pub(crate) fn echo_to_the_end(stream: TcpStream, bytes: &[u8]) -> Vec<u8> {
+    let mut back = Vec::with_capacity(bytes.len());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            (&stream).write_all(bytes).expect("sent");
+            stream.shutdown(Shutdown::Write).expect("ended");
+        });
+        (&stream).read_to_end(&mut back).expect("echoed");
+    });
+    back
+}
+
+/// Asserts that the connection is refused: a reset, whatever call happens to see it.
+pub(crate) fn assert_refused(connection: std::io::Result<TcpStream>) {
+    let result = connection.and_then(|mut stream| stream.read(&mut [0; 16]));
+    let error = result.expect_err("a reset");
+    assert!(
+        matches!(error.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::ConnectionRefused),
+        "{error}"
+    );
+}
+
+/// Bytes in which a lost, doubled or moved piece shows.
+pub(crate) fn pattern(length: usize) -> Vec<u8> {
+    (0..length as u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
+}

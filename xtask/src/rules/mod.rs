@@ -1,0 +1,207 @@
+//! `cargo xtask rules`: which rules of the contract do the tests show?
+//!
+//! ```text
+//!  tests/rules.tsv ──► table ──┐
+//!  tests/unshown.tsv ► table ──┼──► coverage ──► render ──► terminal, docs/rules.md
+//!  test sources ─────► scan ───┘
+//! ```
+//!
+//! A test names the rules it is about in its doc comment, one line for each kind of evidence:
+//!
+//! ```text
+//! /// Shows: LSN-03, LSN-05      the behaviour is shown on the provider through raw calls
+//! /// Prevents: LSN-09           safe code cannot break the rule
+//! /// Catches: LSN-09            the checker reports a raw client that breaks it
+//! #[test]
+//! fn …
+//! ```
+//!
+//! A file under a `tests/compile_fail/` directory does the same in its leading `//!` lines (`Prevents:` only).
+//!
+//! Exit status: 0 if all that was asked for holds, 1 if not, 2 if an input is malformed.
+
+mod coverage;
+mod render;
+mod scan;
+mod table;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+
+use self::coverage::Coverage;
+use self::table::{Reasons, RuleTable};
+
+/// Where the rules are, relative to the workspace.
+const RULES: &str = "tests/rules.tsv";
+/// Where the reasons are for rules that no user-mode provider can show.
+const UNSHOWN: &str = "tests/unshown.tsv";
+/// The page that carries the table made by this command.
+const PAGE: &str = "docs/rules.md";
+
+/// Options of `cargo xtask rules`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Fail unless every rule with a seed is shown, or has a written reason (fewer than 3 % may have one)
+    #[arg(long)]
+    seeds: bool,
+    /// Fail unless this share of the other rules in the areas in scope is shown
+    #[arg(long, value_name = "PERCENT", num_args = 0..=1, default_missing_value = "80",
+          value_parser = clap::value_parser!(u8).range(0..=100))]
+    min_areas: Option<u8>,
+    /// Regenerate the table in docs/rules.md
+    #[arg(long, conflicts_with = "check")]
+    write: bool,
+    /// Fail if the table in docs/rules.md is not the one `--write` would make
+    #[arg(long)]
+    check: bool,
+    /// Print nothing but failures
+    #[arg(long, short)]
+    quiet: bool,
+    /// Show these rules only: their text and the tests that name them
+    #[arg(value_name = "RULE", conflicts_with_all = ["seeds", "min_areas", "write", "check"])]
+    rules: Vec<String>,
+}
+
+/// Runs the command on the workspace at `root`.
+pub(crate) fn run(root: &Path, args: &Args) -> Result<ExitCode> {
+    let coverage = load(root)?;
+    if !args.rules.is_empty() {
+        for id in &args.rules {
+            let Some(entry) = coverage.entry(id) else { bail!("there is no rule {id} in {RULES}") };
+            print!("{}", render::entry(entry));
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !args.quiet {
+        print!("{}", render::terminal(&coverage));
+    }
+
+    let mut failures = Vec::new();
+    if args.seeds {
+        failures.extend(coverage.seed_failures());
+    }
+    if let Some(percent) = args.min_areas {
+        failures.extend(coverage.area_failure(percent));
+    }
+    if args.write || args.check {
+        let path = root.join(PAGE);
+        let page = std::fs::read_to_string(&path).with_context(|| format!("cannot read {PAGE}"))?;
+        let wanted = render::page(&page, &coverage).with_context(|| PAGE.to_owned())?;
+        if args.write && wanted != page {
+            std::fs::write(&path, wanted).with_context(|| format!("cannot write {PAGE}"))?;
+            println!("{PAGE} written");
+        } else if wanted != page {
+            failures.push(format!("{PAGE} is out of date: run `cargo xtask rules --write`"));
+        }
+    }
+    for failure in &failures {
+        eprintln!("failed: {failure}");
+    }
+    Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// Reads the rules, the reasons and every test under `root`. Everything malformed is reported at once.
+fn load(root: &Path) -> Result<Coverage> {
+    let read =
+        |path: &str| std::fs::read_to_string(root.join(path)).with_context(|| format!("cannot read {path}"));
+    let rules = RuleTable::parse(&read(RULES)?).with_context(|| RULES.to_owned())?;
+    let reasons = Reasons::parse(&read(UNSHOWN)?, &rules).with_context(|| UNSHOWN.to_owned())?;
+    let scan = scan::workspace(root)?;
+    Coverage::new(&rules, &reasons, scan)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const HEAD: &str = "id\tside\tevidence\tseed\tsection\trule\n";
+
+    fn workspace(rules: &str, unshown: &str, tests: &str) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let put = |path: &str, text: &str| {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+            fs::write(path, text).expect("a file");
+        };
+        put(RULES, &format!("{HEAD}{rules}"));
+        put(UNSHOWN, &format!("id\treason\n{unshown}"));
+        put("tests/all.rs", tests);
+        put(PAGE, "# Rules\n\n<!-- rules:begin -->\n<!-- rules:end -->\n\nEnd.\n");
+        dir
+    }
+
+    fn args(words: &[&str]) -> Args {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: Args,
+        }
+        <Line as clap::Parser>::parse_from(["rules", "--quiet"].iter().chain(words)).args
+    }
+
+    fn code(dir: &tempfile::TempDir, words: &[&str]) -> Result<bool> {
+        run(dir.path(), &args(words)).map(|code| code == ExitCode::SUCCESS)
+    }
+
+    #[test]
+    fn plain_report_passes_with_rules_missing_and_seeds_does_not() {
+        let dir = workspace("LSN-01\tP\tD\t001\t4.1\tOne.\n", "", "");
+        assert!(code(&dir, &[]).expect("well formed"));
+        assert!(!code(&dir, &["--seeds"]).expect("well formed"));
+        assert!(code(&dir, &["LSN-01"]).expect("well formed"));
+        assert!(code(&dir, &["LSN-02"]).is_err());
+    }
+
+    #[test]
+    fn seeds_pass_when_shown() {
+        let dir = workspace(
+            "LSN-01\tP\tD\t001\t4.1\tOne.\nLSN-02\tC\tD\t-\t4.1\tTwo.\n",
+            "",
+            "/// Shows: LSN-01\n#[test]\nfn one() { assert!(true); }\n",
+        );
+        assert!(code(&dir, &["--seeds"]).expect("well formed"));
+        assert!(!code(&dir, &["--min-areas"]).expect("well formed"));
+        assert!(code(&dir, &["--min-areas", "0"]).expect("well formed"));
+    }
+
+    #[test]
+    fn the_page_is_written_once_and_then_current() {
+        let dir = workspace("LSN-01\tP\tD\t001\t4.1\tOne.\n", "", "");
+        assert!(!code(&dir, &["--check"]).expect("well formed"));
+        assert!(code(&dir, &["--write"]).expect("well formed"));
+        assert!(code(&dir, &["--check"]).expect("well formed"));
+        let page = fs::read_to_string(dir.path().join(PAGE)).expect("the page");
+        assert!(page.starts_with("# Rules\n\n<!-- rules:begin -->\n"), "{page}");
+        assert!(page.ends_with("<!-- rules:end -->\n\nEnd.\n"), "{page}");
+        assert!(page.contains("LSN"), "{page}");
+    }
+
+    #[test]
+    fn an_unknown_rule_in_a_test_is_malformed_input() {
+        let dir = workspace(
+            "LSN-01\tP\tD\t001\t4.1\tOne.\n",
+            "",
+            "/// Shows: LSN-77\n#[test]\nfn one() { assert!(true); }\n",
+        );
+        let error = format!("{:#}", code(&dir, &[]).expect_err("LSN-77 does not exist"));
+        assert!(error.contains("LSN-77") && error.contains("tests/all.rs:3"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let dir = workspace("LSN-01\tP\tD\t001\t4.1\tOne.\n", "", "");
+        fs::remove_file(dir.path().join(UNSHOWN)).expect("removed");
+        assert!(format!("{:#}", code(&dir, &[]).expect_err("no file")).contains(UNSHOWN));
+    }
+
+    /// The project's own inputs are well formed, and the number of rules is the known one.
+    #[test]
+    fn the_workspace_is_well_formed() {
+        let coverage = load(&crate::workspace_root()).expect("well formed");
+        assert_eq!((coverage.entries().len(), coverage.seeds().count()), (580, 131));
+    }
+}
