@@ -60,7 +60,6 @@
 //! | [`executor`] | tasks on system threads, `block_on`, timers |
 //! | [`memory`], [`sync`], [`irql`] | non-paged memory, spin locks and events, levels as types |
 #![no_std]
-#![warn(clippy::undocumented_unsafe_blocks)]
 
 pub mod address;
 pub mod buffer;
@@ -74,7 +73,6 @@ pub mod memory;
 mod operation;
 mod socket;
 pub mod sync;
-pub mod thread;
 pub mod time;
 
 pub use buffer::Buffer;

@@ -13,7 +13,7 @@ use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use wsk::error::Status;
-use wsk::executor::{Executor, SpawnError, block_on, block_on_timeout, yield_now};
+use wsk::executor::{Executor, SpawnError, Thread, block_on, block_on_timeout, yield_now};
 use wsk::irql::Passive;
 use wsk::memory::Cache;
 use wsk::time::{sleep, sleep_in, timeout, timeout_in};
@@ -244,7 +244,7 @@ fn a_stop_that_takes_too_long_tells_what_is_left_and_can_be_repeated() {
 #[test]
 fn an_executor_that_cannot_start_all_its_threads_leaves_none() {
     harness::run(|passive| {
-        harness::fail_thread(2, || {
+        harness::failing_if(harness::thread_number(3), || {
             let error = Executor::start(passive, 4).unwrap_err();
             assert_eq!(error.status(), Status::INSUFFICIENT_RESOURCES);
         });
@@ -358,7 +358,7 @@ fn block_on_waits_no_longer_than_its_limit() {
         };
         // The waker outlives the wait it was for.
         drop(probe);
-        harness::thread(move || harness::at_dispatch(|| waker.wake())).join().unwrap();
+        harness::thread(move || harness::at_dispatch(|| waker.wake())).join();
     });
 }
 
@@ -377,6 +377,27 @@ fn tasks_may_start_tasks_and_outlive_their_spawner() {
         for _ in 0..10 {
             block_on(passive, done.receive()).unwrap();
         }
+    });
+}
+
+#[test]
+fn a_thread_that_was_waited_for_has_left() {
+    harness::run(|passive| {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let event = wsk::sync::Event::try_new(wsk::sync::EventKind::Notification).unwrap();
+        let thread = {
+            let (seen, event) = (seen.clone(), event.clone());
+            // The thread gets a proof of its own that it may wait.
+            Thread::spawn(passive, move |passive| {
+                seen.lock().unwrap().push(event.wait(passive, None));
+            })
+            .unwrap()
+        };
+        assert!(!thread.wait(passive, Some(Duration::from_millis(5))));
+        event.set();
+        assert!(thread.wait(passive, None));
+        assert_eq!(Arc::strong_count(&seen), 1);
+        assert_eq!(*seen.lock().unwrap(), [true]);
     });
 }
 
@@ -434,7 +455,7 @@ fn no_wake_up_is_lost_under_load() {
                 assert_eq!(block_on_timeout(passive, LONG, finished.receive()).unwrap(), 1);
             }
             stop.store(true, Ordering::Relaxed);
-            hecklers.into_iter().for_each(|heckler| heckler.join().unwrap());
+            hecklers.into_iter().for_each(|heckler| heckler.join());
             assert_eq!(spawner.unfinished(), RINGS * TASKS);
         });
     }
@@ -471,7 +492,7 @@ fn stopping_races_with_everything() {
                 .collect();
             std::thread::sleep(Duration::from_micros(500));
             executor.stop(passive, LONG).unwrap();
-            spawners.into_iter().for_each(|spawner| spawner.join().unwrap());
+            spawners.into_iter().for_each(|spawner| spawner.join());
             assert_eq!(started.load(Ordering::Relaxed), dropped.load(Ordering::Relaxed));
         }
     });

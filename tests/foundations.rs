@@ -107,7 +107,7 @@ fn references_are_counted_across_threads() {
                 })
                 .collect();
             drop(shared);
-            threads.into_iter().for_each(|thread| thread.join().unwrap());
+            threads.into_iter().for_each(|thread| thread.join());
         }
         assert_eq!(drops.load(Ordering::Relaxed), 20);
     });
@@ -169,7 +169,7 @@ fn running_out_of_memory_is_a_value() {
 fn a_buffer_whose_mdl_cannot_be_made_leaves_nothing_behind() {
     harness::run(|_| {
         let live = harness::pool_blocks();
-        harness::fail_allocation(1, || {
+        harness::failing(2, || {
             assert!(Buffer::try_with_capacity(10).unwrap_err().is_out_of_memory());
         });
         assert_eq!(harness::pool_blocks(), live);
@@ -194,7 +194,7 @@ fn a_spin_lock_lets_one_thread_in() {
                 })
             })
             .collect();
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        threads.into_iter().for_each(|thread| thread.join());
         assert_eq!(shared.with(|both| *both), (8_000, 8_000));
     });
 }
@@ -220,7 +220,7 @@ fn events_let_through_as_many_as_their_kind_says() {
         };
         assert!(once.wait(passive, None));
         assert!(!once.wait(passive, Some(Duration::ZERO)));
-        setter.join().unwrap();
+        setter.join();
     });
 }
 

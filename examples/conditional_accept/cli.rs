@@ -157,7 +157,10 @@ mod tests {
         let options = parse("").expect("no options are needed");
         assert_eq!(options.listen, SocketAddr::from(([127, 0, 0, 1], 7007)));
         assert_eq!(options.policy().expect("empty").action(IpAddr::from([127, 0, 0, 1])), Action::Accept);
-        assert_eq!((options.verdict(), options.verdict_after()), (Answer::Accept, Duration::from_millis(200)));
+        assert_eq!(
+            (options.verdict(), options.verdict_after()),
+            (Answer::Accept, Duration::from_millis(200))
+        );
         assert_eq!((options.accept_by(), options.unload_after()), (AcceptBy::Irp, None));
         assert_eq!(options.log, Format::Text);
     }
@@ -181,7 +184,10 @@ mod tests {
             assert_eq!(policy.action(remote.parse().expect("an address")), action, "{remote}");
         }
         assert_eq!((options.verdict(), options.verdict_after()), (Answer::Reject, Duration::ZERO));
-        assert_eq!((options.accept_by(), options.unload_after()), (AcceptBy::Event, Some(Duration::from_secs(3))));
+        assert_eq!(
+            (options.accept_by(), options.unload_after()),
+            (AcceptBy::Event, Some(Duration::from_secs(3)))
+        );
         assert_eq!(options.log, Format::Json);
     }
 
@@ -215,7 +221,8 @@ mod tests {
         let options = parse("--accept 10.0.0.0/8 --reject 10.1.2.3/8").expect("each is well formed");
         let error = options.policy().expect_err("both").to_string();
         assert_eq!(error, "10.0.0.0/8 cannot have both actions, accept and reject");
-        let many: String = (0..=Policy::CAPACITY).flat_map(|n| [" --ask 10.0.0.".to_owned(), n.to_string()]).collect();
+        let many: String =
+            (0..=Policy::CAPACITY).flat_map(|n| [" --ask 10.0.0.".to_owned(), n.to_string()]).collect();
         assert_eq!(parse(&many).expect("each is well formed").policy().expect_err("many"), PolicyError::Full);
     }
 }

@@ -56,7 +56,10 @@ pub(crate) struct Printer {
 
 impl Printer {
     /// Starts printing to standard output. `failed` is called if that is not possible any more.
-    pub(crate) fn start(format: Format, failed: impl FnOnce() + Send + 'static) -> io::Result<(Journal, Self)> {
+    pub(crate) fn start(
+        format: Format,
+        failed: impl FnOnce() + Send + 'static,
+    ) -> io::Result<(Journal, Self)> {
         let (sender, receiver) = sync_channel(QUEUE);
         let lost = Arc::new(AtomicU64::new(0));
         let thread = std::thread::Builder::new().name("printer".to_owned()).spawn(move || {
@@ -187,27 +190,33 @@ mod tests {
     #[test]
     fn text_is_aligned() {
         let id = RequestId { key: 1, serial: 2 };
-        let lines = printed(Format::Text, &[
-            Record::Loaded { local: remote() },
-            Record::Inspect { id, remote: remote(), action: Inspection::Pend },
-            Record::Verdict { id, action: Answer::Reject },
-            Record::Abort { id },
-            Record::Accepted { remote: remote(), by: AcceptBy::Irp },
-            Record::Disconnect { remote: remote(), kind: DisconnectKind::Abortive },
-            Record::Closed { remote: remote(), received: 3, sent: 2 },
-            Record::Unloaded { violations: 1, leaks: 2 },
-        ]);
+        let lines = printed(
+            Format::Text,
+            &[
+                Record::Loaded { local: remote() },
+                Record::Inspect { id, remote: remote(), action: Inspection::Pend },
+                Record::Verdict { id, action: Answer::Reject },
+                Record::Abort { id },
+                Record::Accepted { remote: remote(), by: AcceptBy::Irp },
+                Record::Disconnect { remote: remote(), kind: DisconnectKind::Abortive },
+                Record::Closed { remote: remote(), received: 3, sent: 2 },
+                Record::Unloaded { violations: 1, leaks: 2 },
+            ],
+        );
         let lines: Vec<_> = lines.lines().map(|line| &line[11..]).collect();
-        assert_eq!(lines, [
-            "loaded      127.0.0.2:5555         listening",
-            "inspect     127.0.0.2:5555         pend, request 1-2",
-            "verdict                            reject, request 1-2",
-            "abort                              given up, request 1-2",
-            "accepted    127.0.0.2:5555         by irp",
-            "disconnect  127.0.0.2:5555         abortive",
-            "closed      127.0.0.2:5555         received 3, sent 2",
-            "unloaded                           violations 1, leaks 2",
-        ]);
+        assert_eq!(
+            lines,
+            [
+                "loaded      127.0.0.2:5555         listening",
+                "inspect     127.0.0.2:5555         pend, request 1-2",
+                "verdict                            reject, request 1-2",
+                "abort                              given up, request 1-2",
+                "accepted    127.0.0.2:5555         by irp",
+                "disconnect  127.0.0.2:5555         abortive",
+                "closed      127.0.0.2:5555         received 3, sent 2",
+                "unloaded                           violations 1, leaks 2",
+            ]
+        );
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub(crate) use reaper::Node;
 pub(crate) use shared::ClientShared;
 
 use crate::error::{Error, Operation, Result};
-use crate::thread::Thread;
+use crate::executor::Thread;
 use crate::irql::Passive;
 use crate::memory::Ref;
 

@@ -87,9 +87,11 @@ impl ClientShared {
         // The largest number means an infinite wait; the one before it is seven weeks.
         let milliseconds = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).min(u32::MAX - 1);
         let mut npi = WSK_PROVIDER_NPI { Client: core::ptr::null_mut(), Dispatch: core::ptr::null() };
-        // Counted before the call, so that the reaper never deregisters under a capture.
-        self.captures.fetch_add(1, Ordering::AcqRel);
-        let status = if self.stopping.load(Ordering::Acquire) {
+        // Counted before the call, so that the reaper never deregisters under a capture. This thread writes the count
+        // and reads the flag, `stop` and the reaper write the flag and read the count: one of them sees the other
+        // only if all four are in one order.
+        self.captures.fetch_add(1, Ordering::SeqCst);
+        let status = if self.stopping.load(Ordering::SeqCst) {
             wsk_sys::STATUS_DEVICE_NOT_READY
         } else {
             // SAFETY: registered, because the count above keeps the reaper from deregistering; the level is passive.
@@ -107,7 +109,7 @@ impl ClientShared {
     }
 
     fn capture_ended(&self) {
-        self.captures.fetch_sub(1, Ordering::AcqRel);
+        self.captures.fetch_sub(1, Ordering::SeqCst);
         self.wake_if_stopping();
     }
 
@@ -130,7 +132,7 @@ impl ClientShared {
     }
 
     pub(super) fn open_captures(&self) -> usize {
-        self.captures.load(Ordering::Acquire)
+        self.captures.load(Ordering::SeqCst)
     }
 
     /// # Safety
@@ -165,14 +167,14 @@ impl ClientShared {
     }
 
     fn wake_if_stopping(&self) {
-        if self.stopping.load(Ordering::Acquire) {
+        if self.stopping.load(Ordering::SeqCst) {
             self.wake.set();
         }
     }
 
     /// Has the reaper close everything, deregister and end.
     pub(super) fn stop(&self) {
-        self.stopping.store(true, Ordering::Release);
+        self.stopping.store(true, Ordering::SeqCst);
         self.wake.set();
     }
 
@@ -180,13 +182,13 @@ impl ClientShared {
     pub(super) fn run_reaper(&self, passive: Passive<'_>) {
         loop {
             self.wake.wait(passive, None);
-            if self.stopping.load(Ordering::Acquire) {
+            if self.stopping.load(Ordering::SeqCst) {
                 self.sockets.shut_all();
             }
             for job in self.jobs.take_all() {
                 job.run();
             }
-            if self.stopping.load(Ordering::Acquire) && self.open_sockets() == 0 && self.open_captures() == 0 {
+            if self.stopping.load(Ordering::SeqCst) && self.open_sockets() == 0 && self.open_captures() == 0 {
                 self.deregister(passive);
                 return;
             }

@@ -105,7 +105,7 @@ enum State {
 
 impl Disconnect {
     fn start(
-        connection: ConnectionRef,
+        connection: &ConnectionRef,
         last: Option<Buffer>,
         flags: u32,
         context: &Context<'_>,
@@ -116,7 +116,7 @@ impl Disconnect {
         connection.common().send_over.store(true, Ordering::Release);
         // SAFETY: the operation is new; `hand_over` passes the IRP and memory of the request alone.
         unsafe {
-            op.submit(context, |irp, request| DisconnectRequest::hand_over(&connection, flags, irp, request));
+            op.submit(context, |irp, request| DisconnectRequest::hand_over(connection, flags, irp, request));
         }
         Ok(op)
     }
@@ -127,7 +127,7 @@ impl Future for Disconnect {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
         let op = match core::mem::replace(&mut self.state, State::Finished) {
-            State::Start(connection, last, flags) => Self::start(connection, last, flags, context)?,
+            State::Start(connection, last, flags) => Self::start(&connection, last, flags, context)?,
             State::Waiting(op) => op,
             State::Finished => return Poll::Pending,
         };

@@ -157,12 +157,11 @@ impl Received<'_> {
         let still_held =
             indicated.compare_exchange(list, core::ptr::null_mut(), Ordering::AcqRel, Ordering::Acquire).is_ok();
         match self.answer {
-            Answer::All => (STATUS_SUCCESS, None),
             Answer::First(bytes) => (STATUS_SUCCESS, Some(bytes)),
             Answer::None => (STATUS_DATA_NOT_ACCEPTED, None),
             Answer::Retained if still_held => (STATUS_PENDING, None),
-            // Retained and let go again before the callback returned.
-            Answer::Retained => (STATUS_SUCCESS, None),
+            // Data that was retained and let go again before the callback returned was all accepted.
+            Answer::All | Answer::Retained => (STATUS_SUCCESS, None),
         }
     }
 }

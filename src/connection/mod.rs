@@ -294,7 +294,7 @@ impl<E: ConnectionEvents> Connection<E> {
 
 /// Exactly one event.
 fn one(event: Events) -> Result<u32> {
-    if event.bits().count_ones() == 1 {
+    if event.bits().is_power_of_two() {
         Ok(event.bits())
     } else {
         Err(Error::new(Operation::EventCallbacks, wsk_sys::STATUS_INVALID_PARAMETER))

@@ -179,10 +179,10 @@ impl<T: Target> Request for ReceiveRequest<T> {
         self.connection.note(outcome);
         let common = self.connection.common();
         // An error can carry bytes too: a cancelled receive of everything (rule RCV-06).
-        if self.target.filled(outcome.information).is_ok() {
-            if let Some(kept) = self.target.keep() {
-                *common.kept.lock() = Some(kept);
-            }
+        if self.target.filled(outcome.information).is_ok()
+            && let Some(kept) = self.target.keep()
+        {
+            *common.kept.lock() = Some(kept);
         }
         common.receiving.store(FREE, Ordering::Release);
         common.receive_waker.wake();

@@ -102,7 +102,7 @@ enum State {
 
 impl Send {
     fn start(
-        connection: ConnectionRef,
+        connection: &ConnectionRef,
         buffer: Buffer,
         flags: SendFlags,
         context: &Context<'_>,
@@ -116,7 +116,7 @@ impl Send {
             Ok(op) => {
                 // SAFETY: the operation is new; `hand_over` passes the IRP and memory of the request alone.
                 unsafe {
-                    op.submit(context, |irp, request| SendRequest::hand_over(&connection, flags, irp, request));
+                    op.submit(context, |irp, request| SendRequest::hand_over(connection, flags, irp, request));
                 }
                 Ok(op)
             }
@@ -130,7 +130,7 @@ impl Future for Send {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let op = match core::mem::replace(&mut self.state, State::Finished) {
-            State::Start(connection, buffer, flags) => match Self::start(connection, buffer, flags, context) {
+            State::Start(connection, buffer, flags) => match Self::start(&connection, buffer, flags, context) {
                 Ok(op) => op,
                 Err((error, buffer)) => return Poll::Ready((Err(error), buffer)),
             },

@@ -44,7 +44,7 @@ const fn size_of_class(class: usize) -> usize {
 /// at most `depth` per list. The lists live until the last handle and the last block are gone.
 ///
 /// # Invariants
-/// `lists` points to a live [`Lists`] of which this handle owns one reference.
+/// `lists` points to a live `Lists` of which this handle owns one reference.
 pub struct Cache {
     lists: NonNull<Lists>,
 }

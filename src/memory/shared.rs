@@ -18,7 +18,7 @@ use super::{Cache, OutOfMemory, RefCount, allocate, assert_pool_alignment, free}
 /// Everything here works at `<= DISPATCH_LEVEL`, dropping the last owner included.
 ///
 /// # Invariants
-/// `block` points to an initialised [`Block`] of which this value owns one count.
+/// `block` points to an initialised `Block` of which this value owns one count.
 pub struct Ref<T> {
     block: NonNull<Block<T>>,
     _owns: PhantomData<Block<T>>,

@@ -48,7 +48,10 @@ fn accepted_clients_get_every_byte_back() {
         let disconnected = position(&log, "disconnect", &remote);
         assert_eq!(log[disconnected]["kind"], "graceful");
         let closed = position(&log, "closed", &remote);
-        assert_eq!((&log[closed]["received"], &log[closed]["sent"]), (&sent.len().into(), &sent.len().into()));
+        assert_eq!(
+            (&log[closed]["received"], &log[closed]["sent"]),
+            (&sent.len().into(), &sent.len().into())
+        );
         assert!(inspected < accepted && accepted < disconnected && disconnected < closed, "{log:#?}");
     }
 }
@@ -66,7 +69,10 @@ fn rejected_clients_are_reset() {
             assert_eq!(service.seen(&[("event", "accepted"), ("remote", &remote)]), [] as [Value; 0]);
         }
         let log = service.stop();
-        assert!(log.iter().all(|line| line["event"] != "abort"), "a rejected request is not aborted: {log:#?}");
+        assert!(
+            log.iter().all(|line| line["event"] != "abort"),
+            "a rejected request is not aborted: {log:#?}"
+        );
     }
 }
 
@@ -107,10 +113,12 @@ fn asked_then_rejected() {
 #[test]
 fn asked_then_given_up() {
     for by in BOTH_WAYS {
-        let service = Service::start(&["--accept-by", by, "--ask", "127.0.0.3/31", "--verdict-after", "600000"]);
+        let service =
+            Service::start(&["--accept-by", by, "--ask", "127.0.0.3/31", "--verdict-after", "600000"]);
         for give_up in [reset as fn(TcpStream), drop] {
             let stream = connect(3, service.address);
-            let inspected = service.wait(&[("event", "inspect"), ("remote", &name(&stream)), ("action", "pend")]);
+            let inspected =
+                service.wait(&[("event", "inspect"), ("remote", &name(&stream)), ("action", "pend")]);
             give_up(stream);
             service.wait(&[("event", "abort"), ("id", text(&inspected, "id"))]);
         }
@@ -145,7 +153,8 @@ fn giving_up_while_it_is_decided() {
                 .take_while(|line| line["event"] != "inspect" || line["id"] != *id)
                 .filter(|line| line["event"] == "abort" && line["id"] == *id)
                 .count();
-            let accepted = log.iter().filter(|line| line["event"] == "accepted" && line["remote"] == *remote).count();
+            let accepted =
+                log.iter().filter(|line| line["event"] == "accepted" && line["remote"] == *remote).count();
             assert!(aborted + accepted == 1, "{remote}: aborted {aborted}, accepted {accepted}; {log:#?}");
         }
     }
@@ -153,10 +162,12 @@ fn giving_up_while_it_is_decided() {
 
 #[test]
 fn the_most_specific_network_wins() {
-    let options = ["--default", "reject", "--accept", "127.0.0.0/8", "--reject", "127.0.0.0/30", "--ask", "127.0.0.2"];
+    let options =
+        ["--default", "reject", "--accept", "127.0.0.0/8", "--reject", "127.0.0.0/30", "--ask", "127.0.0.2"];
     let service = Service::start(&options);
     for (last, action) in [(1, "reject"), (2, "pend"), (3, "reject"), (4, "accept")] {
-        let remote = connect_from(IpAddr::from([127, 0, 0, last]), service.address).map(|stream| name(&stream));
+        let remote =
+            connect_from(IpAddr::from([127, 0, 0, last]), service.address).map(|stream| name(&stream));
         if let Ok(remote) = remote {
             service.wait(&[("event", "inspect"), ("remote", &remote), ("action", action)]);
         }
@@ -339,9 +350,11 @@ fn too_many_clients_for_the_machine_are_refused() {
     for by in BOTH_WAYS {
         let mut command = std::process::Command::new("sh");
         command.args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\""]).arg(program());
-        let service = Service::spawn(command.args(["--listen", "127.0.0.1:0", "--log", "json", "--accept-by", by]));
-        let clients: Vec<_> =
-            (0..200).filter_map(|_| connect_from(IpAddr::from([127, 0, 0, 2]), service.address).ok()).collect();
+        let service =
+            Service::spawn(command.args(["--listen", "127.0.0.1:0", "--log", "json", "--accept-by", by]));
+        let clients: Vec<_> = (0..200)
+            .filter_map(|_| connect_from(IpAddr::from([127, 0, 0, 2]), service.address).ok())
+            .collect();
         assert!(clients.len() > 20, "{}", clients.len());
         drop(clients);
         let start = Instant::now();

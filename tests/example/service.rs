@@ -48,7 +48,8 @@ impl Service {
             move || {
                 for line in output.lines() {
                     let line = line.expect("text");
-                    let value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?} is no JSON: {error}"));
+                    let value = serde_json::from_str(&line)
+                        .unwrap_or_else(|error| panic!("{line:?} is no JSON: {error}"));
                     printed.state.lock().expect("not poisoned").0.push(value);
                     printed.changed.notify_all();
                 }
@@ -73,14 +74,19 @@ impl Service {
         let deadline = Instant::now() + PATIENCE;
         let mut state = self.printed.state.lock().expect("not poisoned");
         loop {
-            let found: Vec<_> = state.0.iter().filter(|line| has(line, fields)).take(count).cloned().collect();
+            let found: Vec<_> =
+                state.0.iter().filter(|line| has(line, fields)).take(count).cloned().collect();
             if found.len() == count {
                 return found;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             let (lines, ended) = &*state;
             let last = &lines[lines.len().saturating_sub(40)..];
-            assert!(!ended && !left.is_zero(), "{} of {count} lines with {fields:?}; ended: {ended}; last: {last:#?}", found.len());
+            assert!(
+                !ended && !left.is_zero(),
+                "{} of {count} lines with {fields:?}; ended: {ended}; last: {last:#?}",
+                found.len()
+            );
             state = self.printed.changed.wait_timeout(state, left).expect("not poisoned").0;
         }
     }
@@ -135,10 +141,16 @@ impl Drop for Service {
 
 /// Runs the example to its end, which must come soon.
 pub(crate) fn run(options: &[&str]) -> Output {
-    let mut child =
-        example().args(options).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the example starts");
-    let (mut stdout, mut stderr) = (child.stdout.take().expect("a pipe"), child.stderr.take().expect("a pipe"));
-    let mut output = Output { status: child.wait().expect("a status"), stdout: Vec::new(), stderr: Vec::new() };
+    let mut child = example()
+        .args(options)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the example starts");
+    let (mut stdout, mut stderr) =
+        (child.stdout.take().expect("a pipe"), child.stderr.take().expect("a pipe"));
+    let mut output =
+        Output { status: child.wait().expect("a status"), stdout: Vec::new(), stderr: Vec::new() };
     stdout.read_to_end(&mut output.stdout).expect("read");
     stderr.read_to_end(&mut output.stderr).expect("read");
     output

@@ -8,10 +8,7 @@
 
 use std::sync::atomic::Ordering;
 
-use wsk_sys::nt::{
-    DISPATCH_LEVEL, IRP, KIRQL, io_set_cancel_routine, irp_cancel, irp_current_location, irp_stack_count,
-    irp_stack_pointer, set_irp_cancel_irql,
-};
+use wsk_sys::nt::{DISPATCH_LEVEL, IRP, KIRQL, io_set_cancel_routine, irp_cancel, set_irp_cancel_irql};
 
 use crate::checker::context::{self, Context, at_most};
 use crate::irp;

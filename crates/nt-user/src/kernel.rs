@@ -28,18 +28,6 @@ use crate::thread::{Owner, Threads, this};
 use crate::timer::TimerQueue;
 use crate::work::WorkQueue;
 
-/// The few `NTSTATUS` values that this crate answers with.
-pub(crate) mod status {
-    use wsk_sys::nt::NTSTATUS;
-
-    pub(crate) const SUCCESS: NTSTATUS = 0;
-    pub(crate) const TIMEOUT: NTSTATUS = 0x102;
-    pub(crate) const INVALID_HANDLE: NTSTATUS = 0xC000_0008_u32 as i32;
-    pub(crate) const INVALID_PARAMETER: NTSTATUS = 0xC000_000D_u32 as i32;
-    pub(crate) const MORE_PROCESSING_REQUIRED: NTSTATUS = 0xC000_0016_u32 as i32;
-    pub(crate) const INSUFFICIENT_RESOURCES: NTSTATUS = 0xC000_009A_u32 as i32;
-}
-
 /// How a kernel is to be.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -134,7 +122,13 @@ impl Inner {
     }
 
     #[cold]
-    pub(crate) fn report(&self, severity: Severity, rule: &'static str, call: &str, detail: String) -> Violation {
+    pub(crate) fn report(
+        &self,
+        severity: Severity,
+        rule: &'static str,
+        call: &str,
+        detail: String,
+    ) -> Violation {
         self.checker.report(severity, rule, call.to_owned(), detail)
     }
 

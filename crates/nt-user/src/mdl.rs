@@ -9,8 +9,9 @@ use std::ptr;
 
 use wsk_sys::nt::{
     DISPATCH_LEVEL, IRP, MDL, MDL_MAPPED_TO_SYSTEM_VA, MDL_PAGES_LOCKED, MDL_SOURCE_IS_NONPAGED_POOL,
-    mdl_byte_count, mdl_byte_offset, mdl_flags, mdl_mapped_system_va, mdl_next, mdl_start_va, set_mdl_byte_count,
-    set_mdl_byte_offset, set_mdl_flags, set_mdl_mapped_system_va, set_mdl_next, set_mdl_size, set_mdl_start_va,
+    mdl_byte_count, mdl_byte_offset, mdl_flags, mdl_mapped_system_va, mdl_next, mdl_start_va,
+    set_mdl_byte_count, set_mdl_byte_offset, set_mdl_flags, set_mdl_mapped_system_va, set_mdl_next,
+    set_mdl_size, set_mdl_start_va,
 };
 
 use crate::checker::context::at_most;
@@ -74,7 +75,7 @@ pub unsafe extern "system" fn IoAllocateMdl(
     let offset = address.addr() % PAGE;
     let pages = (offset + length as usize).div_ceil(PAGE);
     let bytes = size_of::<MDL>() + pages * size_of::<usize>();
-    // The size is a signed 16-bit number, as on Windows, where that is the limit too.
+    // The field is a signed 16-bit number; what it cannot tell (16 MiB) is more than there is.
     let Ok(size) = i16::try_from(bytes) else {
         return ptr::null_mut();
     };

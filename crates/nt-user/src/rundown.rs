@@ -77,7 +77,10 @@ pub unsafe extern "system" fn ExReleaseRundownProtection(rundown: *mut EX_RUNDOW
         Err(count) if count < HOLDER => {
             here.violation(rule::RUNDOWN, CALL, "protection was given back that nobody holds".to_owned());
         }
-        Err(_) => here.seam().unpark(rundown.addr(), Unpark::All, &mut |_| word().store(STARTED, Ordering::Release)),
+        Err(_) => {
+            let mut settle = |_| word().store(STARTED, Ordering::Release);
+            here.seam().unpark(rundown.addr(), Unpark::All, &mut settle);
+        }
     }
 }
 

@@ -92,8 +92,7 @@ pub(crate) fn release_lower(here: &Here, lock: &AtomicUsize, irql: KIRQL, call: 
     }
     release(here, lock, call);
     if irql < DISPATCH_LEVEL && this::locks() != 0 {
-        let detail =
-            format!("returned to {} with {} other spin locks held", irql::name(irql), this::locks());
+        let detail = format!("returned to {} with {} other spin locks held", irql::name(irql), this::locks());
         here.violation(rule::IRQL, call, detail);
     }
     this::set_irql(irql);
@@ -102,7 +101,11 @@ pub(crate) fn release_lower(here: &Here, lock: &AtomicUsize, irql: KIRQL, call: 
 fn at_dispatch(here: &Here, call: &'static str) {
     let now = this::irql();
     if now < DISPATCH_LEVEL {
-        here.violation(rule::IRQL, call, format!("called at {}, which is below DISPATCH_LEVEL", irql::name(now)));
+        here.violation(
+            rule::IRQL,
+            call,
+            format!("called at {}, which is below DISPATCH_LEVEL", irql::name(now)),
+        );
     }
 }
 

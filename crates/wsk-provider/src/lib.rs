@@ -34,6 +34,7 @@ mod address;
 mod client;
 mod connection;
 mod control;
+mod data;
 mod datagram;
 mod dispatch;
 mod listen;
@@ -46,6 +47,7 @@ mod stream;
 mod worker;
 
 pub use behaviours::{Alternatives, Behaviours};
+pub use client::set_provider_lookup;
 pub use config::{Completion, Config, Level, Release};
 pub use host::{Host, Knob, Place, Report, Severity};
 pub use provider::{OpenSocket, Provider};

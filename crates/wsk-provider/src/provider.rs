@@ -129,7 +129,9 @@ impl Provider {
         }
         self.0.callbacks.stop();
         self.0.completer.stop();
-        self.0.retired.lock().clear();
+        let retired = std::mem::take(&mut *self.0.retired.lock());
+        drop(retired);
+        self.0.registrar.forget();
     }
 }
 

@@ -65,7 +65,9 @@ impl Nest {
                 "WskInspectEvent" => "INSP-24",
                 "WskAbortEvent" => "ABRT-13",
                 "WskDisconnectEvent" => "DISC-14",
-                "WskAcceptEvent" | "WskReceiveEvent" | "WskReceiveFromEvent" | "WskSendBacklogEvent" => "EVT-56",
+                "WskAcceptEvent" | "WskReceiveEvent" | "WskReceiveFromEvent" | "WskSendBacklogEvent" => {
+                    "EVT-56"
+                }
                 _ => "IRQL-13",
             }),
             Context::Thread | Context::Cancel | Context::Dpc | Context::WorkItem | Context::Unload => None,
@@ -178,8 +180,7 @@ pub(crate) fn objection_to_waiting() -> Option<(&'static str, String)> {
 pub(crate) fn at_most(here: &this::Here, call: &'static str, most: KIRQL) {
     let irql = this::irql();
     if irql > most {
-        let detail =
-            format!("called at {}, which is above {}", irql::name(irql), irql::name(most));
+        let detail = format!("called at {}, which is above {}", irql::name(irql), irql::name(most));
         here.violation(rule::IRQL, call, detail);
     }
 }

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use violation::{Severity, Violation};
 
-pub(crate) use panics::{halt, install as install_panic_hook};
+pub(crate) use panics::{halt, install as install_panic_hook, message as panic_message};
 pub(crate) use place::capture as place;
 
 /// A kernel's collection of violations.
@@ -30,7 +30,13 @@ impl Checker {
 
     /// Records a violation and finds its place.
     #[cold]
-    pub(crate) fn report(&self, severity: Severity, rule: &'static str, call: String, detail: String) -> Violation {
+    pub(crate) fn report(
+        &self,
+        severity: Severity,
+        rule: &'static str,
+        call: String,
+        detail: String,
+    ) -> Violation {
         let violation = Violation { severity, rule, call, detail, place: place() };
         let mut found = self.found.lock();
         if found.len() < Self::MOST {

@@ -60,7 +60,8 @@ fn hook(info: &PanicHookInfo<'_>) {
         Context::Dpc => "a deferred procedure call",
         Context::WorkItem => "a work item",
     };
-    let detail = UNWINDING.with_borrow(|unwinding| format!("a panic crossed the boundary of {whom}: {unwinding}"));
+    let detail =
+        UNWINDING.with_borrow(|unwinding| format!("a panic crossed the boundary of {whom}: {unwinding}"));
     kernel.panicked(whom, detail, nest.innermost != Context::Thread);
     halt();
 }

@@ -27,13 +27,12 @@ const MACHINERY_CRATES: [&str; 9] = [
 ];
 
 fn is_machinery(name: &str, file: Option<&Path>) -> bool {
-    match file.and_then(Path::to_str) {
-        Some(file) => MACHINERY.iter().any(|part| file.contains(part)),
-        None => {
-            let name = name.trim_start_matches(['<', '&', '_']);
-            !name.contains("::") || MACHINERY_CRATES.iter().any(|prefix| name.starts_with(prefix))
-        }
-    }
+    let by_symbol = || {
+        let name = name.trim_start_matches(['<', '&', '_']);
+        !name.contains("::") || MACHINERY_CRATES.iter().any(|prefix| name.starts_with(prefix))
+    };
+    let by_file = |file: &str| MACHINERY.iter().any(|part| file.contains(part));
+    file.and_then(Path::to_str).map_or_else(by_symbol, by_file)
 }
 
 /// The innermost frame outside the kernel, the provider, the test kit and the standard library.
@@ -54,7 +53,5 @@ pub(crate) fn capture() -> String {
         });
         place.is_none()
     });
-    place.unwrap_or_else(|| {
-        format!("thread `{}`", std::thread::current().name().unwrap_or("without a name"))
-    })
+    place.unwrap_or_else(|| format!("thread `{}`", std::thread::current().name().unwrap_or("without a name")))
 }

@@ -143,7 +143,12 @@ impl<'a> Object<'a> {
                 return self.signal_sleepers(seam, word);
             }
             // Also when it is signalled already: what the signaller did before must be visible to who takes it.
-            match self.word().compare_exchange_weak(word, word | SIGNALLED, Ordering::Release, Ordering::Relaxed) {
+            match self.word().compare_exchange_weak(
+                word,
+                word | SIGNALLED,
+                Ordering::Release,
+                Ordering::Relaxed,
+            ) {
                 Ok(_) => return (word >> SIGNAL_SHIFT) as i32,
                 Err(now) => word = now,
             }

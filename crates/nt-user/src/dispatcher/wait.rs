@@ -8,11 +8,11 @@ use std::ffi::c_void;
 use std::time::Duration;
 
 use wsk_sys::nt::{APC_LEVEL, NTSTATUS};
+use wsk_sys::status::{STATUS_SUCCESS, STATUS_TIMEOUT};
 
 use super::Object;
 use crate::checker::context::{self, at_most};
 use crate::checker::violation::rule;
-use crate::kernel::status;
 use crate::thread::this::{self, Here};
 
 /// The time in the seam's clock at which a driver's timeout passes: relative if negative, else system time.
@@ -68,7 +68,11 @@ pub unsafe extern "system" fn KeWaitForSingleObject(
     // SAFETY: forwarded to the caller.
     let target = unsafe { Object::from_raw(object) }.filter(|target| target.kind().is_some());
     let Some(target) = target else {
-        here.bug_check(rule::OBJECT, CALL, format!("there is no initialised dispatcher object at {object:p}"));
+        here.bug_check(
+            rule::OBJECT,
+            CALL,
+            format!("there is no initialised dispatcher object at {object:p}"),
+        );
     };
     let timeout = if timeout.is_null() {
         None
@@ -77,20 +81,20 @@ pub unsafe extern "system" fn KeWaitForSingleObject(
         Some(unsafe { timeout.read() })
     };
     if timeout == Some(0) {
-        return if target.try_take() { status::SUCCESS } else { status::TIMEOUT };
+        return if target.try_take() { STATUS_SUCCESS } else { STATUS_TIMEOUT };
     }
     object_to_waiting(&here, CALL);
     if target.try_take() {
-        return status::SUCCESS;
+        return STATUS_SUCCESS;
     }
     if let Some(timeout) = timeout {
         let satisfied = target.wait(here.seam(), Some(due(&here, timeout)));
-        return if satisfied { status::SUCCESS } else { status::TIMEOUT };
+        return if satisfied { STATUS_SUCCESS } else { STATUS_TIMEOUT };
     }
     if !target.wait(here.seam(), Watchdog::new(&here).deadline()) {
         Watchdog::bite(&here, CALL, "a wait without a timeout");
     }
-    status::SUCCESS
+    STATUS_SUCCESS
 }
 
 /// Puts the thread to sleep; see [`wsk_sys::nt::KeDelayExecutionThread`].
@@ -112,5 +116,5 @@ pub unsafe extern "system" fn KeDelayExecutionThread(
     // Nobody wakes a sleeper: the key is a place on its own stack.
     let key = std::ptr::from_ref(&deadline).addr();
     here.seam().park(key, &mut || true, &mut || {}, Some(deadline));
-    status::SUCCESS
+    STATUS_SUCCESS
 }

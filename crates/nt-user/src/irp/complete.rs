@@ -19,15 +19,13 @@ use wsk_sys::nt::{
     irp_stack_pointer, irp_status, set_irp_current_location, set_irp_pending_returned, set_irp_stack_pointer,
     set_stack_control, stack_completion_routine, stack_context, stack_control,
 };
+use wsk_sys::status::{STATUS_MORE_PROCESSING_REQUIRED, STATUS_PENDING, nt_success};
 
 use super::{STAMP_COMPLETED, State, check, device, stamp, state};
 use crate::checker::context::{self, Context, at_most};
 use crate::checker::violation::rule;
 use crate::irql;
 use crate::thread::this::{self, Here};
-
-/// `STATUS_PENDING`.
-const STATUS_PENDING: i32 = 0x103;
 
 const CALL: &str = "IofCompleteRequest";
 
@@ -43,7 +41,8 @@ pub unsafe extern "system" fn IofCompleteRequest(irp: *mut IRP, _priority_boost:
     unsafe { check(&here, irp, CALL) };
     // SAFETY: forwarded to the caller.
     if unsafe { state(irp) } != Some(State::Submitted) {
-        let detail = format!("no driver below has the IRP at {irp:p}: it is complete, or was never submitted");
+        let detail =
+            format!("no driver below has the IRP at {irp:p}: it is complete, or was never submitted");
         here.violation(rule::IRP_COMPLETE, CALL, detail);
         return;
     }
@@ -60,7 +59,11 @@ pub unsafe extern "system" fn IofCompleteRequest(irp: *mut IRP, _priority_boost:
 unsafe fn check_outcome(here: &Here, irp: *mut IRP) {
     // SAFETY: forwarded to the caller.
     if unsafe { irp_status(irp) } == STATUS_PENDING {
-        here.violation(rule::IRP_COMPLETE, CALL, format!("the IRP at {irp:p} is completed with STATUS_PENDING"));
+        here.violation(
+            rule::IRP_COMPLETE,
+            CALL,
+            format!("the IRP at {irp:p} is completed with STATUS_PENDING"),
+        );
     }
     // SAFETY: forwarded to the caller.
     if unsafe { io_set_cancel_routine(irp, None) }.is_some() {
@@ -107,7 +110,8 @@ unsafe fn step(irp: *mut IRP) -> bool {
         unsafe { device(upper) }
     };
     // SAFETY: as above.
-    let outcome = if unsafe { irp_status(irp) } >= 0 { SL_INVOKE_ON_SUCCESS } else { SL_INVOKE_ON_ERROR };
+    let outcome =
+        if nt_success(unsafe { irp_status(irp) }) { SL_INVOKE_ON_SUCCESS } else { SL_INVOKE_ON_ERROR };
     // SAFETY: as above.
     let cancelled = unsafe { irp_cancel(irp) }.load(Ordering::Acquire) != 0;
     let wanted = outcome | if cancelled { SL_INVOKE_ON_CANCEL } else { 0 };
@@ -120,7 +124,7 @@ unsafe fn step(irp: *mut IRP) -> bool {
             let answer = unsafe { routine(device, irp, argument) };
             drop(context);
             irql::check_return("the completion routine", irql, locks);
-            if answer == crate::kernel::status::MORE_PROCESSING_REQUIRED {
+            if answer == STATUS_MORE_PROCESSING_REQUIRED {
                 return false;
             }
             if top {
@@ -129,7 +133,8 @@ unsafe fn step(irp: *mut IRP) -> bool {
             }
         }
         None if top => {
-            let detail = format!("the IRP at {irp:p} has no completion routine for its outcome: nobody gets it");
+            let detail =
+                format!("the IRP at {irp:p} has no completion routine for its outcome: nobody gets it");
             this::here(CALL).violation("IRP-02", CALL, detail);
         }
         None if pending => {

@@ -182,7 +182,8 @@ pub unsafe extern "system" fn IoInitializeIrp(irp: *mut IRP, packet_size: u16, s
     let here = this::here(CALL);
     at_most(&here, CALL, DISPATCH_LEVEL);
     if stack_size < 0 || packet_size < io_size_of_irp(stack_size) || !irp.is_aligned() || irp.is_null() {
-        let detail = format!("{packet_size} bytes at {irp:p} cannot hold an IRP with {stack_size} stack locations");
+        let detail =
+            format!("{packet_size} bytes at {irp:p} cannot hold an IRP with {stack_size} stack locations");
         here.bug_check(rule::OBJECT, CALL, detail);
     }
     match here.pool.note_irp(irp.addr()) {

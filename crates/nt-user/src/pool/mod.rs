@@ -170,7 +170,11 @@ impl Pool {
 
 fn report_written(inner: &Inner, call: &str, written: &[Leak]) {
     for block in written {
-        inner.violation(rule::POOL_AFTER_FREE, call, format!("someone wrote a block after it was freed: {block}"));
+        inner.violation(
+            rule::POOL_AFTER_FREE,
+            call,
+            format!("someone wrote a block after it was freed: {block}"),
+        );
     }
 }
 

@@ -176,9 +176,10 @@ impl Table {
         stats.blocks -= 1;
         stats.bytes -= block.bytes;
         let still_needed = match block.submitted_irp() {
-            Some(offset) => {
-                Some(("IRP-16", format!("it holds an IRP, at offset {offset}, that a driver below still has")))
-            }
+            Some(offset) => Some((
+                "IRP-16",
+                format!("it holds an IRP, at offset {offset}, that a driver below still has"),
+            )),
             None => in_use(block.range()).map(|what| (rule::POOL_IN_USE, format!("it holds {what}"))),
         };
         if let Some((rule, why)) = still_needed {
@@ -202,7 +203,8 @@ impl Table {
     fn explain(&self, address: usize, kind: Kind) -> String {
         let kind = kind.name();
         let at = |block: &&Block| block.range().start == address;
-        if let Some(block) = self.quarantine.iter().rev().find(at).or_else(|| self.condemned.iter().find(at)) {
+        if let Some(block) = self.quarantine.iter().rev().find(at).or_else(|| self.condemned.iter().find(at))
+        {
             return format!("freed twice: {}", block.describe());
         }
         match self.find(address) {
@@ -268,7 +270,8 @@ impl Table {
 
     pub(super) fn is_non_paged(&self, address: usize, bytes: usize) -> bool {
         self.find(address).is_some_and(|block| {
-            block.kind != Kind::Paged && address.checked_add(bytes).is_some_and(|end| end <= block.range().end)
+            block.kind != Kind::Paged
+                && address.checked_add(bytes).is_some_and(|end| end <= block.range().end)
         })
     }
 

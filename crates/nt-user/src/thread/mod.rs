@@ -137,7 +137,11 @@ impl Inner {
     }
 
     /// Starts a thread that does the kernel's own work.
-    pub(crate) fn start_service(&self, name: String, body: impl FnOnce(&Inner) + Send + 'static) -> io::Result<()> {
+    pub(crate) fn start_service(
+        &self,
+        name: String,
+        body: impl FnOnce(&Inner) + Send + 'static,
+    ) -> io::Result<()> {
         let inner = self.arc();
         self.start_thread(None, ThreadObject::new(name, Owner::Kernel), move || body(&inner))
     }
@@ -175,11 +179,16 @@ impl fmt::Debug for Failure {
 }
 
 /// The right to wait for a thread of [`Kernel::spawn`] and to take its result.
-#[derive(Debug)]
 pub struct Joiner<T> {
     kernel: Arc<Inner>,
     thread: Arc<ThreadObject>,
     outcome: Arc<Mutex<Option<Outcome<T>>>>,
+}
+
+impl<T> fmt::Debug for Joiner<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Joiner").field("thread", &self.thread.name).finish_non_exhaustive()
+    }
 }
 
 impl<T> Joiner<T> {
@@ -214,8 +223,11 @@ impl Kernel {
     ) -> io::Result<Joiner<T>> {
         let thread = ThreadObject::new(name.to_owned(), Owner::Host);
         let outcome = Arc::new(Mutex::new(None));
-        let joiner =
-            Joiner { kernel: Arc::clone(self.inner()), thread: Arc::clone(&thread), outcome: Arc::clone(&outcome) };
+        let joiner = Joiner {
+            kernel: Arc::clone(self.inner()),
+            thread: Arc::clone(&thread),
+            outcome: Arc::clone(&outcome),
+        };
         let inner = Arc::clone(self.inner());
         self.inner().start_thread(Some(self.clone()), thread, move || {
             let result = catch_unwind(AssertUnwindSafe(body));

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use wsk_sys::nt::{HANDLE, KSTART_ROUTINE, NTSTATUS, PASSIVE_LEVEL, PEPROCESS};
+use wsk_sys::status::{
+    STATUS_INSUFFICIENT_RESOURCES, STATUS_INVALID_HANDLE, STATUS_INVALID_PARAMETER, STATUS_SUCCESS,
+};
 
 use super::{Owner, ThreadObject, this};
 use crate::checker::context::at_most;
 use crate::checker::violation::rule;
 use crate::faults::Point;
-use crate::kernel::status;
 
 /// An argument that may go to another thread.
 struct Carried(*mut c_void);
@@ -36,9 +38,9 @@ pub unsafe extern "system" fn PsCreateSystemThread(
     const CALL: &str = "PsCreateSystemThread";
     let here = this::here(CALL);
     at_most(&here, CALL, PASSIVE_LEVEL);
-    let Some(start_routine) = start_routine else { return status::INVALID_PARAMETER };
+    let Some(start_routine) = start_routine else { return STATUS_INVALID_PARAMETER };
     if here.faults.fails(Point::Thread, 0, 0) {
-        return status::INSUFFICIENT_RESOURCES;
+        return STATUS_INSUFFICIENT_RESOURCES;
     }
     let object = ThreadObject::new(here.next_thread_name("system-thread"), Owner::Driver);
     let context = Carried(start_context);
@@ -48,7 +50,7 @@ pub unsafe extern "system" fn PsCreateSystemThread(
         unsafe { start_routine(context) };
     });
     if started.is_err() {
-        return status::INSUFFICIENT_RESOURCES;
+        return STATUS_INSUFFICIENT_RESOURCES;
     }
     let mut table = here.threads.table.lock();
     // Handles are multiples of four, as they are on Windows.
@@ -58,7 +60,7 @@ pub unsafe extern "system" fn PsCreateSystemThread(
     drop(table);
     // SAFETY: the caller guarantees a place for the handle.
     unsafe { thread.write(std::ptr::without_provenance_mut(handle)) };
-    status::SUCCESS
+    STATUS_SUCCESS
 }
 
 /// Sets the exit status of the calling system thread, which ends when its start routine returns; see
@@ -71,14 +73,14 @@ pub unsafe extern "system" fn PsTerminateSystemThread(exit_status: NTSTATUS) -> 
     const CALL: &str = "PsTerminateSystemThread";
     let here = this::here(CALL);
     at_most(&here, CALL, PASSIVE_LEVEL);
-    let Some(object) = this::object() else { return status::INVALID_PARAMETER };
+    let Some(object) = this::object() else { return STATUS_INVALID_PARAMETER };
     // SAFETY: the binding of the calling thread holds its object.
     let object = unsafe { object.as_ref() };
     if object.owner != Owner::Driver {
-        return status::INVALID_PARAMETER;
+        return STATUS_INVALID_PARAMETER;
     }
     object.status.store(exit_status, Ordering::Relaxed);
-    status::SUCCESS
+    STATUS_SUCCESS
 }
 
 /// Takes a reference on the thread behind a handle; see [`wsk_sys::nt::ObReferenceObjectByHandle`].
@@ -101,14 +103,14 @@ pub unsafe extern "system" fn ObReferenceObjectByHandle(
     let Some(thread) = table.handles.get(&handle.addr()).map(Arc::clone) else {
         drop(table);
         here.violation(rule::OBJECT, CALL, format!("{handle:p} is not an open handle"));
-        return status::INVALID_HANDLE;
+        return STATUS_INVALID_HANDLE;
     };
     let pointer = Arc::as_ptr(&thread).cast_mut().cast::<c_void>();
     table.referenced.entry(pointer.addr()).or_insert((thread, 0)).1 += 1;
     drop(table);
     // SAFETY: the caller guarantees a place for the pointer.
     unsafe { object.write(pointer) };
-    status::SUCCESS
+    STATUS_SUCCESS
 }
 
 /// Gives back a reference; see [`wsk_sys::nt::ObfDereferenceObject`]. Returns how many remain.
@@ -145,9 +147,9 @@ pub unsafe extern "system" fn ZwClose(handle: HANDLE) -> NTSTATUS {
     let closed = here.threads.table.lock().handles.remove(&handle.addr());
     if closed.is_none() {
         here.violation(rule::OBJECT, CALL, format!("{handle:p} is not an open handle"));
-        return status::INVALID_HANDLE;
+        return STATUS_INVALID_HANDLE;
     }
-    status::SUCCESS
+    STATUS_SUCCESS
 }
 
 /// The process of the calling thread; a kernel has one. See [`wsk_sys::nt::IoGetCurrentProcess`].

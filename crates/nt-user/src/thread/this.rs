@@ -25,13 +25,8 @@ struct State {
 }
 
 impl State {
-    const NOWHERE: Self = Self {
-        kernel: ptr::null(),
-        object: ptr::null(),
-        irql: PASSIVE_LEVEL,
-        locks: 0,
-        nest: Nest::OUTSIDE,
-    };
+    const NOWHERE: Self =
+        Self { kernel: ptr::null(), object: ptr::null(), irql: PASSIVE_LEVEL, locks: 0, nest: Nest::OUTSIDE };
 }
 
 struct This {

@@ -15,7 +15,7 @@ use wsk_sys::nt::{IRP, NTSTATUS};
 use wsk_sys::{PFN_WSK_RECEIVE_EX_EVENT, STATUS_SUCCESS, WSK_DATA_INDICATION};
 
 use crate::data::{Packet, Span};
-use crate::request::{Completions, RequestQueue};
+use crate::request::{Completions, Request, RequestQueue};
 use crate::socket::Socket;
 use crate::transport::{Ready, Stream, Waiting, status_of};
 
@@ -39,21 +39,24 @@ pub(super) enum Want {
 /// One receive that waits.
 #[derive(Debug)]
 pub(super) struct Incoming {
-    pub(super) span: Span,
-    /// The bytes the buffer has in all.
-    pub(super) size: usize,
-    pub(super) want: Want,
-    /// A copy of what was received so far, to be kept if the request is cancelled.
-    received: Vec<u8>,
+    /// What is still to be filled.
+    span: Span,
+    /// The whole buffer.
+    whole: Span,
+    want: Want,
 }
 
 impl Incoming {
-    pub(super) fn new(span: Span, want: Want) -> Self {
-        Self { size: span.left(), span, want, received: Vec::new() }
+    pub(super) fn new(whole: Span, want: Want) -> Self {
+        Self { span: whole.again(), whole, want }
+    }
+
+    fn size(&self) -> usize {
+        self.whole.left()
     }
 
     fn done(&self) -> usize {
-        self.size - self.span.left()
+        self.size() - self.span.left()
     }
 }
 
@@ -94,7 +97,7 @@ pub(super) struct Inbound {
     /// The receive event waits for a receive to complete.
     shut: bool,
     /// The receive-ex callback, which takes the place of the receive event.
-    pub(super) ex: PFN_WSK_RECEIVE_EX_EVENT_SLOT,
+    pub(super) ex: Option<PFN_WSK_RECEIVE_EX_EVENT>,
     pub(super) current: Option<Indicated>,
     /// Lists the client has kept, by their heads.
     retained: Vec<Indicated>,
@@ -106,10 +109,6 @@ pub(super) struct Inbound {
 
 // SAFETY: the list pointers lead into the packets beside them.
 unsafe impl Send for Inbound {}
-
-/// An optional receive-ex callback.
-#[allow(non_camel_case_types, reason = "named after the type it holds")]
-pub(super) type PFN_WSK_RECEIVE_EX_EVENT_SLOT = Option<PFN_WSK_RECEIVE_EX_EVENT>;
 
 impl Inbound {
     pub(super) fn note(&mut self, ready: Ready) {
@@ -142,6 +141,11 @@ impl Inbound {
         !self.shut && self.current.is_none() && (self.kept_bytes() > 0 || (self.readable && !self.ended))
     }
 
+    /// Whether bytes are kept that somebody could have.
+    pub(super) fn has_kept(&self) -> bool {
+        self.kept_bytes() > 0
+    }
+
     /// Whether receives wait.
     pub(super) fn has_receives(&self) -> bool {
         !self.receives.is_empty()
@@ -171,12 +175,7 @@ impl Inbound {
     }
 
     /// Queues a receive.
-    pub(super) fn push(
-        &mut self,
-        request: crate::request::Request,
-        socket: &Arc<Socket>,
-        incoming: Incoming,
-    ) {
+    pub(super) fn push(&mut self, request: Request, socket: &Arc<Socket>, incoming: Incoming) {
         self.receives.push(request, socket, incoming);
     }
 
@@ -199,7 +198,7 @@ impl Inbound {
     ) -> Result<(), NTSTATUS> {
         while self.current.is_none()
             && (self.readable || self.ended || self.kept_bytes() > 0)
-            && let Some((request, mut incoming)) = self.receives.pop()
+            && let Some((request, mut incoming)) = self.pop()
         {
             match self.serve(&mut incoming, stream) {
                 Ok(Served::Done(bytes)) => {
@@ -222,6 +221,21 @@ impl Inbound {
         Ok(())
     }
 
+    /// Takes the next receive to serve.
+    fn pop(&mut self) -> Option<(Request, Incoming)> {
+        let begun = self.receives.front_mut().is_some_and(|first| first.done() > 0);
+        let (request, incoming) = self.receives.pop()?;
+        if begun
+            && incoming.done() == 0
+            && let Some(first) = self.receives.front_mut()
+            && let Want::All { tells_when_cancelled } = &mut first.want
+        {
+            // The first one is being cancelled, and a later one goes on behind its bytes: it has to tell them.
+            *tells_when_cancelled = true;
+        }
+        Some((request, incoming))
+    }
+
     /// Finds out whether the end is next, without reading data that may be for the event.
     fn look_for_end(&mut self, stream: &dyn Stream) -> Result<(), NTSTATUS> {
         match stream.peek() {
@@ -236,13 +250,13 @@ impl Inbound {
     pub(super) fn serve(&mut self, incoming: &mut Incoming, stream: &dyn Stream) -> Result<Served, NTSTATUS> {
         match incoming.want {
             Want::Drain => self.drain(stream),
-            _ if incoming.size == 0 => self.probe(stream),
+            _ if incoming.size() == 0 => self.probe(stream),
             Want::Some => self.fill(incoming, stream),
             Want::All { .. } => {
                 loop {
                     let before = incoming.done();
                     match self.fill(incoming, stream)? {
-                        Served::Done(bytes) if bytes < incoming.size && incoming.done() > before => {}
+                        Served::Done(bytes) if bytes < incoming.size() && incoming.done() > before => {}
                         served => return Ok(served),
                     }
                 }
@@ -254,54 +268,21 @@ impl Inbound {
     fn fill(&mut self, incoming: &mut Incoming, stream: &dyn Stream) -> Result<Served, NTSTATUS> {
         if self.kept_bytes() > 0 {
             let copied = incoming.span.fill(&self.kept[self.kept_from..]);
-            let taken = self.kept_from..self.kept_from + copied;
-            if incoming.want == (Want::All { tells_when_cancelled: false }) {
-                incoming.received.extend_from_slice(&self.kept[taken]);
-            }
             self.use_kept(copied);
-            return Ok(Served::Done(incoming.done()));
-        }
-        if self.ended {
-            return Ok(Served::Done(incoming.done()));
-        }
-        if !self.readable {
-            return Ok(Served::Waits);
-        }
-        if incoming.want == (Want::All { tells_when_cancelled: false }) {
-            return self.fill_remembering(incoming, stream);
-        }
-        match incoming.span.fill_with(|pieces| stream.try_read(pieces)) {
-            Ok(moved) => self.has_read(moved.bytes, moved.short),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                self.readable = false;
+        } else if !self.ended {
+            if !self.readable {
                 return Ok(Served::Waits);
             }
-            Err(error) => return Err(status_of(&error)),
+            match incoming.span.fill_with(|pieces| stream.try_read(pieces)) {
+                Ok(moved) => self.has_read(moved.bytes, moved.short),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    return Ok(Served::Waits);
+                }
+                Err(error) => return Err(status_of(&error)),
+            }
         }
         Ok(Served::Done(incoming.done()))
-    }
-
-    /// Like [`fill`](Self::fill), with a copy of the bytes in case the request is cancelled.
-    fn fill_remembering(&mut self, incoming: &mut Incoming, stream: &dyn Stream) -> Result<Served, NTSTATUS> {
-        let had = incoming.received.len();
-        incoming.received.resize(had + incoming.span.left().min(DRAIN_ROOM), 0);
-        let room = &mut incoming.received[had..];
-        let wanted = room.len();
-        let read = stream.try_read(&mut [IoSliceMut::new(room)]);
-        let bytes = *read.as_ref().unwrap_or(&0);
-        incoming.received.truncate(had + bytes);
-        match read {
-            Ok(_) => {
-                incoming.span.fill(&incoming.received[had..]);
-                self.has_read(bytes, bytes < wanted);
-                Ok(Served::Done(incoming.done()))
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                self.readable = false;
-                Ok(Served::Waits)
-            }
-            Err(error) => Err(status_of(&error)),
-        }
     }
 
     /// Takes note of a read into room for more than zero bytes.
@@ -319,6 +300,9 @@ impl Inbound {
     fn probe(&mut self, stream: &dyn Stream) -> Result<Served, NTSTATUS> {
         if self.kept_bytes() > 0 || self.ended {
             return Ok(Served::Done(0));
+        }
+        if !self.readable {
+            return Ok(Served::Waits);
         }
         match stream.peek() {
             Ok(Waiting::Data) => Ok(Served::Done(0)),
@@ -394,11 +378,15 @@ impl Inbound {
 
     /// The request of `irp` is being cancelled; tells the bytes it reports.
     pub(super) fn cancelled(&mut self, irp: *mut IRP) -> usize {
-        let Some(incoming) = self.receives.remove_cancelled(irp) else { return 0 };
+        let Some(mut incoming) = self.receives.remove_cancelled(irp) else { return 0 };
         match incoming.want {
             Want::All { tells_when_cancelled: true } => incoming.done(),
             Want::All { tells_when_cancelled: false } => {
-                self.keep_first(&incoming.received);
+                // The buffer is the client's again only when the request completes, which is after this.
+                let mut bytes = Vec::new();
+                let done = incoming.done();
+                incoming.whole.drain(done, &mut bytes);
+                self.keep_first(&bytes);
                 0
             }
             Want::Some | Want::Drain => 0,

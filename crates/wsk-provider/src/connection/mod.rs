@@ -92,6 +92,8 @@ pub(crate) struct Connection {
     local: Option<SocketAddr>,
     remote: Option<SocketAddr>,
     attempts: RequestQueue<Attempt>,
+    /// What the stream reports to.
+    sink: Option<Arc<Sink>>,
     inbound: Inbound,
     outbound: Outbound,
     /// The socket is the client's: an event that is off now has been missed.
@@ -127,6 +129,7 @@ impl Connection {
             local: None,
             remote: None,
             attempts: RequestQueue::default(),
+            sink: None,
             inbound: Inbound::default(),
             outbound: Outbound::new(provider.steering.get(|config| config.ideal_send_backlog)),
             delivered: true,
@@ -141,6 +144,7 @@ impl Connection {
         connection.remote = Some(stream.remote_address());
         connection.stream = Some(stream);
         connection.phase = Phase::Connected;
+        connection.inbound.begin();
         connection.delivered = false;
         connection
     }
@@ -181,7 +185,20 @@ impl Connection {
             return 0;
         }
         self.outbound.cancelled(irp);
-        self.inbound.cancelled(irp)
+        let told = self.inbound.cancelled(irp);
+        if self.inbound.has_kept() {
+            // Bytes were put back, and others may wait for them; they cannot be served here.
+            self.nudge();
+        }
+        told
+    }
+
+    /// Has the transport report soon.
+    fn nudge(&mut self) {
+        if let (Some(stream), Some(sink)) = (&mut self.stream, &self.sink) {
+            // On failure the connection has failed too, and that is reported as well.
+            let _ = stream.attach(Arc::clone(sink) as Arc<dyn ReadySink>);
+        }
     }
 
     /// Ends the work of the socket.
@@ -292,7 +309,7 @@ fn part(state: &mut State) -> Option<&mut Connection> {
 struct Sink(Weak<Socket>);
 
 /// A sink for the stream of `socket`.
-fn sink(socket: &Arc<Socket>) -> Arc<dyn ReadySink> {
+fn sink(socket: &Arc<Socket>) -> Arc<Sink> {
     Arc::new(Sink(Arc::downgrade(socket)))
 }
 
@@ -339,9 +356,11 @@ pub(crate) fn start(socket: &Arc<Socket>) {
     let mut state = socket.lock();
     if let Some(connection) = part(&mut state)
         && let Some(stream) = connection.stream.as_deref_mut()
-        && let Err(error) = stream.attach(sink(socket))
     {
-        connection.broken(crate::transport::status_of(&error), &mut after);
+        let sink = connection.sink.insert(sink(socket));
+        if let Err(error) = stream.attach(Arc::clone(sink) as Arc<dyn ReadySink>) {
+            connection.broken(crate::transport::status_of(&error), &mut after);
+        }
     }
     drop(state);
     after.run(socket.provider());

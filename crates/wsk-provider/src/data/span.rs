@@ -97,6 +97,11 @@ impl Span {
         Ok(span)
     }
 
+    /// The same range once more.
+    pub(crate) fn again(&self) -> Self {
+        Self { ..*self }
+    }
+
     /// The bytes that are left.
     pub(crate) fn left(&self) -> usize {
         self.left
@@ -152,7 +157,7 @@ impl Span {
     ) -> io::Result<Moved> {
         let mut pieces: [IoSliceMut<'_>; PIECES] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
         let mut used = 0;
-        let mut at = Self { ..*self };
+        let mut at = self.again();
         while used < PIECES
             && let Some((start, length, rest)) = at.piece()
         {
@@ -175,7 +180,7 @@ impl Span {
     ) -> io::Result<Moved> {
         let mut pieces = [IoSlice::new(&[]); PIECES];
         let mut used = 0;
-        let mut at = Self { ..*self };
+        let mut at = self.again();
         while used < PIECES
             && let Some((start, length, rest)) = at.piece()
         {
@@ -205,12 +210,16 @@ impl Span {
         copied
     }
 
-    /// Appends all that is left to `to`.
-    pub(crate) fn drain(&mut self, to: &mut Vec<u8>) {
-        while let Some((start, length, _)) = self.piece() {
+    /// Appends the next `bytes` bytes to `to`, or what there is of them.
+    pub(crate) fn drain(&mut self, mut bytes: usize, to: &mut Vec<u8>) {
+        while bytes > 0
+            && let Some((start, length, _)) = self.piece()
+        {
+            let length = length.min(bytes);
             // SAFETY: by the invariant the range is mapped and the client does not write to it meanwhile.
             to.extend_from_slice(unsafe { slice::from_raw_parts(start, length) });
             self.advance(length);
+            bytes -= length;
         }
     }
 }

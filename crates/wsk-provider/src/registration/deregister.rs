@@ -1,6 +1,5 @@
 //! `WskDeregister` and all it waits for (REG-18 to REG-26).
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use wsk_sys::WSK_REGISTRATION;
@@ -64,7 +63,7 @@ impl Provider {
         registration.client.end(provider);
         report_dead_sockets(provider, &registration);
         wait_for_the_rest(provider, &registration, may_wait);
-        provider.registrar.0.lock().registrations.retain(|other| !Arc::ptr_eq(other, &registration));
+        provider.registrar.remove(&registration);
         // SAFETY: the caller keeps the block until this call has returned.
         let state = unsafe { &raw mut (*block).ReservedRegistrationState };
         // SAFETY: as above.

@@ -61,6 +61,8 @@ pub(crate) struct Registrar(Mutex<RegistrarState>);
 struct RegistrarState {
     arrived: bool,
     registrations: Vec<Arc<Registration>>,
+    /// The client objects of former registrations, kept so that a late call on one is recognised.
+    retired: Vec<Arc<Client>>,
 }
 
 impl Registrar {
@@ -86,8 +88,15 @@ impl Registrar {
         }
     }
 
-    fn has_arrived(&self) -> bool {
+    /// Whether the provider is there.
+    pub(crate) fn has_arrived(&self) -> bool {
         self.0.lock().arrived
+    }
+
+    /// The client objects of all registrations.
+    pub(crate) fn clients(&self) -> Vec<Arc<Client>> {
+        let state = self.0.lock();
+        state.registrations.iter().map(|registration| Arc::clone(&registration.client)).collect()
     }
 
     /// The open sockets of all clients.
@@ -108,6 +117,18 @@ impl Registrar {
             let detail = format!("registration {:#x} was not deregistered", registration.block);
             provider.violation("REG-02", "WskDeregister", &detail);
         }
+    }
+
+    fn remove(&self, registration: &Arc<Registration>) {
+        let mut state = self.0.lock();
+        state.registrations.retain(|other| !Arc::ptr_eq(other, registration));
+        state.retired.push(Arc::clone(&registration.client));
+    }
+
+    /// Lets the kept client objects go.
+    pub(crate) fn forget(&self) {
+        let retired = std::mem::take(&mut self.0.lock().retired);
+        drop(retired);
     }
 
     fn find(&self, block: usize) -> Option<Arc<Registration>> {

@@ -101,3 +101,18 @@ impl Socket {
         }
     }
 }
+
+impl Socket {
+    /// Takes back a socket that the client never got: ended, and gone at once.
+    pub(crate) fn discard(socket: &Arc<Self>) {
+        let mut completions = Completions::default();
+        let mut state = socket.lock();
+        socket.set_life(&mut state, Life::Freed);
+        state.part.end(Ending::Closed, &mut completions);
+        let part = std::mem::replace(&mut state.part, Part::Basic);
+        drop(state);
+        completions.run(socket.provider());
+        drop(part);
+        socket.client().remove_socket(socket);
+    }
+}

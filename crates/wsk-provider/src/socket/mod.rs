@@ -23,8 +23,8 @@ mod events;
 mod options;
 mod part;
 
-pub(crate) use bind::{wsk_bind, wsk_get_local_address};
-pub(crate) use call::Call;
+pub(crate) use bind::{Refusal, bind, check_output, wsk_bind, wsk_get_local_address};
+pub(crate) use call::{Call, check_place};
 pub(crate) use close::wsk_close_socket;
 pub(crate) use events::{Event, Handover, Running, StaticEvents, control_events};
 pub(crate) use options::Options;

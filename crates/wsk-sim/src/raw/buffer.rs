@@ -86,6 +86,7 @@ impl Buffer {
     }
 
     /// A part of the buffer. `offset` has to lie in the first MDL, as `WSK_BUF` wants it.
+    #[must_use]
     pub fn slice(&self, offset: usize, length: usize) -> Self {
         let offset = self.offset + offset as u32;
         assert!(offset as usize <= self.chain.pieces[0].length, "the offset leaves the first MDL");
@@ -93,6 +94,7 @@ impl Buffer {
     }
 
     /// A part of the buffer, or what no longer is one: nothing is checked, so that misuse can be tried.
+    #[must_use]
     pub fn unchecked_slice(&self, offset: u32, length: usize) -> Self {
         Self { chain: Arc::clone(&self.chain), offset, length }
     }
@@ -110,6 +112,11 @@ impl Buffer {
     /// The first MDL.
     pub fn mdl(&self) -> *mut MDL {
         self.chain.pieces[0].mdl
+    }
+
+    /// The address of the first byte.
+    pub fn address(&self) -> *mut std::ffi::c_void {
+        self.chain.pieces[0].block.wrapping_add(self.offset as usize).cast()
     }
 
     /// The descriptor of the range.

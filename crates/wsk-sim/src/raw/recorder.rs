@@ -79,17 +79,44 @@ struct Log {
     queue: VecDeque<Event>,
     counts: HashMap<Kind, Counts>,
     holds: HashMap<Kind, Arc<Hold>>,
+    waiters: Vec<WaiterHandle>,
 }
+
+impl Log {
+    fn take(&mut self, matches: impl Fn(&Event) -> bool) -> Option<Event> {
+        let index = self.queue.iter().position(matches)?;
+        self.queue.remove(index)
+    }
+}
+
+/// The event of a thread that waits for the queue.
+struct Waiter(PoolBox<UnsafeCell<KEVENT>>);
+
+impl Waiter {
+    fn new() -> Self {
+        let event = PoolBox::new(UnsafeCell::new(blank_event()));
+        // SAFETY: the event is in its final place and nobody else knows it.
+        unsafe { nt::KeInitializeEvent(event.get(), nt::NOTIFICATION_EVENT, 0) };
+        Self(event)
+    }
+
+    fn event(&self) -> *mut KEVENT {
+        self.0.get()
+    }
+}
+
+/// # Invariants
+/// The waiter takes its handle out of the log, under the log's lock, before its event goes.
+struct WaiterHandle(*mut KEVENT);
 
 /// The socket context of a recorder, in pool.
 ///
 /// # Invariants
-/// The tables and the event stay in place for the life of the context.
+/// The tables stay in place for the life of the context.
 struct Context {
     me: Weak<PoolBox<Context>>,
     tables: Tables,
     stream: WSK_CLIENT_STREAM_DISPATCH,
-    arrived: UnsafeCell<KEVENT>,
     log: Mutex<Log>,
     on_accept: Script<Accept, AcceptAnswer>,
     on_inspect: Script<Inspect, WSK_INSPECT_ACTION>,
@@ -106,7 +133,7 @@ struct Context {
 #[derive(Clone)]
 pub struct Recorder(Arc<PoolBox<Context>>);
 
-// SAFETY: the context is synchronised itself; its event is used through the kernel's functions only.
+// SAFETY: the context is synchronised itself; the pointers in it are to its own tables and to waiters' events.
 unsafe impl Send for Recorder {}
 // SAFETY: as above.
 unsafe impl Sync for Recorder {}
@@ -138,7 +165,6 @@ impl Recorder {
                 me: Weak::clone(me),
                 tables,
                 stream: WSK_CLIENT_STREAM_DISPATCH { Listen: ptr::null(), Connect: ptr::null() },
-                arrived: UnsafeCell::new(blank_event()),
                 log: Mutex::default(),
                 on_accept: script(|_| AcceptAnswer::take()),
                 on_inspect: script(|_| WskInspectAccept),
@@ -150,8 +176,6 @@ impl Recorder {
             });
             context.stream.Listen = &raw const context.tables.listen;
             context.stream.Connect = &raw const context.tables.connection;
-            // SAFETY: the event is in its final place and nobody else knows it.
-            unsafe { nt::KeInitializeEvent(context.arrived.get(), nt::NOTIFICATION_EVENT, 0) };
             context
         }))
     }
@@ -186,7 +210,10 @@ impl Recorder {
     }
 
     /// Answers `WskInspectEvent` from now on.
-    pub fn on_inspect(&self, answer: impl Fn(&Inspect) -> WSK_INSPECT_ACTION + Send + Sync + 'static) -> &Self {
+    pub fn on_inspect(
+        &self,
+        answer: impl Fn(&Inspect) -> WSK_INSPECT_ACTION + Send + Sync + 'static,
+    ) -> &Self {
         *self.0.on_inspect.lock() = Arc::new(answer);
         self
     }
@@ -209,7 +236,10 @@ impl Recorder {
     }
 
     /// Answers `WskReceiveFromEvent` from now on.
-    pub fn on_receive_from(&self, answer: impl Fn(&ReceiveFrom) -> NTSTATUS + Send + Sync + 'static) -> &Self {
+    pub fn on_receive_from(
+        &self,
+        answer: impl Fn(&ReceiveFrom) -> NTSTATUS + Send + Sync + 'static,
+    ) -> &Self {
         *self.0.on_receive_from.lock() = Arc::new(answer);
         self
     }
@@ -221,7 +251,10 @@ impl Recorder {
     }
 
     /// Answers `WskSendBacklogEvent` from now on.
-    pub fn on_send_backlog(&self, answer: impl Fn(&SendBacklog) -> NTSTATUS + Send + Sync + 'static) -> &Self {
+    pub fn on_send_backlog(
+        &self,
+        answer: impl Fn(&SendBacklog) -> NTSTATUS + Send + Sync + 'static,
+    ) -> &Self {
         *self.0.on_send_backlog.lock() = Arc::new(answer);
         self
     }
@@ -300,23 +333,25 @@ impl Recorder {
     }
 
     fn next_matching(&self, bound: Duration, matches: impl Fn(&Event) -> bool) -> Option<Event> {
+        let waiter = Waiter::new();
         loop {
-            // SAFETY: the event lives in the context, which this handle keeps.
-            unsafe { nt::KeClearEvent(self.0.arrived.get()) };
-            if let Some(found) = self.take_matching(&matches) {
-                return Some(found);
+            {
+                let mut log = self.0.log.lock();
+                if let Some(found) = log.take(&matches) {
+                    return Some(found);
+                }
+                // SAFETY: the event was initialised with the waiter.
+                unsafe { nt::KeClearEvent(waiter.event()) };
+                log.waiters.push(WaiterHandle(waiter.event()));
             }
-            // SAFETY: as above.
-            if !unsafe { wait_for(self.0.arrived.get(), bound) } {
-                return self.take_matching(&matches);
+            // SAFETY: the event lives in the waiter.
+            let woken = unsafe { wait_for(waiter.event(), bound) };
+            let mut log = self.0.log.lock();
+            log.waiters.retain(|handle| handle.0 != waiter.event());
+            if !woken {
+                return log.take(&matches);
             }
         }
-    }
-
-    fn take_matching(&self, matches: impl Fn(&Event) -> bool) -> Option<Event> {
-        let mut log = self.0.log.lock();
-        let index = log.queue.iter().position(matches)?;
-        log.queue.remove(index)
     }
 
     /// Takes everything out of the queue.
@@ -420,7 +455,6 @@ impl Drop for Gate {
     }
 }
 
-
 // The callbacks -------------------------------------------------------------------------------------------------
 
 impl Recorder {
@@ -450,9 +484,10 @@ impl Recorder {
             let mut log = self.0.log.lock();
             log.counts.entry(event.kind()).or_default().returned += 1;
             log.queue.push_back(event);
-            drop(log);
-            // SAFETY: the event lives in the context, which this handle keeps.
-            unsafe { nt::KeSetEvent(self.0.arrived.get(), nt::IO_NO_INCREMENT, 0) };
+            for waiter in &log.waiters {
+                // SAFETY: the event is alive while its handle is in the log.
+                unsafe { nt::KeSetEvent(waiter.0, nt::IO_NO_INCREMENT, 0) };
+            }
         });
     }
 }
@@ -541,7 +576,8 @@ unsafe extern "system" fn receive_event(
     let elements = unsafe { read_data(list) };
     // SAFETY: the output is valid during the callback.
     let preset = unsafe { accepted.as_ref() }.copied();
-    let mut event = Receive { at, flags, list: ListHandle(list.cast()), elements, indicated, preset, accepted: None };
+    let mut event =
+        Receive { at, flags, list: ListHandle(list.cast()), elements, indicated, preset, accepted: None };
     let answer = Arc::clone(&*recorder.0.on_receive.lock());
     let answer = answer(&event);
     if let Some(count) = answer.accepted {

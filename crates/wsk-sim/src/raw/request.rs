@@ -17,7 +17,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use wsk_sys::nt::{self, DEVICE_OBJECT, IRP, KEVENT, KIRQL, NTSTATUS};
-use wsk_sys::{PIRP, STATUS_MORE_PROCESSING_REQUIRED, STATUS_PENDING, STATUS_SUCCESS, nt_success, status_name};
+use wsk_sys::{
+    PIRP, STATUS_MORE_PROCESSING_REQUIRED, STATUS_PENDING, STATUS_SUCCESS, nt_success, status_name,
+};
 
 use super::socket::{Shape, Socket};
 use super::wait::{BOUND, blank_event, wait_for};
@@ -197,6 +199,7 @@ unsafe extern "system" fn completion_routine(
 ///
 /// # Invariants
 /// `irp` is null or an IRP that this request allocated and has not freed. `slot` holds one reference of the request.
+#[must_use = "a request that is dropped is cancelled and waited for"]
 pub struct Request {
     irp: PIRP,
     slot: NonNull<Slot>,
@@ -263,7 +266,6 @@ impl Request {
     /// The completion routine answers `status` instead of `STATUS_MORE_PROCESSING_REQUIRED`.
     ///
     /// The kernel then takes the IRP for its own; this request no longer frees it.
-    #[must_use]
     pub fn returning(mut self, status: NTSTATUS) -> Self {
         self.shared().state.lock().answer = status;
         self.disowned = status != STATUS_MORE_PROCESSING_REQUIRED;
@@ -271,7 +273,6 @@ impl Request {
     }
 
     /// The IRP is submitted without a completion routine; the end of the request goes unseen.
-    #[must_use]
     pub fn without_routine(mut self) -> Self {
         self.routine = false;
         self.disowned = true;
@@ -279,21 +280,18 @@ impl Request {
     }
 
     /// The completion routine is set for these `SL_INVOKE_ON_…` cases only.
-    #[must_use]
     pub fn invoked_on(mut self, flags: u8) -> Self {
         self.invoke = flags;
         self
     }
 
     /// Runs `hook` with status and information inside the completion routine.
-    #[must_use]
     pub fn hook(self, hook: impl FnOnce(NTSTATUS, usize) + Send + 'static) -> Self {
         self.shared().state.lock().hook = Some(Box::new(hook));
         self
     }
 
     /// Keeps `object` alive as long as the request.
-    #[must_use]
     pub fn keep(mut self, object: impl Any + Send) -> Self {
         self.keep.push(Box::new(object));
         self
@@ -318,7 +316,6 @@ impl Request {
     ///
     /// # Panics
     /// If the request was submitted already and not [reused](Self::reuse).
-    #[must_use]
     pub fn submit(mut self, name: &'static str, call: impl FnOnce(PIRP) -> NTSTATUS) -> Self {
         assert!(self.returned.is_none(), "{} was submitted already", self.name);
         self.name = name;
@@ -376,7 +373,11 @@ impl Request {
     #[track_caller]
     pub fn wait(&self) -> Done {
         let Some(done) = self.wait_up_to(BOUND) else {
-            panic!("{} is still pending after {BOUND:?}; it returned {}", self.name, status_text(self.returned()));
+            panic!(
+                "{} is still pending after {BOUND:?}; it returned {}",
+                self.name,
+                status_text(self.returned())
+            );
         };
         let pended = done.returned == STATUS_PENDING;
         assert_eq!(done.pending_returned, pended, "PendingReturned of {}: {done:?}", self.name);
@@ -450,7 +451,6 @@ impl Request {
     }
 
     /// Makes a completed request ready for another call (`IoReuseIrp`).
-    #[must_use]
     pub fn reuse(mut self) -> Self {
         // SAFETY: the request owns the IRP; if it is pending still, that is what is tried.
         unsafe { nt::IoReuseIrp(self.irp, STATUS_SUCCESS) };
@@ -498,7 +498,11 @@ impl Drop for Request {
                 return;
             }
             self.cancel();
-            assert!(self.wait_up_to(BOUND).is_some(), "{} did not complete after its cancellation", self.name);
+            assert!(
+                self.wait_up_to(BOUND).is_some(),
+                "{} did not complete after its cancellation",
+                self.name
+            );
         }
         if let (Some(shape), Some(done)) = (self.shape.take(), self.poll())
             && nt_success(done.status)

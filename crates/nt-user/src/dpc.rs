@@ -1,0 +1,279 @@
+//! Deferred procedure calls.
+//!
+//! ```text
+//!   initialised ──KeInsertQueueDpc──► queued ──a processor takes it──► running (may be queued again)
+//!        ▲                              │ KeRemoveQueueDpc                 │
+//!        └──────────────────────────────┴──────────────────────────────────┘
+//! ```
+//!
+//! Each "processor" is a thread that runs at DISPATCH_LEVEL; they are started when there is something for them.
+
+use std::collections::VecDeque;
+use std::ffi::c_void;
+use std::mem::{offset_of, size_of};
+use std::ops::Range;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use parking_lot::Mutex;
+use wsk_sys::nt::{DISPATCH_LEVEL, KDEFERRED_ROUTINE, KDPC, PASSIVE_LEVEL};
+
+use crate::checker::context::{self, Context, at_most};
+use crate::checker::violation::rule;
+use crate::dispatcher::{Watchdog, object_to_waiting};
+use crate::gate::Gate;
+use crate::irql;
+use crate::kernel::Inner;
+use crate::seam::Seam;
+use crate::thread::this::{self, Here};
+
+/// A `KDPC` as the kernel lays it out.
+#[repr(C)]
+struct Dpc {
+    kind: u8,
+    importance: u8,
+    number: u16,
+    entry: *mut c_void,
+    history: usize,
+    routine: Option<KDEFERRED_ROUTINE>,
+    context: *mut c_void,
+    argument1: *mut c_void,
+    argument2: *mut c_void,
+    /// Not null while queued.
+    queue: AtomicPtr<c_void>,
+}
+
+const _: () = assert!(size_of::<Dpc>() == size_of::<KDPC>());
+const _: () = assert!(offset_of!(Dpc, routine) == offset_of!(KDPC, DeferredRoutine));
+const _: () = assert!(offset_of!(Dpc, queue) == offset_of!(KDPC, DpcData));
+
+/// `DpcObject`, the kind of a DPC.
+const DPC_OBJECT: u8 = 19;
+
+/// A queued DPC.
+struct Entry {
+    dpc: *mut Dpc,
+    number: u64,
+}
+
+// SAFETY: the driver keeps a queued DPC alive, and only who has taken the entry out of the queue looks at it.
+unsafe impl Send for Entry {}
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<Entry>,
+    /// The numbers of the calls that run now.
+    running: Vec<u64>,
+    last: u64,
+    processors: usize,
+}
+
+/// The DPCs of a kernel.
+pub(crate) struct DpcQueue {
+    processors: usize,
+    state: Mutex<State>,
+    /// Opens when something was queued, when a call has returned, and when the kernel stops.
+    changed: Gate,
+}
+
+impl DpcQueue {
+    pub(crate) fn new(processors: usize) -> Self {
+        Self { processors: processors.max(1), state: Mutex::default(), changed: Gate::new() }
+    }
+
+    pub(crate) fn wake(&self, seam: &dyn Seam) {
+        self.changed.notify(seam);
+    }
+
+    pub(crate) fn queued(&self) -> usize {
+        self.state.lock().queue.len()
+    }
+
+    /// A queued DPC that lies in `range`.
+    pub(crate) fn within(&self, range: &Range<usize>) -> Option<usize> {
+        let state = self.state.lock();
+        state.queue.iter().map(|entry| entry.dpc.addr()).find(|address| range.contains(address))
+    }
+
+    /// Queues a DPC; false if it is queued already.
+    ///
+    /// # Safety
+    /// `dpc` points to an initialised DPC that lives until it has run or was removed.
+    pub(crate) unsafe fn insert(
+        &self,
+        inner: &Inner,
+        dpc: *mut KDPC,
+        argument1: *mut c_void,
+        argument2: *mut c_void,
+    ) -> bool {
+        let dpc = dpc.cast::<Dpc>();
+        let mut state = self.state.lock();
+        // SAFETY: forwarded to the caller; the word is atomic.
+        let queue = unsafe { &(*dpc).queue };
+        if !queue.load(Ordering::Relaxed).is_null() {
+            return false;
+        }
+        queue.store(ptr::from_ref(self).cast_mut().cast(), Ordering::Relaxed);
+        // SAFETY: a DPC that is not queued has no other users.
+        unsafe { (*dpc).argument1 = argument1 };
+        // SAFETY: as above.
+        unsafe { (*dpc).argument2 = argument2 };
+        state.last += 1;
+        let number = state.last;
+        state.queue.push_back(Entry { dpc, number });
+        let more =
+            state.processors < self.processors && state.running.len() + state.queue.len() > state.processors;
+        let processor = state.processors;
+        state.processors += usize::from(more);
+        drop(state);
+        if more && inner.start_service(format!("dpc-{processor}"), |inner| inner.dpcs.serve(inner)).is_err() {
+            self.state.lock().processors -= 1;
+            if processor == 0 {
+                inner.bug_check(
+                    rule::HANG,
+                    "KeInsertQueueDpc",
+                    "the host has no thread to run it".to_owned(),
+                );
+            }
+        }
+        self.changed.notify(inner.seam());
+        true
+    }
+
+    /// Takes a DPC out of the queue; false if it was not there.
+    fn remove(&self, dpc: *mut KDPC) -> bool {
+        let dpc = dpc.cast::<Dpc>();
+        let mut state = self.state.lock();
+        let Some(place) = state.queue.iter().position(|entry| entry.dpc == dpc) else { return false };
+        state.queue.remove(place);
+        // SAFETY: the driver keeps a queued DPC alive; the word is atomic.
+        unsafe { (*dpc).queue.store(ptr::null_mut(), Ordering::Relaxed) };
+        drop(state);
+        true
+    }
+
+    /// What a processor does.
+    fn serve(&self, inner: &Inner) {
+        loop {
+            let ticket = self.changed.ticket();
+            let mut state = self.state.lock();
+            let Some(Entry { dpc, number }) = state.queue.pop_front() else {
+                if inner.stopping() {
+                    state.processors -= 1;
+                    return;
+                }
+                drop(state);
+                self.changed.wait(inner.seam(), ticket, None);
+                continue;
+            };
+            state.running.push(number);
+            // SAFETY: the driver keeps a queued DPC alive, and this thread has just taken it.
+            let taken = unsafe { &*dpc };
+            let &Dpc { routine, context, argument1, argument2, .. } = taken;
+            // From here on the driver may queue it again, and its routine may free it.
+            taken.queue.store(ptr::null_mut(), Ordering::Relaxed);
+            drop(state);
+            if let Some(routine) = routine {
+                let entered = context::enter(Context::Dpc);
+                this::set_irql(DISPATCH_LEVEL);
+                // SAFETY: the driver set the routine to be called like this.
+                unsafe { routine(dpc.cast(), context, argument1, argument2) };
+                irql::check_return("the deferred routine", DISPATCH_LEVEL, 0);
+                this::set_irql(PASSIVE_LEVEL);
+                drop(entered);
+            }
+            self.state.lock().running.retain(|running| *running != number);
+            self.changed.notify(inner.seam());
+        }
+    }
+
+    /// Waits until every DPC that is queued now has run.
+    fn flush(&self, here: &Here) -> bool {
+        let last = self.state.lock().last;
+        let watchdog = Watchdog::new(here);
+        self.changed.wait_until(here.seam(), watchdog.deadline(), || {
+            let state = self.state.lock();
+            let queued = state.queue.front().is_some_and(|entry| entry.number <= last);
+            !queued && state.running.iter().all(|number| *number > last)
+        })
+    }
+}
+
+/// The DPC at `dpc`, or a bug check.
+fn check(here: &Here, call: &'static str, dpc: *mut KDPC) {
+    let kind = dpc.cast::<u8>();
+    // SAFETY: by the contract of the callers, the storage is a DPC's; the first byte is its kind.
+    if dpc.is_null() || unsafe { kind.read() } != DPC_OBJECT {
+        here.bug_check(rule::OBJECT, call, format!("there is no initialised DPC at {dpc:p}"));
+    }
+}
+
+/// Initialises a DPC; see [`wsk_sys::nt::KeInitializeDpc`].
+///
+/// # Safety
+/// `dpc` points to storage that nobody uses as a DPC now. `routine` may be called with `context` once it is queued.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn KeInitializeDpc(
+    dpc: *mut KDPC,
+    routine: Option<KDEFERRED_ROUTINE>,
+    context: *mut c_void,
+) {
+    let initial = Dpc {
+        kind: DPC_OBJECT,
+        importance: 1,
+        number: 0,
+        entry: ptr::null_mut(),
+        history: 0,
+        routine,
+        context,
+        argument1: ptr::null_mut(),
+        argument2: ptr::null_mut(),
+        queue: AtomicPtr::new(ptr::null_mut()),
+    };
+    // SAFETY: the caller guarantees the storage.
+    unsafe { dpc.cast::<Dpc>().write(initial) };
+}
+
+/// Queues a DPC; see [`wsk_sys::nt::KeInsertQueueDpc`].
+///
+/// # Safety
+/// `dpc` points to an initialised DPC that lives until it has run or was removed.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn KeInsertQueueDpc(
+    dpc: *mut KDPC,
+    argument1: *mut c_void,
+    argument2: *mut c_void,
+) -> u8 {
+    const CALL: &str = "KeInsertQueueDpc";
+    let here = this::here(CALL);
+    check(&here, CALL, dpc);
+    // SAFETY: forwarded to the caller.
+    u8::from(unsafe { here.dpcs.insert(&here, dpc, argument1, argument2) })
+}
+
+/// Takes a DPC out of its queue; see [`wsk_sys::nt::KeRemoveQueueDpc`].
+///
+/// # Safety
+/// `dpc` points to an initialised DPC.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn KeRemoveQueueDpc(dpc: *mut KDPC) -> u8 {
+    const CALL: &str = "KeRemoveQueueDpc";
+    let here = this::here(CALL);
+    check(&here, CALL, dpc);
+    u8::from(here.dpcs.remove(dpc))
+}
+
+/// Waits until the queued DPCs have run; see [`wsk_sys::nt::KeFlushQueuedDpcs`].
+///
+/// # Safety
+/// None beyond being called on a thread of a kernel; the signature is the kernel's.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn KeFlushQueuedDpcs() {
+    const CALL: &str = "KeFlushQueuedDpcs";
+    let here = this::here(CALL);
+    at_most(&here, CALL, PASSIVE_LEVEL);
+    object_to_waiting(&here, CALL);
+    if !here.dpcs.flush(&here) {
+        Watchdog::bite(&here, CALL, "a deferred call");
+    }
+}

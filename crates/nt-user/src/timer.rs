@@ -1,0 +1,191 @@
+//! Timers.
+//!
+//! ```text
+//!   initialised ──KeSetTimer──► set ──due──► expired: signalled, its DPC is queued
+//!        ▲                       │ KeCancelTimer            │ KeSetTimer
+//!        └───────────────────────┘                          └──► set
+//! ```
+//!
+//! The `KTIMER` begins with a dispatcher header; what else there is to know is in the queue here, so that a timer that
+//! is not in the queue is touched by nobody and may be freed. One thread expires them all; it is started when the
+//! first one is set.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::ptr;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use wsk_sys::nt::{DISPATCH_LEVEL, KDPC, KTIMER};
+
+use crate::checker::context::at_most;
+use crate::checker::violation::rule;
+use crate::dispatcher::{Kind, Object, due};
+use crate::gate::Gate;
+use crate::kernel::Inner;
+use crate::seam::Seam;
+use crate::thread::this::{self, Here};
+
+/// What is to happen when a timer is due.
+struct Setting {
+    due: Duration,
+    number: u64,
+    timer: *mut KTIMER,
+    dpc: *mut KDPC,
+}
+
+// SAFETY: the driver keeps a timer that is set, and its DPC, alive; they are touched under the queue's lock only.
+unsafe impl Send for Setting {}
+
+#[derive(Default)]
+struct State {
+    /// By address.
+    set: BTreeMap<usize, Setting>,
+    /// The same in the order in which they are due: time, number, address.
+    order: BTreeSet<(Duration, u64, usize)>,
+    last: u64,
+    served: bool,
+}
+
+impl State {
+    fn remove(&mut self, address: usize) -> Option<Setting> {
+        let setting = self.set.remove(&address)?;
+        self.order.remove(&(setting.due, setting.number, address));
+        Some(setting)
+    }
+}
+
+/// The timers of a kernel.
+#[derive(Default)]
+pub(crate) struct TimerQueue {
+    state: Mutex<State>,
+    /// Opens when the first timer to expire has changed, and when the kernel stops.
+    changed: Gate,
+}
+
+impl TimerQueue {
+    pub(crate) fn wake(&self, seam: &dyn Seam) {
+        self.changed.notify(seam);
+    }
+
+    /// How many timers are set.
+    pub(crate) fn set(&self) -> usize {
+        self.state.lock().set.len()
+    }
+
+    /// A timer that is set and lies in `range`.
+    pub(crate) fn within(&self, range: &Range<usize>) -> Option<usize> {
+        self.state.lock().set.range(range.clone()).next().map(|(address, _)| *address)
+    }
+
+    /// What the timer thread does: it expires what is due and sleeps until the next one is.
+    fn serve(&self, inner: &Inner) {
+        loop {
+            let ticket = self.changed.ticket();
+            let mut state = self.state.lock();
+            if inner.stopping() {
+                state.served = false;
+                return;
+            }
+            let next = state.order.first().copied();
+            let now = inner.seam().now();
+            match next {
+                Some((due, _, address)) if due <= now => {
+                    if let Some(setting) = state.remove(address) {
+                        expire(inner, &setting);
+                    }
+                }
+                next => {
+                    drop(state);
+                    self.changed.wait(inner.seam(), ticket, next.map(|(due, ..)| due));
+                }
+            }
+        }
+    }
+}
+
+/// Signals a timer and queues its DPC. The queue is locked, so that the driver cannot cancel it meanwhile.
+fn expire(inner: &Inner, setting: &Setting) {
+    if !setting.dpc.is_null() {
+        // SAFETY: the driver keeps the DPC of a timer that is set alive.
+        unsafe { inner.dpcs.insert(inner, setting.dpc, ptr::null_mut(), ptr::null_mut()) };
+    }
+    // SAFETY: the driver keeps a timer that is set alive until someone has seen it signalled.
+    if let Some(timer) = unsafe { Object::from_raw(setting.timer.cast()) } {
+        timer.signal(inner.seam());
+    }
+}
+
+/// The timer at `timer`, or a bug check.
+///
+/// # Safety
+/// `timer` points to storage of a timer that lives until the driver has been told that it may go.
+unsafe fn object<'a>(here: &Here, call: &'static str, timer: *mut KTIMER) -> Object<'a> {
+    // SAFETY: forwarded to the caller.
+    let object = unsafe { Object::from_raw(timer.cast()) };
+    match object.filter(|object| object.kind() == Some(Kind::NotificationTimer)) {
+        Some(object) => object,
+        None => here.bug_check(rule::OBJECT, call, format!("there is no initialised timer at {timer:p}")),
+    }
+}
+
+/// Initialises a notification timer; see [`wsk_sys::nt::KeInitializeTimer`].
+///
+/// # Safety
+/// `timer` points to storage that nobody uses as a timer now.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn KeInitializeTimer(timer: *mut KTIMER) {
+    const CALL: &str = "KeInitializeTimer";
+    let here = this::here(CALL);
+    // SAFETY: the caller guarantees the storage.
+    match unsafe { Object::from_raw(timer.cast()) } {
+        Some(object) => object.initialise(Kind::NotificationTimer, false),
+        None => here.bug_check(rule::OBJECT, CALL, format!("a timer cannot be at {timer:p}")),
+    }
+}
+
+/// Sets a timer; see [`wsk_sys::nt::KeSetTimer`].
+///
+/// # Safety
+/// `timer`, and `dpc` unless it is null, point to initialised objects that live until the timer has expired or was
+/// cancelled, and the DPC has run.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn KeSetTimer(timer: *mut KTIMER, due_time: i64, dpc: *mut KDPC) -> u8 {
+    const CALL: &str = "KeSetTimer";
+    let here = this::here(CALL);
+    at_most(&here, CALL, DISPATCH_LEVEL);
+    // SAFETY: forwarded to the caller.
+    let object = unsafe { object(&here, CALL, timer) };
+    let due = due(&here, due_time);
+    let mut state = here.timers.state.lock();
+    let former = state.remove(timer.addr());
+    object.reset();
+    state.last += 1;
+    let number = state.last;
+    let first = state.order.first().is_none_or(|(first, ..)| due < *first);
+    state.order.insert((due, number, timer.addr()));
+    state.set.insert(timer.addr(), Setting { due, number, timer, dpc });
+    let start = !std::mem::replace(&mut state.served, true);
+    drop(state);
+    if start && here.start_service("timer".to_owned(), |inner| inner.timers.serve(inner)).is_err() {
+        here.bug_check(rule::HANG, CALL, "the host has no thread for timers".to_owned());
+    }
+    if first {
+        here.timers.wake(here.seam());
+    }
+    u8::from(former.is_some())
+}
+
+/// Takes a timer back; see [`wsk_sys::nt::KeCancelTimer`].
+///
+/// # Safety
+/// `timer` points to an initialised timer.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn KeCancelTimer(timer: *mut KTIMER) -> u8 {
+    const CALL: &str = "KeCancelTimer";
+    let here = this::here(CALL);
+    at_most(&here, CALL, DISPATCH_LEVEL);
+    // SAFETY: forwarded to the caller.
+    unsafe { object(&here, CALL, timer) };
+    u8::from(here.timers.state.lock().remove(timer.addr()).is_some())
+}

@@ -1,0 +1,224 @@
+//! Work items: routines that run on a worker thread at PASSIVE_LEVEL.
+//!
+//! ```text
+//!   idle ──ExQueueWorkItem, IoQueueWorkItem──► queued ──a worker takes it──► idle again; the routine may free it
+//! ```
+//!
+//! Workers are started when all others are busy, so that items which wait for one another do not starve.
+
+use std::collections::VecDeque;
+use std::ffi::c_void;
+use std::mem::{offset_of, size_of};
+use std::ops::Range;
+use std::ptr;
+
+use parking_lot::Mutex;
+use wsk_sys::nt::{
+    DEVICE_OBJECT, DISPATCH_LEVEL, IO_WORKITEM_ROUTINE, PASSIVE_LEVEL, PIO_WORKITEM, WORK_QUEUE_ITEM,
+    WORKER_THREAD_ROUTINE,
+};
+
+use crate::checker::context::{self, Context, at_most};
+use crate::checker::violation::rule;
+use crate::faults::Point;
+use crate::gate::Gate;
+use crate::irql;
+use crate::kernel::Inner;
+use crate::pool::{self, Kind};
+use crate::seam::Seam;
+use crate::thread::this::{self, Here};
+
+/// A `WORK_QUEUE_ITEM` as the kernel lays it out.
+#[repr(C)]
+struct Item {
+    list: [usize; 2],
+    routine: Option<WORKER_THREAD_ROUTINE>,
+    parameter: *mut c_void,
+}
+
+const _: () = assert!(size_of::<Item>() == size_of::<WORK_QUEUE_ITEM>());
+const _: () = assert!(offset_of!(Item, routine) == offset_of!(WORK_QUEUE_ITEM, WorkerRoutine));
+
+/// What [`IoAllocateWorkItem`] returns a pointer to.
+#[repr(C)]
+struct IoItem {
+    device: *mut DEVICE_OBJECT,
+}
+
+/// What a worker is to call.
+#[derive(Clone, Copy)]
+enum Call {
+    Ex(WORKER_THREAD_ROUTINE, *mut c_void),
+    Io(IO_WORKITEM_ROUTINE, *mut DEVICE_OBJECT, *mut c_void),
+}
+
+struct Entry {
+    item: usize,
+    call: Call,
+}
+
+// SAFETY: the driver gave the pointers to be passed to its own routine on another thread; nobody follows them here.
+unsafe impl Send for Entry {}
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<Entry>,
+    workers: usize,
+    busy: usize,
+}
+
+/// The work items of a kernel.
+pub(crate) struct WorkQueue {
+    most: usize,
+    state: Mutex<State>,
+    /// Opens when something was queued, and when the kernel stops.
+    changed: Gate,
+}
+
+impl WorkQueue {
+    pub(crate) fn new(most: usize) -> Self {
+        Self { most: most.max(1), state: Mutex::default(), changed: Gate::new() }
+    }
+
+    pub(crate) fn wake(&self, seam: &dyn Seam) {
+        self.changed.notify(seam);
+    }
+
+    pub(crate) fn queued(&self) -> usize {
+        self.state.lock().queue.len()
+    }
+
+    /// A queued item that lies in `range`.
+    pub(crate) fn within(&self, range: &Range<usize>) -> Option<usize> {
+        self.state.lock().queue.iter().map(|entry| entry.item).find(|item| range.contains(item))
+    }
+
+    fn insert(&self, here: &Here, name: &'static str, item: usize, call: Call) {
+        let mut state = self.state.lock();
+        if state.queue.iter().any(|entry| entry.item == item) {
+            drop(state);
+            here.violation(rule::WORK_ITEM, name, format!("the work item at {item:#X} is queued already"));
+            return;
+        }
+        state.queue.push_back(Entry { item, call });
+        let more = state.workers < self.most && state.busy + state.queue.len() > state.workers;
+        let worker = state.workers;
+        state.workers += usize::from(more);
+        drop(state);
+        if more && here.start_service(format!("worker-{worker}"), |inner| inner.work.serve(inner)).is_err() {
+            self.state.lock().workers -= 1;
+            if worker == 0 {
+                here.bug_check(rule::HANG, name, "the host has no thread to run it".to_owned());
+            }
+        }
+        self.changed.notify(here.seam());
+    }
+
+    /// What a worker does.
+    fn serve(&self, inner: &Inner) {
+        loop {
+            let ticket = self.changed.ticket();
+            let mut state = self.state.lock();
+            let Some(Entry { call, .. }) = state.queue.pop_front() else {
+                if inner.stopping() {
+                    state.workers -= 1;
+                    return;
+                }
+                drop(state);
+                self.changed.wait(inner.seam(), ticket, None);
+                continue;
+            };
+            state.busy += 1;
+            drop(state);
+            let entered = context::enter(Context::WorkItem);
+            match call {
+                // SAFETY: the driver set the routine to be called like this.
+                Call::Ex(routine, parameter) => unsafe { routine(parameter) },
+                // SAFETY: as above.
+                Call::Io(routine, device, context) => unsafe { routine(device, context) },
+            }
+            irql::check_return("the work item", PASSIVE_LEVEL, 0);
+            drop(entered);
+            self.state.lock().busy -= 1;
+        }
+    }
+}
+
+/// Queues a work item of the driver's storage; see [`wsk_sys::nt::ExQueueWorkItem`].
+///
+/// # Safety
+/// `item` points to an initialised work item that lives until its routine is called, which may be on another thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn ExQueueWorkItem(item: *mut WORK_QUEUE_ITEM, _queue: i32) {
+    const CALL: &str = "ExQueueWorkItem";
+    let here = this::here(CALL);
+    at_most(&here, CALL, DISPATCH_LEVEL);
+    let fields = item.cast::<Item>();
+    // SAFETY: forwarded to the caller.
+    let routine = unsafe { (*fields).routine };
+    // SAFETY: forwarded to the caller.
+    let parameter = unsafe { (*fields).parameter };
+    let Some(routine) = routine else {
+        here.bug_check(rule::WORK_ITEM, CALL, format!("the work item at {item:p} has no routine"));
+    };
+    here.work.insert(&here, CALL, item.addr(), Call::Ex(routine, parameter));
+}
+
+/// Allocates a work item; see [`wsk_sys::nt::IoAllocateWorkItem`].
+///
+/// # Safety
+/// `device` lives as long as the work item.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn IoAllocateWorkItem(device: *mut DEVICE_OBJECT) -> PIO_WORKITEM {
+    const CALL: &str = "IoAllocateWorkItem";
+    let here = this::here(CALL);
+    at_most(&here, CALL, DISPATCH_LEVEL);
+    if here.faults.fails(Point::WorkItem, size_of::<IoItem>(), pool::WORK_ITEM_TAG) {
+        return ptr::null_mut();
+    }
+    let item = here.pool.allocate(size_of::<IoItem>(), pool::WORK_ITEM_TAG, Kind::WorkItem);
+    if !item.is_null() {
+        // SAFETY: the block is new and has the size.
+        unsafe { item.cast::<IoItem>().write(IoItem { device }) };
+    }
+    item
+}
+
+/// Queues a work item; see [`wsk_sys::nt::IoQueueWorkItem`].
+///
+/// # Safety
+/// `item` came from [`IoAllocateWorkItem`] and lives until its routine is called. `routine` may be called with
+/// `context` on another thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn IoQueueWorkItem(
+    item: PIO_WORKITEM,
+    routine: Option<IO_WORKITEM_ROUTINE>,
+    _queue: i32,
+    context: *mut c_void,
+) {
+    const CALL: &str = "IoQueueWorkItem";
+    let here = this::here(CALL);
+    at_most(&here, CALL, DISPATCH_LEVEL);
+    let Some(routine) = routine else {
+        here.bug_check(
+            rule::WORK_ITEM,
+            CALL,
+            format!("the work item at {item:p} is queued without a routine"),
+        );
+    };
+    // SAFETY: forwarded to the caller.
+    let device = unsafe { (*item.cast::<IoItem>()).device };
+    here.work.insert(&here, CALL, item.addr(), Call::Io(routine, device, context));
+}
+
+/// Frees a work item; see [`wsk_sys::nt::IoFreeWorkItem`].
+///
+/// # Safety
+/// `item` came from [`IoAllocateWorkItem`], is not queued, and is not used any more.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn IoFreeWorkItem(item: PIO_WORKITEM) {
+    const CALL: &str = "IoFreeWorkItem";
+    let here = this::here(CALL);
+    at_most(&here, CALL, DISPATCH_LEVEL);
+    pool::free(&here, CALL, item, Kind::WorkItem, pool::WORK_ITEM_TAG);
+}

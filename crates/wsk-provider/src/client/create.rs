@@ -1,0 +1,224 @@
+//! `WskSocket`.
+
+use std::ffi::c_void;
+use std::sync::Arc;
+
+use wsk_sys::nt::{IRP, NTSTATUS, PEPROCESS, PETHREAD, PSECURITY_DESCRIPTOR};
+use wsk_sys::{
+    ADDRESS_FAMILY, IPPROTO_TCP, IPPROTO_UDP, PWSK_CLIENT, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM,
+    STATUS_DEVICE_NOT_READY, STATUS_INSUFFICIENT_RESOURCES, STATUS_INVALID_PARAMETER, STATUS_NOT_SUPPORTED,
+    STATUS_PROTOCOL_NOT_SUPPORTED, STATUS_SUCCESS, WSK_CLIENT_STREAM_DISPATCH, WSK_FLAG_CONNECTION_SOCKET,
+    WSK_FLAG_DATAGRAM_SOCKET, WSK_FLAG_LISTEN_SOCKET, WSK_FLAG_STREAM_SOCKET,
+};
+
+use super::{Client, ClientCall, check_context, check_table};
+use crate::address::Family;
+use crate::behaviours::CategoryBits;
+use crate::config::Release;
+use crate::connection::Connection;
+use crate::datagram::Datagram;
+use crate::host::Knob;
+use crate::listen::Listener;
+use crate::provider::Inner;
+use crate::socket::{Blueprint, Category, Context, Options, Part, Socket, Tables};
+use crate::stream::Unrouted;
+
+/// `WskSocket`.
+///
+/// # Safety
+/// As `PFN_WSK_SOCKET`: the client is captured, the table is the category's, and the IRP is handed over.
+#[allow(clippy::too_many_arguments)]
+pub(crate) unsafe extern "system" fn wsk_socket(
+    client: PWSK_CLIENT,
+    address_family: ADDRESS_FAMILY,
+    socket_type: u16,
+    protocol: u32,
+    flags: u32,
+    context: *mut c_void,
+    dispatch: *const c_void,
+    _owning_process: PEPROCESS,
+    _owning_thread: PETHREAD,
+    descriptor: PSECURITY_DESCRIPTOR,
+    irp: *mut IRP,
+) -> NTSTATUS {
+    // SAFETY: the client passes its own handle and hands the IRP over.
+    let (call, request) = match unsafe { ClientCall::begin("WskSocket", client, irp) } {
+        Ok(begun) => begun,
+        Err(status) => return status,
+    };
+    let provider = call.provider();
+    // SAFETY: the client passes the table of the category it asks for.
+    let wish = unsafe {
+        Wish::check(&call, address_family, socket_type, protocol, flags, context, dispatch, descriptor)
+    };
+    match wish.and_then(|wish| wish.grant(&call)) {
+        Ok(socket) => request.finish_pended(&*call, STATUS_SUCCESS, socket.raw() as usize),
+        Err(STATUS_INSUFFICIENT_RESOURCES) => {
+            request.finish_pended(&*call, STATUS_INSUFFICIENT_RESOURCES, 0)
+        }
+        Err(status) => request.fail(provider, status),
+    }
+}
+
+/// What a client asks for when it makes a socket, checked.
+#[derive(Debug)]
+pub(super) struct Wish {
+    pub(super) category: Category,
+    pub(super) family: Family,
+    pub(super) socket_type: u16,
+    pub(super) protocol: u32,
+    pub(super) context: Context,
+    pub(super) tables: Tables,
+    pub(super) descriptor: PSECURITY_DESCRIPTOR,
+}
+
+/// The category that the flags of `WskSocket` name.
+fn category_of(provider: &Inner, call: &'static str, flags: u32) -> Result<Category, NTSTATUS> {
+    const KNOWN: u32 = WSK_FLAG_LISTEN_SOCKET
+        | WSK_FLAG_CONNECTION_SOCKET
+        | WSK_FLAG_DATAGRAM_SOCKET
+        | WSK_FLAG_STREAM_SOCKET;
+    if flags & !KNOWN != 0 {
+        provider.violation("SOCK-07", call, &format!("unknown category bits in {flags:#x}"));
+        return Err(STATUS_INVALID_PARAMETER);
+    }
+    if flags.count_ones() > 1 {
+        provider.violation("SOCK-07", call, &format!("several categories in {flags:#x}"));
+        if provider.steering.behaviours().category_bits == CategoryBits::Refused {
+            return Err(STATUS_INVALID_PARAMETER);
+        }
+    }
+    match flags & flags.wrapping_neg() {
+        0 => Ok(Category::Basic),
+        WSK_FLAG_LISTEN_SOCKET => Ok(Category::Listen),
+        WSK_FLAG_CONNECTION_SOCKET => Ok(Category::Connection),
+        WSK_FLAG_DATAGRAM_SOCKET => Ok(Category::Datagram),
+        _ if provider.steering.has(Release::Redstone2) => Ok(Category::Stream),
+        _ => Err(STATUS_NOT_SUPPORTED),
+    }
+}
+
+/// Whether the category can have such a transport (SOCK-09 to SOCK-11).
+fn pair_exists(category: Category, socket_type: u16, protocol: u32) -> bool {
+    let tcp = socket_type == SOCK_STREAM && protocol == IPPROTO_TCP;
+    let udp = socket_type == SOCK_DGRAM && protocol == IPPROTO_UDP;
+    let raw = socket_type == SOCK_RAW && protocol <= 255;
+    match category {
+        Category::Basic => tcp || udp || raw,
+        // A datagram listener can be made; it is its bind that fails (SOCK-10).
+        Category::Listen => tcp || udp,
+        Category::Connection | Category::Stream => tcp,
+        Category::Datagram => udp || raw,
+    }
+}
+
+impl Wish {
+    /// Checks the arguments of `WskSocket`.
+    ///
+    /// # Safety
+    /// `dispatch` is null or the table of the category.
+    #[allow(clippy::too_many_arguments)]
+    unsafe fn check(
+        call: &ClientCall,
+        address_family: ADDRESS_FAMILY,
+        socket_type: u16,
+        protocol: u32,
+        flags: u32,
+        context: *mut c_void,
+        dispatch: *const c_void,
+        descriptor: PSECURITY_DESCRIPTOR,
+    ) -> Result<Self, NTSTATUS> {
+        let provider = call.provider();
+        let category = category_of(provider, call.name, flags)?;
+        let family = Family::from_number(address_family).ok_or(STATUS_PROTOCOL_NOT_SUPPORTED)?;
+        if !pair_exists(category, socket_type, protocol) {
+            return Err(STATUS_PROTOCOL_NOT_SUPPORTED);
+        }
+        let mut tables = Tables::default();
+        match category {
+            Category::Basic if !dispatch.is_null() => {
+                provider.violation("SOCK-04", call.name, "a basic socket is given a dispatch table");
+            }
+            Category::Basic => {}
+            Category::Listen => {
+                tables.listen = dispatch.cast();
+                check_table(provider, "SOCK-03", call.name, tables.listen);
+            }
+            Category::Connection => {
+                tables.connection = dispatch.cast();
+                check_table(provider, "SOCK-03", call.name, tables.connection);
+            }
+            Category::Datagram => {
+                tables.datagram = dispatch.cast();
+                check_table(provider, "SOCK-03", call.name, tables.datagram);
+            }
+            Category::Stream if dispatch.is_null() => {}
+            Category::Stream => {
+                let pair = dispatch.cast::<WSK_CLIENT_STREAM_DISPATCH>();
+                check_table(provider, "SOCK-03", call.name, pair);
+                // SAFETY: the caller passes the table of the category.
+                let pair = unsafe { pair.read() };
+                tables.listen = pair.Listen;
+                tables.connection = pair.Connect;
+                check_table(provider, "STRM-02", call.name, tables.listen);
+                check_table(provider, "STRM-02", call.name, tables.connection);
+            }
+        }
+        check_context(provider, "SOCK-06", call.name, context.cast::<u8>().cast_const());
+        check_descriptor(provider, call.name, descriptor)?;
+        Ok(Self { category, family, socket_type, protocol, context: Context(context), tables, descriptor })
+    }
+
+    /// Makes the socket.
+    pub(super) fn grant(self, client: &Arc<Client>) -> Result<Arc<Socket>, NTSTATUS> {
+        let provider = client.provider();
+        if !provider.registrar.has_arrived() {
+            return Err(STATUS_DEVICE_NOT_READY);
+        }
+        if provider.injects(Knob::AllocationFails) {
+            return Err(STATUS_INSUFFICIENT_RESOURCES);
+        }
+        let part = match self.category {
+            Category::Basic => Part::Basic,
+            Category::Listen => Part::Listen(Box::new(Listener::new())),
+            Category::Connection => Part::Connection(Box::new(Connection::new(&provider.steering.config()))),
+            Category::Datagram => Part::Datagram(Box::new(Datagram::new(&provider.steering.config()))),
+            Category::Stream => Part::Stream(Box::new(Unrouted::new())),
+        };
+        let statics = {
+            let mut state = client.lock();
+            state.has_made_sockets = true;
+            state.statics.unwrap_or_default()
+        };
+        let socket = Socket::create(
+            client,
+            Blueprint {
+                category: self.category,
+                family: self.family,
+                socket_type: self.socket_type,
+                protocol: self.protocol,
+                accepted: false,
+                context: self.context,
+                tables: self.tables,
+                options: Options { descriptor: self.descriptor, ..Options::default() },
+                inspection: None,
+                part,
+            },
+        );
+        socket.lock().events.fix(self.category, statics);
+        Ok(socket)
+    }
+}
+
+/// Checks a security descriptor given for a socket (SOCK-15).
+pub(super) fn check_descriptor(
+    provider: &Inner,
+    call: &'static str,
+    descriptor: PSECURITY_DESCRIPTOR,
+) -> Result<(), NTSTATUS> {
+    if provider.descriptors.rights(descriptor).is_some() {
+        return Ok(());
+    }
+    provider.violation("SOCK-15", call, "the security descriptor is not one of WSK_CACHE_SD");
+    Err(STATUS_INVALID_PARAMETER)
+}

@@ -1,0 +1,256 @@
+//! The client object: what `PWSK_CLIENT` points to, and the functions of `WSK_PROVIDER_DISPATCH`.
+
+mod connect;
+mod control;
+mod create;
+
+pub(crate) use connect::wsk_socket_connect;
+pub(crate) use control::wsk_control_client;
+pub(crate) use create::wsk_socket;
+
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::{Mutex, MutexGuard};
+use wsk_sys::nt::{GUID, IRP, NTSTATUS};
+use wsk_sys::{PWSK_CLIENT, STATUS_CANCELLED, STATUS_INVALID_HANDLE};
+
+use crate::behaviours::NullClientIrp;
+use crate::provider::{Inner, Provider};
+use crate::registration::Flag;
+use crate::request::{Completions, Request, RequestQueue};
+use crate::socket::{Socket, StaticEvents, check_place};
+
+/// Whether two interface identifiers are the same.
+pub(crate) fn same_guid(one: &GUID, other: &GUID) -> bool {
+    (one.data1, one.data2, one.data3, one.data4) == (other.data1, other.data2, other.data3, other.data4)
+}
+
+/// The client object of one registration.
+#[derive(Debug)]
+pub(crate) struct Client {
+    provider: Arc<Inner>,
+    progress: Arc<Flag>,
+    captures: AtomicUsize,
+    calls: AtomicUsize,
+    outstanding: AtomicUsize,
+    ending: AtomicBool,
+    sockets: Mutex<HashMap<usize, Arc<Socket>>>,
+    state: Mutex<ClientState>,
+}
+
+/// What changes in the life of a client object.
+#[derive(Debug, Default)]
+pub(crate) struct ClientState {
+    /// The static events, once set.
+    pub(crate) statics: Option<StaticEvents>,
+    /// A socket has been made.
+    pub(crate) has_made_sockets: bool,
+    /// The flags of `WSK_TDI_BEHAVIOR`.
+    pub(crate) tdi_behaviour: u32,
+    /// The `WSK_TRANSPORT_LIST_CHANGE` requests that wait.
+    pub(crate) changes: RequestQueue<()>,
+}
+
+impl Client {
+    pub(crate) fn new(provider: &Arc<Inner>, progress: Arc<Flag>) -> Arc<Self> {
+        Arc::new(Self {
+            provider: Arc::clone(provider),
+            progress,
+            captures: AtomicUsize::new(0),
+            calls: AtomicUsize::new(0),
+            outstanding: AtomicUsize::new(0),
+            ending: AtomicBool::new(false),
+            sockets: Mutex::default(),
+            state: Mutex::default(),
+        })
+    }
+
+    /// The client's pointer.
+    pub(crate) fn raw(self: &Arc<Self>) -> PWSK_CLIENT {
+        Arc::as_ptr(self).cast_mut().cast()
+    }
+
+    /// The provider.
+    pub(crate) fn provider(&self) -> &Arc<Inner> {
+        &self.provider
+    }
+
+    /// Takes the lock of what changes.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, ClientState> {
+        self.state.lock()
+    }
+
+    pub(crate) fn set_captures(&self, captures: usize) {
+        self.captures.store(captures, Ordering::SeqCst);
+    }
+
+    /// The open sockets.
+    pub(crate) fn sockets(&self) -> Vec<Arc<Socket>> {
+        self.sockets.lock().values().cloned().collect()
+    }
+
+    pub(crate) fn add_socket(&self, socket: &Arc<Socket>) {
+        self.sockets.lock().insert(Arc::as_ptr(socket) as usize, Arc::clone(socket));
+    }
+
+    /// The socket is gone for the client; its shell is kept a while, to recognise late calls.
+    pub(crate) fn remove_socket(&self, socket: &Arc<Socket>) {
+        let removed = self.sockets.lock().remove(&(Arc::as_ptr(socket) as usize));
+        if let Some(shell) = removed {
+            self.provider.retire(shell);
+        }
+        self.tell_progress();
+    }
+
+    pub(crate) fn request_pended(&self) {
+        self.outstanding.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn request_done(&self) {
+        self.outstanding.fetch_sub(1, Ordering::SeqCst);
+        self.tell_progress();
+    }
+
+    /// A waiting request is being cancelled.
+    pub(crate) fn cancelled(&self, irp: *mut IRP) -> usize {
+        self.lock().changes.remove_cancelled(irp);
+        0
+    }
+
+    fn tell_progress(&self) {
+        if self.ending.load(Ordering::SeqCst) {
+            self.progress.set();
+        }
+    }
+
+    /// The deregistration has begun: requests that wait for the transport list end (REG-22).
+    pub(crate) fn end(&self, provider: &Inner) {
+        self.ending.store(true, Ordering::SeqCst);
+        let mut completions = Completions::default();
+        self.lock().changes.end_all(STATUS_CANCELLED, &mut completions);
+        completions.run(provider);
+    }
+
+    /// Calls in progress, open sockets, outstanding requests.
+    pub(crate) fn usage(&self) -> (usize, usize, usize) {
+        (
+            self.calls.load(Ordering::SeqCst),
+            self.sockets.lock().len(),
+            self.outstanding.load(Ordering::SeqCst),
+        )
+    }
+}
+
+/// Finds the provider where a call names none.
+static FALLBACK: OnceLock<fn() -> Option<Provider>> = OnceLock::new();
+
+/// Says how to find the provider of the calling thread: a call with a null client names none. The first setting stays.
+pub fn set_provider_lookup(lookup: fn() -> Option<Provider>) {
+    let _ = FALLBACK.set(lookup);
+}
+
+/// A call in progress on a client object; it counts for REG-19.
+#[derive(Debug)]
+pub(crate) struct ClientCall {
+    client: Arc<Client>,
+    /// The function called.
+    pub(crate) name: &'static str,
+}
+
+impl ClientCall {
+    /// Begins a call that needs an IRP. On failure the IRP has been dealt with, and the result is the status to return.
+    ///
+    /// # Safety
+    /// `client` is null or was given out by a provider of this crate; `irp` is null or handed over by the client.
+    pub(crate) unsafe fn begin(
+        name: &'static str,
+        client: PWSK_CLIENT,
+        irp: *mut IRP,
+    ) -> Result<(Self, Request), NTSTATUS> {
+        // SAFETY: forwarded to the caller.
+        match unsafe { Self::enter(name, client) } {
+            Ok(call) => {
+                // SAFETY: forwarded to the caller.
+                let request = unsafe { Request::take(call.provider(), name, "IRP-18", irp) }?;
+                Ok((call, request))
+            }
+            Err(status) => {
+                // SAFETY: forwarded to the caller.
+                unsafe { complete_for_nobody(name, irp) };
+                Err(status)
+            }
+        }
+    }
+
+    /// Begins a call that may do without an IRP.
+    ///
+    /// # Safety
+    /// `client` is null or was given out by a provider of this crate.
+    pub(crate) unsafe fn enter(name: &'static str, client: PWSK_CLIENT) -> Result<Self, NTSTATUS> {
+        if client.is_null() {
+            return Err(STATUS_INVALID_HANDLE);
+        }
+        let shell = client.cast::<Client>().cast_const();
+        // SAFETY: the pointer was given out by this crate, which keeps client objects after their deregistration.
+        unsafe { Arc::increment_strong_count(shell) };
+        // SAFETY: the count taken above is passed on.
+        let client = unsafe { Arc::from_raw(shell) };
+        client.calls.fetch_add(1, Ordering::SeqCst);
+        let call = Self { client, name };
+        if call.captures.load(Ordering::SeqCst) == 0 {
+            call.provider.violation("REG-12", name, "called after the last captured NPI was released");
+            return Err(STATUS_INVALID_HANDLE);
+        }
+        check_place(&call.provider, name);
+        Ok(call)
+    }
+}
+
+/// What becomes of the IRP of a call whose client is no client (SOCK-13).
+///
+/// # Safety
+/// `irp` is null or handed over by the client.
+unsafe fn complete_for_nobody(name: &'static str, irp: *mut IRP) {
+    let Some(provider) = FALLBACK.get().and_then(|lookup| lookup()) else { return };
+    let provider = &provider.0;
+    if irp.is_null() || provider.steering.behaviours().null_client_irp == NullClientIrp::Untouched {
+        return;
+    }
+    // SAFETY: forwarded to the caller.
+    if let Ok(request) = unsafe { Request::take(provider, name, "IRP-18", irp) } {
+        request.fail(provider, STATUS_INVALID_HANDLE);
+    }
+}
+
+impl Deref for ClientCall {
+    type Target = Arc<Client>;
+    fn deref(&self) -> &Arc<Client> {
+        &self.client
+    }
+}
+
+impl Drop for ClientCall {
+    fn drop(&mut self) {
+        self.client.calls.fetch_sub(1, Ordering::SeqCst);
+        self.client.tell_progress();
+    }
+}
+
+/// Checks a context that the provider will pass to callbacks: if it is a pointer, then to non-paged memory. Small
+/// numbers are no pointers.
+pub(crate) fn check_context(provider: &Inner, rule: &'static str, call: &'static str, context: *const u8) {
+    if context as usize > 0xFFFF && !provider.is_non_paged(context, 1) {
+        provider.violation(rule, call, "the context points to memory that is not non-paged");
+    }
+}
+
+/// Checks a client table: memory that keeps its contents.
+pub(crate) fn check_table<T>(provider: &Inner, rule: &'static str, call: &'static str, table: *const T) {
+    if !ptr::eq(table, ptr::null()) && !provider.host.is_constant(table.cast(), size_of::<T>()) {
+        provider.violation(rule, call, "the dispatch table is not constant memory");
+    }
+}

@@ -1,0 +1,122 @@
+//! The gate: what WSK asks and tells about connection requests, and connections that come by the event.
+//!
+//! ```text
+//!              ┌─ accept ─────────────────────────────► delivery
+//!   inspect ───┼─ reject
+//!              └─ ask ──► pended ──the asker's time──► answer ──► delivery, or nothing
+//!                           │
+//!                           └── given up: abort; the asker is dropped
+//! ```
+//!
+//! All of this runs at up to `DISPATCH_LEVEL`: it looks things up, records, and starts tasks.
+
+use core::time::Duration;
+
+use wsk::executor::Spawner;
+use wsk::memory::Ref;
+use wsk::{
+    AbortHandler, AcceptHandler, Decision, Incoming, InspectHandler, InspectId, InspectToken, Inspection,
+    Verdict,
+};
+
+use crate::policy::{Action, Answer, Policy};
+use crate::record::{AcceptBy, Inspection as Seen, Record, RecordSink, RequestId};
+use crate::session::{self, Connected, Events};
+
+/// What the gate, the asker and the sessions share.
+#[derive(Debug)]
+pub(crate) struct Gate<S> {
+    pub(crate) policy: Policy,
+    pub(crate) answer: Answer,
+    pub(crate) answer_after: Duration,
+    pub(crate) sink: S,
+    pub(crate) spawner: Spawner,
+}
+
+/// The gate as a handler: the sessions it starts share it.
+#[derive(Debug)]
+pub(crate) struct Door<S>(pub(crate) Ref<Gate<S>>);
+
+impl<S> Clone for Door<S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<S: RecordSink> Door<S> {
+    fn seen(&self, request: &Inspection<'_>, action: Seen) {
+        let (id, remote) = (request.id().into(), request.remote_addr());
+        self.0.sink.record(Record::Inspect { id, remote, action });
+    }
+}
+
+impl<S: RecordSink> InspectHandler for Door<S> {
+    fn inspect<'a>(&self, request: Inspection<'a>) -> Decision<'a> {
+        match self.0.policy.action(request.remote_addr().ip()) {
+            Action::Accept => {
+                self.seen(&request, Seen::Accept);
+                request.accept()
+            }
+            Action::Reject => {
+                self.seen(&request, Seen::Reject);
+                request.reject()
+            }
+            Action::Ask => match request.pend() {
+                Ok((decision, token)) => {
+                    let (id, remote) = (token.id().into(), token.remote_addr());
+                    self.0.sink.record(Record::Inspect { id, remote, action: Seen::Pend });
+                    // An asker that cannot be started is dropped here, and its token with it: that rejects.
+                    let _ = self.0.spawner.spawn(ask(self.0.clone(), token));
+                    decision
+                }
+                // Without memory to ask with, the answer is no.
+                Err((_, request)) => {
+                    self.seen(&request, Seen::Reject);
+                    request.reject()
+                }
+            },
+        }
+    }
+}
+
+impl<S: RecordSink> AbortHandler for Door<S> {
+    fn abort(&self, id: InspectId) {
+        self.0.sink.record(Record::Abort { id: id.into() });
+    }
+}
+
+impl<S: RecordSink> AcceptHandler for Door<S> {
+    type Events = Events<S>;
+
+    fn accept(&self, incoming: Incoming<'_, Events<S>>) {
+        // Memory that cannot be had refuses the connection: it is not taken.
+        let Ok(connected) = Connected::try_new(&self.0) else { return };
+        // Recorded first, because the connection's events may come before it is in our hands.
+        let tally = connected.accepted(incoming.remote_addr(), AcceptBy::Event);
+        if let Ok(connection) = incoming.accept(connected.events()) {
+            session::start(&self.0.spawner, connection, connected, tally);
+        }
+    }
+}
+
+/// The asker: thinks for a while, then answers. An abort drops it.
+async fn ask<S: RecordSink>(gate: Ref<Gate<S>>, token: InspectToken) {
+    let id = token.id().into();
+    let answer = async {
+        let thought = wsk::time::sleep_in(gate.answer_after, gate.spawner.cache()).await;
+        let action = if thought.is_ok() { gate.answer } else { Answer::Reject };
+        gate.sink.record(Record::Verdict { id, action });
+        match action {
+            Answer::Accept => Verdict::Accept,
+            Answer::Reject => Verdict::Reject,
+        }
+    };
+    // An error says that the client gave up meanwhile, which the abort has recorded.
+    let _ = token.decide_with(answer).await;
+}
+
+impl From<InspectId> for RequestId {
+    fn from(id: InspectId) -> Self {
+        Self { key: id.key() as u64, serial: id.serial() }
+    }
+}

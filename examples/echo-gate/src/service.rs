@@ -1,0 +1,186 @@
+//! The service as a whole: what a driver starts when it is loaded and ends when it is unloaded.
+//!
+//! ```text
+//!   start: register ─► capture ─► executor ─► listener ─► accepts under way, or the accept event on
+//!   unload: tasks dropped (sessions close, askers reject) ─► listener closed ─► released, deregistered
+//! ```
+
+use core::fmt;
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use wsk::executor::{Executor, block_on};
+use wsk::listener::{Conditional, OnAccept};
+use wsk::memory::Ref;
+use wsk::{Client, Events, Listener, ListenerEvents, Passive, Provider, Result};
+
+use crate::gate::{Door, Gate};
+use crate::policy::{Answer, Policy};
+use crate::record::{AcceptBy, Record, RecordSink};
+use crate::session::{self, Connected};
+
+/// How long the service waits for WSK when it starts.
+const CAPTURE: Duration = Duration::from_secs(5);
+
+/// How many accept requests are under way at a time.
+const ACCEPTS: usize = 8;
+
+/// What waits before accepting again when memory was out.
+const RETRY: Duration = Duration::from_millis(10);
+
+/// What to serve, and to whom.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where to listen; port 0 has one assigned.
+    pub listen: SocketAddr,
+    /// What to do with requests.
+    pub policy: Policy,
+    /// The answer to requests that are asked about.
+    pub answer: Answer,
+    /// How long the asker takes.
+    pub answer_after: Duration,
+    /// How connections are taken.
+    pub accept_by: AcceptBy,
+    /// How many threads serve.
+    pub threads: usize,
+}
+
+type Entrance<S> = Listener<Conditional<Door<S>>, OnAccept<Door<S>>>;
+
+/// The running service.
+#[derive(Debug)]
+pub struct Service<S: RecordSink> {
+    local: SocketAddr,
+    /// What is still there; `unload` takes it down piece by piece.
+    executor: Option<Executor>,
+    listener: Option<Ref<Entrance<S>>>,
+    client: Option<Client>,
+}
+
+impl<S: RecordSink> Service<S> {
+    /// Starts the service and records that it listens.
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`.
+    ///
+    /// # Errors
+    /// Those of registering, capturing and binding; nothing is left behind then.
+    pub fn start(settings: Settings, sink: S, passive: Passive<'_>) -> Result<Self> {
+        let client = Client::register(passive)?;
+        let mut service =
+            Self { local: settings.listen, executor: None, listener: None, client: Some(client) };
+        match service.open(settings, sink, passive) {
+            Ok(()) => Ok(service),
+            Err(error) => {
+                // Nobody is connected yet, so nothing holds it up.
+                let _ = service.unload(CAPTURE, passive);
+                Err(error)
+            }
+        }
+    }
+
+    fn open(&mut self, settings: Settings, sink: S, passive: Passive<'_>) -> Result<()> {
+        let Some(client) = &self.client else { return Ok(()) };
+        let provider = client.capture(CAPTURE, passive)?;
+        let executor = self.executor.insert(Executor::start(passive, settings.threads)?);
+        let Settings { listen, policy, answer, answer_after, accept_by, .. } = settings;
+        let gate = Gate { policy, answer, answer_after, sink, spawner: executor.spawner() };
+        let gate = Ref::try_new(gate)?;
+        let listener = block_on(passive, bind(&provider, &gate, listen))??;
+        self.local = listener.local_addr();
+        let listener = self.listener.insert(Ref::try_new(listener)?);
+        gate.sink.record(Record::Loaded { local: self.local });
+        match accept_by {
+            AcceptBy::Event => listener.enable(ListenerEvents::ACCEPT | ListenerEvents::INHERIT_DISCONNECT),
+            AcceptBy::Irp => {
+                for _ in 0..ACCEPTS {
+                    gate.spawner.spawn(accept(gate.clone(), listener.clone()))?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Where it listens, with the port that was assigned.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Ends the service: clients are disconnected, requests dropped, and nothing of it is left. Each of the two
+    /// waits, for the tasks and for WSK, ends after `limit`.
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`.
+    ///
+    /// # Errors
+    /// [`StillUp`] when the time was not enough. It can be called again, and a driver must not be unloaded before
+    /// it has succeeded.
+    pub fn unload(&mut self, limit: Duration, passive: Passive<'_>) -> core::result::Result<(), StillUp> {
+        if let Some(executor) = self.executor.take()
+            && let Err(error) = executor.stop(passive, limit)
+        {
+            let tasks = error.unfinished();
+            self.executor = Some(error.into_executor());
+            return Err(StillUp { tasks, sockets: 0, providers: 0 });
+        }
+        // The last owner: the accept tasks had the others. It closes in the background, which `unload` waits for.
+        self.listener = None;
+        if let Some(client) = self.client.take()
+            && let Err(held) = client.unload(limit, passive)
+        {
+            let (sockets, providers) = (held.sockets, held.providers);
+            self.client = Some(held.client);
+            return Err(StillUp { tasks: 0, sockets, providers });
+        }
+        Ok(())
+    }
+}
+
+/// Makes the listener.
+async fn bind<S: RecordSink>(
+    provider: &Provider,
+    gate: &Ref<Gate<S>>,
+    local: SocketAddr,
+) -> Result<Entrance<S>> {
+    let door = Door(gate.clone());
+    provider.listener().conditional(door.clone()).on_accept(door).bind(local).await
+}
+
+/// Takes one connection after the other, until the listener is closed.
+async fn accept<S: RecordSink>(gate: Ref<Gate<S>>, listener: Ref<Entrance<S>>) {
+    while listener.is_open() {
+        if let Ok(connected) = Connected::try_new(&gate)
+            && let Ok(connection) = listener.accept_with(connected.events()).await
+        {
+            let tally = connected.accepted(connection.remote_addr(), AcceptBy::Irp);
+            // If it fails, the session notices the end by itself.
+            let _ = connection.enable(Events::DISCONNECT);
+            session::start(&gate.spawner, connection, connected, tally);
+        } else if wsk::time::sleep_in(RETRY, gate.spawner.cache()).await.is_err() {
+            wsk::executor::yield_now().await;
+        }
+    }
+}
+
+/// What [`Service::unload`] was still waiting for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StillUp {
+    /// Tasks that had not ended.
+    pub tasks: usize,
+    /// Sockets that had not closed.
+    pub sockets: usize,
+    /// Captures of WSK that were not released.
+    pub providers: usize,
+}
+
+impl fmt::Display for StillUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { tasks, sockets, providers } = self;
+        write!(
+            f,
+            "the service did not end in time: {tasks} tasks, {sockets} sockets and {providers} captures are left"
+        )
+    }
+}
+
+impl core::error::Error for StillUp {}
