@@ -15,13 +15,12 @@ use crate::memory::{OutOfMemory, allocate, free};
 /// with its result, so that no byte of it can be touched, freed or moved while WSK has it (rule LIFE-09).
 ///
 /// # Invariants
-/// - With an `mdl`, `data` points to `capacity > 0` initialised bytes of non-paged pool, which this value owns; the
-///   MDL describes exactly those and belongs to this value.
-/// - Without one there is no memory: `data` dangles and `capacity` is zero.
-/// - `len <= capacity`, and `capacity` fits 32 bits.
+/// - `data` points to `capacity` initialised bytes of non-paged pool, which this value owns.
+/// - `mdl` describes exactly those bytes and belongs to this value.
+/// - `len <= capacity`, and `capacity > 0` fits 32 bits.
 pub struct Buffer {
     data: NonNull<u8>,
-    mdl: Option<NonNull<nt::MDL>>,
+    mdl: NonNull<nt::MDL>,
     len: usize,
     capacity: usize,
 }
@@ -58,16 +57,7 @@ impl Buffer {
         };
         // SAFETY: the MDL is new and describes non-paged pool.
         unsafe { nt::MmBuildMdlForNonPagedPool(mdl.as_ptr()) };
-        Ok(Self { data, mdl: Some(mdl), len: 0, capacity })
-    }
-
-    /// A buffer without memory, in the place of one that is elsewhere.
-    pub(crate) const fn none() -> Self {
-        Self { data: NonNull::dangling(), mdl: None, len: 0, capacity: 0 }
-    }
-
-    fn mdl(&self) -> *mut nt::MDL {
-        self.mdl.map_or(core::ptr::null_mut(), NonNull::as_ptr)
+        Ok(Self { data, mdl, len: 0, capacity })
     }
 
     /// A buffer that holds a copy of `bytes` and has room for nothing more.
@@ -134,19 +124,19 @@ impl Buffer {
 
     /// The bytes in use.
     pub fn as_slice(&self) -> &[u8] {
-        // SAFETY: `len <= capacity` bytes are initialised and owned (or there are none), and `&self` excludes writers.
+        // SAFETY: `len <= capacity` bytes are initialised and owned, and `&self` excludes writers.
         unsafe { core::slice::from_raw_parts(self.data.as_ptr(), self.len) }
     }
 
     /// The bytes in use, for writing.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        // SAFETY: `len <= capacity` bytes are initialised and owned (or there are none), and `&mut self` excludes everybody else.
+        // SAFETY: `len <= capacity` bytes are initialised and owned, and `&mut self` excludes everybody else.
         unsafe { core::slice::from_raw_parts_mut(self.data.as_ptr(), self.len) }
     }
 
     /// All bytes there is room for, in use or not. [`Buffer::set_len`] puts them in use.
     pub fn all_mut(&mut self) -> &mut [u8] {
-        // SAFETY: `capacity` bytes are initialised and owned (or there are none), and `&mut self` excludes everybody else.
+        // SAFETY: `capacity` bytes are initialised and owned, and `&mut self` excludes everybody else.
         unsafe { core::slice::from_raw_parts_mut(self.data.as_ptr(), self.capacity) }
     }
 
@@ -158,12 +148,12 @@ impl Buffer {
     pub(crate) fn wsk_buf_for_send(&self, range: Range<usize>) -> Result<WSK_BUF> {
         let fits = range.start <= range.end && range.end <= self.len && range.start < self.capacity;
         let offset = u32::try_from(range.start).ok().filter(|_| fits).ok_or_else(out_of_range)?;
-        Ok(WSK_BUF { Mdl: self.mdl(), Offset: offset, Length: range.end - range.start })
+        Ok(WSK_BUF { Mdl: self.mdl.as_ptr(), Offset: offset, Length: range.end - range.start })
     }
 
     /// Describes all bytes there is room for, for a receive.
     pub(crate) fn wsk_buf_for_receive(&mut self) -> WSK_BUF {
-        WSK_BUF { Mdl: self.mdl(), Offset: 0, Length: self.capacity }
+        WSK_BUF { Mdl: self.mdl.as_ptr(), Offset: 0, Length: self.capacity }
     }
 }
 
@@ -173,9 +163,8 @@ fn out_of_range() -> Error {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let Some(mdl) = self.mdl else { return };
         // SAFETY: the MDL belongs to this buffer; requests take buffers by value, so none uses it any more.
-        unsafe { nt::IoFreeMdl(mdl.as_ptr()) };
+        unsafe { nt::IoFreeMdl(self.mdl.as_ptr()) };
         // SAFETY: the block came from `allocate` and belongs to this buffer.
         unsafe { free(self.data) };
     }
@@ -203,6 +192,9 @@ impl AsRef<[u8]> for Buffer {
 
 impl fmt::Debug for Buffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Buffer").field("len", &self.len).field("capacity", &self.capacity).finish_non_exhaustive()
+        f.debug_struct("Buffer")
+            .field("len", &self.len)
+            .field("capacity", &self.capacity)
+            .finish_non_exhaustive()
     }
 }

@@ -83,13 +83,11 @@ impl Channel {
     async fn receive(&self) -> u64 {
         poll_fn(|context| {
             let mut state = self.state.lock().unwrap();
-            match state.0.pop_front() {
-                Some(value) => Poll::Ready(value),
-                None => {
-                    state.1 = Some(context.waker().clone());
-                    Poll::Pending
-                }
+            if let Some(value) = state.0.pop_front() {
+                return Poll::Ready(value);
             }
+            state.1 = Some(context.waker().clone());
+            Poll::Pending
         })
         .await
     }
@@ -197,7 +195,9 @@ fn stopping_drops_waiting_futures_on_the_threads_of_the_executor() {
         for probe in &probes {
             spawner.spawn(probe.future()).unwrap();
         }
-        probes.iter().for_each(|probe| probe.wait_for_polls(1));
+        for probe in &probes {
+            probe.wait_for_polls(1);
+        }
         assert_eq!(spawner.unfinished(), 50);
         let wakers: Vec<_> = probes.iter().map(Probe::waker).collect();
         executor.stop(passive, LONG).unwrap();
@@ -253,6 +253,7 @@ fn an_executor_that_cannot_start_all_its_threads_leaves_none() {
 
 #[test]
 fn tasks_and_timers_in_steady_state_allocate_nothing() {
+    const ROUNDS: u64 = 20;
     with_executor(2, |passive, executor| {
         let spawner = executor.spawner();
         let done = Arc::new(Channel::default());
@@ -276,7 +277,6 @@ fn tasks_and_timers_in_steady_state_allocate_nothing() {
         // Twice as many as later: what has just finished may still be on its way back to the cache.
         round(40);
         let before = harness::pool_allocations();
-        const ROUNDS: u64 = 20;
         for _ in 0..ROUNDS {
             round(20);
         }
@@ -293,7 +293,9 @@ fn running_out_of_memory_refuses_a_task_and_a_timer() {
             assert_eq!(spawner.spawn(std::future::pending()), Err(SpawnError::OutOfMemory));
             assert!(block_on(passive, async {}).unwrap_err().is_out_of_memory());
             let mut context = Context::from_waker(Waker::noop());
-            let Poll::Ready(Err(error)) = pin!(sleep(LONG)).poll(&mut context) else { panic!("there is memory") };
+            let Poll::Ready(Err(error)) = pin!(sleep(LONG)).poll(&mut context) else {
+                panic!("there is memory")
+            };
             assert!(error.is_out_of_memory());
         });
     });
@@ -343,7 +345,8 @@ fn a_limit_ends_what_takes_too_long_and_nothing_else() {
 #[test]
 fn block_on_waits_no_longer_than_its_limit() {
     harness::run(|passive| {
-        let error = block_on_timeout(passive, Duration::from_millis(10), std::future::pending::<()>()).unwrap_err();
+        let error =
+            block_on_timeout(passive, Duration::from_millis(10), std::future::pending::<()>()).unwrap_err();
         assert!(error.is_timeout(), "{error}");
         assert_eq!(block_on_timeout(passive, Duration::ZERO, async { 3 }).unwrap(), 3);
         let probe = Probe::default();
@@ -455,7 +458,7 @@ fn no_wake_up_is_lost_under_load() {
                 assert_eq!(block_on_timeout(passive, LONG, finished.receive()).unwrap(), 1);
             }
             stop.store(true, Ordering::Relaxed);
-            hecklers.into_iter().for_each(|heckler| heckler.join());
+            harness::join_all(hecklers);
             assert_eq!(spawner.unfinished(), RINGS * TASKS);
         });
     }
@@ -492,7 +495,7 @@ fn stopping_races_with_everything() {
                 .collect();
             std::thread::sleep(Duration::from_micros(500));
             executor.stop(passive, LONG).unwrap();
-            spawners.into_iter().for_each(|spawner| spawner.join());
+            harness::join_all(spawners);
             assert_eq!(started.load(Ordering::Relaxed), dropped.load(Ordering::Relaxed));
         }
     });

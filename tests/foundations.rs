@@ -107,7 +107,7 @@ fn references_are_counted_across_threads() {
                 })
                 .collect();
             drop(shared);
-            threads.into_iter().for_each(|thread| thread.join());
+            harness::join_all(threads);
         }
         assert_eq!(drops.load(Ordering::Relaxed), 20);
     });
@@ -118,7 +118,8 @@ fn a_cache_asks_the_pool_for_nothing_once_it_is_warm() {
     harness::run(|_| {
         let cache = Cache::try_new(8).unwrap();
         let round = |count: usize| {
-            let make = |index| Ref::try_new_in([index; 40], &cache).unwrap_or_else(|_| panic!("out of memory"));
+            let make =
+                |index| Ref::try_new_in([index; 40], &cache).unwrap_or_else(|_| panic!("out of memory"));
             let blocks: Vec<_> = (0..count).map(make).collect();
             assert!(blocks.iter().enumerate().all(|(index, block)| **block == [index; 40]));
         };
@@ -157,7 +158,9 @@ fn running_out_of_memory_is_a_value() {
             let error = Buffer::try_with_capacity(10).unwrap_err();
             assert!(error.is_out_of_memory());
             // What could not be stored comes back.
-            let Err((OutOfMemory, witness)) = Ref::try_new_in(witness, &cache) else { panic!("there is memory") };
+            let Err((OutOfMemory, witness)) = Ref::try_new_in(witness, &cache) else {
+                panic!("there is memory")
+            };
             assert_eq!(drops.load(Ordering::Relaxed), 0);
             drop(witness);
         });
@@ -194,7 +197,7 @@ fn a_spin_lock_lets_one_thread_in() {
                 })
             })
             .collect();
-        threads.into_iter().for_each(|thread| thread.join());
+        harness::join_all(threads);
         assert_eq!(shared.with(|both| *both), (8_000, 8_000));
     });
 }

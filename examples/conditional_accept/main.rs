@@ -9,7 +9,114 @@
 
 mod cli;
 mod log;
-fn main() {
-    let _ = cli::Options::from_command_line();
-    let _ = log::Printer::start(cli::Format::Text, || ());
+
+use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use echo_gate::{Record, Service, Settings};
+use wsk::Passive;
+use wsk_sim::nt_user::Failure;
+use wsk_sim::{Report, Sim};
+
+use crate::cli::Options;
+use crate::log::{Journal, Printer};
+
+/// How long an unload waits for the tasks, and again for the sockets.
+const UNLOAD: Duration = Duration::from_secs(2);
+
+/// Threads that serve connections.
+const THREADS: usize = 2;
+
+/// The status a shell shows for a program that was interrupted.
+const INTERRUPTED: i32 = 130;
+
+fn main() -> ExitCode {
+    let (options, policy) = Options::from_command_line();
+    let settings = Settings {
+        listen: options.listen,
+        policy,
+        answer: options.verdict(),
+        answer_after: options.verdict_after(),
+        accept_by: options.accept_by(),
+        threads: THREADS,
+    };
+    match run(&options, settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Boots a machine, serves on it until told to stop, and looks at what is left.
+fn run(options: &Options, settings: Settings) -> Result<(), String> {
+    let (stop, stopped) = channel();
+    stop_on_signals(stop.clone())?;
+    // The front may be gone by the time printing fails; then nobody needs to be told.
+    let (journal, printer) = Printer::start(options.log, move || drop(stop.send(())))
+        .map_err(|error| format!("cannot start the thread that prints: {error}"))?;
+
+    let sim = Sim::new();
+    let (sink, limit) = (journal.clone(), options.unload_after());
+    let driver = sim.thread("driver", move || drive(settings, sink, &stopped, limit));
+    let driven = match driver.join() {
+        Ok(driven) => driven,
+        Err(Failure::Panicked(payload)) => std::panic::resume_unwind(payload),
+        Err(Failure::Stopped(stop)) => Err(format!("the simulated kernel has stopped: {stop}")),
+    };
+    let report = sim.finish();
+    let (violations, leaks) = (report.violations.len() as u64, report.leaks.count() as u64);
+    if driven.is_ok() {
+        journal.record_patiently(Record::Unloaded { violations, leaks });
+    }
+    drop(journal);
+    let printed = printer.finish();
+    driven?;
+    assess(&report)?;
+    match printed {
+        Ok(0) => Ok(()),
+        Ok(lost) => Err(format!("{lost} records were not printed: standard output was not read fast enough")),
+        Err(error) => Err(format!("cannot write to standard output: {error}")),
+    }
+}
+
+/// What a driver does between its load and its unload. Runs on a thread of the simulated kernel.
+fn drive(
+    settings: Settings,
+    sink: Journal,
+    stopped: &Receiver<()>,
+    limit: Option<Duration>,
+) -> Result<(), String> {
+    // SAFETY: this is the start of a system thread, at PASSIVE_LEVEL, and it holds no locks.
+    let passive = unsafe { Passive::assume() };
+    let listen = settings.listen;
+    let mut service = Service::start(settings, sink, passive)
+        .map_err(|error| format!("cannot listen on {listen}: {error}"))?;
+    // However this wait ends, it is time to unload.
+    let _ = match limit {
+        Some(limit) => stopped.recv_timeout(limit).is_ok(),
+        None => stopped.recv().is_ok(),
+    };
+    service.unload(UNLOAD, passive).map_err(|error| error.to_string())
+}
+
+/// Has Ctrl-C and SIGTERM stop the service. A second one ends the program at once.
+fn stop_on_signals(stop: Sender<()>) -> Result<(), String> {
+    let mut stopping = false;
+    let handler = move || {
+        if stopping {
+            std::process::exit(INTERRUPTED);
+        }
+        stopping = true;
+        // Without a receiver the service is down already.
+        let _ = stop.send(());
+    };
+    ctrlc::set_handler(handler).map_err(|error| format!("cannot listen to signals: {error}"))
+}
+
+/// What the checker and the final count found, if they found anything.
+fn assess(report: &Report) -> Result<(), String> {
+    if report.is_clean() { Ok(()) } else { Err(format!("the contract was not kept:\n{report}")) }
 }

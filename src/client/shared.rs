@@ -28,6 +28,9 @@ static CLIENT_DISPATCH: WSK_CLIENT_DISPATCH =
 /// use are ever filled.
 const CACHE_DEPTH: u32 = 256;
 
+/// How long the reaper waits at a time.
+const REAPER_WAIT: Duration = Duration::from_secs(10);
+
 /// # Invariants
 /// - `registration` is registered from `try_new`'s success until `run_reaper` has deregistered it, which happens
 ///   once, when there are no captures and no sockets.
@@ -181,7 +184,8 @@ impl ClientShared {
     /// The reaper thread.
     pub(super) fn run_reaper(&self, passive: Passive<'_>) {
         loop {
-            self.wake.wait(passive, None);
+            // Bounded, so that a wait that lasts is never mistaken for one that hangs.
+            self.wake.wait(passive, Some(REAPER_WAIT));
             if self.stopping.load(Ordering::SeqCst) {
                 self.sockets.shut_all();
             }

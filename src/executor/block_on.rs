@@ -35,7 +35,11 @@ pub fn block_on_timeout<F: Future>(passive: Passive<'_>, timeout: Duration, futu
     run(passive, Some(Deadline::after(timeout)), pin!(future))
 }
 
-fn run<F: Future>(passive: Passive<'_>, deadline: Option<Deadline>, mut future: Pin<&mut F>) -> Result<F::Output> {
+fn run<F: Future>(
+    passive: Passive<'_>,
+    deadline: Option<Deadline>,
+    mut future: Pin<&mut F>,
+) -> Result<F::Output> {
     let event = Event::try_new(EventKind::Synchronization)
         .map_err(|error| Error::from(error).during(Operation::Wait))?;
     let waker = waker(event.cell().clone());

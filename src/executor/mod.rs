@@ -71,10 +71,8 @@ impl Executor {
     /// As [`Executor::start`].
     pub fn start_in(passive: Passive<'_>, threads: usize, cache: &Cache) -> Result<Self> {
         let threads = threads.max(1);
-        let mut executor = Self {
-            shared: Shared::try_new(cache.clone())?,
-            threads: PoolVec::try_with_capacity(threads)?,
-        };
+        let mut executor =
+            Self { shared: Shared::try_new(cache.clone())?, threads: PoolVec::try_with_capacity(threads)? };
         for _ in 0..threads {
             let shared = executor.shared.clone();
             let started = Thread::spawn(passive, move |passive| run(&shared, passive));
@@ -228,7 +226,10 @@ impl fmt::Display for StopError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { executor, unfinished } = self;
         let threads = executor.threads.len();
-        write!(f, "the executor has not stopped: unfinished tasks: {unfinished}, threads that have not ended: ")?;
+        write!(
+            f,
+            "the executor has not stopped: unfinished tasks: {unfinished}, threads that have not ended: "
+        )?;
         write!(f, "{threads}; wait again, and do not unload before")
     }
 }

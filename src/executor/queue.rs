@@ -91,15 +91,8 @@ pub(super) enum Next {
 
 impl Shared {
     pub(super) fn try_new(cache: Cache) -> Result<Ref<Self>, OutOfMemory> {
-        let queue = Queue {
-            first: None,
-            last: None,
-            all: None,
-            live: 0,
-            asleep: 0,
-            waking: false,
-            stopping: false,
-        };
+        let queue =
+            Queue { first: None, last: None, all: None, live: 0, asleep: 0, waking: false, stopping: false };
         let wake_up = EventCell::uninitialized();
         let shared = Ref::try_new(Self { queue: SpinLock::new(queue), wake_up, cache })?;
         // SAFETY: a `Ref` never moves its value and is non-paged, and nobody else has this one yet.
@@ -223,7 +216,10 @@ impl Queue {
     }
 
     /// The links of a task.
-    #[expect(clippy::unused_self, reason = "the borrow of the queue stands for the lock that guards all links")]
+    #[expect(
+        clippy::unused_self,
+        reason = "the borrow of the queue stands for the lock that guards all links"
+    )]
     fn links(&mut self, task: NonNull<Header>) -> &mut Links {
         // SAFETY: tasks in the queue or on the list, or about to be, are alive.
         let links = unsafe { Header::links(task) };

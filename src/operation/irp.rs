@@ -2,7 +2,7 @@
 
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
-use core::mem::{MaybeUninit, size_of};
+use core::mem::{MaybeUninit, offset_of, size_of};
 
 use wsk_sys::nt;
 
@@ -18,8 +18,10 @@ pub(crate) struct IrpStorage {
     stack: UnsafeCell<MaybeUninit<nt::IO_STACK_LOCATION>>,
 }
 
-// The stack location follows the IRP without a gap, as `IoSizeOfIrp(1)` expects (rule IRP-01).
-const _: () = assert!(size_of::<IrpStorage>() == nt::io_size_of_irp(1) as usize);
+// The stack location follows the IRP without a gap, as `IoSizeOfIrp(1)` expects (rule IRP-01). The storage may be
+// longer than that, where alignment pads it.
+const _: () = assert!(offset_of!(IrpStorage, stack) == size_of::<nt::IRP>());
+const _: () = assert!(size_of::<IrpStorage>() >= nt::io_size_of_irp(1) as usize);
 
 // SAFETY: the storage is plain memory; the invariant says who may touch it when, on whatever processor.
 unsafe impl Send for IrpStorage {}

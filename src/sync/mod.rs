@@ -8,6 +8,6 @@ mod stack;
 
 pub use event::{Event, EventKind};
 pub(crate) use event::{EventCell, wait_for_object};
-pub use lock::SpinLock;
 pub(crate) use lock::SpinGuard;
+pub use lock::SpinLock;
 pub(crate) use stack::{Link, Linked, Stack};

@@ -98,11 +98,6 @@ impl<T: Linked> Stack<T> {
         }
         Taken { head: oldest, _owns: PhantomData }
     }
-
-    /// Whether nothing is on the stack at some moment.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.head.load(Ordering::Relaxed).is_null()
-    }
 }
 
 impl<T: Linked> Drop for Stack<T> {

@@ -13,7 +13,7 @@ use wsk_sys::nt;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs `body` on a thread of a new kernel, and then looks for violations and leaks.
-pub fn run(body: impl FnOnce(Passive<'_>) + Send + 'static) {
+pub(crate) fn run(body: impl FnOnce(Passive<'_>) + Send + 'static) {
     let kernel = Kernel::new(Config::default());
     let thread = kernel.spawn("test", || {
         // SAFETY: a thread of the kernel starts at PASSIVE_LEVEL, and the tests leave it so.
@@ -32,15 +32,21 @@ pub fn run(body: impl FnOnce(Passive<'_>) + Send + 'static) {
 }
 
 /// A further thread of the kernel.
-pub struct Thread<T>(nt_user::Joiner<T>);
+pub(crate) struct Thread<T>(nt_user::Joiner<T>);
 
 impl<T> Thread<T> {
-    pub fn join(self) -> T {
+    pub(crate) fn join(self) -> T {
         self.0.join().expect("the thread does not panic")
     }
 }
 
-pub fn thread<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> Thread<T> {
+pub(crate) fn join_all<T>(threads: Vec<Thread<T>>) {
+    for thread in threads {
+        thread.join();
+    }
+}
+
+pub(crate) fn thread<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> Thread<T> {
     Thread(kernel().spawn("test helper", body).expect("the host has a thread left"))
 }
 
@@ -49,22 +55,22 @@ fn kernel() -> Kernel {
 }
 
 /// How many blocks the library has allocated so far.
-pub fn pool_allocations() -> u64 {
+pub(crate) fn pool_allocations() -> u64 {
     kernel().pool_stats(wsk::memory::TAG).allocations
 }
 
 /// How many blocks the library has allocated and not freed.
-pub fn pool_blocks() -> usize {
+pub(crate) fn pool_blocks() -> usize {
     kernel().pool_stats(wsk::memory::TAG).blocks
 }
 
-pub fn irql() -> nt::KIRQL {
+pub(crate) fn irql() -> nt::KIRQL {
     // SAFETY: the function has no preconditions.
     unsafe { nt::KeGetCurrentIrql() }
 }
 
 /// Runs `body` at `DISPATCH_LEVEL`.
-pub fn at_dispatch<R>(body: impl FnOnce() -> R) -> R {
+pub(crate) fn at_dispatch<R>(body: impl FnOnce() -> R) -> R {
     // SAFETY: the level is not above DISPATCH_LEVEL in tests.
     let before = unsafe { nt::KfRaiseIrql(nt::DISPATCH_LEVEL) };
     let result = body();
@@ -74,17 +80,17 @@ pub fn at_dispatch<R>(body: impl FnOnce() -> R) -> R {
 }
 
 /// Runs `body` while every allocation fails.
-pub fn without_memory(body: impl FnOnce()) {
+pub(crate) fn without_memory(body: impl FnOnce()) {
     failing_if(|attempt| attempt.point != Point::Thread, body);
 }
 
 /// Runs `body` while its `number`th allocation fails, counted from 1.
-pub fn failing(number: u64, body: impl FnOnce()) {
+pub(crate) fn failing(number: u64, body: impl FnOnce()) {
     failing_if(move |attempt| attempt.number == number, body);
 }
 
 /// Runs `body` while the allocations fail that `choose` says; one at least.
-pub fn failing_if(choose: impl FnMut(&Attempt) -> bool + Send + 'static, body: impl FnOnce()) {
+pub(crate) fn failing_if(choose: impl FnMut(&Attempt) -> bool + Send + 'static, body: impl FnOnce()) {
     let kernel = kernel();
     kernel.faults().fail_if(choose);
     body();
@@ -93,7 +99,7 @@ pub fn failing_if(choose: impl FnMut(&Attempt) -> bool + Send + 'static, body: i
 }
 
 /// Chooses the `count`th thread to fail.
-pub fn thread_number(count: u64) -> impl FnMut(&Attempt) -> bool + Send + 'static {
+pub(crate) fn thread_number(count: u64) -> impl FnMut(&Attempt) -> bool + Send + 'static {
     let mut threads = 0;
     move |attempt| {
         threads += u64::from(attempt.point == Point::Thread);
@@ -102,7 +108,7 @@ pub fn thread_number(count: u64) -> impl FnMut(&Attempt) -> bool + Send + 'stati
 }
 
 /// Waits until `condition` holds.
-pub fn eventually(condition: impl Fn() -> bool) {
+pub(crate) fn eventually(condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < PATIENCE, "it never happened");

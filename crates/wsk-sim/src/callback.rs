@@ -1,23 +1,32 @@
-//! What is to happen when the current callback has returned to the provider.
+//! The callbacks that the current thread is inside of, and what is to happen when they have returned.
 
 use std::cell::RefCell;
 
+use nt_user::context;
+
 type Later = Box<dyn FnOnce()>;
+
+struct Inside {
+    checked: context::Callback,
+    later: Vec<Later>,
+}
 
 thread_local! {
     /// One entry for each callback the thread is inside of.
-    static CALLBACKS: RefCell<Vec<Vec<Later>>> = const { RefCell::new(Vec::new()) };
+    static CALLBACKS: RefCell<Vec<Inside>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The provider is about to call the client.
-pub(crate) fn entered() {
-    CALLBACKS.with_borrow_mut(|callbacks| callbacks.push(Vec::new()));
+pub(crate) fn entered(name: &'static str, at_dispatch: bool) {
+    let inside = Inside { checked: context::callback(name, at_dispatch), later: Vec::new() };
+    CALLBACKS.with_borrow_mut(|callbacks| callbacks.push(inside));
 }
 
-/// The client has returned.
+/// The client has returned, and the provider has taken note of its answer.
 pub(crate) fn returned() {
-    let later = CALLBACKS.with_borrow_mut(Vec::pop);
-    for action in later.into_iter().flatten() {
+    let Some(inside) = CALLBACKS.with_borrow_mut(Vec::pop) else { return };
+    drop(inside.checked);
+    for action in inside.later {
         action();
     }
 }
@@ -25,8 +34,8 @@ pub(crate) fn returned() {
 /// Runs `action` when the innermost callback of this thread has returned, or now if there is none.
 pub(crate) fn on_return(action: impl FnOnce() + 'static) {
     let now = CALLBACKS.with_borrow_mut(|callbacks| match callbacks.last_mut() {
-        Some(later) => {
-            later.push(Box::new(action));
+        Some(inside) => {
+            inside.later.push(Box::new(action));
             None
         }
         None => Some(action),

@@ -1,4 +1,27 @@
 //! The test kit of WSK drivers: the provider on a user-mode kernel, with a checker of every rule.
+//!
+//! A [`Sim`] is one machine: a kernel of `nt-user`, a provider of `wsk-provider` over the host's network, and a
+//! checker that knows the rules of the contract. The crate defines the five symbols that `netio.sys` exports, so a
+//! driver's own code links against it as it is and finds the provider of the machine its thread belongs to.
+//!
+//! ```text
+//!   test ──► Sim::run ──► driver code ──► wsk-sys symbols ─┬─ Wsk…  ──► this crate ──► wsk-provider ──► host network
+//!                │                                         └─ Ke…, Io…, Ex… ──► nt-user
+//!                └──► afterwards: broken rules, leaked memory, IRPs, sockets, threads
+//! ```
+//!
+//! Tests of the provider itself, and of the checker, use the [`raw`] kit.
+
+#![allow(non_snake_case)]
 
 mod callback;
+mod exports;
+mod host;
 pub mod raw;
+mod report;
+mod sim;
+
+pub use nt_user::{self, Kernel, Severity, Violation};
+pub use report::Report;
+pub use sim::{Builder, Sim};
+pub use wsk_provider::{self, Behaviours, Completion, Config, Knob, Level, Provider, Release};

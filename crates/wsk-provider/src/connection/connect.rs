@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use parking_lot::MutexGuard;
 use wsk_sys::nt::{IRP, NTSTATUS};
 use wsk_sys::{
     PSOCKADDR, PWSK_BUF, PWSK_SOCKET, STATUS_BUFFER_OVERFLOW, STATUS_INVALID_DEVICE_STATE,
-    STATUS_INVALID_PARAMETER, STATUS_SUCCESS,
+    STATUS_INVALID_PARAMETER, STATUS_PENDING, STATUS_SUCCESS,
 };
 
 use super::outbound::Outgoing;
@@ -17,7 +18,7 @@ use crate::data::Span;
 use crate::request::Request;
 use crate::socket::{Call, Part, Socket, State, check_output};
 use crate::stream;
-use crate::transport::{ReadySink, status_of};
+use crate::transport::status_of;
 
 /// The most that `WskConnectEx` takes along.
 const LARGEST_FIRST_DATA: usize = 65_535;
@@ -29,6 +30,8 @@ pub(super) struct Attempt {
     first: Span,
     /// What the request reports on success: nothing, or the new socket of `WskSocketConnect`.
     information: usize,
+    /// What becomes of the socket on failure, if the client does not have it.
+    pub(super) discard: Option<fn(&Arc<Socket>)>,
 }
 
 /// `WskConnect`.
@@ -112,23 +115,31 @@ fn request_connect(
         drop(state);
         return request.fail(provider, status);
     }
-    attempt(call, state, request, remote, Attempt { first, information: 0 })
+    attempt(call, state, request, remote, Attempt { first, information: 0, discard: None })
 }
 
-/// Connects a bound socket that the client does not have yet: on success the request reports it.
-pub(crate) fn connect(socket: &Arc<Socket>, request: Request, remote: SocketAddr) -> NTSTATUS {
-    let attempt_to = Attempt { first: Span::EMPTY, information: socket.raw() as usize };
-    attempt(socket, socket.lock(), request, remote, attempt_to)
+/// Connects a bound socket that the client does not have yet. On success the request reports `information`; a socket
+/// that cannot be connected is given to `discard` before the request completes.
+pub(crate) fn start_connect(
+    socket: &Arc<Socket>,
+    remote: SocketAddr,
+    request: Request,
+    information: usize,
+    discard: fn(&Arc<Socket>),
+) -> NTSTATUS {
+    let goal = Attempt { first: Span::EMPTY, information, discard: Some(discard) };
+    attempt(socket, socket.lock(), request, remote, goal)
 }
 
 /// Starts an attempt on a bound connection.
 fn attempt(
     socket: &Arc<Socket>,
-    mut state: parking_lot::MutexGuard<'_, State>,
+    mut state: MutexGuard<'_, State>,
     request: Request,
     remote: SocketAddr,
     attempt: Attempt,
 ) -> NTSTATUS {
+    let options = state.options.clone();
     let Some(connection) = part(&mut state) else {
         drop(state);
         return request.fail(socket.provider(), STATUS_INVALID_DEVICE_STATE);
@@ -138,22 +149,24 @@ fn attempt(
         return request.fail(socket.provider(), STATUS_INVALID_DEVICE_STATE);
     };
     connection.remote = Some(remote);
+    connection.retry = Some(options.for_bind(connection.claim.as_ref().is_some_and(|claim| claim.shared)));
     let sink = Arc::clone(connection.sink.insert(sink(socket)));
-    match reservation.connect(remote, sink as Arc<dyn ReadySink>) {
+    match reservation.connect(remote, sink) {
         Ok(stream) => {
             connection.stream = Some(stream);
             connection.phase = Phase::Connecting;
             connection.attempts.push(request, socket, attempt);
             drop(state);
-            wsk_sys::STATUS_PENDING
+            STATUS_PENDING
         }
         Err(error) => {
             connection.phase = Phase::Failed;
             connection.after_failure(socket);
             drop(state);
-            let status = status_of(&error);
-            end_failed(socket, attempt.information);
-            request.finish_pended(socket, status, 0)
+            if let Some(discard) = attempt.discard {
+                discard(socket);
+            }
+            request.finish_pended(socket, status_of(&error), 0)
         }
     }
 }
@@ -170,32 +183,43 @@ impl Connection {
         }
     }
 
-    /// Whether the attempt has ended: well, and then data may move, or not.
-    pub(super) fn attempt_ended(&mut self, socket: &Arc<Socket>, after: &mut After) -> bool {
+    /// Looks at the attempt under way; whether it has ended well, so that data may move.
+    pub(super) fn is_through(&mut self, socket: &Arc<Socket>, after: &mut After) -> bool {
         let Some(stream) = &self.stream else { return false };
         match stream.connected() {
             Ok(false) => false,
             Ok(true) => {
                 self.phase = Phase::Connected;
                 self.inbound.begin();
+                // No request: it is being cancelled and the cancellation gives the connection up.
                 if let Some((request, attempt)) = self.attempts.pop() {
                     self.connected(request, attempt, socket, after);
-                } else {
-                    // The request is being cancelled and the connection won: it stays, and the client closes it.
                 }
                 true
             }
             Err(error) => {
-                let status = status_of(&error);
                 self.phase = Phase::Failed;
                 after.stream = self.stream.take();
-                self.after_failure(socket);
                 if let Some((request, attempt)) = self.attempts.pop() {
-                    after.completions.push(request, status, 0);
-                    after.failed_socket = attempt.information != 0;
+                    after.completions.push(request, status_of(&error), 0);
+                    after.discard = attempt.discard;
                 }
+                self.after_failure(socket);
                 false
             }
+        }
+    }
+
+    /// The attempt is being cancelled, under the lock: what has to go goes elsewhere.
+    pub(super) fn give_up(&mut self, attempt: &Attempt) {
+        self.phase = Phase::Failed;
+        // The host has nothing to say to a peer that has not answered; one that has is reset.
+        self.stream = None;
+        if let Some(discard) = attempt.discard
+            && let Some(socket) = self.sink.as_ref().and_then(|sink| sink.0.upgrade())
+        {
+            let provider = Arc::clone(socket.provider());
+            provider.elsewhere(Box::new(move |_| discard(&socket)));
         }
     }
 
@@ -214,15 +238,38 @@ impl Connection {
         if provider.steering.behaviours().failed_connect != FailedConnect::Retry {
             return;
         }
-        let Some(local) = self.local else { return };
-        // The attempt's own hold on the address has to go first.
-        self.stream = None;
-        let options = self.options.for_bind(self.claim.as_ref().is_some_and(|claim| claim.shared));
+        let (Some(local), Some(options)) = (self.local, &self.retry) else { return };
         if let Ok(network) = provider.network()
-            && let Ok(reservation) = network.reserve(local, &options)
+            && let Ok(reservation) = network.reserve(local, options)
         {
             self.reservation = Some(reservation);
             self.phase = Phase::Bound;
         }
     }
+}
+
+/// `WskGetRemoteAddress`.
+///
+/// # Safety
+/// As `PFN_WSK_GET_REMOTE_ADDRESS`: the socket is open, the output has room for its family's SOCKADDR, and the IRP is
+/// handed over.
+pub(crate) unsafe extern "system" fn wsk_get_remote_address(
+    socket: PWSK_SOCKET,
+    remote: PSOCKADDR,
+    irp: *mut IRP,
+) -> NTSTATUS {
+    // SAFETY: the client passes a socket of this provider and hands the IRP over.
+    let (call, request) = match unsafe { Call::begin("WskGetRemoteAddress", "IRP-18", socket, irp) } {
+        Ok(begun) => begun,
+        Err(status) => return status,
+    };
+    let provider = call.provider();
+    if !check_output(&call, remote) {
+        return request.fail(provider, STATUS_INVALID_PARAMETER);
+    }
+    let known = part(&mut call.lock()).filter(|connection| connection.is_connected()).and_then(|c| c.remote);
+    let Some(address) = known else { return request.fail(provider, STATUS_INVALID_DEVICE_STATE) };
+    // SAFETY: the client's buffer has room for an address of the socket's family.
+    unsafe { address::write(remote, address, call.family) };
+    request.finish(&*call, STATUS_SUCCESS, 0)
 }

@@ -28,7 +28,7 @@ mod outbound;
 mod receive;
 mod send;
 
-pub(crate) use connect::{connect, wsk_connect, wsk_connect_ex, wsk_get_remote_address};
+pub(crate) use connect::{start_connect, wsk_connect, wsk_connect_ex, wsk_get_remote_address};
 pub(crate) use control::set_ideal_send_backlog;
 pub(crate) use disconnect::wsk_disconnect;
 pub(crate) use event::{sentinel, switched_on, wsk_release};
@@ -50,12 +50,13 @@ use self::inbound::Inbound;
 use self::outbound::Outbound;
 use crate::address::Claim;
 use crate::behaviours::AfterReset;
+use crate::config::Config;
 use crate::data::Fault;
 use crate::host::Knob;
 use crate::provider::Inner;
 use crate::request::{Completions, RequestQueue};
 use crate::socket::{Ending, Event, Life, Part, Socket, State};
-use crate::transport::{Ready, ReadySink, Reservation, Stream};
+use crate::transport::{BindOptions, Ready, ReadySink, Reservation, Stream, status_of};
 
 /// Where a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +89,8 @@ pub(crate) struct Connection {
     stream: Option<Box<dyn Stream>>,
     /// What the address table grants; held as long as the address is.
     claim: Option<Claim>,
+    /// How to take the address again after an attempt that failed.
+    retry: Option<BindOptions>,
     /// The local address, once it cannot change any more or the stream is gone.
     local: Option<SocketAddr>,
     remote: Option<SocketAddr>,
@@ -109,29 +112,35 @@ struct After {
     completions: Completions,
     /// A stream that was given up; ending it is the host's work.
     stream: Option<Box<dyn Stream>>,
+    /// The socket itself was given up: its client does not get it.
+    discard: Option<fn(&Arc<Socket>)>,
 }
 
 impl After {
-    fn run(self, provider: &Inner) {
+    fn run(self, socket: &Arc<Socket>) {
         drop(self.stream);
-        self.completions.run(provider);
+        if let Some(discard) = self.discard {
+            discard(socket);
+        }
+        self.completions.run(socket.provider());
     }
 }
 
 impl Connection {
     /// A connection that is not bound yet.
-    pub(crate) fn new(provider: &Inner) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
         Self {
             phase: Phase::Created,
             reservation: None,
             stream: None,
             claim: None,
+            retry: None,
             local: None,
             remote: None,
             attempts: RequestQueue::default(),
             sink: None,
             inbound: Inbound::default(),
-            outbound: Outbound::new(provider.steering.get(|config| config.ideal_send_backlog)),
+            outbound: Outbound::new(config.ideal_send_backlog),
             delivered: true,
             raising: false,
             raise_again: false,
@@ -139,8 +148,8 @@ impl Connection {
     }
 
     /// An accepted connection. [`start`] follows when its socket is there, [`delivered`] when the client has it.
-    pub(crate) fn accepted(provider: &Inner, stream: Box<dyn Stream>) -> Self {
-        let mut connection = Self::new(provider);
+    pub(crate) fn accepted(config: &Config, stream: Box<dyn Stream>) -> Self {
+        let mut connection = Self::new(config);
         connection.remote = Some(stream.remote_address());
         connection.stream = Some(stream);
         connection.phase = Phase::Connected;
@@ -178,10 +187,8 @@ impl Connection {
 
     /// The waiting request of `irp` is being cancelled; tells the bytes it had got.
     pub(crate) fn cancelled(&mut self, irp: *mut IRP) -> usize {
-        if self.attempts.remove_cancelled(irp).is_some() {
-            self.phase = Phase::Failed;
-            // Gives the attempt up: the host has nothing to say to a peer that has not answered.
-            self.stream = None;
+        if let Some(attempt) = self.attempts.remove_cancelled(irp) {
+            self.give_up(&attempt);
             return 0;
         }
         self.outbound.cancelled(irp);
@@ -197,7 +204,7 @@ impl Connection {
     fn nudge(&mut self) {
         if let (Some(stream), Some(sink)) = (&mut self.stream, &self.sink) {
             // On failure the connection has failed too, and that is reported as well.
-            let _ = stream.attach(Arc::clone(sink) as Arc<dyn ReadySink>);
+            let _ = stream.attach(Arc::clone(sink));
         }
     }
 
@@ -326,7 +333,7 @@ impl ReadySink for Sink {
         }
         let due = event::is_due(&state);
         drop(state);
-        after.run(socket.provider());
+        after.run(&socket);
         if due {
             event::raise(&socket);
         }
@@ -335,7 +342,7 @@ impl ReadySink for Sink {
 
 impl Connection {
     fn ready(&mut self, ready: Ready, socket: &Arc<Socket>, after: &mut After) {
-        if self.phase == Phase::Connecting && !self.attempt_ended(socket, after) {
+        if self.phase == Phase::Connecting && !self.is_through(socket, after) {
             return;
         }
         self.inbound.note(ready);
@@ -344,7 +351,7 @@ impl Connection {
             && let Some(stream) = &self.stream
             && let Err(error) = stream.connected()
         {
-            self.broken(crate::transport::status_of(&error), after);
+            self.broken(status_of(&error), after);
         }
         self.pump(socket, after);
     }
@@ -358,12 +365,12 @@ pub(crate) fn start(socket: &Arc<Socket>) {
         && let Some(stream) = connection.stream.as_deref_mut()
     {
         let sink = connection.sink.insert(sink(socket));
-        if let Err(error) = stream.attach(Arc::clone(sink) as Arc<dyn ReadySink>) {
-            connection.broken(crate::transport::status_of(&error), &mut after);
+        if let Err(error) = stream.attach(Arc::clone(sink)) {
+            connection.broken(status_of(&error), &mut after);
         }
     }
     drop(state);
-    after.run(socket.provider());
+    after.run(socket);
 }
 
 /// An accepted connection is the client's from now on.

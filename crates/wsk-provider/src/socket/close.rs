@@ -113,6 +113,8 @@ impl Socket {
         drop(state);
         completions.run(socket.provider());
         drop(part);
-        socket.client().remove_socket(socket);
+        if socket.outstanding.load(Ordering::SeqCst) == 0 {
+            socket.client().remove_socket(socket);
+        }
     }
 }

@@ -1,0 +1,72 @@
+//! What the IOCTLs of a connection ask of it (contract 4.17).
+
+use std::sync::Arc;
+
+use wsk_sys::nt::NTSTATUS;
+use wsk_sys::{PFN_WSK_RECEIVE_EX_EVENT, STATUS_INVALID_DEVICE_STATE};
+
+use super::{Connection, Phase, event, part};
+use crate::socket::Socket;
+
+impl Connection {
+    /// `SIO_WSK_QUERY_IDEAL_SEND_BACKLOG`; `None` if the connection has no data to send any more.
+    pub(crate) fn ideal_send_backlog(&self) -> Option<usize> {
+        (self.phase == Phase::Connected).then(|| self.outbound.ideal())
+    }
+
+    /// `SIO_WSK_QUERY_RECEIVE_BACKLOG`; `None` if the connection receives no data any more.
+    pub(crate) fn receive_backlog(&self) -> Option<usize> {
+        match &self.stream {
+            Some(stream) if self.phase == Phase::Connected => Some(self.inbound.backlog(&**stream)),
+            _ => None,
+        }
+    }
+
+    /// `SIO_WSK_SET_TCP_SILENT_MODE`: from now on the peer hears nothing, and what it says is ignored (IOC-13).
+    pub(crate) fn set_silent(&mut self) -> Result<(), NTSTATUS> {
+        if self.phase != Phase::Connected || self.outbound.is_busy() {
+            return Err(STATUS_INVALID_DEVICE_STATE);
+        }
+        self.inbound.discard();
+        self.phase = Phase::Silent;
+        Ok(())
+    }
+
+    /// `SIO_WSK_SET_RECEIVE_EX_CALLBACK`: all data goes to `callback`; `None` turns that off.
+    pub(crate) fn set_receive_ex(&mut self, callback: Option<PFN_WSK_RECEIVE_EX_EVENT>) {
+        self.inbound.ex = callback;
+    }
+
+    /// `SO_KEEPALIVE` of a connection that is under way; before that it is a matter of the options.
+    pub(crate) fn set_keep_alive(&self, on: bool) -> std::io::Result<()> {
+        match (&self.stream, &self.reservation) {
+            (Some(stream), _) => stream.set_keep_alive(on),
+            (None, Some(reservation)) => reservation.set_keep_alive(on),
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// `SO_RCVBUF`, likewise.
+    pub(crate) fn set_receive_buffer(&self, bytes: usize) -> std::io::Result<()> {
+        match (&self.stream, &self.reservation) {
+            (Some(stream), _) => stream.set_receive_buffer(bytes),
+            (None, Some(reservation)) => reservation.set_receive_buffer(bytes),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+/// The transport recommends another backlog: the client is told if it wants to be. False if this is no connection.
+pub(crate) fn set_ideal_send_backlog(socket: &Arc<Socket>, bytes: usize) -> bool {
+    let mut state = socket.lock();
+    let Some(connection) = part(&mut state).filter(|connection| connection.phase == Phase::Connected) else {
+        return false;
+    };
+    connection.outbound.set_ideal(bytes);
+    let due = event::is_due(&state);
+    drop(state);
+    if due {
+        event::raise_elsewhere(socket);
+    }
+    true
+}

@@ -1,0 +1,106 @@
+//! `WskDisconnect` (contract 4.15).
+
+use std::sync::Arc;
+
+use wsk_sys::nt::{IRP, NTSTATUS};
+use wsk_sys::{
+    PWSK_BUF, PWSK_SOCKET, STATUS_INVALID_DEVICE_STATE, STATUS_INVALID_PARAMETER, STATUS_NOT_SUPPORTED,
+    STATUS_PENDING, STATUS_SUCCESS, WSK_FLAG_ABORTIVE,
+};
+
+use super::{After, part, refuse_buffer};
+use crate::behaviours::AbortiveBuffer;
+use crate::data::Span;
+use crate::request::Request;
+use crate::socket::{Call, Socket};
+
+/// `WskDisconnect`.
+///
+/// # Safety
+/// As `PFN_WSK_DISCONNECT`: the socket is open, the buffer is null or valid until the IRP completes, and the IRP is
+/// handed over.
+pub(crate) unsafe extern "system" fn wsk_disconnect(
+    socket: PWSK_SOCKET,
+    buffer: PWSK_BUF,
+    flags: u32,
+    irp: *mut IRP,
+) -> NTSTATUS {
+    // SAFETY: the client passes a socket of this provider and hands the IRP over.
+    let (call, request) = match unsafe { Call::begin("WskDisconnect", "IRP-18", socket, irp) } {
+        Ok(begun) => begun,
+        Err(status) => return status,
+    };
+    let provider = call.provider();
+    if flags & !WSK_FLAG_ABORTIVE != 0 {
+        return request.fail(provider, STATUS_NOT_SUPPORTED);
+    }
+    if flags & WSK_FLAG_ABORTIVE != 0 {
+        if !buffer.is_null() {
+            provider.violation("DISC-23", call.name, "an abortive disconnect with a buffer");
+            if provider.steering.behaviours().abortive_buffer == AbortiveBuffer::Refused {
+                return request.fail(provider, STATUS_INVALID_PARAMETER);
+            }
+        }
+        return abort(&call, request);
+    }
+    // SAFETY: the client leaves the buffer alone until the IRP completes.
+    match unsafe { Span::new(buffer) } {
+        Ok(last) => close(&call, request, last),
+        Err(fault) => {
+            let status = refuse_buffer(provider, call.name, fault);
+            request.fail(provider, status)
+        }
+    }
+}
+
+fn abort(socket: &Arc<Socket>, request: Request) -> NTSTATUS {
+    let provider = socket.provider();
+    let mut after = After::default();
+    let mut state = socket.lock();
+    let refused = state.refused().or_else(|| match part(&mut state) {
+        None => Some(provider.steering.behaviours().other_role.status()),
+        Some(connection) => {
+            let refusal = connection.refusal(provider);
+            if refusal.is_none() {
+                connection.abort(&mut after);
+            }
+            refusal
+        }
+    });
+    drop(state);
+    if let Some(status) = refused {
+        return request.fail(provider, status);
+    }
+    after.run(socket);
+    request.finish(socket, STATUS_SUCCESS, 0)
+}
+
+fn close(socket: &Arc<Socket>, request: Request, last: Span) -> NTSTATUS {
+    let provider = socket.provider();
+    let mut after = After::default();
+    let mut state = socket.lock();
+    let refused = state.refused().or_else(|| match part(&mut state) {
+        None => Some(provider.steering.behaviours().other_role.status()),
+        Some(connection) => connection.refusal(provider).or_else(|| {
+            let again = connection.outbound.is_closed();
+            again.then(|| provider.steering.behaviours().second_disconnect.status())
+        }),
+    });
+    match (refused, part(&mut state)) {
+        (None, Some(connection)) => {
+            connection.outbound.close(request, socket, last);
+            connection.pump(socket, &mut after);
+            drop(state);
+            after.run(socket);
+            STATUS_PENDING
+        }
+        (Some(STATUS_SUCCESS), _) => {
+            drop(state);
+            request.finish(socket, STATUS_SUCCESS, 0)
+        }
+        (refused, _) => {
+            drop(state);
+            request.fail(provider, refused.unwrap_or(STATUS_INVALID_DEVICE_STATE))
+        }
+    }
+}

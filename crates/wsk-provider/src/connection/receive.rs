@@ -1,0 +1,152 @@
+//! `WskReceive` and `WskReceiveEx` (contract 4.13).
+
+use std::ptr;
+
+use wsk_sys::nt::{IRP, NTSTATUS};
+use wsk_sys::{
+    PCMSGHDR, PWSK_BUF, PWSK_SOCKET, STATUS_INVALID_PARAMETER, STATUS_NOT_SUPPORTED, STATUS_PENDING,
+    STATUS_SUCCESS, WSK_FLAG_DRAIN, WSK_FLAG_WAITALL, nt_success,
+};
+
+use super::inbound::{Incoming, Served, Want};
+use super::{After, event, part, refuse_buffer};
+use crate::data::Span;
+use crate::host::Knob;
+use crate::request::Request;
+use crate::socket::Call;
+
+/// `WskReceive`.
+///
+/// # Safety
+/// As `PFN_WSK_RECEIVE`: the socket is open, the buffer is the provider's until the IRP completes, and the IRP is
+/// handed over.
+pub(crate) unsafe extern "system" fn wsk_receive(
+    socket: PWSK_SOCKET,
+    buffer: PWSK_BUF,
+    flags: u32,
+    irp: *mut IRP,
+) -> NTSTATUS {
+    // SAFETY: the client passes a socket of this provider and hands the IRP over.
+    match unsafe { Call::begin("WskReceive", "IRP-18", socket, irp) } {
+        // SAFETY: the client leaves the buffer alone until the IRP completes.
+        Ok((call, request)) => unsafe { receive(&call, request, buffer, flags) },
+        Err(status) => status,
+    }
+}
+
+/// `WskReceiveEx`. TCP data comes without control information, so its length is always 0.
+///
+/// # Safety
+/// As `PFN_WSK_RECEIVE_EX`: as for `WskReceive`, and `control_length` is null or valid likewise.
+pub(crate) unsafe extern "system" fn wsk_receive_ex(
+    socket: PWSK_SOCKET,
+    buffer: PWSK_BUF,
+    flags: u32,
+    control_length: *mut u32,
+    _control: PCMSGHDR,
+    control_flags: *mut u32,
+    irp: *mut IRP,
+) -> NTSTATUS {
+    // SAFETY: the client passes a socket of this provider and hands the IRP over.
+    let (call, request) = match unsafe { Call::begin("WskReceiveEx", "IRP-18", socket, irp) } {
+        Ok(begun) => begun,
+        Err(status) => return status,
+    };
+    if !control_flags.is_null() {
+        call.provider().violation("RCV-22", call.name, "the reserved ControlFlags is not null");
+        return request.fail(call.provider(), STATUS_INVALID_PARAMETER);
+    }
+    if !control_length.is_null() {
+        // SAFETY: the client keeps the variable for the provider until the IRP completes (LIFE-10).
+        unsafe { ptr::write_unaligned(control_length, 0) };
+    }
+    // SAFETY: the client leaves the buffer alone until the IRP completes.
+    unsafe { receive(&call, request, buffer, flags) }
+}
+
+/// What the flags and the size of the buffer ask for.
+fn want(call: &Call, flags: u32, size: usize) -> Result<Want, NTSTATUS> {
+    let provider = call.provider();
+    if flags & !(WSK_FLAG_WAITALL | WSK_FLAG_DRAIN) != 0 {
+        return Err(STATUS_NOT_SUPPORTED);
+    }
+    if flags == WSK_FLAG_WAITALL | WSK_FLAG_DRAIN {
+        provider.violation("RCV-09", call.name, "WSK_FLAG_WAITALL together with WSK_FLAG_DRAIN");
+        return Err(provider.steering.behaviours().wait_all_and_drain.status());
+    }
+    if flags & WSK_FLAG_DRAIN != 0 {
+        if size != 0 {
+            provider.violation("RCV-08", call.name, "WSK_FLAG_DRAIN with a buffer that has bytes");
+            return Err(STATUS_INVALID_PARAMETER);
+        }
+        return Ok(Want::Drain);
+    }
+    if flags & WSK_FLAG_WAITALL != 0 {
+        return Ok(Want::All { tells_when_cancelled: provider.injects(Knob::CancelledWaitAll) });
+    }
+    Ok(Want::Some)
+}
+
+/// # Safety
+/// The client leaves the buffer alone until the request completes.
+unsafe fn receive(call: &Call, request: Request, buffer: PWSK_BUF, flags: u32) -> NTSTATUS {
+    let provider = call.provider();
+    // SAFETY: forwarded to the caller.
+    let span = match unsafe { Span::new(buffer) } {
+        Ok(span) => span,
+        Err(fault) => {
+            let status = refuse_buffer(provider, call.name, fault);
+            return request.fail(provider, status);
+        }
+    };
+    let want = match want(call, flags, span.left()) {
+        Ok(want) => want,
+        Err(status) => return request.fail(provider, status),
+    };
+    let mut incoming = Incoming::new(span, want);
+    let mut after = After::default();
+    let mut state = call.lock();
+    let refused = state.refused().or_else(|| match part(&mut state) {
+        None => Some(provider.steering.behaviours().other_role.status()),
+        Some(connection) => connection.refusal(provider),
+    });
+    if let Some(status) = refused {
+        drop(state);
+        return request.fail(provider, status);
+    }
+    let Some(connection) = part(&mut state) else { unreachable!("checked above, under the same lock") };
+    let served = match connection.stream.as_deref() {
+        Some(stream) if connection.inbound.is_free() => connection.inbound.serve(&mut incoming, stream),
+        _ => Ok(Served::Waits),
+    };
+    let outcome = match served {
+        Ok(Served::Waits) => {
+            connection.inbound.push(request, call, incoming);
+            None
+        }
+        Ok(Served::Done(bytes)) => Some((request, STATUS_SUCCESS, bytes)),
+        Err(status) => {
+            connection.broken(status, &mut after);
+            Some((request, status, 0))
+        }
+    };
+    drop(state);
+    after.run(call);
+    let Some((request, status, bytes)) = outcome else { return STATUS_PENDING };
+    let answer = if nt_success(status) {
+        request.finish(&**call, status, bytes)
+    } else {
+        request.fail(provider, status)
+    };
+    // The gate opens when a receive has completed, which is now, or soon if it completes on another thread.
+    let mut state = call.lock();
+    if let Some(connection) = part(&mut state) {
+        connection.inbound.receive_completed();
+    }
+    let due = event::is_due(&state);
+    drop(state);
+    if due {
+        event::raise_elsewhere(call);
+    }
+    answer
+}

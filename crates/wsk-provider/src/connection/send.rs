@@ -1,0 +1,133 @@
+//! `WskSend` and `WskSendEx` (contract 4.12).
+
+use wsk_sys::nt::{IRP, NTSTATUS};
+use wsk_sys::{
+    PCMSGHDR, PWSK_BUF, PWSK_SOCKET, STATUS_NOT_SUPPORTED, STATUS_PENDING, STATUS_SUCCESS, WSK_FLAG_NODELAY,
+    WSK_FLAG_OOB, nt_success,
+};
+
+use super::outbound::Outgoing;
+use super::{After, Connection, event, part, refuse_buffer};
+use crate::config::Release;
+use crate::data::Span;
+use crate::provider::Inner;
+use crate::request::Request;
+use crate::socket::Call;
+
+/// `WskSend`.
+///
+/// # Safety
+/// As `PFN_WSK_SEND`: the socket is open, the buffer is valid until the IRP completes, and the IRP is handed over.
+pub(crate) unsafe extern "system" fn wsk_send(
+    socket: PWSK_SOCKET,
+    buffer: PWSK_BUF,
+    flags: u32,
+    irp: *mut IRP,
+) -> NTSTATUS {
+    // SAFETY: the client passes a socket of this provider and hands the IRP over.
+    match unsafe { Call::begin("WskSend", "IRP-18", socket, irp) } {
+        // SAFETY: the client leaves the buffer alone until the IRP completes.
+        Ok((call, request)) => unsafe { send(&call, request, buffer, flags) },
+        Err(status) => status,
+    }
+}
+
+/// `WskSendEx`. TCP knows no control information for data that is sent, so there is nothing to take from it.
+///
+/// # Safety
+/// As `PFN_WSK_SEND_EX`: as for `WskSend`.
+pub(crate) unsafe extern "system" fn wsk_send_ex(
+    socket: PWSK_SOCKET,
+    buffer: PWSK_BUF,
+    flags: u32,
+    _control_length: u32,
+    _control: PCMSGHDR,
+    irp: *mut IRP,
+) -> NTSTATUS {
+    // SAFETY: the client passes a socket of this provider and hands the IRP over.
+    match unsafe { Call::begin("WskSendEx", "IRP-18", socket, irp) } {
+        // SAFETY: the client leaves the buffer alone until the IRP completes.
+        Ok((call, request)) => unsafe { send(&call, request, buffer, flags) },
+        Err(status) => status,
+    }
+}
+
+/// # Safety
+/// The client leaves the buffer alone until the request completes.
+unsafe fn send(call: &Call, request: Request, buffer: PWSK_BUF, flags: u32) -> NTSTATUS {
+    let provider = call.provider();
+    let known = if provider.steering.has(Release::Redstone3) {
+        WSK_FLAG_NODELAY | WSK_FLAG_OOB
+    } else {
+        WSK_FLAG_NODELAY
+    };
+    if flags & !known != 0 {
+        return request.fail(provider, STATUS_NOT_SUPPORTED);
+    }
+    // SAFETY: forwarded to the caller.
+    let mut span = match unsafe { Span::new(buffer) } {
+        Ok(span) => span,
+        Err(fault) => {
+            let status = refuse_buffer(provider, call.name, fault);
+            return request.fail(provider, status);
+        }
+    };
+    let size = span.left();
+    let mut after = After::default();
+    let mut state = call.lock();
+    let refused = state.refused().or_else(|| match part(&mut state) {
+        None => Some(provider.steering.behaviours().other_role.status()),
+        Some(connection) => connection.refusal_to_send(call, size),
+    });
+    if let Some(status) = refused {
+        drop(state);
+        return request.fail(provider, status);
+    }
+    let Some(connection) = part(&mut state) else { unreachable!("checked above, under the same lock") };
+    let written = match connection.stream.as_deref() {
+        Some(stream) => connection.outbound.write_now(&mut span, stream),
+        None => Ok(()),
+    };
+    let queued = written.is_ok() && span.left() > 0;
+    let outcome = if queued {
+        connection.outbound.push(request, call, Outgoing { span, information: size });
+        None
+    } else {
+        if let Err(status) = written {
+            connection.broken(status, &mut after);
+        }
+        Some((request, written.err().unwrap_or(STATUS_SUCCESS)))
+    };
+    let due = event::is_due(&state);
+    drop(state);
+    after.run(call);
+    if due {
+        event::raise_elsewhere(call);
+    }
+    match outcome {
+        None => STATUS_PENDING,
+        Some((request, status)) if nt_success(status) => request.finish(&**call, status, size),
+        Some((request, status)) => request.fail(provider, status),
+    }
+}
+
+impl Connection {
+    /// Why nothing can be sent now.
+    fn refusal_to_send(&self, call: &Call, size: usize) -> Option<NTSTATUS> {
+        let provider: &Inner = call.provider();
+        if let Some(status) = self.refusal(provider) {
+            return Some(status);
+        }
+        if self.outbound.is_closed() {
+            let behaviours = provider.steering.behaviours();
+            if self.inbound.peer_has_ended() {
+                return Some(behaviours.send_fully_closed.status());
+            }
+            provider.violation("SND-15", call.name, "a send after the client's own graceful disconnect");
+            return Some(behaviours.send_after_disconnect.status());
+        }
+        (size == 0)
+            .then(|| provider.steering.behaviours().empty_send.status())
+            .filter(|status| !nt_success(*status))
+    }
+}

@@ -1,0 +1,129 @@
+//! `WskAccept` (LSN area).
+
+use std::ffi::c_void;
+
+use wsk_sys::nt::{IRP, NTSTATUS};
+use wsk_sys::{
+    PSOCKADDR, PWSK_SOCKET, STATUS_INVALID_DEVICE_REQUEST, STATUS_INVALID_PARAMETER, STATUS_PENDING,
+    WSK_CLIENT_CONNECTION_DISPATCH,
+};
+
+use super::{Established, deliver};
+use crate::address;
+use crate::behaviours::AcceptBeforeListen;
+use crate::client::{check_context, check_table};
+use crate::request::Request;
+use crate::socket::{Call, Context, Part, Socket};
+
+const NAME: &str = "WskAccept";
+
+/// What a waiting `WskAccept` asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AcceptItem {
+    pub(super) context: Context,
+    pub(super) dispatch: *const WSK_CLIENT_CONNECTION_DISPATCH,
+    local: PSOCKADDR,
+    remote: PSOCKADDR,
+}
+
+// SAFETY: the pointers are the client's, valid from any thread until the request completes (LSN-20).
+unsafe impl Send for AcceptItem {}
+
+impl AcceptItem {
+    /// Writes the addresses of the connection that was accepted. A buffer that has gone meanwhile is reported.
+    pub(super) fn write_addresses(&self, listener: &Socket, established: &Established) {
+        for (buffer, address) in [(self.local, established.local), (self.remote, established.remote)] {
+            if buffer.is_null() {
+                continue;
+            }
+            let provider = listener.provider();
+            if !provider.is_non_paged(buffer.cast_const(), listener.family.size()) {
+                provider.violation("LSN-20", NAME, "an address buffer was freed before the accept completed");
+                continue;
+            }
+            // SAFETY: the client keeps the buffer, of its family's size, until the request completes.
+            unsafe { address::write(buffer, address, listener.family) };
+        }
+    }
+}
+
+/// `WskAccept`.
+///
+/// # Safety
+/// As `PFN_WSK_ACCEPT`: the socket is open, the outputs stay valid until the request completes, and the IRP is handed
+/// over.
+pub(crate) unsafe extern "system" fn wsk_accept(
+    socket: PWSK_SOCKET,
+    flags: u32,
+    context: *mut c_void,
+    dispatch: *const WSK_CLIENT_CONNECTION_DISPATCH,
+    local: PSOCKADDR,
+    remote: PSOCKADDR,
+    irp: *mut IRP,
+) -> NTSTATUS {
+    // SAFETY: the client passes a socket of this provider and hands the IRP over.
+    let (call, request) = match unsafe { Call::begin(NAME, "LSN-10", socket, irp) } {
+        Ok(begun) => begun,
+        Err(status) => return status,
+    };
+    let provider = call.provider();
+    if flags != 0 {
+        provider.violation("LSN-09", NAME, &format!("the reserved Flags are {flags:#x}"));
+        return request.fail(provider, STATUS_INVALID_PARAMETER);
+    }
+    if !context.is_null() && dispatch.is_null() {
+        provider.violation("LSN-13", NAME, "a context is given although no callback can be enabled");
+    }
+    check_context(provider, "LSN-12", NAME, context.cast::<u8>().cast_const());
+    check_table(provider, "LSN-14", NAME, dispatch);
+    for buffer in [local, remote] {
+        check_buffer(&call, buffer);
+    }
+    accept(&call, request, AcceptItem { context: Context(context), dispatch, local, remote })
+}
+
+/// LSN-18 and LSN-19: an address buffer is non-paged, and large enough.
+fn check_buffer(call: &Call, buffer: PSOCKADDR) {
+    let provider = call.provider();
+    if buffer.is_null() || provider.is_non_paged(buffer.cast_const(), call.family.size()) {
+        return;
+    }
+    if provider.is_non_paged(buffer.cast_const(), 1) {
+        let detail = format!("an address buffer is smaller than {} bytes", call.family.size());
+        provider.violation("LSN-19", NAME, &detail);
+    } else {
+        provider.violation("LSN-18", NAME, "an address buffer is not non-paged memory");
+    }
+}
+
+fn accept(call: &Call, request: Request, item: AcceptItem) -> NTSTATUS {
+    let provider = call.provider();
+    let mut state = call.lock();
+    if let Some(status) = state.refused() {
+        drop(state);
+        return request.fail(provider, status);
+    }
+    let behaviours = provider.steering.behaviours();
+    let refusal = match &mut state.part {
+        Part::Listen(listener) if listener.local.is_none() => behaviours.accept_unbound.status(),
+        Part::Listen(listener) => {
+            let Some(established) = listener.backlog.pop_front() else {
+                listener.accepts.push(request, &**call, item);
+                return STATUS_PENDING;
+            };
+            drop(state);
+            // The page fixes the answer: a waiting connection is handed out at once (LSN-03, ruling 8).
+            return deliver::by_request(call, request, item, established);
+        }
+        Part::Stream(unrouted) if unrouted.local_address().is_none() => behaviours.accept_unbound.status(),
+        Part::Stream(unrouted) if behaviours.accept_before_listen == AcceptBeforeListen::Queued => {
+            unrouted.accepts_mut().push(request, &**call, item);
+            return STATUS_PENDING;
+        }
+        Part::Stream(_) => wsk_sys::STATUS_INVALID_DEVICE_STATE,
+        Part::Connection(_) => behaviours.other_role.status(),
+        Part::Basic | Part::Datagram(_) => STATUS_INVALID_DEVICE_REQUEST,
+    };
+    drop(state);
+    request.fail(provider, refusal)
+}

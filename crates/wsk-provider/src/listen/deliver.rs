@@ -1,0 +1,310 @@
+//! Handing an established connection to the client (contract 5.5, ACPT area).
+
+use std::sync::Arc;
+
+use wsk_sys::nt::NTSTATUS;
+use wsk_sys::{
+    STATUS_INSUFFICIENT_RESOURCES, STATUS_REQUEST_NOT_ACCEPTED, STATUS_SUCCESS, WSK_FLAG_AT_DISPATCH_LEVEL,
+    WSK_INSPECT_ID,
+};
+
+use super::accept::AcceptItem;
+use super::{Established, Listener, inspect};
+use crate::behaviours::{InheritedEvents, StaticOnAccept};
+use crate::connection::{self, Connection};
+use crate::host::Knob;
+use crate::request::Request;
+use crate::socket::{
+    Blueprint, Category, Context, Event, Handover, Part, Running, Socket, State, StaticEvents, Tables,
+    switched_on,
+};
+
+const EVENT: &str = "WskAcceptEvent";
+
+/// On which thread a callback may be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Thread {
+    /// This one: it is the provider's.
+    Own,
+    /// Another one: this is the client's, inside a call.
+    Elsewhere,
+}
+
+/// What becomes of an established connection.
+enum Taker {
+    Request(Request, AcceptItem),
+    Event(Running),
+    Queue,
+    Nobody,
+}
+
+/// Decides who takes a connection that has just been established.
+fn taker(socket: &Arc<Socket>, state: &mut State) -> Taker {
+    let provider = socket.provider();
+    let event_first = provider.injects(Knob::EventDespiteIrp);
+    if event_first && let Some(running) = state.begin(socket, Event::Accept) {
+        return Taker::Event(running);
+    }
+    let Part::Listen(listener) = &mut state.part else { return Taker::Nobody };
+    if let Some((request, item)) = listener.accepts.pop() {
+        return Taker::Request(request, item);
+    }
+    if let Some(running) = state.begin(socket, Event::Accept) {
+        return Taker::Event(running);
+    }
+    let depth = provider.steering.get(|config| config.backlog);
+    match &state.part {
+        Part::Listen(listener) if state.refused().is_none() && listener.backlog.len() < depth => Taker::Queue,
+        _ => Taker::Nobody,
+    }
+}
+
+/// Hands a connection to whoever is to have it.
+pub(super) fn deliver(socket: &Arc<Socket>, established: Established, thread: Thread) {
+    let mut state = socket.lock();
+    match taker(socket, &mut state) {
+        Taker::Request(request, item) => {
+            drop(state);
+            by_request(socket, request, item, established);
+        }
+        Taker::Event(running) => {
+            drop(state);
+            match thread {
+                Thread::Own => by_event(socket, running, established),
+                Thread::Elsewhere => {
+                    let shared = Arc::clone(socket);
+                    socket.provider().elsewhere(Box::new(move |_| by_event(&shared, running, established)));
+                }
+            }
+        }
+        Taker::Queue => {
+            if let Part::Listen(listener) = &mut state.part {
+                listener.backlog.push_back(established);
+            }
+        }
+        Taker::Nobody => {
+            drop(state);
+            let inspection = established.inspection;
+            established.stream.abort();
+            if let Some(id) = inspection {
+                inspect::abort_now(socket, id);
+            }
+        }
+    }
+}
+
+/// Takes the waiting connections while the event is on.
+pub(crate) fn pump(socket: &Arc<Socket>) {
+    loop {
+        let mut state = socket.lock();
+        let Part::Listen(Listener { backlog, .. }) = &state.part else { return };
+        if backlog.is_empty() {
+            return;
+        }
+        let Some(running) = state.begin(socket, Event::Accept) else { return };
+        let Part::Listen(listener) = &mut state.part else { return };
+        let Some(established) = listener.backlog.pop_front() else { return };
+        drop(state);
+        by_event(socket, running, established);
+    }
+}
+
+/// Makes the socket of a connection.
+fn accepted_socket(
+    listener: &Arc<Socket>,
+    context: Context,
+    tables: Tables,
+    stream: Box<dyn crate::transport::Stream>,
+    inspection: Option<WSK_INSPECT_ID>,
+) -> Arc<Socket> {
+    let options = listener.lock().options.inherited();
+    let provider = listener.provider();
+    Socket::create(
+        listener.client(),
+        Blueprint {
+            category: Category::Connection,
+            family: listener.family,
+            socket_type: listener.socket_type,
+            protocol: listener.protocol,
+            accepted: true,
+            context,
+            tables,
+            options,
+            inspection,
+            part: Part::Connection(Box::new(Connection::accepted(stream, &provider.steering.config()))),
+        },
+    )
+}
+
+/// Completes an accept request with the connection; returns the status it completed with.
+pub(super) fn by_request(
+    listener: &Arc<Socket>,
+    request: Request,
+    item: AcceptItem,
+    established: Established,
+) -> NTSTATUS {
+    let provider = listener.provider();
+    if provider.injects(Knob::AllocationFails) {
+        established.stream.abort();
+        request.complete(provider, STATUS_INSUFFICIENT_RESOURCES, 0);
+        return STATUS_INSUFFICIENT_RESOURCES;
+    }
+    item.write_addresses(listener, &established);
+    let tables = Tables { connection: item.dispatch, ..Tables::default() };
+    let socket = accepted_socket(listener, item.context, tables, established.stream, established.inspection);
+    if provider.steering.behaviours().static_on_accept == StaticOnAccept::On {
+        let statics = statics_of(listener);
+        socket.lock().events.fix(Category::Connection, statics);
+    }
+    connection::attach(&socket);
+    request.complete(provider, STATUS_SUCCESS, socket.raw() as usize);
+    STATUS_SUCCESS
+}
+
+fn statics_of(listener: &Arc<Socket>) -> StaticEvents {
+    listener.client().lock().statics.unwrap_or_default()
+}
+
+/// Calls `WskAcceptEvent` with the connection.
+fn by_event(listener: &Arc<Socket>, running: Running, established: Established) {
+    let provider = listener.provider();
+    let (context, callback) = {
+        let state = listener.lock();
+        // SAFETY: the client keeps its table alive as long as the socket (CLOSE-17).
+        let table = unsafe { state.tables.listen.as_ref() };
+        (state.context, table.and_then(|table| table.WskAcceptEvent))
+    };
+    let Some(callback) = callback else {
+        provider.violation("EVT-34", EVENT, "the event is enabled and its callback is null");
+        return established.stream.abort();
+    };
+    if provider.injects(Knob::AllocationFails) {
+        return established.stream.abort();
+    }
+    let Established { stream, local, remote, inspection } = established;
+    let socket = accepted_socket(listener, Context(std::ptr::null_mut()), Tables::default(), stream, inspection);
+    let mut context_out = Handover::unwritten();
+    let mut dispatch_out = Handover::unwritten().cast_const().cast();
+    let handover = Handover { context: &raw mut context_out, dispatch: &raw mut dispatch_out };
+    socket.lock().handover = Some(handover);
+    connection::attach(&socket);
+    if provider.steering.behaviours().inherited_events == InheritedEvents::OnceOutputsWritten {
+        let (accepted, listener) = (Arc::clone(&socket), Arc::clone(listener));
+        provider.elsewhere(Box::new(move |_| inherit_early(&listener, &accepted)));
+    }
+    let mut lent = provider.id_cells.lend(WSK_INSPECT_ID::default(), local, remote, listener.family);
+    let status = running.call(EVENT, |tell| {
+        let flags = if tell { WSK_FLAG_AT_DISPATCH_LEVEL } else { 0 };
+        // SAFETY: the client's callback gets what its type asks for, alive until it returns.
+        unsafe {
+            callback(
+                context.0,
+                flags,
+                lent.local(),
+                lent.remote(),
+                socket.raw(),
+                handover.context,
+                handover.dispatch,
+            )
+        }
+    });
+    drop(lent);
+    if status == STATUS_SUCCESS {
+        adopt(listener, &socket, handover);
+        return;
+    }
+    socket.lock().handover = None;
+    if status != STATUS_REQUEST_NOT_ACCEPTED {
+        provider.violation("ACPT-10", EVENT, &format!("returned {status:#010x}"));
+    }
+    socket.lock().told = Some("ACPT-09");
+    Socket::discard(&socket);
+}
+
+/// The client has taken the socket: it gets its context and table, and the inherited and static events.
+fn adopt(listener: &Arc<Socket>, socket: &Arc<Socket>, handover: Handover) {
+    let (context, dispatch) = handover.read();
+    for (written, what) in [(context.is_some(), "*AcceptSocketContext"), (dispatch.is_some(), "*AcceptSocketDispatch")] {
+        if !written {
+            let detail = format!("returned STATUS_SUCCESS without writing {what}");
+            listener.provider().violation("ACPT-07", EVENT, &detail);
+        }
+    }
+    let mut state = socket.lock();
+    state.handover = None;
+    state.context = Context(context.unwrap_or(std::ptr::null_mut()));
+    state.tables.connection = dispatch.unwrap_or(std::ptr::null());
+    drop(state);
+    inherit(listener, socket);
+}
+
+/// Switches on what a socket that was accepted by event starts with (ACPT-14, EVT-37).
+fn inherit(listener: &Arc<Socket>, socket: &Arc<Socket>) {
+    let inherited = listener.lock().events.inherited();
+    let statics = statics_of(listener);
+    let mut state = socket.lock();
+    if state.tables.connection.is_null() {
+        return;
+    }
+    state.events.switch_on(inherited);
+    state.events.fix(Category::Connection, statics);
+    let waiting: Vec<Event> = [Event::Receive, Event::Disconnect, Event::SendBacklog]
+        .into_iter()
+        .filter(|event| state.events.is_on(*event) && state.part.has_waiting(*event))
+        .collect();
+    drop(state);
+    for event in waiting {
+        switched_on(socket, event);
+    }
+}
+
+/// The early order of ACPT-15: the inherited events come on as soon as both outputs are written, while the callback is
+/// still running.
+fn inherit_early(listener: &Arc<Socket>, socket: &Arc<Socket>) {
+    loop {
+        let mut state = socket.lock();
+        // The callback's thread clears the handover, under this lock, before its outputs go away.
+        let Some(handover) = state.handover else { return };
+        if let (Some(context), Some(dispatch)) = handover.read() {
+            state.context = Context(context);
+            state.tables.connection = dispatch;
+            drop(state);
+            return inherit(listener, socket);
+        }
+        drop(state);
+        std::thread::yield_now();
+    }
+}
+
+/// Tells a client that its listening socket is dead (ACPT-04).
+pub(crate) fn accept_sentinel(listener: &Arc<Socket>, running: &Running) {
+    let (context, callback) = {
+        let state = listener.lock();
+        // SAFETY: the client keeps its table alive as long as the socket (CLOSE-17).
+        let table = unsafe { state.tables.listen.as_ref() };
+        (state.context, table.and_then(|table| table.WskAcceptEvent))
+    };
+    let Some(callback) = callback else { return };
+    let mut context_out = std::ptr::null_mut();
+    let mut dispatch_out = std::ptr::null();
+    let mut lent = listener.provider().id_cells.lend_nothing(listener.family);
+    let status = running.call(EVENT, |tell| {
+        let flags = if tell { WSK_FLAG_AT_DISPATCH_LEVEL } else { 0 };
+        // SAFETY: the client's callback gets what its type asks for, alive until it returns; the socket is null.
+        unsafe {
+            callback(
+                context.0,
+                flags,
+                lent.local(),
+                lent.remote(),
+                std::ptr::null_mut(),
+                &raw mut context_out,
+                &raw mut dispatch_out,
+            )
+        }
+    });
+    if status != STATUS_REQUEST_NOT_ACCEPTED {
+        let detail = format!("returned {status:#010x} for a null AcceptSocket");
+        listener.provider().violation("ACPT-05", EVENT, &detail);
+    }
+}

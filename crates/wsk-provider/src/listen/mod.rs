@@ -1,0 +1,145 @@
+//! Listening: from the bind to the delivery of each connection (contract 4.8, 4.9, 5.4, 5.5).
+//!
+//! ```text
+//!   transport ──incoming──► conditional? ──no──────────────────────────────► deliver
+//!                               │ yes                                          ▲
+//!                               ▼                                              │ accept
+//!                          Inspecting ──reject──► reset                        │
+//!                               │ pend      └─────accept───────────────────────┤
+//!                               ▼                                              │
+//!                            Pended ──WskInspectComplete──► reject / accept ───┘
+//!                               └──peer drops──► Aborted (AbortEvent)
+//!
+//!   deliver: oldest accept IRP, else AcceptEvent, else the queue of untaken connections, else reset
+//! ```
+//!
+//! The transport has accepted already when it reports a connection; as long as the inspection is open nothing is read
+//! or sent, and a peer that resets, or ends without having sent anything, counts as a dropped request.
+
+mod accept;
+mod cells;
+mod complete;
+mod deliver;
+mod inspect;
+
+pub(crate) use accept::{AcceptItem, wsk_accept};
+pub(crate) use cells::IdCells;
+pub(crate) use complete::wsk_inspect_complete;
+pub(crate) use deliver::{accept_sentinel, pump};
+pub(crate) use inspect::{Undecided, inspect_sentinel, take_undecided};
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+
+use wsk_sys::WSK_INSPECT_ID;
+use wsk_sys::nt::IRP;
+
+use crate::address::Claim;
+use crate::request::{Completions, RequestQueue};
+use crate::socket::{Ending, Socket};
+use crate::transport::{self, ListenSink, Stream, Tune};
+use inspect::Inspections;
+
+/// A connection that nobody has taken yet.
+#[derive(Debug)]
+pub(crate) struct Established {
+    stream: Box<dyn Stream>,
+    local: SocketAddr,
+    remote: SocketAddr,
+    inspection: Option<WSK_INSPECT_ID>,
+}
+
+/// What a listening socket adds.
+///
+/// # Invariants
+/// `accepts` and `backlog` are never both non-empty, save that requests under cancellation may linger.
+#[derive(Debug, Default)]
+pub(crate) struct Listener {
+    port: Option<Box<dyn transport::Listener>>,
+    claim: Option<Claim>,
+    local: Option<SocketAddr>,
+    accepts: RequestQueue<AcceptItem>,
+    backlog: VecDeque<Established>,
+    inspections: Inspections,
+}
+
+impl Listener {
+    /// A listener that is not bound.
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// The address was taken and is listened on.
+    pub(crate) fn bound(&mut self, port: Box<dyn transport::Listener>, claim: Claim) -> io::Result<()> {
+        self.local = Some(port.local_address()?);
+        self.port = Some(port);
+        self.claim = Some(claim);
+        Ok(())
+    }
+
+    /// Takes over accept requests that came before the listening (STRM-08).
+    pub(crate) fn adopt(&mut self, accepts: RequestQueue<AcceptItem>) {
+        self.accepts = accepts;
+    }
+
+    pub(crate) fn cancelled(&mut self, irp: *mut IRP) -> usize {
+        self.accepts.remove_cancelled(irp);
+        0
+    }
+
+    pub(crate) fn end(&mut self, ending: Ending, completions: &mut Completions) {
+        self.accepts.end_all(ending.status(), completions);
+        self.inspections.end(ending, completions);
+        for untaken in self.backlog.drain(..) {
+            untaken.stream.abort();
+        }
+        self.port = None;
+        self.claim = None;
+    }
+
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
+        self.local
+    }
+
+    /// Whether connections wait for somebody to take them.
+    pub(crate) fn has_waiting(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
+    /// The options that can change now.
+    pub(crate) fn tune(&self) -> Option<&dyn Tune> {
+        self.port.as_deref().map(|port| port as &dyn Tune)
+    }
+}
+
+/// Where the transport delivers to a listening socket.
+#[derive(Debug)]
+struct Sink(Weak<Socket>);
+
+/// The sink of a listening socket.
+pub(crate) fn sink(socket: &Arc<Socket>) -> Arc<dyn ListenSink> {
+    Arc::new(Sink(Arc::downgrade(socket)))
+}
+
+impl ListenSink for Sink {
+    fn incoming(&self, stream: Box<dyn Stream>) {
+        let Some(socket) = self.0.upgrade() else { return stream.abort() };
+        let Ok(local) = stream.local_address() else { return stream.abort() };
+        let remote = stream.remote_address();
+        let established = Established { stream, local, remote, inspection: None };
+        let conditional = socket.lock().options.conditional;
+        if conditional {
+            inspect::inspect(&socket, established);
+        } else {
+            deliver::deliver(&socket, established, deliver::Thread::Own);
+        }
+    }
+
+    fn failed(&self, _error: io::Error) {
+        if let Some(socket) = self.0.upgrade() {
+            Socket::die(&socket);
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! What `netio.sys` exports: each symbol finds the provider of the calling thread's kernel.
+
+use nt_user::Kernel;
+use wsk_provider::Provider;
+use wsk_sys::nt::NTSTATUS;
+use wsk_sys::{WSK_CLIENT_NPI, WSK_PROVIDER_CHARACTERISTICS, WSK_PROVIDER_NPI, WSK_REGISTRATION};
+
+/// The provider of a kernel, kept in it.
+#[derive(Debug)]
+pub(crate) struct Attached(pub(crate) Provider);
+
+/// The provider of the calling thread's kernel.
+fn provider(call: &str) -> Provider {
+    let Some(kernel) = Kernel::current() else {
+        panic!("{call} was called on a thread that belongs to no kernel; see Sim::enter");
+    };
+    let Some(attached) = kernel.find_extension::<Attached>() else {
+        panic!("{call} was called on a kernel without a provider; see Sim");
+    };
+    attached.0.clone()
+}
+
+/// See [`wsk_sys::WskRegister`].
+///
+/// # Safety
+/// As the function of `netio.sys`.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn WskRegister(
+    npi: *mut WSK_CLIENT_NPI,
+    registration: *mut WSK_REGISTRATION,
+) -> NTSTATUS {
+    // SAFETY: forwarded to the caller.
+    unsafe { provider("WskRegister").register(npi, registration) }
+}
+
+/// See [`wsk_sys::WskCaptureProviderNPI`].
+///
+/// # Safety
+/// As the function of `netio.sys`.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn WskCaptureProviderNPI(
+    registration: *mut WSK_REGISTRATION,
+    timeout: u32,
+    npi: *mut WSK_PROVIDER_NPI,
+) -> NTSTATUS {
+    // SAFETY: forwarded to the caller.
+    unsafe { provider("WskCaptureProviderNPI").capture(registration, timeout, npi) }
+}
+
+/// See [`wsk_sys::WskReleaseProviderNPI`].
+///
+/// # Safety
+/// As the function of `netio.sys`.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn WskReleaseProviderNPI(registration: *mut WSK_REGISTRATION) {
+    // SAFETY: forwarded to the caller.
+    unsafe { provider("WskReleaseProviderNPI").release(registration) };
+}
+
+/// See [`wsk_sys::WskQueryProviderCharacteristics`].
+///
+/// # Safety
+/// As the function of `netio.sys`.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn WskQueryProviderCharacteristics(
+    registration: *mut WSK_REGISTRATION,
+    characteristics: *mut WSK_PROVIDER_CHARACTERISTICS,
+) -> NTSTATUS {
+    // SAFETY: forwarded to the caller.
+    unsafe {
+        provider("WskQueryProviderCharacteristics").query_characteristics(registration, characteristics)
+    }
+}
+
+/// See [`wsk_sys::WskDeregister`].
+///
+/// # Safety
+/// As the function of `netio.sys`.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn WskDeregister(registration: *mut WSK_REGISTRATION) {
+    // SAFETY: forwarded to the caller.
+    unsafe { provider("WskDeregister").deregister(registration) };
+}

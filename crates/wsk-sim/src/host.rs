@@ -1,0 +1,90 @@
+//! The embedder of the provider: the user-mode kernel, its checker, and the choices a test makes.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nt_user::{Kernel, context};
+use parking_lot::Mutex;
+use wsk_provider::{Host, Knob, Place, Report, Severity};
+
+use crate::callback;
+
+/// Chooses one of so many alternatives, 0 being the natural one.
+type Chooser = Box<dyn FnMut(u32) -> u32 + Send>;
+
+/// The choices of a test; what is not chosen is natural.
+#[derive(Default)]
+pub(crate) struct Choices {
+    any: AtomicBool,
+    choosers: Mutex<HashMap<Knob, Chooser>>,
+}
+
+impl fmt::Debug for Choices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.choosers.lock().keys()).finish()
+    }
+}
+
+impl Choices {
+    pub(crate) fn set(&self, knob: Knob, chooser: Option<Chooser>) {
+        let mut choosers = self.choosers.lock();
+        match chooser {
+            Some(chooser) => drop(choosers.insert(knob, chooser)),
+            None => drop(choosers.remove(&knob)),
+        }
+        self.any.store(!choosers.is_empty(), Ordering::Release);
+    }
+
+    fn choose(&self, knob: Knob, alternatives: u32) -> u32 {
+        if !self.any.load(Ordering::Acquire) {
+            return 0;
+        }
+        let mut choosers = self.choosers.lock();
+        choosers.get_mut(&knob).map_or(0, |chooser| chooser(alternatives)).min(alternatives.saturating_sub(1))
+    }
+}
+
+/// [`Host`] over a [`Kernel`].
+#[derive(Debug)]
+pub(crate) struct SimHost {
+    pub(crate) kernel: Kernel,
+    pub(crate) choices: Choices,
+}
+
+impl Host for SimHost {
+    fn spawn(&self, name: &str, body: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        self.kernel.spawn(name, body).map(drop)
+    }
+
+    fn report(&self, report: Report) {
+        let severity = match report.severity {
+            Severity::Violation => nt_user::Severity::Violation,
+            Severity::Advice => nt_user::Severity::Advice,
+        };
+        self.kernel.report(severity, report.rule, report.call, report.detail);
+    }
+
+    fn choose(&self, knob: Knob, alternatives: u32) -> u32 {
+        self.choices.choose(knob, alternatives)
+    }
+
+    fn enter_callback(&self, name: &'static str, at_dispatch: bool) -> u64 {
+        callback::entered(name, at_dispatch);
+        0
+    }
+
+    fn leave_callback(&self, _token: u64) {
+        callback::returned();
+    }
+
+    fn place(&self) -> Place {
+        let nest = context::current();
+        Place { callback: nest.callback, completion_depth: nest.completions }
+    }
+
+    fn is_non_paged(&self, address: *const u8, length: usize) -> bool {
+        self.kernel.is_non_paged(address.cast(), length)
+    }
+}

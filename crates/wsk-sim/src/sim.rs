@@ -1,0 +1,280 @@
+//! A machine with WSK on it.
+//!
+//! ```text
+//!   builder ──build──► Sim ──run(body)──► body runs on a thread of the kernel ──► finish ──► Report, clean or panic
+//!                       └──enter / thread──► the same by hand, for long-running programs ──► finish ──► Report
+//! ```
+
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use nt_user::{Entered, Failure, Joiner, Kernel, Severity, Violation};
+use parking_lot::Mutex;
+use wsk_provider::transport::Transport;
+use wsk_provider::transport::live::{Live, Settings};
+use wsk_provider::{Behaviours, Completion, Config, Knob, Level, Provider};
+
+use crate::exports::Attached;
+use crate::host::{Choices, SimHost};
+use crate::report::Report;
+
+/// How long the threads of a finished run may take to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How a [`Sim`] is to be.
+#[derive(Debug, Default)]
+pub struct Builder {
+    provider: Config,
+    kernel: nt_user::Config,
+    network: Settings,
+    transport: Option<Arc<dyn Transport>>,
+    late: bool,
+}
+
+impl Builder {
+    /// When requests complete whose outcome is known at once.
+    #[must_use]
+    pub fn completion(mut self, completion: Completion) -> Self {
+        self.provider.completion = completion;
+        self
+    }
+
+    /// The IRQL of event callbacks.
+    #[must_use]
+    pub fn callbacks(mut self, level: Level) -> Self {
+        self.provider.callbacks = level;
+        self
+    }
+
+    /// The IRQL of completion routines.
+    #[must_use]
+    pub fn completions(mut self, level: Level) -> Self {
+        self.provider.completions = level;
+        self
+    }
+
+    /// Selects among what the contract leaves open.
+    #[must_use]
+    pub fn behaviours(mut self, select: impl FnOnce(&mut Behaviours)) -> Self {
+        select(&mut self.provider.behaviours);
+        self
+    }
+
+    /// Changes the settings of the provider.
+    #[must_use]
+    pub fn provider(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut self.provider);
+        self
+    }
+
+    /// Changes the settings of the kernel.
+    #[must_use]
+    pub fn kernel(mut self, change: impl FnOnce(&mut nt_user::Config)) -> Self {
+        change(&mut self.kernel);
+        self
+    }
+
+    /// Changes the settings of the host network.
+    #[must_use]
+    pub fn network(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(&mut self.network);
+        self
+    }
+
+    /// Another network than the host's.
+    #[must_use]
+    pub fn transport(mut self, transport: Arc<dyn Transport>) -> Self {
+        self.transport = Some(transport);
+        self
+    }
+
+    /// The provider is not there until [`Provider::arrive`].
+    #[must_use]
+    pub fn late(mut self) -> Self {
+        self.late = true;
+        self
+    }
+
+    /// Boots the machine.
+    ///
+    /// # Panics
+    /// If the host has no network to offer.
+    pub fn build(self) -> Sim {
+        let kernel = Kernel::new(self.kernel);
+        let transport =
+            self.transport.unwrap_or_else(|| Arc::new(Live::with(self.network).expect("the host's network")));
+        let host = Arc::new(SimHost { kernel: kernel.clone(), choices: Choices::default() });
+        let provider = Provider::new(self.provider, transport, Arc::clone(&host) as _);
+        kernel.extension(|| Attached(provider.clone()));
+        if !self.late {
+            provider.arrive();
+        }
+        Sim(Arc::new(Inner {
+            kernel,
+            provider,
+            host,
+            expected: Mutex::default(),
+            finished: AtomicBool::new(false),
+        }))
+    }
+}
+
+/// A kernel with a WSK provider and a checker. Clones are handles of the same one.
+#[derive(Clone, Debug)]
+pub struct Sim(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    kernel: Kernel,
+    provider: Provider,
+    host: Arc<SimHost>,
+    expected: Mutex<Vec<&'static str>>,
+    finished: AtomicBool,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if !self.finished.load(Ordering::Relaxed) {
+            self.provider.shut_down();
+            let leaks = self.kernel.shutdown(Duration::ZERO);
+            drop(leaks);
+        }
+    }
+}
+
+impl Default for Sim {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Sim {
+    /// A machine as it comes: natural completions, everything at PASSIVE, the host's network.
+    pub fn new() -> Self {
+        Self::builder().build()
+    }
+
+    /// A machine to be configured.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// The kernel.
+    pub fn kernel(&self) -> &Kernel {
+        &self.0.kernel
+    }
+
+    /// The provider.
+    pub fn provider(&self) -> &Provider {
+        &self.0.provider
+    }
+
+    /// Whenever the provider has this choice it is given `alternative`; 0 is the natural one.
+    pub fn choose(&self, knob: Knob, alternative: u32) {
+        self.choose_by(knob, move |_| alternative);
+    }
+
+    /// The next time the provider has this choice it is given `alternative`, and later the natural one.
+    pub fn choose_once(&self, knob: Knob, alternative: u32) {
+        let mut next = alternative;
+        self.choose_by(knob, move |_| std::mem::take(&mut next));
+    }
+
+    /// Whenever the provider has this choice, `chooser` is asked with the number of alternatives.
+    pub fn choose_by(&self, knob: Knob, chooser: impl FnMut(u32) -> u32 + Send + 'static) {
+        self.0.host.choices.set(knob, Some(Box::new(chooser)));
+    }
+
+    /// The provider chooses what is natural again.
+    pub fn choose_naturally(&self, knob: Knob) {
+        self.0.host.choices.set(knob, None);
+    }
+
+    /// This rule is going to be broken: that does not fail the run, and not breaking it does.
+    pub fn expect(&self, rule: &'static str) -> &Self {
+        self.0.expected.lock().push(rule);
+        self
+    }
+
+    /// What has been reported so far under `rule`.
+    pub fn violations_of(&self, rule: &str) -> Vec<Violation> {
+        self.kernel().violations().into_iter().filter(|violation| violation.rule == rule).collect()
+    }
+
+    /// Makes the calling thread one of the machine's until the result is dropped.
+    pub fn enter(&self) -> Entered {
+        self.kernel().enter()
+    }
+
+    /// Runs `body` on a new thread of the machine.
+    ///
+    /// # Panics
+    /// If the host has no thread to offer.
+    pub fn thread<T: Send + 'static>(
+        &self,
+        name: &str,
+        body: impl FnOnce() -> T + Send + 'static,
+    ) -> Joiner<T> {
+        self.kernel().spawn(name, body).expect("a thread of the host")
+    }
+
+    /// Runs `body` on a new thread of the machine, finishes, and checks that everything was as it should be.
+    ///
+    /// # Panics
+    /// If `body` did, or with the report if that is not clean.
+    #[track_caller]
+    pub fn run(&self, body: impl FnOnce(&Sim) + Send + 'static) {
+        let sim = self.clone();
+        let joiner = self.thread("run", move || body(&sim));
+        match joiner.join() {
+            Ok(()) => self.finish().assert_clean(),
+            Err(Failure::Panicked(payload)) => {
+                // What the checker has seen often tells why; the rest of the machine is in an unknown state.
+                for violation in self.kernel().violations() {
+                    eprintln!("{violation}");
+                }
+                resume_unwind(payload);
+            }
+            Err(Failure::Stopped(stop)) => {
+                let report = self.finish();
+                assert!(report.is_clean(), "the kernel stopped: {stop}\n{report}");
+            }
+        }
+    }
+
+    /// Ends the machine and tells what was wrong: broken rules, and what was left behind. To be called by a host
+    /// thread, once nothing runs on the machine that it could miss.
+    ///
+    /// # Panics
+    /// If it was finished before.
+    pub fn finish(&self) -> Report {
+        let finished = self.0.finished.swap(true, Ordering::Relaxed);
+        assert!(!finished, "the machine was finished already");
+        if self.kernel().stopped().is_none() {
+            let entered = self.enter();
+            self.provider().finish();
+            drop(entered);
+        }
+        self.provider().shut_down();
+        let leaks = self.kernel().shutdown(PATIENCE);
+        let expectations = self.0.expected.lock();
+        let (mut violations, mut expected, mut advice) = (Vec::new(), Vec::new(), Vec::new());
+        for violation in self.kernel().violations() {
+            if expectations.contains(&violation.rule) {
+                expected.push(violation);
+            } else if violation.severity == Severity::Violation {
+                violations.push(violation);
+            } else {
+                advice.push(violation);
+            }
+        }
+        let missing = expectations
+            .iter()
+            .filter(|rule| !expected.iter().any(|violation| violation.rule == **rule))
+            .copied()
+            .collect();
+        Report { violations, expected, advice, missing, leaks }
+    }
+}
