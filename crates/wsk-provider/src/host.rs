@@ -6,6 +6,8 @@
 use std::fmt::Debug;
 use std::io;
 
+use wsk_sys::nt::IRP;
+
 /// How serious a [`Report`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
@@ -98,6 +100,20 @@ pub trait Host: Send + Sync + Debug + 'static {
     /// Marks that the callback entered with this token has returned.
     fn leave_callback(&self, token: u64) {
         let _ = token;
+    }
+
+    /// The provider has acted on the answer of the callback that this thread left last: to everyone else it is over.
+    /// Nothing that waits for its end, such as a disabling or a close, has been completed yet.
+    fn callback_settled(&self) {}
+
+    /// Looks at an IRP that a client hands to `call`, before anything is done with it, and reports what is wrong with
+    /// it (IRP-01, IRP-02, IRP-05, IRP-06). False if it must be left alone.
+    ///
+    /// # Safety
+    /// `irp` points to readable storage of the size of an IRP.
+    unsafe fn check_irp(&self, irp: *mut IRP, call: &'static str) -> bool {
+        let _ = (irp, call);
+        true
     }
 
     /// Where the calling thread is.

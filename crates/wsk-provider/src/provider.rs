@@ -11,6 +11,7 @@ use wsk_sys::nt::{self, KIRQL};
 
 use crate::address::{AddressTable, DescriptorCache};
 use crate::config::Config;
+use crate::data::Packets;
 use crate::host::{Host, Knob, Report, Severity};
 use crate::listen::IdCells;
 use crate::registration::Registrar;
@@ -47,6 +48,7 @@ pub(crate) struct Inner {
     pub(crate) addresses: AddressTable,
     pub(crate) descriptors: DescriptorCache,
     pub(crate) id_cells: IdCells,
+    pub(crate) packets: Packets,
     completer: Arc<Completer>,
     callbacks: Arc<CallbackThreads>,
     retired: Mutex<VecDeque<Arc<Socket>>>,
@@ -65,6 +67,7 @@ impl Provider {
             addresses: AddressTable::default(),
             descriptors: DescriptorCache::default(),
             id_cells: IdCells::default(),
+            packets: Packets::default(),
             completer: Arc::default(),
             callbacks: Arc::default(),
             retired: Mutex::default(),
@@ -95,6 +98,12 @@ impl Provider {
         })
     }
 
+    /// The transport recommends another send backlog for a connection (SND-12). False if there is no such connection.
+    pub fn set_ideal_send_backlog(&self, socket: PWSK_SOCKET, bytes: usize) -> bool {
+        let found = self.0.registrar.sockets().into_iter().find(|open| open.raw() == socket);
+        found.is_some_and(|socket| crate::connection::set_ideal_send_backlog(&socket, bytes))
+    }
+
     /// Changes the settings; what is under way keeps what it had.
     pub fn configure(&self, change: impl FnOnce(&mut Config)) {
         self.0.steering.change(change);
@@ -107,7 +116,7 @@ impl Provider {
 
     /// The sockets that are open now.
     pub fn open_sockets(&self) -> Vec<OpenSocket> {
-        self.0.registrar.sockets().iter().map(|socket| socket.as_open()).collect()
+        self.0.registrar.sockets().iter().map(Socket::as_open).collect()
     }
 
     /// Reports what a client has left behind: registrations, captures, sockets, cached descriptors. For the end of
@@ -203,7 +212,7 @@ impl Inner {
     }
 
     /// Goes to the IRQL asked for, if the thread is lower.
-    pub(crate) fn raise(&self, raise: Raise) -> Raised {
+    pub(crate) fn raise(raise: Raise) -> Raised {
         if !raise.to_dispatch {
             return Raised(None);
         }
@@ -219,7 +228,7 @@ impl Inner {
     /// Runs client code as the callback `name`; it is passed whether to set `WSK_FLAG_AT_DISPATCH_LEVEL`.
     pub(crate) fn in_callback<R>(&self, name: &'static str, body: impl FnOnce(bool) -> R) -> R {
         let level = self.steering.callback_level();
-        let raised = self.raise(level);
+        let raised = Self::raise(level);
         let at_dispatch = level.to_dispatch;
         let token = self.host.enter_callback(name, at_dispatch);
         let inside = InCallback { host: &*self.host, token };

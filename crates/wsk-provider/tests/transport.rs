@@ -230,6 +230,8 @@ fn datagrams_pass() {
     });
     let received = received.unwrap();
     assert_eq!((&buffer[..received.length], received.from), (b"ping".as_slice(), peer.local_addr().unwrap()));
+    assert!(!received.broadcast);
+    assert!(received.to.is_none_or(|to| to.is_loopback()));
     assert_eq!(port.try_send(b"pong", received.from).unwrap(), 4);
     let (length, from) = peer.recv_from(&mut buffer).unwrap();
     assert_eq!((&buffer[..length], from), (b"pong".as_slice(), port.local_address().unwrap()));

@@ -1,4 +1,10 @@
-//! The callbacks that the current thread is inside of, and what is to happen when they have returned.
+//! The callbacks that the current thread is inside of, and what is to happen when they are over.
+//!
+//! ```text
+//!   entered ──► inside, client code runs ──returned──► the provider acts on the answer ──settled──► over
+//! ```
+//! A thread that has been told of a callback must find it over: else its next call could meet the callback still in
+//! progress, which no driver can tell from outside.
 
 use std::cell::RefCell;
 
@@ -11,29 +17,42 @@ struct Inside {
     later: Vec<Later>,
 }
 
-thread_local! {
+#[derive(Default)]
+struct Callbacks {
     /// One entry for each callback the thread is inside of.
-    static CALLBACKS: RefCell<Vec<Inside>> = const { RefCell::new(Vec::new()) };
+    inside: Vec<Inside>,
+    /// What waits for the provider to settle a callback that has returned.
+    returned: Vec<Later>,
+}
+
+thread_local! {
+    static CALLBACKS: RefCell<Callbacks> = RefCell::default();
 }
 
 /// The provider is about to call the client.
 pub(crate) fn entered(name: &'static str, at_dispatch: bool) {
     let inside = Inside { checked: context::callback(name, at_dispatch), later: Vec::new() };
-    CALLBACKS.with_borrow_mut(|callbacks| callbacks.push(inside));
+    CALLBACKS.with_borrow_mut(|callbacks| callbacks.inside.push(inside));
 }
 
-/// The client has returned, and the provider has taken note of its answer.
+/// The client has returned.
 pub(crate) fn returned() {
-    let Some(inside) = CALLBACKS.with_borrow_mut(Vec::pop) else { return };
+    let Some(inside) = CALLBACKS.with_borrow_mut(|callbacks| callbacks.inside.pop()) else { return };
     drop(inside.checked);
-    for action in inside.later {
+    CALLBACKS.with_borrow_mut(|callbacks| callbacks.returned.extend(inside.later));
+}
+
+/// The provider has acted on the answer.
+pub(crate) fn settled() {
+    let later = CALLBACKS.with_borrow_mut(|callbacks| std::mem::take(&mut callbacks.returned));
+    for action in later {
         action();
     }
 }
 
-/// Runs `action` when the innermost callback of this thread has returned, or now if there is none.
-pub(crate) fn on_return(action: impl FnOnce() + 'static) {
-    let now = CALLBACKS.with_borrow_mut(|callbacks| match callbacks.last_mut() {
+/// Runs `action` when the innermost callback of this thread is over, or now if there is none.
+pub(crate) fn when_over(action: impl FnOnce() + 'static) {
+    let now = CALLBACKS.with_borrow_mut(|callbacks| match callbacks.inside.last_mut() {
         Some(inside) => {
             inside.later.push(Box::new(action));
             None

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nt_user::{Kernel, context};
 use parking_lot::Mutex;
 use wsk_provider::{Host, Knob, Place, Report, Severity};
+use wsk_sys::nt::IRP;
 
 use crate::callback;
 
@@ -77,6 +78,15 @@ impl Host for SimHost {
 
     fn leave_callback(&self, _token: u64) {
         callback::returned();
+    }
+
+    fn callback_settled(&self) {
+        callback::settled();
+    }
+
+    unsafe fn check_irp(&self, irp: *mut IRP, call: &'static str) -> bool {
+        // SAFETY: forwarded to the caller.
+        unsafe { nt_user::irp::submitted(irp, call) }
     }
 
     fn place(&self) -> Place {

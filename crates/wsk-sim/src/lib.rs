@@ -15,6 +15,7 @@
 #![allow(non_snake_case)]
 
 mod callback;
+#[allow(unreachable_pub, reason = "the symbols are reached by name")]
 mod exports;
 mod host;
 pub mod raw;

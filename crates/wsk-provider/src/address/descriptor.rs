@@ -64,7 +64,7 @@ struct Relative {
 unsafe fn rights_of(descriptor: PSECURITY_DESCRIPTOR) -> Rights {
     let base = descriptor.cast::<u8>().cast_const();
     // SAFETY: both forms have the control word at offset 2.
-    let control = unsafe { base.add(2).cast::<u16>().read_unaligned() };
+    let control = unsafe { base.wrapping_add(2).cast::<u16>().read_unaligned() };
     if control & DACL_PRESENT == 0 {
         return Rights { shared: true };
     }
@@ -80,7 +80,7 @@ unsafe fn rights_of(descriptor: PSECURITY_DESCRIPTOR) -> Rights {
         return Rights { shared: true };
     }
     // SAFETY: an ACL has its entry count at offset 4.
-    let count = unsafe { list.add(4).cast::<u16>().read_unaligned() };
+    let count = unsafe { list.wrapping_add(4).cast::<u16>().read_unaligned() };
     let mut entry = list.wrapping_add(8);
     for _ in 0..count {
         // SAFETY: the entry lies inside the list, as its count says.
@@ -89,7 +89,7 @@ unsafe fn rights_of(descriptor: PSECURITY_DESCRIPTOR) -> Rights {
             return Rights { shared: kind == ALLOWED };
         }
         // SAFETY: each entry has its size at offset 2.
-        let size = unsafe { entry.add(2).cast::<u16>().read_unaligned() };
+        let size = unsafe { entry.wrapping_add(2).cast::<u16>().read_unaligned() };
         entry = entry.wrapping_add(usize::from(size));
     }
     Rights { shared: false }

@@ -60,7 +60,8 @@ enum Verdict {
     Check,
 }
 
-/// The table of the contract: the second binder's way and form against the first one's.
+/// The table of the contract: the second binder's way and form against the first one's. Arms follow its rows.
+#[allow(clippy::match_same_arms)]
 fn verdict(second: Sharing, second_wild: bool, first: Sharing, first_wild: bool) -> Verdict {
     use Sharing::{Default, Exclusive, Reuse};
     use Verdict::{Check, Denied, Granted, InUse};
@@ -164,8 +165,14 @@ mod tests {
     /// The table as the contract prints it: rows are the second binder, columns the first.
     #[test]
     fn the_whole_table() {
-        let columns =
-            [(Default, true), (Default, false), (Reuse, true), (Reuse, false), (Exclusive, true), (Exclusive, false)];
+        let columns = [
+            (Default, true),
+            (Default, false),
+            (Reuse, true),
+            (Reuse, false),
+            (Exclusive, true),
+            (Exclusive, false),
+        ];
         let rows = [
             ((Default, true), [InUse, Granted, InUse, Granted, InUse, Granted]),
             ((Default, false), [Check, InUse, Check, Denied, Denied, InUse]),

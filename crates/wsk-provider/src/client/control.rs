@@ -8,8 +8,8 @@ use wsk_sys::nt::{self, GUID, IRP, NTSTATUS, PSECURITY_DESCRIPTOR};
 use wsk_sys::{
     AF_INET, AF_INET6, AF_UNSPEC, IPPROTO_TCP, IPPROTO_UDP, NDK_VERSION, NET_IFINDEX, NPI_WSK_INTERFACE_ID,
     PNDK_ADAPTER, PWSK_CLIENT, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM, STATUS_BUFFER_OVERFLOW,
-    STATUS_INVALID_DEVICE_STATE, STATUS_INVALID_PARAMETER, STATUS_NOT_SUPPORTED, STATUS_PENDING, STATUS_SUCCESS,
-    WSK_CACHE_SD, WSK_EVENT_CALLBACK_CONTROL, WSK_PROVIDER_NDK_DISPATCH, WSK_RELEASE_SD,
+    STATUS_INVALID_DEVICE_STATE, STATUS_INVALID_PARAMETER, STATUS_NOT_SUPPORTED, STATUS_PENDING,
+    STATUS_SUCCESS, WSK_CACHE_SD, WSK_EVENT_CALLBACK_CONTROL, WSK_PROVIDER_NDK_DISPATCH, WSK_RELEASE_SD,
     WSK_SET_STATIC_EVENT_CALLBACKS, WSK_TDI_BEHAVIOR, WSK_TDI_DEVICENAME_MAPPING, WSK_TDI_MAP_INFO,
     WSK_TRANSPORT, WSK_TRANSPORT_LIST_CHANGE, WSK_TRANSPORT_LIST_QUERY, WSKNDK_GET_WSK_PROVIDER_NDK_DISPATCH,
 };
@@ -146,7 +146,11 @@ unsafe fn control(call: &ClientCall, code: u32, arguments: Arguments) -> Result<
             // SAFETY: forwarded to the caller.
             let descriptor = unsafe { arguments.read::<PSECURITY_DESCRIPTOR>() }?;
             if !provider.descriptors.release(descriptor) {
-                provider.violation("CTL-07", call.name, "the descriptor is not cached, or was released before");
+                provider.violation(
+                    "CTL-07",
+                    call.name,
+                    "the descriptor is not cached, or was released before",
+                );
                 return Err(STATUS_INVALID_PARAMETER);
             }
             Ok(0)

@@ -53,9 +53,7 @@ pub(crate) unsafe extern "system" fn wsk_socket(
     };
     match wish.and_then(|wish| wish.grant(&call)) {
         Ok(socket) => request.finish_pended(&*call, STATUS_SUCCESS, socket.raw() as usize),
-        Err(STATUS_INSUFFICIENT_RESOURCES) => {
-            request.finish_pended(&*call, STATUS_INSUFFICIENT_RESOURCES, 0)
-        }
+        Err(STATUS_INSUFFICIENT_RESOURCES) => request.finish_pended(&*call, STATUS_INSUFFICIENT_RESOURCES, 0),
         Err(status) => request.fail(provider, status),
     }
 }

@@ -15,8 +15,8 @@ use super::{After, Connection, Phase, part, refuse_buffer, sink};
 use crate::address;
 use crate::behaviours::FailedConnect;
 use crate::data::Span;
-use crate::request::Request;
-use crate::socket::{Call, Part, Socket, State, check_output};
+use crate::request::{Completions, Request};
+use crate::socket::{Call, Socket, State, check_output};
 use crate::stream;
 use crate::transport::status_of;
 
@@ -105,17 +105,21 @@ fn request_connect(
         drop(state);
         return request.fail(provider, status);
     }
-    if matches!(state.part, Part::Stream(_) | Part::Listen(_))
-        && let Err(status) = stream::become_connection(call, &mut state)
+    let mut completions = Completions::default();
+    if let Err(status) = stream::become_connection(call, &mut state, &mut completions) {
+        drop(state);
+        return request.fail(provider, status);
+    }
+    if let Some(status) =
+        part(&mut state).map_or(Some(STATUS_INVALID_DEVICE_STATE), |c| c.refusal_to_connect(call))
     {
         drop(state);
+        completions.run(provider);
         return request.fail(provider, status);
     }
-    if let Some(status) = part(&mut state).map_or(Some(STATUS_INVALID_DEVICE_STATE), |c| c.refusal_to_connect(call)) {
-        drop(state);
-        return request.fail(provider, status);
-    }
-    attempt(call, state, request, remote, Attempt { first, information: 0, discard: None })
+    let status = attempt(call, state, request, remote, Attempt { first, information: 0, discard: None });
+    completions.run(provider);
+    status
 }
 
 /// Connects a bound socket that the client does not have yet. On success the request reports `information`; a socket

@@ -7,6 +7,7 @@ use wsk_sys::{PFN_WSK_RECEIVE_EX_EVENT, STATUS_INVALID_DEVICE_STATE};
 
 use super::{Connection, Phase, event, part};
 use crate::socket::Socket;
+use crate::transport::Tune;
 
 impl Connection {
     /// `SIO_WSK_QUERY_IDEAL_SEND_BACKLOG`; `None` if the connection has no data to send any more.
@@ -37,21 +38,12 @@ impl Connection {
         self.inbound.ex = callback;
     }
 
-    /// `SO_KEEPALIVE` of a connection that is under way; before that it is a matter of the options.
-    pub(crate) fn set_keep_alive(&self, on: bool) -> std::io::Result<()> {
+    /// The options that can change now.
+    pub(crate) fn tune(&self) -> Option<&dyn Tune> {
         match (&self.stream, &self.reservation) {
-            (Some(stream), _) => stream.set_keep_alive(on),
-            (None, Some(reservation)) => reservation.set_keep_alive(on),
-            (None, None) => Ok(()),
-        }
-    }
-
-    /// `SO_RCVBUF`, likewise.
-    pub(crate) fn set_receive_buffer(&self, bytes: usize) -> std::io::Result<()> {
-        match (&self.stream, &self.reservation) {
-            (Some(stream), _) => stream.set_receive_buffer(bytes),
-            (None, Some(reservation)) => reservation.set_receive_buffer(bytes),
-            (None, None) => Ok(()),
+            (Some(stream), _) => Some(&**stream as &dyn Tune),
+            (None, Some(reservation)) => Some(&**reservation as &dyn Tune),
+            (None, None) => None,
         }
     }
 }

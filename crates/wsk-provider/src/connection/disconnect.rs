@@ -8,7 +8,7 @@ use wsk_sys::{
     STATUS_PENDING, STATUS_SUCCESS, WSK_FLAG_ABORTIVE,
 };
 
-use super::{After, part, refuse_buffer};
+use super::{After, event, no_connection, part, refuse_buffer};
 use crate::behaviours::AbortiveBuffer;
 use crate::data::Span;
 use crate::request::Request;
@@ -58,7 +58,7 @@ fn abort(socket: &Arc<Socket>, request: Request) -> NTSTATUS {
     let mut after = After::default();
     let mut state = socket.lock();
     let refused = state.refused().or_else(|| match part(&mut state) {
-        None => Some(provider.steering.behaviours().other_role.status()),
+        None => Some(no_connection(&state, provider)),
         Some(connection) => {
             let refusal = connection.refusal(provider);
             if refusal.is_none() {
@@ -80,7 +80,7 @@ fn close(socket: &Arc<Socket>, request: Request, last: Span) -> NTSTATUS {
     let mut after = After::default();
     let mut state = socket.lock();
     let refused = state.refused().or_else(|| match part(&mut state) {
-        None => Some(provider.steering.behaviours().other_role.status()),
+        None => Some(no_connection(&state, provider)),
         Some(connection) => connection.refusal(provider).or_else(|| {
             let again = connection.outbound.is_closed();
             again.then(|| provider.steering.behaviours().second_disconnect.status())
@@ -90,8 +90,12 @@ fn close(socket: &Arc<Socket>, request: Request, last: Span) -> NTSTATUS {
         (None, Some(connection)) => {
             connection.outbound.close(request, socket, last);
             connection.pump(socket, &mut after);
+            let due = event::is_due(&state);
             drop(state);
             after.run(socket);
+            if due {
+                event::raise_elsewhere(socket);
+            }
             STATUS_PENDING
         }
         (Some(STATUS_SUCCESS), _) => {

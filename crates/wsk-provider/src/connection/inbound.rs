@@ -184,6 +184,11 @@ impl Inbound {
         self.receives.is_empty() && self.current.is_none()
     }
 
+    /// Whether the gate of the receive event is shut.
+    pub(super) fn is_shut(&self) -> bool {
+        self.shut
+    }
+
     /// A receive has completed: the gate of the receive event opens.
     pub(super) fn receive_completed(&mut self) {
         self.shut = false;
@@ -215,7 +220,12 @@ impl Inbound {
                 }
             }
         }
-        if self.end_in_sight && self.readable && !self.ended && self.kept_bytes() == 0 && self.current.is_none() {
+        if self.end_in_sight
+            && self.readable
+            && !self.ended
+            && self.kept_bytes() == 0
+            && self.current.is_none()
+        {
             self.look_for_end(stream)?;
         }
         Ok(())
@@ -252,15 +262,13 @@ impl Inbound {
             Want::Drain => self.drain(stream),
             _ if incoming.size() == 0 => self.probe(stream),
             Want::Some => self.fill(incoming, stream),
-            Want::All { .. } => {
-                loop {
-                    let before = incoming.done();
-                    match self.fill(incoming, stream)? {
-                        Served::Done(bytes) if bytes < incoming.size() && incoming.done() > before => {}
-                        served => return Ok(served),
-                    }
+            Want::All { .. } => loop {
+                let before = incoming.done();
+                match self.fill(incoming, stream)? {
+                    Served::Done(bytes) if bytes < incoming.size() && incoming.done() > before => {}
+                    served => return Ok(served),
                 }
-            }
+            },
         }
     }
 

@@ -147,8 +147,8 @@ impl Connection {
         }
     }
 
-    /// An accepted connection. [`start`] follows when its socket is there, [`delivered`] when the client has it.
-    pub(crate) fn accepted(config: &Config, stream: Box<dyn Stream>) -> Self {
+    /// An accepted connection. [`attach`] follows when its socket is there, [`delivered`] when the client has it.
+    pub(crate) fn accepted(stream: Box<dyn Stream>, config: &Config) -> Self {
         let mut connection = Self::new(config);
         connection.remote = Some(stream.remote_address());
         connection.stream = Some(stream);
@@ -204,7 +204,7 @@ impl Connection {
     fn nudge(&mut self) {
         if let (Some(stream), Some(sink)) = (&mut self.stream, &self.sink) {
             // On failure the connection has failed too, and that is reported as well.
-            let _ = stream.attach(Arc::clone(sink));
+            let _ = stream.attach(Arc::<Sink>::clone(sink));
         }
     }
 
@@ -289,7 +289,7 @@ fn after_reset(provider: &Inner) -> NTSTATUS {
 }
 
 /// What a call answers that was given a bad buffer, and the report about it.
-fn refuse_buffer(provider: &Inner, call: &'static str, fault: Fault) -> NTSTATUS {
+pub(crate) fn refuse_buffer(provider: &Inner, call: &'static str, fault: Fault) -> NTSTATUS {
     match fault {
         Fault::OutOfChain => {
             provider.violation("SND-08", call, "the WSK_BUF reaches out of its MDL chain");
@@ -300,6 +300,15 @@ fn refuse_buffer(provider: &Inner, call: &'static str, fault: Fault) -> NTSTATUS
             STATUS_INVALID_PARAMETER
         }
         Fault::NotMapped => STATUS_INSUFFICIENT_RESOURCES,
+    }
+}
+
+/// What a call for a connection answers on a socket that is none: a stream socket in the other role, or in none yet.
+fn no_connection(state: &State, provider: &Inner) -> NTSTATUS {
+    let behaviours = provider.steering.behaviours();
+    match &state.part {
+        Part::Listen(_) => behaviours.other_role.status(),
+        _ => behaviours.not_connected.status(),
     }
 }
 
@@ -358,14 +367,16 @@ impl Connection {
 }
 
 /// An accepted connection has its socket: the transport may report to it.
-pub(crate) fn start(socket: &Arc<Socket>) {
+pub(crate) fn attach(socket: &Arc<Socket>) {
     let mut after = After::default();
     let mut state = socket.lock();
+    let handed_over = state.handover.is_none();
     if let Some(connection) = part(&mut state)
         && let Some(stream) = connection.stream.as_deref_mut()
     {
-        let sink = connection.sink.insert(sink(socket));
-        if let Err(error) = stream.attach(Arc::clone(sink)) {
+        connection.delivered = handed_over;
+        let sink = Arc::clone(connection.sink.insert(sink(socket)));
+        if let Err(error) = stream.attach(sink) {
             connection.broken(status_of(&error), &mut after);
         }
     }
@@ -373,7 +384,7 @@ pub(crate) fn start(socket: &Arc<Socket>) {
     after.run(socket);
 }
 
-/// An accepted connection is the client's from now on.
+/// A connection that was handed over by `WskAcceptEvent` is the client's from now on, with the events it starts with.
 pub(crate) fn delivered(socket: &Arc<Socket>) {
     let mut state = socket.lock();
     if let Some(connection) = part(&mut state) {

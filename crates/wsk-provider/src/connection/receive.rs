@@ -9,7 +9,7 @@ use wsk_sys::{
 };
 
 use super::inbound::{Incoming, Served, Want};
-use super::{After, event, part, refuse_buffer};
+use super::{After, event, no_connection, part, refuse_buffer};
 use crate::data::Span;
 use crate::host::Knob;
 use crate::request::Request;
@@ -107,7 +107,7 @@ unsafe fn receive(call: &Call, request: Request, buffer: PWSK_BUF, flags: u32) -
     let mut after = After::default();
     let mut state = call.lock();
     let refused = state.refused().or_else(|| match part(&mut state) {
-        None => Some(provider.steering.behaviours().other_role.status()),
+        None => Some(no_connection(&state, provider)),
         Some(connection) => connection.refusal(provider),
     });
     if let Some(status) = refused {
@@ -130,6 +130,8 @@ unsafe fn receive(call: &Call, request: Request, buffer: PWSK_BUF, flags: u32) -
             Some((request, status, 0))
         }
     };
+    let reopens = connection.inbound.is_shut();
+    let due = event::is_due(&state);
     drop(state);
     after.run(call);
     let Some((request, status, bytes)) = outcome else { return STATUS_PENDING };
@@ -138,14 +140,14 @@ unsafe fn receive(call: &Call, request: Request, buffer: PWSK_BUF, flags: u32) -
     } else {
         request.fail(provider, status)
     };
-    // The gate opens when a receive has completed, which is now, or soon if it completes on another thread.
-    let mut state = call.lock();
-    if let Some(connection) = part(&mut state) {
-        connection.inbound.receive_completed();
+    if reopens {
+        // The gate opens when the receive has completed, which is now, or soon if that is left to another thread.
+        let mut state = call.lock();
+        if let Some(connection) = part(&mut state) {
+            connection.inbound.receive_completed();
+        }
     }
-    let due = event::is_due(&state);
-    drop(state);
-    if due {
+    if (reopens || due) && event::is_due(&call.lock()) {
         event::raise_elsewhere(call);
     }
     answer

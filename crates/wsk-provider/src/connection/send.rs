@@ -7,7 +7,7 @@ use wsk_sys::{
 };
 
 use super::outbound::Outgoing;
-use super::{After, Connection, event, part, refuse_buffer};
+use super::{After, Connection, event, no_connection, part, refuse_buffer};
 use crate::config::Release;
 use crate::data::Span;
 use crate::provider::Inner;
@@ -76,7 +76,7 @@ unsafe fn send(call: &Call, request: Request, buffer: PWSK_BUF, flags: u32) -> N
     let mut after = After::default();
     let mut state = call.lock();
     let refused = state.refused().or_else(|| match part(&mut state) {
-        None => Some(provider.steering.behaviours().other_role.status()),
+        None => Some(no_connection(&state, provider)),
         Some(connection) => connection.refusal_to_send(call, size),
     });
     if let Some(status) = refused {

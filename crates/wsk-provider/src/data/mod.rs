@@ -3,5 +3,5 @@
 mod packet;
 mod span;
 
-pub(crate) use packet::{Packet, Packets, Shape};
+pub(crate) use packet::{Packet, Packets, Shape, describe};
 pub(crate) use span::{Fault, Span};

@@ -142,7 +142,7 @@ impl Packet {
 }
 
 /// Makes `mdl` describe memory that is mapped where it is and stays there.
-fn describe(mdl: &mut MDL, address: *mut u8, length: usize, next: *mut MDL) {
+pub(crate) fn describe(mdl: &mut MDL, address: *mut u8, length: usize, next: *mut MDL) {
     let offset = address.addr() % PAGE;
     let mdl: *mut MDL = mdl;
     // SAFETY: the MDL is borrowed mutably from its packet; the same holds for every line below.

@@ -62,7 +62,7 @@ impl Span {
         }
         // SAFETY: the caller guarantees a readable descriptor.
         let buffer = unsafe { buffer.read() };
-        let mut span = Self { mdl: buffer.Mdl, offset: buffer.Offset as usize, left: buffer.Length };
+        let span = Self { mdl: buffer.Mdl, offset: buffer.Offset as usize, left: buffer.Length };
         if buffer.Length == 0 {
             return Ok(Self::EMPTY);
         }
@@ -77,7 +77,6 @@ impl Span {
         let mut mdl = span.mdl;
         while missing > 0 {
             if mdl.is_null() {
-                span.left = 0;
                 return Err(Fault::OutOfChain);
             }
             // SAFETY: the caller guarantees a live chain.

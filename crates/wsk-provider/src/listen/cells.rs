@@ -78,11 +78,28 @@ impl IdCells {
         Lent { cells: self, cell: Some(cell) }
     }
 
+    /// Lends a cell for a callback that gets an identifier and no addresses.
+    pub(crate) fn lend_id(&self, id: WSK_INSPECT_ID, family: Family) -> Lent<'_> {
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        self.lend(id, nowhere, nowhere, family)
+    }
+
+    /// Lends a cell for a sentinel, whose addresses mean nothing.
+    pub(crate) fn lend_nothing(&self, family: Family) -> Lent<'_> {
+        let mut lent = self.lend_id(POISON, family);
+        let cell = lent.cell();
+        cell.local.poison();
+        cell.remote.poison();
+        lent
+    }
+
     /// Where an identifier that a client passes in comes from.
     pub(crate) fn origin(&self, pointer: PWSK_INSPECT_ID, contents: WSK_INSPECT_ID) -> Origin {
         let cells = self.0.lock();
         let address = pointer as usize;
-        if cells.lent.contains(&address) || cells.kept.iter().any(|cell| &raw const cell.id as usize == address) {
+        if cells.lent.contains(&address)
+            || cells.kept.iter().any(|cell| &raw const cell.id as usize == address)
+        {
             Origin::Borrowed
         } else if contents == POISON {
             Origin::StaleCopy

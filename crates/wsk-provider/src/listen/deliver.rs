@@ -9,7 +9,7 @@ use wsk_sys::{
 };
 
 use super::accept::AcceptItem;
-use super::{Established, Listener, inspect};
+use super::{Established, inspect};
 use crate::behaviours::{InheritedEvents, StaticOnAccept};
 use crate::connection::{self, Connection};
 use crate::host::Knob;
@@ -70,10 +70,10 @@ pub(super) fn deliver(socket: &Arc<Socket>, established: Established, thread: Th
         Taker::Event(running) => {
             drop(state);
             match thread {
-                Thread::Own => by_event(socket, running, established),
+                Thread::Own => by_event(socket, &running, established),
                 Thread::Elsewhere => {
                     let shared = Arc::clone(socket);
-                    socket.provider().elsewhere(Box::new(move |_| by_event(&shared, running, established)));
+                    socket.provider().elsewhere(Box::new(move |_| by_event(&shared, &running, established)));
                 }
             }
         }
@@ -97,15 +97,15 @@ pub(super) fn deliver(socket: &Arc<Socket>, established: Established, thread: Th
 pub(crate) fn pump(socket: &Arc<Socket>) {
     loop {
         let mut state = socket.lock();
-        let Part::Listen(Listener { backlog, .. }) = &state.part else { return };
-        if backlog.is_empty() {
+        let waiting = matches!(&state.part, Part::Listen(listener) if listener.has_waiting());
+        if !waiting {
             return;
         }
         let Some(running) = state.begin(socket, Event::Accept) else { return };
         let Part::Listen(listener) = &mut state.part else { return };
         let Some(established) = listener.backlog.pop_front() else { return };
         drop(state);
-        by_event(socket, running, established);
+        by_event(socket, &running, established);
     }
 }
 
@@ -158,6 +158,7 @@ pub(super) fn by_request(
     }
     connection::attach(&socket);
     request.complete(provider, STATUS_SUCCESS, socket.raw() as usize);
+    connection::delivered(&socket);
     STATUS_SUCCESS
 }
 
@@ -166,7 +167,7 @@ fn statics_of(listener: &Arc<Socket>) -> StaticEvents {
 }
 
 /// Calls `WskAcceptEvent` with the connection.
-fn by_event(listener: &Arc<Socket>, running: Running, established: Established) {
+fn by_event(listener: &Arc<Socket>, running: &Running, established: Established) {
     let provider = listener.provider();
     let (context, callback) = {
         let state = listener.lock();
@@ -182,7 +183,8 @@ fn by_event(listener: &Arc<Socket>, running: Running, established: Established) 
         return established.stream.abort();
     }
     let Established { stream, local, remote, inspection } = established;
-    let socket = accepted_socket(listener, Context(std::ptr::null_mut()), Tables::default(), stream, inspection);
+    let socket =
+        accepted_socket(listener, Context(std::ptr::null_mut()), Tables::default(), stream, inspection);
     let mut context_out = Handover::unwritten();
     let mut dispatch_out = Handover::unwritten().cast_const().cast();
     let handover = Handover { context: &raw mut context_out, dispatch: &raw mut dispatch_out };
@@ -224,7 +226,9 @@ fn by_event(listener: &Arc<Socket>, running: Running, established: Established) 
 /// The client has taken the socket: it gets its context and table, and the inherited and static events.
 fn adopt(listener: &Arc<Socket>, socket: &Arc<Socket>, handover: Handover) {
     let (context, dispatch) = handover.read();
-    for (written, what) in [(context.is_some(), "*AcceptSocketContext"), (dispatch.is_some(), "*AcceptSocketDispatch")] {
+    for (written, what) in
+        [(context.is_some(), "*AcceptSocketContext"), (dispatch.is_some(), "*AcceptSocketDispatch")]
+    {
         if !written {
             let detail = format!("returned STATUS_SUCCESS without writing {what}");
             listener.provider().violation("ACPT-07", EVENT, &detail);
@@ -236,6 +240,7 @@ fn adopt(listener: &Arc<Socket>, socket: &Arc<Socket>, handover: Handover) {
     state.tables.connection = dispatch.unwrap_or(std::ptr::null());
     drop(state);
     inherit(listener, socket);
+    connection::delivered(socket);
 }
 
 /// Switches on what a socket that was accepted by event starts with (ACPT-14, EVT-37).

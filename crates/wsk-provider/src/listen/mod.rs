@@ -26,7 +26,7 @@ pub(crate) use accept::{AcceptItem, wsk_accept};
 pub(crate) use cells::IdCells;
 pub(crate) use complete::wsk_inspect_complete;
 pub(crate) use deliver::{accept_sentinel, pump};
-pub(crate) use inspect::{Undecided, inspect_sentinel, take_undecided};
+pub(crate) use inspect::{inspect_sentinel, take_undecided};
 
 use std::collections::VecDeque;
 use std::io;

@@ -99,17 +99,13 @@ impl Provider {
         let mut state = registration.state.lock();
         // Any capture may be the one that is given back; the own one is the likeliest.
         let own = state.captures.iter().position(|thread| *thread == this_thread());
-        match own.or_else(|| state.captures.len().checked_sub(1)) {
-            Some(index) => {
-                state.captures.swap_remove(index);
-                registration.client.set_captures(state.captures.len());
-                drop(state);
-                registration.progress.set();
-            }
-            None => {
-                drop(state);
-                provider.violation("REG-11", RELEASE, "released more often than captured");
-            }
-        }
+        let Some(index) = own.or_else(|| state.captures.len().checked_sub(1)) else {
+            drop(state);
+            return provider.violation("REG-11", RELEASE, "released more often than captured");
+        };
+        state.captures.swap_remove(index);
+        registration.client.set_captures(state.captures.len());
+        drop(state);
+        registration.progress.set();
     }
 }

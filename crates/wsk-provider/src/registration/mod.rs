@@ -141,8 +141,10 @@ impl Registrar {
 /// # Safety
 /// `block` points to a `WSK_REGISTRATION`.
 unsafe fn block_state(block: *mut WSK_REGISTRATION) -> u64 {
+    // SAFETY: the caller guarantees the block; only an address is computed.
+    let state = unsafe { &raw const (*block).ReservedRegistrationState };
     // SAFETY: the caller guarantees the block.
-    unsafe { (&raw const (*block).ReservedRegistrationState).read_volatile() }
+    unsafe { state.read_volatile() }
 }
 
 impl Provider {
@@ -217,7 +219,9 @@ impl Provider {
     ) -> NTSTATUS {
         let provider = &self.0;
         // SAFETY: forwarded to the caller.
-        if unsafe { provider.registration(block, "WskQueryProviderCharacteristics") }.is_err() || out.is_null() {
+        if unsafe { provider.registration(block, "WskQueryProviderCharacteristics") }.is_err()
+            || out.is_null()
+        {
             return STATUS_INVALID_PARAMETER;
         }
         if !provider.registrar.has_arrived() {
@@ -249,7 +253,9 @@ impl Inner {
         }
         // SAFETY: forwarded to the caller.
         match unsafe { block_state(block) } {
-            REGISTERED => self.violation("LIFE-03", call, "the registration block has moved since WskRegister"),
+            REGISTERED => {
+                self.violation("LIFE-03", call, "the registration block has moved since WskRegister")
+            }
             DEREGISTERED if call == "WskDeregister" => {
                 self.violation("REG-02", call, "the registration was deregistered before");
             }

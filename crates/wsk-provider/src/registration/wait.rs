@@ -53,7 +53,8 @@ impl Flag {
 
     /// Waits until the flag is set; false after `timeout`, `None` being for ever.
     pub(crate) fn wait(&self, timeout: Option<Duration>) -> bool {
-        let mut interval = timeout.map(|timeout| -i64::try_from(timeout.as_nanos() / 100).unwrap_or(i64::MAX));
+        let mut interval =
+            timeout.map(|timeout| -i64::try_from(timeout.as_nanos() / 100).unwrap_or(i64::MAX));
         let interval = interval.as_mut().map_or_else(ptr::null_mut, ptr::from_mut);
         // SAFETY: the event was initialised by `new`, and the interval is null or lives during the call.
         let status = unsafe {

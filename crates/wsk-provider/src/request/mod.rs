@@ -122,6 +122,10 @@ impl Request {
             return Err(STATUS_INVALID_PARAMETER);
         };
         // SAFETY: the caller hands over a live IRP.
+        if !unsafe { provider.host.check_irp(irp.as_ptr(), call) } {
+            return Err(STATUS_INVALID_PARAMETER);
+        }
+        // SAFETY: the caller hands over a live IRP.
         let location = unsafe { nt::irp_current_location(irp.as_ptr()) };
         if location <= 1 {
             // SAFETY: as above.
@@ -139,11 +143,6 @@ impl Request {
         // SAFETY: the client handed the IRP over and it has a free stack location.
         unsafe { nt::io_set_next_irp_stack_location(irp.as_ptr()) };
         Ok(Self { irp, owner: None })
-    }
-
-    /// The IRP, as the identity of the request.
-    pub(crate) fn irp(&self) -> *mut IRP {
-        self.irp.as_ptr()
     }
 
     /// Completes with `status` and returns it: what a call does that cannot do what it was asked.
@@ -231,7 +230,7 @@ impl Request {
             // SAFETY: as above.
             unsafe { nt::set_irp_driver_context(irp, [std::ptr::null_mut(); 4]) };
         }
-        let raised = provider.raise(provider.steering.completion_level());
+        let raised = Inner::raise(provider.steering.completion_level());
         // SAFETY: the request owned the IRP and gives it up here, once.
         unsafe { nt::IofCompleteRequest(irp, nt::IO_NO_INCREMENT as i8) };
         drop(raised);
@@ -262,11 +261,6 @@ impl Completions {
     /// Notes that `request` ends with these results.
     pub(crate) fn push(&mut self, request: Request, status: NTSTATUS, information: usize) {
         self.0.push((request, status, information));
-    }
-
-    /// Whether there is nothing to complete.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 
     /// Completes them all. No lock of the provider may be held.

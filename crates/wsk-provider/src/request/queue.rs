@@ -93,11 +93,6 @@ impl<T> RequestQueue<T> {
         self.entries.is_empty()
     }
 
-    /// How many requests wait.
-    pub(crate) fn len(&self) -> usize {
-        self.entries.len()
-    }
-
     /// The item of the oldest request; the request stays and may be under cancellation.
     pub(crate) fn front_mut(&mut self) -> Option<&mut T> {
         self.entries.front_mut().map(|entry| &mut entry.item)

@@ -80,6 +80,8 @@ impl Call {
             if let Some(rule) = told {
                 provider.violation(rule, self.name, "called on a dead socket that should have been closed");
             }
+        } else if self.socket.lock().told == Some("ACPT-09") {
+            provider.violation("ACPT-09", self.name, "called on an accepted socket that was given back");
         } else {
             let how = if life == Life::Closing as u32 { "that is closing" } else { "that is closed" };
             provider.violation("CLOSE-13", self.name, &format!("called on a socket {how}"));

@@ -48,7 +48,7 @@ fn close(call: &Call, mut request: Request) -> NTSTATUS {
     // Their aborts begin while the socket still lives, so that the close waits for them.
     let undecided = listen::take_undecided(socket, &mut state);
     socket.set_life(&mut state, Life::Closing);
-    state.part.end(Ending::Closed, &mut completions);
+    state.end(Ending::Closed, &mut completions);
     let busy = socket.outstanding.load(Ordering::SeqCst) != 0 || state.events.any_running();
     let timing = provider.steering.timing(false);
     let pends = busy || timing != Timing::Inline;
@@ -108,7 +108,7 @@ impl Socket {
         let mut completions = Completions::default();
         let mut state = socket.lock();
         socket.set_life(&mut state, Life::Freed);
-        state.part.end(Ending::Closed, &mut completions);
+        state.end(Ending::Closed, &mut completions);
         let part = std::mem::replace(&mut state.part, Part::Basic);
         drop(state);
         completions.run(socket.provider());

@@ -17,7 +17,7 @@ impl Socket {
             return;
         }
         socket.set_life(&mut state, Life::Dead);
-        state.part.end(Ending::Died, &mut completions);
+        state.end(Ending::Died, &mut completions);
         let sentinels = state.begin_sentinels(socket);
         let inspects = state.options.conditional && matches!(state.part, Part::Listen(_));
         let inspector = inspects.then(|| state.begin_in_any_state(socket));

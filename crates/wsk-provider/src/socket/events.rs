@@ -14,9 +14,10 @@ use std::sync::Arc;
 
 use wsk_sys::nt::NTSTATUS;
 use wsk_sys::{
-    NPI_WSK_INTERFACE_ID, STATUS_EVENT_PENDING, STATUS_INVALID_PARAMETER, STATUS_NOT_SUPPORTED, STATUS_PENDING,
-    STATUS_SUCCESS, WSK_CLIENT_CONNECTION_DISPATCH, WSK_EVENT_ACCEPT, WSK_EVENT_CALLBACK_CONTROL,
-    WSK_EVENT_DISABLE, WSK_EVENT_DISCONNECT, WSK_EVENT_RECEIVE, WSK_EVENT_RECEIVE_FROM, WSK_EVENT_SEND_BACKLOG,
+    NPI_WSK_INTERFACE_ID, STATUS_EVENT_PENDING, STATUS_INVALID_PARAMETER, STATUS_NOT_SUPPORTED,
+    STATUS_PENDING, STATUS_SUCCESS, WSK_CLIENT_CONNECTION_DISPATCH, WSK_EVENT_ACCEPT,
+    WSK_EVENT_CALLBACK_CONTROL, WSK_EVENT_DISABLE, WSK_EVENT_DISCONNECT, WSK_EVENT_RECEIVE,
+    WSK_EVENT_RECEIVE_FROM, WSK_EVENT_SEND_BACKLOG,
 };
 
 use super::{Call, Category, Life, Part, Socket, State, part};
@@ -36,7 +37,8 @@ pub(crate) enum Event {
 }
 
 impl Event {
-    const ALL: [Self; 5] = [Self::SendBacklog, Self::Receive, Self::Disconnect, Self::ReceiveFrom, Self::Accept];
+    const ALL: [Self; 5] =
+        [Self::SendBacklog, Self::Receive, Self::Disconnect, Self::ReceiveFrom, Self::Accept];
 
     /// Its bit in an event mask.
     pub(crate) const fn bit(self) -> u32 {
@@ -194,12 +196,13 @@ impl Drop for Running {
                     finished = std::mem::take(&mut slot.waiting);
                 }
                 if std::mem::take(&mut slot.sentinel_due) && state.life == Life::Dead {
-                    sentinel = state.begin_sentinel(socket, event);
+                    sentinel = Some(state.begin_sentinel(socket, event));
                 }
             }
         }
         let closing = state.life == Life::Closing && state.events.running == 0;
         drop(state);
+        socket.provider().host.callback_settled();
         for request in finished {
             request.complete(socket.provider(), STATUS_SUCCESS, 0);
         }
@@ -246,10 +249,10 @@ impl State {
     }
 
     /// Begins the sentinel of `event`.
-    fn begin_sentinel(&mut self, socket: &Arc<Socket>, event: Event) -> Option<(Event, Running)> {
+    fn begin_sentinel(&mut self, socket: &Arc<Socket>, event: Event) -> (Event, Running) {
         self.events.slots[event as usize].running += 1;
         self.events.running += 1;
-        Some((event, Running { socket: Arc::clone(socket), event: Some(event) }))
+        (event, Running { socket: Arc::clone(socket), event: Some(event) })
     }
 
     /// The sentinels that are due now that the socket has died: one for each event that is on and has such a form. One
@@ -263,7 +266,7 @@ impl State {
             if self.events.running(event) != 0 {
                 self.events.slots[event as usize].sentinel_due = true;
             } else {
-                begun.extend(self.begin_sentinel(socket, event));
+                begun.push(self.begin_sentinel(socket, event));
             }
         }
         begun
@@ -272,16 +275,20 @@ impl State {
     /// Whether the client's table has a pointer for the event.
     fn has_callback(&self, event: Event) -> bool {
         match event {
-            Event::Accept => !self.tables.listen.is_null() && {
-                // SAFETY: the client keeps its table alive and unchanged as long as the socket (CLOSE-17).
-                let table = unsafe { &*self.tables.listen };
-                table.WskAcceptEvent.is_some()
-            },
-            Event::ReceiveFrom => !self.tables.datagram.is_null() && {
-                // SAFETY: as above.
-                let table = unsafe { &*self.tables.datagram };
-                table.WskReceiveFromEvent.is_some()
-            },
+            Event::Accept => {
+                !self.tables.listen.is_null() && {
+                    // SAFETY: the client keeps its table alive and unchanged as long as the socket (CLOSE-17).
+                    let table = unsafe { &*self.tables.listen };
+                    table.WskAcceptEvent.is_some()
+                }
+            }
+            Event::ReceiveFrom => {
+                !self.tables.datagram.is_null() && {
+                    // SAFETY: as above.
+                    let table = unsafe { &*self.tables.datagram };
+                    table.WskReceiveFromEvent.is_some()
+                }
+            }
             Event::Receive | Event::Disconnect | Event::SendBacklog => {
                 !self.tables.connection.is_null() && {
                     // SAFETY: as above.
@@ -340,7 +347,9 @@ pub(crate) fn control_events(
 ) -> NTSTATUS {
     let outcome = match check_interface(call, control) {
         Err(status) => Err(status),
-        Ok(()) if control.EventMask & WSK_EVENT_DISABLE != 0 => return disable(call, request, control.EventMask),
+        Ok(()) if control.EventMask & WSK_EVENT_DISABLE != 0 => {
+            return disable(call, request, control.EventMask);
+        }
         Ok(()) => enable(call, request.is_some(), control.EventMask),
     };
     let status = outcome.err().unwrap_or(STATUS_SUCCESS);
@@ -422,8 +431,10 @@ fn enable(call: &Call, with_irp: bool, mask: u32) -> Result<(), NTSTATUS> {
     }
     state.events.inherited |= inherit;
     state.events.switch_on(own);
-    let waiting: Vec<Event> =
-        Event::ALL.into_iter().filter(|event| own & event.bit() != 0 && state.part.has_waiting(*event)).collect();
+    let waiting: Vec<Event> = Event::ALL
+        .into_iter()
+        .filter(|event| own & event.bit() != 0 && state.part.has_waiting(*event))
+        .collect();
     drop(state);
     for event in waiting {
         let socket = Arc::clone(call);
@@ -472,7 +483,9 @@ fn disable(call: &Call, request: Option<Request>, mask: u32) -> NTSTATUS {
     }
     let own = match valid_events(call, &state, mask) {
         Ok((_, inherit)) if inherit != 0 => Err(behaviours.disable_inherited.status()),
-        Ok((own, _)) if Event::ALL.iter().any(|event| own & event.bit() != 0 && state.events.is_static(*event)) => {
+        Ok((own, _))
+            if Event::ALL.iter().any(|event| own & event.bit() != 0 && state.events.is_static(*event)) =>
+        {
             Err(STATUS_INVALID_PARAMETER)
         }
         Ok((own, _)) => Ok(own),

@@ -28,7 +28,7 @@ pub(crate) use call::{Call, check_place};
 pub(crate) use close::wsk_close_socket;
 pub(crate) use events::{Event, Handover, Running, StaticEvents, control_events};
 pub(crate) use options::Options;
-pub(crate) use part::{Ending, Part};
+pub(crate) use part::{Ending, Part, switched_on};
 
 use std::ffi::c_void;
 use std::ptr;
@@ -44,8 +44,9 @@ use wsk_sys::{
 
 use crate::address::Family;
 use crate::client::Client;
+use crate::control::AddressListWatch;
 use crate::provider::{Inner, OpenSocket};
-use crate::request::Request;
+use crate::request::{Completions, Request};
 use crate::steering::Timing;
 
 /// The categories of sockets.
@@ -146,6 +147,8 @@ pub(crate) struct State {
     pub(crate) options: Options,
     /// Indication lists the client holds; it gives them back before it closes (RCVE-19).
     pub(crate) retained: usize,
+    /// The `SIO_ADDRESS_LIST_CHANGE` requests that wait.
+    pub(crate) address_watch: AddressListWatch,
     /// The inspection this connection went through.
     pub(crate) inspection: Option<WSK_INSPECT_ID>,
     /// The outputs of the `WskAcceptEvent` that is handing this socket over right now.
@@ -195,6 +198,7 @@ impl Socket {
                 events: events::Events::default(),
                 options: plan.options,
                 retained: 0,
+                address_watch: AddressListWatch::default(),
                 inspection: plan.inspection,
                 handover: None,
                 close: None,
@@ -283,7 +287,16 @@ impl State {
 
     /// A waiting request is being cancelled: takes it out, and tells how much it had got.
     pub(crate) fn cancelled(&mut self, irp: *mut IRP) -> usize {
+        if self.address_watch.0.remove_cancelled(irp).is_some() {
+            return 0;
+        }
         self.part.cancelled(irp)
+    }
+
+    /// Ends the work: every waiting request ends.
+    fn end(&mut self, ending: Ending, completions: &mut Completions) {
+        self.address_watch.0.end_all(ending.status(), completions);
+        self.part.end(ending, completions);
     }
 }
 

@@ -12,6 +12,7 @@ use crate::datagram::{self, Datagram};
 use crate::listen::{self, Listener};
 use crate::request::Completions;
 use crate::stream::Unrouted;
+use crate::transport::Tune;
 
 /// Why a socket ends its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +80,17 @@ impl Part {
             Self::Connection(connection) => connection.local_address(),
             Self::Datagram(datagram) => datagram.local_address(),
             Self::Stream(unrouted) => unrouted.local_address(),
+        }
+    }
+
+    /// The options that can change now.
+    pub(crate) fn tune(&self) -> Option<&dyn Tune> {
+        match self {
+            Self::Basic => None,
+            Self::Listen(listener) => listener.tune(),
+            Self::Connection(connection) => connection.tune(),
+            Self::Datagram(datagram) => datagram.tune(),
+            Self::Stream(unrouted) => unrouted.tune(),
         }
     }
 

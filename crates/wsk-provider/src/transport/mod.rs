@@ -220,8 +220,10 @@ pub struct Received {
     pub length: usize,
     /// Whose it is.
     pub from: SocketAddr,
-    /// Which local address it was sent to, where the host tells.
+    /// Which address it was sent to, where the host tells.
     pub to: Option<IpAddr>,
+    /// It was sent to all hosts of a network.
+    pub broadcast: bool,
 }
 
 /// One datagram port.

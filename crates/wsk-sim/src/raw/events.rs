@@ -145,6 +145,11 @@ pub struct AcceptAnswer {
 }
 
 impl AcceptAnswer {
+    /// Takes a connection, and refuses the sentinel as Microsoft's sample does.
+    pub fn usual(event: &Accept) -> Self {
+        if event.socket.is_some() { Self::take() } else { Self::refuse() }
+    }
+
     /// Takes the connection, without events.
     pub fn take() -> Self {
         Self { status: STATUS_SUCCESS, recorder: None, write: true }
@@ -167,11 +172,30 @@ impl AcceptAnswer {
     }
 }
 
+/// The pointers that an inspection or abort callback was given. What they point to is the callback's alone: to use
+/// them later is what is tried with this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LentPointers {
+    /// `InspectID`; null for the sentinel.
+    pub id: PWSK_INSPECT_ID,
+    /// `LocalAddress`; null for an abort, which has none.
+    pub local: PSOCKADDR,
+    /// `RemoteAddress`; null for an abort, which has none.
+    pub remote: PSOCKADDR,
+}
+
+// SAFETY: the pointers are numbers here; who follows them answers for that.
+unsafe impl Send for LentPointers {}
+// SAFETY: as above.
+unsafe impl Sync for LentPointers {}
+
 /// `WskInspectEvent`
 #[derive(Clone, Debug)]
 pub struct Inspect {
     /// Where it ran.
     pub at: At,
+    /// What it was given.
+    pub lent: LentPointers,
     /// The local address; `None` for the sentinel.
     pub local: Option<SocketAddr>,
     /// The remote address; `None` for the sentinel.
@@ -196,6 +220,8 @@ impl Inspect {
 pub struct Abort {
     /// Where it ran.
     pub at: At,
+    /// What it was given.
+    pub lent: LentPointers,
     /// The identifier.
     pub id: Option<WSK_INSPECT_ID>,
 }

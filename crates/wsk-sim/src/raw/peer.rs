@@ -1,7 +1,7 @@
 //! The other end of a connection, outside of the kernel: plain sockets of the host.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket as HostSocket, Type};
@@ -10,7 +10,13 @@ use super::wait::BOUND;
 
 /// A TCP stream of the host. Every read and write is bounded in time.
 #[derive(Debug)]
-pub struct Peer(TcpStream);
+pub struct Peer {
+    stream: TcpStream,
+    /// Its own address, known from before the connection: a stream that was reset has none.
+    local: SocketAddr,
+    /// The connection was reset before the host could tell that it was established.
+    reset: bool,
+}
 
 /// How a connection ended, seen from the peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +28,7 @@ pub enum End {
 }
 
 impl Peer {
-    /// Connects.
+    /// Connects. A connection that is reset as soon as it is established counts as established.
     #[track_caller]
     pub fn connect(address: SocketAddr) -> Self {
         match Self::try_connect(address) {
@@ -33,53 +39,74 @@ impl Peer {
 
     /// Connects, or says why not.
     pub fn try_connect(address: SocketAddr) -> io::Result<Self> {
-        Self::over(TcpStream::connect_timeout(&address, BOUND)?)
+        let from: IpAddr = match (address.ip().is_loopback(), address) {
+            (true, SocketAddr::V4(_)) => Ipv4Addr::LOCALHOST.into(),
+            (true, SocketAddr::V6(_)) => Ipv6Addr::LOCALHOST.into(),
+            (false, SocketAddr::V4(_)) => Ipv4Addr::UNSPECIFIED.into(),
+            (false, SocketAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        Self::try_connect_from(from, address)
     }
 
     /// Connects from a local address, such as another one of 127.0.0.0/8.
     #[track_caller]
     pub fn connect_from(local: impl Into<IpAddr>, address: SocketAddr) -> Self {
-        let local = SocketAddr::new(local.into(), 0);
-        let connect = || {
-            let socket = HostSocket::new(Domain::for_address(address), Type::STREAM, None)?;
-            socket.bind(&local.into())?;
-            socket.connect_timeout(&address.into(), BOUND)?;
-            Self::over(socket.into())
-        };
-        match connect() {
+        let local = local.into();
+        match Self::try_connect_from(local, address) {
             Ok(peer) => peer,
             Err(error) => panic!("connecting from {local} to {address}: {error}"),
         }
+    }
+
+    /// Connects from a local address, or says why not.
+    pub fn try_connect_from(local: IpAddr, address: SocketAddr) -> io::Result<Self> {
+        let socket = HostSocket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.bind(&SocketAddr::new(local, 0).into())?;
+        let bound = socket.local_addr()?.as_socket();
+        let reset = match socket.connect_timeout(&address.into(), BOUND) {
+            Ok(()) => false,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => true,
+            Err(error) => return Err(error),
+        };
+        let mut peer = Self::over(socket.into(), bound)?;
+        peer.reset = reset;
+        if !reset {
+            peer.stream.set_nodelay(true)?;
+        }
+        Ok(peer)
     }
 
     /// The next connection of a listener of the host.
     #[track_caller]
     pub fn accept(listener: &TcpListener) -> Self {
         let (stream, _) = listener.accept().expect("accepting on the host");
-        Self::over(stream).expect("a stream of the host")
+        Self::over(stream, None).expect("a stream of the host")
     }
 
-    fn over(stream: TcpStream) -> io::Result<Self> {
+    fn over(stream: TcpStream, bound: Option<SocketAddr>) -> io::Result<Self> {
         stream.set_read_timeout(Some(BOUND))?;
         stream.set_write_timeout(Some(BOUND))?;
-        stream.set_nodelay(true)?;
-        Ok(Self(stream))
+        let local = match bound {
+            Some(bound) if !bound.ip().is_unspecified() => bound,
+            _ => stream.local_addr()?,
+        };
+        Ok(Self { stream, local, reset: false })
     }
 
     /// The host's stream.
     pub fn stream(&self) -> &TcpStream {
-        &self.0
+        &self.stream
     }
 
     /// Its own address.
     pub fn local(&self) -> SocketAddr {
-        self.0.local_addr().expect("a local address")
+        self.local
     }
 
     /// Sends.
     #[track_caller]
     pub fn send(&self, bytes: &[u8]) -> &Self {
-        (&self.0).write_all(bytes).expect("sending from the host");
+        (&self.stream).write_all(bytes).expect("sending from the host");
         self
     }
 
@@ -87,15 +114,18 @@ impl Peer {
     #[track_caller]
     pub fn receive(&self, length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];
-        (&self.0).read_exact(&mut bytes).expect("receiving on the host");
+        (&self.stream).read_exact(&mut bytes).expect("receiving on the host");
         bytes
     }
 
     /// Receives until the connection ends.
     #[track_caller]
     pub fn end(&self) -> End {
+        if self.reset {
+            return End::Reset;
+        }
         let mut bytes = Vec::new();
-        match (&self.0).read_to_end(&mut bytes) {
+        match (&self.stream).read_to_end(&mut bytes) {
             Ok(_) => End::Graceful(bytes),
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => End::Reset,
             Err(error) => panic!("waiting for the end on the host: {error}"),
@@ -117,14 +147,14 @@ impl Peer {
     /// Sends a FIN and goes on receiving.
     #[track_caller]
     pub fn half_close(&self) -> &Self {
-        self.0.shutdown(Shutdown::Write).expect("half-closing on the host");
+        self.stream.shutdown(Shutdown::Write).expect("half-closing on the host");
         self
     }
 
     /// Resets the connection.
     #[track_caller]
     pub fn reset(self) {
-        SockRef::from(&self.0).set_linger(Some(Duration::ZERO)).expect("linger on the host");
+        SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("linger on the host");
     }
 
     /// Closes gracefully.

@@ -1,8 +1,7 @@
 //! Callback tables that record what they are called with, and answer what a test told them to.
 //!
-//! An event is in the queue once its callback has *returned* to the provider, so whoever takes it may go on as a
-//! driver that was told the outcome. That a callback has been *entered* can be seen with a [`Gate`], which also
-//! holds the callback there.
+//! An event is in the queue once its callback is *over*: it has returned, and the provider has acted on its answer.
+//! That a callback has been *entered* can be seen with a [`Gate`], which also holds the callback there.
 
 use std::cell::UnsafeCell;
 use std::collections::{HashMap, VecDeque};
@@ -20,7 +19,7 @@ use super::events::*;
 use super::socket::{Category, Shape};
 use super::wait::{BOUND, blank_event, wait_for};
 use super::{PoolBox, read_address};
-use crate::callback::on_return;
+use crate::callback::when_over;
 
 /// The tables of a recorder. An entry can be set to `None` before the recorder is made.
 #[derive(Clone, Copy, Debug)]
@@ -166,7 +165,7 @@ impl Recorder {
                 tables,
                 stream: WSK_CLIENT_STREAM_DISPATCH { Listen: ptr::null(), Connect: ptr::null() },
                 log: Mutex::default(),
-                on_accept: script(|_| AcceptAnswer::take()),
+                on_accept: script(AcceptAnswer::usual),
                 on_inspect: script(|_| WskInspectAccept),
                 on_abort: script(|_| STATUS_SUCCESS),
                 on_receive: script(|_| ReceiveAnswer::all()),
@@ -364,7 +363,7 @@ impl Recorder {
         self.0.log.lock().counts.get(&kind).map_or(0, |counts| counts.entered)
     }
 
-    /// How many callbacks of a kind have returned so far.
+    /// How many callbacks of a kind are over so far.
     pub fn returned(&self, kind: Kind) -> u64 {
         self.0.log.lock().counts.get(&kind).map_or(0, |counts| counts.returned)
     }
@@ -478,9 +477,9 @@ impl Recorder {
         (recorder, at)
     }
 
-    /// Leaves a callback: the event is in the queue once the callback has returned.
+    /// Leaves a callback: the event is in the queue once the callback is over.
     fn leave(self, event: Event) {
-        on_return(move || {
+        when_over(move || {
             let mut log = self.0.log.lock();
             log.counts.entry(event.kind()).or_default().returned += 1;
             log.queue.push_back(event);
@@ -536,6 +535,7 @@ unsafe extern "system" fn inspect_event(
 ) -> WSK_INSPECT_ACTION {
     // SAFETY: the context is that of the recorder which the listener was given.
     let (recorder, at) = unsafe { Recorder::enter(context, Kind::Inspect) };
+    let lent = LentPointers { id, local, remote };
     // The addresses of the sentinel may be invalid.
     let (local, remote) = if id.is_null() { (ptr::null_mut(), ptr::null_mut()) } else { (local, remote) };
     // SAFETY: addresses are valid during the callback.
@@ -544,7 +544,7 @@ unsafe extern "system" fn inspect_event(
     let remote = unsafe { read_address(remote) };
     // SAFETY: the identifier is null or valid during the callback.
     let id = unsafe { id.as_ref() }.copied();
-    let event = Inspect { at, local, remote, id };
+    let event = Inspect { at, lent, local, remote, id };
     let answer = Arc::clone(&*recorder.0.on_inspect.lock());
     let answer = answer(&event);
     recorder.leave(Event::Inspect(event));
@@ -554,9 +554,10 @@ unsafe extern "system" fn inspect_event(
 unsafe extern "system" fn abort_event(context: *mut c_void, id: PWSK_INSPECT_ID) -> NTSTATUS {
     // SAFETY: the context is that of the recorder which the listener was given.
     let (recorder, at) = unsafe { Recorder::enter(context, Kind::Abort) };
+    let lent = LentPointers { id, local: ptr::null_mut(), remote: ptr::null_mut() };
     // SAFETY: the identifier is valid during the callback.
     let id = unsafe { id.as_ref() }.copied();
-    let event = Abort { at, id };
+    let event = Abort { at, lent, id };
     let answer = Arc::clone(&*recorder.0.on_abort.lock());
     let answer = answer(&event);
     recorder.leave(Event::Abort(event));

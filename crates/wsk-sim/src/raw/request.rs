@@ -207,7 +207,6 @@ pub struct Request {
     returned: Option<NTSTATUS>,
     routine: bool,
     invoke: u8,
-    disowned: bool,
     keep: Vec<Box<dyn Any + Send>>,
     shape: Option<Shape>,
     addresses: Option<(CAddress, CAddress)>,
@@ -251,7 +250,6 @@ impl Request {
             returned: None,
             routine: true,
             invoke: INVOKE_ALWAYS,
-            disowned: false,
             keep: Vec::new(),
             shape: None,
             addresses: None,
@@ -264,18 +262,15 @@ impl Request {
     }
 
     /// The completion routine answers `status` instead of `STATUS_MORE_PROCESSING_REQUIRED`.
-    ///
-    /// The kernel then takes the IRP for its own; this request no longer frees it.
-    pub fn returning(mut self, status: NTSTATUS) -> Self {
+    pub fn returning(self, status: NTSTATUS) -> Self {
         self.shared().state.lock().answer = status;
-        self.disowned = status != STATUS_MORE_PROCESSING_REQUIRED;
         self
     }
 
-    /// The IRP is submitted without a completion routine; the end of the request goes unseen.
+    /// The IRP is submitted without a completion routine; the end of the request goes unseen, and if the call pends,
+    /// the IRP is never freed.
     pub fn without_routine(mut self) -> Self {
         self.routine = false;
-        self.disowned = true;
         self
     }
 
@@ -512,7 +507,7 @@ impl Drop for Request {
         }
         self.release_unused_reference();
         let returned_to_us = self.is_completed() || self.returned != Some(STATUS_PENDING);
-        if !self.irp.is_null() && !self.disowned && returned_to_us {
+        if !self.irp.is_null() && returned_to_us {
             // SAFETY: the request owns the IRP, by the invariant, and it is not pending.
             unsafe { nt::IoFreeIrp(self.irp) };
         }

@@ -464,6 +464,33 @@ impl Bytes {
     }
 }
 
+/// What `WskAccept` is given, pointers included; the test keeps what they point to.
+#[derive(Clone, Copy, Debug)]
+pub struct AcceptParameters {
+    /// The reserved flags.
+    pub flags: u32,
+    /// `AcceptSocketContext`
+    pub context: *mut c_void,
+    /// `AcceptSocketDispatch`
+    pub dispatch: *const WSK_CLIENT_CONNECTION_DISPATCH,
+    /// `LocalAddress`
+    pub local: PSOCKADDR,
+    /// `RemoteAddress`
+    pub remote: PSOCKADDR,
+}
+
+impl Default for AcceptParameters {
+    fn default() -> Self {
+        Self {
+            flags: 0,
+            context: ptr::null_mut(),
+            dispatch: ptr::null(),
+            local: ptr::null_mut(),
+            remote: ptr::null_mut(),
+        }
+    }
+}
+
 /// What `WskReceiveFrom` is given beside the buffer.
 #[derive(Clone, Copy, Debug)]
 pub struct ReceiveFromOptions {
@@ -504,6 +531,17 @@ impl Request {
         self.on(socket).keep(address).submit("WskBind", |irp| {
             // SAFETY: the request keeps the address; the provider recognises closed sockets.
             unsafe { function(socket.raw(), pointer, flags, irp) }
+        })
+    }
+
+    /// `WskBind` with a pointer to the address as it is.
+    pub fn bind_at(self, socket: &Socket, address: PSOCKADDR) -> Self {
+        let function = member_of!(socket, WskBind: Listen => WSK_PROVIDER_LISTEN_DISPATCH,
+            Connection => WSK_PROVIDER_CONNECTION_DISPATCH, Datagram => WSK_PROVIDER_DATAGRAM_DISPATCH,
+            Stream => WSK_PROVIDER_STREAM_DISPATCH);
+        self.on(socket).submit("WskBind", |irp| {
+            // SAFETY: what the pointer points to is up to the test; the provider recognises closed sockets.
+            unsafe { function(socket.raw(), address, 0, irp) }
         })
     }
 
@@ -592,14 +630,35 @@ impl Request {
         )
     }
 
+    /// `WskAccept` with these parameters as they are.
+    pub fn accept_as(self, socket: &Socket, parameters: AcceptParameters) -> Self {
+        let function = member_of!(socket, WskAccept: Listen => WSK_PROVIDER_LISTEN_DISPATCH,
+            Stream => WSK_PROVIDER_STREAM_DISPATCH);
+        let AcceptParameters { flags, context, dispatch, local, remote } = parameters;
+        self.on(socket).yielding(Shape::connection(None)).submit("WskAccept", |irp| {
+            // SAFETY: what the pointers point to is up to the test; the provider recognises closed sockets.
+            unsafe { function(socket.raw(), flags, context, dispatch, local, remote, irp) }
+        })
+    }
+
     /// `WskInspectComplete`
     pub fn inspect_complete(self, socket: &Socket, id: WSK_INSPECT_ID, action: WSK_INSPECT_ACTION) -> Self {
-        let function = member_of!(socket, WskInspectComplete: Listen => WSK_PROVIDER_LISTEN_DISPATCH);
         let id = PoolBox::new(id);
         let pointer = id.as_ptr();
-        self.on(socket).keep(id).submit("WskInspectComplete", |irp| {
-            // SAFETY: the request keeps the identifier; the provider recognises closed sockets.
-            unsafe { function(socket.raw(), pointer, action, irp) }
+        self.keep(id).inspect_complete_at(socket, pointer, action)
+    }
+
+    /// `WskInspectComplete` with a pointer to the identifier as it is.
+    pub fn inspect_complete_at(
+        self,
+        socket: &Socket,
+        id: PWSK_INSPECT_ID,
+        action: WSK_INSPECT_ACTION,
+    ) -> Self {
+        let function = member_of!(socket, WskInspectComplete: Listen => WSK_PROVIDER_LISTEN_DISPATCH);
+        self.on(socket).submit("WskInspectComplete", |irp| {
+            // SAFETY: what the pointer points to is up to the test; the provider recognises closed sockets.
+            unsafe { function(socket.raw(), id, action, irp) }
         })
     }
 
@@ -774,5 +833,40 @@ impl Request {
             }
         });
         (request, outputs)
+    }
+
+    /// `WskSendEx`
+    pub fn send_ex(self, socket: &Socket, buffer: &Buffer, control: &[u8], flags: u32) -> Self {
+        let function = member_of!(socket, WskSendEx: Connection => WSK_PROVIDER_CONNECTION_DISPATCH,
+            Stream => WSK_PROVIDER_STREAM_DISPATCH);
+        let control = (!control.is_empty()).then(|| Bytes::of(control));
+        let (length, messages) =
+            control.as_ref().map_or((0, ptr::null_mut()), |bytes| (bytes.buffer.len(), bytes.as_ptr()));
+        let mut descriptor = buffer.wsk_buf();
+        self.on(socket).keep((control, buffer.clone())).submit("WskSendEx", |irp| {
+            // SAFETY: the request keeps the buffers; the descriptor is needed during the call only.
+            unsafe { function(socket.raw(), &raw mut descriptor, flags, length as u32, messages.cast(), irp) }
+        })
+    }
+
+    /// `WskReceiveEx`; it asks for no control messages.
+    pub fn receive_ex(self, socket: &Socket, buffer: &Buffer, flags: u32) -> Self {
+        let function = member_of!(socket, WskReceiveEx: Connection => WSK_PROVIDER_CONNECTION_DISPATCH,
+            Stream => WSK_PROVIDER_STREAM_DISPATCH);
+        let mut descriptor = buffer.wsk_buf();
+        self.on(socket).keep(buffer.clone()).submit("WskReceiveEx", |irp| {
+            // SAFETY: the request keeps the buffer; the descriptor is needed during the call only.
+            unsafe {
+                function(
+                    socket.raw(),
+                    &raw mut descriptor,
+                    flags,
+                    ptr::null_mut(),
+                    ptr::null_mut(),
+                    ptr::null_mut(),
+                    irp,
+                )
+            }
+        })
     }
 }

@@ -52,7 +52,7 @@ impl Live {
 
 impl Transport for Live {
     fn start(&self, spawn: Spawn) -> io::Result<()> {
-        self.reactor.start(spawn)
+        self.reactor.start(&spawn)
     }
 
     fn stop(&self) {

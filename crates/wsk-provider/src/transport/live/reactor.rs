@@ -146,13 +146,13 @@ impl Reactor {
         })
     }
 
-    pub(super) fn start(self: &Arc<Self>, spawn: Spawn) -> io::Result<()> {
+    pub(super) fn start(self: &Arc<Self>, spawn: &Spawn) -> io::Result<()> {
         if std::mem::replace(&mut self.crew.lock().started, true) {
             return Err(io::Error::other("the network was started before"));
         }
-        *self.spawn.lock() = Some(Arc::clone(&spawn));
-        self.embark(&spawn, "wsk reactor", |reactor, own| reactor.steer(own));
-        self.embark(&spawn, "wsk reactor watch", |reactor, own| reactor.keep_watch(own));
+        *self.spawn.lock() = Some(Arc::clone(spawn));
+        self.embark(spawn, "wsk reactor", |reactor, own| reactor.steer(own));
+        self.embark(spawn, "wsk reactor watch", Self::keep_watch);
         Ok(())
     }
 
@@ -283,7 +283,8 @@ impl Reactor {
         {
             let mut slots = self.slots.lock();
             let reported = helm.events.iter();
-            helm.batch.extend(reported.filter_map(|event| Some((slots.target(event.token())?, ready(event)))));
+            helm.batch
+                .extend(reported.filter_map(|event| Some((slots.target(event.token())?, ready(event)))));
         }
         let retries = self.again.lock().drain(..).map(Target::Accept).collect::<Vec<_>>();
         helm.batch.extend(retries.into_iter().map(|target| (target, Ready::default())));
@@ -322,7 +323,7 @@ impl Reactor {
             }
             self.crew_changed.wait_for(&mut crew, PATIENCE);
             let now = self.calls.load(Ordering::SeqCst);
-            if now == before && now % 2 == 0 {
+            if now == before && now.is_multiple_of(2) {
                 crew.watch_rests = true;
                 self.watch_rests.store(true, Ordering::SeqCst);
                 // A call that was begun before the flag could be seen must not go unwatched.
@@ -344,7 +345,7 @@ impl Reactor {
         drop(crew);
         let spawn = self.spawn.lock().clone();
         if let Some(spawn) = spawn {
-            self.embark(&spawn, "wsk reactor watch", |reactor, own| reactor.keep_watch(own));
+            self.embark(&spawn, "wsk reactor watch", Self::keep_watch);
         }
         self.steer(own);
     }

@@ -1,0 +1,60 @@
+//! What a connection costs that is held and idle.
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+
+use crate::service::{Allocated, BUFFER, Role, Service};
+
+/// Connections held.
+const HELD: usize = 5_000;
+/// What one may cost besides its buffer.
+const LIMIT: usize = 1024;
+/// How long the service may take to have them all.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Counts, prints, and asserts. Each connection is open, is served by a task, and has a receive under way.
+pub(crate) fn report() {
+    let service = Service::start(Role::Echo);
+    let before = service.allocated();
+    let clients: Vec<_> = (0..HELD).map(|_| connect(&service)).collect();
+    let after = settled(&service, &before);
+    // A buffer is two blocks: the bytes, and the list that describes them.
+    let bytes = after.library.bytes - before.library.bytes - HELD * BUFFER;
+    let each = bytes.div_ceil(HELD);
+    let blocks = after.library.blocks - before.library.blocks - HELD;
+    println!("Memory of {HELD} idle connections, each with its task and a receive under way");
+    println!(
+        "  {each} bytes of non-paged pool each, in {:.1} blocks, besides its buffer",
+        blocks as f64 / HELD as f64
+    );
+    assert!(each < LIMIT, "an idle connection costs less than {LIMIT} bytes");
+    for client in &clients {
+        SockRef::from(client).set_linger(Some(Duration::ZERO)).expect("a connection can linger");
+    }
+}
+
+fn connect(service: &Service) -> TcpStream {
+    TcpStream::connect(service.address()).unwrap_or_else(|error| {
+        panic!("cannot hold {HELD} connections, which needs twice as many descriptors: {error}")
+    })
+}
+
+/// What is allocated when every session has its buffer and nothing changes any more.
+fn settled(service: &Service, before: &Allocated) -> Allocated {
+    let start = Instant::now();
+    loop {
+        let now = service.allocated();
+        let buffers = now.mdls.blocks - before.mdls.blocks;
+        std::thread::sleep(Duration::from_millis(20));
+        let later = service.allocated();
+        if buffers == HELD && now.library.bytes == later.library.bytes {
+            return later;
+        }
+        assert!(
+            start.elapsed() < PATIENCE,
+            "the service has {buffers} of {HELD} connections after {PATIENCE:?}"
+        );
+    }
+}

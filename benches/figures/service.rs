@@ -1,0 +1,187 @@
+//! The server that is measured: the library over the user-mode kernel and the live provider, as they come.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use wsk::executor::{Executor, Spawner, block_on};
+use wsk::listener::Conditional;
+use wsk::memory::{Ref, TAG};
+use wsk::sync::SpinLock;
+use wsk::{
+    AbortHandler, Buffer, Client, Connection, Decision, InspectHandler, InspectId, Inspection, Listener,
+    Passive,
+};
+use wsk_sim::Sim;
+use wsk_sim::nt_user::pool::{IRP_TAG, MDL_TAG, PoolStats};
+use wsk_sim::nt_user::Joiner;
+
+/// Threads that run sessions. The provider has one more of its own for the sockets.
+const THREADS: usize = 1;
+/// Accept requests under way at a time.
+const ACCEPTS: usize = 16;
+/// The room for a message.
+pub(crate) const BUFFER: usize = 4096;
+/// How long starting and ending may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a server does with a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Sends one byte, then waits for the client to close.
+    Greet,
+    /// Sends everything back.
+    Echo,
+}
+
+/// A service on a machine of its own. Dropping it unloads it and looks for violations and leaks.
+#[derive(Debug)]
+pub(crate) struct Service {
+    sim: Sim,
+    address: SocketAddr,
+    stop: Sender<()>,
+    driver: Option<Joiner<()>>,
+}
+
+/// What the library has allocated.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Allocated {
+    /// Under the library's own tag.
+    pub(crate) library: PoolStats,
+    /// IRPs.
+    pub(crate) irps: PoolStats,
+    /// MDLs.
+    pub(crate) mdls: PoolStats,
+    /// Every attempt at anything, whoever made it.
+    pub(crate) attempts: u64,
+}
+
+impl Service {
+    pub(crate) fn start(role: Role) -> Self {
+        let sim = Sim::new();
+        let (started, address) = channel();
+        let (stop, stopped) = channel();
+        let driver = sim.thread("driver", move || drive(role, &started, &stopped));
+        let address = address.recv_timeout(PATIENCE).expect("the service starts");
+        Self { sim, address, stop, driver: Some(driver) }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn allocated(&self) -> Allocated {
+        let kernel = self.sim.kernel();
+        Allocated {
+            library: kernel.pool_stats(TAG),
+            irps: kernel.pool_stats(IRP_TAG),
+            mdls: kernel.pool_stats(MDL_TAG),
+            attempts: kernel.faults().attempts(),
+        }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // If the driver is gone, joining it says why.
+        let _ = self.stop.send(());
+        if let Some(driver) = self.driver.take() {
+            driver.join().expect("the driver does not panic");
+        }
+        self.sim.finish().assert_clean();
+    }
+}
+
+/// Lets in whoever comes from this machine.
+struct Gate;
+
+impl InspectHandler for Gate {
+    fn inspect<'a>(&self, request: Inspection<'a>) -> Decision<'a> {
+        if request.remote_addr().ip().is_loopback() { request.accept() } else { request.reject() }
+    }
+}
+
+impl AbortHandler for Gate {
+    fn abort(&self, _id: InspectId) {}
+}
+
+/// What the tasks share.
+struct Shared {
+    role: Role,
+    listener: Listener<Conditional<Gate>>,
+    spawner: Spawner,
+    /// Buffers that no session has.
+    buffers: SpinLock<Vec<Buffer>>,
+}
+
+/// What a driver does between its load and its unload.
+fn drive(role: Role, started: &Sender<SocketAddr>, stop: &Receiver<()>) {
+    // SAFETY: this is the start of a thread of the kernel, at PASSIVE_LEVEL, and it holds no locks.
+    let passive = unsafe { Passive::assume() };
+    let client = Client::register(passive).expect("WSK takes the registration");
+    let provider = client.capture(PATIENCE, passive).expect("WSK is there");
+    let executor = Executor::start(passive, THREADS).expect("there are threads");
+    let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let listener =
+        block_on(passive, provider.listener().conditional(Gate).bind(local)).expect("there is memory");
+    let listener = listener.expect("a port is free");
+    let address = listener.local_addr();
+    let buffers = SpinLock::new(Vec::new());
+    let shared = Ref::try_new(Shared { role, listener, spawner: executor.spawner(), buffers })
+        .expect("there is memory");
+    for _ in 0..ACCEPTS {
+        executor.spawner().spawn(accept(shared.clone())).expect("there is memory");
+    }
+    started.send(address).expect("the host waits");
+    stop.recv().expect("the host says when to stop");
+    executor.stop(passive, PATIENCE).expect("no task holds a thread");
+    drop(shared);
+    drop(provider);
+    client.unload(PATIENCE, passive).expect("nothing is held");
+}
+
+/// Takes one connection after the other, until the listener is closed.
+async fn accept(shared: Ref<Shared>) {
+    while let Ok(connection) = shared.listener.accept().await {
+        // Without memory the connection is closed.
+        let _ = shared.spawner.spawn(serve(shared.clone(), connection));
+    }
+}
+
+async fn serve(shared: Ref<Shared>, connection: Connection) {
+    let kept = shared.buffers.with(Vec::pop);
+    let Some(buffer) = kept.or_else(|| Buffer::try_with_capacity(BUFFER).ok()) else { return };
+    let buffer = match shared.role {
+        Role::Greet => greet(&connection, buffer).await,
+        Role::Echo => echo(&connection, buffer).await,
+    };
+    connection.close().await;
+    shared.buffers.with(|buffers| buffers.push(buffer));
+}
+
+async fn greet(connection: &Connection, mut buffer: Buffer) -> Buffer {
+    if buffer.set_len(1).is_err() {
+        return buffer;
+    }
+    let (sent, buffer) = connection.send(buffer).await;
+    if sent.is_err() {
+        return buffer;
+    }
+    // A client that has gone ends the connection, which is all there is to do about it.
+    let (_, buffer) = connection.receive(buffer).await;
+    buffer
+}
+
+async fn echo(connection: &Connection, mut buffer: Buffer) -> Buffer {
+    loop {
+        let (received, filled) = connection.receive(buffer).await;
+        if !matches!(received, Ok(1..)) {
+            return filled;
+        }
+        let (sent, emptied) = connection.send(filled).await;
+        if sent.is_err() {
+            return emptied;
+        }
+        buffer = emptied;
+    }
+}

@@ -1,0 +1,540 @@
+//! IRPs: their layout, the completion walk, and what the checker says of their misuse.
+
+mod common;
+
+use std::ffi::c_void;
+use std::mem::offset_of;
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use common::*;
+use nt_user::irp::State;
+use wsk_sys::nt::*;
+use wsk_sys::status::*;
+
+/// What a completion routine saw.
+#[derive(Default)]
+struct Seen {
+    calls: AtomicUsize,
+    device: AtomicUsize,
+    pending: AtomicUsize,
+    status: AtomicUsize,
+    depth: AtomicUsize,
+}
+
+impl Seen {
+    fn context(&self) -> *mut c_void {
+        ptr::from_ref(self).cast_mut().cast()
+    }
+}
+
+unsafe extern "system" fn look(device: *mut DEVICE_OBJECT, irp: *mut IRP, seen: *mut c_void) -> NTSTATUS {
+    // SAFETY: the context is a `Seen` that the test keeps.
+    let seen = unsafe { &*seen.cast::<Seen>() };
+    seen.calls.fetch_add(1, Ordering::Relaxed);
+    seen.device.store(device.addr(), Ordering::Relaxed);
+    // SAFETY: the IRP is the routine's for now.
+    seen.pending.store(unsafe { irp_pending_returned(irp) }.into(), Ordering::Relaxed);
+    // SAFETY: as above.
+    seen.status.store(unsafe { irp_status(irp) } as usize, Ordering::Relaxed);
+    seen.depth.store(nt_user::context::current().completions as usize, Ordering::Relaxed);
+    STATUS_MORE_PROCESSING_REQUIRED
+}
+
+/// An IRP has the layout of wdm.h, and its stack locations follow it.
+/// Shows: LAY-24
+#[test]
+fn an_irp_has_the_layout_of_wdm() {
+    assert_eq!((size_of::<IRP>(), size_of::<IO_STACK_LOCATION>()), (0xD0, 0x48));
+    assert_eq!((size_of::<MDL>(), size_of::<KEVENT>()), (0x30, 0x18));
+    assert_eq!(io_size_of_irp(1), 0x118);
+    let offsets = [
+        (offset_of!(IRP, MdlAddress), 0x08),
+        (offset_of!(IRP, Flags), 0x10),
+        (offset_of!(IRP, IoStatus), 0x30),
+        (offset_of!(IRP, RequestorMode), 0x40),
+        (offset_of!(IRP, PendingReturned), 0x41),
+        (offset_of!(IRP, StackCount), 0x42),
+        (offset_of!(IRP, CurrentLocation), 0x43),
+        (offset_of!(IRP, Cancel), 0x44),
+        (offset_of!(IRP, CancelRoutine), 0x68),
+        (offset_of!(IRP, Tail), 0x78),
+        (offset_of!(IO_STACK_LOCATION, Control), 0x03),
+        (offset_of!(IO_STACK_LOCATION, CompletionRoutine), 0x38),
+        (offset_of!(IO_STACK_LOCATION, Context), 0x40),
+        (offset_of!(MDL, Size), 8),
+        (offset_of!(MDL, MdlFlags), 10),
+        (offset_of!(MDL, Process), 16),
+        (offset_of!(MDL, MappedSystemVa), 24),
+        (offset_of!(MDL, StartVa), 32),
+        (offset_of!(MDL, ByteCount), 40),
+        (offset_of!(MDL, ByteOffset), 44),
+    ];
+    for (is, should) in offsets {
+        assert_eq!(is, should);
+    }
+    let kernel = kernel();
+    run(&kernel, || {
+        let irp = allocate_irp(1);
+        let bytes = irp.cast::<u8>();
+        // SAFETY: the IRP has these bytes.
+        let at = |offset: usize| unsafe { bytes.add(offset).read() };
+        assert_eq!((at(0), at(2), at(3)), (6, 0x18, 0x01), "type and size");
+        assert_eq!((at(0x42), at(0x43)), (1, 2), "one location, and none in use");
+        // SAFETY: the IRP is the test's.
+        let next = unsafe { io_get_next_irp_stack_location(irp) };
+        assert_eq!(next.addr() - irp.addr(), size_of::<IRP>());
+        free_irp(irp);
+    });
+    finish_clean(&kernel);
+}
+
+/// The routine of the creator of a one-location IRP sees no device, the outcome, and `PendingReturned` as the location
+/// was marked; it runs in the completion context.
+/// Shows: IRP-25
+#[test]
+fn the_creator_hears_of_the_outcome() {
+    let kernel = kernel();
+    run(&kernel, || {
+        for pending in [false, true] {
+            let seen = Seen::default();
+            let irp = allocate_irp(1);
+            set_routine(irp, look, seen.context());
+            assert!(check_submission(irp));
+            hand_down(irp);
+            if pending {
+                // SAFETY: the IRP has been handed down.
+                unsafe { io_mark_irp_pending(irp) };
+            }
+            complete(irp, STATUS_CANCELLED, 0);
+            assert_eq!(seen.calls.load(Ordering::Relaxed), 1);
+            assert_eq!(seen.device.load(Ordering::Relaxed), 0);
+            assert_eq!(seen.pending.load(Ordering::Relaxed), usize::from(pending));
+            assert_eq!(seen.status.load(Ordering::Relaxed) as NTSTATUS, STATUS_CANCELLED);
+            assert_eq!(seen.depth.load(Ordering::Relaxed), 1);
+            assert!(!nt_user::context::in_completion());
+            free_irp(irp);
+        }
+    });
+    finish_clean(&kernel);
+}
+
+/// In a stack of drivers, a routine that does not keep the IRP lets the walk go on, and the pending bit climbs with it.
+#[test]
+fn a_walk_climbs_over_routines_that_let_go() {
+    let kernel = kernel();
+    run(&kernel, || {
+        let top = Seen::default();
+        let irp = allocate_irp(3);
+        set_routine(irp, look, top.context());
+        hand_down(irp);
+        // The middle driver has no routine, the lower one has one that does as wdm asks.
+        hand_down(irp);
+        set_routine(irp, pass_on, ptr::null_mut());
+        hand_down(irp);
+        // SAFETY: the IRP has been handed down.
+        unsafe { io_mark_irp_pending(irp) };
+        complete(irp, STATUS_SUCCESS, 7);
+        assert_eq!(top.calls.load(Ordering::Relaxed), 1);
+        assert_eq!(top.pending.load(Ordering::Relaxed), 1, "carried up by routine and walk");
+        // SAFETY: the IRP has come back.
+        assert_eq!(unsafe { nt_user::irp::state(irp) }, Some(State::Completed));
+        free_irp(irp);
+    });
+    finish_clean(&kernel);
+}
+
+/// A routine of a driver in the middle.
+unsafe extern "system" fn pass_on(_: *mut DEVICE_OBJECT, irp: *mut IRP, _: *mut c_void) -> NTSTATUS {
+    // SAFETY: the IRP is the routine's for now.
+    if unsafe { irp_pending_returned(irp) } {
+        // SAFETY: as above.
+        unsafe { io_mark_irp_pending(irp) };
+    }
+    STATUS_CONTINUE_COMPLETION
+}
+
+/// `STATUS_CONTINUE_COMPLETION`, which is `STATUS_SUCCESS`.
+const STATUS_CONTINUE_COMPLETION: NTSTATUS = STATUS_SUCCESS;
+
+/// A driver in the middle may keep the IRP and complete it later, which goes on from its location.
+#[test]
+fn a_kept_irp_is_completed_from_the_middle() {
+    let kernel = kernel();
+    run(&kernel, || {
+        let top = Seen::default();
+        let irp = allocate_irp(2);
+        set_routine(irp, look, top.context());
+        hand_down(irp);
+        set_routine(irp, keep, ptr::null_mut());
+        hand_down(irp);
+        complete(irp, STATUS_SUCCESS, 0);
+        assert_eq!(top.calls.load(Ordering::Relaxed), 0);
+        // SAFETY: the middle driver has the IRP.
+        assert_eq!(unsafe { nt_user::irp::state(irp) }, Some(State::Submitted));
+        complete_as_is(irp);
+        assert_eq!(top.calls.load(Ordering::Relaxed), 1);
+        free_irp(irp);
+    });
+    finish_clean(&kernel);
+}
+
+unsafe extern "system" fn free_it(_: *mut DEVICE_OBJECT, irp: *mut IRP, _: *mut c_void) -> NTSTATUS {
+    free_irp(irp);
+    STATUS_MORE_PROCESSING_REQUIRED
+}
+
+/// A routine may free the IRP it keeps; nobody looks at it afterwards.
+#[test]
+fn a_routine_may_free_its_irp() {
+    let kernel = kernel();
+    run(&kernel, || {
+        for _ in 0..1000 {
+            let irp = allocate_irp(1);
+            set_routine(irp, free_it, ptr::null_mut());
+            hand_down(irp);
+            complete(irp, STATUS_SUCCESS, 0);
+        }
+    });
+    finish_clean(&kernel);
+}
+
+/// An IRP in the driver's own storage is initialised, submitted, re-used, initialised again, and abandoned with the
+/// storage once it has completed; none of that is a mistake.
+#[test]
+fn an_embedded_irp_may_be_abandoned_after_completion() {
+    let kernel = kernel();
+    run(&kernel, || {
+        let size = io_size_of_irp(1);
+        let block = allocate(64 + usize::from(size));
+        let irp = block.wrapping_byte_add(64).cast::<IRP>();
+        for _ in 0..3 {
+            // SAFETY: the storage is the test's.
+            unsafe { IoInitializeIrp(irp, size, 1) };
+            for _ in 0..3 {
+                set_routine(irp, keep, ptr::null_mut());
+                assert!(check_submission(irp));
+                hand_down(irp);
+                complete(irp, STATUS_SUCCESS, 0);
+                // SAFETY: the IRP has come back.
+                unsafe { IoReuseIrp(irp, STATUS_SUCCESS) };
+            }
+        }
+        set_routine(irp, keep, ptr::null_mut());
+        hand_down(irp);
+        complete(irp, STATUS_SUCCESS, 0);
+        free(block);
+    });
+    finish_clean(&kernel);
+}
+
+/// The storage of an embedded IRP may serve another purpose once the IRP has completed.
+#[test]
+fn the_storage_of_a_completed_irp_is_the_drivers() {
+    let kernel = kernel();
+    run(&kernel, || {
+        let size = io_size_of_irp(1);
+        let block = allocate(size.into());
+        // SAFETY: the storage is the test's.
+        unsafe { IoInitializeIrp(block.cast(), size, 1) };
+        // SAFETY: as above.
+        unsafe { ptr::write_bytes(block.cast::<u8>(), 0, size.into()) };
+        free(block);
+    });
+    finish_clean(&kernel);
+}
+
+/// Pool that holds an IRP which a driver below still has must not be freed. It stays, so that the late completion does
+/// no harm.
+/// Catches: IRP-16
+#[test]
+fn freeing_the_storage_of_a_pending_irp_is_caught() {
+    let kernel = kernel();
+    run(&kernel, || {
+        let size = io_size_of_irp(1);
+        let block = allocate(64 + usize::from(size));
+        let irp = block.wrapping_byte_add(64).cast::<IRP>();
+        // SAFETY: the storage is the test's.
+        unsafe { IoInitializeIrp(irp, size, 1) };
+        set_routine(irp, keep, ptr::null_mut());
+        hand_down(irp);
+        free(block);
+        complete(irp, STATUS_SUCCESS, 0);
+    });
+    assert!(place_of(&kernel, "IRP-16").contains("tests/"), "the place is the driver's code");
+    assert_only(&kernel, "IRP-16");
+    finish_clean(&kernel);
+}
+
+/// An allocated IRP that a driver below still has must not be freed, cancelled or not.
+/// Catches: IRP-16
+#[test]
+fn freeing_a_pending_irp_is_caught() {
+    let kernel = kernel();
+    run(&kernel, || {
+        let irp = allocate_irp(1);
+        set_routine(irp, keep, ptr::null_mut());
+        hand_down(irp);
+        // SAFETY: the IRP is alive.
+        unsafe { IoCancelIrp(irp) };
+        free_irp(irp);
+        complete(irp, STATUS_CANCELLED, 0);
+    });
+    assert_only(&kernel, "IRP-16");
+    finish_clean(&kernel);
+}
+
+/// An IRP without a free stack location cannot be submitted.
+/// Catches: IRP-01
+#[test]
+fn an_irp_without_a_location_is_caught() {
+    let kernel = kernel();
+    run(&kernel, || {
+        let size = io_size_of_irp(0);
+        let block = allocate(size.into());
+        // SAFETY: the storage is the test's.
+        unsafe { IoInitializeIrp(block.cast(), size, 0) };
+        assert!(!check_submission(block.cast()));
+        free(block);
+    });
+    assert_only(&kernel, "IRP-01");
+    run(&kernel, || {
+        // SAFETY: nothing is required.
+        assert!(unsafe { IoAllocateIrp(0, 0) }.is_null());
+    });
+    assert_only(&kernel, "IRP-01");
+    finish_clean(&kernel);
+}
+
+/// The creator of an IRP needs a routine, for every outcome.
+/// Catches: IRP-02
+#[test]
+fn an_irp_without_a_routine_for_all_outcomes_is_caught() {
+    let kernel = kernel();
+    run(&kernel, || {
+        let irp = allocate_irp(1);
+        check_submission(irp);
+        free_irp(irp);
+    });
+    assert_only(&kernel, "IRP-02");
+    run(&kernel, || {
+        let irp = allocate_irp(1);
+        set_routine(irp, keep, ptr::null_mut());
+        // SAFETY: the IRP is the test's.
+        let next = unsafe { io_get_next_irp_stack_location(irp) };
+        // SAFETY: the location is the IRP's.
+        unsafe { set_stack_control(next, SL_INVOKE_ON_SUCCESS | SL_INVOKE_ON_CANCEL) };
+        check_submission(irp);
+        free_irp(irp);
+    });
+    assert_only(&kernel, "IRP-02");
+    finish_clean(&kernel);
+}
+
+/// When the routine is not set for the outcome that comes, nobody gets the IRP.
+/// Catches: IRP-02
+#[test]
+fn a_completion_that_nobody_hears_is_caught() {
+    let kernel = kernel();
+    run(&kernel, || {
+        let irp = allocate_irp(1);
+        set_routine(irp, keep, ptr::null_mut());
+        // SAFETY: the IRP is the test's.
+        let next = unsafe { io_get_next_irp_stack_location(irp) };
+        // SAFETY: the location is the IRP's.
+        unsafe { set_stack_control(next, SL_INVOKE_ON_SUCCESS) };
+        hand_down(irp);
+        complete(irp, STATUS_CANCELLED, 0);
+        free_irp(irp);
+    });
+    assert_only(&kernel, "IRP-02");
+    finish_clean(&kernel);
+}
+
+/// The routine of the creator must keep the IRP.
+/// Catches: IRP-03
+#[test]
+fn a_creator_that_lets_its_irp_go_is_caught() {
+    let kernel = kernel();
+    run(&kernel, || {
+        let irp = allocate_irp(1);
+        set_routine(irp, let_go, ptr::null_mut());
+        hand_down(irp);
+        complete(irp, STATUS_SUCCESS, 0);
+        free_irp(irp);
+    });
+    assert_only(&kernel, "IRP-03");
+    finish_clean(&kernel);
+}
+
+/// `Tail.Overlay.Thread` is not the client's.
+/// Catches: IRP-05
+#[test]
+fn a_set_thread_is_caught() {
+    let kernel = kernel();
+    run(&kernel, || {
+        let irp = allocate_irp(1);
+        set_routine(irp, keep, ptr::null_mut());
+        // SAFETY: the IRP is the test's.
+        unsafe { set_irp_thread(irp, 1) };
+        check_submission(irp);
+        free_irp(irp);
+    });
+    assert_only(&kernel, "IRP-05");
+    finish_clean(&kernel);
+}
+
+/// A pending IRP must not be submitted, re-used or initialised again.
+/// Catches: IRP-06
+#[test]
+fn using_a_pending_irp_again_is_caught() {
+    let kernel = kernel();
+    let uses: [fn(*mut IRP); 3] = [
+        |irp| assert!(!check_submission(irp)),
+        // SAFETY: the IRP is alive; the mistake is the point.
+        |irp| unsafe { IoReuseIrp(irp, STATUS_SUCCESS) },
+        // SAFETY: as above.
+        |irp| unsafe { IoInitializeIrp(irp, io_size_of_irp(1), 1) },
+    ];
+    for again in uses {
+        run(&kernel, move || {
+            let size = io_size_of_irp(1);
+            let block = allocate(size.into());
+            let irp = block.cast::<IRP>();
+            // SAFETY: the storage is the test's.
+            unsafe { IoInitializeIrp(irp, size, 1) };
+            set_routine(irp, keep, ptr::null_mut());
+            hand_down(irp);
+            again(irp);
+            // SAFETY: the IRP is alive.
+            assert_eq!(unsafe { nt_user::irp::state(irp) }, Some(State::Submitted), "it is as it was");
+            complete(irp, STATUS_SUCCESS, 0);
+            free(block);
+        });
+        assert_only(&kernel, "IRP-06");
+    }
+    finish_clean(&kernel);
+}
+
+/// A completed IRP goes through `IoReuseIrp` before it is submitted again.
+/// Catches: IRP-06
+#[test]
+fn submitting_again_without_reuse_is_caught() {
+    let kernel = kernel();
+    run(&kernel, || {
+        let irp = allocate_irp(1);
+        set_routine(irp, keep, ptr::null_mut());
+        assert!(check_submission(irp));
+        hand_down(irp);
+        complete(irp, STATUS_SUCCESS, 0);
+        set_routine(irp, keep, ptr::null_mut());
+        check_submission(irp);
+        free_irp(irp);
+    });
+    assert_only(&kernel, "IRP-06");
+    finish_clean(&kernel);
+}
+
+/// Completing twice, or completing what was never handed down, is caught and does nothing.
+#[test]
+fn completing_an_irp_that_nobody_has_is_caught() {
+    let kernel = kernel();
+    run(&kernel, || {
+        let seen = Seen::default();
+        let irp = allocate_irp(1);
+        set_routine(irp, look, seen.context());
+        hand_down(irp);
+        complete(irp, STATUS_SUCCESS, 0);
+        complete_as_is(irp);
+        assert_eq!(seen.calls.load(Ordering::Relaxed), 1);
+        free_irp(irp);
+    });
+    assert_only(&kernel, nt_user::rule::IRP_COMPLETE);
+    finish_clean(&kernel);
+}
+
+unsafe extern "system" fn never_called(_: *mut DEVICE_OBJECT, _: *mut IRP) {}
+
+/// A driver takes its cancel routine out, and knows the outcome, before it completes.
+#[test]
+fn completing_too_early_is_caught() {
+    let kernel = kernel();
+    run(&kernel, || {
+        let irp = allocate_irp(1);
+        set_routine(irp, keep, ptr::null_mut());
+        hand_down(irp);
+        // SAFETY: the IRP has been handed down.
+        unsafe { io_set_cancel_routine(irp, Some(never_called)) };
+        complete(irp, STATUS_SUCCESS, 0);
+        free_irp(irp);
+    });
+    assert_only(&kernel, nt_user::rule::IRP_COMPLETE);
+    run(&kernel, || {
+        let irp = allocate_irp(1);
+        set_routine(irp, keep, ptr::null_mut());
+        hand_down(irp);
+        complete(irp, STATUS_PENDING, 0);
+        free_irp(irp);
+    });
+    assert_only(&kernel, nt_user::rule::IRP_COMPLETE);
+    finish_clean(&kernel);
+}
+
+/// What is no IRP stops the kernel, as it would stop a machine.
+#[test]
+fn what_is_no_irp_stops_the_kernel() {
+    let kernel = kernel();
+    run_until_stopped(&kernel, nt_user::rule::OBJECT, || {
+        let block = allocate(io_size_of_irp(1).into());
+        complete_as_is(block.cast());
+    });
+}
+
+/// An IRP that is not freed is a leak.
+#[test]
+fn an_irp_that_is_not_freed_is_a_leak() {
+    let kernel = kernel();
+    run(&kernel, || {
+        allocate_irp(1);
+    });
+    let leaks = finish(&kernel);
+    assert_eq!(leaks.blocks.len(), 1);
+    assert_eq!(leaks.blocks[0].kind, nt_user::pool::Kind::Irp);
+    assert!(leaks.to_string().contains("IRP 'Irp ' of 280 bytes"), "{leaks}");
+}
+
+/// Many IRPs, each submitted by one thread and completed by another, each heard of exactly once.
+#[test]
+fn irps_complete_across_threads() {
+    const ROUNDS: usize = 20_000;
+    let kernel = kernel();
+    let inner = kernel.clone();
+    run(&kernel, move || {
+        let (requests, below) = std::sync::mpsc::sync_channel::<Shared<IRP>>(64);
+        let driver = inner.spawn("below", move || {
+            for irp in below {
+                complete(irp.get(), STATUS_SUCCESS, 1);
+            }
+        });
+        let done = Arc::new(Event::synchronization());
+        let irp = allocate_irp(1);
+        for _ in 0..ROUNDS {
+            // SAFETY: the IRP is idle or completed.
+            unsafe { IoReuseIrp(irp, STATUS_SUCCESS) };
+            set_routine(irp, signal, done.raw().cast());
+            assert!(check_submission(irp));
+            hand_down(irp);
+            // SAFETY: the IRP has been handed down.
+            unsafe { io_mark_irp_pending(irp) };
+            requests.send(Shared::new(irp)).expect("the driver listens");
+            assert_eq!(done.wait(), STATUS_SUCCESS);
+            // SAFETY: the IRP has come back.
+            assert_eq!(unsafe { irp_information(irp) }, 1);
+        }
+        free_irp(irp);
+        drop(requests);
+        driver.expect("a thread").join().expect("it ends");
+    });
+    finish_clean(&kernel);
+}

@@ -1,0 +1,249 @@
+//! IRQL and spin locks.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use common::*;
+use nt_user::{Kernel, Severity, context, rule};
+use wsk_sys::nt::*;
+
+/// A spin lock where the tests can share it.
+#[derive(Default)]
+struct Lock(AtomicUsize);
+
+impl Lock {
+    fn raise(&self) -> KIRQL {
+        // SAFETY: the lock is alive.
+        unsafe { KeAcquireSpinLockRaiseToDpc(self.0.as_ptr()) }
+    }
+
+    fn lower(&self, irql: KIRQL) {
+        // SAFETY: the lock is alive.
+        unsafe { KeReleaseSpinLock(self.0.as_ptr(), irql) };
+    }
+
+    fn acquire(&self) {
+        // SAFETY: the lock is alive.
+        unsafe { KeAcquireSpinLockAtDpcLevel(self.0.as_ptr()) };
+    }
+
+    fn release(&self) {
+        // SAFETY: the lock is alive.
+        unsafe { KeReleaseSpinLockFromDpcLevel(self.0.as_ptr()) };
+    }
+}
+
+fn raise(irql: KIRQL) -> KIRQL {
+    // SAFETY: nothing is required.
+    unsafe { KfRaiseIrql(irql) }
+}
+
+fn lower(irql: KIRQL) {
+    // SAFETY: nothing is required.
+    unsafe { KeLowerIrql(irql) };
+}
+
+/// Runs `mistake`, which must break `rule` once and no other.
+fn catches(kernel: &Kernel, rule: &str, mistake: impl FnOnce() + Send + 'static) {
+    run(kernel, mistake);
+    assert_eq!(kernel.violations().len(), 1, "{:#?}", kernel.violations());
+    assert_only(kernel, rule);
+}
+
+/// Every thread has its own IRQL, which spin locks and the raising functions change.
+#[test]
+fn the_irql_belongs_to_the_thread() {
+    let kernel = kernel();
+    let outer = kernel.clone();
+    run(&kernel, move || {
+        assert_eq!(irql(), PASSIVE_LEVEL);
+        assert_eq!(raise(APC_LEVEL), PASSIVE_LEVEL);
+        assert_eq!(raise(DISPATCH_LEVEL), APC_LEVEL);
+        assert_eq!(run(&outer, irql), PASSIVE_LEVEL);
+        let lock = Lock::default();
+        let old = lock.raise();
+        assert_eq!((old, irql()), (DISPATCH_LEVEL, DISPATCH_LEVEL));
+        lock.lower(old);
+        lock.acquire();
+        lock.release();
+        lower(PASSIVE_LEVEL);
+        let old = lock.raise();
+        assert_eq!((old, irql()), (PASSIVE_LEVEL, DISPATCH_LEVEL));
+        lock.lower(old);
+        assert_eq!(irql(), PASSIVE_LEVEL);
+    });
+    finish_clean(&kernel);
+}
+
+/// Raising downwards, lowering upwards, and lowering with a lock held are caught.
+#[test]
+fn raising_and_lowering_the_wrong_way_is_caught() {
+    let kernel = kernel();
+    catches(&kernel, rule::IRQL, || {
+        raise(DISPATCH_LEVEL);
+        raise(PASSIVE_LEVEL);
+    });
+    catches(&kernel, rule::IRQL, || {
+        lower(DISPATCH_LEVEL);
+        lower(PASSIVE_LEVEL);
+    });
+    catches(&kernel, rule::IRQL, || {
+        let lock = Lock::default();
+        let old = lock.raise();
+        lower(PASSIVE_LEVEL);
+        raise(DISPATCH_LEVEL);
+        lock.lower(old);
+    });
+    finish_clean(&kernel);
+}
+
+/// A routine or thread that leaves another IRQL or a held lock behind is caught, and put right.
+#[test]
+fn what_a_routine_leaves_behind_is_caught() {
+    let kernel = kernel();
+    catches(&kernel, rule::IRQL, || {
+        raise(DISPATCH_LEVEL);
+    });
+    catches(&kernel, rule::IRQL, || {
+        let inside = context::callback("WskReceiveEvent", false);
+        raise(DISPATCH_LEVEL);
+        drop(inside);
+        assert_eq!(irql(), PASSIVE_LEVEL);
+    });
+    catches(&kernel, rule::SPIN_LOCK, || {
+        let lock = Lock::default();
+        let inside = context::callback("WskReceiveEvent", true);
+        assert_eq!(irql(), DISPATCH_LEVEL);
+        lock.acquire();
+        drop(inside);
+        assert_eq!(irql(), PASSIVE_LEVEL);
+    });
+    finish_clean(&kernel);
+}
+
+/// Functions for PASSIVE_LEVEL and for DISPATCH_LEVEL say so.
+#[test]
+fn calls_at_a_wrong_level_are_caught() {
+    let kernel = kernel();
+    catches(&kernel, rule::IRQL, || {
+        raise(DISPATCH_LEVEL + 1);
+        let block = allocate(8);
+        lower(PASSIVE_LEVEL);
+        free(block);
+    });
+    catches(&kernel, rule::IRQL, || {
+        let lock = Lock::default();
+        lock.acquire();
+        raise(DISPATCH_LEVEL);
+        lock.release();
+        lower(PASSIVE_LEVEL);
+    });
+    catches(&kernel, rule::IRQL, || {
+        at_dispatch(|| {
+            // SAFETY: an invalid handle is refused.
+            unsafe { ExAllocatePoolWithTag(1, 8, TAG) };
+        });
+    });
+    let leaks = finish(&kernel);
+    assert_eq!(leaks.count(), 1, "the paged block");
+}
+
+/// A callback that stays long at DISPATCH_LEVEL is advised against; a short one and one at PASSIVE_LEVEL are not.
+/// Catches: IRQL-05
+#[test]
+fn a_long_stay_at_dispatch_is_noticed() {
+    let kernel = kernel();
+    kernel.set_dispatch_budget(Some(Duration::from_millis(2)));
+    let stay = |at_dispatch: bool, time: Duration| {
+        let seam = kernel.clone();
+        run(&kernel, move || {
+            let inside = context::callback("WskReceiveEvent", at_dispatch);
+            let until = seam.seam().now() + time;
+            while seam.seam().now() < until {
+                std::hint::spin_loop();
+            }
+            drop(inside);
+        });
+    };
+    stay(false, Duration::from_millis(3));
+    assert!(kernel.violations().is_empty());
+    stay(true, Duration::from_millis(3));
+    assert!(kernel.violations().iter().all(|found| found.severity == Severity::Advice));
+    assert_only(&kernel, "IRQL-05");
+    kernel.set_dispatch_budget(None);
+    stay(true, Duration::from_millis(3));
+    finish_clean(&kernel);
+}
+
+/// A spin lock excludes.
+#[test]
+fn a_spin_lock_excludes() {
+    const THREADS: usize = 4;
+    const ROUNDS: usize = 20_000;
+    let kernel = kernel();
+    let lock = Arc::new(Lock::default());
+    let counter = Arc::new(AtomicUsize::new(0));
+    let threads: Vec<_> = (0..THREADS)
+        .map(|_| {
+            let (lock, counter) = (Arc::clone(&lock), Arc::clone(&counter));
+            kernel.spawn("counter", move || {
+                for _ in 0..ROUNDS {
+                    let old = lock.raise();
+                    // Two steps, so that only the lock makes them one.
+                    let value = counter.load(Ordering::Relaxed);
+                    counter.store(value + 1, Ordering::Relaxed);
+                    lock.lower(old);
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.expect("a thread").join().expect("it ends");
+    }
+    assert_eq!(counter.load(Ordering::Relaxed), THREADS * ROUNDS);
+    finish_clean(&kernel);
+}
+
+/// Taking a spin lock twice would hang a processor: the kernel stops.
+#[test]
+fn taking_a_spin_lock_twice_stops_the_kernel() {
+    run_until_stopped(&kernel(), rule::SPIN_LOCK, || {
+        let lock = Lock::default();
+        lock.raise();
+        lock.acquire();
+    });
+}
+
+/// Releasing a lock that is free, or another thread's, is caught.
+#[test]
+fn releasing_a_strange_lock_is_caught() {
+    let kernel = kernel();
+    catches(&kernel, rule::SPIN_LOCK, || at_dispatch(|| Lock::default().release()));
+    let outer = kernel.clone();
+    catches(&kernel, rule::SPIN_LOCK, move || {
+        let lock = Arc::new(Lock::default());
+        let old = lock.raise();
+        let strange = Arc::clone(&lock);
+        run(&outer, move || at_dispatch(|| strange.release()));
+        lock.lower(old);
+    });
+    finish_clean(&kernel);
+}
+
+/// A lock that is never released is a hang, not a busy test machine.
+#[test]
+fn a_lock_that_is_never_released_stops_the_kernel() {
+    let kernel =
+        Kernel::new(nt_user::Config { watchdog: Some(Duration::from_millis(50)), ..Default::default() });
+    let outer = kernel.clone();
+    run_until_stopped(&kernel, rule::HANG, move || {
+        let lock = Arc::new(Lock::default());
+        let old = lock.raise();
+        let other = Arc::clone(&lock);
+        drop(outer.spawn("other", move || other.raise()).expect("a thread").join());
+        lock.lower(old);
+    });
+}

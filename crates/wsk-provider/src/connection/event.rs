@@ -1,0 +1,350 @@
+//! The callbacks of a connection: data, the peer's disconnect, the send backlog (contract 4.13, 4.15, 4.12).
+//!
+//! One thread at a time makes them, so they are serial, and the disconnect comes behind the data. Whoever finds that
+//! a callback is due while another thread makes some leaves it to that thread.
+
+use std::ptr;
+use std::sync::Arc;
+
+use wsk_sys::nt::NTSTATUS;
+use wsk_sys::{
+    PWSK_DATA_INDICATION, PWSK_SOCKET, STATUS_DATA_NOT_ACCEPTED, STATUS_INVALID_PARAMETER, STATUS_PENDING,
+    STATUS_SUCCESS, WSK_FLAG_ABORTIVE, WSK_FLAG_AT_DISPATCH_LEVEL, WSK_FLAG_ENTIRE_MESSAGE,
+    WSK_FLAG_RELEASE_ASAP,
+};
+
+use super::inbound::Indicated;
+use super::{After, Phase, part};
+use crate::behaviours::BytesAccepted;
+use crate::data::{Packet, Shape};
+use crate::host::Knob;
+use crate::socket::{Call, Event, Life, Running, Socket, State};
+
+const RECEIVE: &str = "WskReceiveEvent";
+const RECEIVE_EX: &str = "WskReceiveExEvent";
+const DISCONNECT: &str = "WskDisconnectEvent";
+const SEND_BACKLOG: &str = "WskSendBacklogEvent";
+
+/// A callback that has begun, and what it is to be told.
+enum Step {
+    Data { running: Running, list: PWSK_DATA_INDICATION, bytes: usize, entire: bool },
+    Disconnect { running: Running, abortive: bool },
+    Backlog { running: Running, ideal: usize },
+}
+
+/// Whether [`raise`] may have something to do.
+pub(super) fn is_due(state: &State) -> bool {
+    let crate::socket::Part::Connection(connection) = &state.part else { return false };
+    if state.life != Life::Live {
+        return false;
+    }
+    let ended = connection.inbound.reset_due || connection.inbound.end_is_due();
+    let receives = state.events.is_on(Event::Receive) || connection.inbound.ex.is_some();
+    (receives && connection.phase == Phase::Connected && connection.inbound.may_have_data())
+        || (ended && (connection.delivered || state.events.is_on(Event::Disconnect)))
+        || connection.outbound.backlog_due()
+}
+
+/// Makes the callbacks that are due.
+pub(super) fn raise(socket: &Arc<Socket>) {
+    {
+        let mut state = socket.lock();
+        let Some(connection) = part(&mut state) else { return };
+        if std::mem::replace(&mut connection.raising, true) {
+            connection.raise_again = true;
+            return;
+        }
+    }
+    loop {
+        let mut after = After::default();
+        let mut state = socket.lock();
+        let step = next(socket, &mut state, &mut after);
+        if step.is_none() {
+            let again = part(&mut state).is_some_and(|connection| {
+                connection.raising = std::mem::take(&mut connection.raise_again);
+                connection.raising
+            });
+            drop(state);
+            after.run(socket);
+            if again {
+                continue;
+            }
+            return;
+        }
+        drop(state);
+        after.run(socket);
+        match step {
+            Some(Step::Data { running, list, bytes, entire }) => {
+                indicate(socket, &running, list, bytes, entire)
+            }
+            Some(Step::Disconnect { running, abortive }) => tell_disconnect(socket, &running, abortive),
+            Some(Step::Backlog { running, ideal }) => tell_backlog(socket, &running, ideal),
+            None => {}
+        }
+    }
+}
+
+/// Makes the callbacks that are due on a thread that the client is not inside of.
+pub(super) fn raise_elsewhere(socket: &Arc<Socket>) {
+    let shared = Arc::clone(socket);
+    socket.provider().elsewhere(Box::new(move |_| raise(&shared)));
+}
+
+/// `event` was switched on; called on a thread of the provider's own.
+pub(crate) fn switched_on(socket: &Arc<Socket>, _event: Event) {
+    raise(socket);
+}
+
+/// Begins the next callback.
+fn next(socket: &Arc<Socket>, state: &mut State, after: &mut After) -> Option<Step> {
+    if state.life != Life::Live {
+        return None;
+    }
+    if let Some(step) = next_data(socket, state, after) {
+        return Some(step);
+    }
+    let disconnects = state.events.is_on(Event::Disconnect);
+    let connection = part(state)?;
+    let abortive = connection.inbound.reset_due;
+    if (abortive || connection.inbound.end_is_due()) && (disconnects || connection.delivered) {
+        // Told now, or missed: while the event is off a disconnect raises no callback (DISC-02).
+        connection.inbound.reset_due = false;
+        connection.inbound.end_told = true;
+        if let Some(running) = state.begin(socket, Event::Disconnect) {
+            return Some(Step::Disconnect { running, abortive });
+        }
+    }
+    let ideal = part(state)?.outbound.take_backlog()?;
+    let running = state.begin(socket, Event::SendBacklog)?;
+    Some(Step::Backlog { running, ideal })
+}
+
+/// Begins an indication of data.
+fn next_data(socket: &Arc<Socket>, state: &mut State, after: &mut After) -> Option<Step> {
+    let provider = socket.provider();
+    let on = state.events.is_on(Event::Receive);
+    let connection = part(state)?;
+    let ex = connection.inbound.ex.is_some();
+    if !(on || ex) || connection.phase != Phase::Connected || !connection.inbound.may_have_data() {
+        return None;
+    }
+    if connection.inbound.has_receives() && !provider.injects(Knob::EventDespiteIrp) {
+        return None;
+    }
+    let stream = connection.stream.as_deref()?;
+    let mut packet = provider.packets.take();
+    match connection.inbound.fill_packet(&mut packet, stream) {
+        Ok(true) => {}
+        Ok(false) => {
+            provider.packets.give_back(packet);
+            return None;
+        }
+        Err(status) => {
+            provider.packets.give_back(packet);
+            connection.broken(status, after);
+            return None;
+        }
+    }
+    let bytes = packet.bytes().len();
+    let shape = match provider.host.choose(Knob::IndicationShape, 4) {
+        1 => Shape::Several,
+        2 => Shape::Chained,
+        3 => Shape::Gaps,
+        _ => Shape::Plain,
+    };
+    let list = packet.list(shape);
+    let entire = !connection.inbound.may_have_data();
+    connection.inbound.current = Some(Indicated { list, packet, released: false });
+    let running = if ex { state.begin_unmasked(socket) } else { state.begin(socket, Event::Receive) };
+    let Some(running) = running else {
+        unreachable!("the socket lives and the event is on, as was just seen")
+    };
+    Some(Step::Data { running, list, bytes, entire })
+}
+
+/// Calls the receive callback and does what it answers.
+fn indicate(socket: &Arc<Socket>, running: &Running, list: PWSK_DATA_INDICATION, bytes: usize, entire: bool) {
+    let provider = socket.provider();
+    let mut accepted = match provider.steering.get(|config| config.behaviours.bytes_accepted) {
+        BytesAccepted::Indicated => bytes,
+        BytesAccepted::Zero => 0,
+    };
+    let mut flags = 0;
+    if entire {
+        flags |= WSK_FLAG_ENTIRE_MESSAGE;
+    }
+    if provider.injects(Knob::ReleaseAsap) {
+        flags |= WSK_FLAG_RELEASE_ASAP;
+    }
+    let status = call_receive(socket, running, flags, list, bytes, &mut accepted);
+    let mut after = After::default();
+    let mut state = socket.lock();
+    let Some(connection) = part(&mut state) else { return };
+    let Some(Indicated { packet, released, .. }) = connection.inbound.current.take() else { return };
+    let kept: Option<Box<Packet>> = match status {
+        STATUS_PENDING if released => Some(packet),
+        STATUS_PENDING => {
+            connection.inbound.retain(Indicated { list, packet, released });
+            None
+        }
+        STATUS_SUCCESS => {
+            if accepted < bytes {
+                connection.inbound.not_taken(&packet.bytes()[accepted..]);
+            }
+            Some(packet)
+        }
+        _ => {
+            connection.inbound.not_taken(packet.bytes());
+            Some(packet)
+        }
+    };
+    if kept.is_none() {
+        state.retained += 1;
+    }
+    // Receives that were posted meanwhile had to wait for what the callback leaves them.
+    if let Some(connection) = part(&mut state) {
+        connection.pump(socket, &mut after);
+    }
+    drop(state);
+    if let Some(packet) = kept {
+        provider.packets.give_back(packet);
+    }
+    after.run(socket);
+    if released && status != STATUS_PENDING {
+        provider.violation("RCVE-20", RECEIVE, "a list was released that the callback did not keep");
+    }
+    if status == STATUS_SUCCESS && accepted > bytes {
+        provider.violation("RCVE-05", RECEIVE, &format!("accepted {accepted} of {bytes} bytes"));
+    }
+    if !matches!(status, STATUS_SUCCESS | STATUS_PENDING | STATUS_DATA_NOT_ACCEPTED) {
+        provider.violation("RCVE-10", RECEIVE, &format!("returned {status:#x}, taken as not accepted"));
+    }
+}
+
+/// Calls the callback that data goes to, or the sentinel with a null `list`.
+fn call_receive(
+    socket: &Arc<Socket>,
+    running: &Running,
+    flags: u32,
+    list: PWSK_DATA_INDICATION,
+    bytes: usize,
+    accepted: &mut usize,
+) -> NTSTATUS {
+    let mut state = socket.lock();
+    let (context, table) = (state.context.0, state.tables.connection);
+    let ex = part(&mut state).and_then(|connection| connection.inbound.ex);
+    drop(state);
+    let at = |tell| if tell { flags | WSK_FLAG_AT_DISPATCH_LEVEL } else { flags };
+    if let Some(callback) = ex {
+        return running.call(RECEIVE_EX, |tell| {
+            // SAFETY: the client gave the callback for this socket; the list and the count live during the call.
+            unsafe { callback(context, at(tell), list, ptr::null_mut(), 0, bytes, accepted) }
+        });
+    }
+    // SAFETY: the client keeps its table alive and unchanged as long as the socket (CLOSE-17).
+    let callback = unsafe { table.as_ref() }.and_then(|table| table.WskReceiveEvent);
+    let Some(callback) = callback else {
+        socket.provider().violation("EVT-34", RECEIVE, "the event is on and its callback is null");
+        *accepted = bytes;
+        return STATUS_SUCCESS;
+    };
+    running.call(RECEIVE, |tell| {
+        // SAFETY: the table's entry is for this socket; the list and the count live during the call.
+        unsafe { callback(context, at(tell), list, bytes, accepted) }
+    })
+}
+
+fn tell_disconnect(socket: &Arc<Socket>, running: &Running, abortive: bool) {
+    let (context, table) = {
+        let state = socket.lock();
+        (state.context.0, state.tables.connection)
+    };
+    // SAFETY: the client keeps its table alive and unchanged as long as the socket (CLOSE-17).
+    let callback = unsafe { table.as_ref() }.and_then(|table| table.WskDisconnectEvent);
+    let Some(callback) = callback else {
+        socket.provider().violation("EVT-34", DISCONNECT, "the event is on and its callback is null");
+        return;
+    };
+    let status = running.call(DISCONNECT, |tell| {
+        let at = if tell { WSK_FLAG_AT_DISPATCH_LEVEL } else { 0 };
+        // SAFETY: the table's entry is for this socket.
+        unsafe { callback(context, at | if abortive { WSK_FLAG_ABORTIVE } else { 0 }) }
+    });
+    if status != STATUS_SUCCESS {
+        socket.provider().violation("DISC-08", DISCONNECT, &format!("returned {status:#x}"));
+    }
+}
+
+fn tell_backlog(socket: &Arc<Socket>, running: &Running, ideal: usize) {
+    let (context, table) = {
+        let state = socket.lock();
+        (state.context.0, state.tables.connection)
+    };
+    // SAFETY: the client keeps its table alive and unchanged as long as the socket (CLOSE-17).
+    let callback = unsafe { table.as_ref() }.and_then(|table| table.WskSendBacklogEvent);
+    let Some(callback) = callback else {
+        socket.provider().violation("EVT-34", SEND_BACKLOG, "the event is on and its callback is null");
+        return;
+    };
+    running.call(SEND_BACKLOG, |_| {
+        // SAFETY: the table's entry is for this socket.
+        unsafe { callback(context, ideal) }
+    });
+}
+
+/// Tells the client through the receive callback that the socket is dead.
+pub(crate) fn sentinel(socket: &Arc<Socket>, running: &Running) {
+    let status = call_receive(socket, running, 0, ptr::null_mut(), 0, &mut 0);
+    if status != STATUS_SUCCESS {
+        socket.provider().violation("RCVE-02", RECEIVE, &format!("returned {status:#x} to the sentinel"));
+    }
+}
+
+/// `WskRelease` of a connection.
+///
+/// # Safety
+/// As `PFN_WSK_RELEASE_DATA_INDICATION_LIST`: the socket is open.
+pub(crate) unsafe extern "system" fn wsk_release(
+    socket: PWSK_SOCKET,
+    list: PWSK_DATA_INDICATION,
+) -> NTSTATUS {
+    // SAFETY: the client passes a socket of this provider.
+    let call = match unsafe { Call::enter("WskRelease", socket) } {
+        Ok(call) => call,
+        Err(status) => return status,
+    };
+    // A dead socket takes lists back, so that it can be closed (LIFE-15).
+    if call.life() != Life::Live as u32
+        && call.life() != Life::Dead as u32
+        && let Some(status) = call.check()
+    {
+        return status;
+    }
+    let provider = call.provider();
+    let mut state = call.lock();
+    let mut during = false;
+    let packet = part(&mut state).and_then(|connection| match &mut connection.inbound.current {
+        Some(current) if current.list == list && !current.released => {
+            // The callback has handed the list on and not returned yet: the end of it is still to come.
+            current.released = true;
+            during = true;
+            None
+        }
+        _ => connection.inbound.take_retained(list),
+    });
+    if packet.is_some() {
+        state.retained -= 1;
+    }
+    drop(state);
+    match packet {
+        Some(packet) => {
+            provider.packets.give_back(packet);
+            STATUS_SUCCESS
+        }
+        None if during => STATUS_SUCCESS,
+        None => {
+            provider.violation("RCVE-20", call.name, "the list is not one this socket's client has kept");
+            STATUS_INVALID_PARAMETER
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! IOCTLs and extensions (contract 4.17).
+
+use std::net::{IpAddr, SocketAddr};
+
+use wsk_sys::nt::{self, NTSTATUS};
+use wsk_sys::{
+    PFN_WSK_RECEIVE_EX_EVENT, PSOCKADDR, SIO_ADDRESS_LIST_CHANGE, SIO_ADDRESS_LIST_QUERY,
+    SIO_ADDRESS_LIST_SORT, SIO_LOOPBACK_FAST_PATH, SIO_QUERY_WFP_CONNECTION_REDIRECT_CONTEXT,
+    SIO_QUERY_WFP_CONNECTION_REDIRECT_RECORDS, SIO_SET_WFP_CONNECTION_REDIRECT_RECORDS,
+    SIO_WSK_QUERY_IDEAL_SEND_BACKLOG, SIO_WSK_QUERY_INSPECT_ID, SIO_WSK_QUERY_RECEIVE_BACKLOG,
+    SIO_WSK_REGISTER_EXTENSION, SIO_WSK_SET_RECEIVE_EX_CALLBACK, SIO_WSK_SET_REMOTE_ADDRESS,
+    SIO_WSK_SET_SENDTO_ADDRESS, SIO_WSK_SET_TCP_SILENT_MODE, SOCKET_ADDRESS, SOCKET_ADDRESS_LIST,
+    STATUS_ACCESS_DENIED, STATUS_BUFFER_OVERFLOW, STATUS_INVALID_BUFFER_SIZE, STATUS_INVALID_DEVICE_REQUEST,
+    STATUS_INVALID_DEVICE_STATE, STATUS_INVALID_PARAMETER, STATUS_NOT_FOUND, STATUS_NOT_SUPPORTED,
+    STATUS_PENDING, STATUS_SUCCESS, WSK_EXTENSION_CONTROL_IN, WSK_EXTENSION_CONTROL_OUT,
+};
+
+use super::{Arguments, NAME, end, refuse};
+use crate::address::{self, Family};
+use crate::behaviours::ReceiveExIrp;
+use crate::config::Release;
+use crate::provider::Provider;
+use crate::request::{Completions, Request, RequestQueue};
+use crate::socket::{Call, Part};
+use crate::transport::status_of;
+
+/// Whether a code takes an IRP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Irp {
+    Required,
+    Forbidden,
+    Either,
+}
+
+/// What the page of a code says about its IRP, the rule that says so, and whether it is for passive level.
+fn terms(code: u32) -> Option<(Irp, &'static str, bool)> {
+    Some(match code {
+        SIO_WSK_SET_REMOTE_ADDRESS
+        | SIO_WSK_SET_SENDTO_ADDRESS
+        | SIO_WSK_QUERY_IDEAL_SEND_BACKLOG
+        | SIO_WSK_QUERY_RECEIVE_BACKLOG => (Irp::Required, "IRP-18", false),
+        SIO_WSK_SET_TCP_SILENT_MODE => (Irp::Required, "IOC-12", false),
+        SIO_WSK_QUERY_INSPECT_ID => (Irp::Forbidden, "IOC-11", false),
+        SIO_WSK_REGISTER_EXTENSION => (Irp::Forbidden, "IOC-06", false),
+        SIO_WSK_SET_RECEIVE_EX_CALLBACK => (Irp::Either, "IOC-15", false),
+        SIO_ADDRESS_LIST_QUERY => (Irp::Forbidden, "IRP-18", true),
+        SIO_ADDRESS_LIST_SORT => (Irp::Either, "IRP-18", true),
+        SIO_ADDRESS_LIST_CHANGE
+        | SIO_LOOPBACK_FAST_PATH
+        | SIO_QUERY_WFP_CONNECTION_REDIRECT_RECORDS
+        | SIO_QUERY_WFP_CONNECTION_REDIRECT_CONTEXT
+        | SIO_SET_WFP_CONNECTION_REDIRECT_RECORDS => (Irp::Required, "IRP-18", true),
+        _ => return None,
+    })
+}
+
+/// Performs an IOCTL.
+///
+/// # Safety
+/// The buffers are as long as the arguments say.
+pub(super) unsafe fn perform(call: &Call, request: Option<Request>, arguments: Arguments) -> NTSTATUS {
+    let provider = call.provider();
+    let Some((irp, rule, passive)) = terms(arguments.code) else {
+        return refuse(call, request, STATUS_INVALID_DEVICE_REQUEST);
+    };
+    // SAFETY: reading the IRQL has no precondition.
+    if passive && unsafe { nt::KeGetCurrentIrql() } != nt::PASSIVE_LEVEL {
+        let detail = format!("IOCTL {:#x} is issued above PASSIVE_LEVEL", arguments.code);
+        provider.violation("IRQL-10", NAME, &detail);
+    }
+    match (irp, request.is_some()) {
+        (Irp::Required, false) => {
+            provider.violation(rule, NAME, &format!("IOCTL {:#x} is issued without an IRP", arguments.code));
+            return STATUS_INVALID_PARAMETER;
+        }
+        (Irp::Forbidden, true) => {
+            provider.violation(rule, NAME, &format!("IOCTL {:#x} is given an IRP", arguments.code));
+        }
+        _ => {}
+    }
+    if arguments.code == SIO_ADDRESS_LIST_CHANGE {
+        let Some(request) = request else { return STATUS_INVALID_PARAMETER };
+        return watch_addresses(call, request);
+    }
+    // SAFETY: forwarded to the caller.
+    let result = unsafe { perform_now(call, request.is_some(), &arguments) };
+    if result == Err(STATUS_BUFFER_OVERFLOW) {
+        return refuse(call, request, STATUS_BUFFER_OVERFLOW);
+    }
+    // SAFETY: forwarded to the caller.
+    unsafe { end(call, request, &arguments, result) }
+}
+
+/// # Safety
+/// The buffers are as long as the arguments say.
+unsafe fn perform_now(call: &Call, with_irp: bool, arguments: &Arguments) -> Result<usize, NTSTATUS> {
+    match arguments.code {
+        SIO_WSK_SET_REMOTE_ADDRESS | SIO_WSK_SET_SENDTO_ADDRESS => {
+            // SAFETY: forwarded to the caller.
+            unsafe { set_fixed_address(call, arguments) }
+        }
+        SIO_WSK_QUERY_IDEAL_SEND_BACKLOG | SIO_WSK_QUERY_RECEIVE_BACKLOG => {
+            let value = match &call.lock().part {
+                Part::Connection(connection) if arguments.code == SIO_WSK_QUERY_IDEAL_SEND_BACKLOG => {
+                    connection.ideal_send_backlog()
+                }
+                Part::Connection(connection) => connection.receive_backlog(),
+                _ => return Err(STATUS_INVALID_DEVICE_REQUEST),
+            };
+            // SAFETY: forwarded to the caller.
+            unsafe { arguments.write(value.ok_or(STATUS_INVALID_DEVICE_STATE)?) }
+        }
+        SIO_WSK_QUERY_INSPECT_ID => {
+            let id = call.lock().inspection.ok_or(STATUS_INVALID_DEVICE_REQUEST)?;
+            // SAFETY: forwarded to the caller.
+            unsafe { arguments.write(id) }
+        }
+        SIO_WSK_SET_TCP_SILENT_MODE => set_silent(call),
+        SIO_WSK_SET_RECEIVE_EX_CALLBACK => {
+            // SAFETY: forwarded to the caller.
+            unsafe { set_receive_ex(call, with_irp, arguments) }
+        }
+        SIO_WSK_REGISTER_EXTENSION => {
+            // SAFETY: forwarded to the caller.
+            unsafe { register_extension(call, arguments) }
+        }
+        SIO_ADDRESS_LIST_QUERY => {
+            // SAFETY: forwarded to the caller.
+            unsafe { list_addresses(call, arguments) }
+        }
+        // SAFETY: forwarded to the caller.
+        SIO_ADDRESS_LIST_SORT => unsafe { sort_addresses(arguments) },
+        SIO_LOOPBACK_FAST_PATH if arguments.input.is_null() || arguments.input_size == 0 => {
+            Err(STATUS_INVALID_BUFFER_SIZE)
+        }
+        // Nothing on this machine redirects connections, and its loopback has one path only.
+        SIO_LOOPBACK_FAST_PATH => Err(STATUS_NOT_SUPPORTED),
+        SIO_SET_WFP_CONNECTION_REDIRECT_RECORDS => Err(STATUS_ACCESS_DENIED),
+        _ => Err(STATUS_NOT_FOUND),
+    }
+}
+
+/// `SIO_WSK_SET_REMOTE_ADDRESS` and `SIO_WSK_SET_SENDTO_ADDRESS`.
+///
+/// # Safety
+/// The input has `input_size` bytes.
+unsafe fn set_fixed_address(call: &Call, arguments: &Arguments) -> Result<usize, NTSTATUS> {
+    let address = if arguments.input_size == 0 && arguments.input.is_null() {
+        None
+    } else if arguments.input_size < call.family.size() {
+        return Err(STATUS_INVALID_PARAMETER);
+    } else {
+        // SAFETY: the size was checked, and the client passes an address.
+        let address = unsafe { address::read(arguments.input.cast(), call.family) };
+        Some(address.ok_or(STATUS_INVALID_PARAMETER)?)
+    };
+    let mut state = call.lock();
+    if let Some(status) = state.refused() {
+        return Err(status);
+    }
+    match &mut state.part {
+        Part::Datagram(datagram) if datagram.local_address().is_none() => {
+            Err(call.provider().steering.behaviours().fixed_address_unbound.status())
+        }
+        Part::Datagram(datagram) if arguments.code == SIO_WSK_SET_REMOTE_ADDRESS => {
+            datagram.set_remote(address);
+            Ok(0)
+        }
+        Part::Datagram(datagram) => {
+            datagram.set_send_to(address);
+            Ok(0)
+        }
+        _ => Err(STATUS_INVALID_DEVICE_REQUEST),
+    }
+}
+
+fn set_silent(call: &Call) -> Result<usize, NTSTATUS> {
+    let provider = call.provider();
+    if !provider.steering.has(Release::Windows8) {
+        return Err(STATUS_NOT_SUPPORTED);
+    }
+    let result = match &mut call.lock().part {
+        Part::Connection(connection) => connection.set_silent().map(|()| 0),
+        _ => Err(STATUS_INVALID_DEVICE_REQUEST),
+    };
+    if result.is_err() {
+        provider.violation("IOC-12", NAME, "silent mode is asked for with transfers pending, or unconnected");
+    }
+    result
+}
+
+/// # Safety
+/// The input has `input_size` bytes.
+unsafe fn set_receive_ex(call: &Call, with_irp: bool, arguments: &Arguments) -> Result<usize, NTSTATUS> {
+    let steering = &call.provider().steering;
+    if !steering.has(Release::Redstone4) {
+        return Err(STATUS_NOT_SUPPORTED);
+    }
+    let form = steering.behaviours().receive_ex_irp;
+    if (form == ReceiveExIrp::Required && !with_irp) || (form == ReceiveExIrp::Forbidden && with_irp) {
+        return Err(STATUS_INVALID_PARAMETER);
+    }
+    let callback = if arguments.input.is_null() {
+        None
+    } else {
+        // SAFETY: the client passes a variable that holds null or a callback of that type.
+        unsafe { arguments.read::<Option<PFN_WSK_RECEIVE_EX_EVENT>>() }?
+    };
+    match &mut call.lock().part {
+        Part::Connection(connection) => {
+            connection.set_receive_ex(callback);
+            Ok(0)
+        }
+        _ => Err(STATUS_INVALID_DEVICE_REQUEST),
+    }
+}
+
+/// No extension interface was ever published (IOC-05).
+///
+/// # Safety
+/// The input has `input_size` bytes.
+unsafe fn register_extension(call: &Call, arguments: &Arguments) -> Result<usize, NTSTATUS> {
+    // SAFETY: forwarded to the caller.
+    let input = unsafe { arguments.read::<WSK_EXTENSION_CONTROL_IN>() };
+    if input.is_err() || arguments.output_size < size_of::<WSK_EXTENSION_CONTROL_OUT>() {
+        call.provider().violation("IOC-06", NAME, "the structures of the extension control are not given");
+        return Err(STATUS_INVALID_PARAMETER);
+    }
+    Err(STATUS_NOT_SUPPORTED)
+}
+
+/// # Safety
+/// The output has room for `output_size` bytes.
+unsafe fn list_addresses(call: &Call, arguments: &Arguments) -> Result<usize, NTSTATUS> {
+    let all = call.provider().transport.addresses().map_err(|error| status_of(&error))?;
+    let own: Vec<IpAddr> = all.into_iter().filter(|ip| ip.is_ipv4() == (call.family == Family::V4)).collect();
+    let head = std::mem::offset_of!(SOCKET_ADDRESS_LIST, Address) + own.len() * size_of::<SOCKET_ADDRESS>();
+    let head = head.max(size_of::<SOCKET_ADDRESS_LIST>());
+    let stride = call.family.size();
+    let needed = head + own.len() * stride;
+    if arguments.output.is_null() || arguments.output_size < needed {
+        // SAFETY: the arguments are those of the call.
+        unsafe { arguments.tell(needed) };
+        return Err(STATUS_BUFFER_OVERFLOW);
+    }
+    let base = arguments.output.cast::<u8>();
+    // SAFETY: the size was checked; the buffer may lie unaligned.
+    unsafe { base.cast::<i32>().write_unaligned(own.len() as i32) };
+    let first =
+        base.wrapping_add(std::mem::offset_of!(SOCKET_ADDRESS_LIST, Address)).cast::<SOCKET_ADDRESS>();
+    for (index, ip) in own.into_iter().enumerate() {
+        let slot: PSOCKADDR = base.wrapping_add(head + index * stride).cast();
+        // SAFETY: the size was checked: the slot is inside the buffer.
+        unsafe { address::write(slot, SocketAddr::new(ip, 0), call.family) };
+        let entry = SOCKET_ADDRESS { lpSockaddr: slot, iSockaddrLength: stride as i32 };
+        // SAFETY: the size was checked: the entry is inside the buffer.
+        unsafe { first.wrapping_add(index).write_unaligned(entry) };
+    }
+    Ok(needed)
+}
+
+/// `SIO_ADDRESS_LIST_SORT`: the list is taken to be sorted already.
+///
+/// # Safety
+/// The buffers are as long as the arguments say.
+unsafe fn sort_addresses(arguments: &Arguments) -> Result<usize, NTSTATUS> {
+    let size = arguments.input_size;
+    if arguments.input.is_null() || arguments.output.is_null() {
+        return Err(STATUS_INVALID_PARAMETER);
+    }
+    if arguments.output_size < size {
+        return Err(STATUS_BUFFER_OVERFLOW);
+    }
+    // SAFETY: both buffers have `size` bytes; they may be the same one.
+    unsafe { arguments.output.cast::<u8>().copy_from(arguments.input.cast::<u8>(), size) };
+    Ok(size)
+}
+
+/// The `SIO_ADDRESS_LIST_CHANGE` requests of one socket.
+#[derive(Debug, Default)]
+pub(crate) struct AddressListWatch(pub(crate) RequestQueue<()>);
+
+fn watch_addresses(call: &Call, request: Request) -> NTSTATUS {
+    let mut state = call.lock();
+    if let Some(status) = state.refused() {
+        drop(state);
+        return request.fail(call.provider(), status);
+    }
+    state.address_watch.0.push(request, &**call, ());
+    STATUS_PENDING
+}
+
+impl Provider {
+    /// The addresses of the machine have changed: the requests that wait for that complete, once (IOC-17).
+    pub fn addresses_changed(&self) {
+        for socket in self.0.registrar.sockets() {
+            let mut completions = Completions::default();
+            socket.lock().address_watch.0.end_all(STATUS_SUCCESS, &mut completions);
+            completions.run(&self.0);
+        }
+    }
+}

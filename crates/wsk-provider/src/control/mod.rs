@@ -1,0 +1,179 @@
+//! `WskControlSocket`: options, IOCTLs and extensions (contract 4.16, 4.17).
+
+mod ioctl;
+mod option;
+
+use std::ffi::c_void;
+
+use wsk_sys::nt::{IRP, NTSTATUS};
+use wsk_sys::{
+    PWSK_SOCKET, SO_WSK_EVENT_CALLBACK, SOL_SOCKET, STATUS_INVALID_PARAMETER, STATUS_SUCCESS,
+    WSK_CONTROL_SOCKET_TYPE, WSK_EVENT_CALLBACK_CONTROL,
+};
+
+use crate::request::Request;
+use crate::socket::{Call, control_events};
+
+pub(crate) use ioctl::AddressListWatch;
+
+const NAME: &str = "WskControlSocket";
+
+/// The arguments of a control call.
+#[derive(Clone, Copy, Debug)]
+struct Arguments {
+    code: u32,
+    level: u32,
+    input_size: usize,
+    input: *mut c_void,
+    output_size: usize,
+    output: *mut c_void,
+    returned: *mut usize,
+}
+
+impl Arguments {
+    /// Reads the input as a `T`.
+    ///
+    /// # Safety
+    /// The input is null or has `input_size` bytes that make a `T`.
+    unsafe fn read<T: Copy>(&self) -> Result<T, NTSTATUS> {
+        if self.input.is_null() || self.input_size < size_of::<T>() {
+            return Err(STATUS_INVALID_PARAMETER);
+        }
+        // SAFETY: the caller guarantees the bytes; they may lie unaligned.
+        Ok(unsafe { self.input.cast::<T>().read_unaligned() })
+    }
+
+    /// Writes the output as a `T`; the result is the number of bytes written.
+    ///
+    /// # Safety
+    /// The output is null or has room for `output_size` bytes.
+    unsafe fn write<T>(&self, value: T) -> Result<usize, NTSTATUS> {
+        if self.output.is_null() || self.output_size < size_of::<T>() {
+            return Err(STATUS_INVALID_PARAMETER);
+        }
+        // SAFETY: the caller guarantees the room; it may lie unaligned.
+        unsafe { self.output.cast::<T>().write_unaligned(value) };
+        Ok(size_of::<T>())
+    }
+
+    /// Writes the returned size, if the client wants it.
+    ///
+    /// # Safety
+    /// `returned` is null or points to a `SIZE_T`.
+    unsafe fn tell(&self, size: usize) {
+        if !self.returned.is_null() {
+            // SAFETY: the caller guarantees the variable.
+            unsafe { self.returned.write_unaligned(size) };
+        }
+    }
+
+    /// Whether nothing is asked to be written.
+    fn has_no_output(&self) -> bool {
+        self.output_size == 0 && self.output.is_null() && self.returned.is_null()
+    }
+}
+
+/// `WskControlSocket`.
+///
+/// # Safety
+/// As `PFN_WSK_CONTROL_SOCKET`: the socket is open, the buffers are as long as it says and stay valid until the request
+/// completes, and the IRP, if any, is handed over.
+#[allow(clippy::too_many_arguments)]
+pub(crate) unsafe extern "system" fn wsk_control_socket(
+    socket: PWSK_SOCKET,
+    kind: WSK_CONTROL_SOCKET_TYPE,
+    code: u32,
+    level: u32,
+    input_size: usize,
+    input: *mut c_void,
+    output_size: usize,
+    output: *mut c_void,
+    returned: *mut usize,
+    irp: *mut IRP,
+) -> NTSTATUS {
+    // SAFETY: the client passes a socket of this provider.
+    let call = match unsafe { Call::enter(NAME, socket) } {
+        Ok(call) => call,
+        Err(status) => return status,
+    };
+    let request = if irp.is_null() {
+        None
+    } else {
+        // SAFETY: the client hands the IRP over.
+        match unsafe { Request::take(call.provider(), NAME, "IRP-18", irp) } {
+            Ok(request) => Some(request),
+            Err(status) => return status,
+        }
+    };
+    if let Some(status) = call.check() {
+        return refuse(&call, request, status);
+    }
+    let arguments = Arguments { code, level, input_size, input, output_size, output, returned };
+    match kind {
+        WSK_CONTROL_SOCKET_TYPE::WskSetOption if level == SOL_SOCKET && code == SO_WSK_EVENT_CALLBACK => {
+            // SAFETY: the client's buffers are as long as it says.
+            unsafe { switch_events(&call, request, arguments) }
+        }
+        // SAFETY: as above.
+        WSK_CONTROL_SOCKET_TYPE::WskSetOption => unsafe { option::set(&call, request, arguments) },
+        // SAFETY: as above.
+        WSK_CONTROL_SOCKET_TYPE::WskGetOption => unsafe { option::get(&call, request, arguments) },
+        // SAFETY: as above.
+        WSK_CONTROL_SOCKET_TYPE::WskIoctl => unsafe { ioctl::perform(&call, request, arguments) },
+        _ => refuse(&call, request, STATUS_INVALID_PARAMETER),
+    }
+}
+
+/// Ends a call with a status that is told inline.
+fn refuse(call: &Call, request: Option<Request>, status: NTSTATUS) -> NTSTATUS {
+    match request {
+        None => status,
+        Some(request) => request.fail(call.provider(), status),
+    }
+}
+
+/// Ends a call with its result. Without an IRP the size goes to the client's variable (IRP-21).
+///
+/// # Safety
+/// The arguments are those of the call.
+unsafe fn end(
+    call: &Call,
+    request: Option<Request>,
+    arguments: &Arguments,
+    result: Result<usize, NTSTATUS>,
+) -> NTSTATUS {
+    match (request, result) {
+        (None, Ok(size)) => {
+            // SAFETY: forwarded to the caller.
+            unsafe { arguments.tell(size) };
+            STATUS_SUCCESS
+        }
+        (None, Err(status)) => status,
+        (Some(request), Ok(size)) => request.finish(&**call, STATUS_SUCCESS, size),
+        (Some(request), Err(status)) => request.fail(call.provider(), status),
+    }
+}
+
+/// `SO_WSK_EVENT_CALLBACK`.
+///
+/// # Safety
+/// The input has `input_size` bytes.
+unsafe fn switch_events(call: &Call, request: Option<Request>, arguments: Arguments) -> NTSTATUS {
+    let provider = call.provider();
+    if !arguments.has_no_output() {
+        provider.violation("EVT-03", NAME, "outputs are given to SO_WSK_EVENT_CALLBACK");
+    }
+    if arguments.input_size != size_of::<WSK_EVENT_CALLBACK_CONTROL>() {
+        let detail = format!("InputSize is {}", arguments.input_size);
+        provider.violation("EVT-02", NAME, &detail);
+        return refuse(call, request, STATUS_INVALID_PARAMETER);
+    }
+    // SAFETY: forwarded to the caller.
+    match unsafe { arguments.read::<WSK_EVENT_CALLBACK_CONTROL>() } {
+        Ok(control) => control_events(call, request, control),
+        Err(status) => {
+            provider.violation("EVT-01", NAME, "no WSK_EVENT_CALLBACK_CONTROL is given");
+            refuse(call, request, status)
+        }
+    }
+}

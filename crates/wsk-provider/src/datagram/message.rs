@@ -1,0 +1,106 @@
+//! One datagram in the provider's memory, in the form in which it is indicated.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::ptr::null_mut;
+
+use wsk_sys::nt::MDL;
+use wsk_sys::{MSG_BCAST, MSG_MCAST, WSK_BUF, WSK_DATAGRAM_INDICATION};
+
+use crate::address::{Family, OwnSockaddr};
+use crate::data::describe;
+use crate::transport::Received;
+
+/// Bytes in front of the data, so that an MDL can begin before it.
+const HEADROOM: usize = 16;
+
+/// One datagram. It keeps its place in memory as long as a client may look at it.
+///
+/// # Invariants
+/// `node`, `mdls` and `address` are pointed to from inside this object only while it is in its box, where it was made.
+pub(super) struct Message {
+    node: WSK_DATAGRAM_INDICATION,
+    mdls: [MDL; 2],
+    address: OwnSockaddr,
+    data: Box<[u8]>,
+    pub(super) from: SocketAddr,
+    /// `MSG_BCAST` or `MSG_MCAST`.
+    pub(super) flags: u32,
+    /// The client has answered `STATUS_PENDING` to the list it is in.
+    pub(super) retained: bool,
+}
+
+// SAFETY: the pointers lead into the message itself, or along the list that its owner made.
+unsafe impl Send for Message {}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("from", &self.from)
+            .field("length", &self.bytes().len())
+            .field("retained", &self.retained)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Message {
+    pub(super) fn new(bytes: &[u8], received: &Received, family: Family) -> Box<Self> {
+        let mut data = vec![0; HEADROOM + bytes.len()].into_boxed_slice();
+        data[HEADROOM..].copy_from_slice(bytes);
+        let flags = match received.to {
+            Some(to) if to.is_multicast() => MSG_MCAST,
+            Some(_) if received.broadcast => MSG_BCAST,
+            _ => 0,
+        };
+        Box::new(Self {
+            node: WSK_DATAGRAM_INDICATION {
+                Next: null_mut(),
+                Buffer: WSK_BUF { Mdl: null_mut(), Offset: 0, Length: 0 },
+                ControlInfo: null_mut(),
+                ControlInfoLength: 0,
+                RemoteAddress: null_mut(),
+            },
+            mdls: [MDL::default(); 2],
+            address: OwnSockaddr::new(received.from, family),
+            data,
+            from: received.from,
+            flags,
+            retained: false,
+        })
+    }
+
+    /// The data.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.data[HEADROOM..]
+    }
+
+    /// Makes the list element for it: `chained` spreads the data over two MDLs, the first of which begins before it.
+    pub(super) fn element(&mut self, chained: bool) -> *mut WSK_DATAGRAM_INDICATION {
+        let length = self.bytes().len();
+        let base = self.data.as_mut_ptr();
+        let [first, second] = &mut self.mdls;
+        let (offset, tail) = if chained { (HEADROOM / 2, length / 2) } else { (0, 0) };
+        if tail > 0 {
+            describe(second, base.wrapping_add(HEADROOM + length - tail), tail, null_mut());
+        }
+        let next: *mut MDL = if tail > 0 { second } else { null_mut() };
+        describe(first, base.wrapping_add(HEADROOM - offset), offset + length - tail, next);
+        self.node.Buffer = WSK_BUF { Mdl: first, Offset: offset as u32, Length: length };
+        self.node.Next = null_mut();
+        self.node.RemoteAddress = self.address.as_ptr();
+        &raw mut self.node
+    }
+
+    /// Makes a list element without memory, as a provider short of it may indicate.
+    pub(super) fn empty_element(&mut self) -> *mut WSK_DATAGRAM_INDICATION {
+        self.node.Buffer = WSK_BUF { Mdl: null_mut(), Offset: 0, Length: 0 };
+        self.node.Next = null_mut();
+        self.node.RemoteAddress = self.address.as_ptr();
+        &raw mut self.node
+    }
+
+    /// Puts `next` behind this element.
+    pub(super) fn link(&mut self, next: *mut WSK_DATAGRAM_INDICATION) {
+        self.node.Next = next;
+    }
+}

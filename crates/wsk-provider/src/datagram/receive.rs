@@ -1,0 +1,116 @@
+//! `WskReceiveFrom` (contract 4.13).
+
+use std::ptr;
+use std::sync::Arc;
+
+use wsk_sys::nt::{IRP, NTSTATUS};
+use wsk_sys::{
+    MSG_TRUNC, PCMSGHDR, PSOCKADDR, PWSK_BUF, PWSK_SOCKET, STATUS_INVALID_PARAMETER, STATUS_PENDING,
+    STATUS_SUCCESS, nt_success,
+};
+
+use super::message::Message;
+use super::part;
+use crate::address;
+use crate::connection::refuse_buffer;
+use crate::data::Span;
+use crate::socket::{Call, Socket, check_output};
+
+/// A receive that waits, with its outputs.
+#[derive(Debug)]
+pub(super) struct ReceiveFrom {
+    span: Span,
+    remote: PSOCKADDR,
+    control_length: *mut u32,
+    control_flags: *mut u32,
+}
+
+// SAFETY: the pointers are the client's, valid from any thread until the request completes (LIFE-07, LIFE-10).
+unsafe impl Send for ReceiveFrom {}
+
+impl ReceiveFrom {
+    /// Delivers a datagram; the result is how the request completes.
+    pub(super) fn take(mut self, message: &Message, socket: &Arc<Socket>) -> (NTSTATUS, usize) {
+        let copied = self.span.fill(message.bytes());
+        let truncated = copied < message.bytes().len();
+        if !self.remote.is_null() {
+            // SAFETY: the client keeps the buffer, of its family's size, until the request completes.
+            unsafe { address::write(self.remote, message.from, socket.family) };
+        }
+        // Without ControlLength the other two are ignored (DGR-14).
+        if !self.control_length.is_null() {
+            // SAFETY: the client keeps the variable until the request completes.
+            unsafe { ptr::write_unaligned(self.control_length, 0) };
+            if !self.control_flags.is_null() {
+                let flags = message.flags | if truncated { MSG_TRUNC } else { 0 };
+                // SAFETY: as above.
+                unsafe { ptr::write_unaligned(self.control_flags, flags) };
+            }
+        }
+        let status = if truncated {
+            socket.provider().steering.behaviours().truncated.status()
+        } else {
+            STATUS_SUCCESS
+        };
+        (status, copied)
+    }
+}
+
+/// `WskReceiveFrom`.
+///
+/// # Safety
+/// As `PFN_WSK_RECEIVE_FROM`: the socket is open, buffer and outputs are the provider's until the IRP completes, and
+/// the IRP is handed over.
+#[allow(clippy::too_many_arguments)]
+pub(crate) unsafe extern "system" fn wsk_receive_from(
+    socket: PWSK_SOCKET,
+    buffer: PWSK_BUF,
+    flags: u32,
+    remote: PSOCKADDR,
+    control_length: *mut u32,
+    _control: PCMSGHDR,
+    control_flags: *mut u32,
+    irp: *mut IRP,
+) -> NTSTATUS {
+    // SAFETY: the client passes a socket of this provider and hands the IRP over.
+    let (call, request) = match unsafe { Call::begin("WskReceiveFrom", "IRP-18", socket, irp) } {
+        Ok(begun) => begun,
+        Err(status) => return status,
+    };
+    let provider = call.provider();
+    if flags != 0 {
+        provider.violation("IRP-26", call.name, &format!("the reserved Flags are {flags:#x}"));
+        return request.fail(provider, STATUS_INVALID_PARAMETER);
+    }
+    // SAFETY: the client leaves the buffer alone until the IRP completes.
+    let span = match unsafe { Span::new(buffer) } {
+        Ok(span) => span,
+        Err(fault) => {
+            let status = refuse_buffer(provider, call.name, fault);
+            return request.fail(provider, status);
+        }
+    };
+    check_output(&call, remote);
+    let receive = ReceiveFrom { span, remote, control_length, control_flags };
+    let mut state = call.lock();
+    let refused = state.refused();
+    let unbound = provider.steering.behaviours().datagram_unbound.status();
+    let Some(datagram) = part(&mut state).filter(|datagram| refused.is_none() && datagram.port.is_some())
+    else {
+        drop(state);
+        return request.fail(provider, refused.unwrap_or(unbound));
+    };
+    let waiting = if datagram.receives.is_empty() { datagram.messages.pop_front() } else { None };
+    let Some(message) = waiting else {
+        datagram.receives.push(request, &*call, receive);
+        return STATUS_PENDING;
+    };
+    drop(state);
+    let (status, bytes) = receive.take(&message, &call);
+    if nt_success(status) {
+        return request.finish(&*call, status, bytes);
+    }
+    // A truncated datagram has been received all the same, whatever the status: the count tells how much of it.
+    request.complete_exactly(provider, status, bytes);
+    status
+}

@@ -1,0 +1,214 @@
+//! `WskSendTo` and `WskSendMessages` (contract 4.14).
+
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use wsk_sys::nt::{IRP, NTSTATUS};
+use wsk_sys::{
+    PCMSGHDR, PSOCKADDR, PWSK_BUF, PWSK_BUF_LIST, PWSK_SOCKET, STATUS_INVALID_PARAMETER, STATUS_PENDING,
+    STATUS_SUCCESS,
+};
+
+use super::{Datagram, part};
+use crate::address;
+use crate::connection::refuse_buffer;
+use crate::data::{Fault, Span};
+use crate::request::{Completions, Request};
+use crate::socket::{Call, Socket};
+use crate::transport::status_of;
+
+/// Datagrams of one request that wait until the host takes them.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    datagrams: VecDeque<Vec<u8>>,
+    to: SocketAddr,
+    sent: usize,
+}
+
+/// `WskSendTo`.
+///
+/// # Safety
+/// As `PFN_WSK_SEND_TO`: the socket is open, buffer and address are valid until the IRP completes, and the IRP is
+/// handed over.
+#[allow(clippy::too_many_arguments)]
+pub(crate) unsafe extern "system" fn wsk_send_to(
+    socket: PWSK_SOCKET,
+    buffer: PWSK_BUF,
+    flags: u32,
+    remote: PSOCKADDR,
+    control_length: u32,
+    control: PCMSGHDR,
+    irp: *mut IRP,
+) -> NTSTATUS {
+    // SAFETY: the client passes a socket of this provider and hands the IRP over.
+    let (call, request) = match unsafe { Call::begin("WskSendTo", "IRP-18", socket, irp) } {
+        Ok(begun) => begun,
+        Err(status) => return status,
+    };
+    // SAFETY: the client leaves the buffer alone until the IRP completes.
+    let datagrams = unsafe { Span::new(buffer) }.map(|span| VecDeque::from([bytes_of(span)]));
+    // SAFETY: the client passes a whole address.
+    let to = unsafe { destination(&call, remote) };
+    send(&call, request, flags, to, control_length, control, datagrams)
+}
+
+/// `WskSendMessages`.
+///
+/// # Safety
+/// As `PFN_WSK_SEND_MESSAGES`: the socket is open, list and address are valid until the IRP completes, and the IRP is
+/// handed over.
+#[allow(clippy::too_many_arguments)]
+pub(crate) unsafe extern "system" fn wsk_send_messages(
+    socket: PWSK_SOCKET,
+    list: PWSK_BUF_LIST,
+    flags: u32,
+    remote: PSOCKADDR,
+    control_length: u32,
+    control: PCMSGHDR,
+    irp: *mut IRP,
+) -> NTSTATUS {
+    // SAFETY: the client passes a socket of this provider and hands the IRP over.
+    let (call, request) = match unsafe { Call::begin("WskSendMessages", "IRP-18", socket, irp) } {
+        Ok(begun) => begun,
+        Err(status) => return status,
+    };
+    // SAFETY: the client leaves the list and its buffers alone until the IRP completes.
+    let datagrams = unsafe { datagrams_of(list) };
+    // SAFETY: the client passes a whole address.
+    let to = unsafe { destination(&call, remote) };
+    send(&call, request, flags, to, control_length, control, datagrams)
+}
+
+fn bytes_of(mut span: Span) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    span.drain(span.left(), &mut bytes);
+    bytes
+}
+
+/// Every element of a list is a datagram of its own (DGR-08).
+///
+/// # Safety
+/// The client leaves the list and its buffers alone.
+unsafe fn datagrams_of(mut list: PWSK_BUF_LIST) -> Result<VecDeque<Vec<u8>>, Fault> {
+    let mut datagrams = VecDeque::new();
+    while !list.is_null() {
+        // SAFETY: the caller guarantees a live list.
+        let buffer = unsafe { &raw const (*list).Buffer };
+        // SAFETY: the buffer is the element's; the caller leaves it alone.
+        datagrams.push_back(bytes_of(unsafe { Span::new(buffer) }?));
+        // SAFETY: as above.
+        list = unsafe { (*list).Next };
+    }
+    Ok(datagrams)
+}
+
+/// The destination given: `None` for none, an error for one that is no address of the socket's family.
+///
+/// # Safety
+/// `remote` is null or points to a whole address.
+unsafe fn destination(call: &Call, remote: PSOCKADDR) -> Result<Option<SocketAddr>, NTSTATUS> {
+    if remote.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: forwarded to the caller.
+    unsafe { address::read(remote, call.family) }.map(Some).ok_or(STATUS_INVALID_PARAMETER)
+}
+
+fn send(
+    call: &Call,
+    request: Request,
+    flags: u32,
+    to: Result<Option<SocketAddr>, NTSTATUS>,
+    control_length: u32,
+    control: PCMSGHDR,
+    datagrams: Result<VecDeque<Vec<u8>>, Fault>,
+) -> NTSTATUS {
+    let provider = call.provider();
+    if flags != 0 {
+        provider.violation("IRP-26", call.name, &format!("the reserved Flags are {flags:#x}"));
+        return request.fail(provider, STATUS_INVALID_PARAMETER);
+    }
+    if (control_length == 0) != control.is_null() {
+        provider.violation(
+            "DGR-07",
+            call.name,
+            "ControlInfoLength is zero and ControlInfo is not null, or the reverse",
+        );
+        return request.fail(provider, STATUS_INVALID_PARAMETER);
+    }
+    let datagrams = match datagrams {
+        Ok(datagrams) => datagrams,
+        Err(fault) => {
+            let status = refuse_buffer(provider, call.name, fault);
+            return request.fail(provider, status);
+        }
+    };
+    let behaviours = provider.steering.behaviours();
+    let mut state = call.lock();
+    let refused = state.refused();
+    let Some(datagram) = part(&mut state).filter(|datagram| refused.is_none() && datagram.port.is_some())
+    else {
+        drop(state);
+        return request.fail(provider, refused.unwrap_or(behaviours.datagram_unbound.status()));
+    };
+    let to = to.and_then(|given| {
+        given.or(datagram.remote).or(datagram.send_to).ok_or(behaviours.no_destination.status())
+    });
+    let mut outgoing = match to {
+        Ok(to) => Outgoing { datagrams, to, sent: 0 },
+        Err(status) => {
+            drop(state);
+            return request.fail(provider, status);
+        }
+    };
+    let written = if datagram.sends.is_empty() {
+        datagram.write(&mut outgoing)
+    } else {
+        Ok(outgoing.datagrams.is_empty())
+    };
+    if written == Ok(false) {
+        datagram.sends.push(request, &**call, outgoing);
+        return STATUS_PENDING;
+    }
+    drop(state);
+    match written {
+        Ok(_) => request.finish(&**call, STATUS_SUCCESS, outgoing.sent),
+        Err(status) => request.finish(&**call, status, 0),
+    }
+}
+
+impl Datagram {
+    /// Sends what can go now; whether that was all.
+    fn write(&mut self, outgoing: &mut Outgoing) -> Result<bool, NTSTATUS> {
+        let Some(port) = self.port.as_deref() else { return Ok(false) };
+        while let Some(datagram) = outgoing.datagrams.front() {
+            if !self.writable {
+                return Ok(false);
+            }
+            match port.try_send(datagram, outgoing.to) {
+                Ok(bytes) => {
+                    outgoing.sent += bytes;
+                    outgoing.datagrams.pop_front();
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.writable = false,
+                Err(error) => return Err(status_of(&error)),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Sends what waits.
+    pub(super) fn pump_sends(&mut self, socket: &Arc<Socket>, completions: &mut Completions) {
+        while self.writable
+            && let Some((request, mut outgoing)) = self.sends.pop()
+        {
+            match self.write(&mut outgoing) {
+                Ok(true) => completions.push(request, STATUS_SUCCESS, outgoing.sent),
+                Ok(false) => self.sends.push_front(request, socket, outgoing),
+                Err(status) => completions.push(request, status, 0),
+            }
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! `WskInspectComplete` (ICMP area).
+
+use std::sync::Arc;
+
+use wsk_sys::nt::{IRP, NTSTATUS};
+use wsk_sys::{
+    PWSK_INSPECT_ID, PWSK_SOCKET, STATUS_INVALID_DEVICE_REQUEST, STATUS_INVALID_DEVICE_STATE,
+    STATUS_INVALID_PARAMETER, STATUS_NOT_FOUND, STATUS_PENDING, STATUS_SUCCESS, WSK_INSPECT_ACTION,
+    WSK_INSPECT_ID, WskInspectAccept, WskInspectReject,
+};
+
+use super::cells::Origin;
+use super::deliver::Thread;
+use super::inspect::{self, Past, Stage};
+use crate::behaviours::{CompleteAborted, CompleteEarly};
+use crate::host::Knob;
+use crate::request::Request;
+use crate::socket::{Call, Part, Socket};
+
+const NAME: &str = "WskInspectComplete";
+
+/// `WskInspectComplete`.
+///
+/// # Safety
+/// As `PFN_WSK_INSPECT_COMPLETE`: the socket is open, the identifier is readable, and the IRP is handed over.
+pub(crate) unsafe extern "system" fn wsk_inspect_complete(
+    socket: PWSK_SOCKET,
+    id: PWSK_INSPECT_ID,
+    action: WSK_INSPECT_ACTION,
+    irp: *mut IRP,
+) -> NTSTATUS {
+    // SAFETY: the client passes a socket of this provider and hands the IRP over.
+    let (call, request) = match unsafe { Call::begin(NAME, "IRP-18", socket, irp) } {
+        Ok(begun) => begun,
+        Err(status) => return status,
+    };
+    let provider = call.provider();
+    let behaviours = provider.steering.behaviours();
+    if id.is_null() {
+        provider.violation("INSP-20", NAME, "the identifier is null");
+        return request.fail(provider, STATUS_INVALID_PARAMETER);
+    }
+    // SAFETY: the client passes a readable identifier; it may lie unaligned.
+    let contents = unsafe { id.read_unaligned() };
+    match provider.id_cells.origin(id, contents) {
+        Origin::Own => {}
+        Origin::StaleCopy => {
+            provider.violation("INSP-19", NAME, "the identifier was copied after the callback had returned");
+        }
+        Origin::Borrowed => {
+            provider.violation("INSP-20", NAME, "the identifier is not the client's own copy");
+        }
+    }
+    if action != WskInspectAccept && action != WskInspectReject {
+        provider.violation("ICMP-10", NAME, &format!("the action is {}", action.0));
+        return request.fail(provider, behaviours.complete_action.status());
+    }
+    complete(&call, request, contents, action)
+}
+
+/// What the state of a request makes of a decision.
+enum Outcome {
+    Fail(NTSTATUS),
+    Decide,
+    Over(Past),
+    TooEarly,
+    Unknown,
+}
+
+fn outcome(socket: &Socket, id: WSK_INSPECT_ID) -> Outcome {
+    let mut state = socket.lock();
+    if let Some(status) = state.refused() {
+        return Outcome::Fail(status);
+    }
+    match &mut state.part {
+        Part::Listen(listener) if listener.local.is_none() => {
+            Outcome::Fail(socket.provider().steering.behaviours().complete_unbound.status())
+        }
+        Part::Listen(listener) => match listener.inspections.stage(id) {
+            Some(stage @ Stage::Pended) => {
+                *stage = Stage::Deciding;
+                Outcome::Decide
+            }
+            Some(Stage::Inspecting { .. }) => Outcome::TooEarly,
+            Some(Stage::Deciding) => Outcome::Over(Past::Decided),
+            None => listener.inspections.past(id).map_or(Outcome::Unknown, Outcome::Over),
+        },
+        _ => Outcome::Fail(STATUS_INVALID_DEVICE_REQUEST),
+    }
+}
+
+fn complete(call: &Call, request: Request, id: WSK_INSPECT_ID, action: WSK_INSPECT_ACTION) -> NTSTATUS {
+    let provider = call.provider();
+    let behaviours = provider.steering.behaviours();
+    match outcome(call, id) {
+        Outcome::Fail(status) => request.fail(provider, status),
+        Outcome::Decide => {
+            let status = request.finish(&**call, STATUS_SUCCESS, 0);
+            decide(call, id, action);
+            status
+        }
+        Outcome::TooEarly => too_early(call, request, id, action),
+        Outcome::Over(Past::Aborted { told }) => {
+            if told {
+                provider.advice("ABRT-11", NAME, "the request was aborted, and the client knew");
+            }
+            let status = match behaviours.complete_aborted {
+                CompleteAborted::NotFound => STATUS_NOT_FOUND,
+                CompleteAborted::Either if provider.injects(Knob::AbortedCompletion) => STATUS_NOT_FOUND,
+                CompleteAborted::Success | CompleteAborted::Either => STATUS_SUCCESS,
+            };
+            request.finish(&**call, status, 0)
+        }
+        Outcome::Over(Past::Decided) => {
+            provider.violation("ICMP-04", NAME, "the request was decided before");
+            request.finish(&**call, behaviours.complete_unknown.status(), 0)
+        }
+        Outcome::Unknown => {
+            provider.violation("ICMP-09", NAME, "no request has this identifier");
+            request.finish(&**call, behaviours.complete_unknown.status(), 0)
+        }
+    }
+}
+
+/// Decides a pended request. Callbacks are made on another thread: this one is the client's.
+fn decide(socket: &Arc<Socket>, id: WSK_INSPECT_ID, action: WSK_INSPECT_ACTION) {
+    if action == WskInspectAccept {
+        return inspect::accept(socket, id, Knob::DropDuringComplete, Thread::Elsewhere);
+    }
+    let races = socket.provider().injects(Knob::DropDuringComplete);
+    inspect::reject(socket, id);
+    if races {
+        // The drop met the rejection while the call was running (ICMP-03).
+        inspect::abort_elsewhere(socket, id);
+    }
+}
+
+/// The callback has not answered yet (ICMP-12).
+fn too_early(call: &Call, mut request: Request, id: WSK_INSPECT_ID, action: WSK_INSPECT_ACTION) -> NTSTATUS {
+    let provider = call.provider();
+    if provider.steering.behaviours().complete_early == CompleteEarly::Reported {
+        provider.violation("ICMP-12", NAME, "called before WskInspectEvent has returned");
+        return request.fail(provider, STATUS_INVALID_DEVICE_STATE);
+    }
+    let mut state = call.lock();
+    let Part::Listen(listener) = &mut state.part else {
+        drop(state);
+        return request.fail(provider, STATUS_INVALID_DEVICE_REQUEST);
+    };
+    match listener.inspections.stage(id) {
+        Some(Stage::Inspecting { early }) if early.is_none() => {
+            request.mark_pending(&**call);
+            *early = Some((request, action));
+            STATUS_PENDING
+        }
+        _ => {
+            drop(state);
+            complete(call, request, id, action)
+        }
+    }
+}
+
+/// The callback has answered pend, and the decision was there before.
+pub(super) fn decide_early(
+    socket: &Arc<Socket>,
+    request: Request,
+    id: WSK_INSPECT_ID,
+    action: WSK_INSPECT_ACTION,
+) {
+    request.complete(socket.provider(), STATUS_SUCCESS, 0);
+    if action == WskInspectAccept {
+        inspect::accept(socket, id, Knob::DropDuringComplete, Thread::Own);
+    } else {
+        inspect::reject(socket, id);
+    }
+}

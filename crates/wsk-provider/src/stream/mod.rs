@@ -1,0 +1,146 @@
+//! Stream sockets, as long as they have no role (contract 4.11, 5.8).
+//!
+//! ```text
+//!            bind          WskListen ok
+//!   Created ─────► Bound ──────────────► a listener    (STRM-05: calls of the other role are refused)
+//!                    └── WskConnect ───► a connection
+//! ```
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use wsk_sys::PWSK_SOCKET;
+use wsk_sys::nt::{IRP, NTSTATUS};
+use wsk_sys::{STATUS_INVALID_DEVICE_STATE, STATUS_SUCCESS};
+
+use crate::address::Claim;
+use crate::connection::Connection;
+use crate::listen::{self, AcceptItem, Listener};
+use crate::request::{Completions, RequestQueue};
+use crate::socket::{Call, Category, Ending, Part, Socket, State};
+use crate::transport::{Reservation, Tune, status_of};
+
+/// What a stream socket without a role adds.
+///
+/// # Invariants
+/// `reservation`, `claim` and `local` are there together.
+#[derive(Debug, Default)]
+pub(crate) struct Unrouted {
+    reservation: Option<Box<dyn Reservation>>,
+    claim: Option<Claim>,
+    local: Option<SocketAddr>,
+    /// Accepts that came before the listening, where that is allowed (STRM-08).
+    accepts: RequestQueue<AcceptItem>,
+}
+
+impl Unrouted {
+    /// A stream socket that is not bound.
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// The local address has been taken.
+    pub(crate) fn bound(&mut self, reservation: Box<dyn Reservation>, claim: Claim) -> io::Result<()> {
+        self.local = Some(reservation.local_address()?);
+        self.reservation = Some(reservation);
+        self.claim = Some(claim);
+        Ok(())
+    }
+
+    /// The local address; `None` before the bind.
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
+        self.local
+    }
+
+    /// Accepts that wait for the listening.
+    pub(crate) fn accepts_mut(&mut self) -> &mut RequestQueue<AcceptItem> {
+        &mut self.accepts
+    }
+
+    /// The waiting request of `irp` is being cancelled.
+    pub(crate) fn cancelled(&mut self, irp: *mut IRP) -> usize {
+        self.accepts.remove_cancelled(irp);
+        0
+    }
+
+    /// Ends the work of the socket.
+    pub(crate) fn end(&mut self, ending: Ending, completions: &mut Completions) {
+        self.accepts.end_all(ending.status(), completions);
+        self.reservation = None;
+        self.claim = None;
+    }
+
+    /// The options that can change now.
+    pub(crate) fn tune(&self) -> Option<&dyn Tune> {
+        self.reservation.as_deref().map(|reservation| reservation as &dyn Tune)
+    }
+}
+
+/// `WskListen`.
+///
+/// # Safety
+/// As `PFN_WSK_LISTEN`: the socket is open, and the IRP is handed over.
+pub(crate) unsafe extern "system" fn wsk_listen(socket: PWSK_SOCKET, irp: *mut IRP) -> NTSTATUS {
+    // SAFETY: the client passes a socket of this provider and hands the IRP over.
+    let (call, request) = match unsafe { Call::begin("WskListen", "IRP-18", socket, irp) } {
+        Ok(begun) => begun,
+        Err(status) => return status,
+    };
+    let outcome = {
+        let mut state = call.lock();
+        match state.refused() {
+            Some(status) => Err(status),
+            None => become_listener(&call, &mut state),
+        }
+    };
+    match outcome {
+        Ok(Ok(())) => request.finish_pended(&*call, STATUS_SUCCESS, 0),
+        Ok(Err(error)) => request.finish_pended(&*call, status_of(&error), 0),
+        Err(status) => request.fail(call.provider(), status),
+    }
+}
+
+/// Gives a bound stream socket the listening role. The outer error is one of state, the inner one the network's.
+fn become_listener(socket: &Arc<Socket>, state: &mut State) -> Result<io::Result<()>, NTSTATUS> {
+    let behaviours = socket.provider().steering.behaviours();
+    let Part::Stream(unrouted) = &mut state.part else { return Err(behaviours.other_role.status()) };
+    let (Some(reservation), Some(claim)) = (unrouted.reservation.take(), unrouted.claim.take()) else {
+        return Err(behaviours.stream_unbound.status());
+    };
+    unrouted.local = None;
+    let mut listener = Listener::new();
+    let listening =
+        reservation.listen(listen::sink(socket)).and_then(|port| listener.bound(port, claim)).map(|()| {
+            listener.adopt(std::mem::take(&mut unrouted.accepts));
+        });
+    if listening.is_ok() {
+        state.part = Part::Listen(Box::new(listener));
+    }
+    Ok(listening)
+}
+
+/// Gives a bound stream socket the connection role; a connection socket has it. Accepts that wait on it end.
+pub(crate) fn become_connection(
+    socket: &Arc<Socket>,
+    state: &mut State,
+    completions: &mut Completions,
+) -> Result<(), NTSTATUS> {
+    let behaviours = socket.provider().steering.behaviours();
+    match &mut state.part {
+        Part::Connection(_) => Ok(()),
+        Part::Stream(unrouted) => {
+            let (Some(reservation), Some(claim)) = (unrouted.reservation.take(), unrouted.claim.take())
+            else {
+                return Err(behaviours.stream_unbound.status());
+            };
+            unrouted.accepts.end_all(behaviours.other_role.status(), completions);
+            let mut connection = Connection::new(&socket.provider().steering.config());
+            connection.bound(reservation, claim).map_err(|error| status_of(&error))?;
+            state.part = Part::Connection(Box::new(connection));
+            Ok(())
+        }
+        _ if socket.category == Category::Stream => Err(behaviours.other_role.status()),
+        _ => Err(STATUS_INVALID_DEVICE_STATE),
+    }
+}

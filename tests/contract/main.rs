@@ -1,0 +1,3 @@
+//! The WSK contract, rule by rule, shown on the provider with raw calls, and breaches of it caught by the checker.
+//!
+//! `tests/rules.tsv` numbers the rules; a test names the ones it shows or catches.

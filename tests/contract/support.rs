@@ -1,0 +1,134 @@
+//! What many of the tests share: machines of every kind, bounded waits, and what the checker is to have seen.
+
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use wsk_sim::raw::*;
+use wsk_sim::wsk_provider::Alternatives;
+use wsk_sim::{Behaviours, Completion, Level, Report, Sim};
+use wsk_sys::WSK_INSPECT_ACTION;
+
+/// How long to look for something that must not happen, where nothing else tells.
+pub(crate) const A_WHILE: Duration = Duration::from_millis(30);
+
+/// The ways in which requests may complete.
+pub(crate) const COMPLETIONS: [Completion; 6] = [
+    Completion::Natural,
+    Completion::Inline,
+    Completion::PendNested,
+    Completion::PendEarly,
+    Completion::PendLate,
+    Completion::Random(7),
+];
+
+/// Runs `test` on a machine for every way in which requests may complete and client code may be called.
+#[track_caller]
+pub(crate) fn for_each_mode(test: impl Fn(&Sim) + Clone + Send + 'static) {
+    for completion in COMPLETIONS {
+        for level in [Level::Passive, Level::Dispatch, Level::Random(3)] {
+            let sim = Sim::builder().completion(completion).callbacks(level).completions(level).build();
+            sim.run(test.clone());
+        }
+    }
+}
+
+/// Runs `test` on a machine for every alternative of a behaviour that the contract leaves open.
+#[track_caller]
+pub(crate) fn for_each_choice<A: Alternatives + Send>(
+    select: impl Fn(&mut Behaviours, A),
+    test: impl Fn(&Sim, A) + Clone + Send + 'static,
+) {
+    for &choice in A::ALL {
+        let test = test.clone();
+        Sim::builder().behaviours(|behaviours| select(behaviours, choice)).build().run(move |sim| test(sim, choice));
+    }
+}
+
+/// Waits, with a bound, until `condition` holds.
+#[track_caller]
+pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let end = Instant::now() + BOUND;
+    while !condition() {
+        assert!(Instant::now() < end, "{what}: not within {BOUND:?}");
+        std::thread::yield_now();
+    }
+}
+
+/// Waits until so many connections wait on a listener to be taken.
+#[track_caller]
+pub(crate) fn await_untaken(sim: &Sim, listener: &Socket, count: usize) {
+    eventually("connections wait on the listener", || sim.provider().untaken(listener.raw()) == Some(count));
+}
+
+/// Expects that the checker has named `rule` for a call that this test made.
+#[track_caller]
+pub(crate) fn assert_caught(sim: &Sim, rule: &str, call: &str) {
+    let violations = sim.violations_of(rule);
+    let found = violations.iter().any(|violation| violation.call == call && violation.place.contains("contract"));
+    assert!(found, "{rule} was not caught in {call}, but: {:?}", sim.kernel().violations());
+}
+
+/// Expects that the checker has named `rule` for what a callback of this test has answered.
+#[track_caller]
+pub(crate) fn assert_answer_caught(sim: &Sim, rule: &'static str, callback: &str) {
+    eventually(rule, || sim.violations_of(rule).iter().any(|violation| violation.call == callback));
+}
+
+/// Runs `body`, which leaves something undone, on a machine, and finishes it.
+pub(crate) fn left_behind(sim: &Sim, body: impl FnOnce(&Sim) + Send + 'static) -> Report {
+    let own = sim.clone();
+    sim.thread("test", move || body(&own)).join().expect("the test itself goes well");
+    sim.finish()
+}
+
+/// Expects that the end of a run has named `rule` for something left undone.
+#[track_caller]
+pub(crate) fn assert_reported(report: &Report, rule: &str, call: &str) {
+    let found = report.violations.iter().any(|violation| violation.rule == rule && violation.call == call);
+    assert!(found, "{rule} was not reported for {call}, but:\n{report}");
+}
+
+/// Inspections that wait for the test to answer each of them.
+#[derive(Debug)]
+pub(crate) struct Inspector {
+    asked: Mutex<mpsc::Receiver<(Inspect, mpsc::Sender<WSK_INSPECT_ACTION>)>>,
+}
+
+/// An inspection whose callback is waiting for its answer. Dropped unanswered it rejects.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) event: Inspect,
+    answer: mpsc::Sender<WSK_INSPECT_ACTION>,
+}
+
+impl Inspector {
+    /// Holds every `WskInspectEvent` of `events` open until it is answered.
+    pub(crate) fn of(events: &Recorder) -> Self {
+        let (ask, asked) = mpsc::channel();
+        let ask = Mutex::new(ask);
+        events.on_inspect(move |event| {
+            let (answer, answered) = mpsc::channel();
+            let sent = ask.lock().send((event.clone(), answer));
+            if sent.is_err() {
+                return wsk_sys::WskInspectReject;
+            }
+            answered.recv().unwrap_or(wsk_sys::WskInspectReject)
+        });
+        Self { asked: Mutex::new(asked) }
+    }
+
+    /// The next inspection, still running.
+    #[track_caller]
+    pub(crate) fn next(&self) -> Asked {
+        let (event, answer) = self.asked.lock().recv_timeout(BOUND).expect("a WskInspectEvent");
+        Asked { event, answer }
+    }
+}
+
+impl Asked {
+    /// Lets the callback return.
+    pub(crate) fn answer(self, action: WSK_INSPECT_ACTION) {
+        self.answer.send(action).expect("the callback waits for its answer");
+    }
+}
