@@ -151,9 +151,10 @@ impl Buffer {
         Ok(WSK_BUF { Mdl: self.mdl.as_ptr(), Offset: offset, Length: range.end - range.start })
     }
 
-    /// Describes all bytes there is room for, for a receive.
+    /// Describes the room behind the bytes in use, for a receive. There must be some.
     pub(crate) fn wsk_buf_for_receive(&mut self) -> WSK_BUF {
-        WSK_BUF { Mdl: self.mdl.as_ptr(), Offset: 0, Length: self.capacity }
+        debug_assert!(self.len < self.capacity);
+        WSK_BUF { Mdl: self.mdl.as_ptr(), Offset: self.len as u32, Length: self.capacity - self.len }
     }
 }
 

@@ -11,15 +11,21 @@ use crate::service::{Allocated, BUFFER, Role, Service};
 const HELD: usize = 5_000;
 /// What one may cost besides its buffer.
 const LIMIT: usize = 1024;
-/// How long the service may take to have them all.
+/// How many are made at a time: WSK refuses more than fit into a listener's queue.
+const BATCH: usize = 50;
+/// How long the service may take to have them.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Counts, prints, and asserts. Each connection is open, is served by a task, and has a receive under way.
 pub(crate) fn report() {
     let service = Service::start(Role::Echo);
     let before = service.allocated();
-    let clients: Vec<_> = (0..HELD).map(|_| connect(&service)).collect();
-    let after = settled(&service, &before);
+    let mut clients = Vec::with_capacity(HELD);
+    while clients.len() < HELD {
+        clients.extend((0..BATCH).map(|_| connect(&service)));
+        wait_for(&service, &before, clients.len());
+    }
+    let after = settled(&service);
     // A buffer is two blocks: the bytes, and the list that describes them.
     let bytes = after.library.bytes - before.library.bytes - HELD * BUFFER;
     let each = bytes.div_ceil(HELD);
@@ -41,20 +47,27 @@ fn connect(service: &Service) -> TcpStream {
     })
 }
 
-/// What is allocated when every session has its buffer and nothing changes any more.
-fn settled(service: &Service, before: &Allocated) -> Allocated {
+/// Waits until so many sessions have their buffers.
+fn wait_for(service: &Service, before: &Allocated, sessions: usize) {
     let start = Instant::now();
     loop {
+        let buffers = service.allocated().mdls.blocks - before.mdls.blocks;
+        if buffers == sessions {
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "the service has {buffers} of {sessions} connections after {PATIENCE:?}");
+        std::thread::yield_now();
+    }
+}
+
+/// What is allocated when nothing changes any more: the last receives are under way.
+fn settled(service: &Service) -> Allocated {
+    loop {
         let now = service.allocated();
-        let buffers = now.mdls.blocks - before.mdls.blocks;
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(50));
         let later = service.allocated();
-        if buffers == HELD && now.library.bytes == later.library.bytes {
+        if now.attempts == later.attempts {
             return later;
         }
-        assert!(
-            start.elapsed() < PATIENCE,
-            "the service has {buffers} of {HELD} connections after {PATIENCE:?}"
-        );
     }
 }

@@ -13,8 +13,6 @@ use crate::sync::SpinLock;
 pub(crate) struct Links {
     previous: UnsafeCell<Option<NonNull<Socket>>>,
     next: UnsafeCell<Option<NonNull<Socket>>>,
-    /// The pointer that was put in, which reaches the whole core.
-    whole: UnsafeCell<Option<NonNull<Socket>>>,
 }
 
 // SAFETY: by the invariant all access happens under one lock.
@@ -24,7 +22,7 @@ unsafe impl Sync for Links {}
 
 impl Links {
     pub(crate) const fn new() -> Self {
-        Self { previous: UnsafeCell::new(None), next: UnsafeCell::new(None), whole: UnsafeCell::new(None) }
+        Self { previous: UnsafeCell::new(None), next: UnsafeCell::new(None) }
     }
 }
 
@@ -55,12 +53,10 @@ impl Sockets {
     /// Adds a socket. When everything is shutting already, the socket is told so.
     ///
     /// # Safety
-    /// `socket` points to a whole core, is not listed, and stays alive until it was removed.
+    /// `socket` is not listed, and stays alive until it was removed.
     pub(super) unsafe fn insert(&self, socket: NonNull<Socket>) {
         let mut list = self.list.lock();
         let own = links(socket);
-        // SAFETY: the lock is held.
-        unsafe { *own.whole.get() = Some(socket) };
         // SAFETY: the lock is held.
         unsafe { *own.next.get() = list.first };
         if let Some(next) = list.first {
@@ -76,19 +72,17 @@ impl Sockets {
         }
     }
 
-    /// Removes a socket and returns the pointer that was inserted.
+    /// Removes a socket.
     ///
     /// # Safety
     /// `socket` is listed.
-    pub(super) unsafe fn remove(&self, socket: NonNull<Socket>) -> NonNull<Socket> {
+    pub(super) unsafe fn remove(&self, socket: NonNull<Socket>) {
         let mut list = self.list.lock();
         let own = links(socket);
         // SAFETY: the lock is held.
         let previous = unsafe { (*own.previous.get()).take() };
         // SAFETY: the lock is held.
         let next = unsafe { (*own.next.get()).take() };
-        // SAFETY: the lock is held.
-        let whole = unsafe { (*own.whole.get()).take() };
         match previous {
             // SAFETY: the lock is held.
             Some(previous) => unsafe { *links(previous).next.get() = next },
@@ -99,17 +93,18 @@ impl Sockets {
             unsafe { *links(next).previous.get() = previous };
         }
         list.count -= 1;
-        whole.unwrap_or(socket)
     }
 
     pub(super) fn count(&self) -> usize {
         self.list.lock().count
     }
 
-    /// Asks every socket to close, now and in future.
+    /// Asks every socket to close, now and in future. Only the first call has anything to do.
     pub(super) fn shut_all(&self) {
         let mut list = self.list.lock();
-        list.shutting = true;
+        if core::mem::replace(&mut list.shutting, true) {
+            return;
+        }
         let mut at = list.first;
         while let Some(socket) = at {
             // SAFETY: a listed socket is alive.

@@ -58,6 +58,8 @@ impl Client {
         match Thread::spawn(passive, move |passive| reapers.run_reaper(passive)) {
             Ok(reaper) => Ok(Self { shared, reaper }),
             Err(error) => {
+                // There is no reaper; should there be one after all, it ends.
+                shared.stop();
                 shared.deregister(passive);
                 Err(error)
             }
@@ -86,7 +88,7 @@ impl Client {
     /// Up to `DISPATCH_LEVEL`.
     ///
     /// # Errors
-    /// `STATUS_DEVICE_NOT_READY` while there is no provider.
+    /// `STATUS_DEVICE_NOT_READY` while there is no provider, and once the client is being unloaded.
     pub fn provider_versions(&self) -> Result<((u8, u8), (u8, u8))> {
         let found = self.shared.versions()?;
         let pair = |version| (wsk_sys::WSK_MAJOR_VERSION(version), wsk_sys::WSK_MINOR_VERSION(version));

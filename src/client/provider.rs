@@ -71,7 +71,7 @@ impl Provider {
         // SAFETY: the operation is new, and the closure hands the IRP to `WskSocket` alone. The context is the core,
         // which the request owns until completion, and WSK from then on; the table is static.
         let (outcome, _) = unsafe { op.run(|irp, _| self.call_socket(core, &recipe, irp)) }.await;
-        outcome.result(Operation::Socket).map(|socket| attach(core, socket as *mut _))
+        outcome.result(Operation::Socket).map(drop)
     }
 
     fn call_socket<C: Core>(&self, core: &Ref<C>, recipe: &Recipe, irp: *mut wsk_sys::nt::IRP) -> Submission {
@@ -181,11 +181,16 @@ struct CreateRequest<C: Core> {
 impl<C: Core> Request for CreateRequest<C> {
     const OPERATION: Operation = Operation::Socket;
 
-    fn orphaned(self, outcome: Outcome) {
+    /// The socket belongs to the client from here on, also if the future is never polled again.
+    fn completed(&mut self, outcome: Outcome) {
         if let Ok(socket) = outcome.result(Operation::Socket) {
             attach(&self.core, socket as *mut _);
-            self.core.socket().close_later();
         }
+    }
+
+    fn orphaned(self, _outcome: Outcome) {
+        // A core without a socket closes nothing.
+        self.core.socket().close_later();
         drop(self.provider);
     }
 }

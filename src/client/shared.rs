@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use wsk_sys::nt::NTSTATUS;
 use wsk_sys::{
-    MAKE_WSK_VERSION, STATUS_SUCCESS, WSK_CLIENT_DISPATCH, WSK_CLIENT_NPI, WSK_PROVIDER_CHARACTERISTICS,
+    MAKE_WSK_VERSION, STATUS_DEVICE_NOT_READY, STATUS_SUCCESS, WSK_CLIENT_DISPATCH, WSK_CLIENT_NPI, WSK_PROVIDER_CHARACTERISTICS,
     WSK_PROVIDER_NPI, WSK_REGISTRATION, WskCaptureProviderNPI, WskDeregister, WskQueryProviderCharacteristics,
     WskRegister, WskReleaseProviderNPI,
 };
@@ -32,8 +32,10 @@ const CACHE_DEPTH: u32 = 256;
 const REAPER_WAIT: Duration = Duration::from_secs(10);
 
 /// # Invariants
-/// - `registration` is registered from `try_new`'s success until `run_reaper` has deregistered it, which happens
+/// - `registration` is registered from `register`'s success until `run_reaper` has deregistered it, which happens
 ///   once, when there are no captures and no sockets.
+/// - Whoever uses it counts among `captures` and has then seen that `stopping` is false. Both are sequentially
+///   consistent: either that user sees that the client stops, or the reaper sees the user.
 /// - It never moves: the value lives in a [`Ref`](crate::memory::Ref) (rule LIFE-03).
 pub(crate) struct ClientShared {
     registration: UnsafeCell<WSK_REGISTRATION>,
@@ -90,18 +92,25 @@ impl ClientShared {
         // The largest number means an infinite wait; the one before it is seven weeks.
         let milliseconds = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).min(u32::MAX - 1);
         let mut npi = WSK_PROVIDER_NPI { Client: core::ptr::null_mut(), Dispatch: core::ptr::null() };
-        // Counted before the call, so that the reaper never deregisters under a capture. This thread writes the count
-        // and reads the flag, `stop` and the reaper write the flag and read the count: one of them sees the other
-        // only if all four are in one order.
-        self.captures.fetch_add(1, Ordering::SeqCst);
-        let status = if self.stopping.load(Ordering::SeqCst) {
-            wsk_sys::STATUS_DEVICE_NOT_READY
-        } else {
-            // SAFETY: registered, because the count above keeps the reaper from deregistering; the level is passive.
-            unsafe { WskCaptureProviderNPI(self.registration.get(), milliseconds, &raw mut npi) }
-        };
-        check(Operation::Capture, status).inspect_err(|_| self.capture_ended())?;
+        let using = self.use_registration(Operation::Capture)?;
+        // SAFETY: registered, as the guard says; the level is passive.
+        let status = unsafe { WskCaptureProviderNPI(self.registration.get(), milliseconds, &raw mut npi) };
+        check(Operation::Capture, status)?;
+        // The capture itself counts from here on, until `release`.
+        core::mem::forget(using);
         Ok(npi)
+    }
+
+    /// Keeps the reaper from deregistering, unless the client stops already.
+    fn use_registration(&self, operation: Operation) -> Result<Using<'_>> {
+        // This thread writes the count and reads the flag, `stop` and the reaper write the flag and read the count:
+        // one of them sees the other only if all four are in one order.
+        self.captures.fetch_add(1, Ordering::SeqCst);
+        let using = Using(self);
+        if self.stopping.load(Ordering::SeqCst) {
+            return Err(Error::new(operation, STATUS_DEVICE_NOT_READY));
+        }
+        Ok(using)
     }
 
     /// `WskReleaseProviderNPI` for one success of [`ClientShared::capture`].
@@ -119,9 +128,11 @@ impl ClientShared {
     /// `WskQueryProviderCharacteristics`: the lowest and highest version.
     pub(super) fn versions(&self) -> Result<WSK_PROVIDER_CHARACTERISTICS> {
         let mut found = WSK_PROVIDER_CHARACTERISTICS { HighestVersion: 0, LowestVersion: 0 };
-        // SAFETY: a handle of the client exists, so it is registered.
+        // A client whose unloading did not end in time still has a handle, and is deregistered any moment.
+        let _using = self.use_registration(Operation::QueryCharacteristics)?;
+        // SAFETY: registered, as the guard says.
         let status = unsafe { WskQueryProviderCharacteristics(self.registration.get(), &raw mut found) };
-        check(Operation::Capture, status)?;
+        check(Operation::QueryCharacteristics, status)?;
         Ok(found)
     }
 
@@ -147,9 +158,9 @@ impl ClientShared {
 
     /// # Safety
     /// As [`Sockets::remove`].
-    pub(crate) unsafe fn delist(&self, socket: NonNull<Socket>) -> NonNull<Socket> {
+    pub(crate) unsafe fn delist(&self, socket: NonNull<Socket>) {
         // SAFETY: forwarded to the caller.
-        unsafe { self.sockets.remove(socket) }
+        unsafe { self.sockets.remove(socket) };
     }
 
     /// Called when a socket has gone, after it was delisted.
@@ -197,6 +208,15 @@ impl ClientShared {
                 return;
             }
         }
+    }
+}
+
+/// A use of the registration; see [`ClientShared::use_registration`].
+struct Using<'a>(&'a ClientShared);
+
+impl Drop for Using<'_> {
+    fn drop(&mut self) {
+        self.0.capture_ended();
     }
 }
 

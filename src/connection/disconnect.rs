@@ -3,11 +3,10 @@
 use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
-use core::sync::atomic::Ordering;
 use core::task::{Context, Poll};
 
 use wsk_sys::nt::IRP;
-use wsk_sys::{WSK_FLAG_ABORTIVE, WSK_PROVIDER_CONNECTION_DISPATCH};
+use wsk_sys::{STATUS_INVALID_DEVICE_STATE, WSK_FLAG_ABORTIVE, WSK_PROVIDER_CONNECTION_DISPATCH};
 
 use super::{Connection, ConnectionEvents, ConnectionRef};
 use crate::buffer::Buffer;
@@ -22,13 +21,13 @@ impl<E: ConnectionEvents> Connection<E> {
     /// time limit, and [abort](Connection::abort) or close when that runs out, which ends it.
     ///
     /// # Cancel safety
-    /// Dropping it asks for cancellation, which comes too late more often than not.
+    /// Dropping it asks for cancellation, which comes too late more often than not. Nothing can be sent all the same.
     ///
     /// # Errors
     /// `STATUS_INVALID_DEVICE_STATE` for a second one, `STATUS_CONNECTION_RESET` and the like,
     /// `STATUS_FILE_FORCED_CLOSED`, `STATUS_CANCELLED`, `STATUS_INSUFFICIENT_RESOURCES`.
     pub fn disconnect(&self) -> Disconnect {
-        Disconnect { state: State::Start(self.reference(), None, 0) }
+        Disconnect { state: State::Start(self.reference(), None) }
     }
 
     /// [`Connection::disconnect`] that sends `last` before the end.
@@ -39,7 +38,8 @@ impl<E: ConnectionEvents> Connection<E> {
     /// # Errors
     /// As for [`Connection::disconnect`].
     pub fn disconnect_after(&self, last: Buffer) -> Disconnect {
-        Disconnect { state: State::Start(self.reference(), Some(last), 0) }
+        let last = Some(last).filter(|last| !last.is_empty());
+        Disconnect { state: State::Start(self.reference(), last) }
     }
 
     /// Ends both sides at once (`WskDisconnect` with `WSK_FLAG_ABORTIVE`): the peer sees a reset, and whatever is
@@ -51,7 +51,7 @@ impl<E: ConnectionEvents> Connection<E> {
     /// # Errors
     /// As for [`Connection::disconnect`].
     pub fn abort(&self) -> Disconnect {
-        Disconnect { state: State::Start(self.reference(), None, WSK_FLAG_ABORTIVE) }
+        Disconnect { state: State::Abort(self.reference()) }
     }
 }
 
@@ -98,39 +98,43 @@ pub struct Disconnect {
 }
 
 enum State {
-    Start(ConnectionRef, Option<Buffer>, u32),
+    Start(ConnectionRef, Option<Buffer>),
+    /// Sends are on their way in; they are let pass.
+    Behind(ConnectionRef, Op<DisconnectRequest>),
+    Abort(ConnectionRef),
     Waiting(Op<DisconnectRequest>),
     Finished,
 }
 
 impl Disconnect {
-    fn start(
-        connection: &ConnectionRef,
-        last: Option<Buffer>,
-        flags: u32,
-        context: &Context<'_>,
-    ) -> Result<Op<DisconnectRequest>> {
+    fn prepare(connection: &ConnectionRef, last: Option<Buffer>) -> Result<Op<DisconnectRequest>> {
         let request = DisconnectRequest { connection: connection.clone(), last };
-        let op = Op::try_new(connection.client().cache(), request)
-            .map_err(|_| Error::out_of_memory(Operation::Disconnect))?;
-        connection.common().send_over.store(true, Ordering::Release);
+        Op::try_new(connection.client().cache(), request).map_err(|_| Error::out_of_memory(Operation::Disconnect))
+    }
+
+    fn submit(connection: &ConnectionRef, op: &Op<DisconnectRequest>, flags: u32, context: &Context<'_>) {
         // SAFETY: the operation is new; `hand_over` passes the IRP and memory of the request alone.
         unsafe {
             op.submit(context, |irp, request| DisconnectRequest::hand_over(connection, flags, irp, request));
         }
-        Ok(op)
     }
-}
 
-impl Future for Disconnect {
-    type Output = Result<()>;
+    /// Submits when no send is on its way in.
+    fn follow(
+        &mut self,
+        connection: ConnectionRef,
+        op: Op<DisconnectRequest>,
+        context: &Context<'_>,
+    ) -> Poll<Result<()>> {
+        if !connection.common().sends.have_ended(context) {
+            self.state = State::Behind(connection, op);
+            return Poll::Pending;
+        }
+        Self::submit(&connection, &op, 0, context);
+        self.wait(op, context)
+    }
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
-        let op = match core::mem::replace(&mut self.state, State::Finished) {
-            State::Start(connection, last, flags) => Self::start(&connection, last, flags, context)?,
-            State::Waiting(op) => op,
-            State::Finished => return Poll::Pending,
-        };
+    fn wait(&mut self, op: Op<DisconnectRequest>, context: &Context<'_>) -> Poll<Result<()>> {
         match op.poll(context) {
             Ok((outcome, request)) => {
                 request.connection.note(outcome);
@@ -140,6 +144,39 @@ impl Future for Disconnect {
                 self.state = State::Waiting(op);
                 Poll::Pending
             }
+        }
+    }
+}
+
+impl Future for Disconnect {
+    type Output = Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
+        match core::mem::replace(&mut self.state, State::Finished) {
+            State::Start(connection, last) => {
+                let op = Self::prepare(&connection, last)?;
+                if !connection.common().sends.end() {
+                    // What WSK answers to a second one is not defined (rule DISC-28).
+                    return Poll::Ready(Err(Error::new(Operation::Disconnect, STATUS_INVALID_DEVICE_STATE)));
+                }
+                self.follow(connection, op, context)
+            }
+            State::Behind(connection, op) => self.follow(connection, op, context),
+            State::Abort(connection) => {
+                let op = Self::prepare(&connection, None)?;
+                Self::submit(&connection, &op, WSK_FLAG_ABORTIVE, context);
+                self.wait(op, context)
+            }
+            State::Waiting(op) => self.wait(op, context),
+            State::Finished => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Disconnect {
+    fn drop(&mut self) {
+        if let State::Behind(connection, _) = &self.state {
+            connection.common().sends.go_on();
         }
     }
 }

@@ -35,7 +35,7 @@ pub(super) unsafe extern "system" fn receive_event<R: ReceiveSlot, D: Disconnect
     // SAFETY: the list is valid during the call and comes from this connection's callback, which is serial.
     let indication = unsafe { Indication::new(&connection, list, flags, indicated) };
     let answer = core.events.receive.receive(indication);
-    let (status, bytes) = answer.finish(&connection, list);
+    let (status, bytes) = answer.finish(&connection, list, indicated);
     if let Some(bytes) = bytes {
         // SAFETY: the output is valid during the call.
         unsafe { accepted.write(bytes) };

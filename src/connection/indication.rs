@@ -151,17 +151,23 @@ enum Answer {
 }
 
 impl Received<'_> {
-    /// What the callback returns, and what it writes to `BytesAccepted`.
-    pub(super) fn finish(self, connection: &ConnectionRef, list: *mut WSK_DATA_INDICATION) -> (NTSTATUS, Option<usize>) {
+    /// What the callback returns, and what it writes to `BytesAccepted`, when it was told of `bytes` bytes.
+    pub(super) fn finish(
+        self,
+        connection: &ConnectionRef,
+        list: *mut WSK_DATA_INDICATION,
+        bytes: usize,
+    ) -> (NTSTATUS, Option<usize>) {
         let indicated = &connection.common().indicated;
         let still_held =
             indicated.compare_exchange(list, core::ptr::null_mut(), Ordering::AcqRel, Ordering::Acquire).is_ok();
         match self.answer {
-            Answer::First(bytes) => (STATUS_SUCCESS, Some(bytes)),
+            Answer::First(first) => (STATUS_SUCCESS, Some(first)),
             Answer::None => (STATUS_DATA_NOT_ACCEPTED, None),
             Answer::Retained if still_held => (STATUS_PENDING, None),
-            // Data that was retained and let go again before the callback returned was all accepted.
-            Answer::All | Answer::Retained => (STATUS_SUCCESS, None),
+            // Data that was retained and let go again before the callback returned was all accepted. The number is
+            // written, because what is there when the callback begins is not defined (rule RCVE-16).
+            Answer::All | Answer::Retained => (STATUS_SUCCESS, Some(bytes)),
         }
     }
 }

@@ -26,7 +26,7 @@ use core::fmt;
 use core::future::Future;
 use core::mem::size_of;
 use core::net::SocketAddr;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8};
+use core::sync::atomic::{AtomicPtr, AtomicU8};
 
 use atomic_waker::AtomicWaker;
 use bitflags::bitflags;
@@ -44,6 +44,7 @@ pub use handlers::{
 pub use indication::{Indication, Received, RetainedData};
 use receive::Kept;
 pub use receive::{Drain, Receive, ReceiveFlags};
+use send::Sends;
 pub use send::{Send, SendFlags};
 
 use crate::client::ClientShared;
@@ -81,8 +82,7 @@ pub(crate) struct ConnectionCommon {
     kept: SpinLock<Option<Kept>>,
     /// The indication whose callback is running; see `indication`.
     indicated: AtomicPtr<WSK_DATA_INDICATION>,
-    /// A graceful disconnect was asked for: nothing may be sent any more (rule SND-15).
-    send_over: AtomicBool,
+    sends: Sends,
 }
 
 /// # Invariants
@@ -113,7 +113,7 @@ impl<E: ConnectionEvents> ConnectionCore<E> {
             receive_waker: AtomicWaker::new(),
             kept: SpinLock::new(None),
             indicated: AtomicPtr::new(core::ptr::null_mut()),
-            send_over: AtomicBool::new(false),
+            sends: Sends::new(),
         };
         Ref::try_new_in(Self { common, events }, client.cache()).map_err(|(error, _)| error)
     }
@@ -154,7 +154,9 @@ impl core::ops::Deref for ConnectionRef {
 }
 
 /// An established connection. Dropping it closes it in the background; see [`Connection::close`] and
-/// [`Connection::disconnect`].
+/// [`Connection::disconnect`]. A close waits for [`RetainedData`] to be dropped.
+///
+/// Its handlers are dropped when the close has completed and no operation is left, at up to `DISPATCH_LEVEL`.
 pub struct Connection<E: ConnectionEvents = NoEvents> {
     core: Ref<ConnectionCore<E>>,
     ends: Ends,

@@ -2,15 +2,18 @@
 //!
 //! One receive may be under way per connection. When its future is dropped, the receive is cancelled, but data
 //! can win the race; then the bytes are kept with the connection, and the next receive gets them first. A new
-//! receive waits until an abandoned one has ended, so bytes never overtake each other.
+//! receive waits until an abandoned one has ended, so bytes never overtake each other. One receive can wait so; its
+//! turn is kept for it.
 //!
 //! ```text
 //!          poll                 completes
 //!   Free ────────▶ Busy ─────────────────────────▶ Free, the future gets the bytes
-//!    ▲              │ dropped: IoCancelIrp
-//!    │              ▼
-//!    └────────── Abandoned: bytes that came are kept, and the receive that waits is woken
-//!     completes
+//!    ▲              │  ▲
+//!    │      dropped │  └─────────────────────────┐ completes: the turn is that of the receive that waits
+//!    │              ▼              poll          │
+//!    └────────── Abandoned ───────────────────▶ Claimed
+//!     completes        ▲                         │
+//!                      └─────────────────────────┘ the receive that waits is dropped
 //! ```
 
 use core::fmt;
@@ -36,6 +39,8 @@ pub(super) const FREE: u8 = 0;
 const BUSY: u8 = 1;
 /// WSK still has a receive whose future was dropped.
 const ABANDONED: u8 = 2;
+/// As `ABANDONED`, and a receive future waits for its end.
+const CLAIMED: u8 = 3;
 
 bitflags! {
     /// How to receive.
@@ -65,6 +70,10 @@ impl<E: ConnectionEvents> Connection<E> {
     /// `STATUS_DEVICE_BUSY` when another receive is under way, `STATUS_CONNECTION_RESET` and the like,
     /// `STATUS_FILE_FORCED_CLOSED`, `STATUS_CANCELLED` when the connection was closed,
     /// `STATUS_INSUFFICIENT_RESOURCES`. Bytes that came before an error are in the buffer.
+    ///
+    /// # Mixing with the receive event
+    /// Bytes that a dropped receive left precede whatever the [`ReceiveHandler`](super::ReceiveHandler) is told later.
+    /// A receive that they satisfy posts nothing, so it does not make up for data the handler did not take.
     pub fn receive(&self, buffer: Buffer) -> Receive {
         self.receive_with(buffer, ReceiveFlags::empty())
     }
@@ -106,10 +115,16 @@ impl<E: ConnectionEvents> Connection<E> {
 
 /// Where received bytes go.
 trait Target: Send + Unpin + 'static {
-    /// Describes the memory to WSK; the memory stays where it is while the target moves.
+    /// Empties it before it is used.
+    fn reset(&mut self);
+    /// Takes what an abandoned receive left, as far as it goes in.
+    fn take_kept(&mut self, kept: &mut Kept);
+    /// How many bytes are in it.
+    fn len(&self) -> usize;
+    /// Whether no byte more goes in.
+    fn is_full(&self) -> bool;
+    /// Describes the memory behind what is in it to WSK; the memory stays where it is while the target moves.
     fn describe(&mut self) -> WSK_BUF;
-    /// Takes what an abandoned receive left, and says how much that was.
-    fn take_kept(&mut self, kept: &mut Option<Kept>) -> usize;
     /// Notes how many bytes WSK wrote.
     fn filled(&mut self, bytes: usize) -> Result<()>;
     /// What to keep of bytes that nobody waits for.
@@ -117,24 +132,32 @@ trait Target: Send + Unpin + 'static {
 }
 
 impl Target for Buffer {
+    fn reset(&mut self) {
+        self.clear();
+    }
+
+    fn take_kept(&mut self, kept: &mut Kept) {
+        let rest = &kept.buffer[kept.taken..];
+        let count = rest.len().min(self.capacity() - Buffer::len(self));
+        if self.extend_from_slice(&rest[..count]).is_ok() {
+            kept.taken += count;
+        }
+    }
+
+    fn len(&self) -> usize {
+        Buffer::len(self)
+    }
+
+    fn is_full(&self) -> bool {
+        Buffer::len(self) == self.capacity()
+    }
+
     fn describe(&mut self) -> WSK_BUF {
         self.wsk_buf_for_receive()
     }
 
-    fn take_kept(&mut self, slot: &mut Option<Kept>) -> usize {
-        self.clear();
-        let Some(kept) = slot.as_mut() else { return 0 };
-        let rest = &kept.buffer[kept.taken..];
-        let count = rest.len().min(self.capacity());
-        if self.extend_from_slice(&rest[..count]).is_err() {
-            return 0;
-        }
-        kept.taken += count;
-        count
-    }
-
     fn filled(&mut self, bytes: usize) -> Result<()> {
-        self.set_len(bytes)
+        self.set_len(Buffer::len(self).saturating_add(bytes))
     }
 
     fn keep(self) -> Option<Kept> {
@@ -146,15 +169,22 @@ impl Target for Buffer {
 struct Discard;
 
 impl Target for Discard {
-    fn describe(&mut self) -> WSK_BUF {
-        WSK_BUF { Mdl: core::ptr::null_mut(), Offset: 0, Length: 0 }
+    fn reset(&mut self) {}
+
+    fn take_kept(&mut self, kept: &mut Kept) {
+        kept.taken = kept.buffer.len();
     }
 
-    fn take_kept(&mut self, kept: &mut Option<Kept>) -> usize {
-        if let Some(kept) = kept {
-            kept.taken = kept.buffer.len();
-        }
+    fn len(&self) -> usize {
         0
+    }
+
+    fn is_full(&self) -> bool {
+        false
+    }
+
+    fn describe(&mut self) -> WSK_BUF {
+        WSK_BUF { Mdl: core::ptr::null_mut(), Offset: 0, Length: 0 }
     }
 
     fn filled(&mut self, _bytes: usize) -> Result<()> {
@@ -184,8 +214,11 @@ impl<T: Target> Request for ReceiveRequest<T> {
         {
             *common.kept.lock() = Some(kept);
         }
-        common.receiving.store(FREE, Ordering::Release);
-        common.receive_waker.wake();
+        // The bytes are kept by now. A receive that waits has the turn without asking again.
+        if common.receiving.compare_exchange(ABANDONED, FREE, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            common.receiving.store(BUSY, Ordering::Release);
+            common.receive_waker.wake();
+        }
     }
 }
 
@@ -212,6 +245,8 @@ struct Receiving<T: Target> {
 
 enum State<T: Target> {
     Start(ConnectionRef, T, u32),
+    /// An abandoned receive is in the way, and the turn after it is this one's.
+    Claiming(ConnectionRef, T, u32),
     Waiting(ConnectionRef, Op<ReceiveRequest<T>>),
     Finished,
 }
@@ -219,20 +254,19 @@ enum State<T: Target> {
 /// What stands in the way of a new receive.
 enum Turn {
     Mine,
-    Wait,
+    Claimed,
     Busy,
 }
 
-/// Takes the connection's one receive.
-fn take_turn(connection: &ConnectionRef, context: &Context<'_>) -> Turn {
-    let common = connection.common();
+/// Takes the connection's one receive, or the turn after an abandoned one.
+fn take_turn(connection: &ConnectionRef) -> Turn {
+    let receiving = &connection.common().receiving;
     loop {
-        match common.receiving.compare_exchange(FREE, BUSY, Ordering::AcqRel, Ordering::Acquire) {
+        match receiving.compare_exchange(FREE, BUSY, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => return Turn::Mine,
             Err(ABANDONED) => {
-                common.receive_waker.register(context.waker());
-                if common.receiving.load(Ordering::Acquire) == ABANDONED {
-                    return Turn::Wait;
+                if receiving.compare_exchange(ABANDONED, CLAIMED, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                    return Turn::Claimed;
                 }
             }
             Err(_) => return Turn::Busy,
@@ -240,20 +274,27 @@ fn take_turn(connection: &ConnectionRef, context: &Context<'_>) -> Turn {
     }
 }
 
+/// Whether the turn that was claimed has come.
+fn turn_has_come(connection: &ConnectionRef, context: &Context<'_>) -> bool {
+    let common = connection.common();
+    common.receive_waker.register(context.waker());
+    // Looked at after registering: the abandoned receive's end changes it first and wakes then.
+    common.receiving.load(Ordering::Acquire) == BUSY
+}
+
 fn give_turn(connection: &ConnectionRef) {
     connection.common().receiving.store(FREE, Ordering::Release);
 }
 
 /// Hands out bytes that an abandoned receive left.
-fn take_kept<T: Target>(connection: &ConnectionRef, target: &mut T) -> usize {
+fn take_kept<T: Target>(connection: &ConnectionRef, target: &mut T) {
     let mut slot = connection.common().kept.lock();
-    let count = target.take_kept(&mut slot);
-    let used_up = slot.as_ref().is_some_and(|kept| kept.taken == kept.buffer.len());
-    let emptied = if used_up { slot.take() } else { None };
+    let Some(kept) = slot.as_mut() else { return };
+    target.take_kept(kept);
+    let emptied = if kept.taken == kept.buffer.len() { slot.take() } else { None };
     drop(slot);
     // Its memory is freed outside of the lock.
     drop(emptied);
-    count
 }
 
 impl<T: Target> Receiving<T> {
@@ -268,10 +309,12 @@ impl<T: Target> Receiving<T> {
         flags: u32,
         context: &Context<'_>,
     ) -> core::result::Result<Op<ReceiveRequest<T>>, (Result<usize>, T)> {
-        let kept = take_kept(connection, &mut target);
-        if kept > 0 {
+        target.reset();
+        take_kept(connection, &mut target);
+        // A receive that waits for all goes on behind what was kept.
+        if target.is_full() || (target.len() > 0 && flags & WSK_FLAG_WAITALL == 0) {
             give_turn(connection);
-            return Err((Ok(kept), target));
+            return Err((Ok(target.len()), target));
         }
         let request = ReceiveRequest { connection: connection.clone(), target };
         match Op::try_new(connection.client().cache(), request) {
@@ -292,33 +335,62 @@ impl<T: Target> Receiving<T> {
     }
 
     fn poll(&mut self, context: &Context<'_>) -> Poll<(Result<usize>, T)> {
-        let (connection, op) = match core::mem::replace(&mut self.state, State::Finished) {
-            State::Start(connection, target, flags) => {
-                match take_turn(&connection, context) {
-                    Turn::Mine => {}
-                    Turn::Wait => {
-                        self.state = State::Start(connection, target, flags);
-                        return Poll::Pending;
-                    }
-                    Turn::Busy => {
-                        return Poll::Ready((Err(Error::new(Operation::Receive, STATUS_DEVICE_BUSY)), target));
-                    }
+        let (connection, target, flags) = match core::mem::replace(&mut self.state, State::Finished) {
+            State::Start(connection, target, flags) => match take_turn(&connection) {
+                Turn::Mine => (connection, target, flags),
+                Turn::Claimed => return self.claim(connection, target, flags, context),
+                Turn::Busy => {
+                    return Poll::Ready((Err(Error::new(Operation::Receive, STATUS_DEVICE_BUSY)), target));
                 }
-                match Self::start(&connection, target, flags, context) {
-                    Ok(op) => (connection, op),
-                    Err(ready) => return Poll::Ready(ready),
-                }
-            }
-            State::Waiting(connection, op) => (connection, op),
+            },
+            State::Claiming(connection, target, flags) => return self.claim(connection, target, flags, context),
+            State::Waiting(connection, op) => return self.wait(connection, op, context),
             State::Finished => return Poll::Pending,
         };
+        self.go(connection, target, flags, context)
+    }
+
+    fn claim(
+        &mut self,
+        connection: ConnectionRef,
+        target: T,
+        flags: u32,
+        context: &Context<'_>,
+    ) -> Poll<(Result<usize>, T)> {
+        if turn_has_come(&connection, context) {
+            return self.go(connection, target, flags, context);
+        }
+        self.state = State::Claiming(connection, target, flags);
+        Poll::Pending
+    }
+
+    fn go(
+        &mut self,
+        connection: ConnectionRef,
+        target: T,
+        flags: u32,
+        context: &Context<'_>,
+    ) -> Poll<(Result<usize>, T)> {
+        match Self::start(&connection, target, flags, context) {
+            Ok(op) => self.wait(connection, op, context),
+            Err(ready) => Poll::Ready(ready),
+        }
+    }
+
+    fn wait(
+        &mut self,
+        connection: ConnectionRef,
+        op: Op<ReceiveRequest<T>>,
+        context: &Context<'_>,
+    ) -> Poll<(Result<usize>, T)> {
         match op.poll(context) {
             Ok((outcome, request)) => {
                 connection.note(outcome);
                 let mut target = request.target;
                 let fits = target.filled(outcome.information);
                 give_turn(&connection);
-                Poll::Ready((outcome.result(Operation::Receive).and_then(|bytes| fits.map(|()| bytes)), target))
+                let received = outcome.result(Operation::Receive).and(fits).map(|()| target.len());
+                Poll::Ready((received, target))
             }
             Err(op) => {
                 self.state = State::Waiting(connection, op);
@@ -330,10 +402,20 @@ impl<T: Target> Receiving<T> {
 
 impl<T: Target> Drop for Receiving<T> {
     fn drop(&mut self) {
-        if let State::Waiting(connection, op) = core::mem::replace(&mut self.state, State::Finished) {
-            // Said before the cancellation, whose completion sets it free.
-            connection.common().receiving.store(ABANDONED, Ordering::Release);
-            drop(op);
+        match core::mem::replace(&mut self.state, State::Finished) {
+            State::Waiting(connection, op) => {
+                // Said before the cancellation, whose completion sets it free.
+                connection.common().receiving.store(ABANDONED, Ordering::Release);
+                drop(op);
+            }
+            State::Claiming(connection, ..) => {
+                let receiving = &connection.common().receiving;
+                if receiving.compare_exchange(CLAIMED, ABANDONED, Ordering::AcqRel, Ordering::Acquire).is_err() {
+                    // The turn had come, and was not used.
+                    give_turn(&connection);
+                }
+            }
+            State::Start(..) | State::Finished => {}
         }
     }
 }

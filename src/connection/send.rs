@@ -3,9 +3,10 @@
 use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicUsize, Ordering};
 use core::task::{Context, Poll};
 
+use atomic_waker::AtomicWaker;
 use bitflags::bitflags;
 use wsk_sys::nt::IRP;
 use wsk_sys::{STATUS_LOCAL_DISCONNECT, WSK_FLAG_NODELAY, WSK_PROVIDER_CONNECTION_DISPATCH};
@@ -25,7 +26,8 @@ bitflags! {
 }
 
 impl<E: ConnectionEvents> Connection<E> {
-    /// Sends all of `buffer` (`WskSend`). The result is the number of bytes, always all of them, and the buffer.
+    /// Sends all of `buffer` (`WskSend`). The result is the number of bytes, always all of them, and the buffer. With
+    /// an empty buffer there is nothing to do.
     ///
     /// WSK does not buffer: this resolves when the transport has taken every byte. Several sends may be under way;
     /// they go out in the order of their first polls.
@@ -51,6 +53,55 @@ impl<E: ConnectionEvents> Connection<E> {
     /// As for [`Connection::send`].
     pub fn send_with(&self, buffer: Buffer, flags: SendFlags) -> Send {
         Send { state: State::Start(self.reference(), buffer, flags) }
+    }
+}
+
+/// This side of the connection is over: no send is let in.
+const OVER: usize = 1;
+/// One send that is being handed to WSK.
+const ONE: usize = 2;
+
+/// Keeps sends from being handed to WSK after a graceful disconnect (rule SND-15), also when both happen at the same
+/// time in two threads: the disconnect waits for the sends that are on their way in, which takes no longer than a call.
+pub(super) struct Sends {
+    word: AtomicUsize,
+    /// Wakes the one disconnect that waits.
+    waker: AtomicWaker,
+}
+
+impl Sends {
+    pub(super) const fn new() -> Self {
+        Self { word: AtomicUsize::new(0), waker: AtomicWaker::new() }
+    }
+
+    fn enter(&self) -> bool {
+        let enter = |word| (word & OVER == 0).then_some(word + ONE);
+        self.word.fetch_update(Ordering::Acquire, Ordering::Relaxed, enter).is_ok()
+    }
+
+    fn leave(&self) {
+        if self.word.fetch_sub(ONE, Ordering::AcqRel) == OVER | ONE {
+            self.waker.wake();
+        }
+    }
+
+    /// Lets no more sends in; `false` if that was so before.
+    pub(super) fn end(&self) -> bool {
+        self.word.fetch_or(OVER, Ordering::AcqRel) & OVER == 0
+    }
+
+    /// Takes [`Sends::end`] back, for a disconnect that was dropped before it was made.
+    pub(super) fn go_on(&self) {
+        self.word.fetch_and(!OVER, Ordering::AcqRel);
+    }
+
+    /// Whether no send is on its way in; else the task will be woken.
+    pub(super) fn have_ended(&self, context: &Context<'_>) -> bool {
+        let idle = || self.word.load(Ordering::Acquire) == OVER;
+        idle() || {
+            self.waker.register(context.waker());
+            idle()
+        }
     }
 }
 
@@ -106,11 +157,25 @@ impl Send {
         buffer: Buffer,
         flags: SendFlags,
         context: &Context<'_>,
-    ) -> core::result::Result<Op<SendRequest>, (Error, Buffer)> {
-        // Said here rather than asked of WSK, where the answer is not defined (rules SND-15, SND-16).
-        if connection.common().send_over.load(Ordering::Acquire) {
-            return Err((Error::new(Operation::Send, STATUS_LOCAL_DISCONNECT), buffer));
+    ) -> core::result::Result<Op<SendRequest>, (Result<usize>, Buffer)> {
+        // Said here rather than asked of WSK, where the answers are not defined (rules SND-07, SND-15, SND-16).
+        if buffer.is_empty() {
+            return Err((Ok(0), buffer));
         }
+        if !connection.common().sends.enter() {
+            return Err((Err(Error::new(Operation::Send, STATUS_LOCAL_DISCONNECT)), buffer));
+        }
+        let submitted = Self::submit(connection, buffer, flags, context);
+        connection.common().sends.leave();
+        submitted
+    }
+
+    fn submit(
+        connection: &ConnectionRef,
+        buffer: Buffer,
+        flags: SendFlags,
+        context: &Context<'_>,
+    ) -> core::result::Result<Op<SendRequest>, (Result<usize>, Buffer)> {
         let request = SendRequest { connection: connection.clone(), buffer };
         match Op::try_new(connection.client().cache(), request) {
             Ok(op) => {
@@ -120,7 +185,7 @@ impl Send {
                 }
                 Ok(op)
             }
-            Err((_, request)) => Err((Error::out_of_memory(Operation::Send), request.buffer)),
+            Err((_, request)) => Err((Err(Error::out_of_memory(Operation::Send)), request.buffer)),
         }
     }
 }
@@ -132,7 +197,7 @@ impl Future for Send {
         let op = match core::mem::replace(&mut self.state, State::Finished) {
             State::Start(connection, buffer, flags) => match Self::start(&connection, buffer, flags, context) {
                 Ok(op) => op,
-                Err((error, buffer)) => return Poll::Ready((Err(error), buffer)),
+                Err(ready) => return Poll::Ready(ready),
             },
             State::Waiting(op) => op,
             State::Finished => return Poll::Pending,

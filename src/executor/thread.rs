@@ -44,12 +44,14 @@ impl Thread {
         let body = PoolBox::try_new(body).map_err(|error| Error::from(error).during(Operation::Thread))?;
         let context = PoolBox::into_raw(body);
         let mut handle: nt::HANDLE = null_mut();
+        // Whatever process is current, its user mode must not be able to close the handle or put another in its place.
+        let mut attributes = nt::OBJECT_ATTRIBUTES::kernel_handle();
         // SAFETY: the level is passive; the context is what this start routine takes; everything else is optional.
         let status = unsafe {
             nt::PsCreateSystemThread(
                 &raw mut handle,
                 nt::THREAD_ALL_ACCESS,
-                null_mut(),
+                (&raw mut attributes).cast(),
                 null_mut(),
                 null_mut(),
                 Some(thread_main::<F>),

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! The core of the connection-to-be is part of the request, so a connection that arrives always finds a home and,
-//! in it, the IRP to close it with: neither a dropped future nor want of memory can leak a socket.
+//! in it, the IRP to close it with: neither a dropped future nor want of memory can leak a socket. It moves in right
+//! in the completion routine, so that an unloading client knows of it.
 
 use core::fmt;
 use core::future::Future;
@@ -38,13 +39,18 @@ struct AcceptRequest<E: ConnectionEvents> {
 impl<E: ConnectionEvents> Request for AcceptRequest<E> {
     const OPERATION: Operation = Operation::Accept;
 
-    fn orphaned(self, outcome: Outcome) {
-        self.listener.note(outcome);
-        // A cancelled accept can have won all the same (rule LSN-31).
+    /// The socket belongs to the client from here on: it is counted, and closed when the client unloads, also if the
+    /// future is never polled again.
+    fn completed(&mut self, outcome: Outcome) {
         if let Ok(socket) = outcome.result(Operation::Accept) {
             attach(&self.connection, socket as *mut WSK_SOCKET);
-            self.connection.socket().close_later();
         }
+    }
+
+    fn orphaned(self, outcome: Outcome) {
+        self.listener.note(outcome);
+        // A cancelled accept can have won all the same (rule LSN-31). A core without a socket closes nothing.
+        self.connection.socket().close_later();
     }
 }
 
@@ -99,8 +105,7 @@ impl<E: ConnectionEvents> Accept<E> {
 
     fn finish(outcome: Outcome, request: AcceptRequest<E>) -> Result<Connection<E>> {
         request.listener.note(outcome);
-        let socket = outcome.result(Operation::Accept)?;
-        attach(&request.connection, socket as *mut WSK_SOCKET);
+        outcome.result(Operation::Accept)?;
         let local = request.local.to_socket_addr();
         let remote = request.remote.to_socket_addr();
         let invalid = || Error::new(Operation::Accept, STATUS_INVALID_ADDRESS);

@@ -17,12 +17,13 @@ use wsk_sys::{
 };
 
 use super::inspect::Answer;
+use super::pending::Record;
 use super::{Acceptance, Condition, Ends, InspectId, Inspection, ListenerCore, ListenerRef};
 use crate::address;
 use crate::connection::{Connection, ConnectionCore, ConnectionEvents};
 use crate::error::{Error, Operation, Result};
 use crate::memory::Ref;
-use crate::socket::{Core, attach};
+use crate::socket::{Core, SocketRef, attach_and_enter};
 
 impl<I: Condition, A: Acceptance> ListenerCore<I, A> {
     /// The dispatch table, a constant of the handler types: what nobody handles is null.
@@ -51,15 +52,23 @@ unsafe extern "system" fn inspect_event<I: Condition, A: Acceptance>(
         core.socket().close_later();
         return WskInspectReject;
     };
+    let id = InspectId::from_raw(id);
+    if core.common.pending.has(id) {
+        // The peer has repeated itself. The request has its token, and needs no second one.
+        return WskInspectPend;
+    }
     // SAFETY: with an ID, the addresses are valid during the call.
     let Some(ends) = (unsafe { ends(local, remote) }) else { return WskInspectReject };
     let listener = ListenerRef::new(&core);
-    let request =
-        Inspection { listener: &listener, id: InspectId::from_raw(id), ends, _callback: PhantomData };
-    match core.condition.inspect(request).answer {
+    let request = Inspection { listener: &listener, id, ends, _callback: PhantomData };
+    let answered = core.condition.inspect(request).answer;
+    // What can be done before is done before, so that nothing comes between the record's last word and the return.
+    drop(listener);
+    drop(core);
+    match answered {
         Answer::Accept => WskInspectAccept,
         Answer::Reject => WskInspectReject,
-        Answer::Pend(record) => answer(record.callback_returns()),
+        Answer::Pend(record) => answer(Record::callback_returns(record)),
     }
 }
 
@@ -113,7 +122,7 @@ unsafe extern "system" fn accept_event<I: Condition, A: Acceptance>(
     }
     // SAFETY: with a socket, the addresses are valid during the call.
     let Some(ends) = (unsafe { ends(local, remote) }) else { return STATUS_REQUEST_NOT_ACCEPTED };
-    let mut taken = false;
+    let mut taken = None;
     core.acceptance.accept(Incoming {
         listener: core.socket(),
         socket,
@@ -123,7 +132,10 @@ unsafe extern "system" fn accept_event<I: Condition, A: Acceptance>(
         taken: &mut taken,
         _events: PhantomData,
     });
-    if taken { STATUS_SUCCESS } else { STATUS_REQUEST_NOT_ACCEPTED }
+    let Some(connection) = taken else { return STATUS_REQUEST_NOT_ACCEPTED };
+    // The socket is the client's once this returns, so a close that was asked for meanwhile starts only now.
+    connection.leave();
+    STATUS_SUCCESS
 }
 
 /// Copies the two addresses; they are valid only during the callback (rule INSP-22).
@@ -145,7 +157,8 @@ pub struct Incoming<'a, E: ConnectionEvents> {
     ends: Ends,
     accept_context: *mut *mut c_void,
     accept_dispatch: *mut *const WSK_CLIENT_CONNECTION_DISPATCH,
-    taken: &'a mut bool,
+    /// The connection that was made of it, whose gate is held until the callback returns.
+    taken: &'a mut Option<SocketRef>,
     _events: PhantomData<fn(E)>,
 }
 
@@ -177,8 +190,8 @@ impl<E: ConnectionEvents> Incoming<'_, E> {
         unsafe { self.accept_context.write(context) };
         // SAFETY: as above.
         unsafe { self.accept_dispatch.write(dispatch) };
-        *self.taken = true;
-        attach(&core, self.socket);
+        attach_and_enter(&core, self.socket);
+        *self.taken = Some(SocketRef::new(&core));
         Ok(Connection::new(core, self.ends))
     }
 }

@@ -19,7 +19,7 @@ pub trait InspectHandler: Send + Sync + 'static {
 /// Learns that a request which was pended or accepted is gone before it became a connection (`WskAbortEvent`).
 ///
 /// The token of a pended request needs no such handler to become inert; this is for whoever keeps records of
-/// their own.
+/// their own. It is not told of requests that the listener rejects because it closes.
 ///
 /// # IRQL
 /// Called at up to `DISPATCH_LEVEL`, in any thread, possibly the moment the inspection has returned. It must not

@@ -25,6 +25,7 @@ use core::future::Future;
 use core::net::SocketAddr;
 
 use bitflags::bitflags;
+use wsk_sys::WSK_SOCKET;
 
 pub use accept::Accept;
 pub use builder::ListenerBuilder;
@@ -89,9 +90,9 @@ unsafe impl<I: Condition, A: Acceptance> Core for ListenerCore<I, A> {
         &self.common.socket
     }
 
-    /// The close has completed: no abort will come any more, so whoever waits for one is told.
-    fn closed(&self) {
-        self.common.pending.abort_all();
+    unsafe fn closing(&self, handle: *mut WSK_SOCKET) {
+        // SAFETY: forwarded to the caller.
+        unsafe { self.common.pending.reject_all(handle) };
     }
 }
 
@@ -124,6 +125,9 @@ impl core::ops::Deref for ListenerRef {
 }
 
 /// A bound, listening socket. Dropping it closes it in the background; see [`Listener::close`].
+///
+/// Its handlers are dropped when the close has completed and no token and no accept is left, at up to
+/// `DISPATCH_LEVEL`.
 ///
 /// Connections that were accepted live on without it.
 pub struct Listener<I: Condition = Unconditional, A: Acceptance = NoAcceptEvent> {
@@ -202,7 +206,7 @@ impl<I: Condition, A: Acceptance> Listener<I, A> {
     }
 
     /// Closes the socket (`WskCloseSocket`) and waits until no callback of it runs or will run. Accepts that are
-    /// under way end with `STATUS_CANCELLED`; pended requests are dropped.
+    /// under way end with `STATUS_CANCELLED`; pended requests are rejected, and their tokens become inert.
     ///
     /// # Cancel safety
     /// The close goes on when this is dropped.

@@ -1,48 +1,54 @@
-//! Pended requests: the record that a token, an abort and WSK meet at.
+//! Pended requests: the record that a token, an abort, the closing listener and WSK meet at.
 //!
 //! ```text
-//!             decided before the callback returned: the callback returns the decision itself
-//!   Asking ───────────────────────────────────────────────────▶ Answered
-//!     │ the callback returns WskInspectPend
-//!     ▼            token decides, or is dropped           completion routine
-//!   Pended ───────────────────────────────────▶ Completing ──────────────────▶ Completed
-//!     │ WskAbortEvent, or the listener has closed
+//!             token decides, or is dropped: the callback returns that itself
+//!   Asking ─────────────────────────────────────────────────────────────────▶ Accepted, Rejected
+//!     │ │ the listener closes: the callback returns reject
+//!     │ └──────────────────────────────────────────────────▶ Aborted: the token is inert
+//!     │ the callback returns WskInspectPend                    ▲
+//!     ▼                                                        │ WskAbortEvent, or the listener closes (which rejects)
+//!   Pended ────────────────────────────────────────────────────┤
+//!     │ token decides, or is dropped                           │ the listener is closing: no call is let in
+//!     ▼                                                        │
+//!   Completing ────────────────────────────────────────────────┘
+//!     │ completion routine
 //!     ▼
-//!   Aborted: the token is inert
+//!   Completed
 //! ```
 //!
 //! A decision is held back from WSK until the callback's last act (rule ICMP-13): while the record is `Asking` it
-//! is only noted, and `WskInspectComplete` is called at most once, from `Pended` (rule ICMP-04). What lies between
-//! that last act and WSK seeing the return is the few instructions of the return itself, which no client can see
-//! the end of.
+//! is only noted, and `WskInspectComplete` is called at most once, by whoever moves the record out of `Pended`
+//! (rule ICMP-04). What lies between that last act and WSK seeing the return is the return itself, which no client
+//! can see the end of.
 //!
-//! The table of a listener holds no references. A record is in it from before its callback returns until it
-//! leaves `Asking` and `Pended`, and until then its token, which takes it out, keeps it alive.
+//! A request that was pended is always decided, unless it is aborted (rule INSP-18): by the token, by the reaper for a
+//! token that was dropped, or, before the listener closes, by the listener.
 
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use core::sync::atomic::{AtomicU8, Ordering};
 
 use atomic_waker::AtomicWaker;
 use wsk_sys::nt::{self, NTSTATUS};
 use wsk_sys::{
-    STATUS_FILE_FORCED_CLOSED, STATUS_MORE_PROCESSING_REQUIRED, STATUS_NOT_SUPPORTED, WSK_INSPECT_ACTION,
-    WSK_INSPECT_ID, WSK_PROVIDER_LISTEN_DISPATCH, WskInspectAccept, WskInspectReject,
+    STATUS_MORE_PROCESSING_REQUIRED, WSK_INSPECT_ACTION, WSK_INSPECT_ID, WSK_PROVIDER_LISTEN_DISPATCH, WSK_SOCKET,
+    WskInspectAccept, WskInspectReject,
 };
 
 use super::{Ends, InspectId, ListenerRef};
 use crate::client::Node;
 use crate::memory::Ref;
-use crate::operation::{IrpStorage, Outcome, Submission};
+use crate::operation::{IrpStorage, Outcome};
 use crate::sync::SpinLock;
 
 const ASKING: u8 = 0;
-const ANSWERED: u8 = 1;
-const PENDED: u8 = 2;
-const COMPLETING: u8 = 3;
-const COMPLETED: u8 = 4;
-const ABORTED: u8 = 5;
+const ACCEPTED: u8 = 1;
+const REJECTED: u8 = 2;
+const PENDED: u8 = 3;
+const COMPLETING: u8 = 4;
+const COMPLETED: u8 = 5;
+const ABORTED: u8 = 6;
 
 /// What became of an attempt to decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +61,11 @@ pub(super) enum Decided {
 
 /// # Invariants
 /// - `state` follows the diagram of the module.
-/// - `irp` and `raw_id` belong to whoever moved the state to `Completing`, then to WSK until `Completed`.
+/// - One reference is the *callback's*: the answer that is on its way to WSK has it while the record is `Asking`, the
+///   state itself while it is `Pended`. Whoever moves the record out of `Pended` takes it.
+/// - `irp` and `raw_id` belong to whoever moved the record out of `Pended`, then to WSK until the completion routine.
+/// - A record that is listed is `Asking` or `Pended`, or whoever moved it on holds a reference and is about to take it
+///   out. So a listed record is alive.
 #[repr(C)]
 pub(super) struct Record {
     /// For the reaper, which rejects the request of a token that was dropped; used at most once.
@@ -66,7 +76,6 @@ pub(super) struct Record {
     listener: ListenerRef,
     id: InspectId,
     ends: Ends,
-    accept: AtomicBool,
     state: AtomicU8,
     waker: AtomicWaker,
     links: UnsafeCell<Neighbours>,
@@ -91,7 +100,6 @@ impl Record {
             listener,
             id,
             ends,
-            accept: AtomicBool::new(false),
             state: AtomicU8::new(ASKING),
             waker: AtomicWaker::new(),
             links: UnsafeCell::new(Neighbours { previous: None, next: None }),
@@ -116,108 +124,129 @@ impl Record {
 
     /// The outcome of `WskInspectComplete`, once there is one.
     pub(super) fn outcome(&self) -> Option<Outcome> {
-        if self.state.load(Ordering::Acquire) != COMPLETED {
-            return None;
-        }
-        let irp = self.irp.as_ptr();
+        (self.state.load(Ordering::Acquire) == COMPLETED).then(|| self.irp_outcome())
+    }
+
+    fn irp_outcome(&self) -> Outcome {
         // SAFETY: a completed IRP is not written any more.
-        let status = unsafe { nt::irp_status(irp) };
-        Some(Outcome { status, information: 0 })
+        let status = unsafe { nt::irp_status(self.irp.as_ptr()) };
+        Outcome { status, information: 0 }
     }
 
     /// Whether the decision went out as the callback's own answer.
     pub(super) fn was_answered(&self) -> bool {
-        self.state.load(Ordering::Acquire) == ANSWERED
+        matches!(self.state.load(Ordering::Acquire), ACCEPTED | REJECTED)
     }
 
-    /// The callback's last act: `None` to return pend, else the decision that was made meanwhile.
-    pub(super) fn callback_returns(&self) -> Option<bool> {
-        match self.state.compare_exchange(ASKING, PENDED, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => None,
-            // Only a decision leaves `Asking` otherwise.
-            Err(_) => Some(self.accept.load(Ordering::Acquire)),
-        }
+    /// The callback's last act: `None` to return pend, else whether to accept.
+    ///
+    /// `record` is the callback's reference.
+    pub(super) fn callback_returns(record: Ref<Self>) -> Option<bool> {
+        let record = Ref::into_raw(record);
+        // SAFETY: the callback's reference keeps the record alive; when the exchange succeeds it is the state's, and
+        // the record is not touched here any more.
+        let exchanged = unsafe { &(*record).state }.compare_exchange(ASKING, PENDED, Ordering::AcqRel, Ordering::Acquire);
+        let decided = exchanged.err()?;
+        // SAFETY: the record was not pended, so the reference is still this function's.
+        drop(unsafe { Ref::from_raw(record) });
+        Some(decided == ACCEPTED)
+    }
+
+    fn step(&self, from: u8, to: u8) -> Result<u8, u8> {
+        self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
+    }
+
+    /// Moves a pended record on; gives the callback's reference to whoever succeeds.
+    ///
+    /// # Safety
+    /// The pointer came from [`Ref::as_ptr`], and the caller has a reference, or the record is listed and the table
+    /// locked.
+    unsafe fn leave_pended(record: NonNull<Self>, to: u8) -> Option<Ref<Self>> {
+        // SAFETY: the caller says that the record is alive.
+        unsafe { record.as_ref() }.step(PENDED, to).ok()?;
+        // SAFETY: `callback_returns` leaked this reference when it made the record pended; whoever moves the record on,
+        // once, takes it back.
+        Some(unsafe { Ref::from_raw(record.as_ptr()) })
     }
 
     /// Decides the request.
     ///
     /// IRQL: up to `DISPATCH_LEVEL`, but not in a completion routine, because it may call WSK.
     pub(super) fn decide(record: &Ref<Self>, accept: bool) -> Decided {
-        record.accept.store(accept, Ordering::Release);
-        let decided = match record.state.compare_exchange(ASKING, ANSWERED, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => Decided::Taken,
-            Err(PENDED) => {
-                match record.state.compare_exchange(PENDED, COMPLETING, Ordering::AcqRel, Ordering::Acquire) {
-                    Ok(_) => {
-                        record.listener.pending().remove(record);
-                        Self::complete(record, if accept { WskInspectAccept } else { WskInspectReject });
-                        return Decided::Taken;
-                    }
-                    Err(_) => Decided::Gone,
-                }
-            }
-            Err(_) => Decided::Gone,
+        if record.step(ASKING, if accept { ACCEPTED } else { REJECTED }).is_ok() {
+            record.listener.pending().remove(record);
+            return Decided::Taken;
+        }
+        // When the gate is shut, closing the listener rejects what is pended.
+        let Some(permit) = record.listener.call() else { return Decided::Gone };
+        // SAFETY: `record` is a reference.
+        let Some(pended) = (unsafe { Self::leave_pended(pointer(record), COMPLETING) }) else {
+            return Decided::Gone;
         };
         record.listener.pending().remove(record);
-        decided
+        let action = if accept { WskInspectAccept } else { WskInspectReject };
+        // SAFETY: the gate is held, and `record` keeps the listener during the call, also when the request completes.
+        unsafe { Self::complete(pended, permit.handle(), action) };
+        Decided::Taken
     }
 
     /// Calls `WskInspectComplete`.
-    fn complete(record: &Ref<Self>, action: WSK_INSPECT_ACTION) {
-        let irps_reference = Ref::into_raw(record.clone());
-        // SAFETY: the state was moved to `Completing` once, so nobody else uses the storage; the reference keeps
-        // the record where it is until the completion routine takes it back.
-        let irp = unsafe { record.irp.prepare(completed, irps_reference.cast_mut().cast()) };
-        let submission = record.listener.submit(|handle| {
-            // SAFETY: the gate is held, so the socket is a listener that is not closing.
-            let table = unsafe { (*handle).Dispatch }.cast::<WSK_PROVIDER_LISTEN_DISPATCH>();
-            // SAFETY: the table is that of a listening socket; the member was always there.
-            let inspect_complete = unsafe { (*table).WskInspectComplete }?;
-            // SAFETY: the ID is the record's own copy (rule INSP-20), the action is accept or reject (rule ICMP-10),
-            // and the IRP was prepared above.
-            Some(unsafe { inspect_complete(handle, record.raw_id.get(), action, irp) })
-        });
-        if let Submission::Refused(status) = submission {
-            debug_assert!(status == STATUS_FILE_FORCED_CLOSED || status == STATUS_NOT_SUPPORTED);
-            // The listener is closing: the request goes with it.
-            record.state.store(ABORTED, Ordering::Release);
-            record.waker.wake();
-            // SAFETY: nobody was given the IRP, so no completion routine will take this reference back.
-            drop(unsafe { Ref::from_raw(irps_reference) });
-        }
+    ///
+    /// # Safety
+    /// - `pended` is the reference of whoever moved the record out of `Pended`; it becomes the IRP's.
+    /// - `handle` is the record's listener, and the caller holds its gate, or is the one that closes it.
+    unsafe fn complete(pended: Ref<Self>, handle: *mut WSK_SOCKET, action: WSK_INSPECT_ACTION) {
+        // SAFETY: the caller keeps the socket from closing.
+        let table = unsafe { (*handle).Dispatch }.cast::<WSK_PROVIDER_LISTEN_DISPATCH>();
+        // SAFETY: the table is that of a listening socket; the member was always there.
+        let Some(inspect_complete) = (unsafe { (*table).WskInspectComplete }) else { return };
+        let record = Ref::into_raw(pended);
+        // SAFETY: the reference just given up keeps the record alive.
+        let storage = unsafe { &(*record).irp };
+        // SAFETY: the record was moved out of `Pended` once, so nobody else uses the storage; the reference keeps the
+        // record where it is until the completion routine takes it back.
+        let irp = unsafe { storage.prepare(completed, record.cast_mut().cast()) };
+        // SAFETY: the record is alive; only the address of its own copy of the ID is taken.
+        let id = unsafe { (*record).raw_id.get() };
+        // SAFETY: the ID is the record's own copy (rule INSP-20), the action is accept or reject (rule ICMP-10), and
+        // the IRP was prepared above. The status is that of the IRP (rule IRP-12).
+        let _ = unsafe { inspect_complete(handle, id, action, irp) };
     }
 
     /// The token is dropped: the request is rejected, by the reaper if WSK has to be told.
     pub(super) fn abandon(record: &Ref<Self>) {
-        if record.state.compare_exchange(ASKING, ANSWERED, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-            // `accept` is false from the start: the callback returns reject.
-            record.listener.pending().remove(record);
-        } else if record.state.load(Ordering::Acquire) == PENDED {
-            let queued = Ref::into_raw(record.clone()).cast_mut();
-            // SAFETY: a counted reference is never null.
-            let node = unsafe { NonNull::new_unchecked(queued.cast::<Node>()) };
-            // SAFETY: there is one token and it is dropped once, so the node is queued once; the reference leaked
-            // above keeps the record until it was run. The node is its first field.
-            unsafe { record.listener.client().reap(node) };
-        } else {
-            record.listener.pending().remove(record);
+        if record.step(ASKING, REJECTED).is_ok() {
+            return record.listener.pending().remove(record);
         }
-    }
-
-    /// WSK dropped the request. `Asking` cannot be seen here: an abort comes after the callback's return.
-    fn abort(&self) {
-        if self.state.compare_exchange(PENDED, ABORTED, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-            self.waker.wake();
-        }
+        // The gate is held until the reaper has made the call, so that the reaper is still there to make it. When it
+        // is shut, closing the listener rejects what is pended.
+        let Some(permit) = record.listener.call() else { return };
+        // SAFETY: `record` is a reference.
+        let Some(pended) = (unsafe { Self::leave_pended(pointer(record), COMPLETING) }) else { return };
+        record.listener.pending().remove(record);
+        permit.keep();
+        let queued = pointer(&pended);
+        core::mem::forget(pended);
+        // SAFETY: a record is moved out of `Pended` once, so the node is queued once; the reference just leaked keeps
+        // the record until it was run. The node is its first field.
+        unsafe { record.listener.client().reap(queued.cast::<Node>()) };
     }
 }
 
+fn pointer(record: &Ref<Record>) -> NonNull<Record> {
+    // SAFETY: a counted reference is never null.
+    unsafe { NonNull::new_unchecked(Ref::as_ptr(record).cast_mut()) }
+}
+
 /// # Safety
-/// `node` is that of a record whose reference was leaked to the reaper's queue.
+/// `node` is that of a record that [`Record::abandon`] left to the reaper, with a reference and the listener's gate.
 unsafe fn reject_from_node(node: NonNull<Node>) {
     // SAFETY: the node is the first field of the record, and the queue owned this reference.
     let record = unsafe { Ref::<Record>::from_raw(node.as_ptr().cast_const().cast()) };
-    let _ = Record::decide(&record, false);
+    let listener = record.listener.clone();
+    // SAFETY: the record was moved out of `Pended` before it was queued, with this reference, and the gate is held.
+    unsafe { Record::complete(record, listener.handle(), WskInspectReject) };
+    listener.leave();
 }
 
 /// The completion routine of `WskInspectComplete`.
@@ -231,10 +260,9 @@ unsafe extern "system" fn completed(
 ) -> NTSTATUS {
     // SAFETY: `complete` leaked exactly this reference.
     let record = unsafe { Ref::<Record>::from_raw(context.cast_const().cast()) };
-    record.state.store(COMPLETED, Ordering::Release);
-    if let Some(outcome) = record.outcome() {
-        record.listener.note(outcome);
-    }
+    record.listener.note(record.irp_outcome());
+    // A token whose listener closes stays inert.
+    let _ = record.step(COMPLETING, COMPLETED);
     record.waker.wake();
     STATUS_MORE_PROCESSING_REQUIRED
 }
@@ -244,44 +272,27 @@ const BUCKETS: usize = 32;
 
 /// The records of a listener that an abort may name.
 pub(super) struct Pending {
-    buckets: SpinLock<[Option<NonNull<Record>>; BUCKETS]>,
+    table: SpinLock<Table>,
+}
+
+struct Table {
+    buckets: [Option<NonNull<Record>>; BUCKETS],
+    /// The listener closes: nothing is pended any more.
+    shut: bool,
 }
 
 // SAFETY: the records are `Send + Sync`, and the lists are guarded by the lock.
-unsafe impl Send for Pending {}
-// SAFETY: as for `Send`.
-unsafe impl Sync for Pending {}
+unsafe impl Send for Table {}
 
 fn bucket(id: InspectId) -> usize {
     // Keys are addresses or small numbers; serial numbers count up.
     ((id.key() >> 4) ^ id.key() ^ id.serial() as usize) % BUCKETS
 }
 
-impl Pending {
-    pub(super) const fn new() -> Self {
-        Self { buckets: SpinLock::new([None; BUCKETS]) }
-    }
-
-    pub(super) fn insert(&self, record: &Ref<Record>) {
-        // SAFETY: a counted reference is never null.
-        let own = unsafe { NonNull::new_unchecked(Ref::as_ptr(record).cast_mut()) };
-        let mut buckets = self.buckets.lock();
-        let head = &mut buckets[bucket(record.id)];
-        // SAFETY: the lock is held, and the record is not listed.
-        unsafe { *record.links.get() = Neighbours { previous: None, next: *head } };
-        if let Some(next) = *head {
-            // SAFETY: a listed record is alive.
-            let next = unsafe { next.as_ref() };
-            // SAFETY: the lock is held.
-            unsafe { (*next.links.get()).previous = Some(own) };
-        }
-        *head = Some(own);
-    }
-
+impl Table {
     /// Takes a record out, if it is still there.
-    fn remove(&self, record: &Record) {
-        let mut buckets = self.buckets.lock();
-        let head = &mut buckets[bucket(record.id)];
+    fn unlink(&mut self, record: &Record) {
+        let head = &mut self.buckets[bucket(record.id)];
         // SAFETY: the lock is held.
         let links = unsafe { &mut *record.links.get() };
         let (previous, next) = (links.previous.take(), links.next.take());
@@ -303,40 +314,106 @@ impl Pending {
         }
     }
 
-    /// Makes the token of an aborted request inert.
-    pub(super) fn abort(&self, id: InspectId) {
-        let found = {
-            let buckets = self.buckets.lock();
-            let mut at = buckets[bucket(id)];
-            loop {
-                let Some(candidate) = at else { break None };
-                // SAFETY: a listed record is alive.
-                let record = unsafe { candidate.as_ref() };
-                if record.id == id {
-                    // SAFETY: the pointer came from `Ref::as_ptr`, and its token keeps the record alive while listed.
-                    break Some(unsafe { Ref::clone_from_raw(candidate.as_ptr().cast_const()) });
-                }
-                // SAFETY: the lock is held.
-                at = unsafe { (*record.links.get()).next };
+    fn find(&self, id: InspectId) -> Option<NonNull<Record>> {
+        let mut at = self.buckets[bucket(id)];
+        while let Some(candidate) = at {
+            // SAFETY: a listed record is alive.
+            let record = unsafe { candidate.as_ref() };
+            if record.id == id {
+                break;
             }
-        };
-        if let Some(record) = found {
-            self.remove(&record);
-            record.abort();
+            // SAFETY: the lock is held.
+            at = unsafe { (*record.links.get()).next };
+        }
+        at
+    }
+}
+
+impl Pending {
+    pub(super) const fn new() -> Self {
+        Self { table: SpinLock::new(Table { buckets: [None; BUCKETS], shut: false }) }
+    }
+
+    /// Lists a new record. When the listener closes already its request is rejected, and the token will be inert.
+    pub(super) fn insert(&self, record: &Ref<Record>) {
+        let own = pointer(record);
+        let mut table = self.table.lock();
+        if table.shut {
+            record.state.store(ABORTED, Ordering::Release);
+            return;
+        }
+        let head = &mut table.buckets[bucket(record.id)];
+        // SAFETY: the lock is held, and the record is not listed.
+        unsafe { *record.links.get() = Neighbours { previous: None, next: *head } };
+        if let Some(next) = *head {
+            // SAFETY: a listed record is alive.
+            let next = unsafe { next.as_ref() };
+            // SAFETY: the lock is held.
+            unsafe { (*next.links.get()).previous = Some(own) };
+        }
+        *head = Some(own);
+    }
+
+    /// Whether the request is under inspection: WSK may ask again when the peer does (rule INSP-34).
+    pub(super) fn has(&self, id: InspectId) -> bool {
+        let table = self.table.lock();
+        table.find(id).is_some_and(|found| {
+            // SAFETY: a listed record is alive.
+            let record = unsafe { found.as_ref() };
+            matches!(record.state.load(Ordering::Acquire), ASKING | PENDED)
+        })
+    }
+
+    fn remove(&self, record: &Record) {
+        self.table.lock().unlink(record);
+    }
+
+    /// Makes the token of an aborted request inert. `Asking` cannot be seen here: an abort comes after the callback's
+    /// return.
+    pub(super) fn abort(&self, id: InspectId) {
+        let mut table = self.table.lock();
+        let Some(found) = table.find(id) else { return };
+        // SAFETY: the record is listed, and the table locked.
+        let aborted = unsafe { Record::leave_pended(found, ABORTED) };
+        if let Some(record) = &aborted {
+            table.unlink(record);
+        }
+        drop(table);
+        if let Some(record) = aborted {
+            record.waker.wake();
         }
     }
 
-    /// The listener has closed: nothing that is pended will be decided.
-    pub(super) fn abort_all(&self) {
+    /// The listener is about to close: rejects whatever is pended, and makes the tokens inert.
+    ///
+    /// # Safety
+    /// `handle` is the listener, and the caller is the one that closes it and has not done so yet.
+    pub(super) unsafe fn reject_all(&self, handle: *mut WSK_SOCKET) {
+        self.table.lock().shut = true;
         for index in 0..BUCKETS {
-            loop {
-                // SAFETY: as in `abort`.
-                let first = self.buckets.lock()[index]
-                    .map(|first| unsafe { Ref::<Record>::clone_from_raw(first.as_ptr().cast_const()) });
-                let Some(record) = first else { break };
-                self.remove(&record);
-                record.abort();
+            while let Some((record, pended)) = self.end_first(index) {
+                record.waker.wake();
+                if let Some(pended) = pended {
+                    // SAFETY: the record was just moved out of `Pended`; the rest is the caller's promise.
+                    unsafe { Record::complete(pended, handle, WskInspectReject) };
+                }
             }
         }
+    }
+
+    /// Takes the first record of a bucket out and ends it. The second reference is the callback's, if it was pended.
+    fn end_first(&self, index: usize) -> Option<(Ref<Record>, Option<Ref<Record>>)> {
+        let mut table = self.table.lock();
+        let first = table.buckets[index]?;
+        // SAFETY: the pointer came from `Ref::as_ptr`, and a listed record is alive.
+        let record = unsafe { Ref::clone_from_raw(first.as_ptr().cast_const()) };
+        table.unlink(&record);
+        // If neither succeeds, it was decided at this moment, and whoever did finds it taken out.
+        let pended = match record.step(ASKING, ABORTED) {
+            Ok(_) => None,
+            // SAFETY: `record` is a reference.
+            Err(_) => unsafe { Record::leave_pended(first, ABORTED) },
+        };
+        Some((record, pended))
     }
 }

@@ -57,6 +57,12 @@ pub(crate) trait Request: Send + Sized + 'static {
     /// Names the request in errors.
     const OPERATION: Operation;
 
+    /// Called once, in the completion routine, before anybody learns of the completion, whether or not the future is
+    /// still there. What the result owns is taken over here, because the future may never be polled again.
+    ///
+    /// IRQL: up to `DISPATCH_LEVEL`: no WSK call, no allocation.
+    fn completed(&mut self, _outcome: Outcome) {}
+
     /// Called once when the request completed after its future had been dropped.
     ///
     /// IRQL: up to `DISPATCH_LEVEL`, possibly inside the completion routine: no WSK call, no allocation.
@@ -242,8 +248,12 @@ unsafe extern "system" fn completed<R: Request>(
 ) -> NTSTATUS {
     // SAFETY: `submit` leaked exactly this reference, and the routine runs once per submission.
     let block = unsafe { Ref::<Block<R>>::from_raw(context.cast_const().cast()) };
+    let outcome = block.outcome();
+    // SAFETY: until the state is done the request belongs to WSK, which has just given it back to this routine.
+    if let Some(request) = unsafe { (*block.request.get()).as_mut() } {
+        request.completed(outcome);
+    }
     if block.state.swap(DONE, Ordering::AcqRel) == ABANDONED {
-        let outcome = block.outcome();
         // SAFETY: the future has walked away, so the request belongs to this routine alone.
         if let Some(request) = unsafe { (*block.request.get()).take() } {
             request.orphaned(outcome);

@@ -23,7 +23,8 @@ impl Closed {
     /// Shuts the socket and waits for its close; the call is made right here when nobody holds the gate.
     pub(crate) fn new(socket: SocketRef) -> Self {
         if socket.shut() == Duty::StartClose {
-            start(&socket);
+            // SAFETY: the duty was told right here, and `socket` is a reference on the core.
+            unsafe { start(socket.as_ptr()) };
         }
         Self { socket }
     }
@@ -46,20 +47,32 @@ impl Future for Closed {
 /// The reaper's way in.
 ///
 /// # Safety
-/// `node` is the node of a live [`Socket`] whose gate answered [`Duty::StartClose`].
+/// `node` is the node of a live [`Socket`] whose gate answered [`Duty::StartClose`], as a pointer to the whole core.
 pub(super) unsafe fn start_from_node(node: NonNull<Node>) {
-    // SAFETY: the node is the first field of the socket, and the pointer was derived from the whole socket.
-    let socket = unsafe { node.cast::<Socket>().as_ref() };
-    start(socket);
+    // SAFETY: the node is the first field of the socket; the rest is the caller's promise.
+    unsafe { start(node.cast::<Socket>()) };
 }
 
-/// Calls `WskCloseSocket`. Called once per socket, by whoever was told [`Duty::StartClose`].
-fn start(socket: &Socket) {
-    let context: *const Socket = socket;
-    let handle = socket.handle.load(Ordering::Acquire);
+/// Calls `WskCloseSocket`.
+///
+/// No reference to the socket lives during the call: WSK's own, which is the last one perhaps, goes when the close
+/// completes, and that may be before the call returns.
+///
+/// # Safety
+/// The gate of the socket answered [`Duty::StartClose`] to the caller, so this is called once per socket. The pointer
+/// reaches the whole core.
+unsafe fn start(socket: NonNull<Socket>) {
+    // SAFETY: WSK's reference keeps the socket alive until its close has completed.
+    let handle = unsafe { socket.as_ref() }.handle.load(Ordering::Acquire);
+    // SAFETY: as above.
+    let closing = unsafe { socket.as_ref() }.lifetime.closing;
+    // SAFETY: the caller was told to start the close, and has not done so yet.
+    unsafe { closing(socket, handle) };
+    // SAFETY: WSK's reference keeps the socket alive until its close has completed.
+    let storage = unsafe { &socket.as_ref().close_irp };
     // SAFETY: the duty to close is told once, so nobody else uses the storage, and WSK's own reference keeps the
     // socket where it is until `completed` gives it back.
-    let irp = unsafe { socket.close_irp.prepare(completed, context.cast_mut().cast()) };
+    let irp = unsafe { storage.prepare(completed, socket.as_ptr().cast()) };
     // SAFETY: the handle is the one WSK gave and the gate is empty, so it is valid until this very call.
     let table = unsafe { (*handle).Dispatch }.cast::<WSK_PROVIDER_BASIC_DISPATCH>();
     // SAFETY: every provider table begins with the basic table (rule LAY-14).
@@ -80,14 +93,13 @@ unsafe extern "system" fn completed(
     _irp: *mut nt::IRP,
     context: *mut c_void,
 ) -> NTSTATUS {
-    // SAFETY: `start` passed a socket, which is never null.
-    let pointer = unsafe { NonNull::new_unchecked(context.cast::<Socket>()) };
+    // SAFETY: `start` passed a socket, which is never null, as a pointer to its whole core.
+    let whole = unsafe { NonNull::new_unchecked(context.cast::<Socket>()) };
     // SAFETY: WSK's reference, given back below, keeps the socket alive.
-    let socket = unsafe { pointer.as_ref() };
+    let socket = unsafe { whole.as_ref() };
     // A close cannot fail, and a client that is told otherwise can only treat the socket as gone (rule CLOSE-11).
-    // SAFETY: the socket entered the list in `attach` and leaves it here, once. The list hands back the pointer
-    // to the whole core that `attach` put in.
-    let whole = unsafe { socket.client.delist(pointer) };
+    // SAFETY: the socket entered the list in `attach` and leaves it here, once.
+    unsafe { socket.client.delist(whole) };
     let client = socket.client.clone();
     let lifetime = socket.lifetime;
     // SAFETY: WSK's reference keeps the core alive.

@@ -61,6 +61,11 @@ impl Gate {
         if before == SHUT { Duty::StartClose } else { Duty::None }
     }
 
+    /// Notes that a socket exists now, with the caller as a holder.
+    pub(crate) fn attach_and_enter(&self) {
+        self.0.fetch_add(ATTACHED + HOLDER, Ordering::AcqRel);
+    }
+
     /// Shuts the gate.
     pub(crate) fn shut(&self) -> Duty {
         let before = self.0.fetch_or(SHUT, Ordering::AcqRel);

@@ -41,6 +41,7 @@ use crate::operation::{IrpStorage, Outcome, Submission};
 /// # Invariants
 /// - `handle` is what WSK gave, from `attach` until the close was started; it is used only by holders of `gate`
 ///   and by the one starter of the close.
+/// - `whole` leads to this very socket and reaches its whole core; it is null before `attach`, which sets it once.
 /// - `close_irp` belongs to the starter of the close, then to WSK.
 #[repr(C)]
 pub(crate) struct Socket {
@@ -50,6 +51,7 @@ pub(crate) struct Socket {
     links: Links,
     gate: Gate,
     handle: AtomicPtr<WSK_SOCKET>,
+    whole: AtomicPtr<Socket>,
     client: Ref<ClientShared>,
     lifetime: &'static Lifetime,
     close_irp: IrpStorage,
@@ -69,6 +71,11 @@ pub(crate) struct Lifetime {
     /// # Safety
     /// As for `add`, and the caller owns a reference.
     release: unsafe fn(NonNull<Socket>),
+    /// Lets the core make its last calls on the WSK socket; nobody else makes any.
+    ///
+    /// # Safety
+    /// As for `add`, and as for [`Core::closing`].
+    closing: unsafe fn(NonNull<Socket>, *mut WSK_SOCKET),
     /// Tells the core that its close has completed.
     ///
     /// # Safety
@@ -85,12 +92,23 @@ pub(crate) unsafe trait Core: Send + Sync + Sized + 'static {
     /// The common part.
     fn socket(&self) -> &Socket;
 
+    /// Called right before `WskCloseSocket`, when calls are let in no more and none is executing, for what WSK must
+    /// be told before the socket goes.
+    ///
+    /// # Safety
+    /// `handle` is the core's socket, and the caller is the one that closes it and has not done so yet.
+    unsafe fn closing(&self, _handle: *mut WSK_SOCKET) {}
+
     /// Called in the completion routine of the close: no WSK call, no allocation.
     fn closed(&self) {}
 
     /// How to handle cores of this type when it is no longer known.
-    const LIFETIME: &'static Lifetime =
-        &Lifetime { add: add::<Self>, release: release::<Self>, closed: closed::<Self> };
+    const LIFETIME: &'static Lifetime = &Lifetime {
+        add: add::<Self>,
+        release: release::<Self>,
+        closing: closing::<Self>,
+        closed: closed::<Self>,
+    };
 }
 
 /// # Safety
@@ -106,6 +124,15 @@ unsafe fn add<C: Core>(socket: NonNull<Socket>) {
 unsafe fn release<C: Core>(socket: NonNull<Socket>) {
     // SAFETY: the caller gives up a reference on a core of type `C`, which begins with the socket.
     drop(unsafe { Ref::<C>::from_raw(socket.as_ptr().cast_const().cast()) });
+}
+
+/// # Safety
+/// See [`Lifetime`].
+unsafe fn closing<C: Core>(socket: NonNull<Socket>, handle: *mut WSK_SOCKET) {
+    // SAFETY: the caller has a pointer to a live core of type `C`, which begins with the socket.
+    let core = unsafe { socket.cast::<C>().as_ref() };
+    // SAFETY: forwarded to the caller.
+    unsafe { core.closing(handle) };
 }
 
 /// # Safety
@@ -192,6 +219,7 @@ impl Socket {
             links: Links::new(),
             gate: Gate::new(),
             handle: AtomicPtr::new(core::ptr::null_mut()),
+            whole: AtomicPtr::new(core::ptr::null_mut()),
             client,
             lifetime: C::LIFETIME,
             close_irp: IrpStorage::new(),
@@ -239,6 +267,12 @@ impl Socket {
         self.gate.is_open()
     }
 
+    /// The socket, as a pointer that reaches the whole core; only once it was attached.
+    fn whole(&self) -> NonNull<Self> {
+        // Null would mean that there is no core around the socket; then the socket itself is all there is.
+        NonNull::new(self.whole.load(Ordering::Acquire)).unwrap_or(NonNull::from(self))
+    }
+
     pub(crate) fn shut(&self) -> Duty {
         self.gate.shut()
     }
@@ -246,8 +280,10 @@ impl Socket {
     /// Has the reaper start the close; called by whoever was told [`Duty::StartClose`].
     fn start_close_later(&self) {
         // SAFETY: the duty is told once, so the node is queued once, and WSK's reference keeps the socket alive
-        // until the close that the reaper is to start has completed. The node is the socket's first field.
-        unsafe { self.client.reap(NonNull::from(self).cast()) };
+        // until the close that the reaper is to start has completed. The node is the socket's first field. The
+        // client outlives the call, though the close may complete during it: the caller has a reference on the
+        // core, or is the reaper.
+        unsafe { self.client.reap(self.whole().cast()) };
     }
 
     /// Asks for the close, from anywhere: the call itself is made by the client's reaper thread.
@@ -269,15 +305,27 @@ impl Socket {
 
 /// Gives a core its socket. WSK gets a reference on the core, which it holds until the close has completed.
 pub(crate) fn attach<C: Core>(core: &Ref<C>, handle: *mut WSK_SOCKET) {
+    enlist(core, handle);
+    let socket = core.socket();
+    if socket.gate.attach() == Duty::StartClose {
+        socket.start_close_later();
+    }
+}
+
+/// [`attach`], with the gate held for the caller, so that the close does not start before it [leaves](Socket::leave).
+pub(crate) fn attach_and_enter<C: Core>(core: &Ref<C>, handle: *mut WSK_SOCKET) {
+    enlist(core, handle);
+    core.socket().gate.attach_and_enter();
+}
+
+fn enlist<C: Core>(core: &Ref<C>, handle: *mut WSK_SOCKET) {
     let socket = core.socket();
     socket.handle.store(handle, Ordering::Release);
     let raw = Ref::into_raw(core.clone());
     // SAFETY: a counted reference is never null.
     let whole = unsafe { NonNull::new_unchecked(raw.cast_mut().cast::<Socket>()) };
+    socket.whole.store(whole.as_ptr(), Ordering::Release);
     // SAFETY: the reference leaked above keeps the core where it is until the close has completed, which is when
     // the socket leaves the list.
     unsafe { socket.client.enlist(whole) };
-    if socket.gate.attach() == Duty::StartClose {
-        socket.start_close_later();
-    }
 }

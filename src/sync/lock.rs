@@ -31,8 +31,8 @@ impl<T> SpinLock<T> {
 
     /// Takes the lock, runs `body` at `DISPATCH_LEVEL` and releases it.
     ///
-    /// `body` is `Send` so that it cannot capture a [`Passive`](crate::irql::Passive): nothing that waits can be
-    /// called in it. It must not take the same lock again.
+    /// `body` is `Send` so that it cannot capture a [`Passive`](crate::irql::Passive), and the value is so that it
+    /// cannot be one: nothing that waits can be called in it. It must not take the same lock again.
     ///
     /// # IRQL
     /// `<= DISPATCH_LEVEL`.
@@ -42,7 +42,16 @@ impl<T> SpinLock<T> {
     ///     lock.with(|()| event.wait(passive, None));
     /// }
     /// ```
-    pub fn with<R>(&self, body: impl FnOnce(&mut T) -> R + Send) -> R {
+    ///
+    /// ```compile_fail,E0277
+    /// fn waits(lock: &wsk::sync::SpinLock<wsk::irql::Passive<'_>>, event: &wsk::sync::Event) {
+    ///     lock.with(|passive| event.wait(*passive, None));
+    /// }
+    /// ```
+    pub fn with<R>(&self, body: impl FnOnce(&mut T) -> R + Send) -> R
+    where
+        T: Send,
+    {
         body(&mut self.lock())
     }
 

@@ -1,3 +1,14 @@
 //! The WSK contract, rule by rule, shown on the provider with raw calls, and breaches of it caught by the checker.
 //!
 //! `tests/rules.tsv` numbers the rules; a test names the ones it shows or catches.
+
+mod support;
+
+mod abort;
+mod accept_event;
+mod inspect;
+mod inspect_checked;
+mod inspect_complete;
+mod listen;
+mod listen_events;
+mod listen_parameters;

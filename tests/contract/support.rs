@@ -1,9 +1,8 @@
 //! What many of the tests share: machines of every kind, bounded waits, and what the checker is to have seen.
 
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use wsk_sim::raw::*;
 use wsk_sim::wsk_provider::Alternatives;
 use wsk_sim::{Behaviours, Completion, Level, Report, Sim};
@@ -41,7 +40,10 @@ pub(crate) fn for_each_choice<A: Alternatives + Send>(
 ) {
     for &choice in A::ALL {
         let test = test.clone();
-        Sim::builder().behaviours(|behaviours| select(behaviours, choice)).build().run(move |sim| test(sim, choice));
+        Sim::builder()
+            .behaviours(|behaviours| select(behaviours, choice))
+            .build()
+            .run(move |sim| test(sim, choice));
     }
 }
 
@@ -65,7 +67,8 @@ pub(crate) fn await_untaken(sim: &Sim, listener: &Socket, count: usize) {
 #[track_caller]
 pub(crate) fn assert_caught(sim: &Sim, rule: &str, call: &str) {
     let violations = sim.violations_of(rule);
-    let found = violations.iter().any(|violation| violation.call == call && violation.place.contains("contract"));
+    let found =
+        violations.iter().any(|violation| violation.call == call && violation.place.contains("contract"));
     assert!(found, "{rule} was not caught in {call}, but: {:?}", sim.kernel().violations());
 }
 
@@ -73,6 +76,12 @@ pub(crate) fn assert_caught(sim: &Sim, rule: &str, call: &str) {
 #[track_caller]
 pub(crate) fn assert_answer_caught(sim: &Sim, rule: &'static str, callback: &str) {
     eventually(rule, || sim.violations_of(rule).iter().any(|violation| violation.call == callback));
+}
+
+/// `WskAccept` with these parameters. The tests keep what they point to, or see it recognised as unfit.
+pub(crate) fn accept_as(request: Request, listener: &Socket, parameters: AcceptParameters) -> Request {
+    // SAFETY: the tables of the tests are static or a recorder's; their buffers outlive the requests or are caught.
+    unsafe { request.accept_as(listener, parameters) }
 }
 
 /// Runs `body`, which leaves something undone, on a machine, and finishes it.
@@ -109,7 +118,7 @@ impl Inspector {
         let ask = Mutex::new(ask);
         events.on_inspect(move |event| {
             let (answer, answered) = mpsc::channel();
-            let sent = ask.lock().send((event.clone(), answer));
+            let sent = ask.lock().unwrap().send((event.clone(), answer));
             if sent.is_err() {
                 return wsk_sys::WskInspectReject;
             }
@@ -121,7 +130,7 @@ impl Inspector {
     /// The next inspection, still running.
     #[track_caller]
     pub(crate) fn next(&self) -> Asked {
-        let (event, answer) = self.asked.lock().recv_timeout(BOUND).expect("a WskInspectEvent");
+        let (event, answer) = self.asked.lock().unwrap().recv_timeout(BOUND).expect("a WskInspectEvent");
         Asked { event, answer }
     }
 }

@@ -95,6 +95,21 @@ fn queue(dpc: *mut KDPC, first: usize, second: usize) -> bool {
     }
 }
 
+/// Two DPCs that run until the gate of the log opens, and are queued again behind themselves.
+fn keep_processors_busy(log: &Log) -> [*mut KDPC; 2] {
+    let busy = [dpc(log), dpc(log)];
+    for dpc in busy {
+        assert!(queue(dpc, 0, 0));
+    }
+    // One that runs can be queued again: that tells when both run.
+    for dpc in busy {
+        while !queue(dpc, 0, 0) {
+            std::thread::yield_now();
+        }
+    }
+    busy
+}
+
 fn flush() {
     // SAFETY: nothing is required.
     unsafe { KeFlushQueuedDpcs() };
@@ -151,18 +166,8 @@ fn a_dpc_is_queued_once() {
     run(&kernel, || {
         let log = Log::new();
         log.gate.clear();
-        // Two that wait keep both processors busy.
-        let busy = [dpc(&log), dpc(&log)];
+        let busy = keep_processors_busy(&log);
         let third = dpc(&log);
-        for dpc in busy {
-            assert!(queue(dpc, 0, 0));
-        }
-        // Running ones can be queued again: that tells when both run.
-        for dpc in busy {
-            while !queue(dpc, 0, 0) {
-                std::thread::yield_now();
-            }
-        }
         assert!(queue(third, 0, 0));
         assert!(!queue(third, 0, 0));
         // SAFETY: the DPC is initialised.
@@ -247,13 +252,7 @@ fn freeing_what_is_queued_is_caught() {
     run(&kernel, || {
         let log = Log::new();
         log.gate.clear();
-        let busy = [dpc(&log), dpc(&log)];
-        for dpc in busy {
-            queue(dpc, 0, 0);
-            while !queue(dpc, 0, 0) {
-                std::thread::yield_now();
-            }
-        }
+        let busy = keep_processors_busy(&log);
         let third = dpc(&log);
         queue(third, 0, 0);
         free(third.cast());

@@ -40,6 +40,8 @@ pub enum Knob {
     DropAfterAccept,
     /// N6: 1 = drop the request right after the inspection answered pend.
     DropAfterPend,
+    /// 1 = the peer sends its request again while it is pended (INSP-34).
+    Retransmission,
     /// N6: 1 = the request is dropped while `WskInspectComplete` runs.
     DropDuringComplete,
     /// N5: 1 = the socket dies at the start of this call.

@@ -10,6 +10,7 @@ use wsk_sys::PWSK_SOCKET;
 use wsk_sys::nt::{self, KIRQL};
 
 use crate::address::{AddressTable, DescriptorCache};
+use crate::client::AddressLists;
 use crate::config::Config;
 use crate::data::Packets;
 use crate::host::{Host, Knob, Report, Severity};
@@ -48,6 +49,7 @@ pub(crate) struct Inner {
     pub(crate) addresses: AddressTable,
     pub(crate) descriptors: DescriptorCache,
     pub(crate) id_cells: IdCells,
+    pub(crate) address_lists: AddressLists,
     pub(crate) packets: Packets,
     completer: Arc<Completer>,
     callbacks: Arc<CallbackThreads>,
@@ -67,6 +69,7 @@ impl Provider {
             addresses: AddressTable::default(),
             descriptors: DescriptorCache::default(),
             id_cells: IdCells::default(),
+            address_lists: AddressLists::default(),
             packets: Packets::default(),
             completer: Arc::default(),
             callbacks: Arc::default(),
@@ -128,6 +131,7 @@ impl Provider {
         }
         self.0.registrar.report_leftovers(&self.0);
         self.0.descriptors.report_leftovers(&self.0);
+        self.0.address_lists.report_leftovers(&self.0);
     }
 
     /// Stops the provider's threads. Sockets still open die silently; for the end of a run.

@@ -110,7 +110,7 @@ fn a_stuck_peer_keeps_the_stream_undrained() {
     let mut stream = streams.recv_timeout(PATIENCE).unwrap();
     let (sink, ready) = reports();
     stream.attach(sink).unwrap();
-    let block = [7; 64 << 10];
+    let block = vec![7; 64 << 10];
     let mut sent = 0;
     loop {
         match stream.try_write(&[IoSlice::new(&block)]) {

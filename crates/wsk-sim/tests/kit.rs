@@ -209,14 +209,3 @@ fn addresses_survive_the_way_to_c_and_back() {
         assert_eq!(CAddress::empty().get(), None);
     });
 }
-
-#[test]
-fn texts_are_counted_and_terminated() {
-    Sim::new().run(|_| {
-        let text = Text::new("häß");
-        assert_eq!(text.get(), "häß");
-        // SAFETY: the text is alive.
-        let string = unsafe { *text.as_ptr() };
-        assert_eq!((string.Length, string.MaximumLength), (6, 8));
-    });
-}

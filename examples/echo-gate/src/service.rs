@@ -23,7 +23,7 @@ use crate::session::{self, Connected};
 const CAPTURE: Duration = Duration::from_secs(5);
 
 /// How many accept requests are under way at a time.
-const ACCEPTS: usize = 8;
+const ACCEPTS: usize = 32;
 
 /// What waits before accepting again when memory was out.
 const RETRY: Duration = Duration::from_millis(10);

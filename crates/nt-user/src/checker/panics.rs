@@ -39,7 +39,8 @@ pub(crate) fn message(payload: &(dyn Any + Send)) -> &str {
         .unwrap_or("a panic without words")
 }
 
-fn hook(info: &PanicHookInfo<'_>) {
+/// Whether the panic could go no further on a thread of a kernel; if so, this does not return.
+fn stop_at_boundary(info: &PanicHookInfo<'_>) {
     let text = info.payload_as_str().unwrap_or("a panic without words");
     if !CANNOT_UNWIND.contains(&text) {
         UNWINDING.with_borrow_mut(|unwinding| {
@@ -79,8 +80,9 @@ pub(crate) fn install() {
     ONCE.call_once(|| {
         let former = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
+            // First, so that the standard library's words about aborting are not printed when nothing is aborted.
+            stop_at_boundary(info);
             former(info);
-            hook(info);
         }));
     });
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Frames of these files are the machinery, not the driver.
-const MACHINERY: [&str; 7] = [
+const MACHINERY: [&str; 9] = [
     concat!(env!("CARGO_MANIFEST_DIR"), "/src/"),
     "/wsk-provider/src/",
     "/wsk-sim/src/",
@@ -11,6 +11,8 @@ const MACHINERY: [&str; 7] = [
     "/rustc/",
     "/library/std/",
     "/.cargo/registry/",
+    "/nptl/",
+    "/sysdeps/",
 ];
 
 /// The same by symbol, for frames without line information.

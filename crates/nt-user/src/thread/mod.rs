@@ -163,7 +163,7 @@ impl Inner {
 pub enum Failure {
     /// The closure panicked with this payload.
     Panicked(Box<dyn Any + Send>),
-    /// The kernel stopped first, because of this violation.
+    /// The kernel has stopped, because of this violation.
     Stopped(Box<Violation>),
 }
 
@@ -198,11 +198,14 @@ impl<T> Joiner<T> {
         kernel.threads.changed.wait_until(kernel.seam(), None, || {
             thread.ended.load(Ordering::Acquire) || kernel.stopped().is_some()
         });
-        match (outcome.lock().take(), kernel.stopped()) {
-            (Some(Ok(value)), _) => Ok(value),
-            (Some(Err(payload)), _) => Err(Failure::Panicked(payload)),
-            (None, Some(violation)) => Err(Failure::Stopped(Box::new(violation.clone()))),
-            (None, None) => unreachable!("a thread of a running kernel ends after it has left its outcome"),
+        if let Some(violation) = kernel.stopped() {
+            // Whatever the closure made of it, nothing that happens on a stopped kernel is to be relied upon.
+            return Err(Failure::Stopped(Box::new(violation.clone())));
+        }
+        match outcome.lock().take() {
+            Some(Ok(value)) => Ok(value),
+            Some(Err(payload)) => Err(Failure::Panicked(payload)),
+            None => unreachable!("a thread of a running kernel ends after it has left its outcome"),
         }
     }
 

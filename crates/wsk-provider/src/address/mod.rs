@@ -14,6 +14,8 @@ use wsk_sys::{
     SOCKADDR_STORAGE,
 };
 
+use crate::provider::Inner;
+
 /// The families a socket can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Family {
@@ -144,10 +146,83 @@ impl OwnSockaddr {
     }
 
     /// Makes the contents useless: whoever kept the pointer finds no address there any more.
-    pub(crate) fn poison(&mut self) {
-        self.0.ss_family = 0xDDDD;
-        self.0.__ss_pad1 = [0xDD; 6];
-        self.0.__ss_align = i64::from_ne_bytes([0xDD; 8]);
-        self.0.__ss_pad2 = [0xDD; 112];
+    pub(crate) fn poison(&mut self, stale: Stale) {
+        let fill = stale.fill();
+        self.0.ss_family = u16::from_ne_bytes([fill; 2]);
+        self.0.__ss_pad1 = [fill; 6];
+        self.0.__ss_align = i64::from_ne_bytes([fill; 8]);
+        self.0.__ss_pad2 = [fill; 112];
+    }
+}
+
+/// Why an address that a callback was given means nothing. What it is filled with says so to whoever gets it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stale {
+    /// The inspection's callback has returned.
+    Inspection,
+    /// The callback was told of the end of its listener.
+    Sentinel,
+    /// Another callback has returned.
+    Indication,
+}
+
+impl Stale {
+    const ALL: [Self; 3] = [Self::Inspection, Self::Sentinel, Self::Indication];
+
+    const fn fill(self) -> u8 {
+        match self {
+            Self::Inspection => 0xDD,
+            Self::Sentinel => 0xDE,
+            Self::Indication => 0xDF,
+        }
+    }
+
+    const fn rule(self) -> &'static str {
+        match self {
+            Self::Inspection => "INSP-23",
+            Self::Sentinel => "INSP-09",
+            Self::Indication => "LIFE-13",
+        }
+    }
+
+    /// What an address is that is of no family.
+    ///
+    /// # Safety
+    /// `address` is null or points to a SOCKADDR.
+    unsafe fn of(address: PSOCKADDR) -> Option<Self> {
+        if address.is_null() {
+            return None;
+        }
+        // SAFETY: every SOCKADDR starts with its family; it may lie unaligned in the client's memory.
+        let family = unsafe { address.cast::<ADDRESS_FAMILY>().read_unaligned() };
+        Self::ALL.into_iter().find(|stale| family == u16::from_ne_bytes([stale.fill(); 2]))
+    }
+}
+
+impl Inner {
+    /// Reads the address of `family` that a client passes to `call`; `None` if it is none. One that a callback was
+    /// given for its own time only is reported.
+    ///
+    /// # Safety
+    /// `address` is null or points to a whole SOCKADDR of the family it names.
+    pub(crate) unsafe fn read_address(
+        &self,
+        call: &'static str,
+        address: PSOCKADDR,
+        family: Family,
+    ) -> Option<SocketAddr> {
+        // SAFETY: forwarded to the caller.
+        let read = unsafe { read(address, family) };
+        if read.is_none()
+            // SAFETY: forwarded to the caller.
+            && let Some(stale) = unsafe { Stale::of(address) }
+        {
+            self.violation(
+                stale.rule(),
+                call,
+                "the address is one that a callback was given, and it is no longer",
+            );
+        }
+        read
     }
 }

@@ -51,9 +51,9 @@ pub(crate) unsafe extern "system" fn wsk_socket_connect(
         return request.fail(provider, STATUS_INVALID_PARAMETER);
     };
     // SAFETY: as above.
-    let local = unsafe { address::read(local, family) };
+    let local = unsafe { provider.read_address(call.name, local, family) };
     // SAFETY: as above.
-    let remote = unsafe { address::read(remote, family) };
+    let remote = unsafe { provider.read_address(call.name, remote, family) };
     let (Some(local), Some(remote)) = (local, remote) else {
         return request.fail(provider, STATUS_INVALID_PARAMETER);
     };

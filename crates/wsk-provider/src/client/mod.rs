@@ -3,10 +3,12 @@
 mod connect;
 mod control;
 mod create;
+mod names;
 
 pub(crate) use connect::wsk_socket_connect;
 pub(crate) use control::wsk_control_client;
 pub(crate) use create::wsk_socket;
+pub(crate) use names::{AddressLists, wsk_free_address_info, wsk_get_address_info, wsk_get_name_info};
 
 use std::collections::HashMap;
 use std::ops::Deref;
@@ -22,7 +24,7 @@ use crate::behaviours::NullClientIrp;
 use crate::provider::{Inner, Provider};
 use crate::registration::Flag;
 use crate::request::{Completions, Request, RequestQueue};
-use crate::socket::{Socket, StaticEvents, check_place};
+use crate::socket::{Context, Socket, StaticEvents, check_place};
 
 /// Whether two interface identifiers are the same.
 pub(crate) fn same_guid(one: &GUID, other: &GUID) -> bool {
@@ -53,6 +55,8 @@ pub(crate) struct ClientState {
     pub(crate) tdi_behaviour: u32,
     /// The `WSK_TRANSPORT_LIST_CHANGE` requests that wait.
     pub(crate) changes: RequestQueue<()>,
+    /// The name requests that wait for the host.
+    pub(crate) names: names::NameRequests,
 }
 
 impl Client {
@@ -117,7 +121,10 @@ impl Client {
 
     /// A waiting request is being cancelled.
     pub(crate) fn cancelled(&self, irp: *mut IRP) -> usize {
-        self.lock().changes.remove_cancelled(irp);
+        let mut state = self.lock();
+        if state.changes.remove_cancelled(irp).is_none() {
+            state.names.0.remove_cancelled(irp);
+        }
         0
     }
 
@@ -243,7 +250,7 @@ impl Drop for ClientCall {
 /// Checks a context that the provider will pass to callbacks: if it is a pointer, then to non-paged memory. Small
 /// numbers are no pointers.
 pub(crate) fn check_context(provider: &Inner, rule: &'static str, call: &'static str, context: *const u8) {
-    if context as usize > 0xFFFF && !provider.is_non_paged(context, 1) {
+    if !Context(context.cast_mut().cast()).stays(provider) {
         provider.violation(rule, call, "the context points to memory that is not non-paged");
     }
 }

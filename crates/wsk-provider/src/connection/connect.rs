@@ -50,7 +50,7 @@ pub(crate) unsafe extern "system" fn wsk_connect(
         Err(status) => return status,
     };
     // SAFETY: the client passes a whole address.
-    let remote = unsafe { address::read(remote, call.family) };
+    let remote = unsafe { call.provider().read_address(call.name, remote, call.family) };
     request_connect(&call, request, remote, flags, Span::EMPTY)
 }
 
@@ -72,7 +72,7 @@ pub(crate) unsafe extern "system" fn wsk_connect_ex(
         Err(status) => return status,
     };
     // SAFETY: the client passes a whole address.
-    let remote = unsafe { address::read(remote, call.family) };
+    let remote = unsafe { call.provider().read_address(call.name, remote, call.family) };
     // SAFETY: the client leaves the buffer alone until the IRP completes.
     let first = match unsafe { Span::new(buffer) } {
         Ok(first) => first,

@@ -36,6 +36,8 @@ impl Connection {
     /// `SIO_WSK_SET_RECEIVE_EX_CALLBACK`: all data goes to `callback`; `None` turns that off.
     pub(crate) fn set_receive_ex(&mut self, callback: Option<PFN_WSK_RECEIVE_EX_EVENT>) {
         self.inbound.ex = callback;
+        // Data may wait that nobody was to be told of.
+        self.nudge();
     }
 
     /// The options that can change now.

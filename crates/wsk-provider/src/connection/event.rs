@@ -25,6 +25,9 @@ const RECEIVE_EX: &str = "WskReceiveExEvent";
 const DISCONNECT: &str = "WskDisconnectEvent";
 const SEND_BACKLOG: &str = "WskSendBacklogEvent";
 
+/// Callbacks made for one connection before others have their turn.
+const TURN: u32 = 16;
+
 /// A callback that has begun, and what it is to be told.
 enum Step {
     Data { running: Running, list: PWSK_DATA_INDICATION, bytes: usize, entire: bool },
@@ -55,9 +58,19 @@ pub(super) fn raise(socket: &Arc<Socket>) {
             return;
         }
     }
+    let mut calls = 0;
     loop {
         let mut after = After::default();
         let mut state = socket.lock();
+        if calls == TURN {
+            // Others have their turn; the transport comes back to this connection.
+            if let Some(connection) = part(&mut state) {
+                connection.raising = false;
+                connection.nudge();
+            }
+            return;
+        }
+        calls += 1;
         let step = next(socket, &mut state, &mut after);
         if step.is_none() {
             let again = part(&mut state).is_some_and(|connection| {
@@ -75,7 +88,7 @@ pub(super) fn raise(socket: &Arc<Socket>) {
         after.run(socket);
         match step {
             Some(Step::Data { running, list, bytes, entire }) => {
-                indicate(socket, &running, list, bytes, entire)
+                indicate(socket, &running, list, bytes, entire);
             }
             Some(Step::Disconnect { running, abortive }) => tell_disconnect(socket, &running, abortive),
             Some(Step::Backlog { running, ideal }) => tell_backlog(socket, &running, ideal),

@@ -151,7 +151,7 @@ unsafe fn set_fixed_address(call: &Call, arguments: &Arguments) -> Result<usize,
         return Err(STATUS_INVALID_PARAMETER);
     } else {
         // SAFETY: the size was checked, and the client passes an address.
-        let address = unsafe { address::read(arguments.input.cast(), call.family) };
+        let address = unsafe { call.provider().read_address(call.name, arguments.input.cast(), call.family) };
         Some(address.ok_or(STATUS_INVALID_PARAMETER)?)
     };
     let mut state = call.lock();

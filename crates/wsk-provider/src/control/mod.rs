@@ -109,8 +109,14 @@ pub(crate) unsafe extern "system" fn wsk_control_socket(
         return refuse(&call, request, status);
     }
     let arguments = Arguments { code, level, input_size, input, output_size, output, returned };
+    let proper = kind == WSK_CONTROL_SOCKET_TYPE::WskSetOption && level == SOL_SOCKET;
+    if code == SO_WSK_EVENT_CALLBACK && !proper {
+        let detail = format!("SO_WSK_EVENT_CALLBACK is used with {kind:?} and level {level:#x}");
+        call.provider().violation("EVT-01", NAME, &detail);
+        return refuse(&call, request, STATUS_INVALID_PARAMETER);
+    }
     match kind {
-        WSK_CONTROL_SOCKET_TYPE::WskSetOption if level == SOL_SOCKET && code == SO_WSK_EVENT_CALLBACK => {
+        WSK_CONTROL_SOCKET_TYPE::WskSetOption if code == SO_WSK_EVENT_CALLBACK => {
             // SAFETY: the client's buffers are as long as it says.
             unsafe { switch_events(&call, request, arguments) }
         }

@@ -12,7 +12,6 @@ use wsk_sys::{
 };
 
 use super::{Datagram, part};
-use crate::address;
 use crate::connection::refuse_buffer;
 use crate::data::{Fault, Span};
 use crate::request::{Completions, Request};
@@ -113,7 +112,8 @@ unsafe fn destination(call: &Call, remote: PSOCKADDR) -> Result<Option<SocketAdd
         return Ok(None);
     }
     // SAFETY: forwarded to the caller.
-    unsafe { address::read(remote, call.family) }.map(Some).ok_or(STATUS_INVALID_PARAMETER)
+    let address = unsafe { call.provider().read_address(call.name, remote, call.family) };
+    address.map(Some).ok_or(STATUS_INVALID_PARAMETER)
 }
 
 fn send(

@@ -1,9 +1,76 @@
 //! What lies behind the end of an older system's tables: functions that report who read so far (LAY-15).
 
-use wsk_sys::nt::{IRP, NTSTATUS};
-use wsk_sys::{PCMSGHDR, PSOCKADDR, PWSK_BUF, PWSK_BUF_LIST, PWSK_SOCKET, STATUS_NOT_IMPLEMENTED};
+use wsk_sys::nt::{GUID, IRP, NTSTATUS, PEPROCESS, PETHREAD};
+use wsk_sys::{
+    PADDRINFOEXW, PCMSGHDR, PSOCKADDR, PUNICODE_STRING, PWSK_BUF, PWSK_BUF_LIST, PWSK_CLIENT, PWSK_SOCKET,
+    STATUS_NOT_IMPLEMENTED,
+};
 
+use crate::client::ClientCall;
 use crate::socket::Call;
+
+const DETAIL: &str = "the table of this Windows release ends before this member";
+
+/// Reports the read of a client function, and fails the call.
+///
+/// # Safety
+/// As [`ClientCall::begin`].
+unsafe fn report_client(name: &'static str, client: PWSK_CLIENT, irp: *mut IRP) -> NTSTATUS {
+    // SAFETY: forwarded to the caller.
+    match unsafe { ClientCall::begin(name, client, irp) } {
+        Ok((call, request)) => {
+            call.provider().violation("LAY-15", name, DETAIL);
+            request.fail(call.provider(), STATUS_NOT_IMPLEMENTED)
+        }
+        Err(status) => status,
+    }
+}
+
+/// # Safety
+/// As `PFN_WSK_GET_ADDRESS_INFO`.
+#[allow(clippy::too_many_arguments)]
+pub(super) unsafe extern "system" fn get_address_info(
+    client: PWSK_CLIENT,
+    _node: PUNICODE_STRING,
+    _service: PUNICODE_STRING,
+    _name_space: u32,
+    _name_provider: *mut GUID,
+    _hints: PADDRINFOEXW,
+    _result: *mut PADDRINFOEXW,
+    _process: PEPROCESS,
+    _thread: PETHREAD,
+    irp: *mut IRP,
+) -> NTSTATUS {
+    // SAFETY: forwarded to the caller.
+    unsafe { report_client("WskGetAddressInfo", client, irp) }
+}
+
+/// # Safety
+/// As `PFN_WSK_FREE_ADDRESS_INFO`.
+pub(super) unsafe extern "system" fn free_address_info(client: PWSK_CLIENT, _list: PADDRINFOEXW) {
+    // SAFETY: forwarded to the caller.
+    if let Ok(call) = unsafe { ClientCall::enter("WskFreeAddressInfo", client) } {
+        call.provider().violation("LAY-15", call.name, DETAIL);
+    }
+}
+
+/// # Safety
+/// As `PFN_WSK_GET_NAME_INFO`.
+#[allow(clippy::too_many_arguments)]
+pub(super) unsafe extern "system" fn get_name_info(
+    client: PWSK_CLIENT,
+    _address: PSOCKADDR,
+    _length: u32,
+    _node: PUNICODE_STRING,
+    _service: PUNICODE_STRING,
+    _flags: u32,
+    _process: PEPROCESS,
+    _thread: PETHREAD,
+    irp: *mut IRP,
+) -> NTSTATUS {
+    // SAFETY: forwarded to the caller.
+    unsafe { report_client("WskGetNameInfo", client, irp) }
+}
 
 /// Reports the read, and fails the call.
 ///

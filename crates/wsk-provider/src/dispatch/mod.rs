@@ -116,9 +116,9 @@ const fn client_dispatch(version: u16) -> WSK_PROVIDER_DISPATCH {
         WskSocket: Some(client::wsk_socket),
         WskSocketConnect: Some(client::wsk_socket_connect),
         WskControlClient: Some(client::wsk_control_client),
-        WskGetAddressInfo: None,
-        WskFreeAddressInfo: None,
-        WskGetNameInfo: None,
+        WskGetAddressInfo: Some(client::wsk_get_address_info),
+        WskFreeAddressInfo: Some(client::wsk_free_address_info),
+        WskGetNameInfo: Some(client::wsk_get_name_info),
     }
 }
 
@@ -127,9 +127,19 @@ static CLIENT_1_0: WSK_PROVIDER_DISPATCH = client_dispatch(0x0100);
 /// A minor version that was never published; it stands for every later one, which is a superset (REG-17).
 static CLIENT_1_1: WSK_PROVIDER_DISPATCH = client_dispatch(0x0101);
 
+/// Before Windows 7 the table ended with `WskControlClient`.
+static CLIENT_BEFORE_WINDOWS_7: WSK_PROVIDER_DISPATCH = WSK_PROVIDER_DISPATCH {
+    WskGetAddressInfo: Some(beyond::get_address_info),
+    WskFreeAddressInfo: Some(beyond::free_address_info),
+    WskGetNameInfo: Some(beyond::get_name_info),
+    ..CLIENT_1_0
+};
+
 /// The table of client functions.
 pub(crate) fn client_table(steering: &Steering) -> *const WSK_PROVIDER_DISPATCH {
-    if steering.get(|config| config.highest_version) > 0x0100 {
+    if !steering.has(Release::Windows7) {
+        &raw const CLIENT_BEFORE_WINDOWS_7
+    } else if steering.get(|config| config.highest_version) > 0x0100 {
         &raw const CLIENT_1_1
     } else {
         &raw const CLIENT_1_0

@@ -76,17 +76,15 @@ pub(crate) unsafe extern "system" fn wsk_accept(
     }
     check_context(provider, "LSN-12", NAME, context.cast::<u8>().cast_const());
     check_table(provider, "LSN-14", NAME, dispatch);
-    for buffer in [local, remote] {
-        check_buffer(&call, buffer);
-    }
+    let [local, remote] = [local, remote].map(|buffer| usable(&call, buffer));
     accept(&call, request, AcceptItem { context: Context(context), dispatch, local, remote })
 }
 
-/// LSN-18 and LSN-19: an address buffer is non-paged, and large enough.
-fn check_buffer(call: &Call, buffer: PSOCKADDR) {
+/// LSN-18 and LSN-19: an address buffer is non-paged, and large enough. One that is not is not written.
+fn usable(call: &Call, buffer: PSOCKADDR) -> PSOCKADDR {
     let provider = call.provider();
     if buffer.is_null() || provider.is_non_paged(buffer.cast_const(), call.family.size()) {
-        return;
+        return buffer;
     }
     if provider.is_non_paged(buffer.cast_const(), 1) {
         let detail = format!("an address buffer is smaller than {} bytes", call.family.size());
@@ -94,6 +92,7 @@ fn check_buffer(call: &Call, buffer: PSOCKADDR) {
     } else {
         provider.violation("LSN-18", NAME, "an address buffer is not non-paged memory");
     }
+    std::ptr::null_mut()
 }
 
 fn accept(call: &Call, request: Request, item: AcceptItem) -> NTSTATUS {

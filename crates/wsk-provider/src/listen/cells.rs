@@ -1,15 +1,16 @@
 //! Memory for what a callback may look at only while it runs: inspection identifiers and addresses.
 //!
 //! After the callback the contents are overwritten, and the memory is kept for a while: a client that kept the pointer
-//! instead of a copy finds garbage, and shows by passing the pointer back (INSP-19, INSP-20, INSP-22).
+//! instead of a copy finds garbage, and shows by passing it back (INSP-09, INSP-19, INSP-20, INSP-22, INSP-23).
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use parking_lot::Mutex;
 use wsk_sys::{PSOCKADDR, PWSK_INSPECT_ID, WSK_INSPECT_ID};
 
-use crate::address::{Family, OwnSockaddr};
+use crate::address::{Family, OwnSockaddr, Stale};
 
 /// How many cells are kept.
 const KEPT: usize = 64;
@@ -23,10 +24,21 @@ struct Cell {
     id: WSK_INSPECT_ID,
     local: OwnSockaddr,
     remote: OwnSockaddr,
+    stale: Stale,
+}
+
+impl Cell {
+    fn poison(&mut self) {
+        self.id = POISON;
+        self.local.poison(self.stale);
+        self.remote.poison(self.stale);
+    }
 }
 
 #[derive(Debug, Default)]
 struct Cells {
+    /// What the padding of the identifier lent last was filled with.
+    padding: u8,
     lent: Vec<usize>,
     kept: VecDeque<Box<Cell>>,
 }
@@ -42,6 +54,20 @@ pub(crate) struct Lent<'a> {
     cell: Option<Box<Cell>>,
 }
 
+/// Where the padding of an identifier begins; it has some where pointers are 64 bits wide.
+const PADDING: usize = std::mem::offset_of!(WSK_INSPECT_ID, SerialNumber) + size_of::<u32>();
+
+/// Fills the padding of an identifier, each time with something else: a client that compares whole memory recognises
+/// nothing (INSP-27).
+fn soil_padding(id: PWSK_INSPECT_ID) {
+    static DIRT: AtomicU8 = AtomicU8::new(0);
+    let dirt = DIRT.fetch_add(1, Ordering::Relaxed);
+    for offset in PADDING..size_of::<WSK_INSPECT_ID>() {
+        // SAFETY: the identifier is a live cell's, and the offset lies inside it.
+        unsafe { id.cast::<u8>().wrapping_add(offset).write(dirt) };
+    }
+}
+
 /// What a pointer to an identifier shows about its origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
@@ -54,9 +80,25 @@ pub(crate) enum Origin {
 }
 
 impl IdCells {
-    /// Lends a cell with these contents.
+    /// Lends a cell for an inspection.
     pub(crate) fn lend(
         &self,
+        id: WSK_INSPECT_ID,
+        local: SocketAddr,
+        remote: SocketAddr,
+        family: Family,
+    ) -> Lent<'_> {
+        self.lend_as(Stale::Inspection, id, local, remote, family)
+    }
+
+    /// Lends a cell for a callback that gets addresses and no identifier.
+    pub(crate) fn lend_addresses(&self, local: SocketAddr, remote: SocketAddr, family: Family) -> Lent<'_> {
+        self.lend_as(Stale::Indication, POISON, local, remote, family)
+    }
+
+    fn lend_as(
+        &self,
+        stale: Stale,
         id: WSK_INSPECT_ID,
         local: SocketAddr,
         remote: SocketAddr,
@@ -66,13 +108,15 @@ impl IdCells {
         let remote = OwnSockaddr::new(remote, family);
         let mut cells = self.0.lock();
         let reused = if cells.kept.len() >= KEPT { cells.kept.pop_front() } else { None };
-        let cell = match reused {
+        let mut cell = match reused {
             Some(mut cell) => {
-                *cell = Cell { id, local, remote };
+                *cell = Cell { id, local, remote, stale };
                 cell
             }
-            None => Box::new(Cell { id, local, remote }),
+            None => Box::new(Cell { id, local, remote, stale }),
         };
+        cells.padding = cells.padding.wrapping_add(1);
+        write_with_padding(&mut cell.id, id, cells.padding);
         cells.lent.push(&raw const cell.id as usize);
         drop(cells);
         Lent { cells: self, cell: Some(cell) }
@@ -86,10 +130,9 @@ impl IdCells {
 
     /// Lends a cell for a sentinel, whose addresses mean nothing.
     pub(crate) fn lend_nothing(&self, family: Family) -> Lent<'_> {
-        let mut lent = self.lend_id(POISON, family);
-        let cell = lent.cell();
-        cell.local.poison();
-        cell.remote.poison();
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut lent = self.lend_as(Stale::Sentinel, POISON, nowhere, nowhere, family);
+        lent.cell().poison();
         lent
     }
 
@@ -109,13 +152,28 @@ impl IdCells {
     }
 }
 
+/// Writes an identifier in place, and other padding than the last time: a client that compares identifiers byte by
+/// byte does not find its own again (INSP-27).
+fn write_with_padding(place: &mut WSK_INSPECT_ID, id: WSK_INSPECT_ID, padding: u8) {
+    let place = std::ptr::from_mut(place);
+    // SAFETY: the place is borrowed exclusively, and any bytes are a value of the type.
+    unsafe { place.write_bytes(padding, 1) };
+    // SAFETY: as above; the fields are written one by one, since copying the whole need not keep the padding.
+    unsafe { (*place).Key = id.Key };
+    // SAFETY: as above.
+    unsafe { (*place).SerialNumber = id.SerialNumber };
+}
+
 impl Lent<'_> {
     fn cell(&mut self) -> &mut Cell {
         self.cell.as_mut().expect("a lent cell is there until it is dropped")
     }
 
+    /// The identifier, for the callback.
     pub(crate) fn id(&mut self) -> PWSK_INSPECT_ID {
-        &raw mut self.cell().id
+        let id = &raw mut self.cell().id;
+        soil_padding(id);
+        id
     }
 
     pub(crate) fn local(&mut self) -> PSOCKADDR {
@@ -130,9 +188,7 @@ impl Lent<'_> {
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
         let Some(mut cell) = self.cell.take() else { return };
-        cell.id = POISON;
-        cell.local.poison();
-        cell.remote.poison();
+        cell.poison();
         let address = &raw const cell.id as usize;
         let mut cells = self.cells.0.lock();
         cells.lent.retain(|lent| *lent != address);

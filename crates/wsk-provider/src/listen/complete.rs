@@ -1,6 +1,8 @@
 //! `WskInspectComplete` (ICMP area).
 
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use wsk_sys::nt::{IRP, NTSTATUS};
 use wsk_sys::{
@@ -99,6 +101,7 @@ fn complete(call: &Call, request: Request, id: WSK_INSPECT_ID, action: WSK_INSPE
             decide(call, id, action);
             status
         }
+        Outcome::TooEarly if returns_meanwhile(call, id) => complete(call, request, id, action),
         Outcome::TooEarly => too_early(call, request, id, action),
         Outcome::Over(Past::Aborted { told }) => {
             if told {
@@ -132,6 +135,31 @@ fn decide(socket: &Arc<Socket>, id: WSK_INSPECT_ID, action: WSK_INSPECT_ACTION) 
     if races {
         // The drop met the rejection while the call was running (ICMP-03).
         inspect::abort_elsewhere(socket, id);
+    }
+}
+
+/// The callback may be on its way out: its last instruction is the client's, what follows up to here is not, and no
+/// client can tell where the one becomes the other. So it is given that much time before the call counts as early.
+fn returns_meanwhile(call: &Call, id: WSK_INSPECT_ID) -> bool {
+    const RETURN: Duration = Duration::from_millis(20);
+    let provider = call.provider();
+    let reported = provider.steering.behaviours().complete_early == CompleteEarly::Reported;
+    // A thread that is inside of a callback itself may well be in the very one.
+    if !reported || provider.host.place().callback.is_some() {
+        return false;
+    }
+    let start = Instant::now();
+    loop {
+        let mut state = call.lock();
+        let Part::Listen(listener) = &mut state.part else { return false };
+        if !matches!(listener.inspections.stage(id), Some(Stage::Inspecting { .. })) {
+            return true;
+        }
+        drop(state);
+        if start.elapsed() > RETURN {
+            return false;
+        }
+        thread::yield_now();
     }
 }
 

@@ -156,6 +156,9 @@ pub(super) fn by_request(
         let statics = statics_of(listener);
         socket.lock().events.fix(Category::Connection, statics);
     }
+    if request.is_cancelled() {
+        socket.lock().unclosed = "LSN-31";
+    }
     connection::attach(&socket);
     request.complete(provider, STATUS_SUCCESS, socket.raw() as usize);
     connection::delivered(&socket);
@@ -194,7 +197,7 @@ fn by_event(listener: &Arc<Socket>, running: &Running, established: Established)
         let (accepted, listener) = (Arc::clone(&socket), Arc::clone(listener));
         provider.elsewhere(Box::new(move |_| inherit_early(&listener, &accepted)));
     }
-    let mut lent = provider.id_cells.lend(WSK_INSPECT_ID::default(), local, remote, listener.family);
+    let mut lent = provider.id_cells.lend_addresses(local, remote, listener.family);
     let status = running.call(EVENT, |tell| {
         let flags = if tell { WSK_FLAG_AT_DISPATCH_LEVEL } else { 0 };
         // SAFETY: the client's callback gets what its type asks for, alive until it returns.
@@ -234,11 +237,22 @@ fn adopt(listener: &Arc<Socket>, socket: &Arc<Socket>, handover: Handover) {
             listener.provider().violation("ACPT-07", EVENT, &detail);
         }
     }
+    let (context, dispatch) = (context.unwrap_or(std::ptr::null_mut()), dispatch.unwrap_or(std::ptr::null()));
     let mut state = socket.lock();
     state.handover = None;
-    state.context = Context(context.unwrap_or(std::ptr::null_mut()));
-    state.tables.connection = dispatch.unwrap_or(std::ptr::null());
+    state.unclosed = "ACPT-06";
+    // What events have used while the callback was still running must have been final.
+    let (used_context, used_table) = (state.context.0, state.tables.connection);
+    let changed = (!used_context.is_null() && used_context != context)
+        || (!used_table.is_null() && !std::ptr::eq(used_table, dispatch));
+    state.context = Context(context);
+    state.tables.connection = dispatch;
+    state.vouch(listener.provider());
     drop(state);
+    if changed {
+        let detail = "changed the outputs after events could use them";
+        listener.provider().violation("ACPT-16", EVENT, detail);
+    }
     inherit(listener, socket);
     connection::delivered(socket);
 }

@@ -10,7 +10,7 @@ use wsk_sys::{
 
 use super::deliver::{Thread, deliver};
 use super::{Established, complete};
-use crate::behaviours::CloseWithPended;
+use crate::behaviours::{CloseWithPended, Retransmission};
 use crate::host::Knob;
 use crate::request::{Completions, Request};
 use crate::socket::{Category, Context, Ending, Life, Part, Running, Socket, State};
@@ -157,6 +157,34 @@ pub(super) fn inspect(socket: &Arc<Socket>, established: Established) {
     let action = ask(socket, &running, inspect, context, id, local, remote);
     settle(socket, id, action);
     drop(running);
+    if action == WSK_INSPECT_ACTION::WskInspectPend && provider.injects(Knob::Retransmission) {
+        retransmitted(socket, inspect, context, id, local, remote);
+    }
+}
+
+/// The peer has sent its request again. Where that is selected the client is asked again, under the same identifier,
+/// while the request is still pended (INSP-34).
+fn retransmitted(
+    socket: &Arc<Socket>,
+    inspect: PFN_WSK_INSPECT_EVENT,
+    context: Context,
+    id: WSK_INSPECT_ID,
+    local: SocketAddr,
+    remote: SocketAddr,
+) {
+    if socket.provider().steering.behaviours().retransmission == Retransmission::Ignored {
+        return;
+    }
+    let mut state = socket.lock();
+    let Part::Listen(listener) = &mut state.part else { return };
+    if !matches!(listener.inspections.stage(id), Some(Stage::Pended)) {
+        return;
+    }
+    let Some(running) = state.begin_unmasked(socket) else { return };
+    drop(state);
+    let action = ask(socket, &running, inspect, context, id, local, remote);
+    settle(socket, id, action);
+    drop(running);
 }
 
 fn ask(
@@ -239,7 +267,10 @@ fn pend(socket: &Arc<Socket>, id: WSK_INSPECT_ID) {
     let mut state = socket.lock();
     let Part::Listen(listener) = &mut state.part else { return };
     let Some(stage) = listener.inspections.stage(id) else { return };
-    let Stage::Inspecting { early } = std::mem::replace(stage, Stage::Pended) else { return };
+    // A request that was pended before is being looked at again, or is decided meanwhile (INSP-34).
+    let Stage::Inspecting { early } = stage else { return };
+    let early = early.take();
+    *stage = Stage::Pended;
     if let Some((request, action)) = early {
         drop(state);
         return complete::decide_early(socket, request, id, action);

@@ -33,12 +33,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
-use wsk_sys::WSK_INSPECT_ID;
 use wsk_sys::nt::IRP;
+use wsk_sys::{PWSK_SOCKET, WSK_INSPECT_ID};
 
 use crate::address::Claim;
+use crate::provider::Provider;
 use crate::request::{Completions, RequestQueue};
-use crate::socket::{Ending, Socket};
+use crate::socket::{Ending, Part, Socket};
 use crate::transport::{self, ListenSink, Stream, Tune};
 use inspect::Inspections;
 
@@ -111,6 +112,17 @@ impl Listener {
     /// The options that can change now.
     pub(crate) fn tune(&self) -> Option<&dyn Tune> {
         self.port.as_deref().map(|port| port as &dyn Tune)
+    }
+}
+
+impl Provider {
+    /// How many connections wait on a listening socket for somebody to take them; `None` if it is no such socket.
+    pub fn untaken(&self, socket: PWSK_SOCKET) -> Option<usize> {
+        let found = self.0.registrar.sockets().into_iter().find(|open| open.raw() == socket)?;
+        match &found.lock().part {
+            Part::Listen(listener) => Some(listener.backlog.len()),
+            _ => None,
+        }
     }
 }
 

@@ -39,6 +39,8 @@ const DEREGISTERED: u64 = 0x5753_4B52_4547_00FF;
 pub(crate) struct Registration {
     block: usize,
     version: u16,
+    /// The client's dispatch table, which stays until the deregistration has returned.
+    dispatch: usize,
     client: Arc<Client>,
     state: Mutex<RegistrationState>,
     /// Set when a capture that waits may look again.
@@ -187,6 +189,7 @@ impl Provider {
         let registration = Arc::new(Registration {
             block: block as usize,
             version: dispatch.Version,
+            dispatch: npi.Dispatch as usize,
             client: Client::new(provider, Arc::clone(&progress)),
             state: Mutex::default(),
             look_again: Flag::new(),
@@ -254,7 +257,7 @@ impl Inner {
         // SAFETY: forwarded to the caller.
         match unsafe { block_state(block) } {
             REGISTERED => {
-                self.violation("LIFE-03", call, "the registration block has moved since WskRegister")
+                self.violation("LIFE-03", call, "the registration block has moved since WskRegister");
             }
             DEREGISTERED if call == "WskDeregister" => {
                 self.violation("REG-02", call, "the registration was deregistered before");

@@ -20,6 +20,7 @@ pub(crate) use queue::RequestQueue;
 use std::mem;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use wsk_sys::nt::{self, IRP, NTSTATUS};
 use wsk_sys::{STATUS_CANCELLED, STATUS_INVALID_PARAMETER, STATUS_PENDING, nt_success};
@@ -209,6 +210,12 @@ impl Request {
     /// Whether the call that brought the IRP returns, or has returned, `STATUS_PENDING`.
     pub(crate) fn is_pending(&self) -> bool {
         self.owner.is_some()
+    }
+
+    /// Whether the client has asked to cancel the IRP.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        // SAFETY: the request owns the IRP, which is not completed while it does.
+        unsafe { nt::irp_cancel(self.irp.as_ptr()) }.load(Ordering::SeqCst) != 0
     }
 
     /// Completes the IRP. A failed request reports no information (IRP-22).

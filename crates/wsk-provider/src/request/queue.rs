@@ -81,6 +81,16 @@ impl<T> RequestQueue<T> {
         Some((Request { irp, owner: Some(owner) }, item))
     }
 
+    /// Takes the request whose item fits, if there is one and it is not being cancelled.
+    pub(crate) fn take_where(&mut self, fits: impl Fn(&T) -> bool) -> Option<(Request, T)> {
+        let position = self.entries.iter().position(|entry| fits(&entry.item))?;
+        if !claim(self.entries[position].irp) {
+            return None;
+        }
+        let Entry { irp, owner, item } = self.entries.remove(position)?;
+        Some((Request { irp, owner: Some(owner) }, item))
+    }
+
     /// Takes all requests that are not being cancelled, to end with one status.
     pub(crate) fn end_all(&mut self, status: nt::NTSTATUS, completions: &mut Completions) {
         while let Some((request, _)) = self.pop() {

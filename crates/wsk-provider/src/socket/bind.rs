@@ -37,7 +37,7 @@ pub(crate) unsafe extern "system" fn wsk_bind(
         return request.fail(provider, STATUS_INVALID_PARAMETER);
     }
     // SAFETY: the client passes a whole address.
-    let Some(local) = (unsafe { address::read(local, call.family) }) else {
+    let Some(local) = (unsafe { provider.read_address(call.name, local, call.family) }) else {
         provider.violation("BIND-12", call.name, "the address is not of the socket's family");
         return request.fail(provider, STATUS_INVALID_PARAMETER);
     };

@@ -116,7 +116,7 @@ pub(crate) fn check_place(provider: &Inner, name: &'static str) {
         provider.violation(rule, name, "called above DISPATCH_LEVEL");
     }
     let depth = provider.host.place().completion_depth;
-    if depth > provider.steering.get(|config| config.completion_depth) {
+    if depth != 0 && depth > provider.steering.get(|config| config.completion_depth) {
         provider.advice("IRP-14", name, &format!("called {depth} completion routines deep"));
     }
 }

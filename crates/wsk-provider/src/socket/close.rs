@@ -58,7 +58,15 @@ fn close(call: &Call, mut request: Request) -> NTSTATUS {
         socket.outstanding.fetch_sub(1, Ordering::SeqCst);
     }
     state.close = Some(request);
+    let useless_table = socket.accepted && !state.tables.connection.is_null() && !state.events.were_used();
     drop(state);
+    if useless_table {
+        provider.advice(
+            "LSN-15",
+            NAME,
+            "the socket was given a table, and none of its events was ever enabled",
+        );
+    }
     if others != 0 {
         provider.violation("CLOSE-01", NAME, &format!("{others} other calls on the socket are executing"));
     }
@@ -84,9 +92,10 @@ impl Socket {
         let Some(request) = state.close.take() else { return };
         socket.set_life(&mut state, Life::Freed);
         let part = std::mem::replace(&mut state.part, Part::Basic);
+        let provider = socket.provider();
+        state.check_kept(provider);
         drop(state);
         drop(part);
-        let provider = socket.provider();
         if !request.is_pending() {
             request.complete(provider, STATUS_SUCCESS, 0);
             socket.client().remove_socket(socket);

@@ -92,6 +92,8 @@ pub(crate) struct Events {
     running: u32,
     /// On a listener: the bits that accepted sockets start with.
     inherited: u32,
+    /// Some event has been switched on.
+    used: bool,
 }
 
 /// The static events of a client.
@@ -115,6 +117,11 @@ impl Events {
         self.running != 0
     }
 
+    /// Whether any event was ever switched on.
+    pub(crate) fn were_used(&self) -> bool {
+        self.used
+    }
+
     /// Whether the event is always on.
     pub(crate) fn is_static(&self, event: Event) -> bool {
         self.slots[event as usize].fixed
@@ -135,6 +142,7 @@ impl Events {
 
     /// Switches on the events of `mask`.
     pub(crate) fn switch_on(&mut self, mask: u32) {
+        self.used |= mask != 0;
         for event in Event::ALL {
             if mask & event.bit() != 0 {
                 let slot = &mut self.slots[event as usize];

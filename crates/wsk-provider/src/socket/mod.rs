@@ -89,6 +89,20 @@ pub(crate) struct Tables {
     pub(crate) datagram: *const WSK_CLIENT_DATAGRAM_DISPATCH,
 }
 
+impl Tables {
+    /// Whether there is any table.
+    fn any(&self) -> bool {
+        !(self.listen.is_null() && self.connection.is_null() && self.datagram.is_null())
+    }
+
+    /// Whether every table there is lies in memory that stays.
+    fn stay(&self, provider: &Inner) -> bool {
+        provider.is_non_paged(self.listen, size_of::<WSK_CLIENT_LISTEN_DISPATCH>())
+            && provider.is_non_paged(self.connection, size_of::<WSK_CLIENT_CONNECTION_DISPATCH>())
+            && provider.is_non_paged(self.datagram, size_of::<WSK_CLIENT_DATAGRAM_DISPATCH>())
+    }
+}
+
 impl Default for Tables {
     fn default() -> Self {
         Self { listen: ptr::null(), connection: ptr::null(), datagram: ptr::null() }
@@ -98,6 +112,13 @@ impl Default for Tables {
 /// A pointer of the client's that the provider passes back and never reads through.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Context(pub(crate) *mut c_void);
+
+impl Context {
+    /// Whether what it points to, if it is a pointer, lies in memory that stays. Small numbers are no pointers.
+    pub(crate) fn stays(self, provider: &Inner) -> bool {
+        self.0 as usize <= 0xFFFF || provider.is_non_paged(self.0.cast_const(), 1)
+    }
+}
 
 /// A socket: what `PWSK_SOCKET` points to.
 ///
@@ -149,10 +170,14 @@ pub(crate) struct State {
     pub(crate) retained: usize,
     /// The `SIO_ADDRESS_LIST_CHANGE` requests that wait.
     pub(crate) address_watch: AddressListWatch,
+    /// The rule that leaving the socket open breaks.
+    pub(crate) unclosed: &'static str,
     /// The inspection this connection went through.
     pub(crate) inspection: Option<WSK_INSPECT_ID>,
     /// The outputs of the `WskAcceptEvent` that is handing this socket over right now.
     pub(crate) handover: Option<Handover>,
+    /// Table and context were in memory that stays when they were given.
+    vouched: bool,
     /// The request of `WskCloseSocket`.
     close: Option<Request>,
     /// What the category adds.
@@ -198,13 +223,16 @@ impl Socket {
                 events: events::Events::default(),
                 options: plan.options,
                 retained: 0,
+                unclosed: if plan.accepted { "LSN-34" } else { "REG-27" },
                 address_watch: AddressListWatch::default(),
                 inspection: plan.inspection,
                 handover: None,
+                vouched: false,
                 close: None,
                 part: plan.part,
             }),
         });
+        socket.lock().vouch(&socket.provider);
         client.add_socket(&socket);
         socket
     }
@@ -261,8 +289,7 @@ impl Socket {
         let state = self.lock();
         let rule = match state.told {
             Some(rule) => rule,
-            None if self.accepted => "LSN-34",
-            None => "REG-27",
+            None => state.unclosed,
         };
         OpenSocket {
             address: self.raw() as usize,
@@ -280,6 +307,25 @@ impl Socket {
 }
 
 impl State {
+    /// Notes whether table and context lie where they should; what did not at first is reported only then.
+    pub(crate) fn vouch(&mut self, provider: &Inner) {
+        self.vouched = self.tables.any() && self.tables.stay(provider) && self.context.stays(provider);
+    }
+
+    /// CLOSE-17: table and context are there until the close has completed.
+    fn check_kept(&self, provider: &Inner) {
+        if self.vouched && !self.tables.stay(provider) {
+            provider.violation("CLOSE-17", "WskCloseSocket", "the table went before the close had completed");
+        }
+        if self.vouched && !self.context.stays(provider) {
+            provider.violation(
+                "CLOSE-17",
+                "WskCloseSocket",
+                "the context went before the close had completed",
+            );
+        }
+    }
+
     /// Why a call on this socket cannot go on, if it cannot; checked again under the lock that the call works under.
     pub(crate) fn refused(&self) -> Option<NTSTATUS> {
         (self.life != Life::Live).then_some(STATUS_FILE_FORCED_CLOSED)

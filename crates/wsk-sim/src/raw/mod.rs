@@ -15,35 +15,42 @@
 //! A call is a method of [`Socket`] when its usual form will do, and of [`Request`] when the request is special or
 //! all parameters are wanted:
 //!
-//! ```ignore
-//! let client = Client::new();
-//! let events = Recorder::new();
-//! let (listener, address) = client.bound_listener(&events);
-//! let accept = listener.accept().pends();
-//! let peer = Peer::connect(address);
-//! let socket = accept.socket();
-//! socket.send(b"hello").ok();
-//! assert_eq!(peer.receive(5), b"hello");
-//! Request::new().bind(&socket, LOCALHOST, 7).fails(STATUS_INVALID_PARAMETER);
+//! ```
+//! use wsk_sim::{Sim, raw::*};
+//! use wsk_sys::STATUS_INVALID_PARAMETER;
+//!
+//! let sim = Sim::new();
+//! sim.expect("LSN-09");
+//! sim.run(|_| {
+//!     let client = Client::new();
+//!     let (listener, address) = client.bound_listener(&Recorder::new());
+//!     let accept = listener.accept().pends();
+//!     let peer = Peer::connect(address);
+//!     let socket = accept.socket();
+//!     socket.send(b"hello").ok();
+//!     assert_eq!(peer.receive(5), b"hello");
+//!     Request::new().accept(&listener, None, 7).fails(STATUS_INVALID_PARAMETER);
+//! });
 //! ```
 
 mod address;
 mod buffer;
+mod calls;
 mod client;
 mod events;
-mod names;
 mod peer;
 mod pool;
 mod recorder;
 mod request;
 mod socket;
+mod table;
 mod wait;
 
 pub use address::*;
 pub use buffer::*;
+pub use calls::*;
 pub use client::*;
 pub use events::*;
-pub use names::*;
 pub use peer::*;
 pub use pool::*;
 pub use recorder::*;

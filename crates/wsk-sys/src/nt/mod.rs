@@ -77,6 +77,41 @@ impl KTIMER {
     }
 }
 
+/// How an object is made and named (`OBJECT_ATTRIBUTES`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct OBJECT_ATTRIBUTES {
+    /// The size of this structure.
+    pub Length: u32,
+    /// The directory that the name is relative to, or null.
+    pub RootDirectory: HANDLE,
+    /// The name, or null.
+    pub ObjectName: *mut c_void,
+    /// `OBJ_…` flags.
+    pub Attributes: u32,
+    /// A security descriptor, or null.
+    pub SecurityDescriptor: PSECURITY_DESCRIPTOR,
+    /// Impersonation, or null.
+    pub SecurityQualityOfService: *mut c_void,
+}
+
+impl OBJECT_ATTRIBUTES {
+    /// An object without a name whose handle belongs to the kernel, not to the process that happens to be current.
+    pub const fn kernel_handle() -> Self {
+        Self {
+            Length: size_of::<Self>() as u32,
+            RootDirectory: core::ptr::null_mut(),
+            ObjectName: core::ptr::null_mut(),
+            Attributes: OBJ_KERNEL_HANDLE,
+            SecurityDescriptor: core::ptr::null_mut(),
+            SecurityQualityOfService: core::ptr::null_mut(),
+        }
+    }
+}
+
+/// `OBJ_KERNEL_HANDLE`: the handle is good in the system process, and user mode cannot reach it.
+pub const OBJ_KERNEL_HANDLE: u32 = 0x200;
+
 /// Run-down protection (`EX_RUNDOWN_REF`): one pointer-sized word.
 #[repr(C)]
 #[derive(Debug)]

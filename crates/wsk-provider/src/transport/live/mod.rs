@@ -26,7 +26,7 @@ use super::{BindOptions, Datagram, ReadySink, Reservation, Spawn, Transport};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// Send buffer size of every stream (`SO_SNDBUF`); `None` lets the host tune it. A small one makes a client's
-    /// sends wait for a peer that does not read, as they do on Windows.
+    /// sends wait for a peer that does not read, as they do on Windows; below some 128 KiB a host's loopback crawls.
     pub send_buffer: Option<usize>,
 }
 

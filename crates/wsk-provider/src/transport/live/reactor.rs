@@ -63,6 +63,8 @@ pub(super) struct Reactor {
     helm: Mutex<Helm>,
     /// Listeners to look at again though the host reported nothing new.
     again: Mutex<Vec<Arc<Acceptor>>>,
+    /// The listener whose streams are being delivered, and the count of that call.
+    accepting: Mutex<Option<(u64, Arc<Acceptor>)>>,
     /// Listeners that found no free descriptor.
     starving: Mutex<Vec<Arc<Acceptor>>>,
     starved: AtomicBool,
@@ -135,6 +137,7 @@ impl Reactor {
             slots: Mutex::default(),
             helm: Mutex::new(Helm { poll, events: Events::with_capacity(EVENTS), batch: VecDeque::new() }),
             again: Mutex::default(),
+            accepting: Mutex::default(),
             starving: Mutex::default(),
             starved: AtomicBool::new(false),
             stop: AtomicBool::new(false),
@@ -252,7 +255,7 @@ impl Reactor {
             if self.watch_rests.load(Ordering::SeqCst) {
                 self.rouse_watch();
             }
-            self.call(target, ready);
+            self.call(target, ready, begun);
             if self.calls.compare_exchange(begun, begun + 1, Ordering::SeqCst, Ordering::SeqCst).is_err() {
                 return;
             }
@@ -294,18 +297,23 @@ impl Reactor {
         }
     }
 
-    fn call(&self, target: Target, ready: Ready) {
-        match target {
-            Target::Ready(sink) => sink.ready(ready),
-            Target::Accept(acceptor) => match acceptor.accept() {
-                Progress::Done => {}
-                // Asked for on this thread, which polls next: nobody has to be woken.
-                Progress::More => self.again.lock().push(acceptor),
-                Progress::Starved => {
-                    self.starving.lock().push(acceptor);
-                    self.starved.store(true, Ordering::Relaxed);
-                }
-            },
+    fn call(&self, target: Target, ready: Ready, begun: u64) {
+        let acceptor = match target {
+            Target::Ready(sink) => return sink.ready(ready),
+            Target::Accept(acceptor) => acceptor,
+        };
+        *self.accepting.lock() = Some((begun, Arc::clone(&acceptor)));
+        let progress = acceptor.accept();
+        let done = self.accepting.lock().take_if(|(count, _)| *count == begun);
+        drop(done);
+        match progress {
+            Progress::Done => {}
+            // Asked for on this thread, which polls next: nobody has to be woken.
+            Progress::More => self.again.lock().push(acceptor),
+            Progress::Starved => {
+                self.starving.lock().push(acceptor);
+                self.starved.store(true, Ordering::Relaxed);
+            }
         }
     }
 
@@ -343,6 +351,10 @@ impl Reactor {
             crew.aboard.retain(|aboard| *aboard != relieved);
         }
         drop(crew);
+        // Streams that came in the same go as the one that is held up are still to be taken.
+        if let Some((_, acceptor)) = self.accepting.lock().take() {
+            self.again.lock().push(acceptor);
+        }
         let spawn = self.spawn.lock().clone();
         if let Some(spawn) = spawn {
             self.embark(&spawn, "wsk reactor watch", Self::keep_watch);

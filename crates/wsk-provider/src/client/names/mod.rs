@@ -1,0 +1,239 @@
+//! Name resolution (contract 4.22): `WskGetAddressInfo`, `WskFreeAddressInfo` and `WskGetNameInfo`.
+//!
+//! Names are resolved by the host, on a thread of their own; numbers need no host. Either way the request counts for
+//! the client object and can be cancelled while the host is being asked.
+
+mod list;
+mod lookup;
+mod text;
+
+pub(crate) use list::AddressLists;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use wsk_sys::nt::{self, GUID, IRP, NTSTATUS, PEPROCESS, PETHREAD};
+use wsk_sys::{
+    AF_INET, AF_INET6, AF_UNSPEC, AI_CANONNAME, AI_NUMERICHOST, AI_PASSIVE, PADDRINFOEXW, PSOCKADDR,
+    PUNICODE_STRING, PWSK_CLIENT, SOCKADDR_STORAGE, STATUS_BUFFER_TOO_SMALL, STATUS_INVALID_PARAMETER,
+    STATUS_NO_MATCH, STATUS_NOT_FOUND, STATUS_PENDING, STATUS_SUCCESS,
+};
+
+use self::lookup::{Answer, Question, Wanted};
+use self::text::Text;
+use super::{Client, ClientCall};
+use crate::address::{self, Family};
+use crate::config::Release;
+use crate::request::{Request, RequestQueue};
+
+/// The name requests of a client that wait for the host, by number.
+#[derive(Debug, Default)]
+pub(crate) struct NameRequests(pub(crate) RequestQueue<u64>);
+
+static NUMBERS: AtomicU64 = AtomicU64::new(1);
+
+/// IRQL-09: names are for passive level.
+fn check_level(call: &ClientCall) {
+    // SAFETY: reading the IRQL has no precondition.
+    if unsafe { nt::KeGetCurrentIrql() } != nt::PASSIVE_LEVEL {
+        call.provider().violation("IRQL-09", call.name, "called above PASSIVE_LEVEL");
+    }
+}
+
+/// The status of a name nobody knows (NAME-06).
+fn unknown(client: &Client) -> NTSTATUS {
+    if client.provider().steering.has(Release::Windows8) { STATUS_NOT_FOUND } else { STATUS_NO_MATCH }
+}
+
+/// Where the results of `WskGetAddressInfo` go.
+#[derive(Clone, Copy, Debug)]
+struct Destination(*mut PADDRINFOEXW);
+
+// SAFETY: the variable is the client's, valid from any thread until the request completes (LIFE-11).
+unsafe impl Send for Destination {}
+
+impl Destination {
+    /// Tells the client where its list is; before the request completes.
+    fn set(self, head: PADDRINFOEXW) {
+        // SAFETY: the client keeps the variable until the request completes.
+        unsafe { self.0.write(head) };
+    }
+}
+
+/// `WskGetAddressInfo`.
+///
+/// # Safety
+/// As `PFN_WSK_GET_ADDRESS_INFO`: the client is captured, names, hints and result variable stay valid until the request
+/// completes, and the IRP is handed over.
+#[allow(clippy::too_many_arguments)]
+pub(crate) unsafe extern "system" fn wsk_get_address_info(
+    client: PWSK_CLIENT,
+    node: PUNICODE_STRING,
+    service: PUNICODE_STRING,
+    _name_space: u32,
+    _name_provider: *mut GUID,
+    hints: PADDRINFOEXW,
+    result: *mut PADDRINFOEXW,
+    owning_process: PEPROCESS,
+    owning_thread: PETHREAD,
+    irp: *mut IRP,
+) -> NTSTATUS {
+    // SAFETY: the client passes its own handle and hands the IRP over.
+    let (call, request) = match unsafe { ClientCall::begin("WskGetAddressInfo", client, irp) } {
+        Ok(begun) => begun,
+        Err(status) => return status,
+    };
+    let provider = call.provider();
+    check_level(&call);
+    if !check_owner(&call, owning_process, owning_thread) || result.is_null() {
+        return request.fail(provider, STATUS_INVALID_PARAMETER);
+    }
+    // SAFETY: the client passes whole strings.
+    let node = unsafe { Text::read(&call, node) };
+    // SAFETY: as above.
+    let service = unsafe { Text::read(&call, service) };
+    if node.is_empty() && service.is_empty() {
+        provider.violation("NAME-02", call.name, "neither a node nor a service is named");
+        return request.fail(provider, STATUS_INVALID_PARAMETER);
+    }
+    // SAFETY: null hints, or whole ones.
+    let hints = unsafe { hints.as_ref() };
+    let (flags, family) = hints.map_or((0, i32::from(AF_UNSPEC)), |hints| (hints.ai_flags, hints.ai_family));
+    let family = match u16::try_from(family) {
+        Ok(AF_UNSPEC) => None,
+        Ok(AF_INET) => Some(Family::V4),
+        Ok(AF_INET6) => Some(Family::V6),
+        _ => return request.fail(provider, STATUS_INVALID_PARAMETER),
+    };
+    let question = Question::Addresses(Wanted {
+        node: node.into_string(),
+        service: service.into_string(),
+        family,
+        passive: flags & AI_PASSIVE != 0,
+        numeric: flags & AI_NUMERICHOST != 0,
+        canonical: flags & AI_CANONNAME != 0,
+        socket_type: hints.map_or(0, |hints| hints.ai_socktype),
+        protocol: hints.map_or(0, |hints| hints.ai_protocol),
+    });
+    let destination = Destination(result);
+    ask(&call, request, question, move |client, answer| {
+        let Answer::Addresses(found) = answer else { return unknown(client) };
+        if found.is_empty() {
+            return unknown(client);
+        }
+        destination.set(client.provider().address_lists.add(&found));
+        STATUS_SUCCESS
+    })
+}
+
+/// NAME-08: a thread goes with a process.
+fn check_owner(call: &ClientCall, process: PEPROCESS, thread: PETHREAD) -> bool {
+    if process.is_null() && !thread.is_null() {
+        call.provider().violation("NAME-08", call.name, "an owning thread is given without its process");
+        return false;
+    }
+    true
+}
+
+/// Asks the question, and completes the request with the status that `take` makes of the answer.
+fn ask(
+    client: &Arc<Client>,
+    request: Request,
+    question: Question,
+    take: impl FnOnce(&Client, Answer) -> NTSTATUS + Send + 'static,
+) -> NTSTATUS {
+    if let Some(answer) = question.answer_from_numbers() {
+        let status = take(client, answer);
+        return request.finish_pended(client, status, 0);
+    }
+    let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+    client.lock().names.0.push(request, client, number);
+    let shared = Arc::clone(client);
+    client.provider().elsewhere(Box::new(move |provider| {
+        let answer = question.answer_from_host();
+        let claimed = shared.lock().names.0.take_where(|other| *other == number);
+        if let Some((request, _)) = claimed {
+            let status = take(&shared, answer);
+            request.complete(provider, status, 0);
+        }
+    }));
+    STATUS_PENDING
+}
+
+/// `WskFreeAddressInfo`.
+///
+/// # Safety
+/// As `PFN_WSK_FREE_ADDRESS_INFO`: the client is captured, and nobody uses the list any more.
+pub(crate) unsafe extern "system" fn wsk_free_address_info(client: PWSK_CLIENT, list: PADDRINFOEXW) {
+    // SAFETY: the client passes its own handle.
+    let Ok(call) = (unsafe { ClientCall::enter("WskFreeAddressInfo", client) }) else { return };
+    check_level(&call);
+    if !list.is_null() && !call.provider().address_lists.remove(list) {
+        call.provider().violation("NAME-05", call.name, "the list is not one of WSK's, or was freed before");
+    }
+}
+
+/// Where the results of `WskGetNameInfo` go.
+#[derive(Clone, Copy, Debug)]
+struct Outputs {
+    node: PUNICODE_STRING,
+    service: PUNICODE_STRING,
+}
+
+// SAFETY: the strings are the client's, valid from any thread until the request completes (LIFE-11).
+unsafe impl Send for Outputs {}
+
+impl Outputs {
+    /// Writes the names that are wanted, before the request completes; false if there is too little room.
+    fn write(self, node: &str, service: &str) -> bool {
+        [(self.node, node), (self.service, service)].into_iter().all(|(out, text)| {
+            // SAFETY: the client keeps the strings until the request completes.
+            out.is_null() || unsafe { text::write(out, text) }
+        })
+    }
+}
+
+/// `WskGetNameInfo`.
+///
+/// # Safety
+/// As `PFN_WSK_GET_NAME_INFO`: the client is captured, address and strings stay valid until the request completes, and
+/// the IRP is handed over.
+#[allow(clippy::too_many_arguments)]
+pub(crate) unsafe extern "system" fn wsk_get_name_info(
+    client: PWSK_CLIENT,
+    address: PSOCKADDR,
+    length: u32,
+    node: PUNICODE_STRING,
+    service: PUNICODE_STRING,
+    flags: u32,
+    owning_process: PEPROCESS,
+    owning_thread: PETHREAD,
+    irp: *mut IRP,
+) -> NTSTATUS {
+    // SAFETY: the client passes its own handle and hands the IRP over.
+    let (call, request) = match unsafe { ClientCall::begin("WskGetNameInfo", client, irp) } {
+        Ok(begun) => begun,
+        Err(status) => return status,
+    };
+    let provider = call.provider();
+    check_level(&call);
+    if !check_owner(&call, owning_process, owning_thread) {
+        return request.fail(provider, STATUS_INVALID_PARAMETER);
+    }
+    let too_long = length as usize > size_of::<SOCKADDR_STORAGE>();
+    if too_long || (node.is_null() && service.is_null()) {
+        provider.violation("NAME-09", call.name, "the address is too long, or no output is given");
+        return request.fail(provider, STATUS_INVALID_PARAMETER);
+    }
+    // SAFETY: the client passes an address.
+    let family = unsafe { address::family_of(address) }.filter(|family| family.size() <= length as usize);
+    // SAFETY: as above.
+    let known = family.and_then(|family| unsafe { address::read(address, family) });
+    let Some(address) = known else { return request.fail(provider, STATUS_INVALID_PARAMETER) };
+    let question = Question::Names { address, flags, node: !node.is_null() };
+    let outputs = Outputs { node, service };
+    ask(&call, request, question, move |client, answer| {
+        let Answer::Names { node, service } = answer else { return unknown(client) };
+        if outputs.write(&node, &service) { STATUS_SUCCESS } else { STATUS_BUFFER_TOO_SMALL }
+    })
+}

@@ -1,0 +1,71 @@
+//! `UNICODE_STRING`s.
+
+use std::ptr;
+
+use wsk_sys::PUNICODE_STRING;
+
+use crate::client::ClientCall;
+
+/// A name that a client passed in; empty if there is none.
+#[derive(Debug, Default)]
+pub(super) struct Text(String);
+
+impl Text {
+    /// Reads a string. One that is not also terminated by a NUL is reported (NAME-02).
+    ///
+    /// # Safety
+    /// `string` is null or points to a whole string.
+    pub(super) unsafe fn read(call: &ClientCall, string: PUNICODE_STRING) -> Self {
+        if string.is_null() {
+            return Self::default();
+        }
+        // SAFETY: the caller guarantees the structure.
+        let string = unsafe { string.read() };
+        let length = usize::from(string.Length) / 2;
+        if string.Buffer.is_null() || length == 0 {
+            return Self::default();
+        }
+        let units: Vec<u16> = (0..length)
+            .map(|index| {
+                // SAFETY: the buffer has as many units as the length says.
+                unsafe { string.Buffer.wrapping_add(index).read_unaligned() }
+            })
+            .collect();
+        let terminated = usize::from(string.MaximumLength) / 2 > length && {
+            // SAFETY: the buffer has more units than the length says.
+            let last = unsafe { string.Buffer.wrapping_add(length).read_unaligned() };
+            last == 0
+        };
+        if !terminated {
+            call.provider().violation("NAME-02", call.name, "a name is not terminated by a NUL");
+        }
+        Self(String::from_utf16_lossy(&units))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn into_string(self) -> Option<String> {
+        (!self.0.is_empty()).then_some(self.0)
+    }
+}
+
+/// Writes `text` and a NUL; false if there is no room for both.
+///
+/// # Safety
+/// `string` points to a string whose buffer has room for what its maximal length says.
+pub(super) unsafe fn write(string: PUNICODE_STRING, text: &str) -> bool {
+    let units: Vec<u16> = text.encode_utf16().chain([0]).collect();
+    // SAFETY: the caller guarantees the structure.
+    let mut value = unsafe { string.read() };
+    if value.Buffer.is_null() || usize::from(value.MaximumLength) < units.len() * 2 {
+        return false;
+    }
+    // SAFETY: the room was checked.
+    unsafe { ptr::copy_nonoverlapping(units.as_ptr(), value.Buffer, units.len()) };
+    value.Length = ((units.len() - 1) * 2) as u16;
+    // SAFETY: the caller guarantees the structure.
+    unsafe { string.write(value) };
+    true
+}

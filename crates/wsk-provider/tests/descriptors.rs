@@ -1,0 +1,51 @@
+//! A listener on a host that is out of descriptors. Alone in its process, whose limit it lowers.
+#![cfg(unix)]
+
+use std::fs::File;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use wsk_provider::transport::live::Live;
+use wsk_provider::transport::{BindOptions, ListenSink, Stream, Transport};
+
+struct Incoming(Mutex<Sender<Box<dyn Stream>>>);
+
+impl ListenSink for Incoming {
+    fn incoming(&self, stream: Box<dyn Stream>) {
+        let _ = self.0.lock().unwrap().send(stream);
+    }
+
+    fn failed(&self, error: std::io::Error) {
+        panic!("listener failed: {error}");
+    }
+}
+
+#[test]
+fn connections_wait_until_descriptors_are_free() {
+    const CLIENTS: usize = 3;
+    let limit = libc::rlimit { rlim_cur: 128, rlim_max: 128 };
+    // SAFETY: the limit is read during the call only.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
+    let live = Live::new().unwrap();
+    live.start(Arc::new(|_, job| drop(std::thread::spawn(job)))).unwrap();
+    let (sender, streams) = channel();
+    let sink = Arc::new(Incoming(Mutex::new(sender)));
+    let local = SocketAddr::from(([127, 0, 0, 1], 0));
+    let listener = live.listen(local, &BindOptions::default(), sink).unwrap();
+    listener.set_accepting(false);
+    let address = listener.local_address().unwrap();
+    let clients: Vec<_> = (0..CLIENTS).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let mut others = Vec::new();
+    while let Ok(file) = File::open("/dev/null") {
+        others.push(file);
+    }
+    listener.set_accepting(true);
+    assert!(streams.recv_timeout(Duration::from_millis(200)).is_err());
+    drop(others);
+    for _ in 0..CLIENTS {
+        streams.recv_timeout(Duration::from_secs(20)).unwrap();
+    }
+    drop(clients);
+}

@@ -1,0 +1,132 @@
+//! Name resolution over the provider's table.
+
+use std::ptr;
+
+use wsk_sim::Sim;
+use wsk_sim::raw::*;
+use wsk_sys::*;
+
+/// A string in non-paged memory, with room for `room` units.
+struct Name {
+    units: Box<[u16]>,
+    string: PoolBox<UNICODE_STRING>,
+}
+
+impl Name {
+    fn new(text: &str, room: usize) -> Self {
+        let mut units: Vec<u16> = text.encode_utf16().chain([0]).collect();
+        let length = (units.len() - 1) * 2;
+        units.resize(room.max(units.len()), 0);
+        let mut units = units.into_boxed_slice();
+        let string = PoolBox::new(UNICODE_STRING {
+            Length: length as u16,
+            MaximumLength: (units.len() * 2) as u16,
+            Buffer: units.as_mut_ptr(),
+        });
+        Self { units, string }
+    }
+
+    fn text(&self) -> String {
+        let length = self.units.iter().position(|unit| *unit == 0).expect("a NUL");
+        assert_eq!(usize::from(self.string.Length), length * 2);
+        String::from_utf16_lossy(&self.units[..length])
+    }
+}
+
+/// Starts `WskGetAddressInfo`.
+fn resolve(client: &Client, node: &Name, service: &Name, result: &PoolBox<PADDRINFOEXW>) -> Request {
+    let function = client.dispatch().WskGetAddressInfo.expect("the table has names");
+    Request::new().submit("WskGetAddressInfo", |irp| {
+        // SAFETY: everything the call uses outlives the request, which the test waits for.
+        unsafe {
+            function(
+                client.npi().Client,
+                node.string.as_ptr(),
+                service.string.as_ptr(),
+                0,
+                ptr::null_mut(),
+                ptr::null_mut(),
+                result.as_ptr(),
+                ptr::null_mut(),
+                ptr::null_mut(),
+                irp,
+            )
+        }
+    })
+}
+
+fn free(client: &Client, list: PADDRINFOEXW) {
+    let function = client.dispatch().WskFreeAddressInfo.expect("the table has names");
+    // SAFETY: the provider recognises lists that are not its own.
+    unsafe { function(client.npi().Client, list) };
+}
+
+#[test]
+fn numbers_and_names_are_resolved() {
+    Sim::new().run(|_| {
+        let client = Client::new();
+        let result = PoolBox::new(ptr::null_mut());
+        let numbers = resolve(&client, &Name::new("127.0.0.1", 0), &Name::new("12345", 0), &result);
+        assert_eq!((numbers.returned(), numbers.ok().information), (STATUS_PENDING, 0));
+        // SAFETY: the request has succeeded, so there is a list.
+        let head = unsafe { &**result };
+        assert_eq!((head.ai_family, head.ai_addrlen), (i32::from(AF_INET), 16));
+        // SAFETY: the entry has an address.
+        let address = unsafe { read_address(head.ai_addr) };
+        assert_eq!(address, Some("127.0.0.1:12345".parse().expect("an address")));
+        assert!(head.ai_next.is_null());
+        free(&client, *result);
+
+        let names = resolve(&client, &Name::new("localhost", 0), &Name::new("80", 0), &result);
+        names.ok();
+        free(&client, *result);
+        resolve(&client, &Name::new("no-such-host.invalid", 0), &Name::new("80", 0), &result)
+            .fails(STATUS_NOT_FOUND);
+    });
+}
+
+#[test]
+fn addresses_have_names() {
+    Sim::new().run(|_| {
+        let client = Client::new();
+        let function = client.dispatch().WskGetNameInfo.expect("the table has names");
+        let address = CAddress::new("127.0.0.1:7007".parse().expect("an address"));
+        for (room, expected) in [(64, STATUS_SUCCESS), (0, STATUS_BUFFER_TOO_SMALL)] {
+            let (node, service) = (Name::new("", room), Name::new("", room));
+            let request = Request::new().submit("WskGetNameInfo", |irp| {
+                // SAFETY: everything the call uses outlives the request, which the test waits for.
+                unsafe {
+                    function(
+                        client.npi().Client,
+                        address.as_ptr(),
+                        16,
+                        node.string.as_ptr(),
+                        service.string.as_ptr(),
+                        NI_NUMERICHOST | NI_NUMERICSERV,
+                        ptr::null_mut(),
+                        ptr::null_mut(),
+                        irp,
+                    )
+                }
+            });
+            assert_eq!(request.wait().status, expected);
+            if expected == STATUS_SUCCESS {
+                assert_eq!((node.text().as_str(), service.text().as_str()), ("127.0.0.1", "7007"));
+            }
+        }
+    });
+}
+
+#[test]
+fn lists_are_freed_once() {
+    let sim = Sim::new();
+    sim.expect("NAME-05");
+    sim.run(|sim| {
+        let client = Client::new();
+        let result = PoolBox::new(ptr::null_mut());
+        resolve(&client, &Name::new("::1", 0), &Name::new("1", 0), &result).ok();
+        free(&client, *result);
+        free(&client, *result);
+        assert_eq!(sim.violations_of("NAME-05").len(), 1);
+    });
+}

@@ -1,0 +1,150 @@
+//! What the tests share: a driver on a simulated machine, machines of every kind, and polling by hand.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use wsk::executor::block_on_timeout;
+use wsk::{Client, Listener, Passive, Provider};
+use wsk_sim::raw::Peer;
+use wsk_sim::wsk_provider::Alternatives;
+use wsk_sim::{Behaviours, Completion, Level, Sim};
+
+pub(crate) use crate::harness::{at_dispatch, eventually};
+
+/// How long anything may take that happens at all.
+pub(crate) const BOUND: Duration = Duration::from_secs(10);
+
+/// The ways in which requests may complete.
+pub(crate) const COMPLETIONS: [Completion; 6] = [
+    Completion::Natural,
+    Completion::Inline,
+    Completion::PendNested,
+    Completion::PendEarly,
+    Completion::PendLate,
+    Completion::Random(11),
+];
+
+/// Runs `test` on a machine for every way in which requests may complete and client code may be called.
+#[track_caller]
+pub(crate) fn for_each_mode(test: impl Fn(&Sim) + Clone + Send + 'static) {
+    for completion in COMPLETIONS {
+        for level in [Level::Passive, Level::Dispatch, Level::Random(5)] {
+            let sim = Sim::builder().completion(completion).callbacks(level).completions(level).build();
+            sim.run(test.clone());
+        }
+    }
+}
+
+/// Runs `test` on a machine for every alternative of a behaviour that the contract leaves open.
+#[track_caller]
+pub(crate) fn for_each_choice<A: Alternatives + Send>(
+    select: impl Fn(&mut Behaviours, A),
+    test: impl Fn(&Sim, A) + Clone + Send + 'static,
+) {
+    for &choice in A::ALL {
+        let test = test.clone();
+        Sim::builder()
+            .behaviours(|behaviours| select(behaviours, choice))
+            .build()
+            .run(move |sim| test(sim, choice));
+    }
+}
+
+/// The proof that this thread may wait: the tests run on threads of the machine, and call this in no callback.
+pub(crate) fn passive() -> Passive<'static> {
+    // SAFETY: a thread of the machine is at PASSIVE_LEVEL, and tests ask for this outside of callbacks only.
+    unsafe { Passive::assume() }
+}
+
+/// Runs a future to its end.
+#[track_caller]
+pub(crate) fn wait<F: Future>(future: F) -> F::Output {
+    block_on_timeout(passive(), BOUND, future).expect("it ends in time")
+}
+
+/// Polls once, without a waker to speak of.
+pub(crate) fn poll<F: Future>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {
+    future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Counts how often it is woken.
+#[derive(Debug, Default)]
+pub(crate) struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Wakes {
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn poll<F: Future>(self: &Arc<Self>, future: &mut Pin<Box<F>>) -> Poll<F::Output> {
+        future.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::clone(self))))
+    }
+}
+
+/// A driver that has registered and captured WSK.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    pub(crate) client: Client,
+    pub(crate) provider: Provider,
+}
+
+impl Driver {
+    #[track_caller]
+    pub(crate) fn start() -> Self {
+        let client = Client::register(passive()).expect("registering");
+        let provider = client.capture(BOUND, passive()).expect("capturing");
+        Self { client, provider }
+    }
+
+    #[track_caller]
+    pub(crate) fn listen(&self) -> Listener {
+        wait(self.provider.listener().bind(localhost())).expect("binding")
+    }
+
+    /// Waits until so many sockets are open.
+    #[track_caller]
+    pub(crate) fn await_sockets(&self, count: usize) {
+        eventually(|| self.client.open_sockets() == count);
+    }
+
+    /// Closes what is open and deregisters.
+    #[track_caller]
+    pub(crate) fn unload(self) {
+        drop(self.provider);
+        self.client.unload(BOUND, passive()).expect("unloading");
+    }
+}
+
+pub(crate) fn localhost() -> SocketAddr {
+    "127.0.0.1:0".parse().expect("an address")
+}
+
+/// Waits until a peer's connection waits on the one listener to be taken.
+#[track_caller]
+pub(crate) fn await_untaken(sim: &Sim, count: usize) {
+    eventually(|| {
+        let sockets = sim.provider().open_sockets();
+        let untaken = |socket: &wsk_sim::wsk_provider::OpenSocket| sim.provider().untaken(socket.address as *mut _);
+        sockets.iter().filter_map(untaken).sum::<usize>() == count
+    });
+}
+
+/// A connection from a peer to the listener.
+#[track_caller]
+pub(crate) fn connected(listener: &Listener) -> (wsk::Connection, Peer) {
+    let peer = Peer::connect(listener.local_addr());
+    let connection = wait(listener.accept()).expect("accepting");
+    assert_eq!(connection.remote_addr(), peer.local());
+    (connection, peer)
+}
