@@ -55,7 +55,7 @@ fn run(options: &Options, settings: Settings) -> Result<(), String> {
     let (stop, stopped) = channel();
     stop_on_signals(stop.clone())?;
     // The front may be gone by the time printing fails; then nobody needs to be told.
-    let (journal, printer) = Printer::start(options.log, move || drop(stop.send(())))
+    let (journal, printer) = Printer::start(options.log, move || _ = stop.send(()))
         .map_err(|error| format!("cannot start the thread that prints: {error}"))?;
 
     let sim = Sim::new();

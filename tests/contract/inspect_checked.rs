@@ -44,7 +44,7 @@ fn a_listener_whose_inspection_told_its_death_and_that_is_used_is_caught() {
 #[test]
 fn an_address_of_the_sentinel_that_is_used_is_caught() {
     let sim = Sim::new();
-    sim.expect("INSP-09").run(|sim| {
+    sim.expect("INSP-09").expect("BIND-12").run(|sim| {
         let client = Client::new();
         let events = Recorder::new();
         events.inspecting(WskInspectAccept);
@@ -235,7 +235,7 @@ fn a_client_that_records_a_request_only_after_the_inspection_is_caught() {
 #[test]
 fn an_address_that_was_not_copied_in_time_is_caught() {
     let sim = Sim::new();
-    sim.expect("INSP-23").run(|sim| {
+    sim.expect("INSP-23").expect("BIND-12").run(|sim| {
         let client = Client::new();
         let events = Recorder::new();
         events.inspecting(WskInspectReject);

@@ -106,7 +106,7 @@ fn a_decision_answers_success_or_pending_or_forced_closed_or_another_failure() {
         let done = listener.inspect_complete(id, WskInspectReject).ok();
         assert!(matches!(done.returned, STATUS_SUCCESS | STATUS_PENDING), "{done:?}");
         peer.expect_reset();
-        assert!(sim.provider().kill(listener.raw()));
+        sim.choose_once(Knob::DieInCall, 1);
         let dead = listener.inspect_complete(id, WskInspectReject).wait();
         assert_eq!((dead.returned, dead.status), (STATUS_FILE_FORCED_CLOSED, STATUS_FILE_FORCED_CLOSED));
         listener.close().ok();

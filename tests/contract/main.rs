@@ -9,6 +9,8 @@ mod accept_event;
 mod inspect;
 mod inspect_checked;
 mod inspect_complete;
+mod irp;
+mod irql;
 mod listen;
 mod listen_events;
 mod listen_parameters;

@@ -72,15 +72,17 @@ impl Service {
     /// Waits until so many lines are printed that have all these fields.
     pub(crate) fn wait_for(&self, count: usize, fields: &[(&str, &str)]) -> Vec<Value> {
         let deadline = Instant::now() + PATIENCE;
+        let (mut found, mut looked_at) = (Vec::new(), 0);
         let mut state = self.printed.state.lock().expect("not poisoned");
         loop {
-            let found: Vec<_> =
-                state.0.iter().filter(|line| has(line, fields)).take(count).cloned().collect();
-            if found.len() == count {
+            let (lines, ended) = &*state;
+            found.extend(lines[looked_at..].iter().filter(|line| has(line, fields)).cloned());
+            looked_at = lines.len();
+            if found.len() >= count {
+                found.truncate(count);
                 return found;
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            let (lines, ended) = &*state;
             let last = &lines[lines.len().saturating_sub(40)..];
             assert!(
                 !ended && !left.is_zero(),

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wsk::executor::block_on_timeout;
 use wsk::{Client, Listener, Passive, Provider};
@@ -14,7 +14,7 @@ use wsk_sim::raw::Peer;
 use wsk_sim::wsk_provider::Alternatives;
 use wsk_sim::{Behaviours, Completion, Level, Sim};
 
-pub(crate) use crate::harness::{at_dispatch, eventually};
+pub(crate) use crate::harness::at_dispatch;
 
 /// How long anything may take that happens at all.
 pub(crate) const BOUND: Duration = Duration::from_secs(10);
@@ -89,6 +89,16 @@ impl Wakes {
 
     pub(crate) fn poll<F: Future>(self: &Arc<Self>, future: &mut Pin<Box<F>>) -> Poll<F::Output> {
         future.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::clone(self))))
+    }
+}
+
+/// Waits, with a bound, until `condition` holds.
+#[track_caller]
+pub(crate) fn eventually(mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + BOUND;
+    while !condition() {
+        assert!(Instant::now() < end, "it never happened");
+        std::thread::yield_now();
     }
 }
 

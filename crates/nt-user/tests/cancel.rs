@@ -45,8 +45,10 @@ fn cancelling_sets_the_flag() {
 unsafe extern "system" fn complete_cancelled(device: *mut DEVICE_OBJECT, irp: *mut IRP) {
     assert!(device.is_null());
     assert_eq!(irql(), DISPATCH_LEVEL);
+    // SAFETY: the IRP is the routine's.
+    let old = unsafe { irp_cancel_irql(irp) };
     // SAFETY: the routine is entered with the cancel lock held.
-    unsafe { IoReleaseCancelSpinLock(irp_cancel_irql(irp)) };
+    unsafe { IoReleaseCancelSpinLock(old) };
     complete(irp, STATUS_CANCELLED, 0);
 }
 

@@ -24,7 +24,7 @@ struct Log {
 }
 
 impl Log {
-    fn new() -> Box<Self> {
+    fn new() -> Self {
         let log = Self {
             calls: AtomicUsize::new(0),
             irql: AtomicUsize::new(0),
@@ -34,7 +34,7 @@ impl Log {
             gate: Event::notification(),
         };
         log.gate.set();
-        Box::new(log)
+        log
     }
 
     fn pointer(&self) -> *mut c_void {
@@ -74,6 +74,13 @@ unsafe extern "system" fn worked(log: *mut c_void) {
 unsafe extern "system" fn io_worked(device: *mut DEVICE_OBJECT, log: *mut c_void) {
     // SAFETY: the context is a log that the test keeps.
     unsafe { &*log.cast::<Log>() }.note(device.addr());
+}
+
+/// Frees objects that are in blocks of pool of their own.
+fn free_all<T>(objects: impl IntoIterator<Item = *mut T>) {
+    for object in objects {
+        free(object.cast());
+    }
 }
 
 /// A block of pool with one object in it.
@@ -200,8 +207,8 @@ fn a_timer_expires() {
         assert_eq!(log.ran.wait(), STATUS_SUCCESS);
         assert_eq!(wait_for(timer.cast(), 0), STATUS_SUCCESS, "a notification timer stays signalled");
         assert!(!cancel_timer(timer));
-        assert!(!set_timer(timer, Duration::from_secs(3600), dpc));
-        assert!(set_timer(timer, Duration::from_secs(3600), ptr::null_mut()), "it was set");
+        assert!(!set_timer(timer, Duration::from_hours(1), dpc));
+        assert!(set_timer(timer, Duration::from_hours(1), ptr::null_mut()), "it was set");
         assert_eq!(wait_for(timer.cast(), 0), STATUS_TIMEOUT, "setting clears it");
         assert!(cancel_timer(timer));
         assert!(!cancel_timer(timer));
@@ -233,7 +240,7 @@ fn timers_expire_in_order() {
                     .all(|other| { wait_for((*other).cast(), 0) == STATUS_SUCCESS })
             );
         }
-        timers.into_iter().for_each(|timer| free(timer.cast()));
+        free_all(timers);
     });
     finish_clean(&kernel);
 }
@@ -244,7 +251,7 @@ fn freeing_what_is_queued_is_caught() {
     let kernel = kernel();
     run(&kernel, || {
         let timer = timer();
-        set_timer(timer, Duration::from_secs(3600), ptr::null_mut());
+        set_timer(timer, Duration::from_hours(1), ptr::null_mut());
         free(timer.cast());
         cancel_timer(timer);
     });
@@ -258,7 +265,7 @@ fn freeing_what_is_queued_is_caught() {
         free(third.cast());
         log.gate.set();
         flush();
-        busy.into_iter().for_each(|dpc| free(dpc.cast()));
+        free_all(busy);
     });
     assert_only(&kernel, rule::POOL_IN_USE);
     finish_clean(&kernel);
@@ -269,7 +276,7 @@ fn freeing_what_is_queued_is_caught() {
 fn a_timer_that_is_set_is_a_leak() {
     let kernel = kernel();
     run(&kernel, || {
-        set_timer(timer(), Duration::from_secs(3600), ptr::null_mut());
+        set_timer(timer(), Duration::from_hours(1), ptr::null_mut());
     });
     let leaks = finish(&kernel);
     assert_eq!((leaks.timers, leaks.blocks.len()), (1, 1), "{leaks}");
@@ -347,7 +354,7 @@ fn work_items_may_wait_for_one_another() {
         while FINISHED.load(Ordering::SeqCst) != ITEMS {
             std::thread::yield_now();
         }
-        items.into_iter().for_each(|item| free(item.cast()));
+        free_all(items);
     });
     finish_clean(&kernel);
 }
@@ -370,7 +377,7 @@ fn queueing_a_work_item_twice_is_caught() {
         while log.calls() != 2 {
             log.ran.wait();
         }
-        items.into_iter().for_each(|item| free(item.cast()));
+        free_all(items);
     });
     assert_only(&kernel, rule::WORK_ITEM);
     finish_clean(&kernel);

@@ -79,7 +79,7 @@ fn an_irp_has_the_layout_of_wdm() {
         let irp = allocate_irp(1);
         let bytes = irp.cast::<u8>();
         // SAFETY: the IRP has these bytes.
-        let at = |offset: usize| unsafe { bytes.add(offset).read() };
+        let at = |offset: usize| unsafe { bytes.wrapping_add(offset).read() };
         assert_eq!((at(0), at(2), at(3)), (6, 0x18, 0x01), "type and size");
         assert_eq!((at(0x42), at(0x43)), (1, 2), "one location, and none in use");
         // SAFETY: the IRP is the test's.

@@ -109,7 +109,7 @@ fn wrong_frees_are_caught() {
         (rule::POOL_OVERRUN, || {
             let block = allocate(24);
             // SAFETY: behind a block there is a guard, which this tests.
-            unsafe { block.cast::<u8>().add(24).write(0) };
+            unsafe { block.cast::<u8>().wrapping_add(24).write(0) };
             free(block);
         }),
     ];
@@ -169,7 +169,9 @@ fn an_mdl_describes_its_memory() {
         let start = block.wrapping_byte_add(5000);
         let mdl = mdl(start, 4000);
         // SAFETY: the MDL is the test's.
-        let (va, offset) = unsafe { (mdl_start_va(mdl), mdl_byte_offset(mdl)) };
+        let va = unsafe { mdl_start_va(mdl) };
+        // SAFETY: as above.
+        let offset = unsafe { mdl_byte_offset(mdl) };
         assert_eq!((va.addr() % 4096, va.addr() + offset as usize), (0, start.addr()));
         // SAFETY: as above.
         assert_eq!(unsafe { mdl_byte_count(mdl) }, 4000);

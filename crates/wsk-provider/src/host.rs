@@ -65,6 +65,8 @@ pub enum Knob {
     AbortAtClose,
     /// The status of transfers after a reset, where the behaviour says "either".
     ResetStatus,
+    /// 1 = an ioctl without an IRP cannot be done inline now (IRP-20).
+    NotInline,
 }
 
 /// Where the calling thread is.

@@ -9,6 +9,11 @@ use wsk_sys::{WSK_CLIENT_NPI, WSK_PROVIDER_CHARACTERISTICS, WSK_PROVIDER_NPI, WS
 #[derive(Debug)]
 pub(crate) struct Attached(pub(crate) Provider);
 
+/// The provider of the calling thread's kernel, for calls that name none.
+pub(crate) fn current() -> Option<Provider> {
+    Some(Kernel::current()?.find_extension::<Attached>()?.0.clone())
+}
+
 /// The provider of the calling thread's kernel.
 fn provider(call: &str) -> Provider {
     let Some(kernel) = Kernel::current() else {

@@ -16,7 +16,7 @@ use wsk_provider::transport::Transport;
 use wsk_provider::transport::live::{Live, Settings};
 use wsk_provider::{Behaviours, Completion, Config, Knob, Level, Provider};
 
-use crate::exports::Attached;
+use crate::exports::{self, Attached};
 use crate::host::{Choices, SimHost};
 use crate::report::Report;
 
@@ -108,6 +108,7 @@ impl Builder {
         let host = Arc::new(SimHost { kernel: kernel.clone(), choices: Choices::default() });
         let provider = Provider::new(self.provider, transport, Arc::clone(&host) as _);
         kernel.extension(|| Attached(provider.clone()));
+        wsk_provider::set_provider_lookup(exports::current);
         if !self.late {
             provider.arrive();
         }

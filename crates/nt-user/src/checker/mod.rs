@@ -1,7 +1,7 @@
 //! The checker: what a kernel knows about the rules that were broken on it.
 //!
-//! [`violation`] is what it reports, [`place`] finds where, [`context`] knows in whose call a thread is, and
-//! [`panics`] turns a panic that would cross the kernel boundary into a report.
+//! [`violation`] is what it reports, `place` finds where, [`context`] knows in whose call a thread is, and
+//! `panics` turns a panic that would cross the kernel boundary into a report.
 
 pub mod context;
 mod panics;

@@ -7,14 +7,16 @@
 //!   panic in a callback ──unwinds──► extern "system" boundary ──hook: "cannot unwind"──► LIFE-18 is reported, and
 //!                                                                 in a callback or routine: the kernel stops
 //!                                                                 in a system thread:       the thread has ended
-//!                                                               and the host thread sleeps for ever
+//!                                    the standard library aborts ──SIGABRT──► the host thread sleeps for ever
 //! ```
 //!
 //! The host thread can't be ended, because ending it means unwinding; it is the price of a test process that survives
-//! to tell what happened. On a thread that no kernel started the process aborts as usual.
+//! to tell what happened. It sleeps in the signal handler and not in the hook, since whoever is in the hook keeps
+//! the hook locked, and test harnesses replace it. On a thread that no kernel started the process aborts as usual, and
+//! so it does on systems without signals.
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::panic::{self, PanicHookInfo};
 use std::sync::Once;
 
@@ -24,6 +26,8 @@ use crate::thread::this;
 thread_local! {
     /// The panic that is unwinding, in words.
     static UNWINDING: RefCell<String> = const { RefCell::new(String::new()) };
+    /// Whether the thread has reached a boundary and is to be halted.
+    static HALTED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// What the standard library says when a panic can go no further.
@@ -39,8 +43,8 @@ pub(crate) fn message(payload: &(dyn Any + Send)) -> &str {
         .unwrap_or("a panic without words")
 }
 
-/// Whether the panic could go no further on a thread of a kernel; if so, this does not return.
-fn stop_at_boundary(info: &PanicHookInfo<'_>) {
+/// Looks at a panic; true if it has reached the boundary of a kernel, which has taken note.
+fn stopped_at_boundary(info: &PanicHookInfo<'_>) -> bool {
     let text = info.payload_as_str().unwrap_or("a panic without words");
     if !CANNOT_UNWIND.contains(&text) {
         UNWINDING.with_borrow_mut(|unwinding| {
@@ -49,9 +53,9 @@ fn stop_at_boundary(info: &PanicHookInfo<'_>) {
                 None => format!("`{text}`"),
             };
         });
-        return;
+        return false;
     }
-    let Some(kernel) = this::own_kernel() else { return };
+    let Some(kernel) = this::own_kernel() else { return false };
     let nest = super::context::current();
     let whom = match nest.innermost {
         Context::Thread | Context::Unload => "a system thread",
@@ -63,8 +67,9 @@ fn stop_at_boundary(info: &PanicHookInfo<'_>) {
     };
     let detail =
         UNWINDING.with_borrow(|unwinding| format!("a panic crossed the boundary of {whom}: {unwinding}"));
+    HALTED.set(true);
     kernel.panicked(whom, detail, nest.innermost != Context::Thread);
-    halt();
+    true
 }
 
 /// Never returns.
@@ -78,11 +83,49 @@ pub(crate) fn halt() -> ! {
 pub(crate) fn install() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
+        signal::install();
         let former = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            // First, so that the standard library's words about aborting are not printed when nothing is aborted.
-            stop_at_boundary(info);
-            former(info);
+            if !stopped_at_boundary(info) {
+                former(info);
+            }
         }));
     });
+}
+
+/// What happens between the hook and the end of the process.
+#[cfg(unix)]
+mod signal {
+    use std::ffi::c_int;
+    use std::mem::zeroed;
+    use std::ptr;
+
+    pub(super) fn install() {
+        // SAFETY: all zero is a valid value of the C structure.
+        let mut action: libc::sigaction = unsafe { zeroed() };
+        action.sa_sigaction = on_abort as *const () as usize;
+        // SAFETY: the handler keeps to what a signal handler may do.
+        unsafe { libc::sigaction(libc::SIGABRT, &raw const action, ptr::null_mut()) };
+    }
+
+    /// Holds the threads that must not abort the process. Others return to `abort`, which then ends it.
+    extern "C" fn on_abort(signal: c_int) {
+        const WORDS: &[u8] = b"No: LIFE-18 is reported, and the thread sleeps for ever.\n";
+        if !super::HALTED.get() {
+            // SAFETY: to reset a signal is always allowed.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+            return;
+        }
+        // SAFETY: the words are there, and a failure to write them changes nothing.
+        unsafe { libc::write(libc::STDERR_FILENO, WORDS.as_ptr().cast(), WORDS.len()) };
+        loop {
+            // SAFETY: `pause` may be called in a signal handler.
+            unsafe { libc::pause() };
+        }
+    }
+}
+
+#[cfg(not(unix))]
+mod signal {
+    pub(super) fn install() {}
 }

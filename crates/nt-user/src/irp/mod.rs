@@ -15,7 +15,7 @@
 //! An IRP is *submitted* exactly while its current stack location is one that it has, so nobody needs to tell the
 //! checker. *Completed* differs from *idle* by a stamp in `ThreadListEntry`, which on Windows belongs to the I/O
 //! manager and is therefore left alone by everybody else. No list of IRPs is kept: an allocated one is a block of
-//! [pool](crate::pool), and one in the driver's own storage is remembered by the block it lies in.
+//! [pool], and one in the driver's own storage is remembered by the block it lies in.
 
 mod complete;
 mod submit;

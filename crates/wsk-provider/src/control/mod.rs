@@ -7,10 +7,11 @@ use std::ffi::c_void;
 
 use wsk_sys::nt::{IRP, NTSTATUS};
 use wsk_sys::{
-    PWSK_SOCKET, SO_WSK_EVENT_CALLBACK, SOL_SOCKET, STATUS_INVALID_PARAMETER, STATUS_SUCCESS,
+    PWSK_SOCKET, SO_WSK_EVENT_CALLBACK, SOL_SOCKET, STATUS_INVALID_PARAMETER, STATUS_REQUEST_NOT_ACCEPTED, STATUS_SUCCESS,
     WSK_CONTROL_SOCKET_TYPE, WSK_EVENT_CALLBACK_CONTROL,
 };
 
+use crate::host::Knob;
 use crate::request::Request;
 use crate::socket::{Call, control_events};
 
@@ -124,6 +125,11 @@ pub(crate) unsafe extern "system" fn wsk_control_socket(
         WSK_CONTROL_SOCKET_TYPE::WskSetOption => unsafe { option::set(&call, request, arguments) },
         // SAFETY: as above.
         WSK_CONTROL_SOCKET_TYPE::WskGetOption => unsafe { option::get(&call, request, arguments) },
+        WSK_CONTROL_SOCKET_TYPE::WskIoctl
+            if request.is_none() && call.provider().host.choose(Knob::NotInline, 2) == 1 =>
+        {
+            refuse(&call, request, STATUS_REQUEST_NOT_ACCEPTED)
+        }
         // SAFETY: as above.
         WSK_CONTROL_SOCKET_TYPE::WskIoctl => unsafe { ioctl::perform(&call, request, arguments) },
         _ => refuse(&call, request, STATUS_INVALID_PARAMETER),

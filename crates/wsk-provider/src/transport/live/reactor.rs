@@ -308,12 +308,15 @@ impl Reactor {
         drop(done);
         match progress {
             Progress::Done => {}
-            // Asked for on this thread, which polls next: nobody has to be woken.
             Progress::More => self.again.lock().push(acceptor),
             Progress::Starved => {
                 self.starving.lock().push(acceptor);
                 self.starved.store(true, Ordering::Relaxed);
             }
+        }
+        if self.calls.load(Ordering::SeqCst) != begun {
+            // This thread does not poll next, as it usually does: it was relieved, and another one may be polling now.
+            self.wake();
         }
     }
 
