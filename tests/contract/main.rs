@@ -6,6 +6,7 @@ mod support;
 
 mod abort;
 mod accept_event;
+mod close;
 mod inspect;
 mod inspect_checked;
 mod inspect_complete;

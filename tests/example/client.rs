@@ -4,7 +4,11 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use socket2::{Domain, SockRef, Socket, Type};
+
+/// Anything that takes longer than this has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A connection from 127.0.0.`last`, established as far as the operating system is concerned.
 pub(crate) fn connect(last: u8, to: SocketAddr) -> TcpStream {
@@ -15,10 +19,42 @@ pub(crate) fn connect(last: u8, to: SocketAddr) -> TcpStream {
 pub(crate) fn connect_from(from: IpAddr, to: SocketAddr) -> std::io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
     socket.bind(&SocketAddr::new(from, 0).into())?;
-    let limit = Duration::from_secs(20);
-    socket.connect_timeout(&to.into(), limit)?;
-    socket.set_read_timeout(Some(limit))?;
-    socket.set_write_timeout(Some(limit))?;
+    socket.connect_timeout(&to.into(), PATIENCE)?;
+    patient(socket)
+}
+
+/// Connections from all of `from`, asked for at once. Those that the operating system refuses are left out.
+pub(crate) fn connect_all(from: impl Iterator<Item = IpAddr>, to: SocketAddr) -> Vec<TcpStream> {
+    let started: Vec<_> = from
+        .map(|from| {
+            let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).expect("a socket");
+            socket.bind(&SocketAddr::new(from, 0).into()).expect("an address");
+            socket.set_nonblocking(true).expect("an open socket");
+            // It is under way, or the wait below tells why not.
+            let _ = socket.connect(&to.into());
+            socket
+        })
+        .collect();
+    started.into_iter().filter_map(|socket| established(socket).ok()).collect()
+}
+
+/// Waits until the connection that `socket` has begun is there.
+fn established(socket: Socket) -> std::io::Result<TcpStream> {
+    let limit = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+    if rustix::event::poll(&mut [PollFd::new(&socket, PollFlags::OUT)], Some(&limit))? == 0 {
+        return Err(std::io::ErrorKind::TimedOut.into());
+    }
+    if let Some(error) = socket.take_error()? {
+        return Err(error);
+    }
+    socket.set_nonblocking(false)?;
+    patient(socket)
+}
+
+/// The stream of a connected socket; no call on it waits for ever.
+fn patient(socket: Socket) -> std::io::Result<TcpStream> {
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_write_timeout(Some(PATIENCE))?;
     Ok(socket.into())
 }
 

@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use self::client::{assert_refused, connect, connect_from, echo, echo_to_the_end, pattern, reset};
+use self::client::{
+    assert_refused, connect, connect_all, connect_from, echo, echo_to_the_end, pattern, reset,
+};
 use self::service::{Service, example, program, run, text};
 
 const BOTH_WAYS: [&str; 2] = ["irp", "event"];
@@ -373,15 +375,8 @@ fn ten_thousand_clients_at_once() {
 
     for by in BOTH_WAYS {
         let service = Service::start(&["--accept-by", by]);
-        let clients: Vec<_> = std::thread::scope(|scope| {
-            let parts = [1, 2, 3, 4].map(|last| {
-                scope.spawn(move || -> Vec<_> {
-                    let from = IpAddr::from([127, 0, 0, last]);
-                    (0..CLIENTS / 4).filter_map(|_| connect_from(from, service.address).ok()).collect()
-                })
-            });
-            parts.into_iter().flat_map(|part| part.join().expect("connections")).collect()
-        });
+        let from = (0..CLIENTS).map(|n| IpAddr::from([127, 0, 0, 1 + (n % 4) as u8]));
+        let clients = connect_all(from, service.address);
         // Each is served, or is refused because too many waited: there is no third.
         let asked: Vec<_> = clients.iter().map(|mut stream| stream.write_all(b"here")).collect();
         let mut served = 0;

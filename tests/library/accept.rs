@@ -348,15 +348,16 @@ fn a_listener_may_be_dropped_while_connections_arrive() {
     }
 }
 
+/// Takes the listener's transport away, unless it is closed already.
 fn kill(sim: &Sim, listener: &Listener) {
-    while listener.is_open() {
+    eventually(|| {
         for socket in sim.provider().open_sockets() {
-            if socket.description.contains("listen") {
+            if socket.description.starts_with("Listen") {
                 sim.provider().kill(socket.address as *mut _);
             }
         }
-        std::thread::yield_now();
-    }
+        !listener.is_open()
+    });
 }
 
 fn accept_until_it_ends(listener: &Listener) -> Vec<Connection> {

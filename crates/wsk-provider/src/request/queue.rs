@@ -59,18 +59,17 @@ impl<T> RequestQueue<T> {
         unsafe { nt::io_set_cancel_routine(irp.as_ptr(), Some(cancel_routine)) };
         // SAFETY: the IRP is not completed while the lock is held.
         let cancel = unsafe { nt::irp_cancel(irp.as_ptr()) };
-        if cancel.load(std::sync::atomic::Ordering::SeqCst) != 0 && claim(irp) {
-            // Cancelled before the routine was armed: nobody else will complete it. Not under the lock, though.
-            let request = Request { irp, owner: Some(held) };
-            let provider = Arc::clone(owner.machine());
-            provider.completer().complete_soon(&provider, request, STATUS_CANCELLED, 0);
-            return;
-        }
+        let cancelled = cancel.load(std::sync::atomic::Ordering::SeqCst) != 0 && claim(irp);
         let entry = Entry { irp, owner: held, item };
         if front {
             self.entries.push_front(entry);
         } else {
             self.entries.push_back(entry);
+        }
+        if cancelled {
+            // Cancelled before the routine was armed: nobody else will do what the routine does. It needs the lock.
+            let cancelled = Cancelled(irp);
+            owner.machine().elsewhere(Box::new(move |_| cancelled.finish()));
         }
     }
 
@@ -127,26 +126,44 @@ unsafe extern "system" fn cancel_routine(_device: *mut DEVICE_OBJECT, irp: *mut 
     let irql = unsafe { nt::irp_cancel_irql(irp) };
     // SAFETY: the routine is entered holding the cancel spin lock.
     unsafe { nt::IoReleaseCancelSpinLock(irql) };
-    // SAFETY: this routine owns the IRP's completion now, and its driver context was written when it was pended.
-    let context = unsafe { nt::irp_driver_context(irp) };
-    let owner = if context[1].is_null() {
-        let socket = context[0].cast::<Socket>().cast_const();
-        // SAFETY: the pended IRP counts a reference to its owner until it is completed.
-        unsafe { Arc::increment_strong_count(socket) };
-        // SAFETY: the count taken above is passed on.
-        Owner::Socket(unsafe { Arc::from_raw(socket) })
-    } else {
-        let client = context[0].cast::<Client>().cast_const();
-        // SAFETY: the pended IRP counts a reference to its owner until it is completed.
-        unsafe { Arc::increment_strong_count(client) };
-        // SAFETY: the count taken above is passed on.
-        Owner::Client(unsafe { Arc::from_raw(client) })
-    };
-    let information = match &owner {
-        Owner::Socket(socket) => socket.lock().cancelled(irp),
-        Owner::Client(client) => client.cancelled(irp),
-    };
-    let Some(irp) = NonNull::new(irp) else { return };
-    let provider = Arc::clone(owner.provider());
-    Request { irp, owner: Some(owner) }.complete_exactly(&provider, STATUS_CANCELLED, information);
+    if let Some(irp) = NonNull::new(irp) {
+        Cancelled(irp).finish();
+    }
+}
+
+/// A waiting request whose cancellation has begun.
+///
+/// # Invariants
+/// The IRP is in the queue of its owner, with no cancel routine armed, and this value alone may take it out.
+struct Cancelled(NonNull<IRP>);
+
+// SAFETY: an IRP has no thread affinity, and this value is the only one that ends it.
+unsafe impl Send for Cancelled {}
+
+impl Cancelled {
+    /// Takes the request out of its queue and completes it.
+    fn finish(self) {
+        let irp = self.0.as_ptr();
+        // SAFETY: this routine owns the IRP's completion now, and its driver context was written when it was pended.
+        let context = unsafe { nt::irp_driver_context(irp) };
+        let owner = if context[1].is_null() {
+            let socket = context[0].cast::<Socket>().cast_const();
+            // SAFETY: the pended IRP counts a reference to its owner until it is completed.
+            unsafe { Arc::increment_strong_count(socket) };
+            // SAFETY: the count taken above is passed on.
+            Owner::Socket(unsafe { Arc::from_raw(socket) })
+        } else {
+            let client = context[0].cast::<Client>().cast_const();
+            // SAFETY: the pended IRP counts a reference to its owner until it is completed.
+            unsafe { Arc::increment_strong_count(client) };
+            // SAFETY: the count taken above is passed on.
+            Owner::Client(unsafe { Arc::from_raw(client) })
+        };
+        let information = match &owner {
+            Owner::Socket(socket) => socket.lock().cancelled(irp),
+            Owner::Client(client) => client.cancelled(irp),
+        };
+        let provider = Arc::clone(owner.provider());
+        Request { irp: self.0, owner: Some(owner) }.complete_exactly(&provider, STATUS_CANCELLED, information);
+    }
 }

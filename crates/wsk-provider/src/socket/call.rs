@@ -64,17 +64,18 @@ impl Call {
     /// Why the call cannot go on: the socket is dead, closing or closed. A client that should know is reported.
     pub(crate) fn check(&self) -> Option<NTSTATUS> {
         let provider = self.provider();
-        let mut life = self.socket.life();
-        if life == Life::Live as u32 {
+        let life = self.socket.life();
+        let dies_now = life == Life::Live as u32;
+        if dies_now {
             if !provider.injects(Knob::DieInCall) {
                 return None;
             }
             Socket::die(&self.socket);
-            life = Life::Dead as u32;
         }
-        if life == Life::Dead as u32 {
+        if dies_now || life == Life::Dead as u32 {
             let mut state = self.socket.lock();
-            let told = state.told;
+            // Whatever is told of this death from now on, this call came before it.
+            let told = state.told.filter(|_| !dies_now);
             state.told.get_or_insert(if self.name == "WskAccept" { "LSN-07" } else { "LIFE-17" });
             drop(state);
             if let Some(rule) = told {

@@ -47,6 +47,12 @@ pub trait Transport: Send + Sync + Debug {
     /// the caller is such a thread itself.
     fn stop(&self);
 
+    /// Takes the calling thread, which would sleep otherwise, until `over` says that it is needed again or there is
+    /// nothing for it to do. It calls only sinks that [take it](ReadySink::takes_loan).
+    fn lend(&self, over: &mut dyn FnMut() -> bool) {
+        let _ = over;
+    }
+
     /// Takes the local stream address `local`, port 0 meaning any free one, without listening yet.
     fn reserve(&self, local: SocketAddr, options: &BindOptions) -> io::Result<Box<dyn Reservation>>;
 
@@ -147,6 +153,12 @@ pub trait Listener: Tune {
 pub trait ReadySink: Send + Sync {
     /// Something has become possible.
     fn ready(&self, ready: Ready);
+
+    /// Whether a thread may call this that was [lent](Transport::lend). Such a call says so in [`Ready::lent`], and must
+    /// be short: it may complete requests, and leaves callbacks to other threads.
+    fn takes_loan(&self) -> bool {
+        false
+    }
 }
 
 /// What has become possible.
@@ -160,6 +172,8 @@ pub struct Ready {
     pub peer_closed: bool,
     /// The stream has failed; the next transfer tells how.
     pub failed: bool,
+    /// The thread that tells was lent, and is not to be held up.
+    pub lent: bool,
 }
 
 /// What waits to be read, as [`Stream::peek`] sees it.

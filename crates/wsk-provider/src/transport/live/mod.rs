@@ -59,6 +59,10 @@ impl Transport for Live {
         self.reactor.stop();
     }
 
+    fn lend(&self, over: &mut dyn FnMut() -> bool) {
+        self.reactor.lend(over);
+    }
+
     fn reserve(&self, local: SocketAddr, options: &BindOptions) -> io::Result<Box<dyn Reservation>> {
         let socket = open(Kind::Stream, local, options)?;
         if let Some(bytes) = self.settings.send_buffer {

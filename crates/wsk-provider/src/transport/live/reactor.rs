@@ -9,6 +9,8 @@
 //!   watch ──a call lasts──► helm ──relieved──► ended
 //! ```
 
+mod loan;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
@@ -21,6 +23,7 @@ use mio::event::{Event, Source};
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use parking_lot::{Condvar, Mutex};
 
+use self::loan::Loans;
 use super::listener::{Acceptor, Progress};
 use super::slots::{SLOT_TOKENS, Slots, Target};
 use crate::transport::{Job, Ready, ReadySink, Spawn};
@@ -40,6 +43,8 @@ struct Helm {
     events: Events,
     /// Reported by the host, not yet told.
     batch: VecDeque<(Target, Ready)>,
+    /// How many events the last poll took.
+    taken: usize,
 }
 
 /// The threads, as [`Reactor::stop`] and the watch see them.
@@ -51,6 +56,8 @@ struct Crew {
     next: u64,
     /// Who has the helm: the number and the thread.
     helmsman: Option<(u64, ThreadId)>,
+    /// The threads that are lent.
+    lent: Vec<ThreadId>,
     /// The watch waits for a sign of life, instead of looking from time to time.
     watch_rests: bool,
 }
@@ -77,6 +84,7 @@ pub(super) struct Reactor {
     /// so that the thread which made the call finds its own count gone.
     calls: AtomicU64,
     spawn: Mutex<Option<Spawn>>,
+    loans: Loans,
 }
 
 impl fmt::Debug for Reactor {
@@ -131,11 +139,12 @@ impl Reactor {
         let poll = Poll::new()?;
         let registry = poll.registry().try_clone()?;
         let waker = Waker::new(&registry, WAKE)?;
+        let helm = Helm { poll, events: Events::with_capacity(EVENTS), batch: VecDeque::new(), taken: 0 };
         Ok(Self {
             registry,
             waker,
             slots: Mutex::default(),
-            helm: Mutex::new(Helm { poll, events: Events::with_capacity(EVENTS), batch: VecDeque::new() }),
+            helm: Mutex::new(helm),
             again: Mutex::default(),
             accepting: Mutex::default(),
             starving: Mutex::default(),
@@ -146,6 +155,7 @@ impl Reactor {
             watch_rests: AtomicBool::new(false),
             calls: AtomicU64::new(0),
             spawn: Mutex::new(None),
+            loans: Loans::default(),
         })
     }
 
@@ -180,6 +190,7 @@ impl Reactor {
 
     pub(super) fn stop(&self) {
         self.stop.store(true, Ordering::SeqCst);
+        self.loans.rouse();
         let mut crew = self.crew.lock();
         self.wake();
         self.crew_changed.notify_all();
@@ -188,6 +199,7 @@ impl Reactor {
         while crew.aboard.iter().any(|aboard| Some(*aboard) != own) {
             self.crew_changed.wait(&mut crew);
         }
+        self.take_leave(&mut crew);
         drop(crew);
         self.spawn.lock().take();
         let slots = std::mem::take(&mut *self.slots.lock());
@@ -246,7 +258,12 @@ impl Reactor {
                 return;
             }
             let Some((target, ready)) = helm.batch.pop_front() else {
-                self.poll(&mut helm);
+                if self.loans.relieve_after(helm.taken) {
+                    drop(helm);
+                    self.loans.rest(&self.stop);
+                } else {
+                    self.poll(&mut helm, None);
+                }
                 continue;
             };
             drop(helm);
@@ -269,9 +286,11 @@ impl Reactor {
         self.crew_changed.notify_all();
     }
 
-    /// Fills the batch.
-    fn poll(&self, helm: &mut Helm) {
-        let timeout = if !self.again.lock().is_empty() {
+    /// Fills the batch, and waits for that up to `patience`, which may be without end.
+    fn poll(&self, helm: &mut Helm, patience: Option<Duration>) {
+        let timeout = if patience.is_some() {
+            patience
+        } else if !self.again.lock().is_empty() {
             Some(Duration::ZERO)
         } else if self.starved.load(Ordering::Relaxed) {
             Some(STARVED_RETRY)
@@ -288,6 +307,7 @@ impl Reactor {
             let reported = helm.events.iter();
             helm.batch
                 .extend(reported.filter_map(|event| Some((slots.target(event.token())?, ready(event)))));
+            helm.taken = helm.batch.len();
         }
         let retries = self.again.lock().drain(..).map(Target::Accept).collect::<Vec<_>>();
         helm.batch.extend(retries.into_iter().map(|target| (target, Ready::default())));
@@ -382,5 +402,6 @@ fn ready(event: &Event) -> Ready {
         writable: event.is_writable(),
         peer_closed: event.is_read_closed(),
         failed: event.is_error(),
+        lent: false,
     }
 }

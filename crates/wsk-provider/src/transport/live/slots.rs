@@ -19,6 +19,16 @@ pub(super) enum Target {
     Accept(Arc<Acceptor>),
 }
 
+impl Target {
+    /// Whom a lent thread tells; `None` if it must not.
+    pub(super) fn for_loan(&self) -> Option<Arc<dyn ReadySink>> {
+        match self {
+            Self::Ready(sink) if sink.takes_loan() => Some(Arc::clone(sink)),
+            Self::Ready(_) | Self::Accept(_) => None,
+        }
+    }
+}
+
 #[derive(Default)]
 struct Slot {
     generation: usize,

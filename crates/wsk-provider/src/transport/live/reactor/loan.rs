@@ -1,0 +1,174 @@
+//! Threads that are lent to the reactor while their clients wait.
+//!
+//! Under load, the thread at the helm is woken to read what has come and wakes the client's thread to deal with it, over
+//! and over, and each wake-up costs more than the work. A thread that is lent does both: it polls, completes what it finds
+//! to be complete, and goes on with its client's work when that is what it was waiting for. The own threads look after
+//! everything else, and after the sockets when no lent thread comes back.
+//!
+//! ```text
+//!   at the helm ──a full batch, and a thread was offered──► resting: lent threads poll
+//!        ▲                                                     │
+//!        └── one goes to sleep, or finds something that may    │
+//!            call the client, or none was back for a REST ─────┘
+//! ```
+//!
+//! A lent thread is never held up by a client's callback: it makes none, see [`ReadySink::takes_loan`].
+//!
+//! [`ReadySink::takes_loan`]: crate::transport::ReadySink::takes_loan
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::{Crew, PATIENCE, Reactor};
+use crate::transport::Ready;
+
+/// Events in one go from which on the helm is left to lent threads.
+const FULL: usize = 4;
+/// How long no lent thread may have polled before the helm is taken back.
+const REST: Duration = Duration::from_millis(1);
+/// How often a lent thread polls without finding anything before it is given back.
+const TURNS: u32 = 64;
+
+/// How it stands with loans.
+#[derive(Debug, Default)]
+pub(super) struct Loans {
+    /// A thread would have been lent, and was not needed.
+    offered: AtomicBool,
+    /// The thread at the helm rests; changed with `rest` locked.
+    resting: AtomicBool,
+    /// How often lent threads have polled.
+    polls: AtomicU64,
+    rest: Mutex<()>,
+    changed: Condvar,
+}
+
+impl Loans {
+    /// Whether the thread at the helm had better rest after a batch of so many events.
+    pub(super) fn relieve_after(&self, events: usize) -> bool {
+        events >= FULL && self.offered.swap(false, Ordering::Relaxed)
+    }
+
+    /// Rests as long as lent threads poll.
+    pub(super) fn rest(&self, stop: &AtomicBool) {
+        let mut rest = self.rest.lock();
+        self.resting.store(true, Ordering::SeqCst);
+        loop {
+            let before = self.polls.load(Ordering::Relaxed);
+            self.changed.wait_for(&mut rest, REST);
+            let over = !self.resting.load(Ordering::SeqCst) || self.polls.load(Ordering::Relaxed) == before;
+            if over || stop.load(Ordering::SeqCst) {
+                break;
+            }
+        }
+        self.resting.store(false, Ordering::SeqCst);
+    }
+
+    /// Ends the rest.
+    pub(super) fn rouse(&self) {
+        let _rest = self.rest.lock();
+        self.resting.store(false, Ordering::SeqCst);
+        self.changed.notify_all();
+    }
+}
+
+/// How a lent thread fared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Served {
+    /// It has made calls.
+    Some,
+    /// It had nothing to do.
+    Nothing,
+    /// Another thread sees to the sockets.
+    ByOthers,
+    /// It came upon what is not for a lent thread.
+    Unfit,
+}
+
+impl Reactor {
+    /// Serves the sockets on a thread of the client's until `over` says that its wait is, or there is nothing to do.
+    pub(in super::super) fn lend(&self, over: &mut dyn FnMut() -> bool) {
+        if !self.loans.resting.load(Ordering::SeqCst) {
+            self.loans.offered.store(true, Ordering::Relaxed);
+            return;
+        }
+        let id = thread::current().id();
+        self.crew.lock().lent.push(id);
+        if !self.serve(over) {
+            self.loans.rouse();
+        }
+        let mut crew = self.crew.lock();
+        if let Some(index) = crew.lent.iter().position(|lent| *lent == id) {
+            crew.lent.swap_remove(index);
+        }
+        drop(crew);
+        if self.stop.load(Ordering::SeqCst) {
+            self.crew_changed.notify_all();
+        }
+    }
+
+    /// False if the sockets need a thread of the reactor's own again.
+    fn serve(&self, over: &mut dyn FnMut() -> bool) -> bool {
+        let mut in_vain = 0;
+        loop {
+            match self.serve_batch() {
+                Served::Some => in_vain = 0,
+                Served::Nothing => in_vain += 1,
+                Served::ByOthers => return true,
+                Served::Unfit => return false,
+            }
+            if over() {
+                return true;
+            }
+            if in_vain >= TURNS {
+                return false;
+            }
+            if in_vain > 0 {
+                thread::yield_now();
+            }
+        }
+    }
+
+    /// Polls, unless there is a batch left, and makes the calls of the batch.
+    fn serve_batch(&self) -> Served {
+        let mut served = Served::Nothing;
+        loop {
+            let Some(mut helm) = self.helm.try_lock() else { return Served::ByOthers };
+            if self.stop.load(Ordering::SeqCst) || !self.loans.resting.load(Ordering::SeqCst) {
+                return Served::ByOthers;
+            }
+            if helm.batch.is_empty() {
+                if served == Served::Some {
+                    return served;
+                }
+                // To wait before trying again is not for a thread that is lent.
+                if self.starved.load(Ordering::Relaxed) {
+                    return Served::Unfit;
+                }
+                self.loans.polls.fetch_add(1, Ordering::Relaxed);
+                self.poll(&mut helm, Some(Duration::ZERO));
+            }
+            let Some((target, ready)) = helm.batch.pop_front() else { return served };
+            let Some(sink) = target.for_loan() else {
+                helm.batch.push_front((target, ready));
+                return Served::Unfit;
+            };
+            drop(helm);
+            sink.ready(Ready { lent: true, ..ready });
+            served = Served::Some;
+        }
+    }
+
+    /// Waits until no lent thread is in a call, except this one, and one that is held up.
+    pub(super) fn take_leave(&self, crew: &mut parking_lot::MutexGuard<'_, Crew>) {
+        let id = thread::current().id();
+        let deadline = Instant::now() + PATIENCE;
+        while crew.lent.iter().any(|lent| *lent != id) {
+            if self.crew_changed.wait_until(crew, deadline).timed_out() {
+                return;
+            }
+        }
+    }
+}
