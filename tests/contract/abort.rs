@@ -115,7 +115,7 @@ fn an_accepted_request_for_which_the_queue_is_full_is_aborted() {
         let (listener, address) = client.conditional_listener(&events);
         let _first = Peer::connect(address);
         await_untaken(sim, &listener, 1);
-        drop(events.inspect());
+        events.inspect();
         let second = Peer::connect(address);
         let id = events.inspect().id();
         assert_eq!(events.abort().id, Some(id));
@@ -150,7 +150,7 @@ fn an_aborted_request_makes_no_connection_whatever_is_decided() {
         assert_eq!(listener.enable(WSK_EVENT_ACCEPT), STATUS_SUCCESS);
         let accept = listener.accept().pends();
         peer.reset();
-        drop(events.abort());
+        events.abort();
         listener.inspect_complete(id, WskInspectAccept).wait();
         listener.close().ok();
         accept.fails(STATUS_CANCELLED);
@@ -172,7 +172,7 @@ fn requests_may_be_started_inside_the_abort() {
             STATUS_SUCCESS
         });
         peer.reset();
-        drop(events.abort());
+        events.abort();
         let accept = started.lock().unwrap().take().expect("it was started");
         assert_eq!(accept.returned(), STATUS_PENDING);
         events.inspecting(WskInspectAccept);
@@ -197,7 +197,7 @@ fn an_abort_always_names_its_request() {
             assert!(!abort.lent.id.is_null());
             assert_eq!(abort.id, Some(id));
             let _peer = Peer::connect(listener.local_address());
-            drop(events.inspect());
+            events.inspect();
             // The death of the listener is told by WskInspectEvent, and by no abort without a request.
             assert!(sim.provider().kill(listener.raw()));
             assert_eq!(events.inspect().id, None);
@@ -262,7 +262,7 @@ fn an_abort_answered_with_anything_but_success_is_caught() {
             events.on_abort(move |_| answer);
             let (_listener, peer, _) = pended(&client, &events);
             peer.reset();
-            drop(events.abort());
+            events.abort();
             eventually("ABRT-10", || sim.violations_of("ABRT-10").len() == count);
         }
         assert_answer_caught(sim, "ABRT-10", "WskAbortEvent");
@@ -278,7 +278,7 @@ fn a_client_that_goes_on_with_an_aborted_request_is_caught() {
         let events = Recorder::new();
         let (listener, peer, id) = pended(&client, &events);
         peer.reset();
-        drop(events.abort());
+        events.abort();
         listener.inspect_complete(id, WskInspectReject).wait();
         assert_caught(sim, "ABRT-11", "WskInspectComplete");
     });
@@ -298,7 +298,7 @@ fn waiting_inside_the_abort_is_caught() {
             STATUS_SUCCESS
         });
         peer.reset();
-        drop(events.abort());
+        events.abort();
         assert!(sim.violations_of("ABRT-13")[0].place.contains("contract"));
         events.on_abort(|_| STATUS_SUCCESS);
     });

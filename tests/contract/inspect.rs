@@ -148,7 +148,7 @@ fn each_of_the_three_answers_is_taken() {
         rejected.expect_reset();
         events.inspecting(WskInspectPend);
         let pended = Peer::connect(address);
-        drop(events.inspect());
+        events.inspect();
         let id = events.inspect().id();
         assert!(!accept.is_completed());
         events.inspecting(WskInspectAccept);
@@ -217,7 +217,7 @@ fn a_rejected_request_is_over() {
         for action in [WskInspectReject, WSK_INSPECT_ACTION(0)] {
             events.inspecting(action);
             Peer::connect(address).expect_reset();
-            drop(events.inspect());
+            events.inspect();
         }
         assert_eq!(listener.accept().returned(), STATUS_PENDING);
         listener.close().ok();
@@ -305,7 +305,7 @@ fn requests_may_be_started_inside_the_inspection() {
             WskInspectAccept
         });
         let peer = Peer::connect(address);
-        drop(events.inspect());
+        events.inspect();
         let accept = started.lock().unwrap().take().expect("it was started");
         assert_eq!(accept.returned(), STATUS_PENDING);
         assert_eq!(accept.socket().remote_address(), peer.local());
@@ -467,7 +467,7 @@ fn nothing_is_accepted_on_the_listeners_behalf() {
         // Whoever waits too long gives up, and the decision comes too late.
         for peer in peers {
             peer.reset();
-            drop(events.abort());
+            events.abort();
         }
         for id in ids {
             assert_ne!(listener.inspect_complete(id, WskInspectAccept).wait().returned, STATUS_CANCELLED);
@@ -493,7 +493,8 @@ fn a_closing_listener_aborts_its_pended_requests_or_drops_them() {
                 events.inspecting(WskInspectPend);
                 let (listener, address) = client.conditional_listener(&events);
                 let peers = [Peer::connect(address), Peer::connect(address)];
-                drop([events.inspect(), events.inspect()]);
+                events.inspect();
+                events.inspect();
                 listener.close().ok();
                 let aborts = choice == CloseWithPended::Aborted || injected == 1;
                 assert_eq!(events.entered(Kind::Abort), if aborts { 2 } else { 0 });

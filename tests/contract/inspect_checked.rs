@@ -74,7 +74,7 @@ fn an_answer_that_is_no_action_is_a_rejection_and_is_caught() {
         for action in [3, -1, i32::MAX] {
             events.inspecting(WSK_INSPECT_ACTION(action));
             Peer::connect(address).expect_reset();
-            drop(events.inspect());
+            events.inspect();
         }
         assert_answer_caught(sim, "INSP-10", "WskInspectEvent");
         assert_eq!(sim.violations_of("INSP-10").len(), 3);
@@ -223,7 +223,7 @@ fn a_client_that_records_a_request_only_after_the_inspection_is_caught() {
         let (listener, address) = client.conditional_listener(&events);
         sim.choose_once(Knob::DropAfterPend, 1);
         let _peer = Peer::connect(address);
-        drop(events.abort());
+        events.abort();
         records.lock().unwrap().push(events.inspect().id());
         let record = records.lock().unwrap().pop().expect("the abort did not find it");
         listener.inspect_complete(record, WskInspectAccept).wait();
@@ -264,7 +264,7 @@ fn waiting_inside_the_inspection_is_caught() {
             WskInspectReject
         });
         Peer::connect(address).expect_reset();
-        drop(events.inspect());
+        events.inspect();
         assert!(sim.violations_of("INSP-24")[0].place.contains("contract"));
         events.inspecting(WskInspectReject);
     });

@@ -138,7 +138,7 @@ fn a_decision_on_an_aborted_request_succeeds_or_finds_nothing() {
             let events = Recorder::new();
             let (listener, peer, id) = pended(&client, &events);
             peer.reset();
-            drop(events.abort());
+            events.abort();
             for injected in [0, 1] {
                 sim.choose(Knob::AbortedCompletion, injected);
                 let status = match (choice, injected) {
@@ -217,7 +217,7 @@ fn a_decision_before_the_inspection_has_returned_is_reported_or_kept() {
                 listener.inspect_complete(id, WskInspectAccept).fails(STATUS_INVALID_DEVICE_STATE);
                 assert_caught(sim, "ICMP-12", "WskInspectComplete");
                 asked.answer(WskInspectPend);
-                drop(events.inspect());
+                events.inspect();
                 listener.inspect_complete(id, WskInspectAccept).ok();
             } else {
                 let early = listener.inspect_complete(id, WskInspectAccept).pends();

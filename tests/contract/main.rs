@@ -7,6 +7,7 @@ mod support;
 mod abort;
 mod accept_event;
 mod close;
+mod events;
 mod inspect;
 mod inspect_checked;
 mod inspect_complete;

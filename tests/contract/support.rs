@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use wsk_sim::raw::*;
 use wsk_sim::wsk_provider::Alternatives;
-use wsk_sim::{Behaviours, Completion, Level, Report, Sim};
+use wsk_sim::{Behaviours, Builder, Completion, Level, Report, Sim};
 use wsk_sys::WSK_INSPECT_ACTION;
 
 /// How long to look for something that must not happen, where nothing else tells.
@@ -24,10 +24,19 @@ pub(crate) const COMPLETIONS: [Completion; 6] = [
 /// Runs `test` on a machine for every way in which requests may complete and client code may be called.
 #[track_caller]
 pub(crate) fn for_each_mode(test: impl Fn(&Sim) + Clone + Send + 'static) {
+    for_each_mode_of(|machine| machine, test);
+}
+
+/// The same with machines that `setup` has changed.
+#[track_caller]
+pub(crate) fn for_each_mode_of(
+    setup: impl Fn(Builder) -> Builder,
+    test: impl Fn(&Sim) + Clone + Send + 'static,
+) {
     for completion in COMPLETIONS {
         for level in [Level::Passive, Level::Dispatch, Level::Random(3)] {
-            let sim = Sim::builder().completion(completion).callbacks(level).completions(level).build();
-            sim.run(test.clone());
+            let machine = Sim::builder().completion(completion).callbacks(level).completions(level);
+            setup(machine).build().run(test.clone());
         }
     }
 }

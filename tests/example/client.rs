@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use socket2::{Domain, SockRef, Socket, Type};
 
 /// Anything that takes longer than this has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A connection from 127.0.0.`last`, established as far as the operating system is concerned.
 pub(crate) fn connect(last: u8, to: SocketAddr) -> TcpStream {

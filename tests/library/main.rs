@@ -8,3 +8,4 @@ mod harness;
 mod support;
 
 mod accept;
+mod accept_event;

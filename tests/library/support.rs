@@ -3,13 +3,17 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use wsk::executor::block_on_timeout;
-use wsk::{Client, Listener, Passive, Provider};
+use wsk::connection::ConnectionEvents;
+use wsk::{
+    AcceptHandler, Client, DisconnectHandler, DisconnectKind, Incoming, Indication, Listener, Passive, Provider,
+    ReceiveHandler, Received,
+};
 use wsk_sim::raw::Peer;
 use wsk_sim::wsk_provider::Alternatives;
 use wsk_sim::{Behaviours, Completion, Level, Sim};
@@ -70,6 +74,19 @@ pub(crate) fn wait<F: Future>(future: F) -> F::Output {
 /// Polls once, without a waker to speak of.
 pub(crate) fn poll<F: Future>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {
     future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Polls until there is a result, without waiting for anything.
+#[track_caller]
+pub(crate) fn ready<F: Future>(future: &mut Pin<Box<F>>) -> F::Output {
+    let mut result = None;
+    eventually(|| {
+        if let Poll::Ready(output) = poll(future) {
+            result = Some(output);
+        }
+        result.is_some()
+    });
+    result.expect("just seen")
 }
 
 /// Counts how often it is woken.
@@ -157,4 +174,126 @@ pub(crate) fn connected(listener: &Listener) -> (wsk::Connection, Peer) {
     let connection = wait(listener.accept()).expect("accepting");
     assert_eq!(connection.remote_addr(), peer.local());
     (connection, peer)
+}
+
+/// A handler of the accept event that is a closure.
+pub(crate) struct Taker<E, F>(F, std::marker::PhantomData<fn(E)>);
+
+impl<E, F> AcceptHandler for Taker<E, F>
+where
+    E: ConnectionEvents,
+    F: Fn(Incoming<'_, E>) + Send + Sync + 'static,
+{
+    type Events = E;
+
+    fn accept(&self, incoming: Incoming<'_, E>) {
+        (self.0)(incoming);
+    }
+}
+
+/// Takes connections with a closure.
+pub(crate) fn taker<E, F>(take: F) -> Taker<E, F>
+where
+    E: ConnectionEvents,
+    F: Fn(Incoming<'_, E>) + Send + Sync + 'static,
+{
+    Taker(take, std::marker::PhantomData)
+}
+
+/// Values on their way from handlers to the test.
+#[derive(Debug)]
+pub(crate) struct Told<T>(Mutex<mpsc::Receiver<T>>);
+
+/// Where a handler says something to the test.
+#[derive(Debug)]
+pub(crate) struct Tell<T>(Mutex<mpsc::Sender<T>>);
+
+pub(crate) fn channel<T>() -> (Tell<T>, Told<T>) {
+    let (sender, receiver) = mpsc::channel();
+    (Tell(Mutex::new(sender)), Told(Mutex::new(receiver)))
+}
+
+impl<T> Tell<T> {
+    pub(crate) fn say(&self, value: T) {
+        // A test that has heard enough does not listen any more.
+        let _ = self.0.lock().unwrap().send(value);
+    }
+}
+
+impl<T> Clone for Tell<T> {
+    fn clone(&self) -> Self {
+        Self(Mutex::new(self.0.lock().unwrap().clone()))
+    }
+}
+
+impl<T> Told<T> {
+    #[track_caller]
+    pub(crate) fn next(&self) -> T {
+        self.0.lock().unwrap().recv_timeout(BOUND).expect("the handler says something")
+    }
+
+    /// What was said by now.
+    pub(crate) fn now(&self) -> Option<T> {
+        self.0.lock().unwrap().try_recv().ok()
+    }
+}
+
+/// Tells the test when it is dropped.
+#[derive(Debug)]
+pub(crate) struct OnDrop(pub(crate) Tell<()>);
+
+impl Drop for OnDrop {
+    fn drop(&mut self) {
+        self.0.say(());
+    }
+}
+
+/// A handler of received data that is a closure.
+pub(crate) struct OnReceive<F>(pub(crate) F);
+
+impl<F> ReceiveHandler for OnReceive<F>
+where
+    F: for<'a> Fn(Indication<'a>) -> Received<'a> + Send + Sync + 'static,
+{
+    fn receive<'a>(&self, data: Indication<'a>) -> Received<'a> {
+        (self.0)(data)
+    }
+}
+
+/// Makes a closure a handler of received data.
+pub(crate) fn on_receive<F>(handle: F) -> OnReceive<F>
+where
+    F: for<'a> Fn(Indication<'a>) -> Received<'a> + Send + Sync + 'static,
+{
+    OnReceive(handle)
+}
+
+/// A handler of received data that tells it and takes all of it.
+pub(crate) fn tells_data(tell: Tell<Vec<u8>>) -> OnReceive<impl for<'a> Fn(Indication<'a>) -> Received<'a> + Send + Sync> {
+    on_receive(move |data| {
+        tell.say(bytes_of(&data));
+        data.accept()
+    })
+}
+
+/// The bytes of an indication.
+pub(crate) fn bytes_of(data: &Indication<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    data.for_each(|piece| {
+        bytes.extend_from_slice(piece);
+        true
+    })
+    .expect("the memory is mapped");
+    assert_eq!(bytes.len(), data.len());
+    bytes
+}
+
+/// A handler of disconnects that tells of them.
+#[derive(Debug)]
+pub(crate) struct TellsDisconnects(pub(crate) Tell<DisconnectKind>);
+
+impl DisconnectHandler for TellsDisconnects {
+    fn disconnected(&self, kind: DisconnectKind) {
+        self.0.say(kind);
+    }
 }

@@ -22,6 +22,7 @@ use crate::checker::violation::{Severity, Violation};
 use crate::checker::{self, Checker};
 use crate::dpc::DpcQueue;
 use crate::faults::Faults;
+use crate::idle::Idle;
 use crate::pool::{Leak, Pool};
 use crate::seam::{Live, Seam};
 use crate::thread::{Owner, Threads, this};
@@ -77,6 +78,7 @@ pub(crate) struct Inner {
     pub(crate) dpcs: DpcQueue,
     pub(crate) timers: TimerQueue,
     pub(crate) work: WorkQueue,
+    pub(crate) idle: OnceLock<Weak<dyn Idle>>,
     /// The system-wide cancel spin lock.
     pub(crate) cancel_lock: AtomicUsize,
     extensions: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
@@ -218,6 +220,7 @@ impl Kernel {
             dpcs: DpcQueue::new(config.processors),
             timers: TimerQueue::default(),
             work: WorkQueue::new(config.workers),
+            idle: OnceLock::new(),
             cancel_lock: AtomicUsize::new(0),
             extensions: Mutex::default(),
             stopping: AtomicBool::new(false),

@@ -35,6 +35,7 @@ pub mod dpc;
 mod exports;
 pub mod faults;
 mod gate;
+pub mod idle;
 pub mod irp;
 pub mod irql;
 pub mod kernel;
@@ -50,5 +51,6 @@ pub mod work;
 
 pub use checker::context::{self, Context};
 pub use checker::violation::{Severity, Violation, rule};
+pub use idle::Idle;
 pub use kernel::{Config, Entered, Kernel, LeakReport};
 pub use thread::{Failure, Joiner};

@@ -120,6 +120,56 @@ fn wrong_frees_are_caught() {
     finish_clean(&kernel);
 }
 
+/// A block that someone holds must not be freed until they let go; it stays so that they do no harm.
+#[test]
+fn freeing_what_someone_holds_is_caught() {
+    let kernel = kernel();
+    let outer = kernel.clone();
+    run(&kernel, move || {
+        let hold =
+            |block: *mut c_void| outer.hold(block.wrapping_byte_add(8), "TEST-02", "a pending receive");
+        let block = allocate(64);
+        let first = hold(block).expect("the block is pool");
+        let second = hold(block).expect("the block is pool");
+        outer.let_go(first);
+        outer.let_go(second);
+        free(block);
+        assert!(hold(block).is_none());
+        let block = allocate(64);
+        let held = hold(block).expect("the block is pool");
+        free(block);
+        // SAFETY: the block is kept for the holder.
+        unsafe { block.cast::<u8>().write(1) };
+        outer.let_go(held);
+    });
+    assert_only(&kernel, "TEST-02");
+    finish_clean(&kernel);
+}
+
+/// Paged pool is nothing for callbacks and completion routines, at whatever IRQL they happen to run.
+/// Catches: IRQL-14
+#[test]
+fn paged_pool_in_a_callback_is_caught() {
+    // SAFETY: nothing is required.
+    let paged = || unsafe { ExAllocatePoolWithTag(1, 8, TAG) };
+    let kernel = kernel();
+    run(&kernel, move || {
+        let inside = nt_user::context::callback("WskReceiveEvent", false);
+        let block = paged();
+        drop(inside);
+        free(block);
+    });
+    assert_only(&kernel, "IRQL-14");
+    run(&kernel, move || {
+        let block = paged();
+        let inside = nt_user::context::enter(nt_user::Context::Completion);
+        free(block);
+        drop(inside);
+    });
+    assert_only(&kernel, "IRQL-14");
+    finish_clean(&kernel);
+}
+
 /// A write to a freed block is noticed when the block is let go, at the latest at the end.
 #[test]
 fn a_write_after_the_free_is_caught() {

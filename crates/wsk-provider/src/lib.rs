@@ -14,6 +14,7 @@
 //!       ├── datagram, stream
 //!       └── control        options, IOCTLs, extensions
 //!   request    one IRP in the provider's hands; queues and cancellation
+//!   data       the client's buffers, and the provider's own that are indicated to callbacks
 //!   worker     the threads that complete and call back apart from their cause
 //!   address    SOCKADDRs, and who may share an address
 //!   transport  the network

@@ -84,6 +84,12 @@ impl Provider {
         self.0.registrar.arrive();
     }
 
+    /// Lends the calling thread, which is about to wait and holds no lock, to the network until `over` says that its wait
+    /// is over. It may come back before. On the thread requests complete, and no callback is made.
+    pub fn lend(&self, over: &mut dyn FnMut() -> bool) {
+        self.0.transport.lend(over);
+    }
+
     /// The provider goes away: every socket dies, and captures find nothing until it arrives again (REG-28).
     pub fn depart(&self) {
         self.0.registrar.depart();

@@ -21,13 +21,22 @@ const EARLY_PATIENCE: Duration = Duration::from_millis(10);
 /// How long an idle callback thread stays.
 const IDLE: Duration = Duration::from_secs(2);
 
-#[derive(Debug)]
+/// What follows the completion of a request.
+type Then = Box<dyn FnOnce() + Send>;
+
 struct Job {
     request: Request,
     status: NTSTATUS,
     information: usize,
     due: Option<Instant>,
     done: Option<Arc<Done>>,
+    then: Option<Then>,
+}
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job").field("request", &self.request).field("due", &self.due).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -59,9 +68,12 @@ impl Completer {
         status: NTSTATUS,
         information: usize,
     ) {
+        self.push_and_wait(provider, Job { request, status, information, due: None, done: None, then: None });
+    }
+
+    fn push_and_wait(self: &Arc<Self>, provider: &Arc<Inner>, job: Job) {
         let done = Arc::new(Done::default());
-        let job = Job { request, status, information, due: None, done: Some(Arc::clone(&done)) };
-        self.push(provider, job);
+        self.push(provider, Job { done: Some(Arc::clone(&done)), ..job });
         let deadline = Instant::now() + EARLY_PATIENCE;
         let mut reached = done.reached.lock();
         while !*reached {
@@ -79,29 +91,39 @@ impl Completer {
         status: NTSTATUS,
         information: usize,
     ) {
-        let due = provider
-            .steering
-            .delays()
-            .then(|| Instant::now() + provider.steering.get(|config| config.late_by));
-        self.push(provider, Job { request, status, information, due, done: None });
+        let due = Self::late(provider);
+        self.push(provider, Job { request, status, information, due, done: None, then: None });
     }
 
-    /// Completes as soon as may be, but not on this thread.
-    pub(crate) fn complete_soon(
+    /// Completes early or late, and does something when that is done.
+    pub(crate) fn complete_then(
         self: &Arc<Self>,
         provider: &Arc<Inner>,
         request: Request,
         status: NTSTATUS,
         information: usize,
+        late: bool,
+        then: Then,
     ) {
-        self.push(provider, Job { request, status, information, due: None, done: None });
+        let job = Job { request, status, information, due: None, done: None, then: Some(then) };
+        if late {
+            self.push(provider, Job { due: Self::late(provider), ..job });
+        } else {
+            self.push_and_wait(provider, job);
+        }
+    }
+
+    /// When a late completion is due.
+    fn late(provider: &Inner) -> Option<Instant> {
+        let steering = &provider.steering;
+        steering.delays().then(|| Instant::now() + steering.get(|config| config.late_by))
     }
 
     fn push(self: &Arc<Self>, provider: &Arc<Inner>, job: Job) {
         let mut state = self.state.lock();
         if state.stopping {
             drop(state);
-            job.request.complete_exactly(provider, job.status, job.information);
+            finish(provider, job);
             return;
         }
         state.jobs.push_back(job);
@@ -161,6 +183,9 @@ impl Completer {
 
 fn finish(provider: &Inner, job: Job) {
     job.request.complete_exactly(provider, job.status, job.information);
+    if let Some(then) = job.then {
+        then();
+    }
     if let Some(done) = job.done {
         *done.reached.lock() = true;
         done.changed.notify_all();

@@ -1,6 +1,6 @@
 //! What `netio.sys` exports: each symbol finds the provider of the calling thread's kernel.
 
-use nt_user::Kernel;
+use nt_user::{Idle, Kernel};
 use wsk_provider::Provider;
 use wsk_sys::nt::NTSTATUS;
 use wsk_sys::{WSK_CLIENT_NPI, WSK_PROVIDER_CHARACTERISTICS, WSK_PROVIDER_NPI, WSK_REGISTRATION};
@@ -8,6 +8,13 @@ use wsk_sys::{WSK_CLIENT_NPI, WSK_PROVIDER_CHARACTERISTICS, WSK_PROVIDER_NPI, WS
 /// The provider of a kernel, kept in it.
 #[derive(Debug)]
 pub(crate) struct Attached(pub(crate) Provider);
+
+/// A driver's thread that waits looks after the network meanwhile.
+impl Idle for Attached {
+    fn serve(&self, over: &mut dyn FnMut() -> bool) {
+        self.0.lend(over);
+    }
+}
 
 /// The provider of the calling thread's kernel, for calls that name none.
 pub(crate) fn current() -> Option<Provider> {

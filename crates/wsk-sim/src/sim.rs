@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use nt_user::{Entered, Failure, Joiner, Kernel, Severity, Violation};
+use nt_user::{Entered, Failure, Idle, Joiner, Kernel, Severity, Violation};
 use parking_lot::Mutex;
 use wsk_provider::transport::Transport;
 use wsk_provider::transport::live::{Live, Settings};
@@ -107,7 +107,9 @@ impl Builder {
             self.transport.unwrap_or_else(|| Arc::new(Live::with(self.network).expect("the host's network")));
         let host = Arc::new(SimHost { kernel: kernel.clone(), choices: Choices::default() });
         let provider = Provider::new(self.provider, transport, Arc::clone(&host) as _);
-        kernel.extension(|| Attached(provider.clone()));
+        let attached = kernel.extension(|| Attached(provider.clone()));
+        let network: Arc<dyn Idle> = attached;
+        kernel.set_idle(Arc::downgrade(&network));
         wsk_provider::set_provider_lookup(exports::current);
         if !self.late {
             provider.arrive();

@@ -87,14 +87,17 @@ pub unsafe extern "system" fn KeWaitForSingleObject(
     if target.try_take() {
         return STATUS_SUCCESS;
     }
-    if let Some(timeout) = timeout {
-        let satisfied = target.wait(here.seam(), Some(due(&here, timeout)));
-        return if satisfied { STATUS_SUCCESS } else { STATUS_TIMEOUT };
+    let deadline = match timeout {
+        Some(timeout) => Some(due(&here, timeout)),
+        None => Watchdog::new(&here).deadline(),
+    };
+    if here.idle(deadline, || target.try_take()) || target.wait(here.seam(), deadline) {
+        return STATUS_SUCCESS;
     }
-    if !target.wait(here.seam(), Watchdog::new(&here).deadline()) {
+    if timeout.is_none() {
         Watchdog::bite(&here, CALL, "a wait without a timeout");
     }
-    STATUS_SUCCESS
+    STATUS_TIMEOUT
 }
 
 /// Puts the thread to sleep; see [`wsk_sys::nt::KeDelayExecutionThread`].

@@ -3,9 +3,9 @@
 use std::ffi::c_void;
 use std::ptr;
 
-use wsk_sys::nt::{APC_LEVEL, DISPATCH_LEVEL, POOL_FLAG_NON_PAGED};
+use wsk_sys::nt::{DISPATCH_LEVEL, POOL_FLAG_NON_PAGED};
 
-use super::Kind;
+use super::{Kind, check_paged};
 use crate::checker::context::at_most;
 use crate::checker::violation::rule;
 use crate::faults::Point;
@@ -19,7 +19,11 @@ const POOL_FLAG_UNINITIALIZED: u64 = 0x2;
 const POOL_FLAG_PAGED: u64 = 0x100;
 
 fn allocate(here: &Here, call: &'static str, bytes: usize, tag: u32, kind: Kind) -> *mut c_void {
-    at_most(here, call, if kind == Kind::Paged { APC_LEVEL } else { DISPATCH_LEVEL });
+    if kind == Kind::Paged {
+        check_paged(here, call);
+    } else {
+        at_most(here, call, DISPATCH_LEVEL);
+    }
     if tag == 0 {
         here.violation(rule::POOL_TAG, call, format!("{bytes} bytes were allocated without a tag"));
     }

@@ -17,13 +17,16 @@ mod table;
 
 use std::ffi::c_void;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
+use wsk_sys::nt::APC_LEVEL;
 
 pub use functions::*;
 pub(crate) use image::contains as in_image;
 use table::{Removed, Table};
 
+use crate::checker::context::{self, at_most};
 use crate::checker::violation::rule;
 use crate::kernel::{Inner, Kernel};
 use crate::thread::this::Here;
@@ -127,11 +130,12 @@ pub(crate) enum Note {
 pub(crate) struct Pool {
     trace: bool,
     table: RwLock<Table>,
+    holds: AtomicU64,
 }
 
 impl Pool {
     pub(crate) fn new(poison: bool, trace: bool) -> Self {
-        Self { trace, table: RwLock::new(Table::new(poison)) }
+        Self { trace, table: RwLock::new(Table::new(poison)), holds: AtomicU64::new(0) }
     }
 
     /// A block of at least `bytes`; null if the host has none.
@@ -188,8 +192,10 @@ pub(crate) fn free(here: &Here, call: &'static str, block: *mut c_void, kind: Ki
     };
     let removed = here.table().write().remove(address, kind, tag, in_use);
     match removed {
-        Removed::Freed { complaint: None, written } if written.is_empty() => {}
-        Removed::Freed { complaint, written } => {
+        Removed::Freed { kind, complaint, written } => {
+            if kind == Kind::Paged {
+                check_paged(here, call);
+            }
             if let Some((rule, detail)) = complaint {
                 here.violation(rule, call, detail);
             }
@@ -197,6 +203,21 @@ pub(crate) fn free(here: &Here, call: &'static str, block: *mut c_void, kind: Ki
         }
         Removed::Refused { rule, detail } => here.violation(rule, call, detail),
     }
+}
+
+/// Paged pool is for ordinary thread code: not above APC_LEVEL, and not where nobody knows the IRQL.
+fn check_paged(here: &Here, call: &'static str) {
+    at_most(here, call, APC_LEVEL);
+    if context::in_callback() || context::in_completion() {
+        here.violation("IRQL-14", call, "a callback or completion routine used paged pool".to_owned());
+    }
+}
+
+/// Someone's need of a block; see [`Kernel::hold`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hold {
+    block: usize,
+    number: u64,
 }
 
 impl Inner {
@@ -219,6 +240,22 @@ impl Kernel {
     /// The blocks that are allocated now.
     pub fn live_blocks(&self) -> Vec<Leak> {
         self.inner().pool.leaks()
+    }
+
+    /// Notes that the pool block around `address` must not be freed for now: if it is, that breaks `rule`, and the
+    /// report says `what` needs it. `None` if the address is not in the pool of this kernel.
+    ///
+    /// This is for whoever keeps a pointer into the driver's memory, such as a provider with a pending request.
+    pub fn hold(&self, address: *const c_void, rule: &'static str, what: &'static str) -> Option<Hold> {
+        let pool = &self.inner().pool;
+        let number = pool.holds.fetch_add(1, Ordering::Relaxed);
+        let block = pool.table.read().hold(address.addr(), number, rule, what)?;
+        Some(Hold { block, number })
+    }
+
+    /// Ends a [`hold`](Self::hold).
+    pub fn let_go(&self, hold: Hold) {
+        self.inner().pool.table.read().let_go(hold.block, hold.number);
     }
 
     /// Whether `bytes` at `address` are non-paged memory: a block of this kernel, or static data.

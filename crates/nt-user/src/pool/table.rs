@@ -35,8 +35,16 @@ pub(super) struct Block {
     kind: Kind,
     number: u64,
     place: Option<String>,
+    uses: Mutex<Uses>,
+}
+
+/// What others than the driver do with a block.
+#[derive(Debug, Default)]
+struct Uses {
     /// Where IRPs have been initialised, as offsets in order.
-    irps: Mutex<Vec<usize>>,
+    irps: Vec<usize>,
+    /// Who must be done before the block may be freed: number, rule, words.
+    holds: Vec<(u64, &'static str, &'static str)>,
 }
 
 impl Block {
@@ -56,9 +64,9 @@ impl Block {
 
     /// The offset of an IRP in this block that a driver below has.
     fn submitted_irp(&self) -> Option<usize> {
-        let irps = self.irps.lock();
+        let uses = self.uses.lock();
         let fits = |offset: &usize| offset + size_of::<IRP>() <= self.bytes;
-        let offsets = irps.iter().copied().chain((self.kind == Kind::Irp).then_some(0));
+        let offsets = uses.irps.iter().copied().chain((self.kind == Kind::Irp).then_some(0));
         offsets.filter(fits).find(|offset| {
             let address = self.address.wrapping_add(*offset);
             // SAFETY: the bytes are the block's, and an IRP was initialised there when it was noted.
@@ -66,11 +74,18 @@ impl Block {
         })
     }
 
+    /// The rule and the words of someone who holds this block.
+    fn holder(&self) -> Option<(&'static str, String)> {
+        let uses = self.uses.lock();
+        uses.holds.first().map(|(_, rule, what)| (*rule, format!("it is still needed for {what}")))
+    }
+
     fn is_filled(&self, part: Range<usize>, with: u8) -> bool {
         let start = self.address.wrapping_add(part.start);
         // SAFETY: the part lies inside the allocation and has been filled, and the table owns it.
         let part = unsafe { std::slice::from_raw_parts(start, part.len()) };
-        part.iter().all(|byte| *byte == with)
+        // All bytes equal the first one if each equals its neighbour; comparing slices is the fast way to say so.
+        part.split_last().is_none_or(|(last, others)| *last == with && *others == part[1..])
     }
 
     fn fill(&self, part: Range<usize>, with: u8) {
@@ -89,7 +104,7 @@ impl Block {
 /// How a removal went.
 pub(super) enum Removed {
     /// The block is freed; something may have been wrong with it. Earlier freed blocks turned out to have been written.
-    Freed { complaint: Option<(&'static str, String)>, written: Vec<Leak> },
+    Freed { kind: Kind, complaint: Option<(&'static str, String)>, written: Vec<Leak> },
     /// Nothing is freed.
     Refused { rule: &'static str, detail: String },
 }
@@ -141,7 +156,7 @@ impl Table {
         }
         self.allocations += 1;
         let number = self.allocations;
-        let block = Block { address, layout, bytes, tag, kind, number, place, irps: Mutex::default() };
+        let block = Block { address, layout, bytes, tag, kind, number, place, uses: Mutex::default() };
         if self.poison {
             block.fill(0..bytes, FILL_NEW);
         }
@@ -175,17 +190,17 @@ impl Table {
         let stats = self.tags.entry(block.tag).or_default();
         stats.blocks -= 1;
         stats.bytes -= block.bytes;
-        let still_needed = match block.submitted_irp() {
-            Some(offset) => Some((
-                "IRP-16",
-                format!("it holds an IRP, at offset {offset}, that a driver below still has"),
-            )),
-            None => in_use(block.range()).map(|what| (rule::POOL_IN_USE, format!("it holds {what}"))),
-        };
+        let kind = block.kind;
+        let irp = block.submitted_irp().map(|offset| {
+            ("IRP-16", format!("it holds an IRP, at offset {offset}, that a driver below still has"))
+        });
+        let still_needed = irp
+            .or_else(|| block.holder())
+            .or_else(|| in_use(block.range()).map(|what| (rule::POOL_IN_USE, format!("it holds {what}"))));
         if let Some((rule, why)) = still_needed {
             let detail = format!("{} was freed, but {why}", block.describe());
             self.condemned.push(block);
-            return Removed::Freed { complaint: Some((rule, detail)), written: Vec::new() };
+            return Removed::Freed { kind, complaint: Some((rule, detail)), written: Vec::new() };
         }
         let complaint = if !block.is_filled(block.bytes..block.bytes + GUARD, FILL_GUARD) {
             Some((rule::POOL_OVERRUN, format!("someone wrote past the end of {}", block.describe())))
@@ -196,7 +211,7 @@ impl Table {
         } else {
             None
         };
-        Removed::Freed { complaint, written: self.discard(block) }
+        Removed::Freed { kind, complaint, written: self.discard(block) }
     }
 
     /// Why there is no block at `address`.
@@ -258,12 +273,37 @@ impl Table {
         if block.kind == Kind::Irp && offset == 0 {
             return Note::Known;
         }
-        let mut irps = block.irps.lock();
+        let irps = &mut block.uses.lock().irps;
         match irps.binary_search(&offset) {
             Ok(_) => Note::Known,
             Err(place) => {
                 irps.insert(place, offset);
                 Note::New
+            }
+        }
+    }
+
+    /// Notes that someone holds the block around `address`; the block's own address if there is one.
+    pub(super) fn hold(
+        &self,
+        address: usize,
+        number: u64,
+        rule: &'static str,
+        what: &'static str,
+    ) -> Option<usize> {
+        let block = self.find(address)?;
+        block.uses.lock().holds.push((number, rule, what));
+        Some(block.range().start)
+    }
+
+    /// Forgets a hold on the block at `address`.
+    pub(super) fn let_go(&self, address: usize, number: u64) {
+        let condemned = self.condemned.iter().filter(|block| block.range().start == address);
+        for block in self.blocks.get(&address).into_iter().chain(condemned) {
+            let holds = &mut block.uses.lock().holds;
+            if let Some(place) = holds.iter().position(|hold| hold.0 == number) {
+                holds.swap_remove(place);
+                return;
             }
         }
     }

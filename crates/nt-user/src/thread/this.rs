@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use wsk_sys::nt::{KIRQL, PASSIVE_LEVEL};
 
-use super::ThreadObject;
+use super::{Owner, ThreadObject};
 use crate::checker::context::Nest;
 use crate::kernel::Inner;
 
@@ -122,6 +122,12 @@ pub(crate) fn own_kernel() -> Option<Here> {
 /// The thread object of the calling thread, if a kernel has started it.
 pub(crate) fn object() -> Option<NonNull<ThreadObject>> {
     NonNull::new(THIS.with(|this| this.object.get()).cast_mut())
+}
+
+/// Whether a driver has created the calling thread.
+pub(crate) fn is_drivers() -> bool {
+    // SAFETY: the binding of the calling thread holds its object.
+    object().is_some_and(|object| unsafe { object.as_ref() }.owner == Owner::Driver)
 }
 
 pub(crate) fn irql() -> KIRQL {

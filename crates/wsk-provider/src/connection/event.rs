@@ -13,7 +13,7 @@ use wsk_sys::{
     WSK_FLAG_RELEASE_ASAP,
 };
 
-use super::inbound::Indicated;
+use super::inbound::{Indicated, ShutGate};
 use super::{After, Phase, part};
 use crate::behaviours::BytesAccepted;
 use crate::data::{Packet, Shape};
@@ -46,6 +46,12 @@ pub(super) fn is_due(state: &State) -> bool {
     (receives && connection.phase == Phase::Connected && connection.inbound.may_have_data())
         || (ended && (connection.delivered || state.events.is_on(Event::Disconnect)))
         || connection.outbound.backlog_due()
+}
+
+/// Whether [`raise`] may call the client.
+pub(super) fn may_call(state: &State) -> bool {
+    let crate::socket::Part::Connection(connection) = &state.part else { return false };
+    state.events.any_on() || connection.inbound.ex.is_some()
 }
 
 /// Makes the callbacks that are due.
@@ -101,6 +107,19 @@ pub(super) fn raise(socket: &Arc<Socket>) {
 pub(super) fn raise_elsewhere(socket: &Arc<Socket>) {
     let shared = Arc::clone(socket);
     socket.provider().elsewhere(Box::new(move |_| raise(&shared)));
+}
+
+/// A receive has completed that found the gate of the receive event shut: data may be indicated again.
+pub(super) fn open(socket: &Arc<Socket>, gate: ShutGate) {
+    let mut state = socket.lock();
+    if let Some(connection) = part(&mut state) {
+        connection.inbound.open(gate);
+    }
+    let due = is_due(&state);
+    drop(state);
+    if due {
+        raise_elsewhere(socket);
+    }
 }
 
 /// `event` was switched on; called on a thread of the provider's own.

@@ -60,6 +60,10 @@ impl Incoming {
     }
 }
 
+/// The gate of the receive event as a receive found it: shut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ShutGate(u64);
+
 /// What came of trying to serve a receive.
 pub(super) enum Served {
     /// It is done, with so many bytes.
@@ -96,6 +100,12 @@ pub(super) struct Inbound {
     kept_from: usize,
     /// The receive event waits for a receive to complete.
     shut: bool,
+    /// How often the gate was shut so far. A receive opens only the gate that it found shut.
+    shuts: u64,
+    /// A receive has been served while the gate was shut: the gate opens when its request has completed.
+    opening: bool,
+    /// Receives that began and ended at the end of the stream.
+    end_reads: u32,
     /// The receive-ex callback, which takes the place of the receive event.
     pub(super) ex: Option<PFN_WSK_RECEIVE_EX_EVENT>,
     pub(super) current: Option<Indicated>,
@@ -184,14 +194,27 @@ impl Inbound {
         self.receives.is_empty() && self.current.is_none()
     }
 
-    /// Whether the gate of the receive event is shut.
-    pub(super) fn is_shut(&self) -> bool {
-        self.shut
+    /// The gate of the receive event, if it is shut.
+    pub(super) fn shut_gate(&self) -> Option<ShutGate> {
+        self.shut.then_some(ShutGate(self.shuts))
     }
 
-    /// A receive has completed: the gate of the receive event opens.
-    pub(super) fn receive_completed(&mut self) {
-        self.shut = false;
+    /// The gate that the receives just served are to open, when their requests have completed.
+    pub(super) fn take_opening(&mut self) -> Option<ShutGate> {
+        std::mem::take(&mut self.opening).then(|| self.shut_gate()).flatten()
+    }
+
+    /// A receive that found this gate shut has completed.
+    pub(super) fn open(&mut self, gate: ShutGate) {
+        if self.shuts == gate.0 {
+            self.shut = false;
+        }
+    }
+
+    /// A receive with room for data began and ended at the end of the stream. Tells how many have.
+    pub(super) fn end_read(&mut self) -> u32 {
+        self.end_reads = self.end_reads.saturating_add(1);
+        self.end_reads
     }
 
     /// Serves the receives that wait.
@@ -207,7 +230,7 @@ impl Inbound {
         {
             match self.serve(&mut incoming, stream) {
                 Ok(Served::Done(bytes)) => {
-                    self.receive_completed();
+                    self.opening |= self.shut;
                     completions.push(request, STATUS_SUCCESS, bytes);
                 }
                 Ok(Served::Waits) => {
@@ -371,6 +394,7 @@ impl Inbound {
     pub(super) fn not_taken(&mut self, bytes: &[u8]) {
         self.keep_first(bytes);
         self.shut = true;
+        self.shuts += 1;
     }
 
     /// The client keeps a list.

@@ -46,7 +46,7 @@ use wsk_sys::{
 };
 
 use self::connect::Attempt;
-use self::inbound::Inbound;
+use self::inbound::{Inbound, ShutGate};
 use self::outbound::Outbound;
 use crate::address::Claim;
 use crate::behaviours::AfterReset;
@@ -112,6 +112,8 @@ struct After {
     completions: Completions,
     /// A stream that was given up; ending it is the host's work.
     stream: Option<Box<dyn Stream>>,
+    /// The gate of the receive event that opens behind the completions.
+    opens: Option<ShutGate>,
     /// The socket itself was given up: its client does not get it.
     discard: Option<fn(&Arc<Socket>)>,
 }
@@ -123,6 +125,9 @@ impl After {
             discard(socket);
         }
         self.completions.run(socket.provider());
+        if let Some(gate) = self.opens {
+            event::open(socket, gate);
+        }
     }
 }
 
@@ -250,6 +255,7 @@ impl Connection {
             .outbound
             .pump(stream, self.inbound.peer_has_ended(), socket, &mut after.completions)
             .and_then(|()| self.inbound.pump(stream, socket, &mut after.completions));
+        after.opens = self.inbound.take_opening().or(after.opens);
         if let Err(status) = moved {
             self.broken(status, after);
         }
@@ -341,11 +347,19 @@ impl ReadySink for Sink {
             connection.ready(ready, &socket, &mut after);
         }
         let due = event::is_due(&state);
+        let elsewhere = ready.lent && event::may_call(&state);
         drop(state);
         after.run(&socket);
-        if due {
+        if due && elsewhere {
+            event::raise_elsewhere(&socket);
+        } else if due {
             event::raise(&socket);
         }
+    }
+
+    /// What may call the client is left to others.
+    fn takes_loan(&self) -> bool {
+        true
     }
 }
 

@@ -1,6 +1,7 @@
 //! `WskReceive` and `WskReceiveEx` (contract 4.13).
 
 use std::ptr;
+use std::sync::Arc;
 
 use wsk_sys::nt::{IRP, NTSTATUS};
 use wsk_sys::{
@@ -14,6 +15,9 @@ use crate::data::Span;
 use crate::host::Knob;
 use crate::request::Request;
 use crate::socket::Call;
+
+/// So many receives that find nothing but the end of the stream are a client that does not take it for the end.
+const READS_AT_END: u32 = 64;
 
 /// `WskReceive`.
 ///
@@ -99,7 +103,8 @@ unsafe fn receive(call: &Call, request: Request, buffer: PWSK_BUF, flags: u32) -
             return request.fail(provider, status);
         }
     };
-    let want = match want(call, flags, span.left()) {
+    let size = span.left();
+    let want = match want(call, flags, size) {
         Ok(want) => want,
         Err(status) => return request.fail(provider, status),
     };
@@ -124,30 +129,32 @@ unsafe fn receive(call: &Call, request: Request, buffer: PWSK_BUF, flags: u32) -
             connection.inbound.push(request, call, incoming);
             None
         }
-        Ok(Served::Done(bytes)) => Some((request, STATUS_SUCCESS, bytes)),
+        Ok(Served::Done(bytes)) => {
+            let reads_on = bytes == 0 && size > 0 && connection.inbound.end_read() == READS_AT_END;
+            if reads_on {
+                provider.violation("RCV-14", call.name, "the client goes on reading at the end of the stream");
+            }
+            Some((request, STATUS_SUCCESS, bytes))
+        }
         Err(status) => {
             connection.broken(status, &mut after);
             Some((request, status, 0))
         }
     };
-    let reopens = connection.inbound.is_shut();
+    let gate = connection.inbound.shut_gate();
     let due = event::is_due(&state);
     drop(state);
     after.run(call);
     let Some((request, status, bytes)) = outcome else { return STATUS_PENDING };
-    let answer = if nt_success(status) {
-        request.finish(&**call, status, bytes)
-    } else {
-        request.fail(provider, status)
-    };
-    if reopens {
-        // The gate opens when the receive has completed, which is now, or soon if that is left to another thread.
-        let mut state = call.lock();
-        if let Some(connection) = part(&mut state) {
-            connection.inbound.receive_completed();
+    let answer = match gate {
+        _ if !nt_success(status) => request.fail(provider, status),
+        None => request.finish(&**call, status, bytes),
+        Some(gate) => {
+            let socket = Arc::clone(call);
+            request.finish_then(&**call, status, bytes, move || event::open(&socket, gate))
         }
-    }
-    if (reopens || due) && event::is_due(&call.lock()) {
+    };
+    if due {
         event::raise_elsewhere(call);
     }
     answer

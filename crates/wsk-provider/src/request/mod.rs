@@ -160,6 +160,31 @@ impl Request {
         self.finish_timed(owner, timing, status, information)
     }
 
+    /// Like [`finish`](Self::finish); `then` runs when the request has completed.
+    pub(crate) fn finish_then(
+        mut self,
+        owner: &impl Owns,
+        status: NTSTATUS,
+        information: usize,
+        then: impl FnOnce() + Send + 'static,
+    ) -> NTSTATUS {
+        let provider = owner.machine();
+        let timing = provider.steering.timing(false);
+        match timing {
+            Timing::Inline | Timing::Nested => {
+                let answer = self.finish_timed(owner, timing, status, information);
+                then();
+                answer
+            }
+            Timing::Early | Timing::Late => {
+                self.mark_pending(owner);
+                let completer = provider.completer();
+                completer.complete_then(provider, self, status, information, timing == Timing::Late, Box::new(then));
+                STATUS_PENDING
+            }
+        }
+    }
+
     /// Like [`finish`](Self::finish), for the calls that Windows completes later as a rule.
     pub(crate) fn finish_pended(self, owner: &impl Owns, status: NTSTATUS, information: usize) -> NTSTATUS {
         let timing = owner.machine().steering.timing(true);

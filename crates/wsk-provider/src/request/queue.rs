@@ -164,6 +164,10 @@ impl Cancelled {
             Owner::Client(client) => client.cancelled(irp),
         };
         let provider = Arc::clone(owner.provider());
-        Request { irp: self.0, owner: Some(owner) }.complete_exactly(&provider, STATUS_CANCELLED, information);
+        Request { irp: self.0, owner: Some(owner) }.complete_exactly(
+            &provider,
+            STATUS_CANCELLED,
+            information,
+        );
     }
 }

@@ -107,6 +107,11 @@ impl Events {
         slot.on && !slot.stopping
     }
 
+    /// Whether any event is on.
+    pub(crate) fn any_on(&self) -> bool {
+        self.slots.iter().any(|slot| slot.on)
+    }
+
     /// How many calls of the event are running.
     pub(crate) fn running(&self, event: Event) -> u32 {
         self.slots[event as usize].running

@@ -43,8 +43,8 @@ struct Helm {
     events: Events,
     /// Reported by the host, not yet told.
     batch: VecDeque<(Target, Ready)>,
-    /// How many events the last poll took.
-    taken: usize,
+    /// How many events the last poll took, if each was fit for a lent thread.
+    lendable: usize,
 }
 
 /// The threads, as [`Reactor::stop`] and the watch see them.
@@ -139,7 +139,7 @@ impl Reactor {
         let poll = Poll::new()?;
         let registry = poll.registry().try_clone()?;
         let waker = Waker::new(&registry, WAKE)?;
-        let helm = Helm { poll, events: Events::with_capacity(EVENTS), batch: VecDeque::new(), taken: 0 };
+        let helm = Helm { poll, events: Events::with_capacity(EVENTS), batch: VecDeque::new(), lendable: 0 };
         Ok(Self {
             registry,
             waker,
@@ -258,7 +258,7 @@ impl Reactor {
                 return;
             }
             let Some((target, ready)) = helm.batch.pop_front() else {
-                if self.loans.relieve_after(helm.taken) {
+                if self.loans.relieve_after(helm.lendable) {
                     drop(helm);
                     self.loans.rest(&self.stop);
                 } else {
@@ -307,7 +307,8 @@ impl Reactor {
             let reported = helm.events.iter();
             helm.batch
                 .extend(reported.filter_map(|event| Some((slots.target(event.token())?, ready(event)))));
-            helm.taken = helm.batch.len();
+            let fit = helm.batch.iter().all(|(target, _)| target.fits_loan());
+            helm.lendable = if fit { helm.batch.len() } else { 0 };
         }
         let retries = self.again.lock().drain(..).map(Target::Accept).collect::<Vec<_>>();
         helm.batch.extend(retries.into_iter().map(|target| (target, Ready::default())));

@@ -20,11 +20,11 @@ pub(super) enum Target {
 }
 
 impl Target {
-    /// Whom a lent thread tells; `None` if it must not.
-    pub(super) fn for_loan(&self) -> Option<Arc<dyn ReadySink>> {
+    /// Whether a lent thread may tell it.
+    pub(super) fn fits_loan(&self) -> bool {
         match self {
-            Self::Ready(sink) if sink.takes_loan() => Some(Arc::clone(sink)),
-            Self::Ready(_) | Self::Accept(_) => None,
+            Self::Ready(sink) => sink.takes_loan(),
+            Self::Accept(_) => false,
         }
     }
 }

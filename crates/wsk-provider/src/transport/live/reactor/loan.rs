@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::{Crew, PATIENCE, Reactor};
+use super::super::slots::Target;
 use crate::transport::Ready;
 
 /// Events in one go from which on the helm is left to lent threads.
@@ -151,13 +152,17 @@ impl Reactor {
                 self.poll(&mut helm, Some(Duration::ZERO));
             }
             let Some((target, ready)) = helm.batch.pop_front() else { return served };
-            let Some(sink) = target.for_loan() else {
-                helm.batch.push_front((target, ready));
-                return Served::Unfit;
-            };
-            drop(helm);
-            sink.ready(Ready { lent: true, ..ready });
-            served = Served::Some;
+            match target {
+                Target::Ready(sink) if sink.takes_loan() => {
+                    drop(helm);
+                    sink.ready(Ready { lent: true, ..ready });
+                    served = Served::Some;
+                }
+                unfit => {
+                    helm.batch.push_front((unfit, ready));
+                    return Served::Unfit;
+                }
+            }
         }
     }
 
