@@ -81,12 +81,16 @@ fn main() {
     });
     criterion.final_summary();
 
-    println!();
-    steady::report();
-    held::report();
+    let counts = steady::count();
+    let costs = held::measure();
+
     println!();
     accepts.print("Accepts per second, through gate and IRP accept");
     round_trips.print("Echo round trips per second, 64 connections, 64 bytes");
+    steady::print(&counts);
+    held::print(&costs);
+    steady::check(&counts);
+    held::check(&costs);
 }
 
 /// Measures the three servers in turn with the same client.

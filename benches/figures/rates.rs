@@ -1,5 +1,7 @@
 //! What the servers achieved, and how they compare.
 
+#![expect(clippy::cast_precision_loss, reason = "the counts are far below 2^52")]
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 

@@ -1,9 +1,13 @@
 //! The server that is measured: the library over the user-mode kernel and the live provider, as they come.
 
+use std::future::{Future, poll_fn};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::task::Poll;
 use std::time::Duration;
 
+use wsk::connection::Receive;
 use wsk::executor::{Executor, Spawner, block_on};
 use wsk::listener::Conditional;
 use wsk::memory::{Ref, TAG};
@@ -13,8 +17,8 @@ use wsk::{
     Passive,
 };
 use wsk_sim::Sim;
-use wsk_sim::nt_user::pool::{IRP_TAG, MDL_TAG, PoolStats};
 use wsk_sim::nt_user::Joiner;
+use wsk_sim::nt_user::pool::{IRP_TAG, MDL_TAG, PoolStats};
 
 /// Threads that run sessions. The provider has one more of its own for the sockets.
 const THREADS: usize = 1;
@@ -32,6 +36,8 @@ pub(crate) enum Role {
     Greet,
     /// Sends everything back.
     Echo,
+    /// Keeps the connection with a receive under way, and has no task for it.
+    Hold,
 }
 
 /// A service on a machine of its own. Dropping it unloads it and looks for violations and leaks.
@@ -112,6 +118,8 @@ struct Shared {
     spawner: Spawner,
     /// Buffers that no session has.
     buffers: SpinLock<Vec<Buffer>>,
+    /// The connections that are only held; a receive goes before its connection.
+    held: SpinLock<Vec<(Receive, Connection)>>,
 }
 
 /// What a driver does between its load and its unload.
@@ -126,9 +134,9 @@ fn drive(role: Role, started: &Sender<SocketAddr>, stop: &Receiver<()>) {
         block_on(passive, provider.listener().conditional(Gate).bind(local)).expect("there is memory");
     let listener = listener.expect("a port is free");
     let address = listener.local_addr();
-    let buffers = SpinLock::new(Vec::new());
-    let shared = Ref::try_new(Shared { role, listener, spawner: executor.spawner(), buffers })
-        .expect("there is memory");
+    let (buffers, held) = (SpinLock::new(Vec::new()), SpinLock::new(Vec::new()));
+    let shared = Shared { role, listener, spawner: executor.spawner(), buffers, held };
+    let shared = Ref::try_new(shared).expect("there is memory");
     for _ in 0..ACCEPTS {
         executor.spawner().spawn(accept(shared.clone())).expect("there is memory");
     }
@@ -144,8 +152,22 @@ fn drive(role: Role, started: &Sender<SocketAddr>, stop: &Receiver<()>) {
 async fn accept(shared: Ref<Shared>) {
     while let Ok(connection) = shared.listener.accept().await {
         // Without memory the connection is closed.
-        let _ = shared.spawner.spawn(serve(shared.clone(), connection));
+        if shared.role == Role::Hold {
+            let _ = hold(&shared, connection).await;
+        } else {
+            let _ = shared.spawner.spawn(serve(shared.clone(), connection));
+        }
     }
+}
+
+async fn hold(shared: &Shared, connection: Connection) -> wsk::Result<()> {
+    let mut receive = connection.receive(Buffer::try_with_capacity(BUFFER)?);
+    // Starts it. Nothing comes, and nobody is there to be woken.
+    let begun = poll_fn(|context| Poll::Ready(Pin::new(&mut receive).poll(context))).await;
+    if begun.is_pending() {
+        shared.held.with(|held| held.push((receive, connection)));
+    }
+    Ok(())
 }
 
 async fn serve(shared: Ref<Shared>, connection: Connection) {
@@ -153,7 +175,7 @@ async fn serve(shared: Ref<Shared>, connection: Connection) {
     let Some(buffer) = kept.or_else(|| Buffer::try_with_capacity(BUFFER).ok()) else { return };
     let buffer = match shared.role {
         Role::Greet => greet(&connection, buffer).await,
-        Role::Echo => echo(&connection, buffer).await,
+        Role::Echo | Role::Hold => echo(&connection, buffer).await,
     };
     connection.close().await;
     shared.buffers.with(|buffers| buffers.push(buffer));

@@ -105,18 +105,19 @@ fn a_forgotten_decision_is_caught() {
         let events = Recorder::new();
         events.inspecting(WskInspectPend);
         let (listener, address) = client.conditional_listener(&events);
-        let peers = [(); 3].map(|()| Peer::connect(address));
-        let ids = peers.each_ref().map(|_| events.inspect().id());
-        let [decided, aborted, forgotten] = peers;
-        listener.inspect_complete(ids[0], WskInspectReject).ok();
+        let [(decided, first), (aborted, second), (forgotten, third)] = [(); 3].map(|()| {
+            let peer = Peer::connect(address);
+            (peer, events.inspect().id())
+        });
+        listener.inspect_complete(first, WskInspectReject).ok();
         decided.expect_reset();
         aborted.reset();
-        assert_eq!(events.abort().id, Some(ids[1]));
+        assert_eq!(events.abort().id, Some(second));
         listener.close().ok();
         forgotten.expect_reset();
         let caught = sim.violations_of("INSP-18");
         assert_eq!(caught.len(), 1);
-        assert!(caught[0].detail.contains(&format!("/{} ", ids[2].SerialNumber)), "{}", caught[0]);
+        assert!(caught[0].detail.contains(&format!("/{} ", third.SerialNumber)), "{}", caught[0]);
     });
 }
 

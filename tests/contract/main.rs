@@ -16,3 +16,4 @@ mod irql;
 mod listen;
 mod listen_events;
 mod listen_parameters;
+mod registration;

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use wsk::connection::{NoEvents, On};
+use wsk::connection::NoEvents;
 use wsk::{Buffer, Connection, DisconnectKind, Events, Handlers, ListenerEvents};
 use wsk_sim::raw::Peer;
 use wsk_sim::wsk_provider::behaviours::InheritedEvents;
@@ -77,9 +77,6 @@ fn a_handler_that_does_nothing_refuses() {
 fn a_connection_may_be_dropped_inside_the_handler() {
     for_each_mode(|_| {
         let driver = Driver::start();
-        let (tell, told) = channel();
-        let take = move |incoming: wsk::Incoming<'_, Handlers<On<TellsDisconnects>>>| drop((incoming, &tell));
-        drop((take, told));
         let (closed, dropped) = channel();
         let take = move |incoming: wsk::Incoming<'_, NoEvents>| {
             let connection = incoming.accept(NoEvents::new()).unwrap();

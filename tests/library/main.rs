@@ -9,3 +9,4 @@ mod support;
 
 mod accept;
 mod accept_event;
+mod inspect;

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use wsk::executor::block_on_timeout;
 use wsk::connection::ConnectionEvents;
+use wsk::listener::Conditional;
 use wsk::{
-    AcceptHandler, Client, DisconnectHandler, DisconnectKind, Incoming, Indication, Listener, Passive, Provider,
-    ReceiveHandler, Received,
+    AbortHandler, AcceptHandler, Client, Decision, DisconnectHandler, DisconnectKind, Incoming, Indication,
+    InspectHandler, InspectId, InspectToken, Inspection, Listener, Passive, Provider, ReceiveHandler, Received,
 };
 use wsk_sim::raw::Peer;
 use wsk_sim::wsk_provider::Alternatives;
@@ -295,5 +296,83 @@ pub(crate) struct TellsDisconnects(pub(crate) Tell<DisconnectKind>);
 impl DisconnectHandler for TellsDisconnects {
     fn disconnected(&self, kind: DisconnectKind) {
         self.0.say(kind);
+    }
+}
+
+/// A gate that is two closures.
+pub(crate) struct Gate<I, A>(I, A);
+
+impl<I, A> InspectHandler for Gate<I, A>
+where
+    I: for<'a> Fn(Inspection<'a>) -> Decision<'a> + Send + Sync + 'static,
+    A: Send + Sync + 'static,
+{
+    fn inspect<'a>(&self, request: Inspection<'a>) -> Decision<'a> {
+        (self.0)(request)
+    }
+}
+
+impl<I, A> AbortHandler for Gate<I, A>
+where
+    I: Send + Sync + 'static,
+    A: Fn(InspectId) + Send + Sync + 'static,
+{
+    fn abort(&self, id: InspectId) {
+        (self.1)(id);
+    }
+}
+
+/// Inspects with a closure, and learns of aborts with another.
+pub(crate) fn gate<I, A>(inspect: I, abort: A) -> Gate<I, A>
+where
+    I: for<'a> Fn(Inspection<'a>) -> Decision<'a> + Send + Sync + 'static,
+    A: Fn(InspectId) + Send + Sync + 'static,
+{
+    Gate(inspect, abort)
+}
+
+/// A conditional listener whose requests are pended: the listener, the tokens, the aborts.
+pub(crate) struct Pending {
+    pub(crate) listener: Listener<Conditional<PendingGate>>,
+    pub(crate) tokens: Told<InspectToken>,
+    pub(crate) aborts: Told<InspectId>,
+}
+
+/// Pends everything.
+pub(crate) struct PendingGate {
+    tokens: Tell<InspectToken>,
+    aborts: Tell<InspectId>,
+}
+
+impl InspectHandler for PendingGate {
+    fn inspect<'a>(&self, request: Inspection<'a>) -> Decision<'a> {
+        match request.pend() {
+            Ok((decision, token)) => {
+                self.tokens.say(token);
+                decision
+            }
+            Err((error, request)) => {
+                assert!(error.is_out_of_memory());
+                request.reject()
+            }
+        }
+    }
+}
+
+impl AbortHandler for PendingGate {
+    fn abort(&self, id: InspectId) {
+        self.aborts.say(id);
+    }
+}
+
+impl Driver {
+    /// Listens and pends everything.
+    #[track_caller]
+    pub(crate) fn listen_pending(&self) -> Pending {
+        let (tell_tokens, tokens) = channel();
+        let (tell_aborts, aborts) = channel();
+        let gate = PendingGate { tokens: tell_tokens, aborts: tell_aborts };
+        let listener = wait(self.provider.listener().conditional(gate).bind(localhost())).expect("binding");
+        Pending { listener, tokens, aborts }
     }
 }

@@ -54,7 +54,7 @@ fn accept(listener: &TcpListener, role: Role, stop: &AtomicBool) {
         if remote.ip().is_loopback() {
             thread::spawn(move || match role {
                 Role::Greet => greet(stream),
-                Role::Echo => echo(stream),
+                Role::Echo | Role::Hold => echo(stream),
             });
         }
     }

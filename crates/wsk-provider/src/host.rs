@@ -47,7 +47,7 @@ pub enum Knob {
     /// N5: 1 = the socket dies at the start of this call.
     DieInCall,
     /// N9: how an indication list is cut: 0 = one element, 1 = several elements, 2 = MDL chains and offsets,
-    /// 3 = with zero-length elements.
+    /// 3 = with zero-length elements, 4 = an MDL that is not mapped yet.
     IndicationShape,
     /// N10: 1 = leave control messages out, 2 = indicate an empty datagram with a null MDL.
     DatagramShape,

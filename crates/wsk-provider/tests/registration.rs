@@ -22,6 +22,7 @@ fn deregister(sim: &Sim, client: &std::sync::Arc<Client>) -> mpsc::Receiver<()> 
     returned
 }
 
+/// Shows: REG-03, REG-07, REG-08, REG-09, REG-15
 #[test]
 fn a_capture_polls_waits_and_gives_up() {
     Sim::builder().late().build().run(|sim| {
@@ -40,6 +41,7 @@ fn a_capture_polls_waits_and_gives_up() {
     });
 }
 
+/// Shows: REG-09, REG-23
 #[test]
 fn a_deregistration_ends_the_captures_that_wait() {
     Sim::builder().late().build().run(|sim| {
@@ -54,6 +56,7 @@ fn a_deregistration_ends_the_captures_that_wait() {
     });
 }
 
+/// Shows: REG-04, REG-14
 #[test]
 fn a_version_nobody_has_is_told_by_the_capture() {
     Sim::new().run(|_| {
@@ -64,6 +67,7 @@ fn a_version_nobody_has_is_told_by_the_capture() {
     });
 }
 
+/// Shows: REG-13, REG-18, REG-20
 #[test]
 fn a_deregistration_waits_for_captures_and_sockets() {
     Sim::new().run(|sim| {
@@ -84,6 +88,7 @@ fn a_deregistration_waits_for_captures_and_sockets() {
     });
 }
 
+/// Shows: REG-22
 #[test]
 fn a_deregistration_cancels_the_wait_for_transports() {
     Sim::new().run(|_| {
@@ -95,6 +100,7 @@ fn a_deregistration_cancels_the_wait_for_transports() {
     });
 }
 
+/// Catches: REG-02, REG-11, REG-26
 #[test]
 fn mistakes_are_reported() {
     let sim = Sim::builder().provider(|config| config.self_deadlock_after = A_WHILE).build();
@@ -115,6 +121,7 @@ fn mistakes_are_reported() {
     });
 }
 
+/// Shows: REG-28
 #[test]
 fn a_departing_provider_leaves_dead_sockets() {
     Sim::new().run(|sim| {

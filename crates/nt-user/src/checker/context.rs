@@ -75,6 +75,19 @@ impl Nest {
     }
 }
 
+impl Nest {
+    /// The rule that code breaks here which takes a lower IRQL for granted than it has.
+    fn rule_against_assuming(&self) -> &'static str {
+        match self.innermost {
+            Context::Callback { name: "WskDisconnectEvent" } => "DISC-06",
+            Context::Callback { name: "WskAcceptEvent" | "WskReceiveEvent" | "WskReceiveFromEvent" } => {
+                "IRQL-15"
+            }
+            _ => rule::IRQL,
+        }
+    }
+}
+
 /// What encloses the point where the calling thread is now.
 pub fn current() -> Nest {
     this::nest()
@@ -181,6 +194,6 @@ pub(crate) fn at_most(here: &this::Here, call: &'static str, most: KIRQL) {
     let irql = this::irql();
     if irql > most {
         let detail = format!("called at {}, which is above {}", irql::name(irql), irql::name(most));
-        here.violation(rule::IRQL, call, detail);
+        here.violation(current().rule_against_assuming(), call, detail);
     }
 }

@@ -16,14 +16,13 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
-use std::thread::Result as Outcome;
 
 use parking_lot::Mutex;
 use wsk_sys::nt::PASSIVE_LEVEL;
 
 pub use system::*;
 
-use crate::checker::violation::{Severity, Violation};
+use crate::checker::violation::Violation;
 use crate::dispatcher::{Header, Kind};
 use crate::gate::Gate;
 use crate::irql;
@@ -178,11 +177,26 @@ impl fmt::Debug for Failure {
     }
 }
 
+/// What a thread of [`Kernel::spawn`] leaves for its joiner.
+struct Outcome<T> {
+    kernel: Arc<Inner>,
+    result: Mutex<Option<std::thread::Result<T>>>,
+}
+
+impl<T> Drop for Outcome<T> {
+    fn drop(&mut self) {
+        if let Some(Err(payload)) = self.result.get_mut() {
+            let text = crate::checker::panic_message(&**payload);
+            let detail = format!("a thread that nobody joined panicked: `{text}`");
+            self.kernel.violation("LIFE-18", "Kernel::spawn", detail);
+        }
+    }
+}
+
 /// The right to wait for a thread of [`Kernel::spawn`] and to take its result.
 pub struct Joiner<T> {
-    kernel: Arc<Inner>,
     thread: Arc<ThreadObject>,
-    outcome: Arc<Mutex<Option<Outcome<T>>>>,
+    outcome: Arc<Outcome<T>>,
 }
 
 impl<T> fmt::Debug for Joiner<T> {
@@ -194,15 +208,17 @@ impl<T> fmt::Debug for Joiner<T> {
 impl<T> Joiner<T> {
     /// Waits until the thread has ended or its kernel has stopped. To be called by a host thread.
     pub fn join(self) -> Result<T, Failure> {
-        let Self { kernel, thread, outcome } = self;
+        let Self { thread, outcome } = self;
+        let kernel = &outcome.kernel;
         kernel.threads.changed.wait_until(kernel.seam(), None, || {
             thread.ended.load(Ordering::Acquire) || kernel.stopped().is_some()
         });
+        let result = outcome.result.lock().take();
         if let Some(violation) = kernel.stopped() {
             // Whatever the closure made of it, nothing that happens on a stopped kernel is to be relied upon.
             return Err(Failure::Stopped(Box::new(violation.clone())));
         }
-        match outcome.lock().take() {
+        match result {
             Some(Ok(value)) => Ok(value),
             Some(Err(payload)) => Err(Failure::Panicked(payload)),
             None => unreachable!("a thread of a running kernel ends after it has left its outcome"),
@@ -225,21 +241,11 @@ impl Kernel {
         body: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<Joiner<T>> {
         let thread = ThreadObject::new(name.to_owned(), Owner::Host);
-        let outcome = Arc::new(Mutex::new(None));
-        let joiner = Joiner {
-            kernel: Arc::clone(self.inner()),
-            thread: Arc::clone(&thread),
-            outcome: Arc::clone(&outcome),
-        };
-        let inner = Arc::clone(self.inner());
+        let outcome = Arc::new(Outcome { kernel: Arc::clone(self.inner()), result: Mutex::new(None) });
+        let joiner = Joiner { thread: Arc::clone(&thread), outcome: Arc::clone(&outcome) };
         self.inner().start_thread(Some(self.clone()), thread, move || {
             let result = catch_unwind(AssertUnwindSafe(body));
-            if let (Err(payload), 1) = (&result, Arc::strong_count(&outcome)) {
-                let text = crate::checker::panic_message(&**payload);
-                let detail = format!("a thread that nobody joins panicked: `{text}`");
-                inner.report(Severity::Violation, "LIFE-18", "Kernel::spawn", detail);
-            }
-            *outcome.lock() = Some(result);
+            *outcome.result.lock() = Some(result);
         })?;
         Ok(joiner)
     }

@@ -67,10 +67,12 @@ fn abort(socket: &Arc<Socket>, request: Request) -> NTSTATUS {
             refusal
         }
     });
-    drop(state);
     if let Some(status) = refused {
+        drop(state);
         return request.fail(provider, status);
     }
+    state.unclosed = "DISC-29";
+    drop(state);
     after.run(socket);
     request.finish(socket, STATUS_SUCCESS, 0)
 }
@@ -90,6 +92,7 @@ fn close(socket: &Arc<Socket>, request: Request, last: Span) -> NTSTATUS {
         (None, Some(connection)) => {
             connection.outbound.close(request, socket, last);
             connection.pump(socket, &mut after);
+            state.unclosed = "DISC-29";
             let due = event::is_due(&state);
             drop(state);
             after.run(socket);

@@ -160,7 +160,8 @@ fn next_data(socket: &Arc<Socket>, state: &mut State, after: &mut After) -> Opti
     if !(on || ex) || connection.phase != Phase::Connected || !connection.inbound.may_have_data() {
         return None;
     }
-    if connection.inbound.has_receives() && !provider.injects(Knob::EventDespiteIrp) {
+    let despite = std::mem::take(&mut connection.inbound.event_first);
+    if connection.inbound.has_receives() && !despite {
         return None;
     }
     let stream = connection.stream.as_deref()?;
@@ -169,6 +170,10 @@ fn next_data(socket: &Arc<Socket>, state: &mut State, after: &mut After) -> Opti
         Ok(true) => {}
         Ok(false) => {
             provider.packets.give_back(packet);
+            if despite {
+                // What the receives had to wait for did not come.
+                connection.pump(socket, after);
+            }
             return None;
         }
         Err(status) => {
@@ -178,10 +183,11 @@ fn next_data(socket: &Arc<Socket>, state: &mut State, after: &mut After) -> Opti
         }
     }
     let bytes = packet.bytes().len();
-    let shape = match provider.host.choose(Knob::IndicationShape, 4) {
+    let shape = match provider.host.choose(Knob::IndicationShape, 5) {
         1 => Shape::Several,
         2 => Shape::Chained,
         3 => Shape::Gaps,
+        4 => Shape::Unmapped,
         _ => Shape::Plain,
     };
     let list = packet.list(shape);
@@ -367,6 +373,7 @@ pub(crate) unsafe extern "system" fn wsk_release(
     if packet.is_some() {
         state.retained -= 1;
     }
+    let inside = part(&mut state).is_some_and(|connection| connection.inbound.is_inside(list));
     drop(state);
     match packet {
         Some(packet) => {
@@ -374,6 +381,10 @@ pub(crate) unsafe extern "system" fn wsk_release(
             STATUS_SUCCESS
         }
         None if during => STATUS_SUCCESS,
+        None if inside || list.is_null() => {
+            provider.violation("RCVE-18", call.name, "the list is not as the callback was given it");
+            STATUS_INVALID_PARAMETER
+        }
         None => {
             provider.violation("RCVE-20", call.name, "the list is not one this socket's client has kept");
             STATUS_INVALID_PARAMETER

@@ -104,6 +104,8 @@ pub(super) struct Inbound {
     shuts: u64,
     /// A receive has been served while the gate was shut: the gate opens when its request has completed.
     opening: bool,
+    /// Data goes to the receive event now, although receives wait: the documented race (RCV-19).
+    pub(super) event_first: bool,
     /// Receives that began and ended at the end of the stream.
     end_reads: u32,
     /// The receive-ex callback, which takes the place of the receive event.
@@ -225,6 +227,7 @@ impl Inbound {
         completions: &mut Completions,
     ) -> Result<(), NTSTATUS> {
         while self.current.is_none()
+            && !self.event_first
             && (self.readable || self.ended || self.kept_bytes() > 0)
             && let Some((request, mut incoming)) = self.pop()
         {
@@ -406,6 +409,11 @@ impl Inbound {
     pub(super) fn take_retained(&mut self, list: *mut WSK_DATA_INDICATION) -> Option<Box<Packet>> {
         let index = self.retained.iter().position(|kept| kept.list == list)?;
         Some(self.retained.swap_remove(index).packet)
+    }
+
+    /// Whether `list` is an element of a list the client has, and not its head.
+    pub(super) fn is_inside(&self, list: *mut WSK_DATA_INDICATION) -> bool {
+        self.retained.iter().chain(&self.current).any(|held| held.list != list && held.packet.has_element(list))
     }
 
     /// The request of `irp` is being cancelled; tells the bytes it reports.

@@ -341,9 +341,14 @@ impl ReadySink for Sink {
         let mut after = After::default();
         let mut state = socket.lock();
         let life = state.life;
+        let receives = state.events.is_on(Event::Receive);
         if let Some(connection) = part(&mut state)
             && life == Life::Live
         {
+            connection.inbound.event_first = receives
+                && ready.readable
+                && connection.inbound.has_receives()
+                && socket.provider().injects(Knob::EventDespiteIrp);
             connection.ready(ready, &socket, &mut after);
         }
         let due = event::is_due(&state);

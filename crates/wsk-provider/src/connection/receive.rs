@@ -56,6 +56,7 @@ pub(crate) unsafe extern "system" fn wsk_receive_ex(
         Ok(begun) => begun,
         Err(status) => return status,
     };
+    call.provider().advice("SND-20", call.name, "the function is documented as reserved");
     if !control_flags.is_null() {
         call.provider().violation("RCV-22", call.name, "the reserved ControlFlags is not null");
         return request.fail(call.provider(), STATUS_INVALID_PARAMETER);

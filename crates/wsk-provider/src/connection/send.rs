@@ -46,8 +46,11 @@ pub(crate) unsafe extern "system" fn wsk_send_ex(
 ) -> NTSTATUS {
     // SAFETY: the client passes a socket of this provider and hands the IRP over.
     match unsafe { Call::begin("WskSendEx", "IRP-18", socket, irp) } {
-        // SAFETY: the client leaves the buffer alone until the IRP completes.
-        Ok((call, request)) => unsafe { send(&call, request, buffer, flags) },
+        Ok((call, request)) => {
+            call.provider().advice("SND-20", call.name, "the function is documented as reserved");
+            // SAFETY: the client leaves the buffer alone until the IRP completes.
+            unsafe { send(&call, request, buffer, flags) }
+        }
         Err(status) => status,
     }
 }

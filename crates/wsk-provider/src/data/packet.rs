@@ -10,7 +10,7 @@ use std::ptr::null_mut;
 
 use parking_lot::Mutex;
 use wsk_sys::nt::{
-    MDL, MDL_MAPPED_TO_SYSTEM_VA, MDL_SOURCE_IS_NONPAGED_POOL, set_mdl_byte_count, set_mdl_byte_offset,
+    MDL, MDL_MAPPED_TO_SYSTEM_VA, MDL_PAGES_LOCKED, MDL_SOURCE_IS_NONPAGED_POOL, set_mdl_byte_count, set_mdl_byte_offset,
     set_mdl_flags, set_mdl_mapped_system_va, set_mdl_next, set_mdl_size, set_mdl_start_va,
 };
 use wsk_sys::{WSK_BUF, WSK_DATA_INDICATION};
@@ -38,6 +38,8 @@ pub(crate) enum Shape {
     Chained,
     /// Elements without data around the one that has it.
     Gaps,
+    /// One element over one MDL whose pages are locked and not mapped: the client's attempt can fail (RCVE-17).
+    Unmapped,
 }
 
 /// One packet. It keeps its place in memory as long as a client may look at it.
@@ -87,12 +89,26 @@ impl Packet {
         &self.data[HEADROOM..HEADROOM + self.length]
     }
 
+    /// Whether `element` is one of this packet's.
+    pub(crate) fn has_element(&self, element: *const WSK_DATA_INDICATION) -> bool {
+        self.nodes.as_ptr_range().contains(&element)
+    }
+
     /// The list over the data, laid out as `shape` says. The pointer is good until the packet is changed or given back.
     pub(crate) fn list(&mut self, shape: Shape) -> *mut WSK_DATA_INDICATION {
         let length = self.length;
         match shape {
             Shape::Plain => {
                 self.element(0, HEADROOM, 0, length, 0);
+                self.link(1)
+            }
+            Shape::Unmapped => {
+                self.element(0, HEADROOM, 0, length, 0);
+                let [mdl, _] = &mut self.mdls[0];
+                // SAFETY: the MDL belongs to this packet.
+                unsafe { set_mdl_flags(mdl, MDL_PAGES_LOCKED) };
+                // SAFETY: as above.
+                unsafe { set_mdl_mapped_system_va(mdl, null_mut()) };
                 self.link(1)
             }
             Shape::Several => {

@@ -1,0 +1,186 @@
+//! Registration and capture: what a client may do any number of times, and what it must not do (contract 4.5).
+
+use std::sync::{Arc, mpsc};
+
+use wsk_sim::raw::*;
+use wsk_sim::{Completion, Sim};
+use wsk_sys::*;
+
+use crate::support::*;
+
+const VERSION: u16 = MAKE_WSK_VERSION(1, 0);
+
+/// Shows: REG-01, REG-06, REG-11, LIFE-02, LIFE-04
+#[test]
+fn registrations_and_captures_are_independent_and_as_many_as_one_likes() {
+    for_each_mode(|_| {
+        let clients: Vec<_> = (0..4).map(|_| Client::registered(VERSION).unwrap()).collect();
+        for client in &clients {
+            for _ in 0..3 {
+                client.capture(WSK_NO_WAIT).unwrap();
+            }
+            // The block that `WskRegister` was given is gone; the copy of the NPI is used.
+            let npi = client.npi();
+            assert!(!npi.Client.is_null() && !npi.Dispatch.is_null());
+            client.release();
+            client.release();
+            let (listener, address) = client.bound_listener(&Recorder::new());
+            let _peer = Peer::connect(address);
+            drop(listener.accept().socket());
+            listener.close().ok();
+            client.release();
+        }
+        for client in clients {
+            client.deregister();
+        }
+    });
+}
+
+/// Shows: REG-16
+#[test]
+fn after_nointerface_another_version_can_be_registered() {
+    Sim::new().run(|_| {
+        let client = Client::registered(MAKE_WSK_VERSION(3, 0)).unwrap();
+        assert_eq!(client.capture(WSK_NO_WAIT), Err(STATUS_NOINTERFACE));
+        let found = client.query().unwrap();
+        client.deregister();
+        let client = Client::registered(found.HighestVersion).unwrap();
+        assert_eq!(client.capture(WSK_NO_WAIT), Ok(()));
+        client.release();
+        client.deregister();
+    });
+}
+
+/// Shows: REG-17
+#[test]
+fn a_higher_minor_version_serves_a_lower_request() {
+    let sim = Sim::builder().provider(|config| config.highest_version = MAKE_WSK_VERSION(1, 7)).build();
+    sim.run(|_| {
+        let client = Client::registered(VERSION).unwrap();
+        assert_eq!(client.capture(WSK_NO_WAIT), Ok(()));
+        let version = client.dispatch().Version;
+        assert!(WSK_MAJOR_VERSION(version) == 1 && WSK_MINOR_VERSION(version) > 0, "{version:#x}");
+        let (listener, address) = client.bound_listener(&Recorder::new());
+        let _peer = Peer::connect(address);
+        drop(listener.accept().socket());
+    });
+}
+
+/// Shows: REG-19, REG-21
+#[test]
+fn a_deregistration_waits_for_calls_and_requests_of_the_client_object() {
+    let sim = Sim::builder().completion(Completion::PendLate).build();
+    sim.run(|sim| {
+        let client = Arc::new(Client::new());
+        // The completion routine is held: the request is pending, and with an inline completion the call executes.
+        let (let_go, held) = mpsc::channel::<()>();
+        let (entered, inside) = mpsc::channel();
+        let options = SocketOptions::new(Category::Listen);
+        let hook = move |_, _| {
+            entered.send(()).unwrap();
+            held.recv_timeout(BOUND).expect("the test lets the routine go on");
+        };
+        let request = client.open_with(Request::new().hook(hook), &options);
+        inside.recv_timeout(BOUND).expect("the request completes");
+        client.release();
+        let (done, returned) = mpsc::channel();
+        let own = Arc::clone(&client);
+        drop(sim.thread("deregister", move || {
+            own.deregister();
+            let _ = done.send(());
+        }));
+        assert!(returned.recv_timeout(A_WHILE).is_err(), "a request is pending");
+        let_go.send(()).unwrap();
+        request.socket().close().ok();
+        returned.recv_timeout(BOUND).expect("WskDeregister returns");
+    });
+}
+
+/// Shows: REG-24
+#[test]
+fn a_capture_after_deregistration_has_started_fails() {
+    Sim::new().run(|sim| {
+        let client = Arc::new(Client::new());
+        let own = Arc::clone(&client);
+        let (started, start) = mpsc::channel();
+        let deregistering = sim.thread("deregister", move || {
+            started.send(()).unwrap();
+            own.deregister();
+        });
+        start.recv_timeout(BOUND).unwrap();
+        // The captured NPI keeps the registration block in use; sooner or later the deregistration has started.
+        eventually("captures fail", || match client.capture(WSK_NO_WAIT) {
+            Ok(()) => {
+                client.release();
+                false
+            }
+            Err(status) => status == STATUS_DEVICE_NOT_READY,
+        });
+        client.release();
+        deregistering.join().expect("WskDeregister returns");
+    });
+}
+
+/// Catches: REG-05
+#[test]
+fn a_reserved_field_that_is_set_and_an_unpublished_version_are_noticed() {
+    let sim = Sim::new();
+    sim.expect("REG-05");
+    sim.run(|sim| {
+        let client = Client::registered(MAKE_WSK_VERSION(2, 1)).unwrap();
+        assert!(!sim.violations_of("REG-05").is_empty());
+        client.deregister();
+    });
+}
+
+/// Catches: REG-12
+#[test]
+fn a_call_after_the_last_release_is_caught() {
+    let sim = Sim::new();
+    sim.expect("REG-12");
+    sim.run(|sim| {
+        let client = Client::new();
+        client.release();
+        client.open(&SocketOptions::new(Category::Listen)).wait();
+        assert_caught(sim, "REG-12", "WskSocket");
+        client.deregister();
+    });
+}
+
+/// Catches: REG-25
+#[test]
+fn deregistering_inside_a_callback_and_inside_a_completion_routine_are_caught() {
+    let sim = Sim::new();
+    sim.expect("REG-25");
+    sim.run(|sim| {
+        let client = Client::new();
+        let events = Recorder::new();
+        let (_listener, address) = client.conditional_listener(&events);
+        let other = Arc::new(Client::registered(VERSION).unwrap());
+        let own = Arc::clone(&other);
+        events.on_inspect(move |_| {
+            own.deregister();
+            WskInspectReject
+        });
+        let _peer = Peer::connect(address);
+        events.inspect();
+        assert!(sim.violations_of("REG-25").iter().any(|v| v.detail.contains("WskInspectEvent")));
+        events.on_inspect(|_| WskInspectReject);
+        let third = Arc::new(Client::registered(VERSION).unwrap());
+        let own = Arc::clone(&third);
+        client.open_with(Request::new().hook(move |_, _| own.deregister()), &SocketOptions::new(Category::Listen)).ok();
+        assert!(sim.violations_of("REG-25").iter().any(|v| v.detail.contains("completion")));
+    });
+}
+
+/// Catches: REG-27
+#[test]
+fn a_socket_that_is_never_closed_is_reported_at_the_end() {
+    let sim = Sim::new();
+    let report = left_behind(&sim, |_| {
+        let client = Client::new();
+        client.listener(&Recorder::new()).forget();
+        client.forget();
+    });
+    assert!(report.violations.iter().any(|violation| violation.rule == "REG-27"), "{report}");
+}
