@@ -41,8 +41,9 @@ await() {
 
 # Starts the service on a free port; sets `service` and `port`.
 start() {
+  : >"$work/log"
   "$example" --listen 127.0.0.1:0 --log json --accept 127.0.0.2 --reject 127.0.0.3 --ask 127.0.0.4 \
-    --default reject "$@" >"$work/log" &
+    --default reject "$@" >>"$work/log" &
   service=$!
   await '"event":"loaded"'
   port=$(sed -n 's/.*"loaded","local":"127\.0\.0\.1:\([0-9]*\)".*/\1/p' "$work/log")

@@ -340,6 +340,7 @@ statuses! {
     REQUEST_ABORTED = STATUS_REQUEST_ABORTED: "the request was aborted";
     CONNECTION_ABORTED = STATUS_CONNECTION_ABORTED: "this side has aborted the connection";
     NO_MATCH = STATUS_NO_MATCH: "the name is not known";
+    DEVICE_BUSY = STATUS_DEVICE_BUSY: "another receive is under way on this connection; one at a time";
     NOINTERFACE = STATUS_NOINTERFACE: "this version of WSK is not offered; ask for 1.0";
     HOPLIMIT_EXCEEDED = STATUS_HOPLIMIT_EXCEEDED;
     PROTOCOL_NOT_SUPPORTED = STATUS_PROTOCOL_NOT_SUPPORTED: "this protocol is not installed";

@@ -78,13 +78,18 @@ pub mod time;
 pub use buffer::Buffer;
 pub use client::{Client, Provider, SecurityDescriptor, StillHeld};
 pub use connection::{
-    Connection, DisconnectHandler, DisconnectKind, Events, Handlers, Indication, NoEvents, ReceiveHandler, Received,
-    RetainedData, SendBacklogHandler,
+    Connection, DisconnectHandler, DisconnectKind, Events, Handlers, Indication, NoEvents, ReceiveHandler,
+    Received, RetainedData, SendBacklogHandler,
 };
 pub use error::{Error, Operation, Result, Status};
 pub use irql::Passive;
 pub use listener::{
-    AbortHandler, AcceptHandler, Decision, Incoming, InspectHandler, InspectId, InspectToken, Inspection, Listener,
-    ListenerBuilder, ListenerEvents, Verdict,
+    AbortHandler, AcceptHandler, Decision, Incoming, InspectHandler, InspectId, InspectToken, Inspection,
+    Listener, ListenerBuilder, ListenerEvents, Verdict,
 };
 pub use socket::Disabled;
+
+/// The examples of the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -52,7 +52,8 @@ impl Client {
     /// # Errors
     /// When memory is out or a thread cannot be made; nothing stays registered then.
     pub fn register(passive: Passive<'_>) -> Result<Self> {
-        let shared = Ref::try_new(ClientShared::try_new()?).map_err(|_| Error::out_of_memory(Operation::Register))?;
+        let shared =
+            Ref::try_new(ClientShared::try_new()?).map_err(|_| Error::out_of_memory(Operation::Register))?;
         shared.register(passive)?;
         let reapers = shared.clone();
         match Thread::spawn(passive, move |passive| reapers.run_reaper(passive)) {
@@ -120,7 +121,11 @@ impl Client {
         if self.reaper.wait(passive, Some(timeout)) {
             return Ok(());
         }
-        Err(StillHeld { sockets: self.shared.open_sockets(), providers: self.shared.open_captures(), client: self })
+        Err(StillHeld {
+            sockets: self.shared.open_sockets(),
+            providers: self.shared.open_captures(),
+            client: self,
+        })
     }
 }
 

@@ -45,7 +45,11 @@ impl Drop for Captured {
 }
 
 impl Provider {
-    pub(super) fn capture(client: &Ref<ClientShared>, timeout: Duration, passive: Passive<'_>) -> Result<Self> {
+    pub(super) fn capture(
+        client: &Ref<ClientShared>,
+        timeout: Duration,
+        passive: Passive<'_>,
+    ) -> Result<Self> {
         let npi = client.capture(timeout, passive)?;
         // When memory is out, dropping the value releases the capture again.
         let captured = Captured { client: client.clone(), npi };
@@ -67,7 +71,8 @@ impl Provider {
     /// Makes the socket of `core` (`WskSocket`) and attaches it.
     pub(crate) async fn create<C: Core>(&self, core: &Ref<C>, recipe: Recipe) -> Result<()> {
         let request = CreateRequest { provider: self.clone(), core: core.clone() };
-        let op = Op::try_new(self.client().cache(), request).map_err(|_| Error::out_of_memory(Operation::Socket))?;
+        let op = Op::try_new(self.client().cache(), request)
+            .map_err(|_| Error::out_of_memory(Operation::Socket))?;
         // SAFETY: the operation is new, and the closure hands the IRP to `WskSocket` alone. The context is the core,
         // which the request owns until completion, and WSK from then on; the table is static.
         let (outcome, _) = unsafe { op.run(|irp, _| self.call_socket(core, &recipe, irp)) }.await;

@@ -7,9 +7,9 @@ use core::time::Duration;
 
 use wsk_sys::nt::NTSTATUS;
 use wsk_sys::{
-    MAKE_WSK_VERSION, STATUS_DEVICE_NOT_READY, STATUS_SUCCESS, WSK_CLIENT_DISPATCH, WSK_CLIENT_NPI, WSK_PROVIDER_CHARACTERISTICS,
-    WSK_PROVIDER_NPI, WSK_REGISTRATION, WskCaptureProviderNPI, WskDeregister, WskQueryProviderCharacteristics,
-    WskRegister, WskReleaseProviderNPI,
+    MAKE_WSK_VERSION, STATUS_DEVICE_NOT_READY, STATUS_SUCCESS, WSK_CLIENT_DISPATCH, WSK_CLIENT_NPI,
+    WSK_PROVIDER_CHARACTERISTICS, WSK_PROVIDER_NPI, WSK_REGISTRATION, WskCaptureProviderNPI, WskDeregister,
+    WskQueryProviderCharacteristics, WskRegister, WskReleaseProviderNPI,
 };
 
 use super::list::Sockets;
@@ -71,7 +71,8 @@ impl ClientShared {
 
     /// `WskRegister`. Call once, when the value has come to its final place.
     pub(super) fn register(&self, _passive: Passive<'_>) -> Result<()> {
-        let mut npi = WSK_CLIENT_NPI { ClientContext: core::ptr::null_mut(), Dispatch: &raw const CLIENT_DISPATCH };
+        let mut npi =
+            WSK_CLIENT_NPI { ClientContext: core::ptr::null_mut(), Dispatch: &raw const CLIENT_DISPATCH };
         // SAFETY: the dispatch table is static, the registration block does not move, and the level is passive.
         let status = unsafe { WskRegister(&raw mut npi, self.registration.get()) };
         check(Operation::Register, status)?;

@@ -109,14 +109,13 @@ enum State {
 impl Disconnect {
     fn prepare(connection: &ConnectionRef, last: Option<Buffer>) -> Result<Op<DisconnectRequest>> {
         let request = DisconnectRequest { connection: connection.clone(), last };
-        Op::try_new(connection.client().cache(), request).map_err(|_| Error::out_of_memory(Operation::Disconnect))
+        Op::try_new(connection.client().cache(), request)
+            .map_err(|_| Error::out_of_memory(Operation::Disconnect))
     }
 
-    fn submit(connection: &ConnectionRef, op: &Op<DisconnectRequest>, flags: u32, context: &Context<'_>) {
+    fn submit(connection: &ConnectionRef, op: &Op<DisconnectRequest>, flags: u32) {
         // SAFETY: the operation is new; `hand_over` passes the IRP and memory of the request alone.
-        unsafe {
-            op.submit(context, |irp, request| DisconnectRequest::hand_over(connection, flags, irp, request));
-        }
+        unsafe { op.submit(|irp, request| DisconnectRequest::hand_over(connection, flags, irp, request)) };
     }
 
     /// Submits when no send is on its way in.
@@ -130,7 +129,7 @@ impl Disconnect {
             self.state = State::Behind(connection, op);
             return Poll::Pending;
         }
-        Self::submit(&connection, &op, 0, context);
+        Self::submit(&connection, &op, 0);
         self.wait(op, context)
     }
 
@@ -164,7 +163,7 @@ impl Future for Disconnect {
             State::Behind(connection, op) => self.follow(connection, op, context),
             State::Abort(connection) => {
                 let op = Self::prepare(&connection, None)?;
-                Self::submit(&connection, &op, WSK_FLAG_ABORTIVE, context);
+                Self::submit(&connection, &op, WSK_FLAG_ABORTIVE);
                 self.wait(op, context)
             }
             State::Waiting(op) => self.wait(op, context),

@@ -25,10 +25,11 @@ pub(super) unsafe extern "system" fn receive_event<R: ReceiveSlot, D: Disconnect
     accepted: *mut usize,
 ) -> NTSTATUS {
     // SAFETY: the context is a core that WSK holds a reference on.
-    let core = unsafe { Ref::<ConnectionCore<Handlers<R, D, B>>>::clone_from_raw(context.cast_const().cast()) };
+    let core =
+        unsafe { Ref::<ConnectionCore<Handlers<R, D, B>>>::clone_from_raw(context.cast_const().cast()) };
     if list.is_null() {
         // The connection is dead (rules RCVE-01, RCVE-02).
-        core.socket().close_later();
+        core.socket().close_dead();
         return STATUS_SUCCESS;
     }
     let connection = ConnectionRef::new(&core);
@@ -54,7 +55,8 @@ pub(super) unsafe extern "system" fn disconnect_event<R: ReceiveSlot, D: Disconn
     // SAFETY: the context is a core that WSK holds a reference on.
     let core = unsafe { &*context.cast_const().cast::<ConnectionCore<Handlers<R, D, B>>>() };
     // Several flags may be set together (rule DISC-07).
-    let kind = if flags & WSK_FLAG_ABORTIVE == 0 { DisconnectKind::Graceful } else { DisconnectKind::Abortive };
+    let kind =
+        if flags & WSK_FLAG_ABORTIVE == 0 { DisconnectKind::Graceful } else { DisconnectKind::Abortive };
     core.events.disconnect.disconnected(kind);
     STATUS_SUCCESS
 }

@@ -159,8 +159,9 @@ impl Received<'_> {
         bytes: usize,
     ) -> (NTSTATUS, Option<usize>) {
         let indicated = &connection.common().indicated;
-        let still_held =
-            indicated.compare_exchange(list, core::ptr::null_mut(), Ordering::AcqRel, Ordering::Acquire).is_ok();
+        let still_held = indicated
+            .compare_exchange(list, core::ptr::null_mut(), Ordering::AcqRel, Ordering::Acquire)
+            .is_ok();
         match self.answer {
             Answer::First(first) => (STATUS_SUCCESS, Some(first)),
             Answer::None => (STATUS_DATA_NOT_ACCEPTED, None),
@@ -224,8 +225,9 @@ impl Drop for RetainedData {
     fn drop(&mut self) {
         let list = self.data.list.as_ptr();
         let indicated = &self.connection.common().indicated;
-        let in_callback =
-            indicated.compare_exchange(list, core::ptr::null_mut(), Ordering::AcqRel, Ordering::Acquire).is_ok();
+        let in_callback = indicated
+            .compare_exchange(list, core::ptr::null_mut(), Ordering::AcqRel, Ordering::Acquire)
+            .is_ok();
         if !in_callback {
             let handle = self.connection.handle();
             // SAFETY: the gate is held, so the socket is a connection that is not closing.

@@ -106,7 +106,10 @@ unsafe impl<E: ConnectionEvents> Core for ConnectionCore<E> {
 }
 
 impl<E: ConnectionEvents> ConnectionCore<E> {
-    pub(crate) fn try_new(client: &Ref<ClientShared>, events: E) -> core::result::Result<Ref<Self>, OutOfMemory> {
+    pub(crate) fn try_new(
+        client: &Ref<ClientShared>,
+        events: E,
+    ) -> core::result::Result<Ref<Self>, OutOfMemory> {
         let common = ConnectionCommon {
             socket: Socket::new::<Self>(client.clone()),
             receiving: AtomicU8::new(receive::FREE),
@@ -120,7 +123,9 @@ impl<E: ConnectionEvents> ConnectionCore<E> {
 
     /// What WSK gets as the connection's context and table: null for both when no event will ever be enabled
     /// (rules LSN-13, LSN-15).
-    pub(crate) fn context_and_dispatch(core: &Ref<Self>) -> (*mut c_void, *const WSK_CLIENT_CONNECTION_DISPATCH) {
+    pub(crate) fn context_and_dispatch(
+        core: &Ref<Self>,
+    ) -> (*mut c_void, *const WSK_CLIENT_CONNECTION_DISPATCH) {
         if E::HANDLED.is_empty() {
             (core::ptr::null_mut(), core::ptr::null())
         } else {
@@ -279,7 +284,10 @@ impl<E: ConnectionEvents> Connection<E> {
     ///
     /// # Errors
     /// As for [`Connection::disable`].
-    pub fn disable_and_wait(&self, event: Events) -> impl Future<Output = Result<()>> + core::marker::Send + 'static {
+    pub fn disable_and_wait(
+        &self,
+        event: Events,
+    ) -> impl Future<Output = Result<()>> + core::marker::Send + 'static {
         let socket = SocketRef::new(&self.core);
         async move { disable_event_and_wait(socket, one(event)?).await }
     }

@@ -25,7 +25,8 @@ use core::task::{Context, Poll};
 use bitflags::bitflags;
 use wsk_sys::nt::IRP;
 use wsk_sys::{
-    STATUS_DEVICE_BUSY, WSK_BUF, WSK_FLAG_DRAIN, WSK_FLAG_WAITALL, WSK_PROVIDER_CONNECTION_DISPATCH, WSK_SOCKET,
+    STATUS_DEVICE_BUSY, WSK_BUF, WSK_FLAG_DRAIN, WSK_FLAG_WAITALL, WSK_PROVIDER_CONNECTION_DISPATCH,
+    WSK_SOCKET,
 };
 
 use super::{Connection, ConnectionEvents, ConnectionRef};
@@ -265,7 +266,8 @@ fn take_turn(connection: &ConnectionRef) -> Turn {
         match receiving.compare_exchange(FREE, BUSY, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => return Turn::Mine,
             Err(ABANDONED) => {
-                if receiving.compare_exchange(ABANDONED, CLAIMED, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                if receiving.compare_exchange(ABANDONED, CLAIMED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+                {
                     return Turn::Claimed;
                 }
             }
@@ -307,7 +309,6 @@ impl<T: Target> Receiving<T> {
         connection: &ConnectionRef,
         mut target: T,
         flags: u32,
-        context: &Context<'_>,
     ) -> core::result::Result<Op<ReceiveRequest<T>>, (Result<usize>, T)> {
         target.reset();
         take_kept(connection, &mut target);
@@ -321,10 +322,8 @@ impl<T: Target> Receiving<T> {
             Ok(op) => {
                 // SAFETY: the operation is new; `hand_over` passes the IRP and memory of the request alone.
                 unsafe {
-                    op.submit(context, |irp, request| {
-                        ReceiveRequest::hand_over(connection, flags, irp, request)
-                    });
-                }
+                    op.submit(|irp, request| ReceiveRequest::hand_over(connection, flags, irp, request));
+                };
                 Ok(op)
             }
             Err((_, request)) => {
@@ -343,7 +342,9 @@ impl<T: Target> Receiving<T> {
                     return Poll::Ready((Err(Error::new(Operation::Receive, STATUS_DEVICE_BUSY)), target));
                 }
             },
-            State::Claiming(connection, target, flags) => return self.claim(connection, target, flags, context),
+            State::Claiming(connection, target, flags) => {
+                return self.claim(connection, target, flags, context);
+            }
             State::Waiting(connection, op) => return self.wait(connection, op, context),
             State::Finished => return Poll::Pending,
         };
@@ -371,7 +372,7 @@ impl<T: Target> Receiving<T> {
         flags: u32,
         context: &Context<'_>,
     ) -> Poll<(Result<usize>, T)> {
-        match Self::start(&connection, target, flags, context) {
+        match Self::start(&connection, target, flags) {
             Ok(op) => self.wait(connection, op, context),
             Err(ready) => Poll::Ready(ready),
         }
@@ -410,7 +411,10 @@ impl<T: Target> Drop for Receiving<T> {
             }
             State::Claiming(connection, ..) => {
                 let receiving = &connection.common().receiving;
-                if receiving.compare_exchange(CLAIMED, ABANDONED, Ordering::AcqRel, Ordering::Acquire).is_err() {
+                if receiving
+                    .compare_exchange(CLAIMED, ABANDONED, Ordering::AcqRel, Ordering::Acquire)
+                    .is_err()
+                {
                     // The turn had come, and was not used.
                     give_turn(&connection);
                 }

@@ -120,7 +120,12 @@ impl Request for SendRequest {
 }
 
 impl SendRequest {
-    fn hand_over(connection: &ConnectionRef, flags: SendFlags, irp: *mut IRP, request: *mut Self) -> Submission {
+    fn hand_over(
+        connection: &ConnectionRef,
+        flags: SendFlags,
+        irp: *mut IRP,
+        request: *mut Self,
+    ) -> Submission {
         // SAFETY: the request is live and not yet WSK's.
         let buffer = unsafe { &(*request).buffer };
         // The descriptor is needed only during the call (rule LIFE-08); what it describes lives in the request.
@@ -156,7 +161,6 @@ impl Send {
         connection: &ConnectionRef,
         buffer: Buffer,
         flags: SendFlags,
-        context: &Context<'_>,
     ) -> core::result::Result<Op<SendRequest>, (Result<usize>, Buffer)> {
         // Said here rather than asked of WSK, where the answers are not defined (rules SND-07, SND-15, SND-16).
         if buffer.is_empty() {
@@ -165,7 +169,7 @@ impl Send {
         if !connection.common().sends.enter() {
             return Err((Err(Error::new(Operation::Send, STATUS_LOCAL_DISCONNECT)), buffer));
         }
-        let submitted = Self::submit(connection, buffer, flags, context);
+        let submitted = Self::submit(connection, buffer, flags);
         connection.common().sends.leave();
         submitted
     }
@@ -174,15 +178,12 @@ impl Send {
         connection: &ConnectionRef,
         buffer: Buffer,
         flags: SendFlags,
-        context: &Context<'_>,
     ) -> core::result::Result<Op<SendRequest>, (Result<usize>, Buffer)> {
         let request = SendRequest { connection: connection.clone(), buffer };
         match Op::try_new(connection.client().cache(), request) {
             Ok(op) => {
                 // SAFETY: the operation is new; `hand_over` passes the IRP and memory of the request alone.
-                unsafe {
-                    op.submit(context, |irp, request| SendRequest::hand_over(connection, flags, irp, request));
-                }
+                unsafe { op.submit(|irp, request| SendRequest::hand_over(connection, flags, irp, request)) };
                 Ok(op)
             }
             Err((_, request)) => Err((Err(Error::out_of_memory(Operation::Send)), request.buffer)),
@@ -195,7 +196,7 @@ impl Future for Send {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let op = match core::mem::replace(&mut self.state, State::Finished) {
-            State::Start(connection, buffer, flags) => match Self::start(&connection, buffer, flags, context) {
+            State::Start(connection, buffer, flags) => match Self::start(&connection, buffer, flags) {
                 Ok(op) => op,
                 Err(ready) => return Poll::Ready(ready),
             },

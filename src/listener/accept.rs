@@ -91,7 +91,7 @@ impl<E: ConnectionEvents> Accept<E> {
         Self { state: State::Start(listener, events) }
     }
 
-    fn start(listener: &ListenerRef, events: E, context: &Context<'_>) -> Result<Op<AcceptRequest<E>>> {
+    fn start(listener: &ListenerRef, events: E) -> Result<Op<AcceptRequest<E>>> {
         let out_of_memory = || Error::out_of_memory(Operation::Accept);
         let connection = ConnectionCore::try_new(listener.client(), events).map_err(|_| out_of_memory())?;
         let (local, remote) = (SockAddr::unspecified(), SockAddr::unspecified());
@@ -99,7 +99,7 @@ impl<E: ConnectionEvents> Accept<E> {
         let request = AcceptRequest { listener: listener.clone(), connection, local, remote };
         let op = Op::try_new(client.cache(), request).map_err(|_| out_of_memory())?;
         // SAFETY: the operation is new; `hand_over` passes the IRP and the request's memory to `WskAccept` alone.
-        unsafe { op.submit(context, |irp, request| AcceptRequest::hand_over(listener, irp, request)) };
+        unsafe { op.submit(|irp, request| AcceptRequest::hand_over(listener, irp, request)) };
         Ok(op)
     }
 
@@ -125,7 +125,7 @@ impl<E: ConnectionEvents> Future for Accept<E> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let op = match core::mem::replace(&mut self.state, State::Finished) {
-            State::Start(listener, events) => Self::start(&listener, events, context)?,
+            State::Start(listener, events) => Self::start(&listener, events)?,
             State::Waiting(op) => op,
             State::Finished => return Poll::Pending,
         };

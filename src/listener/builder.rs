@@ -11,8 +11,8 @@ use wsk_sys::{
 
 use super::pending::Pending;
 use super::{
-    AbortHandler, AcceptHandler, Acceptance, Condition, Conditional, InspectHandler, Listener, ListenerCommon,
-    ListenerCore, NoAcceptEvent, OnAccept, Unconditional,
+    AbortHandler, AcceptHandler, Acceptance, Condition, Conditional, InspectHandler, Listener,
+    ListenerCommon, ListenerCore, NoAcceptEvent, OnAccept, Unconditional,
 };
 use crate::address::SockAddr;
 use crate::client::{Provider, Recipe, SecurityDescriptor};
@@ -61,7 +61,10 @@ impl<A: Acceptance> ListenerBuilder<Unconditional, A> {
     ///
     /// This switches off the transport's protection against SYN floods, and its backlog, for this socket: nothing
     /// is accepted on the listener's behalf, so a slow decision can let the peer time out.
-    pub fn conditional<G: InspectHandler + AbortHandler>(self, gate: G) -> ListenerBuilder<Conditional<G>, A> {
+    pub fn conditional<G: InspectHandler + AbortHandler>(
+        self,
+        gate: G,
+    ) -> ListenerBuilder<Conditional<G>, A> {
         ListenerBuilder {
             provider: self.provider,
             condition: Conditional(gate),

@@ -12,8 +12,8 @@ use core::net::SocketAddr;
 use wsk_sys::nt::NTSTATUS;
 use wsk_sys::{
     PSOCKADDR, STATUS_REQUEST_NOT_ACCEPTED, STATUS_SUCCESS, WSK_CLIENT_CONNECTION_DISPATCH,
-    WSK_CLIENT_LISTEN_DISPATCH, WSK_INSPECT_ACTION, WSK_INSPECT_ID, WSK_SOCKET, WskInspectAccept, WskInspectPend,
-    WskInspectReject,
+    WSK_CLIENT_LISTEN_DISPATCH, WSK_INSPECT_ACTION, WSK_INSPECT_ID, WSK_SOCKET, WskInspectAccept,
+    WskInspectPend, WskInspectReject,
 };
 
 use super::inspect::Answer;
@@ -49,7 +49,7 @@ unsafe extern "system" fn inspect_event<I: Condition, A: Acceptance>(
     // SAFETY: null, or valid during the call.
     let Some(id) = (unsafe { id.as_ref() }) else {
         // The listener is dead; addresses are not looked at (rules INSP-07 to INSP-09).
-        core.socket().close_later();
+        core.socket().close_dead();
         return WskInspectReject;
     };
     let id = InspectId::from_raw(id);
@@ -117,7 +117,7 @@ unsafe extern "system" fn accept_event<I: Condition, A: Acceptance>(
     let core = unsafe { &*context.cast_const().cast::<ListenerCore<I, A>>() };
     if socket.is_null() {
         // The listener is dead (rules ACPT-04, ACPT-05).
-        core.socket().close_later();
+        core.socket().close_dead();
         return STATUS_REQUEST_NOT_ACCEPTED;
     }
     // SAFETY: with a socket, the addresses are valid during the call.
@@ -201,4 +201,3 @@ impl<E: ConnectionEvents> fmt::Debug for Incoming<'_, E> {
         f.debug_struct("Incoming").field("ends", &self.ends).finish_non_exhaustive()
     }
 }
-

@@ -31,8 +31,8 @@ pub use accept::Accept;
 pub use builder::ListenerBuilder;
 pub use events::Incoming;
 pub use handlers::{
-    AbortHandler, AcceptHandler, Acceptance, Condition, Conditional, Ends, InspectHandler, NoAcceptEvent, OnAccept,
-    Unconditional,
+    AbortHandler, AcceptHandler, Acceptance, Condition, Conditional, Ends, InspectHandler, NoAcceptEvent,
+    OnAccept, Unconditional,
 };
 pub use inspect::{Decision, InspectId, Inspection};
 use pending::Pending;
@@ -90,7 +90,7 @@ unsafe impl<I: Condition, A: Acceptance> Core for ListenerCore<I, A> {
         &self.common.socket
     }
 
-    unsafe fn closing(&self, handle: *mut WSK_SOCKET) {
+    unsafe fn closing(&self, handle: Option<*mut WSK_SOCKET>) {
         // SAFETY: forwarded to the caller.
         unsafe { self.common.pending.reject_all(handle) };
     }

@@ -32,8 +32,8 @@ use core::sync::atomic::{AtomicU8, Ordering};
 use atomic_waker::AtomicWaker;
 use wsk_sys::nt::{self, NTSTATUS};
 use wsk_sys::{
-    STATUS_MORE_PROCESSING_REQUIRED, WSK_INSPECT_ACTION, WSK_INSPECT_ID, WSK_PROVIDER_LISTEN_DISPATCH, WSK_SOCKET,
-    WskInspectAccept, WskInspectReject,
+    STATUS_MORE_PROCESSING_REQUIRED, WSK_INSPECT_ACTION, WSK_INSPECT_ID, WSK_PROVIDER_LISTEN_DISPATCH,
+    WSK_SOCKET, WskInspectAccept, WskInspectReject,
 };
 
 use super::{Ends, InspectId, ListenerRef};
@@ -145,7 +145,8 @@ impl Record {
         let record = Ref::into_raw(record);
         // SAFETY: the callback's reference keeps the record alive; when the exchange succeeds it is the state's, and
         // the record is not touched here any more.
-        let exchanged = unsafe { &(*record).state }.compare_exchange(ASKING, PENDED, Ordering::AcqRel, Ordering::Acquire);
+        let exchanged =
+            unsafe { &(*record).state }.compare_exchange(ASKING, PENDED, Ordering::AcqRel, Ordering::Acquire);
         let decided = exchanged.err()?;
         // SAFETY: the record was not pended, so the reference is still this function's.
         drop(unsafe { Ref::from_raw(record) });
@@ -244,8 +245,10 @@ unsafe fn reject_from_node(node: NonNull<Node>) {
     // SAFETY: the node is the first field of the record, and the queue owned this reference.
     let record = unsafe { Ref::<Record>::from_raw(node.as_ptr().cast_const().cast()) };
     let listener = record.listener.clone();
-    // SAFETY: the record was moved out of `Pended` before it was queued, with this reference, and the gate is held.
-    unsafe { Record::complete(record, listener.handle(), WskInspectReject) };
+    if !listener.is_dead() {
+        // SAFETY: the record was moved out of `Pended` before it was queued, with this reference; the gate is held.
+        unsafe { Record::complete(record, listener.handle(), WskInspectReject) };
+    }
     listener.leave();
 }
 
@@ -384,16 +387,17 @@ impl Pending {
         }
     }
 
-    /// The listener is about to close: rejects whatever is pended, and makes the tokens inert.
+    /// The listener is about to close: rejects whatever is pended, and makes the tokens inert. Without a handle, the
+    /// listener is dead, and its requests are gone already.
     ///
     /// # Safety
     /// `handle` is the listener, and the caller is the one that closes it and has not done so yet.
-    pub(super) unsafe fn reject_all(&self, handle: *mut WSK_SOCKET) {
+    pub(super) unsafe fn reject_all(&self, handle: Option<*mut WSK_SOCKET>) {
         self.table.lock().shut = true;
         for index in 0..BUCKETS {
             while let Some((record, pended)) = self.end_first(index) {
                 record.waker.wake();
-                if let Some(pended) = pended {
+                if let (Some(pended), Some(handle)) = (pended, handle) {
                     // SAFETY: the record was just moved out of `Pended`; the rest is the caller's promise.
                     unsafe { Record::complete(pended, handle, WskInspectReject) };
                 }

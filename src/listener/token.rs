@@ -8,8 +8,8 @@ use core::task::{Context, Poll};
 
 use wsk_sys::STATUS_REQUEST_ABORTED;
 
-use super::pending::{Decided, Record};
 use super::InspectId;
+use super::pending::{Decided, Record};
 use crate::error::{Error, Operation, Result};
 use crate::memory::Ref;
 

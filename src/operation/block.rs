@@ -28,11 +28,7 @@ pub(crate) struct Outcome {
 impl Outcome {
     /// `Information` when the request succeeded (rule IRP-23), else the error.
     pub(crate) fn result(self, operation: Operation) -> Result<usize> {
-        if nt_success(self.status) {
-            Ok(self.information)
-        } else {
-            Err(Error::new(operation, self.status))
-        }
+        if nt_success(self.status) { Ok(self.information) } else { Err(Error::new(operation, self.status)) }
     }
 
     /// Whether the socket is dead and must be closed (rule LSN-07).
@@ -115,18 +111,14 @@ impl<R: Request> Op<R> {
     }
 
     /// Hands the IRP to WSK: `call` gets the prepared IRP and the address of the request's memory, and makes
-    /// the one WSK call, or refuses with a status that then is the outcome.
+    /// the one WSK call, or refuses with a status that then is the outcome. A call to [`Op::poll`] follows, which
+    /// sees whether it has completed already, and sees to it that the task is woken otherwise.
     ///
     /// # Safety
     /// - The operation is idle.
     /// - Unless it refuses, `call` passes the IRP to exactly one WSK function, which completes it exactly once,
     ///   and passes no memory that can go away before that other than what is needed only during the call.
-    pub(crate) unsafe fn submit(
-        &self,
-        context: &Context<'_>,
-        call: impl FnOnce(*mut nt::IRP, *mut R) -> Submission,
-    ) {
-        self.block.waker.register(context.waker());
+    pub(crate) unsafe fn submit(&self, call: impl FnOnce(*mut nt::IRP, *mut R) -> Submission) {
         debug_assert_eq!(self.block.state.load(Ordering::Relaxed), IDLE);
         // SAFETY: the state is idle, so the request belongs to this thread.
         let slot = unsafe { &mut *self.block.request.get() };
@@ -189,7 +181,7 @@ impl<R: Request> Op<R> {
             let Some(op) = waiting.take() else { return Poll::Pending };
             if let Some(call) = call.take() {
                 // SAFETY: the operation is idle, because `call` was still there; the rest is the caller's promise.
-                unsafe { op.submit(context, call) };
+                unsafe { op.submit(call) };
             }
             match op.poll(context) {
                 Ok(done) => Poll::Ready(done),

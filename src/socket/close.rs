@@ -66,8 +66,10 @@ unsafe fn start(socket: NonNull<Socket>) {
     let handle = unsafe { socket.as_ref() }.handle.load(Ordering::Acquire);
     // SAFETY: as above.
     let closing = unsafe { socket.as_ref() }.lifetime.closing;
+    // SAFETY: as above.
+    let lives = !unsafe { socket.as_ref() }.is_dead();
     // SAFETY: the caller was told to start the close, and has not done so yet.
-    unsafe { closing(socket, handle) };
+    unsafe { closing(socket, lives.then_some(handle)) };
     // SAFETY: WSK's reference keeps the socket alive until its close has completed.
     let storage = unsafe { &socket.as_ref().close_irp };
     // SAFETY: the duty to close is told once, so nobody else uses the storage, and WSK's own reference keeps the

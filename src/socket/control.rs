@@ -93,7 +93,8 @@ pub(crate) async fn control<I: Input>(
 ) -> Result<(ControlBuffer, usize)> {
     debug_assert!(what.input <= size_of::<I>() && what.output <= size_of::<ControlBuffer>());
     let request = ControlRequest { input, output: [0; 2], socket: socket.clone() };
-    let op = Op::try_new(socket.client().cache(), request).map_err(|_| Error::out_of_memory(what.operation))?;
+    let op =
+        Op::try_new(socket.client().cache(), request).map_err(|_| Error::out_of_memory(what.operation))?;
     // SAFETY: the operation is new, and `hand_over` passes the IRP and the request's memory alone.
     let run = unsafe { op.run(|irp, request| hand_over(&socket, what, irp, request)) };
     let (outcome, request) = run.await;
@@ -101,7 +102,12 @@ pub(crate) async fn control<I: Input>(
     outcome.result(what.operation).map(|written| (request.output, written))
 }
 
-fn hand_over<I>(socket: &SocketRef, what: Control, irp: *mut IRP, request: *mut ControlRequest<I>) -> Submission {
+fn hand_over<I>(
+    socket: &SocketRef,
+    what: Control,
+    irp: *mut IRP,
+    request: *mut ControlRequest<I>,
+) -> Submission {
     // SAFETY: the request is live; only the address of a field is computed.
     let input = unsafe { &raw mut (*request).input }.cast::<c_void>();
     // SAFETY: the request is live; only the address of a field is computed.

@@ -29,7 +29,9 @@ use wsk_sys::{STATUS_FILE_FORCED_CLOSED, WSK_SOCKET};
 
 pub(crate) use close::Closed;
 pub use control::Disabled;
-pub(crate) use control::{Control, Input, control, control_inline, disable_event, disable_event_and_wait, enable_events};
+pub(crate) use control::{
+    Control, Input, control, control_inline, disable_event, disable_event_and_wait, enable_events,
+};
 use gate::{Duty, Gate};
 
 use crate::client::{ClientShared, Links, Node};
@@ -55,6 +57,8 @@ pub(crate) struct Socket {
     client: Ref<ClientShared>,
     lifetime: &'static Lifetime,
     close_irp: IrpStorage,
+    /// WSK has said that it can no longer run the socket: nothing but closing it is allowed.
+    dead: AtomicBool,
     closed: AtomicBool,
     closed_waker: AtomicWaker,
 }
@@ -75,7 +79,7 @@ pub(crate) struct Lifetime {
     ///
     /// # Safety
     /// As for `add`, and as for [`Core::closing`].
-    closing: unsafe fn(NonNull<Socket>, *mut WSK_SOCKET),
+    closing: unsafe fn(NonNull<Socket>, Option<*mut WSK_SOCKET>),
     /// Tells the core that its close has completed.
     ///
     /// # Safety
@@ -93,11 +97,11 @@ pub(crate) unsafe trait Core: Send + Sync + Sized + 'static {
     fn socket(&self) -> &Socket;
 
     /// Called right before `WskCloseSocket`, when calls are let in no more and none is executing, for what WSK must
-    /// be told before the socket goes.
+    /// be told before the socket goes. There is no handle when the socket is dead: then WSK is told nothing.
     ///
     /// # Safety
     /// `handle` is the core's socket, and the caller is the one that closes it and has not done so yet.
-    unsafe fn closing(&self, _handle: *mut WSK_SOCKET) {}
+    unsafe fn closing(&self, _handle: Option<*mut WSK_SOCKET>) {}
 
     /// Called in the completion routine of the close: no WSK call, no allocation.
     fn closed(&self) {}
@@ -128,7 +132,7 @@ unsafe fn release<C: Core>(socket: NonNull<Socket>) {
 
 /// # Safety
 /// See [`Lifetime`].
-unsafe fn closing<C: Core>(socket: NonNull<Socket>, handle: *mut WSK_SOCKET) {
+unsafe fn closing<C: Core>(socket: NonNull<Socket>, handle: Option<*mut WSK_SOCKET>) {
     // SAFETY: the caller has a pointer to a live core of type `C`, which begins with the socket.
     let core = unsafe { socket.cast::<C>().as_ref() };
     // SAFETY: forwarded to the caller.
@@ -223,6 +227,7 @@ impl Socket {
             client,
             lifetime: C::LIFETIME,
             close_irp: IrpStorage::new(),
+            dead: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             closed_waker: AtomicWaker::new(),
         }
@@ -295,10 +300,21 @@ impl Socket {
         }
     }
 
+    /// Closes the socket because WSK has said that it is dead (rules INSP-08, ACPT-05, RCVE-02).
+    pub(crate) fn close_dead(&self) {
+        self.dead.store(true, Ordering::Release);
+        self.close_later();
+    }
+
+    /// Whether WSK has said that the socket is dead.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Acquire)
+    }
+
     /// Closes the socket if the outcome says that it is dead (rules LSN-07, LIFE-14).
     pub(crate) fn note(&self, outcome: Outcome) {
         if outcome.socket_is_dead() {
-            self.close_later();
+            self.close_dead();
         }
     }
 }

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
 use wsk_sim::raw::*;
-use wsk_sim::wsk_provider::behaviours::*;
 use wsk_sim::wsk_provider::Alternatives;
+use wsk_sim::wsk_provider::behaviours::*;
 use wsk_sim::{Completion, Knob, Sim};
 use wsk_sys::*;
 

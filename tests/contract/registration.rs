@@ -168,7 +168,12 @@ fn deregistering_inside_a_callback_and_inside_a_completion_routine_are_caught() 
         events.on_inspect(|_| WskInspectReject);
         let third = Arc::new(Client::registered(VERSION).unwrap());
         let own = Arc::clone(&third);
-        client.open_with(Request::new().hook(move |_, _| own.deregister()), &SocketOptions::new(Category::Listen)).ok();
+        client
+            .open_with(
+                Request::new().hook(move |_, _| own.deregister()),
+                &SocketOptions::new(Category::Listen),
+            )
+            .ok();
         assert!(sim.violations_of("REG-25").iter().any(|v| v.detail.contains("completion")));
     });
 }

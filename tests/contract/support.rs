@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use wsk_sim::raw::*;
 use wsk_sim::wsk_provider::Alternatives;
 use wsk_sim::{Behaviours, Builder, Completion, Level, Report, Sim};
-use wsk_sys::WSK_INSPECT_ACTION;
+use wsk_sys::nt::PSECURITY_DESCRIPTOR;
+use wsk_sys::{STATUS_SUCCESS, WSK_INSPECT_ACTION};
 
 /// How long to look for something that must not happen, where nothing else tells.
 pub(crate) const A_WHILE: Duration = Duration::from_millis(30);
@@ -149,4 +150,61 @@ impl Asked {
     pub(crate) fn answer(self, action: WSK_INSPECT_ACTION) {
         self.answer.send(action).expect("the callback waits for its answer");
     }
+}
+
+/// A security descriptor in the cache of WSK, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Descriptor<'a> {
+    client: &'a Client,
+    raw: PSECURITY_DESCRIPTOR,
+}
+
+impl<'a> Descriptor<'a> {
+    /// A descriptor that lets everybody share an address, or nobody.
+    #[track_caller]
+    pub(crate) fn cached(client: &'a Client, everybody: bool) -> Self {
+        // Self-relative: without a list everybody passes, with the empty one at offset 20 nobody does.
+        let mut bytes = [0; 28];
+        (bytes[0], bytes[3]) = (1, 0x80);
+        if !everybody {
+            (bytes[2], bytes[16], bytes[20], bytes[22]) = (0x04, 20, 2, 8);
+        }
+        let buffer = Buffer::of(&bytes);
+        // SAFETY: the bytes are a whole descriptor, in memory that lasts for the call.
+        let raw = unsafe { client.cache_descriptor(buffer.address()) }.expect("a cached descriptor");
+        Self { client, raw }
+    }
+
+    pub(crate) fn raw(&self) -> PSECURITY_DESCRIPTOR {
+        self.raw
+    }
+}
+
+impl Drop for Descriptor<'_> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert_eq!(self.client.release_descriptor(self.raw), STATUS_SUCCESS);
+        }
+    }
+}
+
+/// A connection of a listener with its peer; `events` has its callbacks.
+#[track_caller]
+pub(crate) fn accepted_pair(client: &Client, events: &Recorder) -> (Socket, Peer) {
+    let (listener, address) = client.bound_listener(&Recorder::new());
+    let accept = listener.accept_with(events).pends();
+    let peer = Peer::connect(address);
+    let connection = accept.socket();
+    listener.close().ok();
+    (connection, peer)
+}
+
+/// An option of `size` bytes, read with an IRP.
+#[track_caller]
+pub(crate) fn read_control(socket: &Socket, control: &Control) -> Vec<u8> {
+    let (request, output, _) = Request::new().control(socket, control);
+    let size = request.ok().information;
+    let mut bytes = output.expect("an output was given").bytes();
+    bytes.truncate(size);
+    bytes
 }

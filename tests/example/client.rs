@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use socket2::{Domain, SockRef, Socket, Type};
 
 /// Anything that takes longer than this has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A connection from 127.0.0.`last`, established as far as the operating system is concerned.
 pub(crate) fn connect(last: u8, to: SocketAddr) -> TcpStream {
@@ -74,14 +74,16 @@ pub(crate) fn echo(stream: &mut TcpStream, bytes: &[u8]) {
 
 /// Sends `bytes` while reading what comes back, ends the sending, and returns all that came until the other side
 /// ended its sending too.
-pub(crate) fn echo_to_the_end(stream: TcpStream, bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn echo_to_the_end(stream: &TcpStream, bytes: &[u8]) -> Vec<u8> {
     let mut back = Vec::with_capacity(bytes.len());
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            (&stream).write_all(bytes).expect("sent");
-            stream.shutdown(Shutdown::Write).expect("ended");
+            let mut sending = stream;
+            sending.write_all(bytes).expect("sent");
+            sending.shutdown(Shutdown::Write).expect("ended");
         });
-        (&stream).read_to_end(&mut back).expect("echoed");
+        let mut receiving = stream;
+        receiving.read_to_end(&mut back).expect("echoed");
     });
     back
 }

@@ -39,7 +39,7 @@ fn accepted_clients_get_every_byte_back() {
         let sent = pattern(3 << 20);
         let stream = connect(1, service.address);
         let remote = name(&stream);
-        assert!(echo_to_the_end(stream, &sent) == sent, "by {by}: other bytes came back");
+        assert!(echo_to_the_end(&stream, &sent) == sent, "by {by}: other bytes came back");
         service.wait(&[("event", "closed"), ("remote", &remote)]);
         let log = service.stop();
 

@@ -290,7 +290,8 @@ fn a_waker_may_drop_the_accept_inside_the_completion_routine() {
         let driver = Driver::start();
         let listener = driver.listen();
         let waker = Arc::new(DropsTheFuture(Mutex::new(None)));
-        let mut accept: Pin<Box<dyn Future<Output = Result<Connection>> + Send>> = Box::pin(listener.accept());
+        let mut accept: Pin<Box<dyn Future<Output = Result<Connection>> + Send>> =
+            Box::pin(listener.accept());
         let woken = Waker::from(Arc::clone(&waker));
         assert!(accept.as_mut().poll(&mut Context::from_waker(&woken)).is_pending());
         *waker.0.lock().unwrap() = Some(accept);

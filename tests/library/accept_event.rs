@@ -151,7 +151,8 @@ fn inherited_events_reach_the_handlers_of_the_connection() {
                 tell.say(incoming.accept(handlers).unwrap());
             };
             let listener = wait(driver.provider.listener().on_accept(taker(take)).bind(localhost())).unwrap();
-            let every = ListenerEvents::ACCEPT | ListenerEvents::INHERIT_RECEIVE | ListenerEvents::INHERIT_DISCONNECT;
+            let every =
+                ListenerEvents::ACCEPT | ListenerEvents::INHERIT_RECEIVE | ListenerEvents::INHERIT_DISCONNECT;
             assert!(listener.enable(ListenerEvents::INHERIT_SEND_BACKLOG).is_err(), "nobody handles it");
             listener.enable(every).unwrap();
             for _ in 0..20 {
@@ -202,7 +203,8 @@ fn the_event_may_come_although_an_accept_waits() {
     for_each_mode(|sim| {
         let driver = Driver::start();
         let (tell, told) = channel();
-        let take = move |incoming: wsk::Incoming<'_, NoEvents>| tell.say(incoming.accept(NoEvents::new()).unwrap());
+        let take =
+            move |incoming: wsk::Incoming<'_, NoEvents>| tell.say(incoming.accept(NoEvents::new()).unwrap());
         let listener = wait(driver.provider.listener().on_accept(taker(take)).bind(localhost())).unwrap();
         listener.enable(ListenerEvents::ACCEPT).unwrap();
         let mut accept = Box::pin(listener.accept());

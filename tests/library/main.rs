@@ -10,3 +10,5 @@ mod support;
 mod accept;
 mod accept_event;
 mod inspect;
+mod receive;
+mod send;

@@ -8,12 +8,13 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use wsk::executor::block_on_timeout;
 use wsk::connection::ConnectionEvents;
+use wsk::executor::block_on_timeout;
 use wsk::listener::Conditional;
 use wsk::{
     AbortHandler, AcceptHandler, Client, Decision, DisconnectHandler, DisconnectKind, Incoming, Indication,
-    InspectHandler, InspectId, InspectToken, Inspection, Listener, Passive, Provider, ReceiveHandler, Received,
+    InspectHandler, InspectId, InspectToken, Inspection, Listener, Passive, Provider, ReceiveHandler,
+    Received,
 };
 use wsk_sim::raw::Peer;
 use wsk_sim::wsk_provider::Alternatives;
@@ -163,7 +164,8 @@ pub(crate) fn localhost() -> SocketAddr {
 pub(crate) fn await_untaken(sim: &Sim, count: usize) {
     eventually(|| {
         let sockets = sim.provider().open_sockets();
-        let untaken = |socket: &wsk_sim::wsk_provider::OpenSocket| sim.provider().untaken(socket.address as *mut _);
+        let untaken =
+            |socket: &wsk_sim::wsk_provider::OpenSocket| sim.provider().untaken(socket.address as *mut _);
         sockets.iter().filter_map(untaken).sum::<usize>() == count
     });
 }
@@ -270,7 +272,9 @@ where
 }
 
 /// A handler of received data that tells it and takes all of it.
-pub(crate) fn tells_data(tell: Tell<Vec<u8>>) -> OnReceive<impl for<'a> Fn(Indication<'a>) -> Received<'a> + Send + Sync> {
+pub(crate) fn tells_data(
+    tell: Tell<Vec<u8>>,
+) -> OnReceive<impl for<'a> Fn(Indication<'a>) -> Received<'a> + Send + Sync> {
     on_receive(move |data| {
         tell.say(bytes_of(&data));
         data.accept()

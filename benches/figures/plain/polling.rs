@@ -31,7 +31,8 @@ impl Server {
         let waker = Waker::new(poll.registry(), STOP).expect("the host can wake a poll");
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE).expect("room to poll");
         let loops = Loop { poll, listener, role, connections: Vec::new(), free: Vec::new() };
-        let thread = thread::spawn(move || loops.run());
+        let thread = thread::Builder::new().name("mio server".to_owned());
+        let thread = thread.spawn(move || loops.run()).expect("the host has threads");
         Self { address, waker, thread: Some(thread) }
     }
 

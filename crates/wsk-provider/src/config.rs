@@ -77,6 +77,8 @@ pub struct Config {
     pub ideal_send_backlog: usize,
     /// Whether the transport shown can do conditional accept (OPT-08).
     pub conditional_accept: bool,
+    /// Whether the host is told which memory of the client's is in use, so that it sees it freed too early.
+    pub watch_memory: bool,
     /// How deep completion routines may start calls before it is reported (IRP-14).
     pub completion_depth: u32,
     /// How long a deregistration waits for the calling thread's own captures before it is called a deadlock (REG-26).
@@ -99,6 +101,7 @@ impl Default for Config {
             datagrams: 256,
             ideal_send_backlog: 64 * 1024,
             conditional_accept: true,
+            watch_memory: true,
             completion_depth: 1,
             self_deadlock_after: Duration::from_millis(500),
             behaviours: Behaviours::default(),

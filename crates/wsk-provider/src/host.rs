@@ -78,6 +78,10 @@ pub struct Place {
     pub completion_depth: u32,
 }
 
+/// The client's memory that a [`Host`] watches, in the host's own numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hold(pub usize, pub u64);
+
 /// The embedder of a provider.
 pub trait Host: Send + Sync + Debug + 'static {
     /// Runs `body` on a new thread that belongs to the same kernel as the provider.
@@ -129,6 +133,24 @@ pub trait Host: Send + Sync + Debug + 'static {
     fn is_non_paged(&self, address: *const u8, length: usize) -> bool {
         let _ = (address, length);
         true
+    }
+
+    /// The client's memory at `address` is needed for `what`, and the client breaks `rule` when it frees it before the
+    /// result is given back to [`let_go`](Self::let_go). `None` if the host does not watch that memory.
+    fn hold(&self, address: *const u8, rule: &'static str, what: &'static str) -> Option<Hold> {
+        let _ = (address, rule, what);
+        None
+    }
+
+    /// The memory is needed no longer.
+    fn let_go(&self, hold: Hold) {
+        let _ = hold;
+    }
+
+    /// Whether `address` lies in memory that the client has freed.
+    fn is_freed(&self, address: *const u8) -> bool {
+        let _ = address;
+        false
     }
 
     /// Whether the range will keep its place and its contents: a static of the image, or pool.

@@ -50,5 +50,5 @@ mod worker;
 pub use behaviours::{Alternatives, Behaviours};
 pub use client::set_provider_lookup;
 pub use config::{Completion, Config, Level, Release};
-pub use host::{Host, Knob, Place, Report, Severity};
+pub use host::{Hold, Host, Knob, Place, Report, Severity};
 pub use provider::{OpenSocket, Provider};

@@ -1,6 +1,6 @@
 //! The settings in force, cheap to read on the data path.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
@@ -39,6 +39,7 @@ pub(crate) struct Steering {
     completion: AtomicU8,
     callbacks: AtomicU8,
     completions: AtomicU8,
+    release: AtomicU8,
     draws: AtomicU64,
 }
 
@@ -70,6 +71,7 @@ impl Steering {
             completion: AtomicU8::new(0),
             callbacks: AtomicU8::new(0),
             completions: AtomicU8::new(0),
+            release: AtomicU8::new(0),
             draws: AtomicU64::new(0),
         };
         steering.change(|current| *current = config);
@@ -90,6 +92,7 @@ impl Steering {
             seed ^= own_seed.unwrap_or(0);
         }
         self.draws.store(seed, Ordering::Relaxed);
+        self.release.store(config.release as u8, Ordering::Relaxed);
     }
 
     /// A copy of the settings.
@@ -109,7 +112,7 @@ impl Steering {
 
     /// Whether the Windows release shown has what `release` brought.
     pub(crate) fn has(&self, release: Release) -> bool {
-        self.get(|config| config.release >= release)
+        self.release.load(Ordering::Relaxed) >= release as u8
     }
 
     /// Draws one of `alternatives` (SplitMix64).
@@ -135,6 +138,11 @@ impl Steering {
                 _ => Timing::Late,
             },
         }
+    }
+
+    /// Whether the host is told of the client's memory.
+    pub(crate) fn watches_memory(&self) -> bool {
+        self.watch_memory.load(Ordering::Relaxed)
     }
 
     /// Whether late completions are delayed by the configured time, or only by the change of thread.

@@ -157,11 +157,12 @@ fn next_data(socket: &Arc<Socket>, state: &mut State, after: &mut After) -> Opti
     let on = state.events.is_on(Event::Receive);
     let connection = part(state)?;
     let ex = connection.inbound.ex.is_some();
-    if !(on || ex) || connection.phase != Phase::Connected || !connection.inbound.may_have_data() {
-        return None;
-    }
     let despite = std::mem::take(&mut connection.inbound.event_first);
-    if connection.inbound.has_receives() && !despite {
+    let data = connection.phase == Phase::Connected && connection.inbound.may_have_data();
+    if !(on || ex) || !data || (connection.inbound.has_receives() && !despite) {
+        if despite {
+            connection.pump(socket, after);
+        }
         return None;
     }
     let stream = connection.stream.as_deref()?;

@@ -246,15 +246,7 @@ impl Inbound {
                 }
             }
         }
-        if self.end_in_sight
-            && self.readable
-            && !self.ended
-            && self.kept_bytes() == 0
-            && self.current.is_none()
-        {
-            self.look_for_end(stream)?;
-        }
-        Ok(())
+        self.look_for_end(stream)
     }
 
     /// Takes the next receive to serve.
@@ -272,8 +264,12 @@ impl Inbound {
         Some((request, incoming))
     }
 
-    /// Finds out whether the end is next, without reading data that may be for the event.
-    fn look_for_end(&mut self, stream: &dyn Stream) -> Result<(), NTSTATUS> {
+    /// Finds out whether the end is next, if it is in sight, without reading data that may be for the event.
+    pub(super) fn look_for_end(&mut self, stream: &dyn Stream) -> Result<(), NTSTATUS> {
+        let hidden = self.kept_bytes() > 0 || self.current.is_some();
+        if !self.end_in_sight || !self.readable || self.ended || hidden {
+            return Ok(());
+        }
         match stream.peek() {
             Ok(Waiting::End) => self.ended = true,
             Ok(Waiting::Data | Waiting::Nothing) => {}

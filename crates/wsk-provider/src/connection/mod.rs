@@ -351,7 +351,14 @@ impl ReadySink for Sink {
                 && socket.provider().injects(Knob::EventDespiteIrp);
             connection.ready(ready, &socket, &mut after);
         }
-        let due = event::is_due(&state);
+        let mut due = event::is_due(&state);
+        if !due
+            && let Some(connection) = part(&mut state)
+            && std::mem::take(&mut connection.inbound.event_first)
+        {
+            connection.pump(&socket, &mut after);
+            due = event::is_due(&state);
+        }
         let elsewhere = ready.lent && event::may_call(&state);
         drop(state);
         after.run(&socket);

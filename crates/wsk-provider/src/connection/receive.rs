@@ -125,6 +125,11 @@ unsafe fn receive(call: &Call, request: Request, buffer: PWSK_BUF, flags: u32) -
         Some(stream) if connection.inbound.is_free() => connection.inbound.serve(&mut incoming, stream),
         _ => Ok(Served::Waits),
     };
+    if let (Ok(Served::Done(_)), Some(stream)) = (&served, connection.stream.as_deref()) {
+        // Behind what was just read there may be the end, which the disconnect event waits for. The receive has its
+        // data; that the connection has failed since is for the next one.
+        let _ = connection.inbound.look_for_end(stream);
+    }
     let outcome = match served {
         Ok(Served::Waits) => {
             connection.inbound.push(request, call, incoming);

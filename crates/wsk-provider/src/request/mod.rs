@@ -13,8 +13,10 @@
 //! that meet are told apart. A [`Request`] is completed exactly once because completing consumes it; one that is
 //! dropped all the same completes as cancelled, so that no IRP is ever lost.
 
+mod lent;
 mod queue;
 
+pub(crate) use lent::{Held, Purpose};
 pub(crate) use queue::RequestQueue;
 
 use std::mem;
@@ -23,8 +25,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use wsk_sys::nt::{self, IRP, NTSTATUS};
-use wsk_sys::{STATUS_CANCELLED, STATUS_INVALID_PARAMETER, STATUS_PENDING, nt_success};
+use wsk_sys::{
+    STATUS_CANCELLED, STATUS_INVALID_PARAMETER, STATUS_PENDING, WSK_BUF, WSK_BUF_LIST, nt_success,
+};
 
+use self::lent::Loans;
 use crate::client::Client;
 use crate::provider::Inner;
 use crate::socket::Socket;
@@ -92,15 +97,43 @@ impl Owns for Arc<Client> {
     }
 }
 
+/// What there is of a request once it is marked pending.
+///
+/// # Invariants
+/// The owner counts the request. What is held is let go before the IRP completes.
+#[derive(Debug)]
+struct Pended {
+    owner: Owner,
+    held: Held,
+}
+
+impl Pended {
+    /// Only who belongs to whom: the entry that held the rest is gone.
+    fn of(owner: Owner) -> Self {
+        Self { owner, held: Held::default() }
+    }
+
+    fn let_go(&mut self) {
+        self.held.let_go(&*self.owner.provider().host);
+    }
+}
+
+impl Drop for Pended {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}
+
 /// One IRP that the provider has to complete.
 ///
 /// # Invariants
 /// The IRP was handed over by a client, its current stack location is the provider's, it has not been completed,
-/// and no cancel routine is armed. `owner` is present exactly when the IRP is marked pending, and then counts it.
+/// and no cancel routine is armed. `pended` is present exactly when the IRP is marked pending.
 #[derive(Debug)]
 pub(crate) struct Request {
     irp: NonNull<IRP>,
-    owner: Option<Owner>,
+    loans: Loans,
+    pended: Option<Pended>,
 }
 
 // SAFETY: an IRP has no thread affinity; the one `Request` for it is its sole owner.
@@ -143,12 +176,35 @@ impl Request {
         }
         // SAFETY: the client handed the IRP over and it has a free stack location.
         unsafe { nt::io_set_next_irp_stack_location(irp.as_ptr()) };
-        Ok(Self { irp, owner: None })
+        Ok(Self { irp, loans: Loans::default(), pended: None })
+    }
+
+    /// Notes that the memory at `address`, if any, is needed until the IRP completes.
+    pub(crate) fn borrows<T>(&mut self, address: *const T, purpose: Purpose) {
+        self.loans.add(address, purpose);
+    }
+
+    /// Notes that the chain of a buffer is needed until the IRP completes.
+    ///
+    /// # Safety
+    /// `buffer` is null or points to a descriptor; its chain stays until the IRP completes.
+    pub(crate) unsafe fn borrows_buffer(&mut self, buffer: *const WSK_BUF) {
+        // SAFETY: forwarded to the caller.
+        unsafe { self.loans.add_buffer(buffer) };
+    }
+
+    /// Notes that a list and its buffers are needed until the IRP completes.
+    ///
+    /// # Safety
+    /// `list` is null or points to a list that stays, with its buffers, until the IRP completes.
+    pub(crate) unsafe fn borrows_list(&mut self, list: *const WSK_BUF_LIST) {
+        // SAFETY: forwarded to the caller.
+        unsafe { self.loans.add_list(list) };
     }
 
     /// Completes with `status` and returns it: what a call does that cannot do what it was asked.
     pub(crate) fn fail(self, provider: &Inner, status: NTSTATUS) -> NTSTATUS {
-        let pending = self.owner.is_some();
+        let pending = self.pended.is_some();
         self.complete(provider, status, 0);
         if pending { STATUS_PENDING } else { status }
     }
@@ -215,7 +271,7 @@ impl Request {
 
     /// Marks the IRP pending: the call that brought it returns `STATUS_PENDING` whatever comes.
     pub(crate) fn mark_pending(&mut self, owner: &impl Owns) {
-        if self.owner.is_some() {
+        if self.pended.is_some() {
             return;
         }
         // SAFETY: the request owns the IRP, which has been handed down.
@@ -229,12 +285,13 @@ impl Request {
         let context = [pointer, kind as *mut _, std::ptr::null_mut(), PENDED_MARK as *mut _];
         // SAFETY: the request owns the IRP, and the driver context is for the driver that does.
         unsafe { nt::set_irp_driver_context(self.irp.as_ptr(), context) };
-        self.owner = Some(owner);
+        let held = mem::take(&mut self.loans).hold(owner.provider());
+        self.pended = Some(Pended { owner, held });
     }
 
     /// Whether the call that brought the IRP returns, or has returned, `STATUS_PENDING`.
     pub(crate) fn is_pending(&self) -> bool {
-        self.owner.is_some()
+        self.pended.is_some()
     }
 
     /// Whether the client has asked to cancel the IRP.
@@ -250,15 +307,15 @@ impl Request {
     }
 
     /// Completes the IRP with exactly these results; for the failures that do report information.
-    pub(crate) fn complete_exactly(mut self, provider: &Inner, status: NTSTATUS, information: usize) {
-        let owner = self.owner.take();
-        let irp = self.irp.as_ptr();
-        mem::forget(self);
+    pub(crate) fn complete_exactly(self, provider: &Inner, status: NTSTATUS, information: usize) {
+        let (irp, mut pended) = self.take_apart();
+        let irp = irp.as_ptr();
         // SAFETY: the request owned the IRP; nobody else reads it before it is completed below.
         unsafe { nt::set_irp_status(irp, status) };
         // SAFETY: as above.
         unsafe { nt::set_irp_information(irp, information) };
-        if owner.is_some() {
+        if let Some(pended) = &mut pended {
+            pended.let_go();
             // SAFETY: as above.
             unsafe { nt::set_irp_driver_context(irp, [std::ptr::null_mut(); 4]) };
         }
@@ -266,19 +323,27 @@ impl Request {
         // SAFETY: the request owned the IRP and gives it up here, once.
         unsafe { nt::IofCompleteRequest(irp, nt::IO_NO_INCREMENT as i8) };
         drop(raised);
-        if let Some(owner) = owner {
-            owner.request_done();
+        if let Some(pended) = pended {
+            pended.owner.request_done();
         }
+    }
+
+    /// The IRP and what it was pended with; completing it is up to the caller.
+    fn take_apart(mut self) -> (NonNull<IRP>, Option<Pended>) {
+        let (irp, pended) = (self.irp, self.pended.take());
+        drop(mem::take(&mut self.loans));
+        mem::forget(self);
+        (irp, pended)
     }
 }
 
 impl Drop for Request {
     fn drop(&mut self) {
         let irp = self.irp;
-        match self.owner.take() {
-            Some(owner) => {
-                let provider = Arc::clone(owner.provider());
-                Self { irp, owner: Some(owner) }.complete(&provider, STATUS_CANCELLED, 0);
+        match self.pended.take() {
+            Some(pended) => {
+                let provider = Arc::clone(pended.owner.provider());
+                Self { irp, loans: Loans::default(), pended: Some(pended) }.complete(&provider, STATUS_CANCELLED, 0);
             }
             None => unreachable!("a request was dropped inside its call"),
         }

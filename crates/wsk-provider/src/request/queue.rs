@@ -7,7 +7,8 @@ use std::sync::Arc;
 use wsk_sys::STATUS_CANCELLED;
 use wsk_sys::nt::{self, DEVICE_OBJECT, IRP};
 
-use super::{Completions, Owner, Owns, Request};
+use super::lent::Loans;
+use super::{Completions, Owner, Owns, Pended, Request};
 use crate::client::Client;
 use crate::socket::Socket;
 
@@ -15,8 +16,15 @@ use crate::socket::Socket;
 #[derive(Debug)]
 struct Entry<T> {
     irp: NonNull<IRP>,
-    owner: Owner,
+    pended: Pended,
     item: T,
+}
+
+impl<T> Entry<T> {
+    /// The request, for whoever has claimed it, and its item.
+    fn into_request(self) -> (Request, T) {
+        (Request { irp: self.irp, loans: Loans::default(), pended: Some(self.pended) }, self.item)
+    }
 }
 
 /// Requests that wait in order, each of which can be cancelled at any moment.
@@ -52,15 +60,14 @@ impl<T> RequestQueue<T> {
 
     fn insert(&mut self, mut request: Request, owner: &impl Owns, item: T, front: bool) {
         request.mark_pending(owner);
-        let irp = request.irp;
-        let held = request.owner.take().expect("a request marked pending has an owner");
-        std::mem::forget(request);
+        let (irp, pended) = request.take_apart();
+        let pended = pended.expect("the request was marked pending above");
         // SAFETY: the request owned the IRP; from here its cancel routine may run, and waits for the lock.
         unsafe { nt::io_set_cancel_routine(irp.as_ptr(), Some(cancel_routine)) };
         // SAFETY: the IRP is not completed while the lock is held.
         let cancel = unsafe { nt::irp_cancel(irp.as_ptr()) };
         let cancelled = cancel.load(std::sync::atomic::Ordering::SeqCst) != 0 && claim(irp);
-        let entry = Entry { irp, owner: held, item };
+        let entry = Entry { irp, pended, item };
         if front {
             self.entries.push_front(entry);
         } else {
@@ -76,8 +83,7 @@ impl<T> RequestQueue<T> {
     /// Takes the oldest request that is not being cancelled.
     pub(crate) fn pop(&mut self) -> Option<(Request, T)> {
         let position = self.entries.iter().position(|entry| claim(entry.irp))?;
-        let Entry { irp, owner, item } = self.entries.remove(position)?;
-        Some((Request { irp, owner: Some(owner) }, item))
+        self.entries.remove(position).map(Entry::into_request)
     }
 
     /// Takes the request whose item fits, if there is one and it is not being cancelled.
@@ -86,8 +92,7 @@ impl<T> RequestQueue<T> {
         if !claim(self.entries[position].irp) {
             return None;
         }
-        let Entry { irp, owner, item } = self.entries.remove(position)?;
-        Some((Request { irp, owner: Some(owner) }, item))
+        self.entries.remove(position).map(Entry::into_request)
     }
 
     /// Takes all requests that are not being cancelled, to end with one status.
@@ -164,10 +169,8 @@ impl Cancelled {
             Owner::Client(client) => client.cancelled(irp),
         };
         let provider = Arc::clone(owner.provider());
-        Request { irp: self.0, owner: Some(owner) }.complete_exactly(
-            &provider,
-            STATUS_CANCELLED,
-            information,
-        );
+        let pended = Some(Pended::of(owner));
+        let request = Request { irp: self.0, loans: Loans::default(), pended };
+        request.complete_exactly(&provider, STATUS_CANCELLED, information);
     }
 }

@@ -440,21 +440,28 @@ impl Request {
 
     /// `WskReceiveEx`; it asks for no control messages.
     pub fn receive_ex(self, socket: &Socket, buffer: &Buffer, flags: u32) -> Self {
+        self.receive_ex_with(socket, buffer, flags, None, None)
+    }
+
+    /// `WskReceiveEx` with the variables for the length of control messages and for the reserved flags.
+    pub fn receive_ex_with(
+        self,
+        socket: &Socket,
+        buffer: &Buffer,
+        flags: u32,
+        control_length: Option<&Arc<PoolBox<u32>>>,
+        control_flags: Option<&Arc<PoolBox<u32>>>,
+    ) -> Self {
         let function = member_of!(socket, WskReceiveEx: Connection => WSK_PROVIDER_CONNECTION_DISPATCH,
             Stream => WSK_PROVIDER_STREAM_DISPATCH);
+        let pointer = |number: Option<&Arc<PoolBox<u32>>>| number.map_or(ptr::null_mut(), |number| number.as_ptr());
+        let (length, reserved) = (pointer(control_length), pointer(control_flags));
         let mut descriptor = buffer.wsk_buf();
-        self.on(socket).keep(buffer.clone()).submit("WskReceiveEx", |irp| {
-            // SAFETY: the request keeps the buffer; the descriptor is needed during the call only.
+        let kept = (buffer.clone(), control_length.cloned(), control_flags.cloned());
+        self.on(socket).keep(kept).submit("WskReceiveEx", |irp| {
+            // SAFETY: the request keeps the buffer and the variables; the descriptor is needed during the call only.
             unsafe {
-                function(
-                    socket.raw(),
-                    &raw mut descriptor,
-                    flags,
-                    ptr::null_mut(),
-                    ptr::null_mut(),
-                    ptr::null_mut(),
-                    irp,
-                )
+                function(socket.raw(), &raw mut descriptor, flags, length, ptr::null_mut(), reserved, irp)
             }
         })
     }

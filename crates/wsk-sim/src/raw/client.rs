@@ -202,14 +202,30 @@ impl Client {
 
     /// Starts `WskSocket` with this request.
     pub fn open_with(&self, request: Request, options: &SocketOptions) -> Request {
-        let function = self.dispatch().WskSocket.expect("the table has WskSocket");
-        let client = self.npi().Client;
         let context = options.recorder.as_ref().map_or(ptr::null_mut(), Recorder::context);
         let dispatch =
             options.recorder.as_ref().map_or(ptr::null(), |recorder| recorder.table(options.category));
+        // SAFETY: the request keeps the recorder, and the socket keeps it after that.
+        unsafe { self.open_as(request, options, context, dispatch) }
+    }
+
+    /// Starts `WskSocket` with this request, context and table.
+    ///
+    /// # Safety
+    /// The table, if there is one, is the category's, outlives the socket, and its callbacks can take the context; or it
+    /// is memory that the checker can tell from such a table.
+    pub unsafe fn open_as(
+        &self,
+        request: Request,
+        options: &SocketOptions,
+        context: *mut c_void,
+        dispatch: *const c_void,
+    ) -> Request {
+        let function = self.dispatch().WskSocket.expect("the table has WskSocket");
+        let client = self.npi().Client;
         let shape = Shape { category: options.category, recorder: options.recorder.clone() };
         request.yielding(shape).submit("WskSocket", |irp| {
-            // SAFETY: the request keeps the recorder; the client is the captured one.
+            // SAFETY: table and context are up to the caller; the client is the captured one.
             unsafe {
                 function(
                     client,
@@ -362,6 +378,26 @@ impl Client {
 
     fn range(buffer: Option<&Buffer>) -> (usize, *mut c_void) {
         buffer.map_or((0, ptr::null_mut()), |buffer| (buffer.len(), buffer.address()))
+    }
+
+    /// `WSK_CACHE_SD`; the cached copy is given back with [`release_descriptor`](Self::release_descriptor).
+    ///
+    /// # Safety
+    /// `descriptor` points to a whole security descriptor.
+    pub unsafe fn cache_descriptor(&self, descriptor: PSECURITY_DESCRIPTOR) -> Result<PSECURITY_DESCRIPTOR, NTSTATUS> {
+        let input = (descriptor.expose_provenance()).to_ne_bytes();
+        let answer = self.control_now(WSK_CACHE_SD, Some(&input), Some(size_of::<PSECURITY_DESCRIPTOR>()));
+        if answer.status != STATUS_SUCCESS {
+            return Err(answer.status);
+        }
+        let address = usize::from_ne_bytes(answer.output.try_into().expect("a pointer"));
+        Ok(ptr::with_exposed_provenance_mut(address))
+    }
+
+    /// `WSK_RELEASE_SD`
+    pub fn release_descriptor(&self, descriptor: PSECURITY_DESCRIPTOR) -> NTSTATUS {
+        let input = (descriptor.expose_provenance()).to_ne_bytes();
+        self.control_now(WSK_RELEASE_SD, Some(&input), None).status
     }
 
     /// `WSK_SET_STATIC_EVENT_CALLBACKS`

@@ -52,6 +52,17 @@ impl At {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListHandle(pub *mut c_void);
 
+impl ListHandle {
+    /// The data of each element of a list of stream data, as it is now.
+    ///
+    /// # Safety
+    /// The list is being indicated by the callback that this runs in, or was retained and not released.
+    pub unsafe fn elements(self) -> Vec<Vec<u8>> {
+        // SAFETY: forwarded to the caller.
+        unsafe { read_data(self.0.cast()) }.unwrap_or_default()
+    }
+}
+
 // SAFETY: the handle is a number here; who releases the list calls the provider, which synchronises.
 unsafe impl Send for ListHandle {}
 // SAFETY: as above.

@@ -346,16 +346,18 @@ impl Reactor {
         let mut before = self.calls.load(Ordering::SeqCst);
         let mut crew = self.crew.lock();
         loop {
-            if self.stop.load(Ordering::SeqCst) {
+            let stopping = self.stop.load(Ordering::SeqCst);
+            // Whoever stops the reactor waits for the thread at the helm, and a call may never end.
+            if stopping && self.calls.load(Ordering::SeqCst).is_multiple_of(2) {
                 return;
             }
-            if crew.watch_rests {
+            if crew.watch_rests && !stopping {
                 self.crew_changed.wait(&mut crew);
                 continue;
             }
             self.crew_changed.wait_for(&mut crew, PATIENCE);
             let now = self.calls.load(Ordering::SeqCst);
-            if now == before && now.is_multiple_of(2) {
+            if now == before && now.is_multiple_of(2) && !stopping {
                 crew.watch_rests = true;
                 self.watch_rests.store(true, Ordering::SeqCst);
                 // A call that was begun before the flag could be seen must not go unwatched.
@@ -364,6 +366,7 @@ impl Reactor {
                     self.watch_rests.store(false, Ordering::SeqCst);
                 }
             } else if now == before
+                && !now.is_multiple_of(2)
                 && self.calls.compare_exchange(now, now + 1, Ordering::SeqCst, Ordering::SeqCst).is_ok()
             {
                 break;

@@ -1,0 +1,170 @@
+//! The client's memory that the provider needs for longer than a call.
+//!
+//! ```text
+//!   call ──► Loans: noted, costs next to nothing
+//!              ├─ completes inline ──► forgotten
+//!              └─ pended ──► Held: the host knows each block ──► let go, then the completion routine runs
+//! ```
+//!
+//! A host that watches its pool reports when a held block is freed, with the rule that asks for it.
+
+use smallvec::SmallVec;
+use wsk_sys::nt::{MDL, MDL_MAPPED_TO_SYSTEM_VA, MDL_SOURCE_IS_NONPAGED_POOL, mdl_flags, mdl_mapped_system_va, mdl_next};
+use wsk_sys::{WSK_BUF, WSK_BUF_LIST};
+
+use crate::host::{Hold, Host};
+use crate::provider::Inner;
+
+/// What a request needs memory of the client's for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Where `WskAccept` writes an address.
+    AcceptAddress,
+    /// An address that is passed in.
+    AddressIn,
+    /// Where an address is written.
+    AddressOut,
+    /// Control messages, their length and flags.
+    ControlMessages,
+    /// The buffers of a control call.
+    ControlBuffer,
+    /// The strings, hints and results of a name query.
+    NameQuery,
+}
+
+impl Purpose {
+    /// The rule that asks the client to keep it, and the words for a report.
+    const fn terms(self) -> (&'static str, &'static str) {
+        match self {
+            Self::AcceptAddress => ("LSN-20", "an address that a pending WskAccept writes"),
+            Self::AddressIn => ("LIFE-06", "the address given to a pending request"),
+            Self::AddressOut => ("LIFE-07", "an address that a pending request writes"),
+            Self::ControlMessages => ("LIFE-10", "the control messages of a pending request"),
+            Self::ControlBuffer => ("LIFE-11", "a buffer of a pending control call"),
+            Self::NameQuery => ("LIFE-11", "a parameter of a pending name query"),
+        }
+    }
+}
+
+const DATA: &str = "LIFE-09";
+const LIST: &str = "LIFE-10";
+
+/// One piece of memory.
+#[derive(Clone, Copy, Debug)]
+enum Loan {
+    Memory(*const u8, Purpose),
+    Chain(*mut MDL),
+    List(*const WSK_BUF_LIST),
+}
+
+/// What a request has been lent, as long as its call has not pended.
+///
+/// # Invariants
+/// Each pointer is null or the client's, which keeps the memory until the request completes.
+#[derive(Debug, Default)]
+pub(crate) struct Loans(SmallVec<[Loan; 2]>);
+
+impl Loans {
+    /// Notes memory at `address`; null is no memory.
+    pub(super) fn add<T>(&mut self, address: *const T, purpose: Purpose) {
+        if !address.is_null() {
+            self.0.push(Loan::Memory(address.cast(), purpose));
+        }
+    }
+
+    /// Notes the MDLs of a buffer and what they describe.
+    ///
+    /// # Safety
+    /// `buffer` is null or points to a descriptor; its chain stays until the request completes.
+    pub(super) unsafe fn add_buffer(&mut self, buffer: *const WSK_BUF) {
+        if buffer.is_null() {
+            return;
+        }
+        // SAFETY: the caller guarantees a readable descriptor.
+        let WSK_BUF { Mdl: mdl, Length: length, .. } = unsafe { buffer.read() };
+        if length != 0 && !mdl.is_null() {
+            self.0.push(Loan::Chain(mdl));
+        }
+    }
+
+    /// Notes the nodes of a list and their buffers.
+    ///
+    /// # Safety
+    /// `list` is null or points to a list that stays, with its buffers, until the request completes.
+    pub(super) unsafe fn add_list(&mut self, list: *const WSK_BUF_LIST) {
+        if !list.is_null() {
+            self.0.push(Loan::List(list));
+        }
+    }
+
+    /// Tells the host of all of it.
+    pub(super) fn hold(self, provider: &Inner) -> Held {
+        let mut held = Held::default();
+        if !provider.steering.watches_memory() {
+            return held;
+        }
+        let host = &*provider.host;
+        for loan in self.0 {
+            match loan {
+                Loan::Memory(address, purpose) => {
+                    let (rule, what) = purpose.terms();
+                    held.add(host, address, rule, what);
+                }
+                // SAFETY: by the invariant the chain stays until the request completes.
+                Loan::Chain(mdl) => unsafe { hold_chain(host, &mut held, mdl) },
+                Loan::List(mut list) => {
+                    while !list.is_null() {
+                        held.add(host, list, LIST, "a node of the list given to a pending request");
+                        // SAFETY: by the invariant the list stays until the request completes.
+                        let node = unsafe { list.read() };
+                        // SAFETY: as above.
+                        unsafe { hold_chain(host, &mut held, node.Buffer.Mdl) };
+                        list = node.Next;
+                    }
+                }
+            }
+        }
+        held
+    }
+}
+
+/// Holds each MDL of a chain and the memory it describes, where that is mapped.
+///
+/// # Safety
+/// The chain is live.
+unsafe fn hold_chain(host: &dyn Host, held: &mut Held, mut mdl: *mut MDL) {
+    while !mdl.is_null() {
+        held.add(host, mdl, DATA, "an MDL of a pending transfer");
+        // SAFETY: forwarded to the caller.
+        let mapped = unsafe { mdl_flags(mdl) } & (MDL_MAPPED_TO_SYSTEM_VA | MDL_SOURCE_IS_NONPAGED_POOL) != 0;
+        if mapped {
+            // SAFETY: as above.
+            let bytes = unsafe { mdl_mapped_system_va(mdl) };
+            held.add(host, bytes, DATA, "the data of a pending transfer");
+        }
+        // SAFETY: as above.
+        mdl = unsafe { mdl_next(mdl) };
+    }
+}
+
+/// Memory of the client's that the host watches. Its owner lets it go.
+#[derive(Debug, Default)]
+pub(crate) struct Held(SmallVec<[Hold; 2]>);
+
+impl Held {
+    /// Holds the memory at `address`, if there is any.
+    pub(crate) fn add<T>(&mut self, host: &dyn Host, address: *const T, rule: &'static str, what: &'static str) {
+        if !address.is_null()
+            && let Some(hold) = host.hold(address.cast(), rule, what)
+        {
+            self.0.push(hold);
+        }
+    }
+
+    /// The client may free all of it from here on.
+    pub(crate) fn let_go(&mut self, host: &dyn Host) {
+        for hold in self.0.drain(..) {
+            host.let_go(hold);
+        }
+    }
+}

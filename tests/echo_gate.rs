@@ -1,0 +1,201 @@
+//! The part that the example and the sample driver share, under what the example does not vary: when requests
+//! complete, at which level callbacks run, and memory that runs out at every single place.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use echo_gate::policy::{Action, Answer, Policy};
+use echo_gate::record::{AcceptBy, Inspection, Record, RecordSink};
+use echo_gate::{Service, Settings};
+use socket2::SockRef;
+use wsk::Passive;
+use wsk_sim::{Completion, Level, Sim};
+
+const BOTH_WAYS: [AcceptBy; 2] = [AcceptBy::Irp, AcceptBy::Event];
+
+/// A client that hears nothing for so long has been forgotten.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Keeps all records.
+#[derive(Clone, Debug, Default)]
+struct Journal(Arc<Mutex<Vec<Record>>>);
+
+impl RecordSink for Journal {
+    fn record(&self, record: Record) {
+        self.0.lock().expect("not poisoned").push(record);
+    }
+}
+
+impl Journal {
+    fn count(&self, which: impl Fn(&Record) -> bool) -> usize {
+        self.0.lock().expect("not poisoned").iter().filter(|record| which(record)).count()
+    }
+}
+
+/// Serves on `sim` while `clients` runs, then unloads. The error is that of the start.
+fn serve(
+    sim: &Sim,
+    default: Action,
+    accept_by: AcceptBy,
+    clients: impl FnOnce(SocketAddr),
+) -> (wsk::Result<()>, Journal) {
+    let journal = Journal::default();
+    let settings = Settings {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        policy: Policy::new(default),
+        answer: Answer::Accept,
+        answer_after: Duration::from_millis(1),
+        accept_by,
+        threads: 2,
+    };
+    let (started, start) = channel();
+    let (finish, finished) = channel::<()>();
+    let sink = journal.clone();
+    let driver = sim.thread("driver", move || drive(settings, sink, &started, &finished));
+    if let Ok(local) = start.recv() {
+        clients(local);
+    }
+    drop(finish);
+    let outcome = match driver.join() {
+        Ok(outcome) => outcome,
+        Err(failure) => panic!("the driver: {failure:?}\n{}", sim.finish()),
+    };
+    sim.finish().assert_clean();
+    (outcome, journal)
+}
+
+fn drive(
+    settings: Settings,
+    sink: Journal,
+    started: &Sender<SocketAddr>,
+    finished: &Receiver<()>,
+) -> wsk::Result<()> {
+    // SAFETY: the start of a system thread, at PASSIVE_LEVEL, without locks.
+    let passive = unsafe { Passive::assume() };
+    let mut service = Service::start(settings, sink, passive)?;
+    // Nobody waits for it if the test has failed.
+    let _ = started.send(service.local_addr());
+    // The sender is dropped when it is time.
+    let _ = finished.recv();
+    service.unload(Duration::from_secs(5), passive).expect("an unload in time");
+    Ok(())
+}
+
+fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect(to)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+/// Sends `bytes`, ends, and returns what comes until the other side ends.
+fn echo(to: SocketAddr, bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut stream = connect(to)?;
+    stream.write_all(bytes)?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut back = Vec::new();
+    stream.read_to_end(&mut back)?;
+    Ok(back)
+}
+
+/// Connects and goes away with a reset.
+fn give_up(to: SocketAddr) {
+    if let Ok(stream) = connect(to) {
+        // The service may have reset it first.
+        let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+    }
+}
+
+#[test]
+fn every_completion_and_level() {
+    let completions = [
+        Completion::Natural,
+        Completion::Inline,
+        Completion::PendNested,
+        Completion::PendEarly,
+        Completion::PendLate,
+        Completion::Random(7),
+    ];
+    let bytes: Vec<u8> = (0..100_000_u32).map(|n| (n % 251) as u8).collect();
+    for completion in completions {
+        for level in [Level::Passive, Level::Dispatch, Level::Random(11)] {
+            for accept_by in BOTH_WAYS {
+                let sim = Sim::builder().completion(completion).callbacks(level).completions(level).build();
+                let (outcome, journal) = serve(&sim, Action::Ask, accept_by, |to| {
+                    std::thread::scope(|scope| {
+                        for _ in 0..3 {
+                            scope.spawn(|| assert!(echo(to, &bytes).expect("echoed") == bytes));
+                            scope.spawn(|| give_up(to));
+                        }
+                    });
+                });
+                outcome.expect("started");
+                let case = format!("{completion:?}, {level:?}, {accept_by:?}: {journal:?}");
+                let accepted = journal.count(|record| matches!(record, Record::Accepted { .. }));
+                assert!(accepted >= 3, "{case}");
+                let closed = journal.count(|record| matches!(record, Record::Closed { .. }));
+                assert_eq!(closed, accepted, "{case}");
+                let whole = bytes.len() as u64;
+                let served = journal.count(
+                    |record| matches!(record, Record::Closed { received, sent, .. } if (*received, *sent) == (whole, whole)),
+                );
+                assert_eq!(served, 3, "{case}");
+            }
+        }
+    }
+}
+
+/// Memory that is refused once, at each place in turn: the start fails with an error, or a client is refused, and
+/// whatever was not refused works.
+#[test]
+fn each_allocation_fails_once() {
+    for accept_by in BOTH_WAYS {
+        for default in [Action::Accept, Action::Ask] {
+            for nth in 1.. {
+                let sim = Sim::new();
+                sim.kernel().faults().fail_nth(nth);
+                let (outcome, journal) = serve(&sim, default, accept_by, |to| {
+                    let served =
+                        (0..3).filter(|_| echo(to, b"ping").is_ok_and(|back| back == b"ping")).count();
+                    assert!(served >= 2, "allocation {nth}: one fault, {served} of 3 served");
+                    give_up(to);
+                });
+                if let Err(error) = outcome {
+                    assert!(error.to_string().contains("memory"), "allocation {nth}: {error}");
+                }
+                let refused =
+                    |record: &Record| matches!(record, Record::Inspect { action: Inspection::Reject, .. });
+                assert!(journal.count(refused) <= 1, "allocation {nth}: {journal:?}");
+                if sim.kernel().faults().injected() == 0 {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Memory that is gone from some place on and never comes back: clients may be refused, and the unload, which needs
+/// none, is as clean as ever.
+#[test]
+fn memory_runs_out_for_good() {
+    for accept_by in BOTH_WAYS {
+        for nth in 1.. {
+            let sim = Sim::new();
+            sim.kernel().faults().fail_from(nth);
+            let (_, _) = serve(&sim, Action::Ask, accept_by, |to| {
+                let stream = connect(to);
+                if let Ok(mut stream) = stream {
+                    // Nobody may be left to answer.
+                    let _ = stream.set_read_timeout(Some(Duration::from_millis(30)));
+                    let _ = stream.write_all(b"ping");
+                    let _ = stream.read(&mut [0; 4]);
+                }
+            });
+            if sim.kernel().faults().injected() == 0 {
+                break;
+            }
+        }
+    }
+}
