@@ -28,6 +28,10 @@ const UNLOAD: Duration = Duration::from_secs(2);
 /// Threads that serve connections.
 const THREADS: usize = 2;
 
+/// How many established connections may wait to be taken: as many as clients may come at once. What a small number
+/// does, dropping requests, is for tests to look at (rule LSN-37).
+const UNTAKEN: usize = 16_384;
+
 /// The status a shell shows for a program that was interrupted.
 const INTERRUPTED: i32 = 130;
 
@@ -58,7 +62,7 @@ fn run(options: &Options, settings: Settings) -> Result<(), String> {
     let (journal, printer) = Printer::start(options.log, move || _ = stop.send(()))
         .map_err(|error| format!("cannot start the thread that prints: {error}"))?;
 
-    let sim = Sim::new();
+    let sim = Sim::builder().provider(|config| config.backlog = UNTAKEN).build();
     let (sink, limit) = (journal.clone(), options.unload_after());
     let driver = sim.thread("driver", move || drive(settings, sink, &stopped, limit));
     let driven = match driver.join() {

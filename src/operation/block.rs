@@ -198,21 +198,26 @@ impl<R: Request> Op<R> {
 impl<R: Request> Drop for Op<R> {
     fn drop(&mut self) {
         let block = &self.block;
-        match block.state.compare_exchange(SUBMITTED, ABANDONED, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => {
+        let mut state = block.state.load(Ordering::Acquire);
+        if state == SUBMITTED {
+            let abandon = block.state.compare_exchange(SUBMITTED, ABANDONED, Ordering::AcqRel, Ordering::Acquire);
+            state = abandon.map_or_else(|now| now, |_| ABANDONED);
+        }
+        match state {
+            ABANDONED => {
                 // WSK still has the IRP. This value's reference keeps the block alive during the call, also if the
                 // request completes meanwhile: cancelling a completed IRP does nothing (rules R14, IRP-16).
                 // SAFETY: the IRP was initialised by `submit` and lives in the block.
                 unsafe { nt::IoCancelIrp(block.irp.as_ptr()) };
             }
-            Err(DONE) => {
+            DONE => {
                 let outcome = block.outcome();
                 // SAFETY: the state is done, so the request belongs to the future, which this value is.
                 if let Some(request) = unsafe { (*block.request.get()).take() } {
                     request.orphaned(outcome);
                 }
             }
-            Err(_) => {}
+            _ => {}
         }
     }
 }

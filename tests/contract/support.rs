@@ -208,3 +208,32 @@ pub(crate) fn read_control(socket: &Socket, control: &Control) -> Vec<u8> {
     bytes.truncate(size);
     bytes
 }
+
+/// A host that answers no request for a connection: its one listener is full.
+#[derive(Debug)]
+pub(crate) struct SilentHost {
+    listener: socket2::Socket,
+    _fillers: Vec<socket2::Socket>,
+}
+
+impl SilentHost {
+    pub(crate) fn new() -> Self {
+        use socket2::{Domain, Socket, Type};
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        listener.bind(&LOCALHOST.into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let fillers = (0..4).map(|_| {
+            let filler = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            filler.set_nonblocking(true).unwrap();
+            let _ = filler.connect(&address);
+            filler
+        });
+        let _fillers = fillers.collect();
+        Self { listener, _fillers }
+    }
+
+    pub(crate) fn address(&self) -> std::net::SocketAddr {
+        self.listener.local_addr().unwrap().as_socket().unwrap()
+    }
+}

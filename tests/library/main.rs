@@ -9,6 +9,8 @@ mod support;
 
 mod accept;
 mod accept_event;
+mod events;
 mod inspect;
 mod receive;
+mod retained;
 mod send;

@@ -40,6 +40,7 @@ pub(crate) struct Steering {
     callbacks: AtomicU8,
     completions: AtomicU8,
     release: AtomicU8,
+    watch_memory: AtomicBool,
     draws: AtomicU64,
 }
 
@@ -72,6 +73,7 @@ impl Steering {
             callbacks: AtomicU8::new(0),
             completions: AtomicU8::new(0),
             release: AtomicU8::new(0),
+            watch_memory: AtomicBool::new(true),
             draws: AtomicU64::new(0),
         };
         steering.change(|current| *current = config);
@@ -91,6 +93,7 @@ impl Steering {
             slot.store(code, Ordering::Relaxed);
             seed ^= own_seed.unwrap_or(0);
         }
+        self.watch_memory.store(config.watch_memory, Ordering::Relaxed);
         self.draws.store(seed, Ordering::Relaxed);
         self.release.store(config.release as u8, Ordering::Relaxed);
     }

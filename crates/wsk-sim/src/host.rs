@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nt_user::{Kernel, context};
 use parking_lot::Mutex;
-use wsk_provider::{Host, Knob, Place, Report, Severity};
+use wsk_provider::{Hold, Host, Knob, Place, Report, Severity};
 use wsk_sys::nt::IRP;
 
 use crate::callback;
@@ -92,6 +92,19 @@ impl Host for SimHost {
     fn place(&self) -> Place {
         let nest = context::current();
         Place { callback: nest.callback, completion_depth: nest.completions }
+    }
+
+    fn hold(&self, address: *const u8, rule: &'static str, what: &'static str) -> Option<Hold> {
+        let hold = self.kernel.hold(address.cast(), rule, what)?;
+        Some(Hold(hold.block, hold.number))
+    }
+
+    fn let_go(&self, Hold(block, number): Hold) {
+        self.kernel.let_go(nt_user::pool::Hold { block, number });
+    }
+
+    fn is_freed(&self, address: *const u8) -> bool {
+        self.kernel.is_freed(address.cast())
     }
 
     fn is_non_paged(&self, address: *const u8, length: usize) -> bool {

@@ -216,8 +216,10 @@ fn check_paged(here: &Here, call: &'static str) {
 /// Someone's need of a block; see [`Kernel::hold`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hold {
-    block: usize,
-    number: u64,
+    /// Where the block begins.
+    pub block: usize,
+    /// Which hold of the kernel it is.
+    pub number: u64,
 }
 
 impl Inner {
@@ -256,6 +258,12 @@ impl Kernel {
     /// Ends a [`hold`](Self::hold).
     pub fn let_go(&self, hold: Hold) {
         self.inner().pool.table.read().let_go(hold.block, hold.number);
+    }
+
+    /// Whether `address` lies in a block that was freed a short while ago. Pool that is not [poisoned](crate::Config::poison)
+    /// is forgotten at once.
+    pub fn is_freed(&self, address: *const c_void) -> bool {
+        self.inner().pool.table.read().is_freed(address.addr())
     }
 
     /// Whether `bytes` at `address` are non-paged memory: a block of this kernel, or static data.

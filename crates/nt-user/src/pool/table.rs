@@ -308,6 +308,12 @@ impl Table {
         }
     }
 
+    /// Whether a freed block that is still kept covers `address`.
+    pub(super) fn is_freed(&self, address: usize) -> bool {
+        let mut freed = self.quarantine.iter().chain(&self.condemned);
+        self.find(address).is_none() && freed.any(|block| block.range().contains(&address))
+    }
+
     pub(super) fn is_non_paged(&self, address: usize, bytes: usize) -> bool {
         self.find(address).is_some_and(|block| {
             block.kind != Kind::Paged

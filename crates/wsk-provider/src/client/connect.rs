@@ -12,6 +12,7 @@ use super::create::{Wish, check_descriptor};
 use super::{ClientCall, check_context, check_table};
 use crate::address;
 use crate::connection;
+use crate::request::Purpose;
 use crate::socket::{Category, Context, Refusal, Socket, Tables, bind};
 
 /// `WskSocketConnect`.
@@ -34,7 +35,7 @@ pub(crate) unsafe extern "system" fn wsk_socket_connect(
     irp: *mut IRP,
 ) -> NTSTATUS {
     // SAFETY: the client passes its own handle and hands the IRP over.
-    let (call, request) = match unsafe { ClientCall::begin("WskSocketConnect", client, irp) } {
+    let (call, mut request) = match unsafe { ClientCall::begin("WskSocketConnect", client, irp) } {
         Ok(begun) => begun,
         Err(status) => return status,
     };
@@ -46,6 +47,8 @@ pub(crate) unsafe extern "system" fn wsk_socket_connect(
     if socket_type != SOCK_STREAM || protocol != IPPROTO_TCP {
         return request.fail(provider, STATUS_PROTOCOL_NOT_SUPPORTED);
     }
+    request.borrows(local, Purpose::AddressIn);
+    request.borrows(remote, Purpose::AddressIn);
     // SAFETY: the client passes a whole address.
     let Some(family) = (unsafe { address::family_of(local) }) else {
         return request.fail(provider, STATUS_INVALID_PARAMETER);

@@ -18,7 +18,7 @@ use super::{Client, ClientCall, same_guid};
 use crate::behaviours::{LateStatic, SecondStatic};
 use crate::config::Release;
 use crate::provider::Provider;
-use crate::request::{Completions, Request};
+use crate::request::{Completions, Purpose, Request};
 use crate::socket::StaticEvents;
 
 /// The arguments of a control call.
@@ -99,7 +99,11 @@ pub(crate) unsafe extern "system" fn wsk_control_client(
     } else {
         // SAFETY: the client hands the IRP over.
         match unsafe { Request::take(provider, NAME, "IRP-18", irp) } {
-            Ok(request) => Some(request),
+            Ok(mut request) => {
+                request.borrows(input, Purpose::ControlBuffer);
+                request.borrows(output, Purpose::ControlBuffer);
+                Some(request)
+            }
             Err(status) => return status,
         }
     };

@@ -15,7 +15,7 @@ use super::{After, Connection, Phase, part, refuse_buffer, sink};
 use crate::address;
 use crate::behaviours::FailedConnect;
 use crate::data::Span;
-use crate::request::{Completions, Request};
+use crate::request::{Completions, Purpose, Request};
 use crate::socket::{Call, Socket, State, check_output};
 use crate::stream;
 use crate::transport::status_of;
@@ -45,10 +45,11 @@ pub(crate) unsafe extern "system" fn wsk_connect(
     irp: *mut IRP,
 ) -> NTSTATUS {
     // SAFETY: the client passes a socket of this provider and hands the IRP over.
-    let (call, request) = match unsafe { Call::begin("WskConnect", "IRP-18", socket, irp) } {
+    let (call, mut request) = match unsafe { Call::begin("WskConnect", "IRP-18", socket, irp) } {
         Ok(begun) => begun,
         Err(status) => return status,
     };
+    request.borrows(remote, Purpose::AddressIn);
     // SAFETY: the client passes a whole address.
     let remote = unsafe { call.provider().read_address(call.name, remote, call.family) };
     request_connect(&call, request, remote, flags, Span::EMPTY)
@@ -67,13 +68,16 @@ pub(crate) unsafe extern "system" fn wsk_connect_ex(
     irp: *mut IRP,
 ) -> NTSTATUS {
     // SAFETY: the client passes a socket of this provider and hands the IRP over.
-    let (call, request) = match unsafe { Call::begin("WskConnectEx", "IRP-18", socket, irp) } {
+    let (call, mut request) = match unsafe { Call::begin("WskConnectEx", "IRP-18", socket, irp) } {
         Ok(begun) => begun,
         Err(status) => return status,
     };
+    request.borrows(remote, Purpose::AddressIn);
     // SAFETY: the client passes a whole address.
     let remote = unsafe { call.provider().read_address(call.name, remote, call.family) };
     // SAFETY: the client leaves the buffer alone until the IRP completes.
+    unsafe { request.borrows_buffer(buffer) };
+    // SAFETY: as above.
     let first = match unsafe { Span::new(buffer) } {
         Ok(first) => first,
         Err(fault) => {
@@ -263,7 +267,7 @@ pub(crate) unsafe extern "system" fn wsk_get_remote_address(
     irp: *mut IRP,
 ) -> NTSTATUS {
     // SAFETY: the client passes a socket of this provider and hands the IRP over.
-    let (call, request) = match unsafe { Call::begin("WskGetRemoteAddress", "IRP-18", socket, irp) } {
+    let (call, mut request) = match unsafe { Call::begin("WskGetRemoteAddress", "IRP-18", socket, irp) } {
         Ok(begun) => begun,
         Err(status) => return status,
     };
@@ -271,6 +275,7 @@ pub(crate) unsafe extern "system" fn wsk_get_remote_address(
     if !check_output(&call, remote) {
         return request.fail(provider, STATUS_INVALID_PARAMETER);
     }
+    request.borrows(remote, Purpose::AddressOut);
     let known = part(&mut call.lock()).filter(|connection| connection.is_connected()).and_then(|c| c.remote);
     let Some(address) = known else { return request.fail(provider, STATUS_INVALID_DEVICE_STATE) };
     // SAFETY: the client's buffer has room for an address of the socket's family.

@@ -26,7 +26,7 @@ pub(crate) unsafe extern "system" fn wsk_disconnect(
     irp: *mut IRP,
 ) -> NTSTATUS {
     // SAFETY: the client passes a socket of this provider and hands the IRP over.
-    let (call, request) = match unsafe { Call::begin("WskDisconnect", "IRP-18", socket, irp) } {
+    let (call, mut request) = match unsafe { Call::begin("WskDisconnect", "IRP-18", socket, irp) } {
         Ok(begun) => begun,
         Err(status) => return status,
     };
@@ -44,6 +44,8 @@ pub(crate) unsafe extern "system" fn wsk_disconnect(
         return abort(&call, request);
     }
     // SAFETY: the client leaves the buffer alone until the IRP completes.
+    unsafe { request.borrows_buffer(buffer) };
+    // SAFETY: as above.
     match unsafe { Span::new(buffer) } {
         Ok(last) => close(&call, request, last),
         Err(fault) => {

@@ -13,7 +13,7 @@ use super::inbound::{Incoming, Served, Want};
 use super::{After, event, no_connection, part, refuse_buffer};
 use crate::data::Span;
 use crate::host::Knob;
-use crate::request::Request;
+use crate::request::{Purpose, Request};
 use crate::socket::Call;
 
 /// So many receives that find nothing but the end of the stream are a client that does not take it for the end.
@@ -47,12 +47,12 @@ pub(crate) unsafe extern "system" fn wsk_receive_ex(
     buffer: PWSK_BUF,
     flags: u32,
     control_length: *mut u32,
-    _control: PCMSGHDR,
+    control: PCMSGHDR,
     control_flags: *mut u32,
     irp: *mut IRP,
 ) -> NTSTATUS {
     // SAFETY: the client passes a socket of this provider and hands the IRP over.
-    let (call, request) = match unsafe { Call::begin("WskReceiveEx", "IRP-18", socket, irp) } {
+    let (call, mut request) = match unsafe { Call::begin("WskReceiveEx", "IRP-18", socket, irp) } {
         Ok(begun) => begun,
         Err(status) => return status,
     };
@@ -61,6 +61,8 @@ pub(crate) unsafe extern "system" fn wsk_receive_ex(
         call.provider().violation("RCV-22", call.name, "the reserved ControlFlags is not null");
         return request.fail(call.provider(), STATUS_INVALID_PARAMETER);
     }
+    request.borrows(control_length, Purpose::ControlMessages);
+    request.borrows(control, Purpose::ControlMessages);
     if !control_length.is_null() {
         // SAFETY: the client keeps the variable for the provider until the IRP completes (LIFE-10).
         unsafe { ptr::write_unaligned(control_length, 0) };
@@ -94,8 +96,10 @@ fn want(call: &Call, flags: u32, size: usize) -> Result<Want, NTSTATUS> {
 
 /// # Safety
 /// The client leaves the buffer alone until the request completes.
-unsafe fn receive(call: &Call, request: Request, buffer: PWSK_BUF, flags: u32) -> NTSTATUS {
+unsafe fn receive(call: &Call, mut request: Request, buffer: PWSK_BUF, flags: u32) -> NTSTATUS {
     let provider = call.provider();
+    // SAFETY: forwarded to the caller.
+    unsafe { request.borrows_buffer(buffer) };
     // SAFETY: forwarded to the caller.
     let span = match unsafe { Span::new(buffer) } {
         Ok(span) => span,

@@ -11,7 +11,7 @@ use super::{After, Connection, event, no_connection, part, refuse_buffer};
 use crate::config::Release;
 use crate::data::Span;
 use crate::provider::Inner;
-use crate::request::Request;
+use crate::request::{Purpose, Request};
 use crate::socket::Call;
 
 /// `WskSend`.
@@ -41,12 +41,13 @@ pub(crate) unsafe extern "system" fn wsk_send_ex(
     buffer: PWSK_BUF,
     flags: u32,
     _control_length: u32,
-    _control: PCMSGHDR,
+    control: PCMSGHDR,
     irp: *mut IRP,
 ) -> NTSTATUS {
     // SAFETY: the client passes a socket of this provider and hands the IRP over.
     match unsafe { Call::begin("WskSendEx", "IRP-18", socket, irp) } {
-        Ok((call, request)) => {
+        Ok((call, mut request)) => {
+            request.borrows(control, Purpose::ControlMessages);
             call.provider().advice("SND-20", call.name, "the function is documented as reserved");
             // SAFETY: the client leaves the buffer alone until the IRP completes.
             unsafe { send(&call, request, buffer, flags) }
@@ -57,7 +58,7 @@ pub(crate) unsafe extern "system" fn wsk_send_ex(
 
 /// # Safety
 /// The client leaves the buffer alone until the request completes.
-unsafe fn send(call: &Call, request: Request, buffer: PWSK_BUF, flags: u32) -> NTSTATUS {
+unsafe fn send(call: &Call, mut request: Request, buffer: PWSK_BUF, flags: u32) -> NTSTATUS {
     let provider = call.provider();
     let known = if provider.steering.has(Release::Redstone3) {
         WSK_FLAG_NODELAY | WSK_FLAG_OOB
@@ -67,6 +68,8 @@ unsafe fn send(call: &Call, request: Request, buffer: PWSK_BUF, flags: u32) -> N
     if flags & !known != 0 {
         return request.fail(provider, STATUS_NOT_SUPPORTED);
     }
+    // SAFETY: forwarded to the caller.
+    unsafe { request.borrows_buffer(buffer) };
     // SAFETY: forwarded to the caller.
     let mut span = match unsafe { Span::new(buffer) } {
         Ok(span) => span,

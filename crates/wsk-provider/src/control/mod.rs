@@ -12,7 +12,7 @@ use wsk_sys::{
 };
 
 use crate::host::Knob;
-use crate::request::Request;
+use crate::request::{Purpose, Request};
 use crate::socket::{Call, control_events};
 
 pub(crate) use ioctl::AddressListWatch;
@@ -102,7 +102,11 @@ pub(crate) unsafe extern "system" fn wsk_control_socket(
     } else {
         // SAFETY: the client hands the IRP over.
         match unsafe { Request::take(call.provider(), NAME, "IRP-18", irp) } {
-            Ok(request) => Some(request),
+            Ok(mut request) => {
+                request.borrows(input, Purpose::ControlBuffer);
+                request.borrows(output, Purpose::ControlBuffer);
+                Some(request)
+            }
             Err(status) => return status,
         }
     };

@@ -14,6 +14,7 @@ use super::part;
 use crate::address;
 use crate::connection::refuse_buffer;
 use crate::data::Span;
+use crate::request::Purpose;
 use crate::socket::{Call, Socket, check_output};
 
 /// A receive that waits, with its outputs.
@@ -68,12 +69,12 @@ pub(crate) unsafe extern "system" fn wsk_receive_from(
     flags: u32,
     remote: PSOCKADDR,
     control_length: *mut u32,
-    _control: PCMSGHDR,
+    control: PCMSGHDR,
     control_flags: *mut u32,
     irp: *mut IRP,
 ) -> NTSTATUS {
     // SAFETY: the client passes a socket of this provider and hands the IRP over.
-    let (call, request) = match unsafe { Call::begin("WskReceiveFrom", "IRP-18", socket, irp) } {
+    let (call, mut request) = match unsafe { Call::begin("WskReceiveFrom", "IRP-18", socket, irp) } {
         Ok(begun) => begun,
         Err(status) => return status,
     };
@@ -91,6 +92,14 @@ pub(crate) unsafe extern "system" fn wsk_receive_from(
         }
     };
     check_output(&call, remote);
+    // SAFETY: as above.
+    unsafe { request.borrows_buffer(buffer) };
+    request.borrows(remote, Purpose::AddressOut);
+    if !control_length.is_null() {
+        request.borrows(control_length, Purpose::ControlMessages);
+        request.borrows(control, Purpose::ControlMessages);
+        request.borrows(control_flags, Purpose::ControlMessages);
+    }
     let receive = ReceiveFrom { span, remote, control_length, control_flags };
     let mut state = call.lock();
     let refused = state.refused();

@@ -14,7 +14,7 @@ use wsk_sys::{
 use super::{Datagram, part};
 use crate::connection::refuse_buffer;
 use crate::data::{Fault, Span};
-use crate::request::{Completions, Request};
+use crate::request::{Completions, Purpose, Request};
 use crate::socket::{Call, Socket};
 use crate::transport::status_of;
 
@@ -42,12 +42,16 @@ pub(crate) unsafe extern "system" fn wsk_send_to(
     irp: *mut IRP,
 ) -> NTSTATUS {
     // SAFETY: the client passes a socket of this provider and hands the IRP over.
-    let (call, request) = match unsafe { Call::begin("WskSendTo", "IRP-18", socket, irp) } {
+    let (call, mut request) = match unsafe { Call::begin("WskSendTo", "IRP-18", socket, irp) } {
         Ok(begun) => begun,
         Err(status) => return status,
     };
     // SAFETY: the client leaves the buffer alone until the IRP completes.
+    unsafe { request.borrows_buffer(buffer) };
+    // SAFETY: as above.
     let datagrams = unsafe { Span::new(buffer) }.map(|span| VecDeque::from([bytes_of(span)]));
+    request.borrows(remote, Purpose::AddressIn);
+    request.borrows(control, Purpose::ControlMessages);
     // SAFETY: the client passes a whole address.
     let to = unsafe { destination(&call, remote) };
     send(&call, request, flags, to, control_length, control, datagrams)
@@ -69,12 +73,16 @@ pub(crate) unsafe extern "system" fn wsk_send_messages(
     irp: *mut IRP,
 ) -> NTSTATUS {
     // SAFETY: the client passes a socket of this provider and hands the IRP over.
-    let (call, request) = match unsafe { Call::begin("WskSendMessages", "IRP-18", socket, irp) } {
+    let (call, mut request) = match unsafe { Call::begin("WskSendMessages", "IRP-18", socket, irp) } {
         Ok(begun) => begun,
         Err(status) => return status,
     };
     // SAFETY: the client leaves the list and its buffers alone until the IRP completes.
+    unsafe { request.borrows_list(list) };
+    // SAFETY: as above.
     let datagrams = unsafe { datagrams_of(list) };
+    request.borrows(remote, Purpose::AddressIn);
+    request.borrows(control, Purpose::ControlMessages);
     // SAFETY: the client passes a whole address.
     let to = unsafe { destination(&call, remote) };
     send(&call, request, flags, to, control_length, control, datagrams)

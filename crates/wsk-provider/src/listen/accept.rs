@@ -12,7 +12,7 @@ use super::{Established, deliver};
 use crate::address;
 use crate::behaviours::AcceptBeforeListen;
 use crate::client::{check_context, check_table};
-use crate::request::Request;
+use crate::request::{Purpose, Request};
 use crate::socket::{Call, Context, Part, Socket};
 
 const NAME: &str = "WskAccept";
@@ -62,7 +62,7 @@ pub(crate) unsafe extern "system" fn wsk_accept(
     irp: *mut IRP,
 ) -> NTSTATUS {
     // SAFETY: the client passes a socket of this provider and hands the IRP over.
-    let (call, request) = match unsafe { Call::begin(NAME, "LSN-10", socket, irp) } {
+    let (call, mut request) = match unsafe { Call::begin(NAME, "LSN-10", socket, irp) } {
         Ok(begun) => begun,
         Err(status) => return status,
     };
@@ -77,6 +77,8 @@ pub(crate) unsafe extern "system" fn wsk_accept(
     check_context(provider, "LSN-12", NAME, context.cast::<u8>().cast_const());
     check_table(provider, "LSN-14", NAME, dispatch);
     let [local, remote] = [local, remote].map(|buffer| usable(&call, buffer));
+    request.borrows(local, Purpose::AcceptAddress);
+    request.borrows(remote, Purpose::AcceptAddress);
     accept(&call, request, AcceptItem { context: Context(context), dispatch, local, remote })
 }
 

@@ -247,7 +247,7 @@ fn adopt(listener: &Arc<Socket>, socket: &Arc<Socket>, handover: Handover) {
         || (!used_table.is_null() && !std::ptr::eq(used_table, dispatch));
     state.context = Context(context);
     state.tables.connection = dispatch;
-    state.vouch(listener.provider());
+    state.hold_client_memory(listener.provider());
     drop(state);
     if changed {
         let detail = "changed the outputs after events could use them";

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use wsk_sys::{WSK_CLIENT_DISPATCH, WSK_REGISTRATION};
+use wsk_sys::WSK_REGISTRATION;
 
 use super::{DEREGISTERED, Registration, check_passive, this_thread};
 use crate::provider::{Inner, Provider};
@@ -60,10 +60,6 @@ impl Provider {
             state.ending = true;
         }
         registration.look_again.set();
-        let dispatch = registration.dispatch as *const WSK_CLIENT_DISPATCH;
-        if !provider.is_non_paged(dispatch, size_of::<WSK_CLIENT_DISPATCH>()) {
-            provider.violation("LIFE-01", CALL, "the client dispatch table went before the registration");
-        }
         registration.client.end(provider);
         report_dead_sockets(provider, &registration);
         wait_for_the_rest(provider, &registration, may_wait);
@@ -72,6 +68,7 @@ impl Provider {
         let state = unsafe { &raw mut (*block).ReservedRegistrationState };
         // SAFETY: as above.
         unsafe { state.write_volatile(DEREGISTERED) };
+        registration.kept.lock().let_go(&*provider.host);
     }
 }
 

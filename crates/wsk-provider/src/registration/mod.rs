@@ -27,6 +27,7 @@ use wsk_sys::{
 
 use crate::client::Client;
 use crate::provider::{Inner, Provider};
+use crate::request::Held;
 use crate::socket::Socket;
 
 /// `ReservedRegistrationState` of a live registration.
@@ -39,8 +40,8 @@ const DEREGISTERED: u64 = 0x5753_4B52_4547_00FF;
 pub(crate) struct Registration {
     block: usize,
     version: u16,
-    /// The client's dispatch table, which stays until the deregistration has returned.
-    dispatch: usize,
+    /// The client's dispatch table and the registration block, which stay until the deregistration returns.
+    kept: Mutex<Held>,
     client: Arc<Client>,
     state: Mutex<RegistrationState>,
     /// Set when a capture that waits may look again.
@@ -185,11 +186,17 @@ impl Provider {
             provider.violation("REG-01", CALL, "the registration block is in use by another registration");
             return STATUS_INVALID_PARAMETER;
         }
+        let mut kept = Held::default();
+        if provider.steering.watches_memory() {
+            let host = &*provider.host;
+            kept.add(host, npi.Dispatch, "LIFE-01", "the client dispatch table of a registration");
+            kept.add(host, block, "LIFE-03", "the block of a registration");
+        }
         let progress = Arc::new(Flag::new());
         let registration = Arc::new(Registration {
             block: block as usize,
             version: dispatch.Version,
-            dispatch: npi.Dispatch as usize,
+            kept: Mutex::new(kept),
             client: Client::new(provider, Arc::clone(&progress)),
             state: Mutex::default(),
             look_again: Flag::new(),

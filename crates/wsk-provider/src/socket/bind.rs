@@ -14,6 +14,7 @@ use super::{Call, Category, Part, Socket, State};
 use crate::address::{self, Claim};
 use crate::datagram;
 use crate::listen;
+use crate::request::Purpose;
 use crate::transport::{Transport, status_of};
 
 /// `WskBind`.
@@ -27,7 +28,7 @@ pub(crate) unsafe extern "system" fn wsk_bind(
     irp: *mut IRP,
 ) -> NTSTATUS {
     // SAFETY: the client passes a socket of this provider and hands the IRP over.
-    let (call, request) = match unsafe { Call::begin("WskBind", "IRP-18", socket, irp) } {
+    let (call, mut request) = match unsafe { Call::begin("WskBind", "IRP-18", socket, irp) } {
         Ok(begun) => begun,
         Err(status) => return status,
     };
@@ -36,6 +37,7 @@ pub(crate) unsafe extern "system" fn wsk_bind(
         provider.violation("IRP-26", call.name, &format!("the reserved Flags are {flags:#x}"));
         return request.fail(provider, STATUS_INVALID_PARAMETER);
     }
+    request.borrows(local, Purpose::AddressIn);
     // SAFETY: the client passes a whole address.
     let Some(local) = (unsafe { provider.read_address(call.name, local, call.family) }) else {
         provider.violation("BIND-12", call.name, "the address is not of the socket's family");
@@ -135,7 +137,7 @@ pub(crate) unsafe extern "system" fn wsk_get_local_address(
     irp: *mut IRP,
 ) -> NTSTATUS {
     // SAFETY: the client passes a socket of this provider and hands the IRP over.
-    let (call, request) = match unsafe { Call::begin("WskGetLocalAddress", "IRP-18", socket, irp) } {
+    let (call, mut request) = match unsafe { Call::begin("WskGetLocalAddress", "IRP-18", socket, irp) } {
         Ok(begun) => begun,
         Err(status) => return status,
     };
@@ -143,6 +145,7 @@ pub(crate) unsafe extern "system" fn wsk_get_local_address(
     if !check_output(&call, local) {
         return request.fail(provider, STATUS_INVALID_PARAMETER);
     }
+    request.borrows(local, Purpose::AddressOut);
     let known = call.lock().part.local_address();
     let Some(address) = known else { return request.fail(provider, STATUS_INVALID_DEVICE_STATE) };
     // SAFETY: the client's buffer has room for an address of the socket's family.

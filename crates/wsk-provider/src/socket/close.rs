@@ -93,7 +93,7 @@ impl Socket {
         socket.set_life(&mut state, Life::Freed);
         let part = std::mem::replace(&mut state.part, Part::Basic);
         let provider = socket.provider();
-        state.check_kept(provider);
+        state.let_client_memory_go(provider);
         drop(state);
         drop(part);
         if !request.is_pending() {
@@ -118,6 +118,7 @@ impl Socket {
         let mut state = socket.lock();
         socket.set_life(&mut state, Life::Freed);
         state.end(Ending::Closed, &mut completions);
+        state.let_client_memory_go(socket.provider());
         let part = std::mem::replace(&mut state.part, Part::Basic);
         drop(state);
         completions.run(socket.provider());

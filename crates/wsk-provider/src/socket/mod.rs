@@ -46,7 +46,7 @@ use crate::address::Family;
 use crate::client::Client;
 use crate::control::AddressListWatch;
 use crate::provider::{Inner, OpenSocket};
-use crate::request::{Completions, Request};
+use crate::request::{Completions, Held, Request};
 use crate::steering::Timing;
 
 /// The categories of sockets.
@@ -93,13 +93,6 @@ impl Tables {
     /// Whether there is any table.
     fn any(&self) -> bool {
         !(self.listen.is_null() && self.connection.is_null() && self.datagram.is_null())
-    }
-
-    /// Whether every table there is lies in memory that stays.
-    fn stay(&self, provider: &Inner) -> bool {
-        provider.is_non_paged(self.listen, size_of::<WSK_CLIENT_LISTEN_DISPATCH>())
-            && provider.is_non_paged(self.connection, size_of::<WSK_CLIENT_CONNECTION_DISPATCH>())
-            && provider.is_non_paged(self.datagram, size_of::<WSK_CLIENT_DATAGRAM_DISPATCH>())
     }
 }
 
@@ -176,8 +169,8 @@ pub(crate) struct State {
     pub(crate) inspection: Option<WSK_INSPECT_ID>,
     /// The outputs of the `WskAcceptEvent` that is handing this socket over right now.
     pub(crate) handover: Option<Handover>,
-    /// Table and context were in memory that stays when they were given.
-    vouched: bool,
+    /// Tables and context, which the client keeps until the close has completed.
+    kept: Held,
     /// The request of `WskCloseSocket`.
     close: Option<Request>,
     /// What the category adds.
@@ -227,12 +220,12 @@ impl Socket {
                 address_watch: AddressListWatch::default(),
                 inspection: plan.inspection,
                 handover: None,
-                vouched: false,
+                kept: Held::default(),
                 close: None,
                 part: plan.part,
             }),
         });
-        socket.lock().vouch(&socket.provider);
+        socket.lock().hold_client_memory(&socket.provider);
         client.add_socket(&socket);
         socket
     }
@@ -307,23 +300,24 @@ impl Socket {
 }
 
 impl State {
-    /// Notes whether table and context lie where they should; what did not at first is reported only then.
-    pub(crate) fn vouch(&mut self, provider: &Inner) {
-        self.vouched = self.tables.any() && self.tables.stay(provider) && self.context.stays(provider);
+    /// CLOSE-17: tables and context are there until the close has completed. Without a table there are no callbacks, and
+    /// the context is only a number.
+    pub(crate) fn hold_client_memory(&mut self, provider: &Inner) {
+        let Tables { listen, connection, datagram } = self.tables;
+        if !self.tables.any() || !provider.steering.watches_memory() {
+            return;
+        }
+        let (host, kept) = (&*provider.host, &mut self.kept);
+        for table in [listen.cast::<u8>(), connection.cast(), datagram.cast()] {
+            kept.add(host, table, "CLOSE-17", "the table of a socket whose close has not completed");
+        }
+        let context = self.context.0.cast_const();
+        kept.add(host, context, "CLOSE-17", "the context of a socket whose close has not completed");
     }
 
-    /// CLOSE-17: table and context are there until the close has completed.
-    fn check_kept(&self, provider: &Inner) {
-        if self.vouched && !self.tables.stay(provider) {
-            provider.violation("CLOSE-17", "WskCloseSocket", "the table went before the close had completed");
-        }
-        if self.vouched && !self.context.stays(provider) {
-            provider.violation(
-                "CLOSE-17",
-                "WskCloseSocket",
-                "the context went before the close had completed",
-            );
-        }
+    /// The close is about to complete: the client may free all it has given to the socket.
+    fn let_client_memory_go(&mut self, provider: &Inner) {
+        self.kept.let_go(&*provider.host);
     }
 
     /// Why a call on this socket cannot go on, if it cannot; checked again under the lock that the call works under.

@@ -24,7 +24,7 @@ use self::text::Text;
 use super::{Client, ClientCall};
 use crate::address::{self, Family};
 use crate::config::Release;
-use crate::request::{Request, RequestQueue};
+use crate::request::{Purpose, Request, RequestQueue};
 
 /// The name requests of a client that wait for the host, by number.
 #[derive(Debug, Default)]
@@ -79,7 +79,7 @@ pub(crate) unsafe extern "system" fn wsk_get_address_info(
     irp: *mut IRP,
 ) -> NTSTATUS {
     // SAFETY: the client passes its own handle and hands the IRP over.
-    let (call, request) = match unsafe { ClientCall::begin("WskGetAddressInfo", client, irp) } {
+    let (call, mut request) = match unsafe { ClientCall::begin("WskGetAddressInfo", client, irp) } {
         Ok(begun) => begun,
         Err(status) => return status,
     };
@@ -87,6 +87,12 @@ pub(crate) unsafe extern "system" fn wsk_get_address_info(
     check_level(&call);
     if !check_owner(&call, owning_process, owning_thread) || result.is_null() {
         return request.fail(provider, STATUS_INVALID_PARAMETER);
+    }
+    request.borrows(result, Purpose::NameQuery);
+    request.borrows(hints, Purpose::NameQuery);
+    for string in [node, service] {
+        // SAFETY: the client passes whole strings.
+        unsafe { borrow_string(&mut request, string) };
     }
     // SAFETY: the client passes whole strings.
     let node = unsafe { Text::read(&call, node) };
@@ -124,6 +130,18 @@ pub(crate) unsafe extern "system" fn wsk_get_address_info(
         destination.set(client.provider().address_lists.add(&found));
         STATUS_SUCCESS
     })
+}
+
+/// Notes that a request needs a string and its characters.
+///
+/// # Safety
+/// `string` is null or points to a whole string.
+unsafe fn borrow_string(request: &mut Request, string: PUNICODE_STRING) {
+    request.borrows(string, Purpose::NameQuery);
+    // SAFETY: forwarded to the caller.
+    if let Some(string) = unsafe { string.as_ref() } {
+        request.borrows(string.Buffer, Purpose::NameQuery);
+    }
 }
 
 /// NAME-08: a thread goes with a process.
@@ -211,7 +229,7 @@ pub(crate) unsafe extern "system" fn wsk_get_name_info(
     irp: *mut IRP,
 ) -> NTSTATUS {
     // SAFETY: the client passes its own handle and hands the IRP over.
-    let (call, request) = match unsafe { ClientCall::begin("WskGetNameInfo", client, irp) } {
+    let (call, mut request) = match unsafe { ClientCall::begin("WskGetNameInfo", client, irp) } {
         Ok(begun) => begun,
         Err(status) => return status,
     };
@@ -224,6 +242,11 @@ pub(crate) unsafe extern "system" fn wsk_get_name_info(
     if too_long || (node.is_null() && service.is_null()) {
         provider.violation("NAME-09", call.name, "the address is too long, or no output is given");
         return request.fail(provider, STATUS_INVALID_PARAMETER);
+    }
+    request.borrows(address, Purpose::NameQuery);
+    for string in [node, service] {
+        // SAFETY: the client passes whole strings.
+        unsafe { borrow_string(&mut request, string) };
     }
     // SAFETY: the client passes an address.
     let family = unsafe { address::family_of(address) }.filter(|family| family.size() <= length as usize);

@@ -1,0 +1,157 @@
+//! Who may bind an address that another socket holds (contract 4.7).
+
+use std::net::SocketAddr;
+use std::ptr;
+
+use wsk_sim::Sim;
+use wsk_sim::raw::*;
+use wsk_sys::nt::NTSTATUS;
+use wsk_sys::*;
+
+use crate::support::*;
+
+/// How a socket asks to hold its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Default,
+    Reuse,
+    Exclusive,
+}
+
+use Form::{Default, Exclusive, Reuse};
+
+const FORMS: [Form; 3] = [Default, Reuse, Exclusive];
+
+/// What becomes of the second binder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Ok,
+    InUse,
+    Denied,
+    /// The descriptor of the first decides.
+    Check,
+}
+
+use Verdict::{Check, Denied, InUse, Ok};
+
+impl Verdict {
+    fn status(self, everybody: bool) -> NTSTATUS {
+        match self {
+            Ok => STATUS_SUCCESS,
+            InUse => STATUS_ADDRESS_ALREADY_EXISTS,
+            Check if everybody => STATUS_SUCCESS,
+            Denied | Check => STATUS_ACCESS_DENIED,
+        }
+    }
+}
+
+/// A socket of the form, with a descriptor that lets everybody pass, or nobody.
+fn binder(client: &Client, category: Category, form: Form, descriptor: &Descriptor<'_>) -> Socket {
+    let options = SocketOptions { security: descriptor.raw(), ..SocketOptions::new(category) };
+    let socket = client.open(&options).socket();
+    match form {
+        Default => {}
+        Reuse => drop(socket.set_option(SOL_SOCKET, SO_REUSEADDR, 1).ok()),
+        Exclusive => drop(socket.set_option(SOL_SOCKET, SO_EXCLUSIVEADDRUSE, 1).ok()),
+    }
+    socket
+}
+
+/// Binds a second socket of the form after every kind of first one: on the wildcard (`wild`) and on an address of its
+/// own. `expected` has a row of (default W, default S, reuse W, reuse S, exclusive W, exclusive S) for each.
+fn second_binder(second: Form, expected: [[Verdict; 6]; 2]) {
+    Sim::new().run(move |_| {
+        let client = Client::new();
+        for everybody in [false, true] {
+            let descriptor = Descriptor::cached(&client, everybody);
+            let nobody = Descriptor::cached(&client, false);
+            for category in [Category::Listen, Category::Datagram, Category::Connection] {
+                for (row, wild) in expected.iter().zip([true, false]) {
+                    let firsts = FORMS.into_iter().flat_map(|form| [(form, true), (form, false)]);
+                    for (verdict, (first, first_wild)) in row.iter().zip(firsts) {
+                        let holder = binder(&client, category, first, &descriptor);
+                        holder.bind(if first_wild { ANY } else { LOCALHOST }).ok();
+                        let port = holder.local_address().port();
+                        let other = binder(&client, category, second, &nobody);
+                        let ip = if wild { ANY.ip() } else { LOCALHOST.ip() };
+                        let done = other.bind(SocketAddr::new(ip, port)).wait();
+                        assert_eq!(
+                            done.status,
+                            verdict.status(everybody),
+                            "{category:?}: {second:?} {wild} after {first:?} {first_wild}, {everybody}"
+                        );
+                        if done.status == STATUS_SUCCESS {
+                            assert_eq!(other.local_address(), (ip, port).into());
+                        }
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// Shows: BIND-13, BIND-16
+#[test]
+fn a_second_binder_without_an_option() {
+    second_binder(
+        Default,
+        [[InUse, Ok, InUse, Ok, InUse, Ok], [Check, InUse, Check, Denied, Denied, InUse]],
+    );
+}
+
+/// Shows: BIND-14, BIND-16
+#[test]
+fn a_second_binder_with_reuse() {
+    second_binder(Reuse, [[Denied, Ok, Ok, Ok, Denied, Ok], [Check, Denied, Ok, Ok, Denied, Denied]]);
+}
+
+/// Shows: BIND-15, BIND-16
+#[test]
+fn a_second_binder_that_wants_the_address_for_itself() {
+    second_binder(
+        Exclusive,
+        [[InUse, InUse, InUse, InUse, InUse, InUse], [Check, InUse, Check, InUse, Denied, InUse]],
+    );
+}
+
+/// Shows: BIND-17
+#[test]
+fn different_addresses_never_conflict() {
+    for_each_mode(|_| {
+        let client = Client::new();
+        let descriptor = Descriptor::cached(&client, false);
+        for category in [Category::Listen, Category::Datagram, Category::Connection] {
+            for (first, second) in FORMS.into_iter().flat_map(|first| FORMS.map(|second| (first, second))) {
+                let holder = binder(&client, category, first, &descriptor);
+                let port = holder.bind_localhost().port();
+                let other = binder(&client, category, second, &descriptor);
+                other.bind(([127, 0, 0, 77], port).into()).ok();
+            }
+        }
+    });
+}
+
+/// Shows: BIND-16, OPT-03
+#[test]
+fn the_descriptor_set_as_an_option_is_the_one_that_counts() {
+    for_each_mode(|_| {
+        let client = Client::new();
+        let (everybody, nobody) = (Descriptor::cached(&client, true), Descriptor::cached(&client, false));
+        for category in [Category::Listen, Category::Datagram, Category::Connection] {
+            for (before, after, expected) in [
+                (ptr::null_mut(), everybody.raw(), STATUS_SUCCESS),
+                (nobody.raw(), everybody.raw(), STATUS_SUCCESS),
+                (everybody.raw(), nobody.raw(), STATUS_ACCESS_DENIED),
+            ] {
+                let options = SocketOptions { security: before, ..SocketOptions::new(category) };
+                let holder = client.open(&options).socket();
+                let value = after.expose_provenance().to_ne_bytes();
+                holder.control(&Control::set(SOL_SOCKET, SO_WSK_SECURITY, &value)).ok();
+                holder.bind(ANY).ok();
+                let port = holder.local_address().port();
+                let second = client.open(&SocketOptions::new(category)).socket();
+                assert_eq!(second.bind(([127, 0, 0, 1], port).into()).wait().status, expected);
+            }
+        }
+    });
+}
