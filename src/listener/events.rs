@@ -53,8 +53,8 @@ unsafe extern "system" fn inspect_event<I: Condition, A: Acceptance>(
         return WskInspectReject;
     };
     let id = InspectId::from_raw(id);
-    if core.common.pending.has(id) {
-        // The peer has repeated itself. The request has its token, and needs no second one.
+    if core.common.pending.knows(id) {
+        // The peer has repeated itself. The request has, or had, its token, and gets no second one.
         return WskInspectPend;
     }
     // SAFETY: with an ID, the addresses are valid during the call.

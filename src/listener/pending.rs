@@ -184,7 +184,7 @@ impl Record {
         let Some(pended) = (unsafe { Self::leave_pended(pointer(record), COMPLETING) }) else {
             return Decided::Gone;
         };
-        record.listener.pending().remove(record);
+        record.listener.pending().decided(record);
         let action = if accept { WskInspectAccept } else { WskInspectReject };
         // SAFETY: the gate is held, and `record` keeps the listener during the call, also when the request completes.
         unsafe { Self::complete(pended, permit.handle(), action) };
@@ -224,7 +224,7 @@ impl Record {
         let Some(permit) = record.listener.call() else { return };
         // SAFETY: `record` is a reference.
         let Some(pended) = (unsafe { Self::leave_pended(pointer(record), COMPLETING) }) else { return };
-        record.listener.pending().remove(record);
+        record.listener.pending().decided(record);
         permit.keep();
         let queued = pointer(&pended);
         core::mem::forget(pended);
@@ -272,6 +272,9 @@ unsafe extern "system" fn completed(
 
 /// How many lists the table spreads its records over.
 const BUCKETS: usize = 32;
+/// How many decided requests are remembered. WSK may be about to ask again about a request that is just being decided
+/// (rule INSP-34); its serial number tells it from a later one in the same place.
+const REMEMBERED: usize = 16;
 
 /// The records of a listener that an abort may name.
 pub(super) struct Pending {
@@ -280,6 +283,9 @@ pub(super) struct Pending {
 
 struct Table {
     buckets: [Option<NonNull<Record>>; BUCKETS],
+    /// The requests decided last, a ring.
+    decided: [Option<InspectId>; REMEMBERED],
+    next: usize,
     /// The listener closes: nothing is pended any more.
     shut: bool,
 }
@@ -334,7 +340,8 @@ impl Table {
 
 impl Pending {
     pub(super) const fn new() -> Self {
-        Self { table: SpinLock::new(Table { buckets: [None; BUCKETS], shut: false }) }
+        let (buckets, decided) = ([None; BUCKETS], [None; REMEMBERED]);
+        Self { table: SpinLock::new(Table { buckets, decided, next: 0, shut: false }) }
     }
 
     /// Lists a new record. When the listener closes already its request is rejected, and the token will be inert.
@@ -357,10 +364,10 @@ impl Pending {
         *head = Some(own);
     }
 
-    /// Whether the request is under inspection: WSK may ask again when the peer does (rule INSP-34).
-    pub(super) fn has(&self, id: InspectId) -> bool {
+    /// Whether the request is, or was just, under inspection: WSK may ask again when the peer does (rule INSP-34).
+    pub(super) fn knows(&self, id: InspectId) -> bool {
         let table = self.table.lock();
-        table.find(id).is_some_and(|found| {
+        table.decided.contains(&Some(id)) || table.find(id).is_some_and(|found| {
             // SAFETY: a listed record is alive.
             let record = unsafe { found.as_ref() };
             matches!(record.state.load(Ordering::Acquire), ASKING | PENDED)
@@ -369,6 +376,15 @@ impl Pending {
 
     fn remove(&self, record: &Record) {
         self.table.lock().unlink(record);
+    }
+
+    /// Takes out a record that WSK is to be told the decision of.
+    fn decided(&self, record: &Record) {
+        let mut table = self.table.lock();
+        table.unlink(record);
+        let next = table.next;
+        table.decided[next] = Some(record.id);
+        table.next = (next + 1) % REMEMBERED;
     }
 
     /// Makes the token of an aborted request inert. `Asking` cannot be seen here: an abort comes after the callback's

@@ -124,7 +124,7 @@ pub(crate) fn assert_quiet(events: &Recorder, kind: Kind) {
 }
 
 /// More bytes than fit between the two ends of a [`narrow`] connection.
-pub(crate) const MUCH: usize = 4 << 20;
+pub(crate) const MUCH: usize = 2 << 20;
 
 /// A machine whose connections hold little that the peer has not read, so that sends wait for a peer that does not.
 pub(crate) fn narrow(machine: Builder) -> Builder {

@@ -23,6 +23,7 @@ mod link;
 mod listen;
 mod listen_events;
 mod listen_parameters;
+mod option;
 mod receive;
 mod receive_event;
 mod receive_event_checked;

@@ -12,5 +12,6 @@ mod accept_event;
 mod events;
 mod inspect;
 mod receive;
+mod registration;
 mod retained;
 mod send;

@@ -6,9 +6,10 @@
 //! driver's thread that is about to sleep may ask itself:
 //!
 //! ```text
-//!   KeWaitForSingleObject ──not signalled──► Idle::serve ──► completion routines, perhaps the signal
-//!                                               │
-//!                                               └── nothing to do ──► sleep
+//!   KeWaitForSingleObject ──not signalled──► lent: Idle::serve ──► completion routines, perhaps the signal
+//!                                              │  ▲
+//!                                              │  └── kicked by another thread that signals the object
+//!                                              └── nothing to do ──► sleep
 //! ```
 //!
 //! Only threads that a driver has created do this, outside of every callback and at PASSIVE_LEVEL.
@@ -19,13 +20,18 @@ use std::time::Duration;
 use wsk_sys::nt::PASSIVE_LEVEL;
 
 use crate::checker::context::{self, Nest};
+use crate::dispatcher::Object;
 use crate::kernel::{Inner, Kernel};
 use crate::thread::this;
 
-/// Something to do for a thread that is about to sleep.
+/// Something to do for threads that are about to sleep.
 pub trait Idle: Send + Sync {
-    /// Does it until `over` says that the thread is to go on, or there is nothing to do any more.
-    fn serve(&self, over: &mut dyn FnMut() -> bool);
+    /// Does it until `over` says that the thread is to go on, or there is nothing to do. It may wait for something to do,
+    /// for no longer than `patience`, if [`kick`](Self::kick) can end that.
+    fn serve(&self, patience: Duration, over: &mut dyn FnMut() -> bool);
+
+    /// Has the threads that serve ask soon whether it is over.
+    fn kick(&self);
 }
 
 impl Kernel {
@@ -37,18 +43,30 @@ impl Kernel {
 }
 
 impl Inner {
-    /// Lets the calling thread, which waits, be of use; true if `satisfied` said meanwhile that the wait is over.
-    pub(crate) fn idle(&self, deadline: Option<Duration>, mut satisfied: impl FnMut() -> bool) -> bool {
+    /// Lends the calling thread, which waits for `target`; true if that was signalled meanwhile.
+    pub(crate) fn lend(&self, target: Object<'_>, deadline: Option<Duration>) -> bool {
         let Some(idle) = self.idle.get() else { return false };
         if !this::is_drivers() || this::irql() != PASSIVE_LEVEL || context::current() != Nest::OUTSIDE {
             return false;
         }
         let Some(idle) = idle.upgrade() else { return false };
-        let mut done = false;
-        idle.serve(&mut || {
-            done = satisfied();
-            done || deadline.is_some_and(|deadline| self.seam().now() >= deadline)
+        if target.begin_loan() {
+            return true;
+        }
+        let now = || self.seam().now();
+        let patience = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_sub(now()));
+        this::set_loan(target.key());
+        idle.serve(patience, &mut || {
+            target.state() != 0 || deadline.is_some_and(|deadline| now() >= deadline)
         });
-        done
+        this::set_loan(0);
+        target.end_loan()
+    }
+
+    /// Someone who waits for a signalled object was not asleep: if it is lent, it must look.
+    pub(crate) fn kick(&self) {
+        if let Some(idle) = self.idle.get().and_then(Weak::upgrade) {
+            idle.kick();
+        }
     }
 }

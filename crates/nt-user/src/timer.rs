@@ -112,7 +112,7 @@ fn expire(inner: &Inner, setting: &Setting) {
     }
     // SAFETY: the driver keeps a timer that is set alive until someone has seen it signalled.
     if let Some(timer) = unsafe { Object::from_raw(setting.timer.cast()) } {
-        timer.signal(inner.seam());
+        timer.signal(inner);
     }
 }
 

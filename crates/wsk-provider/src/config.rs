@@ -1,8 +1,10 @@
 //! How a provider behaves: everything that may differ between two Windows machines, or two runs on one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::behaviours::Behaviours;
+use crate::socket::Extension;
 
 /// When a request completes whose outcome is known at once (contract 5.10, N1 and N2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,6 +85,8 @@ pub struct Config {
     pub completion_depth: u32,
     /// How long a deregistration waits for the calling thread's own captures before it is called a deadlock (REG-26).
     pub self_deadlock_after: Duration,
+    /// The extension interfaces that sockets have.
+    pub extensions: Vec<Arc<dyn Extension>>,
     /// What the contract leaves open.
     pub behaviours: Behaviours,
 }
@@ -104,6 +108,7 @@ impl Default for Config {
             watch_memory: true,
             completion_depth: 1,
             self_deadlock_after: Duration::from_millis(500),
+            extensions: Vec::new(),
             behaviours: Behaviours::default(),
         }
     }

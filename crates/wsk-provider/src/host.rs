@@ -57,6 +57,8 @@ pub enum Knob {
     ConcurrentReceiveFrom,
     /// N16: 1 = an allocation for a new object fails.
     AllocationFails,
+    /// 1 = a close ends with a failure; the socket is gone all the same.
+    CloseFails,
     /// 1 = a small or zero `WSK_FLAG_RELEASE_ASAP` hint is given.
     ReleaseAsap,
     /// The result of `WskInspectComplete` for an aborted request, where the behaviour says "either".

@@ -52,3 +52,4 @@ pub use client::set_provider_lookup;
 pub use config::{Completion, Config, Level, Release};
 pub use host::{Hold, Host, Knob, Place, Report, Severity};
 pub use provider::{OpenSocket, Provider};
+pub use socket::{Attachment, Extension, ExtensionCall};

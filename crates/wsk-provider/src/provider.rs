@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use wsk_sys::PWSK_SOCKET;
@@ -85,9 +86,15 @@ impl Provider {
     }
 
     /// Lends the calling thread, which is about to wait and holds no lock, to the network until `over` says that its wait
-    /// is over. It may come back before. On the thread requests complete, and no callback is made.
-    pub fn lend(&self, over: &mut dyn FnMut() -> bool) {
-        self.0.transport.lend(over);
+    /// is over, and for no longer than `patience`. It may come back before. On the thread requests complete, and no
+    /// callback is made.
+    pub fn lend(&self, patience: Duration, over: &mut dyn FnMut() -> bool) {
+        self.0.transport.lend(patience, over);
+    }
+
+    /// Has the threads that are lent ask soon whether their wait is over.
+    pub fn kick(&self) {
+        self.0.transport.kick();
     }
 
     /// The provider goes away: every socket dies, and captures find nothing until it arrives again (REG-28).

@@ -1,5 +1,7 @@
 //! What `netio.sys` exports: each symbol finds the provider of the calling thread's kernel.
 
+use std::time::Duration;
+
 use nt_user::{Idle, Kernel};
 use wsk_provider::Provider;
 use wsk_sys::nt::NTSTATUS;
@@ -11,8 +13,12 @@ pub(crate) struct Attached(pub(crate) Provider);
 
 /// A driver's thread that waits looks after the network meanwhile.
 impl Idle for Attached {
-    fn serve(&self, over: &mut dyn FnMut() -> bool) {
-        self.0.lend(over);
+    fn serve(&self, patience: Duration, over: &mut dyn FnMut() -> bool) {
+        self.0.lend(patience, over);
+    }
+
+    fn kick(&self) {
+        self.0.kick();
     }
 }
 

@@ -54,7 +54,7 @@ pub unsafe extern "system" fn KeSetEvent(event: *mut KEVENT, _increment: i32, wa
     at_most(&here, CALL, if wait == 0 { DISPATCH_LEVEL } else { APC_LEVEL });
     // SAFETY: forwarded to the caller.
     let object = unsafe { self::event(&here, CALL, event) };
-    object.signal(here.seam())
+    object.signal(&here)
 }
 
 /// Makes an event not signalled; see [`wsk_sys::nt::KeClearEvent`].

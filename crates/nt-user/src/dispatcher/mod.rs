@@ -3,7 +3,7 @@
 //! Events, timers and threads begin with a `DISPATCHER_HEADER` of 24 bytes. Its first eight are one atomic word here:
 //!
 //! ```text
-//!   bits 0..8 kind │ 8..16 mark │ 16..32 threads asleep │ 32..64 SignalState
+//!   bits 0..8 kind │ 8..16 mark │ 16..32 threads asleep or lent │ 32..64 SignalState
 //! ```
 //!
 //! so that signalling an object nobody sleeps on is one compare-exchange. Threads sleep in the seam's parking lot under
@@ -28,7 +28,9 @@ use std::time::Duration;
 
 use wsk_sys::nt::KEVENT;
 
+use crate::kernel::Inner;
 use crate::seam::{Parked, Seam, Unpark};
+use crate::thread::this;
 
 pub use event::*;
 pub use wait::*;
@@ -136,11 +138,11 @@ impl<'a> Object<'a> {
     }
 
     /// Signals the object; returns the former state.
-    pub(crate) fn signal(self, seam: &dyn Seam) -> i32 {
+    pub(crate) fn signal(self, kernel: &Inner) -> i32 {
         let mut word = self.word().load(Ordering::Relaxed);
         loop {
-            if word & SIGNALLED == 0 && word & SLEEPERS_MASK != 0 {
-                return self.signal_sleepers(seam, word);
+            if word & SIGNALLED == 0 && word & SLEEPERS_MASK != 0 && !self.is_for_me(word) {
+                return self.signal_sleepers(kernel, word);
             }
             // Also when it is signalled already: what the signaller did before must be visible to who takes it.
             match self.word().compare_exchange_weak(
@@ -155,20 +157,30 @@ impl<'a> Object<'a> {
         }
     }
 
+    /// Whether the calling thread waits for this itself, being lent, and shall be the one to take the signal.
+    fn is_for_me(self, word: u64) -> bool {
+        this::loan() == self.key() && Kind::of(word) == Some(Kind::SynchronizationEvent)
+    }
+
     #[cold]
-    fn signal_sleepers(self, seam: &dyn Seam, word: u64) -> i32 {
+    fn signal_sleepers(self, kernel: &Inner, word: u64) -> i32 {
         let one = Kind::of(word) == Some(Kind::SynchronizationEvent);
         let count = if one { Unpark::One } else { Unpark::All };
-        seam.unpark(self.key(), count, &mut |woken| {
+        let mut lent = false;
+        kernel.seam().unpark(self.key(), count, &mut |woken| {
             let handed_over = one && woken == 1;
             let settle = |word: u64| {
                 let word = word - SLEEPER * woken as u64;
+                lent = !handed_over && word & SLEEPERS_MASK != 0;
                 Some(if handed_over { word } else { word | SIGNALLED })
             };
             // The last access: a thread that was woken, or one that sees the signal, may free the object.
             let settled = self.word().fetch_update(Ordering::AcqRel, Ordering::Relaxed, settle);
             debug_assert!(settled.is_ok(), "the update never declines");
         });
+        if lent {
+            kernel.kick();
+        }
         0
     }
 
@@ -190,6 +202,25 @@ impl<'a> Object<'a> {
                 None
             };
             let Some(new) = new else { return signalled };
+            match self.word().compare_exchange_weak(word, new, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return signalled,
+                Err(now) => word = now,
+            }
+        }
+    }
+
+    /// Takes the signal if there is one; else counts the thread among the sleepers, although it is awake.
+    pub(crate) fn begin_loan(self) -> bool {
+        self.take_or(|word| Some(word + SLEEPER))
+    }
+
+    /// Takes the signal if there is one, and no longer counts the thread among the sleepers.
+    pub(crate) fn end_loan(self) -> bool {
+        let mut word = self.word().load(Ordering::Acquire);
+        loop {
+            let signalled = word & SIGNALLED != 0;
+            let takes = signalled && Kind::of(word) == Some(Kind::SynchronizationEvent);
+            let new = (if takes { word & !SIGNALLED } else { word }) - SLEEPER;
             match self.word().compare_exchange_weak(word, new, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return signalled,
                 Err(now) => word = now,

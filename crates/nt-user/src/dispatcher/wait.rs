@@ -91,7 +91,7 @@ pub unsafe extern "system" fn KeWaitForSingleObject(
         Some(timeout) => Some(due(&here, timeout)),
         None => Watchdog::new(&here).deadline(),
     };
-    if here.idle(deadline, || target.try_take()) || target.wait(here.seam(), deadline) {
+    if here.lend(target, deadline) || target.wait(here.seam(), deadline) {
         return STATUS_SUCCESS;
     }
     if timeout.is_none() {

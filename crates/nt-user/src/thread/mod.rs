@@ -148,7 +148,7 @@ impl Inner {
     /// Signals the object of a thread that does no more.
     pub(crate) fn thread_ended(&self, thread: &ThreadObject) {
         thread.ended.store(true, Ordering::Release);
-        thread.header.object().signal(self.seam());
+        thread.header.object().signal(self);
         self.threads.live.lock().retain(|live| live.address() != thread.address());
         self.threads.changed.notify(self.seam());
     }

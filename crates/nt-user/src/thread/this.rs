@@ -36,6 +36,7 @@ struct This {
     locks: Cell<u32>,
     nest: Cell<Nest>,
     id: Cell<usize>,
+    loan: Cell<usize>,
 }
 
 impl This {
@@ -67,6 +68,7 @@ thread_local! {
             locks: Cell::new(State::NOWHERE.locks),
             nest: Cell::new(State::NOWHERE.nest),
             id: Cell::new(0),
+            loan: Cell::new(0),
         }
     };
 }
@@ -153,6 +155,15 @@ pub(crate) fn nest() -> Nest {
 
 pub(crate) fn set_nest(nest: Nest) {
     THIS.with(|this| this.nest.set(nest));
+}
+
+/// What the thread waits for while it is lent; zero if it is not.
+pub(crate) fn loan() -> usize {
+    THIS.with(|this| this.loan.get())
+}
+
+pub(crate) fn set_loan(key: usize) {
+    THIS.with(|this| this.loan.set(key));
 }
 
 /// A number that no other thread of the process has; never zero.

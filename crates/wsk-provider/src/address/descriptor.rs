@@ -101,6 +101,19 @@ struct Cached {
     copy: Box<[u64; 5]>,
     rights: Rights,
     references: usize,
+    /// Requests under way that use it.
+    users: usize,
+}
+
+/// How the release of a descriptor went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Released {
+    /// It was given back.
+    Yes,
+    /// It was given back, and a request under way uses it (LIFE-12).
+    InUse,
+    /// It is not a cached one.
+    Unknown,
 }
 
 /// The descriptors handed out by `WSK_CACHE_SD` and by reading `SO_WSK_SECURITY`.
@@ -119,7 +132,7 @@ impl DescriptorCache {
         // Revision 1; a list is present unless everybody may.
         copy[0] = 1 | if rights.shared { 0 } else { u64::from(DACL_PRESENT) << 16 };
         let address = copy.as_mut_ptr();
-        self.0.lock().insert(address as usize, Cached { copy, rights, references: 1 });
+        self.0.lock().insert(address as usize, Cached { copy, rights, references: 1, users: 0 });
         address.cast()
     }
 
@@ -130,15 +143,31 @@ impl DescriptorCache {
         }
     }
 
-    /// Takes one reference back; false if the descriptor is not a cached one.
-    pub(crate) fn release(&self, descriptor: PSECURITY_DESCRIPTOR) -> bool {
-        let mut cached = self.0.lock();
-        let Some(entry) = cached.get_mut(&(descriptor as usize)) else { return false };
-        entry.references -= 1;
-        if entry.references == 0 {
-            cached.remove(&(descriptor as usize));
+    /// A request uses a cached descriptor.
+    pub(crate) fn begin_use(&self, descriptor: usize) {
+        if let Some(cached) = self.0.lock().get_mut(&descriptor) {
+            cached.users += 1;
         }
-        true
+    }
+
+    /// A request that used a descriptor completes. The descriptor may have been released meanwhile.
+    pub(crate) fn end_use(&self, descriptor: usize) {
+        if let Some(cached) = self.0.lock().get_mut(&descriptor) {
+            cached.users -= 1;
+        }
+    }
+
+    /// Takes one reference back.
+    pub(crate) fn release(&self, descriptor: PSECURITY_DESCRIPTOR) -> Released {
+        let mut cached = self.0.lock();
+        let Some(entry) = cached.get_mut(&(descriptor as usize)) else { return Released::Unknown };
+        entry.references -= 1;
+        if entry.references != 0 {
+            return Released::Yes;
+        }
+        let released = if entry.users == 0 { Released::Yes } else { Released::InUse };
+        cached.remove(&(descriptor as usize));
+        released
     }
 
     /// What a cached descriptor grants; `None` if it is not a cached one. Null is the default descriptor.

@@ -3,7 +3,7 @@
 mod descriptor;
 mod sharing;
 
-pub(crate) use descriptor::DescriptorCache;
+pub(crate) use descriptor::{DescriptorCache, Released};
 pub(crate) use sharing::{AddressTable, Claim, Sharing};
 
 use std::mem::{align_of, size_of};

@@ -71,6 +71,8 @@ pub(crate) unsafe extern "system" fn wsk_socket_connect(
         tables: Tables { connection: dispatch, ..Tables::default() },
         descriptor,
     };
+    request.makes(Category::Connection);
+    request.borrows_descriptor(descriptor);
     let made = check_descriptor(provider, call.name, descriptor).and_then(|()| wish.grant(&call));
     let socket = match made {
         Ok(socket) => socket,

@@ -15,6 +15,7 @@ use wsk_sys::{
 };
 
 use super::{Client, ClientCall, same_guid};
+use crate::address::Released;
 use crate::behaviours::{LateStatic, SecondStatic};
 use crate::config::Release;
 use crate::provider::Provider;
@@ -149,13 +150,19 @@ unsafe fn control(call: &ClientCall, code: u32, arguments: Arguments) -> Result<
         WSK_RELEASE_SD => {
             // SAFETY: forwarded to the caller.
             let descriptor = unsafe { arguments.read::<PSECURITY_DESCRIPTOR>() }?;
-            if !provider.descriptors.release(descriptor) {
-                provider.violation(
-                    "CTL-07",
-                    call.name,
-                    "the descriptor is not cached, or was released before",
-                );
-                return Err(STATUS_INVALID_PARAMETER);
+            match provider.descriptors.release(descriptor) {
+                Released::Yes => {}
+                Released::InUse => {
+                    provider.violation("LIFE-12", call.name, "a pending request uses the descriptor");
+                }
+                Released::Unknown => {
+                    provider.violation(
+                        "CTL-07",
+                        call.name,
+                        "the descriptor is not cached, or was released before",
+                    );
+                    return Err(STATUS_INVALID_PARAMETER);
+                }
             }
             Ok(0)
         }

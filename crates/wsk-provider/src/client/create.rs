@@ -42,7 +42,7 @@ pub(crate) unsafe extern "system" fn wsk_socket(
     irp: *mut IRP,
 ) -> NTSTATUS {
     // SAFETY: the client passes its own handle and hands the IRP over.
-    let (call, request) = match unsafe { ClientCall::begin("WskSocket", client, irp) } {
+    let (call, mut request) = match unsafe { ClientCall::begin("WskSocket", client, irp) } {
         Ok(begun) => begun,
         Err(status) => return status,
     };
@@ -51,6 +51,10 @@ pub(crate) unsafe extern "system" fn wsk_socket(
     let wish = unsafe {
         Wish::check(&call, address_family, socket_type, protocol, flags, context, dispatch, descriptor)
     };
+    if let Ok(wish) = &wish {
+        request.makes(wish.category);
+        request.borrows_descriptor(descriptor);
+    }
     match wish.and_then(|wish| wish.grant(&call)) {
         Ok(socket) => request.finish_pended(&*call, STATUS_SUCCESS, socket.raw() as usize),
         Err(STATUS_INSUFFICIENT_RESOURCES) => request.finish_pended(&*call, STATUS_INSUFFICIENT_RESOURCES, 0),

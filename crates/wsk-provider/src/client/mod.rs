@@ -160,6 +160,11 @@ pub fn set_provider_lookup(lookup: fn() -> Option<Provider>) {
     let _ = FALLBACK.set(lookup);
 }
 
+/// The provider of the calling thread, for calls that name none.
+pub(crate) fn current_provider() -> Option<Arc<Inner>> {
+    FALLBACK.get().and_then(|lookup| lookup()).map(|provider| provider.0)
+}
+
 /// A call in progress on a client object; it counts for REG-19.
 #[derive(Debug)]
 pub(crate) struct ClientCall {
@@ -222,8 +227,8 @@ impl ClientCall {
 /// # Safety
 /// `irp` is null or handed over by the client.
 unsafe fn complete_for_nobody(name: &'static str, irp: *mut IRP) {
-    let Some(provider) = FALLBACK.get().and_then(|lookup| lookup()) else { return };
-    let provider = &provider.0;
+    let Some(provider) = current_provider() else { return };
+    let provider = &*provider;
     if irp.is_null() || provider.steering.behaviours().null_client_irp == NullClientIrp::Untouched {
         return;
     }

@@ -112,6 +112,7 @@ fn request_connect(
     let mut completions = Completions::default();
     if let Err(status) = stream::become_connection(call, &mut state, &mut completions) {
         drop(state);
+        completions.run(provider);
         return request.fail(provider, status);
     }
     if let Some(status) =

@@ -21,7 +21,7 @@ use crate::behaviours::ReceiveExIrp;
 use crate::config::Release;
 use crate::provider::Provider;
 use crate::request::{Completions, Request, RequestQueue};
-use crate::socket::{Call, Part};
+use crate::socket::{Call, Part, register_extension as register};
 use crate::transport::status_of;
 
 /// Whether a code takes an IRP.
@@ -215,18 +215,21 @@ unsafe fn set_receive_ex(call: &Call, with_irp: bool, arguments: &Arguments) -> 
     }
 }
 
-/// No extension interface was ever published (IOC-05).
+/// `SIO_WSK_REGISTER_EXTENSION`.
 ///
 /// # Safety
-/// The input has `input_size` bytes.
+/// The buffers are as long as the arguments say.
 unsafe fn register_extension(call: &Call, arguments: &Arguments) -> Result<usize, NTSTATUS> {
+    let room = !arguments.output.is_null() && arguments.output_size >= size_of::<WSK_EXTENSION_CONTROL_OUT>();
     // SAFETY: forwarded to the caller.
-    let input = unsafe { arguments.read::<WSK_EXTENSION_CONTROL_IN>() };
-    if input.is_err() || arguments.output_size < size_of::<WSK_EXTENSION_CONTROL_OUT>() {
+    let (Ok(input), true) = (unsafe { arguments.read::<WSK_EXTENSION_CONTROL_IN>() }, room) else {
         call.provider().violation("IOC-06", NAME, "the structures of the extension control are not given");
         return Err(STATUS_INVALID_PARAMETER);
-    }
-    Err(STATUS_NOT_SUPPORTED)
+    };
+    // SAFETY: the client passes an identifier that is readable during the call.
+    let output = unsafe { register(call, input) }?;
+    // SAFETY: forwarded to the caller.
+    unsafe { arguments.write(output) }
 }
 
 /// # Safety

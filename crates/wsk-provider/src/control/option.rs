@@ -55,6 +55,11 @@ impl Known {
         }
     }
 
+    /// The size of its value.
+    fn size(self) -> usize {
+        if self == Self::Security { size_of::<PSECURITY_DESCRIPTOR>() } else { size_of::<u32>() }
+    }
+
     /// Whether it has to be set before the bind.
     fn precedes_bind(self) -> bool {
         matches!(self, Self::Conditional | Self::Exclusive | Self::Reuse | Self::V6Only | Self::Security)
@@ -72,7 +77,7 @@ fn check_irp(call: &Call, request: Option<&Request>) {
 ///
 /// # Safety
 /// The buffers are as long as the arguments say.
-pub(super) unsafe fn set(call: &Call, request: Option<Request>, arguments: Arguments) -> NTSTATUS {
+pub(super) unsafe fn set(call: &Call, mut request: Option<Request>, arguments: Arguments) -> NTSTATUS {
     let provider = call.provider();
     let behaviours = provider.steering.behaviours();
     if !arguments.has_no_output() {
@@ -85,10 +90,17 @@ pub(super) unsafe fn set(call: &Call, request: Option<Request>, arguments: Argum
     if !known.belongs_to(call) {
         return refuse(call, request, behaviours.unknown_option.status());
     }
+    if arguments.input.is_null() || arguments.input_size < known.size() {
+        let detail = format!("InputSize is {}, and the option has {} bytes", arguments.input_size, known.size());
+        provider.violation("OPT-01", NAME, &detail);
+    }
     if known == Known::Security {
         // SAFETY: forwarded to the caller.
-        let result = unsafe { arguments.read::<PSECURITY_DESCRIPTOR>() }
-            .and_then(|descriptor| set_security(call, descriptor));
+        let descriptor = unsafe { arguments.read::<PSECURITY_DESCRIPTOR>() };
+        if let (Ok(descriptor), Some(request)) = (descriptor, &mut request) {
+            request.borrows_descriptor(descriptor);
+        }
+        let result = descriptor.and_then(|descriptor| set_security(call, descriptor));
         // SAFETY: forwarded to the caller.
         return unsafe { end(call, request, &arguments, result) };
     }
@@ -136,8 +148,8 @@ fn set_number(call: &Call, known: Known, value: u32) -> Result<usize, NTSTATUS> 
             drop(state);
             return set_conditional(call, on);
         }
-        Known::Exclusive => state.options.sharing = if on { Sharing::Exclusive } else { Sharing::Default },
-        Known::Reuse => state.options.sharing = if on { Sharing::Reuse } else { Sharing::Default },
+        Known::Exclusive => switch_sharing(&mut state.options.sharing, Sharing::Exclusive, on),
+        Known::Reuse => switch_sharing(&mut state.options.sharing, Sharing::Reuse, on),
         Known::V6Only => state.options.v6_only = on,
         Known::Broadcast => state.options.broadcast = on,
         Known::KeepAlive => state.options.keep_alive = on,
@@ -152,6 +164,15 @@ fn set_number(call: &Call, known: Known, value: u32) -> Result<usize, NTSTATUS> 
         _ => Ok(()),
     });
     tuned.map(|()| 0).map_err(|error| status_of(&error))
+}
+
+/// Switches one of the two sharing options. The one set last counts, and clearing one leaves the other.
+fn switch_sharing(sharing: &mut Sharing, form: Sharing, on: bool) {
+    if on {
+        *sharing = form;
+    } else if *sharing == form {
+        *sharing = Sharing::Default;
+    }
 }
 
 /// `SO_CONDITIONAL_ACCEPT` before the bind.
@@ -188,11 +209,20 @@ pub(super) unsafe fn get(call: &Call, request: Option<Request>, arguments: Argum
     if arguments.input_size != 0 || !arguments.input.is_null() {
         provider.violation("OPT-01", NAME, "an input is given when an option is read");
     }
+    if !arguments.returned.is_null() {
+        provider.violation("OPT-01", NAME, "OutputSizeReturned is given when an option is read");
+    }
     let Some(known) = Known::find(arguments.level, arguments.code).filter(|known| known.belongs_to(call))
     else {
         return refuse(call, request, behaviours.unknown_option.status());
     };
     check_irp(call, request.as_ref());
+    // One byte is what reading it gives, and a client may know that (OPT-13).
+    let size = if known == Known::KeepAlive { 1 } else { known.size() };
+    if arguments.output.is_null() || arguments.output_size < size {
+        let detail = format!("OutputSize is {}, and the option has {size} bytes", arguments.output_size);
+        provider.violation("OPT-01", NAME, &detail);
+    }
     // SAFETY: forwarded to the caller.
     let result = unsafe { read_option(call, known, &arguments) };
     // SAFETY: forwarded to the caller.

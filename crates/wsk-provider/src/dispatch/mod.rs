@@ -5,6 +5,7 @@
 //! the real table would end, and the memory behind it is anybody's.
 
 mod beyond;
+pub(crate) mod decoy;
 
 use std::ffi::c_void;
 use std::ptr;

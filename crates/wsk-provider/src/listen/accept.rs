@@ -13,7 +13,7 @@ use crate::address;
 use crate::behaviours::AcceptBeforeListen;
 use crate::client::{check_context, check_table};
 use crate::request::{Purpose, Request};
-use crate::socket::{Call, Context, Part, Socket};
+use crate::socket::{Call, Category, Context, Part, Socket};
 
 const NAME: &str = "WskAccept";
 
@@ -77,6 +77,7 @@ pub(crate) unsafe extern "system" fn wsk_accept(
     check_context(provider, "LSN-12", NAME, context.cast::<u8>().cast_const());
     check_table(provider, "LSN-14", NAME, dispatch);
     let [local, remote] = [local, remote].map(|buffer| usable(&call, buffer));
+    request.makes(Category::Connection);
     request.borrows(local, Purpose::AcceptAddress);
     request.borrows(remote, Purpose::AcceptAddress);
     accept(&call, request, AcceptItem { context: Context(context), dispatch, local, remote })

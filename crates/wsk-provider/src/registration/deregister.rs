@@ -68,7 +68,7 @@ impl Provider {
         let state = unsafe { &raw mut (*block).ReservedRegistrationState };
         // SAFETY: as above.
         unsafe { state.write_volatile(DEREGISTERED) };
-        registration.kept.lock().let_go(&*provider.host);
+        registration.kept.lock().let_go(provider);
     }
 }
 

@@ -9,7 +9,10 @@
 //! A host that watches its pool reports when a held block is freed, with the rule that asks for it.
 
 use smallvec::SmallVec;
-use wsk_sys::nt::{MDL, MDL_MAPPED_TO_SYSTEM_VA, MDL_SOURCE_IS_NONPAGED_POOL, mdl_flags, mdl_mapped_system_va, mdl_next};
+use wsk_sys::nt::{
+    MDL, MDL_MAPPED_TO_SYSTEM_VA, MDL_SOURCE_IS_NONPAGED_POOL, PSECURITY_DESCRIPTOR, mdl_flags, mdl_mapped_system_va,
+    mdl_next,
+};
 use wsk_sys::{WSK_BUF, WSK_BUF_LIST};
 
 use crate::host::{Hold, Host};
@@ -62,13 +65,17 @@ enum Loan {
 /// # Invariants
 /// Each pointer is null or the client's, which keeps the memory until the request completes.
 #[derive(Debug, Default)]
-pub(crate) struct Loans(SmallVec<[Loan; 2]>);
+pub(crate) struct Loans {
+    memory: SmallVec<[Loan; 2]>,
+    /// The cached security descriptor that is used; null for none.
+    descriptor: usize,
+}
 
 impl Loans {
     /// Notes memory at `address`; null is no memory.
     pub(super) fn add<T>(&mut self, address: *const T, purpose: Purpose) {
         if !address.is_null() {
-            self.0.push(Loan::Memory(address.cast(), purpose));
+            self.memory.push(Loan::Memory(address.cast(), purpose));
         }
     }
 
@@ -83,7 +90,7 @@ impl Loans {
         // SAFETY: the caller guarantees a readable descriptor.
         let WSK_BUF { Mdl: mdl, Length: length, .. } = unsafe { buffer.read() };
         if length != 0 && !mdl.is_null() {
-            self.0.push(Loan::Chain(mdl));
+            self.memory.push(Loan::Chain(mdl));
         }
     }
 
@@ -93,18 +100,26 @@ impl Loans {
     /// `list` is null or points to a list that stays, with its buffers, until the request completes.
     pub(super) unsafe fn add_list(&mut self, list: *const WSK_BUF_LIST) {
         if !list.is_null() {
-            self.0.push(Loan::List(list));
+            self.memory.push(Loan::List(list));
         }
+    }
+
+    /// Notes the use of a cached security descriptor; null is none.
+    pub(super) fn add_descriptor(&mut self, descriptor: PSECURITY_DESCRIPTOR) {
+        self.descriptor = descriptor as usize;
     }
 
     /// Tells the host of all of it.
     pub(super) fn hold(self, provider: &Inner) -> Held {
-        let mut held = Held::default();
+        let mut held = Held { descriptor: self.descriptor, ..Held::default() };
+        if held.descriptor != 0 {
+            provider.descriptors.begin_use(held.descriptor);
+        }
         if !provider.steering.watches_memory() {
             return held;
         }
         let host = &*provider.host;
-        for loan in self.0 {
+        for loan in self.memory {
             match loan {
                 Loan::Memory(address, purpose) => {
                     let (rule, what) = purpose.terms();
@@ -147,9 +162,12 @@ unsafe fn hold_chain(host: &dyn Host, held: &mut Held, mut mdl: *mut MDL) {
     }
 }
 
-/// Memory of the client's that the host watches. Its owner lets it go.
+/// Memory of the client's that the host watches, and a descriptor in use. The owner lets both go.
 #[derive(Debug, Default)]
-pub(crate) struct Held(SmallVec<[Hold; 2]>);
+pub(crate) struct Held {
+    memory: SmallVec<[Hold; 2]>,
+    descriptor: usize,
+}
 
 impl Held {
     /// Holds the memory at `address`, if there is any.
@@ -157,14 +175,18 @@ impl Held {
         if !address.is_null()
             && let Some(hold) = host.hold(address.cast(), rule, what)
         {
-            self.0.push(hold);
+            self.memory.push(hold);
         }
     }
 
     /// The client may free all of it from here on.
-    pub(crate) fn let_go(&mut self, host: &dyn Host) {
-        for hold in self.0.drain(..) {
-            host.let_go(hold);
+    pub(crate) fn let_go(&mut self, provider: &Inner) {
+        for hold in self.memory.drain(..) {
+            provider.host.let_go(hold);
+        }
+        let descriptor = std::mem::take(&mut self.descriptor);
+        if descriptor != 0 {
+            provider.descriptors.end_use(descriptor);
         }
     }
 }

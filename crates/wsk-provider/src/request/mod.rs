@@ -24,15 +24,16 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use wsk_sys::nt::{self, IRP, NTSTATUS};
+use wsk_sys::nt::{self, IRP, NTSTATUS, PSECURITY_DESCRIPTOR};
 use wsk_sys::{
     STATUS_CANCELLED, STATUS_INVALID_PARAMETER, STATUS_PENDING, WSK_BUF, WSK_BUF_LIST, nt_success,
 };
 
 use self::lent::Loans;
 use crate::client::Client;
+use crate::dispatch::decoy;
 use crate::provider::Inner;
-use crate::socket::Socket;
+use crate::socket::{Category, Socket};
 use crate::steering::Timing;
 
 /// Marks an IRP as pended by a provider, in the fourth word of its driver context.
@@ -114,7 +115,7 @@ impl Pended {
     }
 
     fn let_go(&mut self) {
-        self.held.let_go(&*self.owner.provider().host);
+        self.held.let_go(self.owner.provider());
     }
 }
 
@@ -128,11 +129,14 @@ impl Drop for Pended {
 ///
 /// # Invariants
 /// The IRP was handed over by a client, its current stack location is the provider's, it has not been completed,
-/// and no cancel routine is armed. `pended` is present exactly when the IRP is marked pending.
+/// and no cancel routine is armed. `pended` is present exactly when the IRP is marked pending. From then on until it
+/// completes its status is `STATUS_PENDING`.
 #[derive(Debug)]
 pub(crate) struct Request {
     irp: NonNull<IRP>,
     loans: Loans,
+    /// What `Information` shows while the request is pending.
+    decoy: usize,
     pended: Option<Pended>,
 }
 
@@ -176,7 +180,22 @@ impl Request {
         }
         // SAFETY: the client handed the IRP over and it has a free stack location.
         unsafe { nt::io_set_next_irp_stack_location(irp.as_ptr()) };
-        Ok(Self { irp, loans: Loans::default(), pended: None })
+        Ok(Self { irp, loans: Loans::default(), decoy: 0, pended: None })
+    }
+
+    /// A request that was marked pending before.
+    fn pended(irp: NonNull<IRP>, pended: Pended) -> Self {
+        Self { irp, loans: Loans::default(), decoy: 0, pended: Some(pended) }
+    }
+
+    /// Notes that the outcome is a socket of `category`.
+    pub(crate) fn makes(&mut self, category: Category) {
+        self.decoy = decoy::of(category);
+    }
+
+    /// Notes that a cached security descriptor is used until the IRP completes.
+    pub(crate) fn borrows_descriptor(&mut self, descriptor: PSECURITY_DESCRIPTOR) {
+        self.loans.add_descriptor(descriptor);
     }
 
     /// Notes that the memory at `address`, if any, is needed until the IRP completes.
@@ -285,8 +304,33 @@ impl Request {
         let context = [pointer, kind as *mut _, std::ptr::null_mut(), PENDED_MARK as *mut _];
         // SAFETY: the request owns the IRP, and the driver context is for the driver that does.
         unsafe { nt::set_irp_driver_context(self.irp.as_ptr(), context) };
-        let held = mem::take(&mut self.loans).hold(owner.provider());
+        let mut held = mem::take(&mut self.loans).hold(owner.provider());
+        self.show_pending(owner.provider(), &mut held);
         self.pended = Some(Pended { owner, held });
+    }
+
+    /// Makes the IRP look pending to whoever looks, and notes that its routine's context is needed (IRP-10, IRP-12).
+    fn show_pending(&self, provider: &Inner, held: &mut Held) {
+        let irp = self.irp.as_ptr();
+        // SAFETY: the request owns the IRP.
+        unsafe { nt::set_irp_status(irp, STATUS_PENDING) };
+        // SAFETY: as above.
+        unsafe { nt::set_irp_information(irp, self.decoy) };
+        if provider.steering.watches_memory() {
+            // SAFETY: as above; the current location is the provider's.
+            let context = unsafe { nt::stack_context(nt::irp_stack_pointer(irp)) };
+            held.add(&*provider.host, context, "IRP-10", "the completion routine of a pending request");
+        }
+    }
+
+    /// IRP-10: nobody but the provider writes to a pending IRP.
+    fn check_untouched(&self, provider: &Inner) {
+        // SAFETY: the request owns the IRP.
+        let status = unsafe { nt::irp_status(self.irp.as_ptr()) };
+        if status != STATUS_PENDING {
+            let detail = format!("the client has written {status:#010x} to an IRP that was pending");
+            provider.violation("IRP-10", "IofCompleteRequest", &detail);
+        }
     }
 
     /// Whether the call that brought the IRP returns, or has returned, `STATUS_PENDING`.
@@ -308,6 +352,9 @@ impl Request {
 
     /// Completes the IRP with exactly these results; for the failures that do report information.
     pub(crate) fn complete_exactly(self, provider: &Inner, status: NTSTATUS, information: usize) {
+        if self.is_pending() {
+            self.check_untouched(provider);
+        }
         let (irp, mut pended) = self.take_apart();
         let irp = irp.as_ptr();
         // SAFETY: the request owned the IRP; nobody else reads it before it is completed below.
@@ -343,7 +390,7 @@ impl Drop for Request {
         match self.pended.take() {
             Some(pended) => {
                 let provider = Arc::clone(pended.owner.provider());
-                Self { irp, loans: Loans::default(), pended: Some(pended) }.complete(&provider, STATUS_CANCELLED, 0);
+                Self::pended(irp, pended).complete(&provider, STATUS_CANCELLED, 0);
             }
             None => unreachable!("a request was dropped inside its call"),
         }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use wsk_sys::STATUS_CANCELLED;
 use wsk_sys::nt::{self, DEVICE_OBJECT, IRP};
 
-use super::lent::Loans;
 use super::{Completions, Owner, Owns, Pended, Request};
 use crate::client::Client;
 use crate::socket::Socket;
@@ -23,7 +22,7 @@ struct Entry<T> {
 impl<T> Entry<T> {
     /// The request, for whoever has claimed it, and its item.
     fn into_request(self) -> (Request, T) {
-        (Request { irp: self.irp, loans: Loans::default(), pended: Some(self.pended) }, self.item)
+        (Request::pended(self.irp, self.pended), self.item)
     }
 }
 
@@ -169,8 +168,7 @@ impl Cancelled {
             Owner::Client(client) => client.cancelled(irp),
         };
         let provider = Arc::clone(owner.provider());
-        let pended = Some(Pended::of(owner));
-        let request = Request { irp: self.0, loans: Loans::default(), pended };
+        let request = Request::pended(self.0, Pended::of(owner));
         request.complete_exactly(&provider, STATUS_CANCELLED, information);
     }
 }

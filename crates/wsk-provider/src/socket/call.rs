@@ -7,7 +7,10 @@ use std::sync::atomic::Ordering;
 use wsk_sys::nt::{self, IRP, NTSTATUS};
 use wsk_sys::{PWSK_SOCKET, STATUS_FILE_FORCED_CLOSED, STATUS_INVALID_HANDLE};
 
+use super::close::CLOSE_FAILED;
 use super::{Life, Socket};
+use crate::client::current_provider;
+use crate::dispatch::decoy;
 use crate::host::Knob;
 use crate::provider::Inner;
 use crate::request::Request;
@@ -47,7 +50,8 @@ impl Call {
     /// # Safety
     /// `socket` was given out by a provider of this crate.
     pub(crate) unsafe fn enter(name: &'static str, socket: PWSK_SOCKET) -> Result<Self, NTSTATUS> {
-        if socket.is_null() {
+        if socket.is_null() || decoy::is_one(socket) {
+            report_no_socket(name, socket);
             return Err(STATUS_INVALID_HANDLE);
         }
         let shell = socket.cast::<Socket>().cast_const();
@@ -83,6 +87,8 @@ impl Call {
             }
         } else if self.socket.lock().told == Some("ACPT-09") {
             provider.violation("ACPT-09", self.name, "called on an accepted socket that was given back");
+        } else if self.socket.lock().told == Some(CLOSE_FAILED) {
+            provider.violation(CLOSE_FAILED, self.name, "called on a socket whose close has failed");
         } else {
             let how = if life == Life::Closing as u32 { "that is closing" } else { "that is closed" };
             provider.violation("CLOSE-13", self.name, &format!("called on a socket {how}"));
@@ -106,6 +112,20 @@ impl Deref for Call {
 impl Drop for Call {
     fn drop(&mut self) {
         self.socket.calls.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Says what a client did that calls with something that is no socket.
+#[cold]
+fn report_no_socket(name: &'static str, socket: PWSK_SOCKET) {
+    let Some(provider) = current_provider() else { return };
+    if !socket.is_null() {
+        let detail = "the socket was read from the Information of a request that was still pending";
+        provider.violation("IRP-12", name, detail);
+    } else if provider.host.place().callback.is_some() {
+        provider.violation("EVT-49", name, "a callback uses the pointer of a socket that is not stored yet");
+    } else {
+        provider.violation("IRP-23", name, "the socket is null, as is the Information of a failed request");
     }
 }
 

@@ -7,14 +7,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use wsk_sys::nt::{IRP, NTSTATUS};
-use wsk_sys::{PWSK_SOCKET, STATUS_FILE_FORCED_CLOSED, STATUS_PENDING, STATUS_SUCCESS};
+use wsk_sys::{
+    PWSK_SOCKET, STATUS_FILE_FORCED_CLOSED, STATUS_PENDING, STATUS_SUCCESS, STATUS_UNSUCCESSFUL,
+};
 
 use super::{Call, Ending, Life, Part, Socket};
+use crate::host::Knob;
 use crate::listen;
 use crate::request::{Completions, Request};
 use crate::steering::Timing;
 
 const NAME: &str = "WskCloseSocket";
+
+/// The rule that a client breaks when it goes on with a socket whose close has failed.
+pub(super) const CLOSE_FAILED: &str = "CLOSE-11";
 
 /// `WskCloseSocket`.
 ///
@@ -38,8 +44,13 @@ fn close(call: &Call, mut request: Request) -> NTSTATUS {
     let provider = socket.provider();
     let mut state = socket.lock();
     if matches!(state.life, Life::Closing | Life::Freed) {
+        let failed = state.told == Some(CLOSE_FAILED);
         drop(state);
-        provider.violation("CLOSE-12", NAME, "the socket was closed before");
+        provider.violation(
+            if failed { CLOSE_FAILED } else { "CLOSE-12" },
+            NAME,
+            "the socket was closed before",
+        );
         return request.fail(provider, STATUS_FILE_FORCED_CLOSED);
     }
     let others = call.concurrent() - 1;
@@ -67,6 +78,9 @@ fn close(call: &Call, mut request: Request) -> NTSTATUS {
             "the socket was given a table, and none of its events was ever enabled",
         );
     }
+    if !socket.is_head_intact() {
+        provider.violation("LIFE-05", NAME, "the client has written to the WSK_SOCKET");
+    }
     if others != 0 {
         provider.violation("CLOSE-01", NAME, &format!("{others} other calls on the socket are executing"));
     }
@@ -75,39 +89,46 @@ fn close(call: &Call, mut request: Request) -> NTSTATUS {
     }
     completions.run(provider);
     undecided.settle(socket);
-    Socket::finish_close(socket, timing);
-    if pends { STATUS_PENDING } else { STATUS_SUCCESS }
+    let status = Socket::finish_close(socket, timing);
+    if pends { STATUS_PENDING } else { status }
 }
 
 impl Socket {
-    /// Completes the close if one was asked for and nothing is in its way any more.
-    pub(crate) fn finish_close(socket: &Arc<Self>, timing: Timing) {
+    /// Completes the close if one was asked for and nothing is in its way any more; tells with what, or that it pends.
+    pub(crate) fn finish_close(socket: &Arc<Self>, timing: Timing) -> NTSTATUS {
         let mut state = socket.lock();
         if state.life != Life::Closing
             || state.events.any_running()
             || socket.outstanding.load(Ordering::SeqCst) != 0
         {
-            return;
+            return STATUS_PENDING;
         }
-        let Some(request) = state.close.take() else { return };
+        let Some(request) = state.close.take() else { return STATUS_PENDING };
         socket.set_life(&mut state, Life::Freed);
         let part = std::mem::replace(&mut state.part, Part::Basic);
         let provider = socket.provider();
         state.let_client_memory_go(provider);
+        let status = if provider.injects(Knob::CloseFails) {
+            state.told = Some(CLOSE_FAILED);
+            STATUS_UNSUCCESSFUL
+        } else {
+            STATUS_SUCCESS
+        };
         drop(state);
         drop(part);
         if !request.is_pending() {
-            request.complete(provider, STATUS_SUCCESS, 0);
+            request.complete(provider, status, 0);
             socket.client().remove_socket(socket);
-            return;
+            return status;
         }
         // From here the request counts like any other; when it is done the socket is gone.
         socket.request_pended();
         match timing {
-            Timing::Inline | Timing::Nested => request.complete(provider, STATUS_SUCCESS, 0),
-            Timing::Early => provider.completer().complete_early(provider, request, STATUS_SUCCESS, 0),
-            Timing::Late => provider.completer().complete_late(provider, request, STATUS_SUCCESS, 0),
+            Timing::Inline | Timing::Nested => request.complete(provider, status, 0),
+            Timing::Early => provider.completer().complete_early(provider, request, status, 0),
+            Timing::Late => provider.completer().complete_late(provider, request, status, 0),
         }
+        STATUS_PENDING
     }
 }
 

@@ -12,6 +12,7 @@ use std::ffi::c_void;
 use std::ptr;
 use std::sync::Arc;
 
+use parking_lot::MutexGuard;
 use wsk_sys::nt::NTSTATUS;
 use wsk_sys::{
     NPI_WSK_INTERFACE_ID, STATUS_EVENT_PENDING, STATUS_INVALID_PARAMETER, STATUS_NOT_SUPPORTED,
@@ -20,7 +21,7 @@ use wsk_sys::{
     WSK_EVENT_RECEIVE_FROM, WSK_EVENT_SEND_BACKLOG,
 };
 
-use super::{Call, Category, Life, Part, Socket, State, part};
+use super::{Call, Category, Life, Part, Socket, State, extension, part};
 use crate::behaviours::{DisableSeveral, ForeignEvents, NullCallback};
 use crate::client::same_guid;
 use crate::request::Request;
@@ -71,6 +72,15 @@ const CONNECTION_EVENTS: u32 = WSK_EVENT_SEND_BACKLOG | WSK_EVENT_RECEIVE | WSK_
 /// All the bits there are.
 const ALL_EVENTS: u32 = CONNECTION_EVENTS | WSK_EVENT_RECEIVE_FROM | WSK_EVENT_ACCEPT;
 
+/// A callback that can be switched on and off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Switch {
+    /// One of WSK's own.
+    Own(Event),
+    /// The one with this bit, of the socket's extension with this index.
+    Extension(usize, u32),
+}
+
 /// One event of one socket.
 #[derive(Debug, Default)]
 struct Slot {
@@ -94,6 +104,8 @@ pub(crate) struct Events {
     inherited: u32,
     /// Some event has been switched on.
     used: bool,
+    /// The events of the extensions that the client has registered for, by their bits.
+    extensions: Vec<Vec<(u32, Slot)>>,
 }
 
 /// The static events of a client.
@@ -157,6 +169,32 @@ impl Events {
         }
     }
 
+    /// The client has registered for one more extension, which has the events of this mask.
+    pub(super) fn add_extension(&mut self, mask: u32) {
+        let bits = (0..u32::BITS).map(|shift| 1 << shift).filter(|bit| mask & bit != 0);
+        self.extensions.push(bits.map(|bit| (bit, Slot::default())).collect());
+    }
+
+    /// Switches on the events of `mask` of an extension.
+    pub(super) fn switch_on_extension(&mut self, index: usize, mask: u32) {
+        for (bit, slot) in &mut self.extensions[index] {
+            if mask & *bit != 0 {
+                slot.on = true;
+                slot.stopping = false;
+            }
+        }
+    }
+
+    fn slot(&mut self, switch: Switch) -> &mut Slot {
+        match switch {
+            Switch::Own(event) => &mut self.slots[event as usize],
+            Switch::Extension(index, bit) => {
+                let slot = self.extensions[index].iter_mut().find(|(own, _)| *own == bit);
+                &mut slot.expect("a bit that was checked").1
+            }
+        }
+    }
+
     /// Fixes the static events that are valid for the category.
     pub(crate) fn fix(&mut self, category: Category, events: StaticEvents) {
         let mask = events.0 & own_events(category);
@@ -182,7 +220,7 @@ const fn own_events(category: Category) -> u32 {
 #[derive(Debug)]
 pub(crate) struct Running {
     socket: Arc<Socket>,
-    event: Option<Event>,
+    event: Option<Switch>,
 }
 
 impl Running {
@@ -199,8 +237,8 @@ impl Drop for Running {
         let mut sentinel = None;
         let mut state = socket.lock();
         state.events.running -= 1;
-        if let Some(event) = self.event {
-            let slot = &mut state.events.slots[event as usize];
+        if let Some(switch) = self.event {
+            let slot = state.events.slot(switch);
             slot.running -= 1;
             if slot.running == 0 {
                 if slot.stopping {
@@ -208,7 +246,10 @@ impl Drop for Running {
                     slot.on = false;
                     finished = std::mem::take(&mut slot.waiting);
                 }
-                if std::mem::take(&mut slot.sentinel_due) && state.life == Life::Dead {
+                if std::mem::take(&mut slot.sentinel_due)
+                    && state.life == Life::Dead
+                    && let Switch::Own(event) = switch
+                {
                     sentinel = Some(state.begin_sentinel(socket, event));
                 }
             }
@@ -242,12 +283,19 @@ pub(super) fn run_sentinel(socket: &Arc<Socket>, event: Event, running: Running)
 impl State {
     /// Begins a call of `event`, if it is on and the socket lives.
     pub(crate) fn begin(&mut self, socket: &Arc<Socket>, event: Event) -> Option<Running> {
-        if self.life != Life::Live || !self.events.is_on(event) {
+        self.begin_switched(socket, Switch::Own(event))
+    }
+
+    /// Begins a call of an extension's event, if it is on and the socket lives.
+    pub(super) fn begin_switched(&mut self, socket: &Arc<Socket>, switch: Switch) -> Option<Running> {
+        let live = self.life == Life::Live;
+        let slot = self.events.slot(switch);
+        if !live || !slot.on || slot.stopping {
             return None;
         }
-        self.events.slots[event as usize].running += 1;
+        slot.running += 1;
         self.events.running += 1;
-        Some(Running { socket: Arc::clone(socket), event: Some(event) })
+        Some(Running { socket: Arc::clone(socket), event: Some(switch) })
     }
 
     /// Begins a callback that has no mask bit (Inspect, Abort), if the socket lives.
@@ -265,7 +313,7 @@ impl State {
     fn begin_sentinel(&mut self, socket: &Arc<Socket>, event: Event) -> (Event, Running) {
         self.events.slots[event as usize].running += 1;
         self.events.running += 1;
-        (event, Running { socket: Arc::clone(socket), event: Some(event) })
+        (event, Running { socket: Arc::clone(socket), event: Some(Switch::Own(event)) })
     }
 
     /// The sentinels that are due now that the socket has died: one for each event that is on and has such a form. One
@@ -358,12 +406,14 @@ pub(crate) fn control_events(
     request: Option<Request>,
     control: WSK_EVENT_CALLBACK_CONTROL,
 ) -> NTSTATUS {
+    let mask = control.EventMask;
+    let disables = mask & WSK_EVENT_DISABLE != 0;
     let outcome = match check_interface(call, control) {
         Err(status) => Err(status),
-        Ok(()) if control.EventMask & WSK_EVENT_DISABLE != 0 => {
-            return disable(call, request, control.EventMask);
-        }
-        Ok(()) => enable(call, request.is_some(), control.EventMask),
+        Ok(None) if disables => return disable(call, request, mask),
+        Ok(None) => enable(call, request.is_some(), mask),
+        Ok(Some(index)) if disables => return extension::disable(call, request, index, mask),
+        Ok(Some(index)) => extension::enable(call, request.is_some(), index, mask),
     };
     let status = outcome.err().unwrap_or(STATUS_SUCCESS);
     match request {
@@ -373,8 +423,8 @@ pub(crate) fn control_events(
     }
 }
 
-/// The interface whose events are meant.
-fn check_interface(call: &Call, control: WSK_EVENT_CALLBACK_CONTROL) -> Result<(), NTSTATUS> {
+/// The interface whose events are meant: WSK's own, or the extension of the socket with this index.
+fn check_interface(call: &Call, control: WSK_EVENT_CALLBACK_CONTROL) -> Result<Option<usize>, NTSTATUS> {
     let provider = call.provider();
     if control.NpiId.is_null() {
         provider.violation("EVT-23", call.name, "NpiId is null");
@@ -382,11 +432,17 @@ fn check_interface(call: &Call, control: WSK_EVENT_CALLBACK_CONTROL) -> Result<(
     }
     // SAFETY: NpiId points to a GUID that is readable during the call (EVT-24).
     let interface = unsafe { control.NpiId.read_unaligned() };
+    let mask = control.EventMask & !WSK_EVENT_DISABLE;
     if same_guid(&interface, &NPI_WSK_INTERFACE_ID) {
-        return Ok(());
+        if mask & !ALL_EVENTS & extension::events_of(call) != 0 {
+            provider.violation("EVT-25", call.name, "NpiId is not that of the extension whose events are meant");
+        }
+        return Ok(None);
     }
-    let standard = control.EventMask & !WSK_EVENT_DISABLE & ALL_EVENTS != 0;
-    let rule = if standard { "EVT-23" } else { "EVT-25" };
+    if let Some(index) = extension::find(call, &interface) {
+        return Ok(Some(index));
+    }
+    let rule = if mask & ALL_EVENTS != 0 { "EVT-23" } else { "EVT-25" };
     provider.violation(rule, call.name, "NpiId names an interface that has no events on this socket");
     Err(STATUS_NOT_SUPPORTED)
 }
@@ -415,11 +471,16 @@ fn too_early(call: &Call) -> NTSTATUS {
     call.provider().steering.behaviours().events_too_early.status()
 }
 
+/// Looks at how an enabling call is made.
+pub(super) fn check_enabling(call: &Call, with_irp: bool) {
+    if with_irp {
+        call.provider().violation("EVT-10", call.name, "events are enabled with an IRP");
+    }
+}
+
 fn enable(call: &Call, with_irp: bool, mask: u32) -> Result<(), NTSTATUS> {
     let provider = call.provider();
-    if with_irp {
-        provider.violation("EVT-10", call.name, "events are enabled with an IRP");
-    }
+    check_enabling(call, with_irp);
     let mut state = call.lock();
     if let Some(status) = state.refused() {
         return Err(status);
@@ -475,6 +536,19 @@ fn adopt_handover(call: &Call, state: &mut State) {
     }
 }
 
+/// The events that a disabling call names, which is to be one.
+pub(super) fn events_to_disable(call: &Call, mask: u32) -> Result<u32, NTSTATUS> {
+    let provider = call.provider();
+    let mask = mask & !WSK_EVENT_DISABLE;
+    if mask.count_ones() != 1 {
+        provider.violation("EVT-28", call.name, "more or less than one event in one disabling call");
+        if mask == 0 || provider.steering.behaviours().disable_several == DisableSeveral::Refused {
+            return Err(STATUS_INVALID_PARAMETER);
+        }
+    }
+    Ok(mask)
+}
+
 fn disable(call: &Call, request: Option<Request>, mask: u32) -> NTSTATUS {
     let provider = call.provider();
     let behaviours = provider.steering.behaviours();
@@ -482,13 +556,10 @@ fn disable(call: &Call, request: Option<Request>, mask: u32) -> NTSTATUS {
         None => status,
         Some(request) => request.fail(provider, status),
     };
-    let mask = mask & !WSK_EVENT_DISABLE;
-    if mask.count_ones() != 1 {
-        provider.violation("EVT-28", call.name, "more or less than one event in one disabling call");
-        if mask == 0 || behaviours.disable_several == DisableSeveral::Refused {
-            return refuse(request, STATUS_INVALID_PARAMETER);
-        }
-    }
+    let mask = match events_to_disable(call, mask) {
+        Ok(mask) => mask,
+        Err(status) => return refuse(request, status),
+    };
     let mut state = call.lock();
     if let Some(status) = state.refused() {
         drop(state);
@@ -516,23 +587,30 @@ fn disable(call: &Call, request: Option<Request>, mask: u32) -> NTSTATUS {
         let status = too_early(call);
         return refuse(request, status);
     }
-    let running = Event::ALL
-        .into_iter()
-        .filter(|event| own & event.bit() != 0)
-        .filter(|event| state.events.stop(*event))
-        .last();
+    let events = Event::ALL.into_iter().filter(|event| own & event.bit() != 0).map(Switch::Own);
+    stop(call, state, request, events)
+}
+
+/// Stops the events, and answers as their running calls make it.
+pub(super) fn stop(
+    call: &Call,
+    mut state: MutexGuard<'_, State>,
+    request: Option<Request>,
+    events: impl Iterator<Item = Switch>,
+) -> NTSTATUS {
+    let running = events.filter(|event| state.events.stop(*event)).last();
     match (running, request) {
         (None, None) => STATUS_SUCCESS,
         (None, Some(request)) => {
             drop(state);
             // The page fixes the answer: with no call in progress the result is inline (EVT-16, ruling 8).
-            request.complete(provider, STATUS_SUCCESS, 0);
+            request.complete(call.provider(), STATUS_SUCCESS, 0);
             STATUS_SUCCESS
         }
         (Some(_), None) => STATUS_EVENT_PENDING,
         (Some(event), Some(mut request)) => {
             request.mark_pending(&**call);
-            state.events.slots[event as usize].waiting.push(request);
+            state.events.slot(event).waiting.push(request);
             STATUS_PENDING
         }
     }
@@ -540,8 +618,8 @@ fn disable(call: &Call, request: Option<Request>, mask: u32) -> NTSTATUS {
 
 impl Events {
     /// Begins to stop the event; true if calls of it are still running.
-    fn stop(&mut self, event: Event) -> bool {
-        let slot = &mut self.slots[event as usize];
+    fn stop(&mut self, event: Switch) -> bool {
+        let slot = self.slot(event);
         if slot.running == 0 {
             slot.on = false;
             return false;

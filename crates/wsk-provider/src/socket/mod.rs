@@ -20,12 +20,15 @@ mod call;
 mod close;
 mod death;
 mod events;
+mod extension;
 mod options;
 mod part;
 
 pub(crate) use bind::{Refusal, bind, check_output, wsk_bind, wsk_get_local_address};
 pub(crate) use call::{Call, check_place};
 pub(crate) use close::wsk_close_socket;
+pub(crate) use extension::register as register_extension;
+pub use extension::{Attachment, Extension, ExtensionCall};
 pub(crate) use events::{Event, Handover, Running, StaticEvents, control_events};
 pub(crate) use options::Options;
 pub(crate) use part::{Ending, Part, switched_on};
@@ -122,6 +125,8 @@ impl Context {
 #[derive(Debug)]
 pub(crate) struct Socket {
     head: WSK_SOCKET,
+    /// What the head was given.
+    table: usize,
     mark: AtomicU32,
     /// Calls of the client that have begun and not returned.
     calls: AtomicUsize,
@@ -157,6 +162,8 @@ pub(crate) struct State {
     pub(crate) tables: Tables,
     /// The event callbacks.
     pub(crate) events: events::Events,
+    /// The extensions that the client has registered for, in the order of their events.
+    extensions: Vec<Arc<Attachment>>,
     /// The socket options.
     pub(crate) options: Options,
     /// Indication lists the client holds; it gives them back before it closes (RCVE-19).
@@ -196,8 +203,10 @@ impl Socket {
     /// Makes a socket and registers it with its client.
     pub(crate) fn create(client: &Arc<Client>, plan: Blueprint) -> Arc<Self> {
         let provider = Arc::clone(client.provider());
+        let table = crate::dispatch::table_of(plan.category, &provider.steering);
         let socket = Arc::new(Self {
-            head: WSK_SOCKET { Dispatch: crate::dispatch::table_of(plan.category, &provider.steering) },
+            head: WSK_SOCKET { Dispatch: table },
+            table: table as usize,
             mark: AtomicU32::new(Life::Live as u32),
             calls: AtomicUsize::new(0),
             outstanding: AtomicUsize::new(0),
@@ -214,6 +223,7 @@ impl Socket {
                 context: plan.context,
                 tables: plan.tables,
                 events: events::Events::default(),
+                extensions: Vec::new(),
                 options: plan.options,
                 retained: 0,
                 unclosed: if plan.accepted { "LSN-34" } else { "REG-27" },
@@ -233,6 +243,13 @@ impl Socket {
     /// The client's pointer.
     pub(crate) fn raw(self: &Arc<Self>) -> PWSK_SOCKET {
         Arc::as_ptr(self).cast_mut().cast()
+    }
+
+    /// LIFE-05: the head is the provider's, for the client to read.
+    fn is_head_intact(&self) -> bool {
+        // SAFETY: the field is there as long as the socket; a client may have written it, hence volatile.
+        let seen = unsafe { (&raw const self.head.Dispatch).read_volatile() };
+        seen as usize == self.table
     }
 
     /// The provider.
@@ -317,7 +334,7 @@ impl State {
 
     /// The close is about to complete: the client may free all it has given to the socket.
     fn let_client_memory_go(&mut self, provider: &Inner) {
-        self.kept.let_go(&*provider.host);
+        self.kept.let_go(provider);
     }
 
     /// Why a call on this socket cannot go on, if it cannot; checked again under the lock that the call works under.

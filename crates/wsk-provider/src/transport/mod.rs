@@ -31,6 +31,7 @@ use std::fmt::Debug;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A job for a thread of the transport's own; its owner supplies the thread.
 pub type Job = Box<dyn FnOnce() + Send>;
@@ -47,11 +48,14 @@ pub trait Transport: Send + Sync + Debug {
     /// the caller is such a thread itself.
     fn stop(&self);
 
-    /// Takes the calling thread, which would sleep otherwise, until `over` says that it is needed again or there is
-    /// nothing for it to do. It calls only sinks that [take it](ReadySink::takes_loan).
-    fn lend(&self, over: &mut dyn FnMut() -> bool) {
-        let _ = over;
+    /// Takes the calling thread, which would sleep otherwise, until `over` says that it is needed again, or there is
+    /// nothing for it to do, or `patience` has passed. It calls only sinks that [take it](ReadySink::takes_loan).
+    fn lend(&self, patience: Duration, over: &mut dyn FnMut() -> bool) {
+        let _ = (patience, over);
     }
+
+    /// Has the threads that are lent ask soon whether they are needed.
+    fn kick(&self) {}
 
     /// Takes the local stream address `local`, port 0 meaning any free one, without listening yet.
     fn reserve(&self, local: SocketAddr, options: &BindOptions) -> io::Result<Box<dyn Reservation>>;

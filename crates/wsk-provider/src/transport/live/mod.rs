@@ -15,6 +15,7 @@ mod stream;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
@@ -59,8 +60,12 @@ impl Transport for Live {
         self.reactor.stop();
     }
 
-    fn lend(&self, over: &mut dyn FnMut() -> bool) {
-        self.reactor.lend(over);
+    fn lend(&self, patience: Duration, over: &mut dyn FnMut() -> bool) {
+        self.reactor.lend(patience, over);
+    }
+
+    fn kick(&self) {
+        self.reactor.wake();
     }
 
     fn reserve(&self, local: SocketAddr, options: &BindOptions) -> io::Result<Box<dyn Reservation>> {

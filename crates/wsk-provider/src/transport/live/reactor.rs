@@ -244,7 +244,7 @@ impl Reactor {
         self.wake();
     }
 
-    fn wake(&self) {
+    pub(super) fn wake(&self) {
         // It fails only when the poll is gone, and then nobody waits.
         let _ = self.waker.wake();
     }
@@ -260,7 +260,7 @@ impl Reactor {
             let Some((target, ready)) = helm.batch.pop_front() else {
                 if self.loans.relieve_after(helm.lendable) {
                     drop(helm);
-                    self.loans.rest(&self.stop);
+                    self.rest();
                 } else {
                     self.poll(&mut helm, None);
                 }
@@ -288,10 +288,10 @@ impl Reactor {
 
     /// Fills the batch, and waits for that up to `patience`, which may be without end.
     fn poll(&self, helm: &mut Helm, patience: Option<Duration>) {
-        let timeout = if patience.is_some() {
-            patience
-        } else if !self.again.lock().is_empty() {
+        let timeout = if !self.again.lock().is_empty() {
             Some(Duration::ZERO)
+        } else if patience.is_some() {
+            patience
         } else if self.starved.load(Ordering::Relaxed) {
             Some(STARVED_RETRY)
         } else {

@@ -30,8 +30,10 @@ use crate::transport::Ready;
 const FULL: usize = 4;
 /// How long no lent thread may have polled before the helm is taken back.
 const REST: Duration = Duration::from_millis(1);
-/// How often a lent thread polls without finding anything before it is given back.
-const TURNS: u32 = 64;
+/// How long a lent thread waits for something to do before it is given back.
+const LOAN: Duration = Duration::from_millis(10);
+/// A thread that is needed again sooner than this is not taken: the host's polls count in milliseconds.
+const SHORTEST: Duration = Duration::from_millis(2);
 
 /// How it stands with loans.
 #[derive(Debug, Default)]
@@ -50,21 +52,6 @@ impl Loans {
     /// Whether the thread at the helm had better rest after a batch of so many events.
     pub(super) fn relieve_after(&self, events: usize) -> bool {
         events >= FULL && self.offered.swap(false, Ordering::Relaxed)
-    }
-
-    /// Rests as long as lent threads poll.
-    pub(super) fn rest(&self, stop: &AtomicBool) {
-        let mut rest = self.rest.lock();
-        self.resting.store(true, Ordering::SeqCst);
-        loop {
-            let before = self.polls.load(Ordering::Relaxed);
-            self.changed.wait_for(&mut rest, REST);
-            let over = !self.resting.load(Ordering::SeqCst) || self.polls.load(Ordering::Relaxed) == before;
-            if over || stop.load(Ordering::SeqCst) {
-                break;
-            }
-        }
-        self.resting.store(false, Ordering::SeqCst);
     }
 
     /// Ends the rest.
@@ -89,15 +76,34 @@ enum Served {
 }
 
 impl Reactor {
+    /// Rests as long as lent threads poll.
+    pub(super) fn rest(&self) {
+        let loans = &self.loans;
+        let mut rest = loans.rest.lock();
+        loans.resting.store(true, Ordering::SeqCst);
+        loop {
+            let before = loans.polls.load(Ordering::Relaxed);
+            loans.changed.wait_for(&mut rest, REST);
+            let in_use = self.helm.is_locked() || loans.polls.load(Ordering::Relaxed) != before;
+            if !loans.resting.load(Ordering::SeqCst) || !in_use || self.stop.load(Ordering::SeqCst) {
+                break;
+            }
+        }
+        loans.resting.store(false, Ordering::SeqCst);
+    }
+
     /// Serves the sockets on a thread of the client's until `over` says that its wait is, or there is nothing to do.
-    pub(in super::super) fn lend(&self, over: &mut dyn FnMut() -> bool) {
+    pub(in super::super) fn lend(&self, patience: Duration, over: &mut dyn FnMut() -> bool) {
+        if patience < SHORTEST {
+            return;
+        }
         if !self.loans.resting.load(Ordering::SeqCst) {
             self.loans.offered.store(true, Ordering::Relaxed);
             return;
         }
         let id = thread::current().id();
         self.crew.lock().lent.push(id);
-        if !self.serve(over) {
+        if !self.serve(patience.min(LOAN), over) {
             self.loans.rouse();
         }
         let mut crew = self.crew.lock();
@@ -111,29 +117,22 @@ impl Reactor {
     }
 
     /// False if the sockets need a thread of the reactor's own again.
-    fn serve(&self, over: &mut dyn FnMut() -> bool) -> bool {
-        let mut in_vain = 0;
+    fn serve(&self, patience: Duration, over: &mut dyn FnMut() -> bool) -> bool {
         loop {
-            match self.serve_batch() {
-                Served::Some => in_vain = 0,
-                Served::Nothing => in_vain += 1,
-                Served::ByOthers => return true,
-                Served::Unfit => return false,
-            }
+            let served = self.serve_batch(patience);
             if over() {
-                return true;
+                return served != Served::Unfit;
             }
-            if in_vain >= TURNS {
-                return false;
-            }
-            if in_vain > 0 {
-                thread::yield_now();
+            match served {
+                Served::Some => {}
+                Served::ByOthers => return true,
+                Served::Nothing | Served::Unfit => return false,
             }
         }
     }
 
     /// Polls, unless there is a batch left, and makes the calls of the batch.
-    fn serve_batch(&self) -> Served {
+    fn serve_batch(&self, patience: Duration) -> Served {
         let mut served = Served::Nothing;
         loop {
             let Some(mut helm) = self.helm.try_lock() else { return Served::ByOthers };
@@ -149,7 +148,7 @@ impl Reactor {
                     return Served::Unfit;
                 }
                 self.loans.polls.fetch_add(1, Ordering::Relaxed);
-                self.poll(&mut helm, Some(Duration::ZERO));
+                self.poll(&mut helm, Some(patience));
             }
             let Some((target, ready)) = helm.batch.pop_front() else { return served };
             match target {
