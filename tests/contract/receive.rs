@@ -74,7 +74,9 @@ fn a_receive_of_all_completes_when_the_buffer_is_full() {
         let receive = receive_whole(&link.socket, &buffer).pends();
         for piece in [b"abc", b"def"] {
             link.peer.send(piece);
-            eventually("the piece is taken", || buffer.read().ends_with(&[0; 3]) && buffer.read().contains(&piece[2]));
+            eventually("the piece is taken", || {
+                buffer.read().ends_with(&[0; 3]) && buffer.read().contains(&piece[2])
+            });
             assert!(!receive.is_completed());
         }
         link.peer.send(b"ghijk");
@@ -227,7 +229,8 @@ fn the_end_of_the_stream_completes_every_receive() {
     for_each_mode(|_| {
         let link = Link::new();
         let buffers = [(); 4].map(|()| Buffer::new(4));
-        let receives: Vec<Request> = buffers.iter().map(|buffer| link.socket.receive(buffer).pends()).collect();
+        let receives: Vec<Request> =
+            buffers.iter().map(|buffer| link.socket.receive(buffer).pends()).collect();
         link.peer.send(b"data").half_close();
         let informations: Vec<usize> = receives.iter().map(|receive| receive.ok().information).collect();
         assert_eq!(informations, [4, 0, 0, 0]);
@@ -276,7 +279,8 @@ fn a_cancelled_receive_is_passed_over() {
     for_each_mode(|_| {
         let link = Link::new();
         let buffers = [(); 3].map(|()| Buffer::new(2));
-        let receives: Vec<Request> = buffers.iter().map(|buffer| link.socket.receive(buffer).pends()).collect();
+        let receives: Vec<Request> =
+            buffers.iter().map(|buffer| link.socket.receive(buffer).pends()).collect();
         receives[1].cancel();
         receives[1].fails(STATUS_CANCELLED);
         link.peer.send(b"abcd");
@@ -293,7 +297,8 @@ fn another_flag_is_not_supported_and_receives_nothing() {
         link.peer.send(b"data");
         await_backlog(&link.socket, 4);
         for flags in [0x1, 0x8, 0x100, 0x8000_0000, WSK_FLAG_WAITALL | 0x10] {
-            let done = Request::new().receive(&link.socket, &Buffer::new(4), flags).fails(STATUS_NOT_SUPPORTED);
+            let done =
+                Request::new().receive(&link.socket, &Buffer::new(4), flags).fails(STATUS_NOT_SUPPORTED);
             assert_eq!((done.returned, done.information), (STATUS_NOT_SUPPORTED, 0));
         }
         assert_eq!(link.socket.receive_all(4), b"data");
@@ -420,11 +425,13 @@ fn a_variable_for_the_reserved_flags_is_caught() {
         link.peer.send(b"data");
         let (length, reserved) = (Arc::new(PoolBox::new(9)), Arc::new(PoolBox::new(7)));
         let buffer = Buffer::new(4);
-        let receive = Request::new().receive_ex_with(&link.socket, &buffer, 0, Some(&length), Some(&reserved));
+        let receive =
+            Request::new().receive_ex_with(&link.socket, &buffer, 0, Some(&length), Some(&reserved));
         receive.fails(STATUS_INVALID_PARAMETER);
         assert_caught(sim, "RCV-22", "WskReceiveEx");
         assert_eq!((**length, **reserved), (9, 7));
-        let receive = Request::new().receive_ex_with(&link.socket, &buffer, WSK_FLAG_WAITALL, Some(&length), None);
+        let receive =
+            Request::new().receive_ex_with(&link.socket, &buffer, WSK_FLAG_WAITALL, Some(&length), None);
         assert_eq!(receive.ok().information, 4);
         assert_eq!((**length, buffer.read()), (0, b"data".to_vec()));
     });

@@ -1,5 +1,7 @@
 //! Breaches of the rules about received data, caught by the checker (contract 4.13, 5.10).
 
+use wsk_sim::nt_user::Failure;
+use wsk_sim::nt_user::faults::Point;
 use wsk_sim::raw::*;
 use wsk_sim::{Knob, Sim};
 use wsk_sys::*;
@@ -10,7 +12,9 @@ use crate::support::*;
 /// Catches: RCVE-02
 #[test]
 fn another_answer_to_the_sentinel_is_caught() {
-    for answer in [ReceiveAnswer::decline(), ReceiveAnswer::retain(), ReceiveAnswer::status(STATUS_UNSUCCESSFUL)] {
+    for answer in
+        [ReceiveAnswer::decline(), ReceiveAnswer::retain(), ReceiveAnswer::status(STATUS_UNSUCCESSFUL)]
+    {
         let sim = Sim::new();
         sim.expect("RCVE-02").run(move |sim| {
             let link = Link::with_events(WSK_EVENT_RECEIVE);
@@ -76,6 +80,35 @@ fn an_answer_that_is_not_defined_is_caught_and_leaves_the_data() {
         assert_answer_caught(sim, "RCVE-10", "WskReceiveEvent");
         assert_eq!(link.socket.disable(WSK_EVENT_RECEIVE), STATUS_SUCCESS);
         assert_eq!(link.socket.receive_all(1), b"x");
+    });
+}
+
+/// What the mapping of the data gives is used here without a look, as a driver might that then ends in a bug check.
+///
+/// Catches: RCVE-17
+#[test]
+fn a_callback_that_does_not_survive_unmapped_data_is_caught() {
+    let sim = Sim::new();
+    sim.choose(Knob::IndicationShape, 4);
+    let own = sim.clone();
+    let run = sim.thread("test", move || {
+        let link = Link::with_events(WSK_EVENT_RECEIVE);
+        own.kernel().faults().fail_all(Point::Mapping);
+        link.peer.send(b"x");
+        link.events.receive();
+    });
+    assert!(matches!(run.join(), Err(Failure::Stopped(_))));
+    assert_reported(&sim.finish(), "RCVE-17", "WskReceiveEvent");
+}
+
+/// Without such a failure it is not.
+#[test]
+fn data_that_has_yet_to_be_mapped_can_be_read() {
+    Sim::new().run(|sim| {
+        sim.choose(Knob::IndicationShape, 4);
+        let link = Link::with_events(WSK_EVENT_RECEIVE);
+        link.peer.send(b"x");
+        assert_eq!(link.events.receive().bytes(), b"x");
     });
 }
 

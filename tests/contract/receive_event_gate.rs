@@ -19,9 +19,11 @@ fn leaving() -> [(ReceiveAnswer, usize); 4] {
 fn declined(answer: ReceiveAnswer) -> Link {
     let link = Link::with_events(WSK_EVENT_RECEIVE);
     let first = AtomicBool::new(true);
-    link.events.on_receive(move |_| {
-        if first.swap(false, Ordering::SeqCst) { answer } else { ReceiveAnswer::all() }
-    });
+    link.events.on_receive(
+        move |_| {
+            if first.swap(false, Ordering::SeqCst) { answer } else { ReceiveAnswer::all() }
+        },
+    );
     link.peer.send(b"abcdef");
     assert_eq!(link.events.receive().bytes(), b"abcdef");
     link

@@ -80,8 +80,7 @@ fn a_send_takes_the_flags_of_its_windows_release() {
                 assert_eq!(link.peer.receive(1), b"x");
             }
             let done = Request::new().send(&link.socket, &Buffer::of(b"y"), WSK_FLAG_OOB).wait();
-            let expected =
-                if release >= Release::Redstone3 { STATUS_SUCCESS } else { STATUS_NOT_SUPPORTED };
+            let expected = if release >= Release::Redstone3 { STATUS_SUCCESS } else { STATUS_NOT_SUPPORTED };
             assert_eq!(done.status, expected);
         });
     }
@@ -93,7 +92,8 @@ fn another_flag_is_not_supported_and_sends_nothing() {
     for_each_mode(|_| {
         let link = Link::new();
         for flags in [0x4, 0x8, 0x100, 0x8000_0000, WSK_FLAG_NODELAY | 0x10] {
-            let done = Request::new().send(&link.socket, &Buffer::of(b"no"), flags).fails(STATUS_NOT_SUPPORTED);
+            let done =
+                Request::new().send(&link.socket, &Buffer::of(b"no"), flags).fails(STATUS_NOT_SUPPORTED);
             assert_eq!((done.returned, done.information), (STATUS_NOT_SUPPORTED, 0));
         }
         link.socket.send(b"yes").ok();
@@ -230,7 +230,10 @@ fn the_first_ideal_backlog_is_fixed_and_can_be_chosen() {
     let fixed = wsk_sim::Config::default().ideal_send_backlog;
     ideal_of_new(Sim::new(), Some(fixed));
     for chosen in [1, 12_345, 1 << 30] {
-        ideal_of_new(Sim::builder().provider(|config| config.ideal_send_backlog = chosen).build(), Some(chosen));
+        ideal_of_new(
+            Sim::builder().provider(|config| config.ideal_send_backlog = chosen).build(),
+            Some(chosen),
+        );
     }
 }
 

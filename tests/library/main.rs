@@ -11,6 +11,8 @@ mod accept;
 mod accept_event;
 mod events;
 mod inspect;
+mod memory;
+mod options;
 mod receive;
 mod registration;
 mod retained;

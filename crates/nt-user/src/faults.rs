@@ -66,6 +66,8 @@ pub struct Faults {
     armed: AtomicBool,
     attempts: AtomicU64,
     injected: AtomicU64,
+    /// Where anything was ever made to fail, a bit for each point.
+    refused: AtomicU64,
     choose: Mutex<Option<Chooser>>,
 }
 
@@ -123,6 +125,11 @@ impl Faults {
         self.injected.load(Ordering::Relaxed)
     }
 
+    /// Whether an attempt at `point` was ever made to fail, under this plan or an earlier one.
+    pub fn has_refused(&self, point: Point) -> bool {
+        self.refused.load(Ordering::Relaxed) & (1 << point as u64) != 0
+    }
+
     /// Counts an attempt; true if it is to fail.
     pub(crate) fn fails(&self, point: Point, bytes: usize, tag: u32) -> bool {
         if !self.armed.load(Ordering::Acquire) {
@@ -134,6 +141,7 @@ impl Faults {
         let fails = choose.as_mut().is_some_and(|choose| choose(&Attempt { point, bytes, tag, number }));
         if fails {
             self.injected.fetch_add(1, Ordering::Relaxed);
+            self.refused.fetch_or(1 << point as u64, Ordering::Relaxed);
         }
         fails
     }

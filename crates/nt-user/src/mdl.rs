@@ -14,7 +14,7 @@ use wsk_sys::nt::{
     set_mdl_size, set_mdl_start_va,
 };
 
-use crate::checker::context::at_most;
+use crate::checker::context::{at_most, mapping_failed};
 use crate::checker::violation::rule;
 use crate::faults::Point;
 use crate::pool::{self, Kind};
@@ -182,6 +182,7 @@ pub unsafe extern "system" fn MmMapLockedPagesSpecifyCache(
     // SAFETY: forwarded to the caller.
     let bytes = unsafe { mdl_byte_count(mdl) };
     if here.faults.fails(Point::Mapping, bytes as usize, 0) {
+        mapping_failed();
         return ptr::null_mut();
     }
     // SAFETY: forwarded to the caller.

@@ -83,6 +83,8 @@ pub struct Config {
     pub watch_memory: bool,
     /// How deep completion routines may start calls before it is reported (IRP-14).
     pub completion_depth: u32,
+    /// How long a capture without end waits for the provider before that is called unwise (REG-29).
+    pub capture_patience: Duration,
     /// How long a deregistration waits for the calling thread's own captures before it is called a deadlock (REG-26).
     pub self_deadlock_after: Duration,
     /// The extension interfaces that sockets have.
@@ -107,6 +109,7 @@ impl Default for Config {
             conditional_accept: true,
             watch_memory: true,
             completion_depth: 1,
+            capture_patience: Duration::from_secs(5),
             self_deadlock_after: Duration::from_millis(500),
             extensions: Vec::new(),
             behaviours: Behaviours::default(),

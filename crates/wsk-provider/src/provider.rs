@@ -82,7 +82,7 @@ impl Provider {
 
     /// The provider becomes available: captures that wait succeed.
     pub fn arrive(&self) {
-        self.0.registrar.arrive();
+        self.0.registrar.arrive(&self.0);
     }
 
     /// Lends the calling thread, which is about to wait and holds no lock, to the network until `over` says that its wait
@@ -99,7 +99,7 @@ impl Provider {
 
     /// The provider goes away: every socket dies, and captures find nothing until it arrives again (REG-28).
     pub fn depart(&self) {
-        self.0.registrar.depart();
+        self.0.registrar.depart(&self.0);
         for socket in self.0.registrar.sockets() {
             Socket::die(&socket);
         }

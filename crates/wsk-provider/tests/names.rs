@@ -66,7 +66,8 @@ fn numbers_and_names_are_resolved() {
     Sim::new().run(|_| {
         let client = Client::new();
         let result = PoolBox::new(ptr::null_mut());
-        let numbers = resolve(&client, &Name::new("127.0.0.1", 0), &Name::new("12345", 0), &result);
+        let (node, service) = (Name::new("127.0.0.1", 0), Name::new("12345", 0));
+        let numbers = resolve(&client, &node, &service, &result);
         assert_eq!((numbers.returned(), numbers.ok().information), (STATUS_PENDING, 0));
         // SAFETY: the request has succeeded, so there is a list.
         let head = unsafe { &**result };
@@ -77,11 +78,11 @@ fn numbers_and_names_are_resolved() {
         assert!(head.ai_next.is_null());
         free(&client, *result);
 
-        let names = resolve(&client, &Name::new("localhost", 0), &Name::new("80", 0), &result);
-        names.ok();
+        let (node, service) = (Name::new("localhost", 0), Name::new("80", 0));
+        resolve(&client, &node, &service, &result).ok();
         free(&client, *result);
-        resolve(&client, &Name::new("no-such-host.invalid", 0), &Name::new("80", 0), &result)
-            .fails(STATUS_NOT_FOUND);
+        let nobody = Name::new("no-such-host.invalid", 0);
+        resolve(&client, &nobody, &service, &result).fails(STATUS_NOT_FOUND);
     });
 }
 

@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use std::ffi::c_void;
+
 use nt_user::{Idle, Kernel};
 use wsk_provider::Provider;
-use wsk_sys::nt::NTSTATUS;
-use wsk_sys::{WSK_CLIENT_NPI, WSK_PROVIDER_CHARACTERISTICS, WSK_PROVIDER_NPI, WSK_REGISTRATION};
+use wsk_sys::nt::{HANDLE, NTSTATUS};
+use wsk_sys::{
+    NPI_CLIENT_CHARACTERISTICS, WSK_CLIENT_NPI, WSK_PROVIDER_CHARACTERISTICS, WSK_PROVIDER_NPI, WSK_REGISTRATION,
+};
 
 /// The provider of a kernel, kept in it.
 #[derive(Debug)]
@@ -98,4 +102,62 @@ pub unsafe extern "system" fn WskQueryProviderCharacteristics(
 pub unsafe extern "system" fn WskDeregister(registration: *mut WSK_REGISTRATION) {
     // SAFETY: forwarded to the caller.
     unsafe { provider("WskDeregister").deregister(registration) };
+}
+
+/// See [`wsk_sys::NmrRegisterClient`].
+///
+/// # Safety
+/// As the function of `netio.sys`.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn NmrRegisterClient(
+    characteristics: *const NPI_CLIENT_CHARACTERISTICS,
+    context: *mut c_void,
+    handle: *mut HANDLE,
+) -> NTSTATUS {
+    // SAFETY: forwarded to the caller.
+    unsafe { provider("NmrRegisterClient").register_module(characteristics, context, handle) }
+}
+
+/// See [`wsk_sys::NmrClientAttachProvider`].
+///
+/// # Safety
+/// As the function of `netio.sys`.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn NmrClientAttachProvider(
+    binding: HANDLE,
+    context: *mut c_void,
+    dispatch: *const c_void,
+    provider_context: *mut *mut c_void,
+    provider_dispatch: *mut *const c_void,
+) -> NTSTATUS {
+    let provider = provider("NmrClientAttachProvider");
+    // SAFETY: forwarded to the caller.
+    unsafe { provider.attach_module(binding, context, dispatch, provider_context, provider_dispatch) }
+}
+
+/// See [`wsk_sys::NmrClientDetachProviderComplete`].
+///
+/// # Safety
+/// As the function of `netio.sys`.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn NmrClientDetachProviderComplete(binding: HANDLE) {
+    provider("NmrClientDetachProviderComplete").module_detached(binding);
+}
+
+/// See [`wsk_sys::NmrDeregisterClient`].
+///
+/// # Safety
+/// As the function of `netio.sys`.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn NmrDeregisterClient(handle: HANDLE) -> NTSTATUS {
+    provider("NmrDeregisterClient").deregister_module(handle)
+}
+
+/// See [`wsk_sys::NmrWaitForClientDeregisterComplete`].
+///
+/// # Safety
+/// As the function of `netio.sys`.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn NmrWaitForClientDeregisterComplete(handle: HANDLE) -> NTSTATUS {
+    provider("NmrWaitForClientDeregisterComplete").await_module(handle)
 }

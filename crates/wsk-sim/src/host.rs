@@ -95,12 +95,12 @@ impl Host for SimHost {
     }
 
     fn hold(&self, address: *const u8, rule: &'static str, what: &'static str) -> Option<Hold> {
-        let hold = self.kernel.hold(address.cast(), rule, what)?;
-        Some(Hold(hold.block, hold.number))
+        let hold = self.kernel.hold(address.cast(), rule, what);
+        Some(Hold(hold.address, hold.number))
     }
 
-    fn let_go(&self, Hold(block, number): Hold) {
-        self.kernel.let_go(nt_user::pool::Hold { block, number });
+    fn let_go(&self, Hold(address, number): Hold) {
+        self.kernel.let_go(nt_user::pool::Hold { address, number });
     }
 
     fn is_freed(&self, address: *const u8) -> bool {

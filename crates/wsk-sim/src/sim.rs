@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use nt_user::faults::Point;
 use nt_user::{Entered, Failure, Idle, Joiner, Kernel, Severity, Violation};
 use parking_lot::Mutex;
 use wsk_provider::transport::Transport;
@@ -247,6 +248,15 @@ impl Sim {
         }
     }
 
+    /// CLOSE-14: where IRPs were refused, a socket that is still open may be one that could not be closed for want of one.
+    fn report_unclosable(&self) {
+        let open = self.provider().open_sockets().len();
+        if open != 0 && self.kernel().faults().has_refused(Point::Irp) {
+            let detail = format!("IoAllocateIrp has failed, and {open} sockets were not closed");
+            self.kernel().report(Severity::Violation, "CLOSE-14", "WskCloseSocket", detail);
+        }
+    }
+
     /// Ends the machine and tells what was wrong: broken rules, and what was left behind. To be called by a host
     /// thread, once nothing runs on the machine that it could miss.
     ///
@@ -257,6 +267,7 @@ impl Sim {
         assert!(!finished, "the machine was finished already");
         if self.kernel().stopped().is_none() {
             let entered = self.enter();
+            self.report_unclosable();
             self.provider().finish();
             drop(entered);
         }

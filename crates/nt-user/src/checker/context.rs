@@ -51,11 +51,13 @@ pub struct Nest {
     pub callbacks: u32,
     /// How many completion routines there are around.
     pub completions: u32,
+    /// In the innermost context the mapping of an MDL has failed.
+    pub unmapped: bool,
 }
 
 impl Nest {
     pub(crate) const OUTSIDE: Self =
-        Self { innermost: Context::Thread, callback: None, callbacks: 0, completions: 0 };
+        Self { innermost: Context::Thread, callback: None, callbacks: 0, completions: 0, unmapped: false };
 
     /// The rule that a wait breaks here, if it breaks one.
     pub(crate) fn rule_against_waiting(&self) -> Option<&'static str> {
@@ -103,6 +105,11 @@ pub fn in_callback() -> bool {
     current().callbacks != 0
 }
 
+/// Takes note that the thread could not map an MDL.
+pub(crate) fn mapping_failed() {
+    this::set_nest(Nest { unmapped: true, ..current() });
+}
+
 /// Leaves a context when dropped.
 ///
 /// # Invariants
@@ -122,7 +129,7 @@ impl Drop for Guard {
 /// Enters a context on the calling thread.
 pub fn enter(context: Context) -> Guard {
     let former = current();
-    let mut nest = Nest { innermost: context, ..former };
+    let mut nest = Nest { innermost: context, unmapped: false, ..former };
     match context {
         Context::Callback { name } => {
             nest.callback = Some(name);

@@ -21,6 +21,7 @@ use std::panic::{self, PanicHookInfo};
 use std::sync::Once;
 
 use super::context::Context;
+use super::violation::Severity;
 use crate::thread::this;
 
 thread_local! {
@@ -68,6 +69,12 @@ fn stopped_at_boundary(info: &PanicHookInfo<'_>) -> bool {
     let detail =
         UNWINDING.with_borrow(|unwinding| format!("a panic crossed the boundary of {whom}: {unwinding}"));
     HALTED.set(true);
+    if let Context::Callback { name: "WskReceiveEvent" | "WskReceiveFromEvent" } = nest.innermost
+        && nest.unmapped
+    {
+        let detail = "the callback did not get over data that could not be mapped".to_owned();
+        kernel.report(Severity::Violation, "RCVE-17", whom, detail);
+    }
     kernel.panicked(whom, detail, nest.innermost != Context::Thread);
     true
 }

@@ -14,7 +14,7 @@ use std::ptr;
 use std::sync::atomic::Ordering;
 
 use wsk_sys::nt::{
-    DISPATCH_LEVEL, IRP, SL_INVOKE_ON_CANCEL, SL_INVOKE_ON_ERROR, SL_INVOKE_ON_SUCCESS, SL_PENDING_RETURNED,
+    DISPATCH_LEVEL, IO_STACK_LOCATION, IRP, SL_INVOKE_ON_CANCEL, SL_INVOKE_ON_ERROR, SL_INVOKE_ON_SUCCESS, SL_PENDING_RETURNED,
     io_mark_irp_pending, io_set_cancel_routine, irp_cancel, irp_current_location, irp_stack_count,
     irp_stack_pointer, irp_status, set_irp_current_location, set_irp_pending_returned, set_irp_stack_pointer,
     set_stack_control, stack_completion_routine, stack_context, stack_control,
@@ -72,6 +72,18 @@ unsafe fn check_outcome(here: &Here, irp: *mut IRP) {
     }
 }
 
+/// IRP-04: a driver in the middle carries the pending bit up in its completion routine.
+///
+/// # Safety
+/// `upper` is the current location of `irp`, which nobody else has.
+unsafe fn check_pending_carried(upper: *mut IO_STACK_LOCATION, irp: *mut IRP) {
+    // SAFETY: forwarded to the caller.
+    if unsafe { stack_control(upper) } & SL_PENDING_RETURNED == 0 {
+        let detail = format!("PendingReturned of the IRP at {irp:p} is TRUE, and its routine did not mark it pending");
+        this::here(CALL).violation("IRP-04", CALL, detail);
+    }
+}
+
 /// Moves up one location; false if the walk is over.
 ///
 /// # Safety
@@ -126,6 +138,10 @@ unsafe fn step(irp: *mut IRP) -> bool {
             irql::check_return("the completion routine", irql, locks);
             if answer == STATUS_MORE_PROCESSING_REQUIRED {
                 return false;
+            }
+            if !top && pending {
+                // SAFETY: the routine gave the IRP back, and below the top the location is one of its own.
+                unsafe { check_pending_carried(upper, irp) };
             }
             if top {
                 let detail = format!("the completion routine of the IRP's creator returned {answer:#010X}");

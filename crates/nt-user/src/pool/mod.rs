@@ -12,18 +12,19 @@
 //! asked for; together with the static data of the image it is all the non-paged memory that a kernel knows.
 
 mod functions;
+mod holds;
 mod image;
 mod table;
 
 use std::ffi::c_void;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 use wsk_sys::nt::APC_LEVEL;
 
 pub use functions::*;
 pub(crate) use image::contains as in_image;
+use holds::{Holds, Noted};
 use table::{Removed, Table};
 
 use crate::checker::context::{self, at_most};
@@ -130,12 +131,13 @@ pub(crate) enum Note {
 pub(crate) struct Pool {
     trace: bool,
     table: RwLock<Table>,
-    holds: AtomicU64,
+    holds: Holds,
+    noted: Noted,
 }
 
 impl Pool {
     pub(crate) fn new(poison: bool, trace: bool) -> Self {
-        Self { trace, table: RwLock::new(Table::new(poison)), holds: AtomicU64::new(0) }
+        Self { trace, table: RwLock::new(Table::new(poison)), holds: Holds::new(), noted: Noted::new() }
     }
 
     /// A block of at least `bytes`; null if the host has none.
@@ -146,7 +148,10 @@ impl Pool {
 
     /// Remembers that an IRP is initialised at `address`.
     pub(crate) fn note_irp(&self, address: usize) -> Note {
-        self.table.read().note_irp(address)
+        if self.noted.contains(address) {
+            return Note::Known;
+        }
+        self.table.read().note_irp(address, &self.noted)
     }
 
     pub(crate) fn is_non_paged(&self, address: usize, bytes: usize) -> bool {
@@ -186,11 +191,15 @@ fn report_written(inner: &Inner, call: &str, written: &[Leak]) {
 pub(crate) fn free(here: &Here, call: &'static str, block: *mut c_void, kind: Kind, tag: u32) {
     let address = block.addr();
     let in_use = |range| {
+        if let Some((rule, what)) = here.pool.holds.within(&range) {
+            return Some((rule, format!("it is still needed for {what}")));
+        }
         let user = here.timers.within(&range).map(|_| "a timer that is set");
         let user = user.or_else(|| here.dpcs.within(&range).map(|_| "a deferred call that is queued"));
-        user.or_else(|| here.work.within(&range).map(|_| "a work item that is queued"))
+        let user = user.or_else(|| here.work.within(&range).map(|_| "a work item that is queued"));
+        user.map(|what| (rule::POOL_IN_USE, format!("it holds {what}")))
     };
-    let removed = here.table().write().remove(address, kind, tag, in_use);
+    let removed = here.table().write().remove(address, kind, tag, &here.pool.noted, in_use);
     match removed {
         Removed::Freed { kind, complaint, written } => {
             if kind == Kind::Paged {
@@ -213,11 +222,11 @@ fn check_paged(here: &Here, call: &'static str) {
     }
 }
 
-/// Someone's need of a block; see [`Kernel::hold`].
+/// Someone's need of some memory; see [`Kernel::hold`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hold {
-    /// Where the block begins.
-    pub block: usize,
+    /// Where the memory is.
+    pub address: usize,
     /// Which hold of the kernel it is.
     pub number: u64,
 }
@@ -244,20 +253,18 @@ impl Kernel {
         self.inner().pool.leaks()
     }
 
-    /// Notes that the pool block around `address` must not be freed for now: if it is, that breaks `rule`, and the
-    /// report says `what` needs it. `None` if the address is not in the pool of this kernel.
+    /// Notes that the memory at `address` must not be freed for now: if it is in a pool block of this kernel and that is
+    /// freed, that breaks `rule`, and the report says `what` needs it.
     ///
     /// This is for whoever keeps a pointer into the driver's memory, such as a provider with a pending request.
-    pub fn hold(&self, address: *const c_void, rule: &'static str, what: &'static str) -> Option<Hold> {
-        let pool = &self.inner().pool;
-        let number = pool.holds.fetch_add(1, Ordering::Relaxed);
-        let block = pool.table.read().hold(address.addr(), number, rule, what)?;
-        Some(Hold { block, number })
+    pub fn hold(&self, address: *const c_void, rule: &'static str, what: &'static str) -> Hold {
+        let address = address.addr();
+        Hold { address, number: self.inner().pool.holds.begin(address, rule, what) }
     }
 
     /// Ends a [`hold`](Self::hold).
     pub fn let_go(&self, hold: Hold) {
-        self.inner().pool.table.read().let_go(hold.block, hold.number);
+        self.inner().pool.holds.end(hold.address, hold.number);
     }
 
     /// Whether `address` lies in a block that was freed a short while ago. Pool that is not [poisoned](crate::Config::poison)

@@ -8,6 +8,7 @@ use std::ptr;
 use parking_lot::Mutex;
 use wsk_sys::nt::IRP;
 
+use super::holds::Noted;
 use super::{Kind, Leak, Note, PoolStats};
 use crate::checker::violation::rule;
 use crate::irp;
@@ -35,16 +36,8 @@ pub(super) struct Block {
     kind: Kind,
     number: u64,
     place: Option<String>,
-    uses: Mutex<Uses>,
-}
-
-/// What others than the driver do with a block.
-#[derive(Debug, Default)]
-struct Uses {
     /// Where IRPs have been initialised, as offsets in order.
-    irps: Vec<usize>,
-    /// Who must be done before the block may be freed: number, rule, words.
-    holds: Vec<(u64, &'static str, &'static str)>,
+    irps: Mutex<Vec<usize>>,
 }
 
 impl Block {
@@ -64,20 +57,14 @@ impl Block {
 
     /// The offset of an IRP in this block that a driver below has.
     fn submitted_irp(&self) -> Option<usize> {
-        let uses = self.uses.lock();
+        let irps = self.irps.lock();
         let fits = |offset: &usize| offset + size_of::<IRP>() <= self.bytes;
-        let offsets = uses.irps.iter().copied().chain((self.kind == Kind::Irp).then_some(0));
+        let offsets = irps.iter().copied().chain((self.kind == Kind::Irp).then_some(0));
         offsets.filter(fits).find(|offset| {
             let address = self.address.wrapping_add(*offset);
             // SAFETY: the bytes are the block's, and an IRP was initialised there when it was noted.
             unsafe { irp::is_submitted_at(address) }
         })
-    }
-
-    /// The rule and the words of someone who holds this block.
-    fn holder(&self) -> Option<(&'static str, String)> {
-        let uses = self.uses.lock();
-        uses.holds.first().map(|(_, rule, what)| (*rule, format!("it is still needed for {what}")))
     }
 
     fn is_filled(&self, part: Range<usize>, with: u8) -> bool {
@@ -156,7 +143,7 @@ impl Table {
         }
         self.allocations += 1;
         let number = self.allocations;
-        let block = Block { address, layout, bytes, tag, kind, number, place, uses: Mutex::default() };
+        let block = Block { address, layout, bytes, tag, kind, number, place, irps: Mutex::default() };
         if self.poison {
             block.fill(0..bytes, FILL_NEW);
         }
@@ -175,7 +162,8 @@ impl Table {
         address: usize,
         kind: Kind,
         tag: u32,
-        in_use: impl FnOnce(Range<usize>) -> Option<&'static str>,
+        noted: &Noted,
+        in_use: impl FnOnce(Range<usize>) -> Option<(&'static str, String)>,
     ) -> Removed {
         let Some(block) = self.blocks.get(&address) else {
             return Removed::Refused { rule: rule::POOL_FREE, detail: self.explain(address, kind) };
@@ -187,6 +175,9 @@ impl Table {
         let Some(block) = self.blocks.remove(&address) else {
             unreachable!("the block was there, and the table is borrowed exclusively");
         };
+        let irps = block.irps.lock();
+        irps.iter().for_each(|offset| noted.remove(address + offset));
+        drop(irps);
         let stats = self.tags.entry(block.tag).or_default();
         stats.blocks -= 1;
         stats.bytes -= block.bytes;
@@ -194,10 +185,7 @@ impl Table {
         let irp = block.submitted_irp().map(|offset| {
             ("IRP-16", format!("it holds an IRP, at offset {offset}, that a driver below still has"))
         });
-        let still_needed = irp
-            .or_else(|| block.holder())
-            .or_else(|| in_use(block.range()).map(|what| (rule::POOL_IN_USE, format!("it holds {what}"))));
-        if let Some((rule, why)) = still_needed {
+        if let Some((rule, why)) = irp.or_else(|| in_use(block.range())) {
             let detail = format!("{} was freed, but {why}", block.describe());
             self.condemned.push(block);
             return Removed::Freed { kind, complaint: Some((rule, detail)), written: Vec::new() };
@@ -267,43 +255,20 @@ impl Table {
         (address < block.range().end.max(block.range().start + 1)).then_some(block)
     }
 
-    pub(super) fn note_irp(&self, address: usize) -> Note {
+    pub(super) fn note_irp(&self, address: usize, noted: &Noted) -> Note {
         let Some(block) = self.find(address) else { return Note::Elsewhere };
         let offset = address - block.range().start;
         if block.kind == Kind::Irp && offset == 0 {
             return Note::Known;
         }
-        let irps = &mut block.uses.lock().irps;
+        let mut irps = block.irps.lock();
+        // Before the table lets go of the block, which needs it to be changed.
+        noted.add(address);
         match irps.binary_search(&offset) {
             Ok(_) => Note::Known,
             Err(place) => {
                 irps.insert(place, offset);
                 Note::New
-            }
-        }
-    }
-
-    /// Notes that someone holds the block around `address`; the block's own address if there is one.
-    pub(super) fn hold(
-        &self,
-        address: usize,
-        number: u64,
-        rule: &'static str,
-        what: &'static str,
-    ) -> Option<usize> {
-        let block = self.find(address)?;
-        block.uses.lock().holds.push((number, rule, what));
-        Some(block.range().start)
-    }
-
-    /// Forgets a hold on the block at `address`.
-    pub(super) fn let_go(&self, address: usize, number: u64) {
-        let condemned = self.condemned.iter().filter(|block| block.range().start == address);
-        for block in self.blocks.get(&address).into_iter().chain(condemned) {
-            let holds = &mut block.uses.lock().holds;
-            if let Some(place) = holds.iter().position(|hold| hold.0 == number) {
-                holds.swap_remove(place);
-                return;
             }
         }
     }

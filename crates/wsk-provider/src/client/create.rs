@@ -11,7 +11,7 @@ use wsk_sys::{
     WSK_FLAG_DATAGRAM_SOCKET, WSK_FLAG_LISTEN_SOCKET, WSK_FLAG_STREAM_SOCKET,
 };
 
-use super::{Client, ClientCall, check_context, check_table};
+use super::{Client, ClientCall, check_callbacks, check_context, check_table};
 use crate::address::Family;
 use crate::behaviours::CategoryBits;
 use crate::config::Release;
@@ -144,15 +144,15 @@ impl Wish {
             Category::Basic => {}
             Category::Listen => {
                 tables.listen = dispatch.cast();
-                check_table(provider, "SOCK-03", call.name, tables.listen);
+                check_callbacks(provider, "SOCK-03", call.name, tables.listen);
             }
             Category::Connection => {
                 tables.connection = dispatch.cast();
-                check_table(provider, "SOCK-03", call.name, tables.connection);
+                check_callbacks(provider, "SOCK-03", call.name, tables.connection);
             }
             Category::Datagram => {
                 tables.datagram = dispatch.cast();
-                check_table(provider, "SOCK-03", call.name, tables.datagram);
+                check_callbacks(provider, "SOCK-03", call.name, tables.datagram);
             }
             Category::Stream if dispatch.is_null() => {}
             Category::Stream => {
@@ -162,8 +162,8 @@ impl Wish {
                 let pair = unsafe { pair.read() };
                 tables.listen = pair.Listen;
                 tables.connection = pair.Connect;
-                check_table(provider, "STRM-02", call.name, tables.listen);
-                check_table(provider, "STRM-02", call.name, tables.connection);
+                check_callbacks(provider, "STRM-02", call.name, tables.listen);
+                check_callbacks(provider, "STRM-02", call.name, tables.connection);
             }
         }
         check_context(provider, "SOCK-06", call.name, context.cast::<u8>().cast_const());

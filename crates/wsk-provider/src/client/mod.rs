@@ -266,3 +266,23 @@ pub(crate) fn check_table<T>(provider: &Inner, rule: &'static str, call: &'stati
         provider.violation(rule, call, "the dispatch table is not constant memory");
     }
 }
+
+/// The same for a table of callbacks and nothing else, each of which is null or a function.
+pub(crate) fn check_callbacks<T>(provider: &Inner, rule: &'static str, call: &'static str, table: *const T) {
+    if ptr::eq(table, ptr::null()) {
+        return;
+    }
+    if !provider.host.is_constant(table.cast(), size_of::<T>()) {
+        provider.violation(rule, call, "the dispatch table is not constant memory");
+        return;
+    }
+    let members = table.cast::<usize>();
+    for index in 0..size_of::<T>() / size_of::<usize>() {
+        // SAFETY: the memory was just found to be there; what is no table may lie unaligned.
+        let member = unsafe { members.wrapping_add(index).read_unaligned() };
+        if member != 0 && !provider.host.is_constant(ptr::without_provenance(member), 1) {
+            provider.violation(rule, call, "the dispatch table has something else than functions in it");
+            return;
+        }
+    }
+}

@@ -26,7 +26,7 @@ static DECOYS: [Decoy; 5] = [
 
 /// The decoy of a category, as `Information`.
 pub(crate) fn of(category: Category) -> usize {
-    ptr::from_ref(&DECOYS[category as usize]) as usize
+    ptr::from_ref(&DECOYS[category as usize].0) as usize
 }
 
 /// Whether this is a decoy.

@@ -15,7 +15,7 @@ use crate::connection::{self, Connection};
 use crate::host::Knob;
 use crate::request::Request;
 use crate::socket::{
-    Blueprint, Category, Context, Event, Handover, Part, Running, Socket, State, StaticEvents, Tables,
+    Blueprint, Category, Context, Event, Handover, Life, Part, Running, Socket, State, StaticEvents, Tables,
     switched_on,
 };
 
@@ -247,7 +247,10 @@ fn adopt(listener: &Arc<Socket>, socket: &Arc<Socket>, handover: Handover) {
         || (!used_table.is_null() && !std::ptr::eq(used_table, dispatch));
     state.context = Context(context);
     state.tables.connection = dispatch;
-    state.hold_client_memory(listener.provider());
+    // A client that is quick has closed it by now.
+    if state.life != Life::Freed {
+        state.hold_client_memory(listener.provider());
+    }
     drop(state);
     if changed {
         let detail = "changed the outputs after events could use them";

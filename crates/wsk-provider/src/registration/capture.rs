@@ -43,6 +43,8 @@ impl Provider {
             provider.violation("IRQL-07", CAPTURE, &format!("called at IRQL {irql} with timeout {timeout}"));
             may_wait = false;
         }
+        let patience = provider.steering.get(|config| config.capture_patience);
+        let mut patient = true;
         let start = Instant::now();
         loop {
             let mut state = registration.state.lock();
@@ -50,6 +52,7 @@ impl Provider {
             if state.ending {
                 return STATUS_DEVICE_NOT_READY;
             }
+            state.refused = true;
             if provider.registrar.has_arrived() {
                 let (lowest, highest) =
                     provider.steering.get(|config| (config.lowest_version, config.highest_version));
@@ -59,6 +62,7 @@ impl Provider {
                     return STATUS_NOINTERFACE;
                 }
                 state.captures.push(this_thread());
+                state.refused = false;
                 registration.client.set_captures(state.captures.len());
                 drop(state);
                 let npi = WSK_PROVIDER_NPI {
@@ -74,7 +78,7 @@ impl Provider {
                 return STATUS_DEVICE_NOT_READY;
             }
             let left = if timeout == WSK_INFINITE_WAIT {
-                None
+                patient.then_some(patience)
             } else {
                 let left = Duration::from_millis(u64::from(timeout)).saturating_sub(start.elapsed());
                 if left.is_zero() {
@@ -82,7 +86,14 @@ impl Provider {
                 }
                 Some(left)
             };
-            if !registration.look_again.wait(left) {
+            if registration.look_again.wait(left) {
+                continue;
+            }
+            if timeout == WSK_INFINITE_WAIT {
+                patient = false;
+                let detail = format!("waits without end, and after {patience:?} there is no provider yet");
+                provider.advice("REG-29", CAPTURE, &detail);
+            } else {
                 may_wait = false;
             }
         }
@@ -100,7 +111,11 @@ impl Provider {
         // Any capture may be the one that is given back; the own one is the likeliest.
         let own = state.captures.iter().position(|thread| *thread == this_thread());
         let Some(index) = own.or_else(|| state.captures.len().checked_sub(1)) else {
+            let refused = state.refused;
             drop(state);
+            if refused {
+                return provider.violation("REG-10", RELEASE, "releases what the last capture has not given");
+            }
             return provider.violation("REG-11", RELEASE, "released more often than captured");
         };
         state.captures.swap_remove(index);

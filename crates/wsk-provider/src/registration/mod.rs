@@ -10,21 +10,25 @@
 //! through kernel events, so whoever watches waits sees them.
 
 mod capture;
+mod client_event;
 mod deregister;
+mod modules;
 mod wait;
 
 pub(crate) use wait::Flag;
 
+use std::ptr;
 use std::sync::Arc;
 use std::thread::{self, ThreadId};
 
 use parking_lot::Mutex;
 use wsk_sys::nt::{self, NTSTATUS};
 use wsk_sys::{
-    STATUS_DEVICE_NOT_READY, STATUS_INVALID_PARAMETER, STATUS_SUCCESS, WSK_CLIENT_NPI,
+    PFN_WSK_CLIENT_EVENT, STATUS_DEVICE_NOT_READY, STATUS_INVALID_PARAMETER, STATUS_SUCCESS, WSK_CLIENT_NPI,
     WSK_PROVIDER_CHARACTERISTICS, WSK_REGISTRATION,
 };
 
+use self::modules::Modules;
 use crate::client::Client;
 use crate::provider::{Inner, Provider};
 use crate::request::Held;
@@ -32,6 +36,8 @@ use crate::socket::Socket;
 
 /// `ReservedRegistrationState` of a live registration.
 const REGISTERED: u64 = 0x5753_4B52_4547_0001;
+/// `ReservedRegistrationState` after a `WskRegister` that failed.
+const REFUSED: u64 = 0x5753_4B52_4547_0002;
 /// `ReservedRegistrationState` after `WskDeregister`.
 const DEREGISTERED: u64 = 0x5753_4B52_4547_00FF;
 
@@ -42,6 +48,9 @@ pub(crate) struct Registration {
     version: u16,
     /// The client's dispatch table and the registration block, which stay until the deregistration returns.
     kept: Mutex<Held>,
+    /// What `WskRegister` was given: `WskClientEvent` and its context.
+    event: Option<PFN_WSK_CLIENT_EVENT>,
+    context: usize,
     client: Arc<Client>,
     state: Mutex<RegistrationState>,
     /// Set when a capture that waits may look again.
@@ -53,12 +62,17 @@ pub(crate) struct Registration {
 #[derive(Debug, Default)]
 struct RegistrationState {
     ending: bool,
+    /// The last capture has failed, or has not succeeded yet.
+    refused: bool,
     captures: Vec<ThreadId>,
 }
 
 /// All registrations of one provider, and whether the provider is there.
 #[derive(Debug, Default)]
-pub(crate) struct Registrar(Mutex<RegistrarState>);
+pub(crate) struct Registrar {
+    state: Mutex<RegistrarState>,
+    modules: Modules,
+}
 
 #[derive(Debug, Default)]
 struct RegistrarState {
@@ -69,18 +83,19 @@ struct RegistrarState {
 }
 
 impl Registrar {
-    pub(crate) fn arrive(&self) {
-        let mut state = self.0.lock();
+    pub(crate) fn arrive(&self, provider: &Arc<Inner>) {
+        let mut state = self.state.lock();
         state.arrived = true;
         let registrations = state.registrations.clone();
         drop(state);
         for registration in registrations {
             registration.look_again.set();
         }
+        self.modules.attach_all(provider);
     }
 
-    pub(crate) fn depart(&self) {
-        let mut state = self.0.lock();
+    pub(crate) fn depart(&self, provider: &Arc<Inner>) {
+        let mut state = self.state.lock();
         state.arrived = false;
         let registrations = state.registrations.clone();
         drop(state);
@@ -89,28 +104,33 @@ impl Registrar {
                 registration.look_again.clear();
             }
         }
+        self.modules.detach_all(provider);
     }
 
     /// Whether the provider is there.
     pub(crate) fn has_arrived(&self) -> bool {
-        self.0.lock().arrived
+        self.state.lock().arrived
+    }
+
+    fn registrations(&self) -> Vec<Arc<Registration>> {
+        self.state.lock().registrations.clone()
     }
 
     /// The client objects of all registrations.
     pub(crate) fn clients(&self) -> Vec<Arc<Client>> {
-        let state = self.0.lock();
-        state.registrations.iter().map(|registration| Arc::clone(&registration.client)).collect()
+        let state = self.state.lock();
+        let clients = state.registrations.iter().map(|registration| Arc::clone(&registration.client));
+        clients.chain(self.modules.clients()).collect()
     }
 
     /// The open sockets of all clients.
     pub(crate) fn sockets(&self) -> Vec<Arc<Socket>> {
-        let registrations = self.0.lock().registrations.clone();
-        registrations.iter().flat_map(|registration| registration.client.sockets()).collect()
+        self.clients().iter().flat_map(|client| client.sockets()).collect()
     }
 
     /// Reports registrations and captures that nobody gave back.
     pub(crate) fn report_leftovers(&self, provider: &Inner) {
-        let registrations = self.0.lock().registrations.clone();
+        let registrations = self.state.lock().registrations.clone();
         for registration in registrations {
             let captures = registration.state.lock().captures.len();
             if captures != 0 {
@@ -120,22 +140,28 @@ impl Registrar {
             let detail = format!("registration {:#x} was not deregistered", registration.block);
             provider.violation("REG-02", "WskDeregister", &detail);
         }
+        self.modules.report_leftovers(provider);
     }
 
     fn remove(&self, registration: &Arc<Registration>) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         state.registrations.retain(|other| !Arc::ptr_eq(other, registration));
         state.retired.push(Arc::clone(&registration.client));
     }
 
+    /// Keeps a client object that is no longer registered.
+    fn retire(&self, client: &Arc<Client>) {
+        self.state.lock().retired.push(Arc::clone(client));
+    }
+
     /// Lets the kept client objects go.
     pub(crate) fn forget(&self) {
-        let retired = std::mem::take(&mut self.0.lock().retired);
+        let retired = std::mem::take(&mut self.state.lock().retired);
         drop(retired);
     }
 
     fn find(&self, block: usize) -> Option<Arc<Registration>> {
-        self.0.lock().registrations.iter().find(|registration| registration.block == block).cloned()
+        self.state.lock().registrations.iter().find(|registration| registration.block == block).cloned()
     }
 }
 
@@ -150,6 +176,20 @@ unsafe fn block_state(block: *mut WSK_REGISTRATION) -> u64 {
     unsafe { state.read_volatile() }
 }
 
+/// Fills a registration block.
+///
+/// # Safety
+/// `block` points to a `WSK_REGISTRATION` that no registration uses.
+unsafe fn write_block(block: *mut WSK_REGISTRATION, state: u64, context: *const Registration) {
+    let value = WSK_REGISTRATION {
+        ReservedRegistrationState: state,
+        ReservedRegistrationContext: context.cast_mut().cast(),
+        ReservedRegistrationLock: 0,
+    };
+    // SAFETY: forwarded to the caller.
+    unsafe { block.write(value) };
+}
+
 impl Provider {
     /// `WskRegister`.
     ///
@@ -159,14 +199,18 @@ impl Provider {
         const CALL: &str = "WskRegister";
         let provider = &self.0;
         check_passive(provider, CALL);
-        if npi.is_null() || block.is_null() {
+        if block.is_null() {
             return STATUS_INVALID_PARAMETER;
         }
-        // SAFETY: the caller passes a whole structure, needed during this call only (LIFE-02).
-        let npi = unsafe { npi.read() };
-        if npi.Dispatch.is_null() {
+        // SAFETY: the caller passes a whole structure, needed during this call only (LIFE-02), or null.
+        let npi = unsafe { npi.as_ref() }.filter(|npi| !npi.Dispatch.is_null());
+        let Some(npi) = npi else {
+            if provider.registrar.find(block as usize).is_none() {
+                // SAFETY: the caller passes a block for this provider to fill.
+                unsafe { write_block(block, REFUSED, ptr::null()) };
+            }
             return STATUS_INVALID_PARAMETER;
-        }
+        };
         // SAFETY: the client keeps its dispatch table alive until the deregistration has returned (LIFE-01).
         let dispatch = unsafe { npi.Dispatch.read() };
         if dispatch.Reserved != 0 {
@@ -197,24 +241,21 @@ impl Provider {
             block: block as usize,
             version: dispatch.Version,
             kept: Mutex::new(kept),
+            event: dispatch.WskClientEvent,
+            context: npi.ClientContext as usize,
             client: Client::new(provider, Arc::clone(&progress)),
             state: Mutex::default(),
             look_again: Flag::new(),
             progress,
         });
-        let mut registrar = provider.registrar.0.lock();
+        let mut registrar = provider.registrar.state.lock();
         if registrar.arrived {
             registration.look_again.set();
         }
         registrar.registrations.push(Arc::clone(&registration));
         drop(registrar);
-        let value = WSK_REGISTRATION {
-            ReservedRegistrationState: REGISTERED,
-            ReservedRegistrationContext: Arc::as_ptr(&registration).cast_mut().cast(),
-            ReservedRegistrationLock: 0,
-        };
         // SAFETY: the caller passes a block for this provider to fill.
-        unsafe { block.write(value) };
+        unsafe { write_block(block, REGISTERED, Arc::as_ptr(&registration)) };
         STATUS_SUCCESS
     }
 
@@ -270,6 +311,7 @@ impl Inner {
                 self.violation("REG-02", call, "the registration was deregistered before");
             }
             DEREGISTERED => {}
+            REFUSED => self.violation("REG-10", call, "the registration has failed"),
             _ => self.violation("REG-02", call, "the block holds no registration"),
         }
         Err(STATUS_DEVICE_NOT_READY)

@@ -24,7 +24,7 @@ use wsk_sys::{
 use super::{Call, Category, Life, Part, Socket, State, extension, part};
 use crate::behaviours::{DisableSeveral, ForeignEvents, NullCallback};
 use crate::client::same_guid;
-use crate::request::Request;
+use crate::request::{Held, Request};
 use crate::steering::Timing;
 
 /// The events that a mask bit switches.
@@ -90,6 +90,8 @@ struct Slot {
     running: u32,
     waiting: Vec<Request>,
     sentinel_due: bool,
+    /// The client's memory that calls use which are still running after the event was disabled.
+    kept: Held,
 }
 
 /// The events of one socket.
@@ -241,6 +243,7 @@ impl Drop for Running {
             let slot = state.events.slot(switch);
             slot.running -= 1;
             if slot.running == 0 {
+                slot.kept.let_go(socket.provider());
                 if slot.stopping {
                     slot.stopping = false;
                     slot.on = false;
@@ -442,6 +445,10 @@ fn check_interface(call: &Call, control: WSK_EVENT_CALLBACK_CONTROL) -> Result<O
     if let Some(index) = extension::find(call, &interface) {
         return Ok(Some(index));
     }
+    if provider.host.is_freed(control.NpiId.cast()) {
+        provider.violation("EVT-24", call.name, "NpiId points to memory that was freed");
+        return Err(STATUS_INVALID_PARAMETER);
+    }
     let rule = if mask & ALL_EVENTS != 0 { "EVT-23" } else { "EVT-25" };
     provider.violation(rule, call.name, "NpiId names an interface that has no events on this socket");
     Err(STATUS_NOT_SUPPORTED)
@@ -560,7 +567,7 @@ fn disable(call: &Call, request: Option<Request>, mask: u32) -> NTSTATUS {
         Ok(mask) => mask,
         Err(status) => return refuse(request, status),
     };
-    let mut state = call.lock();
+    let state = call.lock();
     if let Some(status) = state.refused() {
         drop(state);
         return refuse(request, status);
@@ -607,12 +614,26 @@ pub(super) fn stop(
             request.complete(call.provider(), STATUS_SUCCESS, 0);
             STATUS_SUCCESS
         }
-        (Some(_), None) => STATUS_EVENT_PENDING,
+        (Some(event), None) => {
+            keep_context(call, &mut state, event);
+            STATUS_EVENT_PENDING
+        }
         (Some(event), Some(mut request)) => {
+            keep_context(call, &mut state, event);
             request.mark_pending(&**call);
             state.events.slot(event).waiting.push(request);
             STATUS_PENDING
         }
+    }
+}
+
+/// EVT-21: a disabled event whose calls are still running needs the context as before.
+fn keep_context(call: &Call, state: &mut State, event: Switch) {
+    let provider = call.provider();
+    if provider.steering.watches_memory() {
+        let context = state.context.0.cast_const();
+        let kept = &mut state.events.slot(event).kept;
+        kept.add(&*provider.host, context, "EVT-21", "a callback that is disabled and still running");
     }
 }
 

@@ -75,6 +75,8 @@ pub struct Accept {
     pub at: At,
     /// Its flags.
     pub flags: u32,
+    /// The addresses as they were passed, good during the callback only; there is no identifier.
+    pub lent: LentPointers,
     /// The local address.
     pub local: Option<SocketAddr>,
     /// The remote address.
@@ -187,7 +189,7 @@ impl AcceptAnswer {
 /// them later is what is tried with this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LentPointers {
-    /// `InspectID`; null for the sentinel.
+    /// `InspectID`; null for the sentinel, and where a callback has none.
     pub id: PWSK_INSPECT_ID,
     /// `LocalAddress`; null for an abort, which has none.
     pub local: PSOCKADDR,

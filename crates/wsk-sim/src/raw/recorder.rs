@@ -502,13 +502,14 @@ unsafe extern "system" fn accept_event(
 ) -> NTSTATUS {
     // SAFETY: the context is that of the recorder which the listener was given.
     let (recorder, at) = unsafe { Recorder::enter(context, Kind::Accept) };
+    let lent = LentPointers { id: ptr::null_mut(), local, remote };
     // SAFETY: addresses are valid during the callback.
     let local = unsafe { read_address(local) };
     // SAFETY: as above.
     let remote = unsafe { read_address(remote) };
     let socket = (!socket.is_null()).then(|| Shape::connection(None).socket(socket as usize));
     let outputs = Outputs::new(socket_context, socket_dispatch);
-    let mut event = Accept { at, flags, local, remote, socket, outputs, context: None };
+    let mut event = Accept { at, flags, lent, local, remote, socket, outputs, context: None };
     let answer = Arc::clone(&*recorder.0.on_accept.lock());
     let answer = answer(&event);
     if answer.write && event.socket.is_some() {

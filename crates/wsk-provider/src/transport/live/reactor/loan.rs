@@ -16,7 +16,7 @@
 //!
 //! [`ReadySink::takes_loan`]: crate::transport::ReadySink::takes_loan
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,8 @@ const FULL: usize = 4;
 const REST: Duration = Duration::from_millis(1);
 /// How long a lent thread waits for something to do before it is given back.
 const LOAN: Duration = Duration::from_millis(10);
+/// How many batches the own thread sees to after a lent one came upon something that was not for it.
+const UNFIT: u32 = 64;
 /// A thread that is needed again sooner than this is not taken: the host's polls count in milliseconds.
 const SHORTEST: Duration = Duration::from_millis(2);
 
@@ -44,6 +46,8 @@ pub(super) struct Loans {
     resting: AtomicBool,
     /// How often lent threads have polled.
     polls: AtomicU64,
+    /// How many full batches are still not to be followed by a rest.
+    unfit: AtomicU32,
     rest: Mutex<()>,
     changed: Condvar,
 }
@@ -51,7 +55,12 @@ pub(super) struct Loans {
 impl Loans {
     /// Whether the thread at the helm had better rest after a batch of so many events.
     pub(super) fn relieve_after(&self, events: usize) -> bool {
-        events >= FULL && self.offered.swap(false, Ordering::Relaxed)
+        if events < FULL {
+            return false;
+        }
+        let wait = self.unfit.load(Ordering::Relaxed);
+        self.unfit.store(wait.saturating_sub(1), Ordering::Relaxed);
+        wait == 0 && self.offered.swap(false, Ordering::Relaxed)
     }
 
     /// Ends the rest.
@@ -159,6 +168,7 @@ impl Reactor {
                 }
                 unfit => {
                     helm.batch.push_front((unfit, ready));
+                    self.loans.unfit.store(UNFIT, Ordering::Relaxed);
                     return Served::Unfit;
                 }
             }

@@ -1,0 +1,111 @@
+//! Who needs the memory of drivers: places that must not be freed for now, and places where there is an IRP.
+//!
+//! Both are asked for with every request, so they are kept apart from the [table](super::table) of blocks, which only
+//! allocations change:
+//!
+//! ```text
+//!   hold(address)  ──► the list of the address's page, one lock for some pages
+//!   free(block)    ──► the lists of the block's pages: anything inside?
+//!   irp(address)   ──► a slot for the address: seen before? else ask the table
+//! ```
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+const PAGE: usize = 4096;
+/// Parts of the holds, and slots for IRPs; powers of two.
+const PARTS: usize = 256;
+const SLOTS: usize = 4096;
+
+/// Spreads a number over `count` places.
+const fn spread(number: usize, count: usize) -> usize {
+    (number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (usize::BITS - count.trailing_zeros())) & (count - 1)
+}
+
+/// One need of one place.
+#[derive(Clone, Copy, Debug)]
+struct Need {
+    address: usize,
+    number: u64,
+    rule: &'static str,
+    what: &'static str,
+}
+
+/// The places that must not be freed.
+#[derive(Debug)]
+pub(super) struct Holds {
+    begun: AtomicU64,
+    parts: Vec<Mutex<Vec<Need>>>,
+}
+
+impl Holds {
+    pub(super) fn new() -> Self {
+        Self { begun: AtomicU64::new(0), parts: (0..PARTS).map(|_| Mutex::default()).collect() }
+    }
+
+    fn part(&self, page: usize) -> &Mutex<Vec<Need>> {
+        &self.parts[spread(page, PARTS)]
+    }
+
+    /// Begins to hold `address`; the result is what ends it again.
+    pub(super) fn begin(&self, address: usize, rule: &'static str, what: &'static str) -> u64 {
+        let number = self.begun.fetch_add(1, Ordering::Relaxed);
+        self.part(address / PAGE).lock().push(Need { address, number, rule, what });
+        number
+    }
+
+    pub(super) fn end(&self, address: usize, number: u64) {
+        let needs = &mut *self.part(address / PAGE).lock();
+        if let Some(place) = needs.iter().position(|need| need.number == number) {
+            needs.swap_remove(place);
+        }
+    }
+
+    /// The rule and the words of whoever began last to hold something in `range`.
+    pub(super) fn within(&self, range: &Range<usize>) -> Option<(&'static str, &'static str)> {
+        let pages = range.start / PAGE..range.end.div_ceil(PAGE).max(range.start / PAGE + 1);
+        let last = |part: &Mutex<Vec<Need>>| {
+            let needs = part.lock();
+            needs.iter().filter(|need| range.contains(&need.address)).max_by_key(|need| need.number).copied()
+        };
+        let found = if pages.len() < PARTS {
+            pages.filter_map(|page| last(self.part(page))).max_by_key(|need| need.number)
+        } else {
+            self.parts.iter().filter_map(last).max_by_key(|need| need.number)
+        };
+        found.map(|need| (need.rule, need.what))
+    }
+}
+
+/// Addresses where the table knows an IRP, as far as their slots are not taken by others.
+///
+/// # Invariants
+/// A slot holds the address of an IRP that is noted with a block in the table, or zero: it is emptied before the block
+/// leaves the table.
+#[derive(Debug)]
+pub(super) struct Noted(Vec<AtomicUsize>);
+
+impl Noted {
+    pub(super) fn new() -> Self {
+        Self((0..SLOTS).map(|_| AtomicUsize::new(0)).collect())
+    }
+
+    fn slot(&self, address: usize) -> &AtomicUsize {
+        &self.0[spread(address / 16, SLOTS)]
+    }
+
+    pub(super) fn contains(&self, address: usize) -> bool {
+        self.slot(address).load(Ordering::Acquire) == address
+    }
+
+    pub(super) fn add(&self, address: usize) {
+        self.slot(address).store(address, Ordering::Release);
+    }
+
+    pub(super) fn remove(&self, address: usize) {
+        // Another address in the slot stays; this one cannot come back, because its block is going.
+        let _ = self.slot(address).compare_exchange(address, 0, Ordering::AcqRel, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,44 @@
+//! `WskClientEvent`: no event is defined, so it is never called (EVT-53), unless someone tries what a client would make of
+//! one (EVT-54).
+
+use wsk_sys::STATUS_NOT_IMPLEMENTED;
+
+use crate::provider::Provider;
+
+const CALL: &str = "WskClientEvent";
+
+/// The bytes of an event that means nothing.
+const INFORMATION: [u8; 16] = *b"no such event...";
+
+impl Provider {
+    /// Calls `WskClientEvent` of every client that has one with an event that nobody has defined, and checks the answer.
+    /// How many clients have been called is the result.
+    pub fn try_client_event(&self, event: u32) -> usize {
+        let provider = &self.0;
+        let mut called = 0;
+        for registration in provider.registrar.registrations() {
+            let Some(callback) = registration.event else { continue };
+            called += 1;
+            let mut information = INFORMATION;
+            let status = provider.in_callback(CALL, |_| {
+                // SAFETY: the client's callback gets the client's context and bytes that live until it returns.
+                unsafe {
+                    callback(
+                        registration.context as *mut _,
+                        event,
+                        information.as_mut_ptr().cast(),
+                        information.len(),
+                    )
+                }
+            });
+            provider.host.callback_settled();
+            if status != STATUS_NOT_IMPLEMENTED {
+                provider.violation("EVT-54", CALL, &format!("answers {status:#010x} to an event it cannot know"));
+            }
+            if information != INFORMATION {
+                provider.violation("EVT-54", CALL, "writes to the information of an event");
+            }
+        }
+        called
+    }
+}

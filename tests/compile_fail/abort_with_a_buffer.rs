@@ -1,0 +1,9 @@
+//! Prevents: DISC-23
+
+use wsk::{Buffer, Connection};
+
+fn abort(connection: &Connection, last: Buffer) {
+    drop(connection.abort(last));
+}
+
+fn main() {}

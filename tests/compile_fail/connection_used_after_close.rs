@@ -1,0 +1,12 @@
+//! Prevents: CLOSE-12, CLOSE-13
+
+use wsk::{Buffer, Connection};
+
+fn close(connection: Connection, buffer: Buffer) {
+    let closed = connection.close();
+    drop(connection.send(buffer));
+    drop(connection.close());
+    drop(closed);
+}
+
+fn main() {}

@@ -1,0 +1,11 @@
+//! Prevents: RCV-08, RCV-09
+
+use wsk::connection::ReceiveFlags;
+use wsk::{Buffer, Connection};
+
+fn drain(connection: &Connection, buffer: Buffer) {
+    drop(connection.drain(buffer));
+    let _ = ReceiveFlags::DRAIN | ReceiveFlags::WAIT_ALL;
+}
+
+fn main() {}

@@ -1,0 +1,183 @@
+//! Sockets as the library makes them: their contexts, descriptors and options.
+
+use std::ffi::c_void;
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use wsk::{Events, Handlers, Status};
+use wsk_sim::Sim;
+use wsk_sim::raw::{Buffer, Peer};
+use wsk_sim::wsk_provider::{Attachment, Extension};
+use wsk_sys::NPIID;
+use wsk_sys::nt::PSECURITY_DESCRIPTOR;
+
+use crate::support::*;
+
+/// A self-relative descriptor that lets everybody share an address: it has no list.
+fn everybody() -> Buffer {
+    let mut bytes = [0; 20];
+    (bytes[0], bytes[3]) = (1, 0x80);
+    Buffer::of(&bytes)
+}
+
+/// A descriptor for a socket comes from the cache only, stays there as long as a request needs it, and goes back once.
+///
+/// Prevents: SOCK-15, OPT-01, OPT-02, OPT-04
+#[test]
+fn a_descriptor_is_cached_used_and_released() {
+    for_each_mode(|_| {
+        let driver = Driver::start();
+        let buffer = everybody();
+        // SAFETY: the bytes are a whole descriptor.
+        let cached = unsafe { driver.provider.cache_security_descriptor(buffer.address(), passive()) };
+        let cached = cached.expect("a cached copy");
+        drop(buffer);
+        let wildcard = "0.0.0.0:0".parse().unwrap();
+        let open = wait(driver.provider.listener().security(cached.clone()).bind(wildcard)).unwrap();
+        let closed = wait(driver.provider.listener().bind(wildcard)).unwrap();
+        drop(cached);
+        // The first lets others in on one of its addresses, as its descriptor says; the second has the default one.
+        let beside = |port| wait(driver.provider.listener().bind(([127, 0, 0, 1], port).into()));
+        let second = beside(open.local_addr().port()).expect("a shared address");
+        let refused = beside(closed.local_addr().port()).expect_err("no shared address");
+        assert_eq!(refused.status(), Status::from(wsk_sys::STATUS_ACCESS_DENIED));
+        drop((second, open, closed));
+        driver.unload();
+    });
+}
+
+/// One that nobody used goes back as well.
+///
+/// Prevents: OPT-04
+#[test]
+fn a_descriptor_that_is_not_used_is_released() {
+    Sim::new().run(|_| {
+        let driver = Driver::start();
+        let buffer = everybody();
+        for null in [false, true] {
+            let descriptor: PSECURITY_DESCRIPTOR = if null { ptr::null_mut() } else { buffer.address() };
+            // SAFETY: the bytes are a whole descriptor; null is refused by WSK.
+            let cached = unsafe { driver.provider.cache_security_descriptor(descriptor, passive()) };
+            assert_eq!(cached.is_err(), null);
+        }
+        driver.unload();
+    });
+}
+
+/// Whether an IPv6 listener serves IPv4 is said before it is bound, or not at all.
+///
+/// Prevents: OPT-15, OPT-01, OPT-02
+#[test]
+fn a_dual_stack_listener_is_one_that_was_asked_for() {
+    for_each_mode(|_| {
+        let driver = Driver::start();
+        for (asked, dual) in [(None, false), (Some(true), false), (Some(false), true)] {
+            let mut builder = driver.provider.listener();
+            if let Some(only) = asked {
+                builder = builder.v6_only(only);
+            }
+            let listener = wait(builder.bind("[::]:0".parse().unwrap())).unwrap();
+            let port = listener.local_addr().port();
+            let peer = Peer::try_connect(([127, 0, 0, 1], port).into());
+            assert_eq!(peer.is_ok(), dual, "{asked:?}");
+            if let Ok(peer) = peer {
+                let connection = wait(listener.accept()).unwrap();
+                assert_eq!(connection.remote_addr().port(), peer.local().port());
+            }
+            wait(listener.close());
+        }
+        // For an IPv4 address it means nothing.
+        let listener = wait(driver.provider.listener().v6_only(false).bind(localhost())).unwrap();
+        connected(&listener);
+        drop(listener);
+        driver.unload();
+    });
+}
+
+/// The option is set and never read, so that nobody minds how many bytes its value has.
+///
+/// Prevents: OPT-13, OPT-01, OPT-02
+#[test]
+fn connections_can_be_kept_alive() {
+    for_each_mode(|_| {
+        let driver = Driver::start();
+        let listener = wait(driver.provider.listener().keep_alive().bind(localhost())).unwrap();
+        let (connection, peer) = connected(&listener);
+        wait(connection.close());
+        peer.expect_reset();
+        drop(listener);
+        driver.unload();
+    });
+}
+
+/// Every other category has tables and calls of its own, which safe code cannot get wrong: it makes listening sockets, and
+/// is given connections.
+///
+/// Prevents: SOCK-04, STRM-02, STRM-11
+#[test]
+fn safe_code_makes_listening_sockets_and_is_given_connections() {
+    for_each_mode(|sim| {
+        let driver = Driver::start();
+        let pending = driver.listen_pending();
+        let listener = driver.listen();
+        let (connection, _peer) = connected(&listener);
+        let open = sim.provider().open_sockets();
+        assert_eq!(open.len(), 3);
+        for socket in open {
+            let known = socket.description.starts_with("Listen ") || socket.description.starts_with("Connection ");
+            assert!(known, "{}", socket.description);
+        }
+        drop((pending, connection, listener));
+        driver.unload();
+    });
+}
+
+/// An extension whose events have the numbers of WSK's.
+#[derive(Debug, Default)]
+struct Bystander(AtomicBool);
+
+impl Extension for Bystander {
+    fn id(&self) -> NPIID {
+        NPIID { data1: 0xB5, data2: 0, data3: 0, data4: [0; 8] }
+    }
+
+    fn events(&self) -> u32 {
+        wsk_sys::WSK_EVENT_RECEIVE | wsk_sys::WSK_EVENT_DISCONNECT
+    }
+
+    fn dispatch(&self) -> *const c_void {
+        ptr::null()
+    }
+
+    unsafe fn has_callback(&self, _dispatch: *const c_void, _event: u32) -> bool {
+        true
+    }
+
+    fn attached(&self, _attachment: &Arc<Attachment>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Safe code names no interface: what it enables is WSK's own, whatever else the machine has.
+///
+/// Prevents: EVT-23, EVT-25, IOC-06
+#[test]
+fn events_of_extensions_are_out_of_reach() {
+    for_each_mode(|sim| {
+        let bystander = Arc::new(Bystander::default());
+        let own = Arc::clone(&bystander);
+        sim.provider().configure(|config| config.extensions.push(own));
+        let driver = Driver::start();
+        let listener = driver.listen();
+        let (tell, told) = channel();
+        let peer = Peer::connect(listener.local_addr());
+        let connection = wait(listener.accept_with(Handlers::new().receive(tells_data(tell)))).unwrap();
+        connection.enable(Events::RECEIVE).unwrap();
+        peer.send(b"x");
+        assert_eq!(told.next(), b"x");
+        assert!(!bystander.0.load(Ordering::SeqCst));
+        drop((connection, listener));
+        driver.unload();
+    });
+}
