@@ -367,11 +367,12 @@ impl Pending {
     /// Whether the request is, or was just, under inspection: WSK may ask again when the peer does (rule INSP-34).
     pub(super) fn knows(&self, id: InspectId) -> bool {
         let table = self.table.lock();
-        table.decided.contains(&Some(id)) || table.find(id).is_some_and(|found| {
-            // SAFETY: a listed record is alive.
-            let record = unsafe { found.as_ref() };
-            matches!(record.state.load(Ordering::Acquire), ASKING | PENDED)
-        })
+        table.decided.contains(&Some(id))
+            || table.find(id).is_some_and(|found| {
+                // SAFETY: a listed record is alive.
+                let record = unsafe { found.as_ref() };
+                matches!(record.state.load(Ordering::Acquire), ASKING | PENDED)
+            })
     }
 
     fn remove(&self, record: &Record) {

@@ -200,7 +200,8 @@ impl<R: Request> Drop for Op<R> {
         let block = &self.block;
         let mut state = block.state.load(Ordering::Acquire);
         if state == SUBMITTED {
-            let abandon = block.state.compare_exchange(SUBMITTED, ABANDONED, Ordering::AcqRel, Ordering::Acquire);
+            let abandon =
+                block.state.compare_exchange(SUBMITTED, ABANDONED, Ordering::AcqRel, Ordering::Acquire);
             state = abandon.map_or_else(|now| now, |_| ABANDONED);
         }
         match state {

@@ -93,10 +93,7 @@ fn second_binder(second: Form, expected: [[Verdict; 6]; 2]) {
 /// Shows: BIND-13, BIND-16
 #[test]
 fn a_second_binder_without_an_option() {
-    second_binder(
-        Default,
-        [[InUse, Ok, InUse, Ok, InUse, Ok], [Check, InUse, Check, Denied, Denied, InUse]],
-    );
+    second_binder(Default, [[InUse, Ok, InUse, Ok, InUse, Ok], [Check, InUse, Check, Denied, Denied, InUse]]);
 }
 
 /// Shows: BIND-14, BIND-16

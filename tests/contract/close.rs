@@ -1,10 +1,13 @@
 //! `WskCloseSocket`: what it waits for, what it ends, and what must not be done around it (contract 4.20).
 
+use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 
+use wsk_sim::nt_user::faults::Point;
 use wsk_sim::raw::*;
-use wsk_sim::{Completion, Sim};
+use wsk_sim::{Completion, Knob, Sim};
+use wsk_sys::nt::{self, NTSTATUS};
 use wsk_sys::*;
 
 use crate::support::*;
@@ -211,5 +214,134 @@ fn a_call_on_a_closing_socket_is_caught() {
         assert_caught(sim, "CLOSE-13", "WskSend");
         gate.open();
         close.ok();
+    });
+}
+
+/// Catches: CLOSE-11
+#[test]
+fn going_on_with_a_socket_whose_close_has_failed_is_caught() {
+    let sim = Sim::new();
+    sim.expect("CLOSE-11");
+    sim.run(|sim| {
+        let client = Client::new();
+        let (connection, peer) = connected_pair(&client, &Recorder::new());
+        sim.choose_once(Knob::CloseFails, 1);
+        connection.close().fails(STATUS_UNSUCCESSFUL);
+        // The socket is gone all the same.
+        peer.expect_reset();
+        connection.send(b"x").wait();
+        assert_caught(sim, "CLOSE-11", "WskSend");
+        connection.close().wait();
+        assert_caught(sim, "CLOSE-11", "WskCloseSocket");
+    });
+}
+
+/// Catches: CLOSE-14
+#[test]
+fn a_socket_that_cannot_be_closed_for_want_of_an_irp_is_reported() {
+    let sim = Sim::new();
+    let report = left_behind(&sim, |sim| {
+        let client = Client::new();
+        let (listener, _) = client.bound_listener(&Recorder::new());
+        sim.kernel().faults().fail_all(Point::Irp);
+        // SAFETY: the level is passive.
+        let irp = unsafe { nt::IoAllocateIrp(1, 0) };
+        assert!(irp.is_null(), "and so this client cannot close");
+        listener.forget();
+        client.forget();
+    });
+    assert_reported(&report, "CLOSE-14", "WskCloseSocket");
+}
+
+/// Shows: CLOSE-16
+#[test]
+fn a_close_leaves_the_cached_descriptor_to_the_client() {
+    for_each_mode(|_| {
+        let client = Client::new();
+        let descriptor = Descriptor::cached(&client, true);
+        let options = SocketOptions { security: descriptor.raw(), ..SocketOptions::new(Category::Listen) };
+        for _ in 0..2 {
+            // The second socket finds the descriptor as the first has left it.
+            let listener = client.open(&options).socket();
+            listener.bind_localhost();
+            listener.close().ok();
+        }
+        // It is released once, and that works.
+        drop(descriptor);
+    });
+    let sim = Sim::new();
+    let report = left_behind(&sim, |_| {
+        let client = Client::new();
+        let descriptor = Descriptor::cached(&client, true);
+        let options = SocketOptions { security: descriptor.raw(), ..SocketOptions::new(Category::Listen) };
+        client.open(&options).socket().close().ok();
+        std::mem::forget(descriptor);
+    });
+    assert_reported(&report, "CTL-07", "WskControlClient");
+}
+
+/// The context of a connection whose callback closes it.
+struct Closing {
+    socket: Mutex<Option<Socket>>,
+    close: Mutex<Option<mpsc::Sender<Request>>>,
+}
+
+unsafe extern "system" fn close_and_free(context: *mut c_void, _flags: u32) -> NTSTATUS {
+    // SAFETY: the context is the block that the socket was given, which this callback takes for its own.
+    let context = unsafe { PoolBox::from_raw(context.cast::<Closing>()) };
+    let socket = context.socket.lock().unwrap().take().expect("the socket is there");
+    let sender = context.close.lock().unwrap().take().expect("it is closed once");
+    let _ = sender.send(socket.close());
+    drop(context);
+    STATUS_SUCCESS
+}
+
+/// Catches: CLOSE-17
+#[test]
+fn freeing_the_context_in_the_callback_that_started_the_close_is_caught() {
+    static TABLE: WSK_CLIENT_CONNECTION_DISPATCH = WSK_CLIENT_CONNECTION_DISPATCH {
+        WskReceiveEvent: None,
+        WskDisconnectEvent: Some(close_and_free),
+        WskSendBacklogEvent: None,
+    };
+    let sim = Sim::new();
+    sim.expect("CLOSE-17");
+    sim.run(|sim| {
+        let client = Client::new();
+        let (listener, address) = client.bound_listener(&Recorder::new());
+        let (sender, closes) = mpsc::channel();
+        let context =
+            PoolBox::new(Closing { socket: Mutex::new(None), close: Mutex::new(Some(sender)) }).into_raw();
+        let parameters =
+            AcceptParameters { context: context.cast(), dispatch: &raw const TABLE, ..AcceptParameters::default() };
+        let accept = accept_as(Request::new(), &listener, parameters);
+        let peer = Peer::connect(address);
+        let connection = accept.socket();
+        // SAFETY: the context lives until the callback frees it.
+        *unsafe { &*context }.socket.lock().unwrap() = Some(connection.clone());
+        assert_eq!(connection.enable(WSK_EVENT_DISCONNECT), STATUS_SUCCESS);
+        peer.reset();
+        closes.recv_timeout(BOUND).expect("the callback closes").ok();
+        assert_caught(sim, "CLOSE-17", "ExFreePoolWithTag");
+    });
+}
+
+/// Catches: CLOSE-17
+#[test]
+fn freeing_the_table_of_an_open_socket_is_caught() {
+    let sim = Sim::new();
+    sim.expect("CLOSE-17");
+    sim.run(|sim| {
+        let client = Client::new();
+        let (listener, address) = client.bound_listener(&Recorder::new());
+        let table = PoolBox::new(Tables::default().connection);
+        let parameters = AcceptParameters { dispatch: table.as_ptr(), ..AcceptParameters::default() };
+        let accept = accept_as(Request::new(), &listener, parameters);
+        let _peer = Peer::connect(address);
+        let connection = accept.socket();
+        drop(table);
+        assert_caught(sim, "CLOSE-17", "ExFreePoolWithTag");
+        connection.close().ok();
+        assert_eq!(sim.violations_of("CLOSE-17").len(), 1);
     });
 }

@@ -72,6 +72,21 @@ fn a_graceful_disconnect_waits_for_a_peer_that_is_stuck() {
     });
 }
 
+/// Shows: DISC-21
+#[test]
+fn a_graceful_disconnect_waits_for_what_the_peer_has_yet_to_take() {
+    // More than the peer's host takes in before the peer reads, and less than the own host does.
+    const SENT: usize = 300_000;
+    for_each_mode_of(narrow, |_| {
+        let link = Link::new();
+        link.socket.send(&pattern(SENT)).ok();
+        let disconnect = link.socket.disconnect().pends();
+        assert!(disconnect.wait_up_to(A_WHILE).is_none());
+        assert_eq!(link.peer.end(), End::Graceful(pattern(SENT)));
+        disconnect.ok();
+    });
+}
+
 /// Shows: DISC-22
 #[test]
 fn an_abort_or_a_close_ends_a_disconnect_that_waits() {

@@ -134,7 +134,8 @@ unsafe extern "system" fn rings(context: *mut c_void, time: usize) {
 
 /// The bytes of a `WSK_EXTENSION_CONTROL_IN`.
 fn control_in(id: *const NPIID, ears: *mut Ears) -> Vec<u8> {
-    let fields = [id.expose_provenance(), ears.expose_provenance(), (&raw const CALLBACKS).expose_provenance()];
+    let fields =
+        [id.expose_provenance(), ears.expose_provenance(), (&raw const CALLBACKS).expose_provenance()];
     const { assert!(size_of::<WSK_EXTENSION_CONTROL_IN>() == 3 * size_of::<usize>()) };
     fields.iter().flat_map(|field| field.to_ne_bytes()).collect()
 }
@@ -351,9 +352,13 @@ fn an_unknown_extension_is_not_supported() {
             if known {
                 Alarm::on(sim, RINGS);
             }
-            for category in
-                [Category::Basic, Category::Listen, Category::Connection, Category::Datagram, Category::Stream]
-            {
+            for category in [
+                Category::Basic,
+                Category::Listen,
+                Category::Connection,
+                Category::Datagram,
+                Category::Stream,
+            ] {
                 let socket = client.open(&SocketOptions::new(category)).socket();
                 let unknown = socket.control_now(&registration(&raw const UNKNOWN, &ears));
                 assert_eq!(unknown.status, STATUS_NOT_SUPPORTED);

@@ -1,5 +1,6 @@
 //! Interrupt request levels: where calls may be made and where client code runs (contract 4.3).
 
+use std::ptr;
 use std::time::Duration;
 
 use wsk_sim::raw::*;
@@ -216,5 +217,81 @@ fn a_wait_at_dispatch_level_is_caught() {
         assert!(!sim.violations_of("IRQL-13").is_empty());
         accept.cancel();
         accept.wait();
+    });
+}
+
+/// Catches: IRQL-09
+#[test]
+fn name_queries_above_passive_level_are_caught() {
+    let sim = Sim::new();
+    sim.expect("IRQL-09");
+    sim.run(|sim| {
+        let client = Client::new();
+        let functions = client.dispatch();
+        let (own, null) = (client.npi().Client, ptr::null_mut());
+        let ask = functions.WskGetAddressInfo.unwrap();
+        let mut text: Vec<u8> = "127.0.0.1".encode_utf16().flat_map(u16::to_ne_bytes).collect();
+        text.extend([0, 0]);
+        let units = Buffer::of(&text);
+        let length = (text.len() - 2) as u16;
+        let node = PoolBox::new(UNICODE_STRING {
+            Length: length,
+            MaximumLength: length + 2,
+            Buffer: units.address().cast(),
+        });
+        let result = PoolBox::<PADDRINFOEXW>::new(ptr::null_mut());
+        let (process, thread) = (ptr::null_mut(), ptr::null_mut());
+        let asked = at(DISPATCH_LEVEL, || {
+            Request::new().submit("WskGetAddressInfo", |irp| {
+                let (string, out) = (node.as_ptr(), result.as_ptr());
+                // SAFETY: everything outlives the request.
+                unsafe { ask(own, string, ptr::null_mut(), 0, ptr::null_mut(), null, out, process, thread, irp) }
+            })
+        });
+        asked.ok();
+        assert_caught(sim, "IRQL-09", "WskGetAddressInfo");
+        // SAFETY: the list is the one that the query gave, freed once.
+        at(DISPATCH_LEVEL, || unsafe { functions.WskFreeAddressInfo.unwrap()(own, *result) });
+        assert_caught(sim, "IRQL-09", "WskFreeAddressInfo");
+        let address = CAddress::new(LOCALHOST);
+        let name = at(DISPATCH_LEVEL, || {
+            Request::new().submit("WskGetNameInfo", |irp| {
+                let (address, flags) = (address.as_ptr(), NI_NUMERICHOST | NI_NUMERICSERV);
+                let (node, function) = (node.as_ptr(), functions.WskGetNameInfo.unwrap());
+                // SAFETY: as above.
+                unsafe { function(own, address, 16, node, ptr::null_mut(), flags, process, thread, irp) }
+            })
+        });
+        name.wait();
+        assert_caught(sim, "IRQL-09", "WskGetNameInfo");
+    });
+}
+
+/// Catches: IRQL-11
+#[test]
+fn rdma_adapters_are_for_passive_level() {
+    let sim = Sim::new();
+    sim.expect("IRQL-11");
+    sim.run(|sim| {
+        let client = Client::new();
+        let size = size_of::<WSK_PROVIDER_NDK_DISPATCH>();
+        let answer = client.control_now(WSKNDK_GET_WSK_PROVIDER_NDK_DISPATCH, None, Some(size));
+        assert_eq!(answer.status, STATUS_SUCCESS);
+        // SAFETY: the output is the structure.
+        let functions = unsafe { answer.output.as_ptr().cast::<WSK_PROVIDER_NDK_DISPATCH>().read_unaligned() };
+        let own = client.npi().Client;
+        let mut adapter = ptr::null_mut();
+        let version = NDK_VERSION { Major: 1, Minor: 2 };
+        let (open, close) = (functions.WskOpenNdkAdapter.unwrap(), functions.WskCloseNdkAdapter.unwrap());
+        // SAFETY: the variable outlives the call.
+        let opened = unsafe { open(own, version, 1, &raw mut adapter) };
+        assert_eq!(opened, STATUS_NOT_SUPPORTED);
+        assert!(sim.violations_of("IRQL-11").is_empty());
+        // SAFETY: as above.
+        at(DISPATCH_LEVEL, || unsafe { open(own, version, 1, &raw mut adapter) });
+        assert_caught(sim, "IRQL-11", "WskOpenNdkAdapter");
+        // SAFETY: the provider recognises what is no adapter.
+        at(DISPATCH_LEVEL, || unsafe { close(own, adapter) });
+        assert_caught(sim, "IRQL-11", "WskCloseNdkAdapter");
     });
 }

@@ -108,7 +108,8 @@ fn the_sharing_options_are_off_until_they_are_set_before_the_bind() {
                 }
                 let taken = holder.bind_localhost();
                 // Both asked to share it, or both to have it alone.
-                let shared = if option == SO_REUSEADDR { STATUS_SUCCESS } else { STATUS_ADDRESS_ALREADY_EXISTS };
+                let shared =
+                    if option == SO_REUSEADDR { STATUS_SUCCESS } else { STATUS_ADDRESS_ALREADY_EXISTS };
                 assert_eq!(second.bind(taken).wait().status, shared, "{category:?}");
             }
         }
@@ -243,7 +244,8 @@ fn keep_alive(socket: &Socket) -> Vec<u8> {
 fn keep_alive_is_an_option_of_tcp_and_reads_as_one_byte() {
     for_each_mode(|_| {
         let client = Client::new();
-        let (listener, connection) = (unbound(&client, Category::Listen), unbound(&client, Category::Connection));
+        let (listener, connection) =
+            (unbound(&client, Category::Listen), unbound(&client, Category::Connection));
         for socket in [&listener, &connection] {
             assert_eq!(keep_alive(socket), [0]);
             for (bound, value) in [(false, 1), (false, 0), (true, 1), (true, 0)] {
@@ -254,7 +256,9 @@ fn keep_alive_is_an_option_of_tcp_and_reads_as_one_byte() {
                 assert_eq!(keep_alive(socket), [value as u8]);
             }
         }
-        unbound(&client, Category::Datagram).set_option(SOL_SOCKET, SO_KEEPALIVE, 1).fails(STATUS_NOT_SUPPORTED);
+        unbound(&client, Category::Datagram)
+            .set_option(SOL_SOCKET, SO_KEEPALIVE, 1)
+            .fails(STATUS_NOT_SUPPORTED);
         // Accepted sockets have what their listener had, whichever way they come.
         for value in [1, 0] {
             let events = Recorder::new();
@@ -331,7 +335,8 @@ fn an_unknown_option_is_refused() {
             let client = Client::new();
             for category in [Category::Basic, Category::Listen, Category::Datagram, Category::Connection] {
                 let socket = unbound(&client, category);
-                for (level, option) in [(SOL_SOCKET, 0x7777), (0x7777, SO_RCVBUF), (IPPROTO_TCP, TCP_NODELAY)] {
+                for (level, option) in [(SOL_SOCKET, 0x7777), (0x7777, SO_RCVBUF), (IPPROTO_TCP, TCP_NODELAY)]
+                {
                     let done = socket.set_option(level, option, 1).fails(choice.status());
                     assert_eq!((done.returned, done.information), (choice.status(), 0));
                     socket.control(&Control::get(level, option, 4)).fails(choice.status());

@@ -1,5 +1,6 @@
 //! Registration and capture: what a client may do any number of times, and what it must not do (contract 4.5).
 
+use std::ptr;
 use std::sync::{Arc, mpsc};
 
 use wsk_sim::raw::*;
@@ -133,6 +134,48 @@ fn a_reserved_field_that_is_set_and_an_unpublished_version_are_noticed() {
     });
 }
 
+/// Catches: REG-10
+#[test]
+fn going_on_after_a_failed_registration_or_capture_is_caught() {
+    let sim = Sim::builder().late().build();
+    sim.expect("REG-10");
+    sim.run(|sim| {
+        let block = PoolBox::new(WSK_REGISTRATION::zeroed());
+        // SAFETY: the block is zeroed; a null NPI fails the call.
+        let registered = unsafe { WskRegister(ptr::null_mut(), block.as_ptr()) };
+        assert_eq!(registered, STATUS_INVALID_PARAMETER);
+        let mut npi = WSK_PROVIDER_NPI { Client: ptr::null_mut(), Dispatch: ptr::null() };
+        // SAFETY: the provider recognises a block that holds no registration.
+        unsafe { WskCaptureProviderNPI(block.as_ptr(), WSK_NO_WAIT, &raw mut npi) };
+        assert_caught(sim, "REG-10", "WskCaptureProviderNPI");
+        let client = Client::registered(VERSION).unwrap();
+        assert_eq!(client.capture(WSK_NO_WAIT), Err(STATUS_DEVICE_NOT_READY));
+        client.release();
+        assert_caught(sim, "REG-10", "WskReleaseProviderNPI");
+        client.deregister();
+    });
+}
+
+/// Catches: REG-29
+#[test]
+fn a_capture_that_waits_without_end_for_a_provider_that_is_not_there_is_advised_against() {
+    let sim = Sim::builder().late().provider(|config| config.capture_patience = A_WHILE).build();
+    sim.expect("REG-29");
+    sim.run(|sim| {
+        let client = Arc::new(Client::registered(VERSION).unwrap());
+        let own = Arc::clone(&client);
+        let capturing = sim.thread("start", move || own.capture(WSK_INFINITE_WAIT));
+        eventually("the wait is noticed", || !sim.violations_of("REG-29").is_empty());
+        sim.provider().arrive();
+        assert_eq!(capturing.join().unwrap(), Ok(()));
+        // Where the provider is there, nobody waits.
+        assert_eq!(client.capture(WSK_INFINITE_WAIT), Ok(()));
+        assert_eq!(sim.violations_of("REG-29").len(), 1);
+        client.release();
+        client.release();
+    });
+}
+
 /// Catches: REG-12
 #[test]
 fn a_call_after_the_last_release_is_caught() {
@@ -141,7 +184,10 @@ fn a_call_after_the_last_release_is_caught() {
     sim.run(|sim| {
         let client = Client::new();
         client.release();
-        client.open(&SocketOptions::new(Category::Listen)).wait();
+        // The client is not one that the IRP could be completed for: it stays as it is.
+        let open = client.open(&SocketOptions::new(Category::Listen));
+        assert_eq!(open.returned(), STATUS_INVALID_HANDLE);
+        assert!(!open.is_completed());
         assert_caught(sim, "REG-12", "WskSocket");
         client.deregister();
     });

@@ -209,8 +209,10 @@ fn every_callback_gets_the_context_of_its_socket_unchanged() {
 
 /// Closes a socket of which there is nothing but the pointer.
 fn close_raw(socket: PWSK_SOCKET) {
-    // SAFETY: the socket is open; its first member is the table, which begins with the basic one.
-    let close = unsafe { (*(*socket).Dispatch.cast::<WSK_PROVIDER_BASIC_DISPATCH>()).WskCloseSocket };
+    // SAFETY: the socket is open; its first member is the table.
+    let dispatch = unsafe { (*socket).Dispatch };
+    // SAFETY: every table begins with the basic one.
+    let close = unsafe { (*dispatch.cast::<WSK_PROVIDER_BASIC_DISPATCH>()).WskCloseSocket };
     let close = close.expect("every table has WskCloseSocket");
     // SAFETY: nobody uses the socket.
     Request::new().submit("WskCloseSocket", |irp| unsafe { close(socket, irp) }).ok();

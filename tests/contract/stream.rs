@@ -1,5 +1,6 @@
 //! Stream sockets, which find their role only after the bind (contract 4.11, 5.8).
 
+use std::ffi::c_void;
 use std::ptr;
 
 use wsk_sim::raw::*;
@@ -50,6 +51,10 @@ fn stream_sockets_exist_from_1703_on() {
     }
 }
 
+unsafe extern "system" fn disconnect(_: *mut c_void, _: u32) -> NTSTATUS {
+    STATUS_SUCCESS
+}
+
 /// Catches: STRM-02
 #[test]
 fn tables_embedded_where_pointers_to_tables_belong_are_caught() {
@@ -57,7 +62,7 @@ fn tables_embedded_where_pointers_to_tables_belong_are_caught() {
     sim.expect("STRM-02");
     sim.run(|sim| {
         let client = Client::new();
-        let open = |table: *const std::ffi::c_void| {
+        let open = |table: *const c_void| {
             let options = SocketOptions::new(Category::Stream);
             // SAFETY: no event of the socket is ever switched on, so nobody calls what the table holds.
             unsafe { client.open_as(Request::new(), &options, ptr::null_mut(), table) }
@@ -65,9 +70,6 @@ fn tables_embedded_where_pointers_to_tables_belong_are_caught() {
         open(Recorder::new().table(Category::Stream)).socket();
         assert!(sim.violations_of("STRM-02").is_empty());
         // The first members of an embedded table are read as the pointers: to code, which is no table.
-        unsafe extern "system" fn disconnect(_: *mut std::ffi::c_void, _: u32) -> NTSTATUS {
-            STATUS_SUCCESS
-        }
         let embedded = PoolBox::new(WSK_CLIENT_CONNECTION_DISPATCH {
             WskReceiveEvent: None,
             WskDisconnectEvent: Some(disconnect),
@@ -76,8 +78,10 @@ fn tables_embedded_where_pointers_to_tables_belong_are_caught() {
         open(embedded.as_ptr().cast()).socket();
         assert_caught(sim, "STRM-02", "WskSocket");
         // And a table on the stack behind a pointer that is fine.
-        let listen = WSK_CLIENT_LISTEN_DISPATCH { WskAcceptEvent: None, WskInspectEvent: None, WskAbortEvent: None };
-        let pair = PoolBox::new(WSK_CLIENT_STREAM_DISPATCH { Listen: &raw const listen, Connect: ptr::null() });
+        let listen =
+            WSK_CLIENT_LISTEN_DISPATCH { WskAcceptEvent: None, WskInspectEvent: None, WskAbortEvent: None };
+        let pair =
+            PoolBox::new(WSK_CLIENT_STREAM_DISPATCH { Listen: &raw const listen, Connect: ptr::null() });
         open(pair.as_ptr().cast()).socket();
         assert_eq!(sim.violations_of("STRM-02").len(), 2);
     });
@@ -265,7 +269,8 @@ fn the_table_of_a_stream_socket_has_no_inspect_complete() {
         let (stream, _) = listening(&client, &Recorder::new());
         let (listener, _) = client.bound_listener(&Recorder::new());
         // SAFETY: the tables of the provider are constant, and the category says which one this is.
-        let complete = unsafe { (*listener.dispatch().cast::<WSK_PROVIDER_LISTEN_DISPATCH>()).WskInspectComplete };
+        let complete =
+            unsafe { (*listener.dispatch().cast::<WSK_PROVIDER_LISTEN_DISPATCH>()).WskInspectComplete };
         let complete = complete.expect("a listening socket completes inspections") as usize;
         // SAFETY: as above; the table is as large as its structure, which holds pointers alone.
         let members = unsafe {

@@ -229,8 +229,7 @@ impl SilentHost {
             let _ = filler.connect(&address);
             filler
         });
-        let _fillers = fillers.collect();
-        Self { listener, _fillers }
+        Self { listener, _fillers: fillers.collect() }
     }
 
     pub(crate) fn address(&self) -> std::net::SocketAddr {

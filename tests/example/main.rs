@@ -389,9 +389,6 @@ fn ten_thousand_clients_at_once() {
         service.wait_for(CLIENTS, &[("event", "closed")]);
         let log = service.stop();
         let count = |event: &str| log.iter().filter(|line| line["event"] == event).count();
-        assert_eq!(
-            (count("inspect"), count("accepted"), count("abort")),
-            (CLIENTS, CLIENTS, 0)
-        );
+        assert_eq!((count("inspect"), count("accepted"), count("abort")), (CLIENTS, CLIENTS, 0));
     }
 }

@@ -134,7 +134,7 @@ fn a_handler_may_enable_the_events_of_the_new_connection() {
 
 /// Events that connections inherit may come as soon as the outputs are written, or only after the return.
 ///
-/// Prevents: ACPT-12, ACPT-16, EVT-34
+/// Prevents: ACPT-12, ACPT-16, EVT-34, EVT-48
 #[test]
 fn inherited_events_reach_the_handlers_of_the_connection() {
     for_each_choice(

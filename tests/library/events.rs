@@ -7,7 +7,7 @@ use std::time::Duration;
 use wsk::connection::{NoEvents, On};
 use wsk::memory::Ref;
 use wsk::{
-    Buffer, Connection, DisconnectHandler, DisconnectKind, Disabled, Error, Events, Handlers, Indication,
+    Buffer, Connection, Disabled, DisconnectHandler, DisconnectKind, Error, Events, Handlers, Indication,
     ListenerEvents, ReceiveHandler, Received, SendBacklogHandler, Status,
 };
 use wsk_sim::nt_user::faults::Point;
@@ -130,7 +130,9 @@ fn an_event_may_be_switched_off_inside_its_own_callback() {
         let peer = Peer::connect(listener.local_addr());
         let connection = wait(listener.accept_with(Handlers::new().receive(inside.clone()))).unwrap();
         *inside.connection.lock().unwrap() = Some(connection);
-        let enable = || inside.connection.lock().unwrap().as_ref().map(|connection| connection.enable(Events::RECEIVE));
+        let enable = || {
+            inside.connection.lock().unwrap().as_ref().map(|connection| connection.enable(Events::RECEIVE))
+        };
         enable().unwrap().unwrap();
         peer.send(b"first");
         assert_eq!(told.next(), (Disabled::WhenCallbacksReturn, 5));
@@ -155,7 +157,8 @@ fn the_accept_event_can_be_switched_off_and_on() {
     for_each_mode(|sim| {
         let driver = Driver::start();
         let (tell, told) = channel();
-        let take = move |incoming: wsk::Incoming<'_, NoEvents>| tell.say(incoming.accept(NoEvents::new()).unwrap());
+        let take =
+            move |incoming: wsk::Incoming<'_, NoEvents>| tell.say(incoming.accept(NoEvents::new()).unwrap());
         let listener = wait(driver.provider.listener().on_accept(taker(take)).bind(localhost())).unwrap();
         assert_eq!(listener.disable_accept().unwrap(), Disabled::Now);
         listener.enable(ListenerEvents::ACCEPT).unwrap();
@@ -185,10 +188,9 @@ fn disconnects_of_the_peer_are_told_apart() {
     for_each_mode(|_| {
         let driver = Driver::start();
         let listener = driver.listen();
-        for (kind, end) in [
-            (DisconnectKind::Graceful, Peer::close as fn(Peer)),
-            (DisconnectKind::Abortive, Peer::reset),
-        ] {
+        for (kind, end) in
+            [(DisconnectKind::Graceful, Peer::close as fn(Peer)), (DisconnectKind::Abortive, Peer::reset)]
+        {
             let (tell, told) = channel();
             let accept = listener.accept_with(Handlers::new().disconnect(TellsDisconnects(tell)));
             let peer = Peer::connect(listener.local_addr());

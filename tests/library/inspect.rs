@@ -4,9 +4,10 @@ use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
+use std::task::Poll;
 
 use wsk::{Decision, InspectId, InspectToken, Inspection, Status, Verdict};
-use wsk_sim::raw::Peer;
+use wsk_sim::raw::{Peer, closed_port};
 use wsk_sim::wsk_provider::behaviours::{CloseWithPended, CompleteAborted, CompleteEarly, Retransmission};
 use wsk_sim::{Knob, Sim};
 
@@ -422,6 +423,44 @@ fn decisions_race_with_the_close_of_the_listener() {
             }
         });
     }
+}
+
+/// Callbacks may come as soon as a socket is bound, long before anybody has seen that it is: what they need is there
+/// from before the socket is made.
+///
+/// Prevents: EVT-47, EVT-49, INSP-26, SOCK-05
+#[test]
+fn the_gate_may_be_asked_before_the_binding_is_seen() {
+    for_each_mode(|_| {
+        let driver = Driver::start();
+        let (tell, told) = channel();
+        let gate = gate(
+            hr(move |request| {
+                tell.say(request.remote_addr());
+                request.reject()
+            }),
+            |_| {},
+        );
+        // No other test listens on this address.
+        let address = ([127, 44, 1, 1], closed_port().port()).into();
+        let mut bind = Box::pin(driver.provider.listener().conditional(gate).bind(address));
+        // Driven until the socket is bound, and no further, where that can be helped.
+        let mut bound = None;
+        let peer = loop {
+            if let Ok(peer) = Peer::try_connect(address) {
+                break peer;
+            }
+            assert!(bound.is_none(), "it was bound without listening");
+            if let Poll::Ready(listener) = poll(&mut bind) {
+                bound = Some(listener.unwrap());
+            }
+        };
+        assert_eq!(told.next(), peer.local());
+        peer.expect_reset();
+        drop((bind, bound));
+        driver.await_sockets(0);
+        driver.unload();
+    });
 }
 
 /// An asynchronous inspection is cancelled by an abort, and decides when it is done; dropped, it rejects.

@@ -125,7 +125,8 @@ fn safe_code_makes_listening_sockets_and_is_given_connections() {
         let open = sim.provider().open_sockets();
         assert_eq!(open.len(), 3);
         for socket in open {
-            let known = socket.description.starts_with("Listen ") || socket.description.starts_with("Connection ");
+            let known =
+                socket.description.starts_with("Listen ") || socket.description.starts_with("Connection ");
             assert!(known, "{}", socket.description);
         }
         drop((pending, connection, listener));

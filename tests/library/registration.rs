@@ -2,8 +2,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Mutex;
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use wsk::connection::NoEvents;
@@ -163,15 +163,17 @@ fn everything_may_be_open_when_the_driver_unloads() {
         let driver = Driver::start();
         let listener = driver.listen();
         let (tell, told) = channel();
-        let take = move |incoming: wsk::Incoming<'_, NoEvents>| tell.say(incoming.accept(NoEvents::new()).unwrap());
+        let take =
+            move |incoming: wsk::Incoming<'_, NoEvents>| tell.say(incoming.accept(NoEvents::new()).unwrap());
         let by_event = wait(driver.provider.listener().on_accept(taker(take)).bind(localhost())).unwrap();
         by_event.enable(ListenerEvents::ACCEPT).unwrap();
         let pending = driver.listen_pending();
 
         let (connection, peer) = connected(&listener);
-        let peers: Vec<_> = [by_event.local_addr(), pending.listener.local_addr(), pending.listener.local_addr()]
-            .map(Peer::connect)
-            .into();
+        let peers: Vec<_> =
+            [by_event.local_addr(), pending.listener.local_addr(), pending.listener.local_addr()]
+                .map(Peer::connect)
+                .into();
         let (taken, token): (Connection, _) = (told.next(), pending.tokens.next());
         let mut inspection = Box::pin(pending.tokens.next().decide_with(std::future::pending()));
         assert!(poll(&mut inspection).is_pending());
@@ -189,21 +191,35 @@ fn everything_may_be_open_when_the_driver_unloads() {
             }
         };
         let receive = connection.receive(Buffer::try_with_capacity(8).unwrap());
-        start(Box::pin(async move { let _ = receive.await; }));
+        start(Box::pin(async move {
+            let _ = receive.await;
+        }));
         let mut much = Buffer::try_with_capacity(8 << 20).unwrap();
         much.set_len(8 << 20).unwrap();
         let send = connection.send(much);
-        start(Box::pin(async move { let _ = send.await; }));
+        start(Box::pin(async move {
+            let _ = send.await;
+        }));
         let disconnect = connection.disconnect();
-        start(Box::pin(async move { let _ = disconnect.await; }));
+        start(Box::pin(async move {
+            let _ = disconnect.await;
+        }));
         let drain = taken.drain();
-        start(Box::pin(async move { let _ = drain.await; }));
+        start(Box::pin(async move {
+            let _ = drain.await;
+        }));
         let accept = listener.accept();
-        start(Box::pin(async move { let _ = accept.await; }));
+        start(Box::pin(async move {
+            let _ = accept.await;
+        }));
         let backlog = taken.receive_backlog();
-        start(Box::pin(async move { let _ = backlog.await; }));
+        start(Box::pin(async move {
+            let _ = backlog.await;
+        }));
         let disable = handled.disable_and_wait(Events::RECEIVE);
-        start(Box::pin(async move { let _ = disable.await; }));
+        start(Box::pin(async move {
+            let _ = disable.await;
+        }));
 
         driver.unload();
         for future in &mut futures {
@@ -268,7 +284,8 @@ fn a_listener_in_the_making_may_be_dropped_at_every_step() {
         let driver = Driver::start();
         for polls in 0.. {
             let gate = gate(|request| request.reject(), |_| {});
-            let builder = driver.provider.listener().conditional(gate).exclusive_address().keep_alive().v6_only(false);
+            let builder =
+                driver.provider.listener().conditional(gate).exclusive_address().keep_alive().v6_only(false);
             let address = if polls % 2 == 0 { "[::1]:0" } else { "127.0.0.1:0" };
             let mut bind = Box::pin(builder.bind(address.parse().unwrap()));
             let wakes = Arc::new(Wakes::default());

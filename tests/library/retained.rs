@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use wsk::{Connection, Events, Handlers, Indication, Received, RetainedData};
 use wsk::connection::{ConnectionEvents, On};
+use wsk::{Connection, Events, Handlers, Indication, Received, RetainedData};
 use wsk_sim::raw::Peer;
 use wsk_sim::{Knob, Sim};
 
@@ -12,7 +12,9 @@ use crate::support::*;
 type Retains = Handlers<On<OnReceive<fn(Indication<'_>) -> Received<'_>>>>;
 
 /// A handler that retains everything and hands it out.
-fn retains(tell: Tell<RetainedData>) -> OnReceive<impl for<'a> Fn(Indication<'a>) -> Received<'a> + Send + Sync> {
+fn retains(
+    tell: Tell<RetainedData>,
+) -> OnReceive<impl for<'a> Fn(Indication<'a>) -> Received<'a> + Send + Sync> {
     on_receive(move |data| match data.retain() {
         Ok((received, retained)) => {
             tell.say(retained);
@@ -209,5 +211,8 @@ fn a_connection_with_handlers_can_be_named() {
         E::HANDLED
     }
     assert_eq!(named::<Retains>(), Events::RECEIVE);
-    assert_eq!(std::mem::size_of::<Option<Connection<Retains>>>(), std::mem::size_of::<Connection<Retains>>());
+    assert_eq!(
+        std::mem::size_of::<Option<Connection<Retains>>>(),
+        std::mem::size_of::<Connection<Retains>>()
+    );
 }

@@ -252,14 +252,17 @@ fn sends_race_with_a_disconnect() {
             for _ in 0..30 {
                 let (connection, peer) = connected(&listener);
                 let connection = Arc::new(connection);
-                let senders: Vec<_> = (0..3).map(|_| sim.thread("sender", send_until_refused(&connection))).collect();
+                let senders: Vec<_> =
+                    (0..3).map(|_| sim.thread("sender", send_until_refused(&connection))).collect();
                 let reader = std::thread::spawn(move || peer.end());
                 for _ in 0..200 {
                     std::hint::spin_loop();
                 }
                 wait(connection.disconnect()).unwrap();
                 let sent: usize = senders.into_iter().map(|sender| sender.join().unwrap()).sum();
-                let End::Graceful(received) = reader.join().unwrap() else { panic!("it was disconnected gracefully") };
+                let End::Graceful(received) = reader.join().unwrap() else {
+                    panic!("it was disconnected gracefully")
+                };
                 assert_eq!(received.len(), sent);
             }
             drop(listener);

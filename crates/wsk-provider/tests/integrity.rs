@@ -195,7 +195,8 @@ fn connections_end_at_any_moment() {
             for _ in 0..40 {
                 let events = Recorder::new();
                 let (socket, peer) = connected(&client, Some(&events));
-                let mask = [WSK_EVENT_DISCONNECT, WSK_EVENT_RECEIVE | WSK_EVENT_DISCONNECT | WSK_EVENT_SEND_BACKLOG];
+                let mask =
+                    [WSK_EVENT_DISCONNECT, WSK_EVENT_RECEIVE | WSK_EVENT_DISCONNECT | WSK_EVENT_SEND_BACKLOG];
                 assert_eq!(socket.enable(mask[dice.below(2) as usize]), STATUS_SUCCESS);
                 let (way, pause) = (dice.below(3), Duration::from_micros(dice.below(200)));
                 let end = thread::spawn(move || {
@@ -211,7 +212,11 @@ fn connections_end_at_any_moment() {
                 for _ in 0..6 {
                     match dice.below(4) {
                         0 => requests.push(socket.receive(&Buffer::new(500))),
-                        1 => requests.push(Request::new().receive(&socket, &Buffer::new(5000), WSK_FLAG_WAITALL)),
+                        1 => requests.push(Request::new().receive(
+                            &socket,
+                            &Buffer::new(5000),
+                            WSK_FLAG_WAITALL,
+                        )),
                         2 => requests.push(socket.send(&vec![0; dice.length(200_000)])),
                         _ if requests.is_empty() => {}
                         _ => drop(requests[dice.below(requests.len() as u64) as usize].cancel()),

@@ -8,7 +8,8 @@ use nt_user::{Idle, Kernel};
 use wsk_provider::Provider;
 use wsk_sys::nt::{HANDLE, NTSTATUS};
 use wsk_sys::{
-    NPI_CLIENT_CHARACTERISTICS, WSK_CLIENT_NPI, WSK_PROVIDER_CHARACTERISTICS, WSK_PROVIDER_NPI, WSK_REGISTRATION,
+    NPI_CLIENT_CHARACTERISTICS, WSK_CLIENT_NPI, WSK_PROVIDER_CHARACTERISTICS, WSK_PROVIDER_NPI,
+    WSK_REGISTRATION,
 };
 
 /// The provider of a kernel, kept in it.

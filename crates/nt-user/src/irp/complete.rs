@@ -14,10 +14,10 @@ use std::ptr;
 use std::sync::atomic::Ordering;
 
 use wsk_sys::nt::{
-    DISPATCH_LEVEL, IO_STACK_LOCATION, IRP, SL_INVOKE_ON_CANCEL, SL_INVOKE_ON_ERROR, SL_INVOKE_ON_SUCCESS, SL_PENDING_RETURNED,
-    io_mark_irp_pending, io_set_cancel_routine, irp_cancel, irp_current_location, irp_stack_count,
-    irp_stack_pointer, irp_status, set_irp_current_location, set_irp_pending_returned, set_irp_stack_pointer,
-    set_stack_control, stack_completion_routine, stack_context, stack_control,
+    DISPATCH_LEVEL, IO_STACK_LOCATION, IRP, SL_INVOKE_ON_CANCEL, SL_INVOKE_ON_ERROR, SL_INVOKE_ON_SUCCESS,
+    SL_PENDING_RETURNED, io_mark_irp_pending, io_set_cancel_routine, irp_cancel, irp_current_location,
+    irp_stack_count, irp_stack_pointer, irp_status, set_irp_current_location, set_irp_pending_returned,
+    set_irp_stack_pointer, set_stack_control, stack_completion_routine, stack_context, stack_control,
 };
 use wsk_sys::status::{STATUS_MORE_PROCESSING_REQUIRED, STATUS_PENDING, nt_success};
 
@@ -79,7 +79,8 @@ unsafe fn check_outcome(here: &Here, irp: *mut IRP) {
 unsafe fn check_pending_carried(upper: *mut IO_STACK_LOCATION, irp: *mut IRP) {
     // SAFETY: forwarded to the caller.
     if unsafe { stack_control(upper) } & SL_PENDING_RETURNED == 0 {
-        let detail = format!("PendingReturned of the IRP at {irp:p} is TRUE, and its routine did not mark it pending");
+        let detail =
+            format!("PendingReturned of the IRP at {irp:p} is TRUE, and its routine did not mark it pending");
         this::here(CALL).violation("IRP-04", CALL, detail);
     }
 }

@@ -23,8 +23,8 @@ use parking_lot::RwLock;
 use wsk_sys::nt::APC_LEVEL;
 
 pub use functions::*;
-pub(crate) use image::contains as in_image;
 use holds::{Holds, Noted};
+pub(crate) use image::contains as in_image;
 use table::{Removed, Table};
 
 use crate::checker::context::{self, at_most};

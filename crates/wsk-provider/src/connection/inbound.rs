@@ -409,7 +409,10 @@ impl Inbound {
 
     /// Whether `list` is an element of a list the client has, and not its head.
     pub(super) fn is_inside(&self, list: *mut WSK_DATA_INDICATION) -> bool {
-        self.retained.iter().chain(&self.current).any(|held| held.list != list && held.packet.has_element(list))
+        self.retained
+            .iter()
+            .chain(&self.current)
+            .any(|held| held.list != list && held.packet.has_element(list))
     }
 
     /// The request of `irp` is being cancelled; tells the bytes it reports.

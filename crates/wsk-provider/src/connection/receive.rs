@@ -142,7 +142,11 @@ unsafe fn receive(call: &Call, mut request: Request, buffer: PWSK_BUF, flags: u3
         Ok(Served::Done(bytes)) => {
             let reads_on = bytes == 0 && size > 0 && connection.inbound.end_read() == READS_AT_END;
             if reads_on {
-                provider.violation("RCV-14", call.name, "the client goes on reading at the end of the stream");
+                provider.violation(
+                    "RCV-14",
+                    call.name,
+                    "the client goes on reading at the end of the stream",
+                );
             }
             Some((request, STATUS_SUCCESS, bytes))
         }

@@ -91,7 +91,8 @@ pub(super) unsafe fn set(call: &Call, mut request: Option<Request>, arguments: A
         return refuse(call, request, behaviours.unknown_option.status());
     }
     if arguments.input.is_null() || arguments.input_size < known.size() {
-        let detail = format!("InputSize is {}, and the option has {} bytes", arguments.input_size, known.size());
+        let detail =
+            format!("InputSize is {}, and the option has {} bytes", arguments.input_size, known.size());
         provider.violation("OPT-01", NAME, &detail);
     }
     if known == Known::Security {

@@ -10,8 +10,9 @@ use std::ptr::null_mut;
 
 use parking_lot::Mutex;
 use wsk_sys::nt::{
-    MDL, MDL_MAPPED_TO_SYSTEM_VA, MDL_PAGES_LOCKED, MDL_SOURCE_IS_NONPAGED_POOL, set_mdl_byte_count, set_mdl_byte_offset,
-    set_mdl_flags, set_mdl_mapped_system_va, set_mdl_next, set_mdl_size, set_mdl_start_va,
+    MDL, MDL_MAPPED_TO_SYSTEM_VA, MDL_PAGES_LOCKED, MDL_SOURCE_IS_NONPAGED_POOL, set_mdl_byte_count,
+    set_mdl_byte_offset, set_mdl_flags, set_mdl_mapped_system_va, set_mdl_next, set_mdl_size,
+    set_mdl_start_va,
 };
 use wsk_sys::{WSK_BUF, WSK_DATA_INDICATION};
 

@@ -33,7 +33,11 @@ impl Provider {
             });
             provider.host.callback_settled();
             if status != STATUS_NOT_IMPLEMENTED {
-                provider.violation("EVT-54", CALL, &format!("answers {status:#010x} to an event it cannot know"));
+                provider.violation(
+                    "EVT-54",
+                    CALL,
+                    &format!("answers {status:#010x} to an event it cannot know"),
+                );
             }
             if information != INFORMATION {
                 provider.violation("EVT-54", CALL, "writes to the information of an event");

@@ -15,14 +15,16 @@
 //! A binding has a client object of its own, as a registration of `WskRegister` has.
 
 use std::ffi::c_void;
+use std::ptr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use wsk_sys::nt::{GUID, HANDLE, NTSTATUS};
 use wsk_sys::{
-    NPI_CLIENT_CHARACTERISTICS, NPI_MODULEID, NPI_MODULEID_TYPE, NPI_MODULEID_VALUE, NPI_REGISTRATION_INSTANCE,
-    NPI_WSK_INTERFACE_ID, STATUS_INVALID_DEVICE_STATE, STATUS_INVALID_HANDLE, STATUS_INVALID_PARAMETER,
-    STATUS_NOINTERFACE, STATUS_PENDING, STATUS_SUCCESS, WSK_CLIENT_DISPATCH, WSK_PROVIDER_CHARACTERISTICS,
+    NPI_CLIENT_CHARACTERISTICS, NPI_MODULEID, NPI_MODULEID_TYPE, NPI_MODULEID_VALUE,
+    NPI_REGISTRATION_INSTANCE, NPI_WSK_INTERFACE_ID, STATUS_INVALID_DEVICE_STATE, STATUS_INVALID_HANDLE,
+    STATUS_INVALID_PARAMETER, STATUS_NOINTERFACE, STATUS_PENDING, STATUS_SUCCESS, WSK_CLIENT_DISPATCH,
+    WSK_PROVIDER_CHARACTERISTICS,
 };
 
 use super::{Flag, check_passive};
@@ -82,7 +84,7 @@ impl Modules {
     }
 
     fn find(&self, handle: HANDLE) -> Option<Arc<Module>> {
-        self.0.lock().iter().find(|module| Arc::as_ptr(module) as usize == handle as usize).cloned()
+        self.0.lock().iter().find(|module| ptr::addr_eq(Arc::as_ptr(module), handle)).cloned()
     }
 
     fn bindings(&self) -> Vec<Arc<Binding>> {
@@ -90,7 +92,7 @@ impl Modules {
     }
 
     fn find_binding(&self, handle: HANDLE) -> Option<Arc<Binding>> {
-        self.bindings().into_iter().find(|binding| Arc::as_ptr(binding) as usize == handle as usize)
+        self.bindings().into_iter().find(|binding| ptr::addr_eq(Arc::as_ptr(binding), handle))
     }
 
     /// The client objects of the bindings.
@@ -125,9 +127,7 @@ impl Modules {
 static MODULE: NPI_MODULEID = NPI_MODULEID {
     Length: size_of::<NPI_MODULEID>() as u16,
     Type: NPI_MODULEID_TYPE::MIT_GUID,
-    Value: NPI_MODULEID_VALUE {
-        Guid: GUID { data1: 0x5753_4B00, data2: 0, data3: 0, data4: *b"provider" },
-    },
+    Value: NPI_MODULEID_VALUE { Guid: GUID { data1: 0x5753_4B00, data2: 0, data3: 0, data4: *b"provider" } },
 };
 
 /// Offers the provider to a module that is not bound.
@@ -282,14 +282,18 @@ impl Provider {
     ) -> NTSTATUS {
         let provider = &self.0;
         check_passive(provider, "NmrClientAttachProvider");
-        let Some(binding) = provider.registrar.modules.find_binding(binding) else { return STATUS_INVALID_HANDLE };
+        let Some(binding) = provider.registrar.modules.find_binding(binding) else {
+            return STATUS_INVALID_HANDLE;
+        };
         let dispatch = dispatch.cast::<WSK_CLIENT_DISPATCH>();
         if dispatch.is_null() || client_out.is_null() || dispatch_out.is_null() {
             return STATUS_INVALID_PARAMETER;
         }
         // SAFETY: the caller passes its dispatch table.
         let version = unsafe { (*dispatch).Version };
-        let serves = provider.steering.get(|config| (config.lowest_version..=config.highest_version).contains(&version));
+        let serves = provider
+            .steering
+            .get(|config| (config.lowest_version..=config.highest_version).contains(&version));
         if !serves {
             return STATUS_NOINTERFACE;
         }
@@ -299,7 +303,12 @@ impl Provider {
         }
         state.attached = true;
         state.context = context as usize;
-        state.kept.add(&*provider.host, dispatch, "LIFE-01", "the client dispatch table of an attached module");
+        state.kept.add(
+            &*provider.host,
+            dispatch,
+            "LIFE-01",
+            "the client dispatch table of an attached module",
+        );
         drop(state);
         binding.client.set_captures(1);
         // SAFETY: the caller passes variables to fill.

@@ -10,8 +10,8 @@
 
 use smallvec::SmallVec;
 use wsk_sys::nt::{
-    MDL, MDL_MAPPED_TO_SYSTEM_VA, MDL_SOURCE_IS_NONPAGED_POOL, PSECURITY_DESCRIPTOR, mdl_flags, mdl_mapped_system_va,
-    mdl_next,
+    MDL, MDL_MAPPED_TO_SYSTEM_VA, MDL_SOURCE_IS_NONPAGED_POOL, PSECURITY_DESCRIPTOR, mdl_flags,
+    mdl_mapped_system_va, mdl_next,
 };
 use wsk_sys::{WSK_BUF, WSK_BUF_LIST};
 
@@ -171,7 +171,13 @@ pub(crate) struct Held {
 
 impl Held {
     /// Holds the memory at `address`, if there is any.
-    pub(crate) fn add<T>(&mut self, host: &dyn Host, address: *const T, rule: &'static str, what: &'static str) {
+    pub(crate) fn add<T>(
+        &mut self,
+        host: &dyn Host,
+        address: *const T,
+        rule: &'static str,
+        what: &'static str,
+    ) {
         if !address.is_null()
             && let Some(hold) = host.hold(address.cast(), rule, what)
         {

@@ -254,7 +254,14 @@ impl Request {
             Timing::Early | Timing::Late => {
                 self.mark_pending(owner);
                 let completer = provider.completer();
-                completer.complete_then(provider, self, status, information, timing == Timing::Late, Box::new(then));
+                completer.complete_then(
+                    provider,
+                    self,
+                    status,
+                    information,
+                    timing == Timing::Late,
+                    Box::new(then),
+                );
                 STATUS_PENDING
             }
         }
@@ -317,8 +324,10 @@ impl Request {
         // SAFETY: as above.
         unsafe { nt::set_irp_information(irp, self.decoy) };
         if provider.steering.watches_memory() {
+            // SAFETY: as above.
+            let location = unsafe { nt::irp_stack_pointer(irp) };
             // SAFETY: as above; the current location is the provider's.
-            let context = unsafe { nt::stack_context(nt::irp_stack_pointer(irp)) };
+            let context = unsafe { nt::stack_context(location) };
             held.add(&*provider.host, context, "IRP-10", "the completion routine of a pending request");
         }
     }

@@ -7,9 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use wsk_sys::nt::{IRP, NTSTATUS};
-use wsk_sys::{
-    PWSK_SOCKET, STATUS_FILE_FORCED_CLOSED, STATUS_PENDING, STATUS_SUCCESS, STATUS_UNSUCCESSFUL,
-};
+use wsk_sys::{PWSK_SOCKET, STATUS_FILE_FORCED_CLOSED, STATUS_PENDING, STATUS_SUCCESS, STATUS_UNSUCCESSFUL};
 
 use super::{Call, Ending, Life, Part, Socket};
 use crate::host::Knob;

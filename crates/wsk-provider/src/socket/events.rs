@@ -438,7 +438,11 @@ fn check_interface(call: &Call, control: WSK_EVENT_CALLBACK_CONTROL) -> Result<O
     let mask = control.EventMask & !WSK_EVENT_DISABLE;
     if same_guid(&interface, &NPI_WSK_INTERFACE_ID) {
         if mask & !ALL_EVENTS & extension::events_of(call) != 0 {
-            provider.violation("EVT-25", call.name, "NpiId is not that of the extension whose events are meant");
+            provider.violation(
+                "EVT-25",
+                call.name,
+                "NpiId is not that of the extension whose events are meant",
+            );
         }
         return Ok(None);
     }

@@ -21,7 +21,8 @@ use std::sync::{Arc, Weak};
 
 use wsk_sys::nt::NTSTATUS;
 use wsk_sys::{
-    NPIID, STATUS_INVALID_DEVICE_STATE, STATUS_INVALID_PARAMETER, STATUS_NOT_SUPPORTED, WSK_EVENT_DISABLE, WSK_EXTENSION_CONTROL_IN, WSK_EXTENSION_CONTROL_OUT,
+    NPIID, STATUS_INVALID_DEVICE_STATE, STATUS_INVALID_PARAMETER, STATUS_NOT_SUPPORTED, WSK_EVENT_DISABLE,
+    WSK_EXTENSION_CONTROL_IN, WSK_EXTENSION_CONTROL_OUT,
 };
 
 use super::events::{Switch, check_enabling, events_to_disable, stop};
@@ -87,7 +88,7 @@ impl Attachment {
         name: &'static str,
         callback: impl FnOnce(*mut c_void, *const c_void) -> R,
     ) -> Option<R> {
-        assert!(event.count_ones() == 1 && self.extension.events() & event != 0, "no event {event:#x}");
+        assert!(event.is_power_of_two() && self.extension.events() & event != 0, "no event {event:#x}");
         let socket = self.socket.upgrade()?;
         let running = socket.lock().begin_switched(&socket, Switch::Extension(self.index, event))?;
         let result = running.call(name, |_| callback(self.context.0, self.dispatch));
@@ -126,7 +127,8 @@ pub(crate) unsafe fn register(
     // SAFETY: forwarded to the caller.
     let id = unsafe { input.NpiId.read_unaligned() };
     let known = provider.steering.get(|config| config.extensions.clone());
-    let extension = known.into_iter().find(|known| same_guid(&known.id(), &id)).ok_or(STATUS_NOT_SUPPORTED)?;
+    let extension =
+        known.into_iter().find(|known| same_guid(&known.id(), &id)).ok_or(STATUS_NOT_SUPPORTED)?;
     let mut state = call.lock();
     if let Some(status) = state.refused() {
         return Err(status);
@@ -185,7 +187,11 @@ pub(super) fn enable(call: &Call, with_irp: bool, index: usize, mask: u32) -> Re
         if unsafe { attachment.extension.has_callback(attachment.dispatch, bit) } {
             continue;
         }
-        provider.violation("EVT-34", call.name, &format!("event {bit:#x} is enabled and its callback is null"));
+        provider.violation(
+            "EVT-34",
+            call.name,
+            &format!("event {bit:#x} is enabled and its callback is null"),
+        );
         if provider.steering.behaviours().null_callback == NullCallback::Refused {
             return Err(STATUS_INVALID_PARAMETER);
         }

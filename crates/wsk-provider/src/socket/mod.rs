@@ -27,9 +27,9 @@ mod part;
 pub(crate) use bind::{Refusal, bind, check_output, wsk_bind, wsk_get_local_address};
 pub(crate) use call::{Call, check_place};
 pub(crate) use close::wsk_close_socket;
+pub(crate) use events::{Event, Handover, Running, StaticEvents, control_events};
 pub(crate) use extension::register as register_extension;
 pub use extension::{Attachment, Extension, ExtensionCall};
-pub(crate) use events::{Event, Handover, Running, StaticEvents, control_events};
 pub(crate) use options::Options;
 pub(crate) use part::{Ending, Part, switched_on};
 

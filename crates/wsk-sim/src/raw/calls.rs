@@ -454,7 +454,8 @@ impl Request {
     ) -> Self {
         let function = member_of!(socket, WskReceiveEx: Connection => WSK_PROVIDER_CONNECTION_DISPATCH,
             Stream => WSK_PROVIDER_STREAM_DISPATCH);
-        let pointer = |number: Option<&Arc<PoolBox<u32>>>| number.map_or(ptr::null_mut(), |number| number.as_ptr());
+        let pointer =
+            |number: Option<&Arc<PoolBox<u32>>>| number.map_or(ptr::null_mut(), |number| number.as_ptr());
         let (length, reserved) = (pointer(control_length), pointer(control_flags));
         let mut descriptor = buffer.wsk_buf();
         let kept = (buffer.clone(), control_length.cloned(), control_flags.cloned());

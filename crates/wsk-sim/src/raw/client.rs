@@ -384,7 +384,10 @@ impl Client {
     ///
     /// # Safety
     /// `descriptor` points to a whole security descriptor.
-    pub unsafe fn cache_descriptor(&self, descriptor: PSECURITY_DESCRIPTOR) -> Result<PSECURITY_DESCRIPTOR, NTSTATUS> {
+    pub unsafe fn cache_descriptor(
+        &self,
+        descriptor: PSECURITY_DESCRIPTOR,
+    ) -> Result<PSECURITY_DESCRIPTOR, NTSTATUS> {
         let input = (descriptor.expose_provenance()).to_ne_bytes();
         let answer = self.control_now(WSK_CACHE_SD, Some(&input), Some(size_of::<PSECURITY_DESCRIPTOR>()));
         if answer.status != STATUS_SUCCESS {

@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{Crew, PATIENCE, Reactor};
 use super::super::slots::Target;
+use super::{Crew, PATIENCE, Reactor};
 use crate::transport::Ready;
 
 /// Events in one go from which on the helm is left to lent threads.

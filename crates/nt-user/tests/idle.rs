@@ -1,0 +1,186 @@
+//! Threads that are lent while they wait.
+
+mod common;
+
+use std::ffi::c_void;
+use std::ptr;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use common::*;
+use nt_user::{Idle, Kernel};
+use wsk_sys::nt::*;
+use wsk_sys::status::*;
+
+/// Runs a closure, then serves until it is over; it looks at that when it is kicked, and only then.
+struct Work {
+    first: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    served: Mutex<Sender<Duration>>,
+    kicks: Mutex<usize>,
+    kicked: Condvar,
+}
+
+impl Idle for Work {
+    fn serve(&self, patience: Duration, over: &mut dyn FnMut() -> bool) {
+        self.served.lock().unwrap().send(patience).unwrap();
+        let first = self.first.lock().unwrap().take();
+        if let Some(first) = first {
+            first();
+        }
+        let mut kicks = self.kicks.lock().unwrap();
+        while !over() {
+            let before = *kicks;
+            kicks = self.kicked.wait_while(kicks, |kicks| *kicks == before).unwrap();
+        }
+    }
+
+    fn kick(&self) {
+        *self.kicks.lock().unwrap() += 1;
+        self.kicked.notify_all();
+    }
+}
+
+/// A kernel whose waiting threads run `first` once; what is received tells that a thread was lent, and its patience.
+fn lending(first: impl FnOnce() + Send + 'static) -> (Kernel, Arc<Work>, Receiver<Duration>) {
+    let (served, lent) = channel();
+    let work = Arc::new(Work {
+        first: Mutex::new(Some(Box::new(first))),
+        served: Mutex::new(served),
+        kicks: Mutex::default(),
+        kicked: Condvar::new(),
+    });
+    let kernel = kernel();
+    let idle: Arc<dyn Idle> = Arc::clone(&work) as _;
+    kernel.set_idle(Arc::downgrade(&idle));
+    (kernel, work, lent)
+}
+
+/// Runs `body` on a thread that a driver has created, and waits for its end.
+fn system_thread(body: impl FnOnce() + Send) {
+    unsafe extern "system" fn start<F: FnOnce()>(context: *mut c_void) {
+        // SAFETY: the context is the slot below, which stays there until this thread has ended.
+        let body = unsafe { &mut *context.cast::<Option<F>>() }.take();
+        body.expect("a thread starts once")();
+    }
+    fn routine<F: FnOnce()>(_: *mut Option<F>) -> KSTART_ROUTINE {
+        start::<F>
+    }
+    let mut slot = Some(body);
+    let start = routine(&raw mut slot);
+    let mut handle = ptr::null_mut();
+    let context = (&raw mut slot).cast();
+    // SAFETY: the handle has a place, and the context lives until the thread has ended.
+    let status = unsafe {
+        PsCreateSystemThread(
+            &raw mut handle,
+            THREAD_ALL_ACCESS,
+            ptr::null_mut(),
+            ptr::null_mut(),
+            ptr::null_mut(),
+            Some(start),
+            context,
+        )
+    };
+    assert_eq!(status, STATUS_SUCCESS);
+    let mut thread = ptr::null_mut();
+    // SAFETY: the object has a place.
+    let status = unsafe {
+        ObReferenceObjectByHandle(
+            handle,
+            THREAD_ALL_ACCESS,
+            ptr::null_mut(),
+            0,
+            &raw mut thread,
+            ptr::null_mut(),
+        )
+    };
+    assert_eq!(status, STATUS_SUCCESS);
+    // SAFETY: the handle is open and not used any more.
+    assert_eq!(unsafe { ZwClose(handle) }, STATUS_SUCCESS);
+    assert_eq!(wait(thread), STATUS_SUCCESS);
+    // SAFETY: the reference was taken above.
+    unsafe { ObfDereferenceObject(thread) };
+}
+
+/// What a lent thread completes can be what it waits for; nobody has to wake it then, also when others sleep on the
+/// same event.
+#[test]
+fn a_lent_thread_signals_its_own_event() {
+    let (to_first, event) = channel::<Shared<KEVENT>>();
+    let (kernel, work, lent) = lending(move || {
+        set(event.recv().unwrap().get());
+    });
+    run(&kernel, move || {
+        let event = Event::synchronization();
+        to_first.send(Shared::new(event.raw())).unwrap();
+        system_thread(|| assert_eq!(event.wait(), STATUS_SUCCESS));
+        assert_eq!(event.state(), 0, "the wait has taken the signal");
+    });
+    assert_eq!(lent.try_iter().count(), 1);
+    assert_eq!(*work.kicks.lock().unwrap(), 0);
+    finish_clean(&kernel);
+}
+
+/// A lent thread is not asleep, so whoever signals its event kicks it.
+#[test]
+fn a_lent_thread_is_kicked_by_others() {
+    for event in [Event::synchronization as fn() -> Event, Event::notification] {
+        let (kernel, work, lent) = lending(|| {});
+        let other = kernel.clone();
+        run(&kernel, move || {
+            let event = event();
+            let target = Shared::new(event.raw());
+            let signaller = other.spawn("signaller", move || {
+                lent.recv().unwrap();
+                set(target.get());
+            });
+            system_thread(|| assert_eq!(event.wait(), STATUS_SUCCESS));
+            signaller.expect("a thread").join().expect("it does not panic");
+        });
+        assert_eq!(*work.kicks.lock().unwrap(), 1);
+        finish_clean(&kernel);
+    }
+}
+
+/// The patience is what is left of the wait, which times out as usual.
+#[test]
+fn a_lent_thread_has_its_own_deadline() {
+    const PATIENCE: Duration = Duration::from_hours(1);
+    let (kernel, work, lent) = lending(|| {});
+    let other = kernel.clone();
+    run(&kernel, move || {
+        let event = Event::synchronization();
+        let target = Shared::new(event.raw());
+        let signaller = other.spawn("signaller", move || {
+            let patience = lent.recv().unwrap();
+            assert!(patience <= PATIENCE && patience > PATIENCE / 2, "{patience:?}");
+            set(target.get());
+        });
+        system_thread(|| assert_eq!(event.wait_for(PATIENCE), STATUS_SUCCESS));
+        signaller.expect("a thread").join().expect("it does not panic");
+        system_thread(|| assert_eq!(event.poll(), STATUS_TIMEOUT));
+    });
+    drop(work);
+    finish_clean(&kernel);
+}
+
+/// Only a driver's own threads are lent, in their own time.
+#[test]
+fn others_are_not_lent() {
+    let (kernel, work, lent) = lending(|| {});
+    run(&kernel, move || {
+        let event = Event::synchronization();
+        // A host's thread.
+        assert_eq!(event.wait_for(Duration::from_millis(1)), STATUS_TIMEOUT);
+        // A poll, and a wait that is over before it begins.
+        system_thread(|| {
+            assert_eq!(event.poll(), STATUS_TIMEOUT);
+            event.set();
+            assert_eq!(event.wait(), STATUS_SUCCESS);
+        });
+    });
+    drop(work);
+    assert_eq!(lent.try_iter().count(), 0);
+    finish_clean(&kernel);
+}

@@ -1,0 +1,172 @@
+//! Threads lent to the host network.
+
+use std::io::{IoSliceMut, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, ThreadId};
+use std::time::{Duration, Instant};
+
+use wsk_provider::transport::live::Live;
+use wsk_provider::transport::{BindOptions, ListenSink, Ready, ReadySink, Stream, Transport};
+
+/// Far longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// More than a full batch.
+const STREAMS: usize = 16;
+
+struct Incoming(Mutex<Sender<Box<dyn Stream>>>);
+
+impl ListenSink for Incoming {
+    fn incoming(&self, stream: Box<dyn Stream>) {
+        let _ = self.0.lock().unwrap().send(stream);
+    }
+
+    fn failed(&self, error: std::io::Error) {
+        panic!("listener failed: {error}");
+    }
+}
+
+/// Tells who was told, and whether the thread was lent.
+struct Reports {
+    to: Mutex<Sender<(usize, bool, ThreadId)>>,
+    index: usize,
+    takes_loan: bool,
+}
+
+impl ReadySink for Reports {
+    fn ready(&self, ready: Ready) {
+        let _ = self.to.lock().unwrap().send((self.index, ready.lent, thread::current().id()));
+    }
+
+    fn takes_loan(&self) -> bool {
+        self.takes_loan
+    }
+}
+
+struct Network {
+    live: Live,
+    streams: Vec<Box<dyn Stream>>,
+    peers: Vec<TcpStream>,
+    reports: Receiver<(usize, bool, ThreadId)>,
+}
+
+impl Network {
+    fn new(takes_loan: impl Fn(usize) -> bool) -> Self {
+        let live = Live::new().unwrap();
+        live.start(Arc::new(|_, job| drop(thread::spawn(job)))).unwrap();
+        let (sender, incoming) = channel();
+        let local = SocketAddr::from(([127, 0, 0, 1], 0));
+        let sink = Arc::new(Incoming(Mutex::new(sender)));
+        let listener = live.listen(local, &BindOptions::default(), sink).unwrap();
+        let address = listener.local_address().unwrap();
+        let (to, reports) = channel();
+        let (mut streams, mut peers) = (Vec::new(), Vec::new());
+        for index in 0..STREAMS {
+            peers.push(TcpStream::connect(address).unwrap());
+            let mut stream = incoming.recv_timeout(PATIENCE).unwrap();
+            let to = Mutex::new(to.clone());
+            stream.attach(Arc::new(Reports { to, index, takes_loan: takes_loan(index) })).unwrap();
+            streams.push(stream);
+        }
+        let network = Self { live, streams, peers, reports };
+        network.settle();
+        network
+    }
+
+    /// Takes the reports of the present state.
+    fn settle(&self) {
+        while self.reports.recv_timeout(Duration::from_millis(100)).is_ok() {}
+    }
+
+    /// Has something to read at each stream.
+    fn write(&mut self) {
+        for peer in &mut self.peers {
+            peer.write_all(b"x").unwrap();
+        }
+    }
+
+    /// Reads what [`Self::write`] has written.
+    fn read(&self, index: usize) {
+        assert_eq!(self.streams[index].try_read(&mut [IoSliceMut::new(&mut [0; 8])]).unwrap(), 1);
+    }
+}
+
+/// Under load the own thread leaves the sockets to a thread that is lent, and takes them back when it is gone.
+#[test]
+fn a_lent_thread_serves_the_sockets() {
+    let mut network = Network::new(|_| true);
+    let start = Instant::now();
+    let mut by_lent = 0;
+    while by_lent == 0 {
+        assert!(start.elapsed() < PATIENCE, "the thread was never made use of");
+        network.write();
+        let mut told = 0;
+        while told < STREAMS {
+            network.live.lend(PATIENCE, &mut || true);
+            while let Ok((index, lent, thread)) = network.reports.try_recv() {
+                assert_eq!(lent, thread == thread::current().id());
+                network.read(index);
+                told += 1;
+                by_lent += usize::from(lent);
+            }
+        }
+    }
+    // Nobody lends a thread any more.
+    network.write();
+    for _ in 0..STREAMS {
+        let (index, lent, _) = network.reports.recv_timeout(PATIENCE).unwrap();
+        assert!(!lent);
+        network.read(index);
+    }
+}
+
+/// What may call the client is left to the own threads, and loses nothing by it.
+#[test]
+fn some_sinks_are_not_for_lent_threads() {
+    let mut network = Network::new(|index| index % 4 != 0);
+    for _ in 0..50 {
+        network.write();
+        let mut told = 0;
+        while told < STREAMS {
+            network.live.lend(PATIENCE, &mut || true);
+            while let Ok((index, lent, _)) = network.reports.try_recv() {
+                assert!(!lent || index % 4 != 0);
+                network.read(index);
+                told += 1;
+            }
+        }
+    }
+}
+
+/// A thread that waits for sockets is given back when it is kicked, and when the network stops.
+#[test]
+fn a_lent_thread_comes_back() {
+    let mut network = Network::new(|_| true);
+    network.write();
+    thread::scope(|scope| {
+        let live = &network.live;
+        let lent = scope.spawn(move || {
+            let start = Instant::now();
+            // With and without being at the helm.
+            while start.elapsed() < Duration::from_millis(200) {
+                let mut asked = 0;
+                live.lend(PATIENCE, &mut || {
+                    asked += 1;
+                    asked > 3
+                });
+            }
+        });
+        for _ in 0..100 {
+            live.kick();
+            thread::yield_now();
+        }
+        lent.join().unwrap();
+    });
+    thread::scope(|scope| {
+        let live = &network.live;
+        let lent = scope.spawn(move || live.lend(PATIENCE, &mut || false));
+        live.stop();
+        lent.join().unwrap();
+    });
+}

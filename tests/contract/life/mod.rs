@@ -1,0 +1,9 @@
+//! How long things live: memory that the client lends, objects that the provider owns, and sockets that die
+//! (contract 4.4, 5.2).
+
+mod dead;
+mod memory;
+mod objects;
+mod stall;
+
+pub(crate) use stall::{Stall, stalling, table};
