@@ -28,6 +28,17 @@ fn reset_at_end(stream: &TcpStream) {
     SockRef::from(stream).set_linger(Some(Duration::ZERO)).expect("a connection can linger");
 }
 
+/// Keeps so many calls open at a time, then closes them all with a reset.
+pub(crate) fn occupy(address: SocketAddr, calls: usize) {
+    let call = |_| {
+        let mut stream = std::net::TcpStream::connect(address).expect("the server listens");
+        SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("a connection can linger");
+        stream.read_exact(&mut [0]).expect("the server greets");
+        stream
+    };
+    drop((0..calls).map(call).collect::<Vec<_>>());
+}
+
 /// Connects, waits for the greeting, closes with a reset, and connects again.
 #[derive(Debug)]
 pub(crate) struct Callers {

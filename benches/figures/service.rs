@@ -22,8 +22,11 @@ use wsk_sim::nt_user::pool::{IRP_TAG, MDL_TAG, PoolStats};
 
 /// Threads that run sessions. The provider has one more of its own for the sockets.
 const THREADS: usize = 1;
-/// Accept requests under way at a time.
+/// Accept requests under way at a time, where every connection gets a task of its own.
 const ACCEPTS: usize = 16;
+/// Tasks that accept and serve one connection after the other, where connections are short. There are more than the
+/// client has connections, because it makes new ones before the server has noticed the end of the last.
+pub(crate) const WORKERS: usize = 192;
 /// The room for a message.
 pub(crate) const BUFFER: usize = 4096;
 /// How long starting and ending may take.
@@ -137,7 +140,7 @@ fn drive(role: Role, started: &Sender<SocketAddr>, stop: &Receiver<()>) {
     let (buffers, held) = (SpinLock::new(Vec::new()), SpinLock::new(Vec::new()));
     let shared = Shared { role, listener, spawner: executor.spawner(), buffers, held };
     let shared = Ref::try_new(shared).expect("there is memory");
-    for _ in 0..ACCEPTS {
+    for _ in 0..if role == Role::Greet { WORKERS } else { ACCEPTS } {
         executor.spawner().spawn(accept(shared.clone())).expect("there is memory");
     }
     started.send(address).expect("the host waits");
@@ -152,10 +155,10 @@ fn drive(role: Role, started: &Sender<SocketAddr>, stop: &Receiver<()>) {
 async fn accept(shared: Ref<Shared>) {
     while let Ok(connection) = shared.listener.accept().await {
         // Without memory the connection is closed.
-        if shared.role == Role::Hold {
-            let _ = hold(&shared, connection).await;
-        } else {
-            let _ = shared.spawner.spawn(serve(shared.clone(), connection));
+        match shared.role {
+            Role::Greet => serve(&shared, connection).await,
+            Role::Echo => drop(shared.spawner.spawn(serve_alone(shared.clone(), connection))),
+            Role::Hold => drop(hold(&shared, connection).await),
         }
     }
 }
@@ -170,7 +173,11 @@ async fn hold(shared: &Shared, connection: Connection) -> wsk::Result<()> {
     Ok(())
 }
 
-async fn serve(shared: Ref<Shared>, connection: Connection) {
+async fn serve_alone(shared: Ref<Shared>, connection: Connection) {
+    serve(&shared, connection).await;
+}
+
+async fn serve(shared: &Shared, connection: Connection) {
     let kept = shared.buffers.with(Vec::pop);
     let Some(buffer) = kept.or_else(|| Buffer::try_with_capacity(BUFFER).ok()) else { return };
     let buffer = match shared.role {

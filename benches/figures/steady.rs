@@ -1,14 +1,11 @@
 //! What the library allocates once it has warmed up: nothing.
 
-use crate::client::{Callers, Talkers};
-use crate::service::{Role, Service};
+use crate::client::{self, Callers, Talkers};
+use crate::service::{Role, Service, WORKERS};
 use crate::{CONNECTIONS, MESSAGE};
 
 /// Steps of the client before anything is counted.
 const WARM_UP: u64 = 5_000;
-/// More connections are under way in the warm-up than later: the server may still have the last ones to close when the
-/// client has made new ones.
-const WARM_UP_CONNECTIONS: usize = 2 * CONNECTIONS;
 /// Steps that are counted.
 const COUNTED: u64 = 10_000;
 
@@ -26,8 +23,10 @@ pub(crate) struct Count {
 /// Counts.
 pub(crate) fn count() -> [Count; 2] {
     let service = Service::start(Role::Greet);
-    Callers::new(service.address(), WARM_UP_CONNECTIONS).call(WARM_UP);
+    // Once every worker has been busy at the same time, there is nothing that could still grow.
+    client::occupy(service.address(), WORKERS);
     let mut callers = Callers::new(service.address(), CONNECTIONS);
+    callers.call(WARM_UP);
     let accepts = during(&service, "inspect, accept, send, receive, close", || callers.call(COUNTED));
     drop(service);
     let service = Service::start(Role::Echo);

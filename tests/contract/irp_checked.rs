@@ -57,7 +57,9 @@ fn a_routine_that_does_not_carry_the_pending_bit_up_is_caught() {
         assert!(sim.violations_of("IRP-04").is_empty());
         let receive = receive_for_above(&link, &buffer, forgetful).pends();
         link.peer.send(b"bad.");
-        receive.ok();
+        // The driver above is told that it was inline, which it was not.
+        let done = receive.wait_up_to(BOUND).expect("the request completes");
+        assert!(!done.pending_returned && done.returned == STATUS_PENDING);
         assert_eq!(sim.violations_of("IRP-04").len(), 1);
         // What completes inline has no bit to carry.
         link.peer.send(b"more");

@@ -65,8 +65,8 @@ unsafe extern "system" fn clean_up(context: *mut c_void) {
 }
 
 impl Module {
-    fn register() -> Box<Self> {
-        let module = Box::<Self>::default();
+    fn register() -> PoolBox<Self> {
+        let module = PoolBox::new(Self::default());
         let characteristics = NPI_CLIENT_CHARACTERISTICS {
             Version: 0,
             Length: size_of::<NPI_CLIENT_CHARACTERISTICS>() as u16,
@@ -83,7 +83,7 @@ impl Module {
             },
         };
         let mut handle = ptr::null_mut();
-        let context = ptr::from_ref(&*module).cast_mut().cast();
+        let context = module.as_ptr().cast();
         // SAFETY: the module outlives its registration.
         let status = unsafe { NmrRegisterClient(&raw const characteristics, context, &raw mut handle) };
         assert_eq!(status, STATUS_SUCCESS);

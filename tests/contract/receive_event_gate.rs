@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 
 use wsk_sim::raw::*;
 use wsk_sys::*;
@@ -88,6 +89,60 @@ fn a_receive_that_waits_starts_the_event_when_it_completes() {
         assert_eq!(receive.ok().information, 8);
         assert_eq!(buffer.read(), b"abcdefgh");
         assert_eq!(link.events.receive_bytes(4), b"ijkl");
+    });
+}
+
+/// Shows: RCVE-06
+#[test]
+fn the_event_waits_for_the_end_of_the_completion_routine() {
+    for_each_mode(|_| {
+        let link = declined(ReceiveAnswer::decline());
+        let ((enter, entered), (leave, left)) = (channel(), channel());
+        let request = Request::new().hook(move |_, _| {
+            enter.send(()).unwrap();
+            left.recv_timeout(BOUND).unwrap();
+        });
+        let receive = request.receive(&link.socket, &Buffer::new(8), WSK_FLAG_WAITALL).pends();
+        link.peer.send(b"ghijkl");
+        entered.recv_timeout(BOUND).expect("the receive completes");
+        link.peer.send(b"mno");
+        await_backlog(&link.socket, 7);
+        assert_quiet(&link.events, Kind::Receive);
+        leave.send(()).unwrap();
+        assert_eq!(receive.ok().information, 8);
+        assert_eq!(link.events.receive_bytes(7), b"ijklmno");
+    });
+}
+
+/// Shows: RCVE-07
+#[test]
+fn bytes_that_a_cancelled_receive_leaves_are_the_first_of_the_event() {
+    const LENGTH: usize = 100_000;
+    for_each_mode(|_| {
+        let link = Link::new();
+        let bytes = pattern(LENGTH);
+        let receive =
+            Request::new().receive(&link.socket, &Buffer::new(2 * LENGTH), WSK_FLAG_WAITALL).pends();
+        link.peer.send(&bytes);
+        // Nothing tells how much the receive has got; whatever that is, nothing is lost.
+        eventually("the host has handed over", || query(&link.socket, SIO_WSK_QUERY_RECEIVE_BACKLOG) == 0);
+        receive.cancel();
+        assert_eq!(receive.fails(STATUS_CANCELLED).information, 0);
+        await_backlog(&link.socket, LENGTH);
+        // More is left than one event tells, and a part of that is left once more.
+        let first = AtomicBool::new(true);
+        link.events.on_receive(move |event| {
+            let taken =
+                if first.swap(false, Ordering::SeqCst) { event.indicated / 2 } else { event.indicated };
+            ReceiveAnswer::part(taken)
+        });
+        link.enable(WSK_EVENT_RECEIVE);
+        let event = link.events.receive();
+        assert!(event.indicated < LENGTH);
+        let mut received = event.bytes()[..event.accepted.unwrap()].to_vec();
+        received.extend(link.socket.receive_some(1000));
+        received.extend(link.events.receive_bytes(LENGTH - received.len()));
+        assert!(received == bytes);
     });
 }
 

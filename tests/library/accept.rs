@@ -272,7 +272,9 @@ fn accepting_works_at_dispatch_level() {
 }
 
 /// A waker that drops the very future it is to wake, inside the completion routine.
-struct DropsTheFuture(Mutex<Option<Pin<Box<dyn Future<Output = Result<Connection>> + Send>>>>);
+struct DropsTheFuture(Mutex<Option<Accepting>>);
+
+type Accepting = Pin<Box<dyn Future<Output = Result<Connection>> + Send>>;
 
 impl Wake for DropsTheFuture {
     fn wake(self: Arc<Self>) {
@@ -290,8 +292,7 @@ fn a_waker_may_drop_the_accept_inside_the_completion_routine() {
         let driver = Driver::start();
         let listener = driver.listen();
         let waker = Arc::new(DropsTheFuture(Mutex::new(None)));
-        let mut accept: Pin<Box<dyn Future<Output = Result<Connection>> + Send>> =
-            Box::pin(listener.accept());
+        let mut accept: Accepting = Box::pin(listener.accept());
         let woken = Waker::from(Arc::clone(&waker));
         assert!(accept.as_mut().poll(&mut Context::from_waker(&woken)).is_pending());
         *waker.0.lock().unwrap() = Some(accept);

@@ -98,9 +98,11 @@ fn events_are_switched_off_one_at_a_time() {
     );
 }
 
+type OwnConnection = Connection<Handlers<On<Ref<Inside>>>>;
+
 /// A handler that knows the connection it handles.
 struct Inside {
-    connection: Mutex<Option<Connection<Handlers<On<Ref<Inside>>>>>>,
+    connection: Mutex<Option<OwnConnection>>,
     tell: Tell<(Disabled, usize)>,
 }
 

@@ -24,7 +24,11 @@ fn a_gate_lets_in_and_keeps_out() {
         let asked = AtomicUsize::new(0);
         let inspect = hr(move |request| {
             tell.say((request.id(), request.local_addr(), request.remote_addr()));
-            if asked.fetch_add(1, Ordering::SeqCst) % 2 == 0 { request.accept() } else { request.reject() }
+            if asked.fetch_add(1, Ordering::SeqCst).is_multiple_of(2) {
+                request.accept()
+            } else {
+                request.reject()
+            }
         });
         let gate = gate(inspect, |_| {});
         let listener = wait(driver.provider.listener().conditional(gate).bind(localhost())).unwrap();
@@ -89,9 +93,9 @@ fn a_dropped_token_rejects() {
             let peer = Peer::connect(pending.listener.local_addr());
             let token = pending.tokens.next();
             if round % 2 == 0 {
-                drop(token)
+                drop(token);
             } else {
-                at_dispatch(|| drop(token))
+                at_dispatch(|| drop(token));
             }
             peer.expect_reset();
         }
@@ -204,7 +208,7 @@ fn decisions_race_with_the_callbacks_that_pended() {
             let mut peers = Vec::new();
             for _ in 0..200 {
                 let peer = Peer::connect(address);
-                if peer.local().port() % 3 == 0 {
+                if peer.local().port().is_multiple_of(3) {
                     let connection = wait(pending.listener.accept()).unwrap();
                     assert_eq!(connection.remote_addr(), peer.local());
                 }
@@ -365,9 +369,9 @@ fn tokens_outlive_their_listener() {
                 let wakes = Arc::new(Wakes::default());
                 assert!(wakes.poll(&mut waiting).is_pending());
                 if choice == CloseWithPended::Silent {
-                    wait(pending.listener.close())
+                    wait(pending.listener.close());
                 } else {
-                    drop(pending.listener)
+                    drop(pending.listener);
                 }
                 for peer in peers {
                     peer.expect_reset();
@@ -603,7 +607,7 @@ fn a_request_that_cannot_be_pended_is_answered_at_once() {
             let peer = Peer::connect(pending.listener.local_addr());
             eventually(|| {
                 pended.extend(pending.tokens.now());
-                pended.len() > 0 && pended[pended.len() - 1].remote_addr() == peer.local()
+                pended.last().is_some_and(|token: &InspectToken| token.remote_addr() == peer.local())
                     || sim.kernel().faults().injected() > 0
             });
             if sim.kernel().faults().injected() > 0 {

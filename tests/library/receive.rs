@@ -107,6 +107,9 @@ fn a_dropped_receive_loses_nothing() {
     });
 }
 
+/// How much is sent.
+const LENGTH: usize = 3000;
+
 /// Cancellations and data meet at every distance, and the stream is whole all the same.
 ///
 /// Prevents: IRP-10, IRP-16, LIFE-09
@@ -117,7 +120,6 @@ fn dropped_receives_race_with_data() {
             let driver = Driver::start();
             let listener = driver.listen();
             let (connection, peer) = connected(&listener);
-            const LENGTH: usize = 3000;
             let sender = std::thread::spawn(move || {
                 for chunk in (0..LENGTH).map(|index| index as u8).collect::<Vec<_>>().chunks(7) {
                     peer.send(chunk);
@@ -134,7 +136,7 @@ fn dropped_receives_race_with_data() {
                 for _ in 0..round % 50 {
                     std::hint::spin_loop();
                 }
-                if round % 3 != 0 && outcome.is_pending() {
+                if !round.is_multiple_of(3) && outcome.is_pending() {
                     drop(receive);
                     continue;
                 }

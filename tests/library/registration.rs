@@ -37,6 +37,14 @@ fn every_registration_is_ended_once() {
     });
 }
 
+fn refuses(data: wsk::Indication<'_>) -> wsk::Received<'_> {
+    data.refuse()
+}
+
+fn rejects(request: wsk::Inspection<'_>) -> wsk::Decision<'_> {
+    request.reject()
+}
+
 /// Waits for the threads of clients that were dropped without unloading. A driver cannot: it unloads.
 #[track_caller]
 fn await_threads(sim: &Sim) {
@@ -177,7 +185,7 @@ fn everything_may_be_open_when_the_driver_unloads() {
         let (taken, token): (Connection, _) = (told.next(), pending.tokens.next());
         let mut inspection = Box::pin(pending.tokens.next().decide_with(std::future::pending()));
         assert!(poll(&mut inspection).is_pending());
-        let accept = listener.accept_with(Handlers::new().receive(on_receive(|data| data.refuse())));
+        let accept = listener.accept_with(Handlers::new().receive(on_receive(refuses)));
         let third = Peer::connect(listener.local_addr());
         let handled = wait(accept).unwrap();
         handled.enable(Events::RECEIVE).unwrap();
@@ -283,7 +291,7 @@ fn a_listener_in_the_making_may_be_dropped_at_every_step() {
     for_each_mode(|_| {
         let driver = Driver::start();
         for polls in 0.. {
-            let gate = gate(|request| request.reject(), |_| {});
+            let gate = gate(rejects, |_| {});
             let builder =
                 driver.provider.listener().conditional(gate).exclusive_address().keep_alive().v6_only(false);
             let address = if polls % 2 == 0 { "[::1]:0" } else { "127.0.0.1:0" };

@@ -92,8 +92,10 @@ fn writing_to_a_socket_is_caught() {
         let client = Client::new();
         let (listener, _) = client.bound_listener(&Recorder::new());
         let head = listener.raw();
-        // SAFETY: the head is there, and the kit has read it before; that it is written is what is tried.
-        unsafe { (&raw mut (*head).Dispatch).write_volatile((&raw const HOOKED).cast()) };
+        // SAFETY: the socket is open, so its head is there.
+        let dispatch = unsafe { &raw mut (*head).Dispatch };
+        // SAFETY: as above, and the kit has read it before; that it is written is what is tried.
+        unsafe { dispatch.write_volatile((&raw const HOOKED).cast()) };
         listener.close().ok();
         assert_caught(sim, "LIFE-05", "WskCloseSocket");
     });

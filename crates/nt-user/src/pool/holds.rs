@@ -37,6 +37,7 @@ struct Need {
 #[derive(Debug)]
 pub(super) struct Holds {
     begun: AtomicU64,
+    /// Each has the needs of some pages, in no order.
     parts: Vec<Mutex<Vec<Need>>>,
 }
 
@@ -58,7 +59,8 @@ impl Holds {
 
     pub(super) fn end(&self, address: usize, number: u64) {
         let needs = &mut *self.part(address / PAGE).lock();
-        if let Some(place) = needs.iter().position(|need| need.number == number) {
+        // Those that began last are likely to end first.
+        if let Some(place) = needs.iter().rposition(|need| need.number == number) {
             needs.swap_remove(place);
         }
     }

@@ -124,7 +124,10 @@ impl After {
         if let Some(discard) = self.discard {
             discard(socket);
         }
-        self.completions.run(socket.provider());
+        // Most calls have none, and moving them costs more than looking.
+        if !self.completions.is_empty() {
+            self.completions.run(socket.provider());
+        }
         if let Some(gate) = self.opens {
             event::open(socket, gate);
         }

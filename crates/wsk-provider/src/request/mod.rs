@@ -24,6 +24,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use smallvec::SmallVec;
 use wsk_sys::nt::{self, IRP, NTSTATUS, PSECURITY_DESCRIPTOR};
 use wsk_sys::{
     STATUS_CANCELLED, STATUS_INVALID_PARAMETER, STATUS_PENDING, WSK_BUF, WSK_BUF_LIST, nt_success,
@@ -408,7 +409,7 @@ impl Drop for Request {
 
 /// Results of requests, collected under a lock and completed after it.
 #[derive(Debug, Default)]
-pub(crate) struct Completions(smallvec::SmallVec<[(Request, NTSTATUS, usize); 2]>);
+pub(crate) struct Completions(SmallVec<[(Request, NTSTATUS, usize); 1]>);
 
 impl Completions {
     /// Notes that `request` ends with these results.
@@ -416,9 +417,14 @@ impl Completions {
         self.0.push((request, status, information));
     }
 
+    /// Whether there is nothing to complete.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Completes them all. No lock of the provider may be held.
-    pub(crate) fn run(self, provider: &Inner) {
-        for (request, status, information) in self.0 {
+    pub(crate) fn run(mut self, provider: &Inner) {
+        for (request, status, information) in self.0.drain(..) {
             request.complete_exactly(provider, status, information);
         }
     }
