@@ -13,8 +13,11 @@ use crate::support::*;
 /// Registers a client with this callback, and counts its calls in the context.
 fn with_client(event: Option<PFN_WSK_CLIENT_EVENT>, body: impl FnOnce(&AtomicU32)) {
     let calls = PoolBox::new(AtomicU32::new(0));
-    let dispatch =
-        PoolBox::new(WSK_CLIENT_DISPATCH { Version: MAKE_WSK_VERSION(1, 0), Reserved: 0, WskClientEvent: event });
+    let dispatch = PoolBox::new(WSK_CLIENT_DISPATCH {
+        Version: MAKE_WSK_VERSION(1, 0),
+        Reserved: 0,
+        WskClientEvent: event,
+    });
     let block = PoolBox::new(WSK_REGISTRATION::zeroed());
     let mut npi = WSK_CLIENT_NPI { ClientContext: calls.as_ptr().cast(), Dispatch: dispatch.as_ptr() };
     // SAFETY: table, block and context outlive the registration.
@@ -33,19 +36,34 @@ unsafe fn count(context: *mut c_void) {
     unsafe { &*context.cast::<AtomicU32>() }.fetch_add(1, SeqCst);
 }
 
-unsafe extern "system" fn proper(context: *mut c_void, _event: u32, _info: *mut c_void, _length: usize) -> NTSTATUS {
+unsafe extern "system" fn proper(
+    context: *mut c_void,
+    _event: u32,
+    _info: *mut c_void,
+    _length: usize,
+) -> NTSTATUS {
     // SAFETY: the provider passes the context that the client registered with.
     unsafe { count(context) };
     STATUS_NOT_IMPLEMENTED
 }
 
-unsafe extern "system" fn agreeable(context: *mut c_void, _event: u32, _info: *mut c_void, _length: usize) -> NTSTATUS {
+unsafe extern "system" fn agreeable(
+    context: *mut c_void,
+    _event: u32,
+    _info: *mut c_void,
+    _length: usize,
+) -> NTSTATUS {
     // SAFETY: as above.
     unsafe { count(context) };
     STATUS_SUCCESS
 }
 
-unsafe extern "system" fn writing(context: *mut c_void, _event: u32, info: *mut c_void, length: usize) -> NTSTATUS {
+unsafe extern "system" fn writing(
+    context: *mut c_void,
+    _event: u32,
+    info: *mut c_void,
+    length: usize,
+) -> NTSTATUS {
     // SAFETY: as above.
     unsafe { count(context) };
     // SAFETY: the information has this length; that it is written is what is tried.

@@ -312,8 +312,11 @@ fn freeing_the_context_in_the_callback_that_started_the_close_is_caught() {
         let (sender, closes) = mpsc::channel();
         let context =
             PoolBox::new(Closing { socket: Mutex::new(None), close: Mutex::new(Some(sender)) }).into_raw();
-        let parameters =
-            AcceptParameters { context: context.cast(), dispatch: &raw const TABLE, ..AcceptParameters::default() };
+        let parameters = AcceptParameters {
+            context: context.cast(),
+            dispatch: &raw const TABLE,
+            ..AcceptParameters::default()
+        };
         let accept = accept_as(Request::new(), &listener, parameters);
         let peer = Peer::connect(address);
         let connection = accept.socket();

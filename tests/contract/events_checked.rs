@@ -47,8 +47,11 @@ fn freeing_the_context_when_a_disable_is_still_pending_is_caught() {
             let (listener, address) = client.bound_listener(&Recorder::new());
             let context = PoolBox::new(Held::default());
             let raw = context.as_ptr();
-            let parameters =
-                AcceptParameters { context: raw.cast(), dispatch: &raw const HELD, ..AcceptParameters::default() };
+            let parameters = AcceptParameters {
+                context: raw.cast(),
+                dispatch: &raw const HELD,
+                ..AcceptParameters::default()
+            };
             let accept = accept_as(Request::new(), &listener, parameters);
             let peer = Peer::connect(address);
             let connection = accept.socket();
@@ -91,7 +94,9 @@ fn an_interface_identifier_in_freed_memory_is_caught() {
             let (code, level, size_out) = (SO_WSK_EVENT_CALLBACK, SOL_SOCKET, ptr::null_mut());
             Request::null().submit("WskControlSocket", |irp| {
                 // SAFETY: the buffers outlive the call; the checker tells freed memory from other.
-                unsafe { function(listener.raw(), WskSetOption, code, level, size, input, 0, null, size_out, irp) }
+                unsafe {
+                    function(listener.raw(), WskSetOption, code, level, size, input, 0, null, size_out, irp)
+                }
             })
         };
         assert_eq!(enable().returned(), STATUS_SUCCESS);

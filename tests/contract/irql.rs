@@ -245,7 +245,9 @@ fn name_queries_above_passive_level_are_caught() {
             Request::new().submit("WskGetAddressInfo", |irp| {
                 let (string, out) = (node.as_ptr(), result.as_ptr());
                 // SAFETY: everything outlives the request.
-                unsafe { ask(own, string, ptr::null_mut(), 0, ptr::null_mut(), null, out, process, thread, irp) }
+                unsafe {
+                    ask(own, string, ptr::null_mut(), 0, ptr::null_mut(), null, out, process, thread, irp)
+                }
             })
         });
         asked.ok();
@@ -278,7 +280,8 @@ fn rdma_adapters_are_for_passive_level() {
         let answer = client.control_now(WSKNDK_GET_WSK_PROVIDER_NDK_DISPATCH, None, Some(size));
         assert_eq!(answer.status, STATUS_SUCCESS);
         // SAFETY: the output is the structure.
-        let functions = unsafe { answer.output.as_ptr().cast::<WSK_PROVIDER_NDK_DISPATCH>().read_unaligned() };
+        let functions =
+            unsafe { answer.output.as_ptr().cast::<WSK_PROVIDER_NDK_DISPATCH>().read_unaligned() };
         let own = client.npi().Client;
         let mut adapter = ptr::null_mut();
         let version = NDK_VERSION { Major: 1, Minor: 2 };

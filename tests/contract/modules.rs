@@ -106,7 +106,19 @@ impl Module {
             let (family, kind, protocol) = (AF_INET, SOCK_STREAM, IPPROTO_TCP);
             // SAFETY: the client is the one that the binding gave.
             unsafe {
-                function(client, family, kind, protocol, listen, null, ptr::null(), process, thread, null, irp)
+                function(
+                    client,
+                    family,
+                    kind,
+                    protocol,
+                    listen,
+                    null,
+                    ptr::null(),
+                    process,
+                    thread,
+                    null,
+                    irp,
+                )
             }
         })
     }

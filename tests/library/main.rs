@@ -7,6 +7,7 @@
 mod harness;
 mod support;
 
+mod absent;
 mod accept;
 mod accept_event;
 mod events;
