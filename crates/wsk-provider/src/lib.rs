@@ -20,7 +20,7 @@
 //!   transport  the network
 //! ```
 //!
-//! Locks: each socket has one ([`socket`]), client objects and the tables of the provider have their own. No lock is
+//! Locks: each socket has one (`socket`), client objects and the tables of the provider have their own. No lock is
 //! held while client code runs, be it a callback or a completion routine, and none but a leaf lock is taken under
 //! a socket's lock.
 
