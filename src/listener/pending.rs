@@ -200,7 +200,11 @@ impl Record {
         // SAFETY: the caller keeps the socket from closing.
         let table = unsafe { (*handle).Dispatch }.cast::<WSK_PROVIDER_LISTEN_DISPATCH>();
         // SAFETY: the table is that of a listening socket; the member was always there.
-        let Some(inspect_complete) = (unsafe { (*table).WskInspectComplete }) else { return };
+        let Some(inspect_complete) = (unsafe { (*table).WskInspectComplete }) else {
+            // Nobody can be told, so nothing becomes of the request.
+            let _ = pended.step(COMPLETING, ABORTED);
+            return pended.waker.wake();
+        };
         let record = Ref::into_raw(pended);
         // SAFETY: the reference just given up keeps the record alive.
         let storage = unsafe { &(*record).irp };

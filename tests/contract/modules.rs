@@ -3,6 +3,7 @@
 use std::ffi::c_void;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering::SeqCst};
+use std::sync::mpsc;
 
 use wsk_sim::Sim;
 use wsk_sim::raw::*;
@@ -128,6 +129,18 @@ impl Module {
     }
 }
 
+/// Waits on a thread of its own until the registration has ended, and tells the status of that.
+fn await_deregistration(sim: &Sim, module: &Module) -> mpsc::Receiver<NTSTATUS> {
+    let handle = module.handle.load(SeqCst);
+    let (done, ended) = mpsc::channel();
+    drop(sim.thread("wait", move || {
+        // SAFETY: the handle is that of a registration that is ending.
+        let status = unsafe { NmrWaitForClientDeregisterComplete(handle as HANDLE) };
+        let _ = done.send(status);
+    }));
+    ended
+}
+
 /// Closes a socket that a request of [`Module::listener`] has made.
 fn close(socket: usize) {
     let socket = socket as PWSK_SOCKET;
@@ -142,7 +155,7 @@ fn close(socket: usize) {
 /// Shows: REG-30, REG-31
 #[test]
 fn the_registrar_binds_a_client_and_detaches_it_once_its_sockets_are_closed() {
-    Sim::new().run(|_| {
+    Sim::new().run(|sim| {
         let module = Module::register();
         assert_eq!(module.counts(), (1, 0, 0));
         assert_eq!(module.versions.load(SeqCst), u32::from(MAKE_WSK_VERSION(1, 0)));
@@ -152,10 +165,11 @@ fn the_registrar_binds_a_client_and_detaches_it_once_its_sockets_are_closed() {
         let socket = module.listener().ok().information;
         // SAFETY: the handle is the registration's.
         assert_eq!(unsafe { NmrDeregisterClient(module.handle()) }, STATUS_PENDING);
-        assert_eq!((module.counts().1, module.cleaned.load(SeqCst)), (1, 0), "a socket is open");
+        let ended = await_deregistration(sim, &module);
+        assert!(ended.recv_timeout(A_WHILE).is_err(), "a socket is open");
+        assert_eq!(module.counts(), (1, 1, 0));
         close(socket);
-        // SAFETY: as above.
-        assert_eq!(unsafe { NmrWaitForClientDeregisterComplete(module.handle()) }, STATUS_SUCCESS);
+        assert_eq!(ended.recv_timeout(BOUND), Ok(STATUS_SUCCESS));
         assert_eq!(module.counts(), (1, 1, 1));
     });
 }
@@ -168,20 +182,13 @@ fn a_client_that_is_busy_says_later_that_it_has_detached() {
         module.busy.store(true, SeqCst);
         // SAFETY: the handle is the registration's.
         assert_eq!(unsafe { NmrDeregisterClient(module.handle()) }, STATUS_PENDING);
-        let handle = module.handle.load(SeqCst);
-        let (done, ended) = std::sync::mpsc::channel();
-        let waiting = sim.thread("wait", move || {
-            // SAFETY: as above.
-            let status = unsafe { NmrWaitForClientDeregisterComplete(handle as HANDLE) };
-            done.send(status).unwrap();
-        });
+        let ended = await_deregistration(sim, &module);
         // No socket is open: only the client's call in progress is in the way.
         assert!(ended.recv_timeout(A_WHILE).is_err());
         assert_eq!(module.counts(), (1, 1, 0));
         // SAFETY: the detach of this binding is pending.
         unsafe { NmrClientDetachProviderComplete(module.binding.load(SeqCst) as HANDLE) };
         assert_eq!(ended.recv_timeout(BOUND), Ok(STATUS_SUCCESS));
-        waiting.join().unwrap();
         assert_eq!(module.counts(), (1, 1, 1));
     });
 }

@@ -47,6 +47,30 @@ fn a_descriptor_is_cached_used_and_released() {
     });
 }
 
+/// A bind that is given up at any moment keeps the descriptor until the request that uses it has completed.
+///
+/// Prevents: LIFE-12, OPT-04
+#[test]
+fn a_descriptor_outlives_the_bind_that_was_given_up() {
+    for_each_mode(|_| {
+        let driver = Driver::start();
+        let buffer = everybody();
+        for polls in 1..=8 {
+            // SAFETY: the bytes are a whole descriptor.
+            let cached = unsafe { driver.provider.cache_security_descriptor(buffer.address(), passive()) };
+            let mut bind = Box::pin(driver.provider.listener().security(cached.unwrap()).bind(localhost()));
+            for _ in 0..polls {
+                if poll(&mut bind).is_ready() {
+                    break;
+                }
+                std::thread::yield_now();
+            }
+            // What was pending still is, and with it goes the last clone of the descriptor.
+        }
+        driver.unload();
+    });
+}
+
 /// One that nobody used goes back as well.
 ///
 /// Prevents: OPT-04
