@@ -65,42 +65,39 @@ fn main() {
     let mut criterion = Criterion::default()
         .sample_size(20)
         .warm_up_time(Duration::from_secs(1))
-        .measurement_time(Duration::from_secs(6))
+        .measurement_time(Duration::from_secs(5))
         .without_plots()
         .configure_from_args();
-
-    let mut accepts = Rates::new("accepts");
-    compare(&mut criterion, &mut accepts, Role::Greet, |address| {
+    let accepts = compare(&mut criterion, "accepts", Role::Greet, |address| {
         let mut callers = Callers::new(address, CONNECTIONS);
         move |count| callers.call(count)
     });
-    let mut round_trips = Rates::new("echo");
-    compare(&mut criterion, &mut round_trips, Role::Echo, |address| {
+    let round_trips = compare(&mut criterion, "echo", Role::Echo, |address| {
         let mut talkers = Talkers::connect(address, CONNECTIONS, MESSAGE);
         move |count| talkers.talk(count)
     });
     criterion.final_summary();
-
     let counts = steady::count();
     let costs = held::measure();
 
     println!();
-    accepts.print("Accepts per second, through gate and IRP accept");
-    round_trips.print("Echo round trips per second, 64 connections, 64 bytes");
+    accepts.print("Accepts per second, through gate and IRP accept", "wsk");
+    round_trips.print("Echo round trips per second, 64 connections, 64 bytes", "wsk");
     steady::print(&counts);
     held::print(&costs);
     steady::check(&counts);
     held::check(&costs);
 }
 
-/// Measures the three servers in turn with the same client.
+/// Measures the three servers with the same client.
 fn compare<C: FnMut(u64)>(
     criterion: &mut Criterion,
-    rates: &mut Rates,
+    what: &str,
     role: Role,
     client: impl Fn(SocketAddr) -> C,
-) {
-    let mut group = criterion.benchmark_group(rates.name());
+) -> Rates {
+    let mut rates = Rates::default();
+    let mut group = criterion.benchmark_group(what);
     group.sampling_mode(SamplingMode::Flat).throughput(Throughput::Elements(1));
     for name in SERVERS {
         group.bench_function(name, |bencher| {
@@ -110,4 +107,8 @@ fn compare<C: FnMut(u64)>(
         });
     }
     group.finish();
+    let servers = SERVERS.map(|name| (name, Server::start(name, role)));
+    let mut drives = servers.iter().map(|(name, server)| (*name, client(server.address()))).collect();
+    rates.take_turns(&mut drives);
+    rates
 }

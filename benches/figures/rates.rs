@@ -1,12 +1,19 @@
-//! What the servers achieved, and how they compare.
+//! What the servers achieve, and how they compare.
+//!
+//! Criterion measures one server after the other. The ratios come from short turns that the servers take one after the
+//! other, round by round, so that whatever else the machine does in the meantime concerns all of them.
 
 #![expect(clippy::cast_precision_loss, reason = "the counts are far below 2^52")]
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::SERVERS;
 use crate::host::processor_time;
+
+/// How often each server has its turn.
+const ROUNDS: usize = 15;
+/// How long a turn is to last.
+const TURN: Duration = Duration::from_millis(250);
 
 /// One run of the client.
 #[derive(Clone, Copy, Debug)]
@@ -16,22 +23,37 @@ struct Run {
     processor: Option<Duration>,
 }
 
+impl Run {
+    fn measure(count: u64, drive: &mut impl FnMut(u64)) -> Self {
+        let before = processor_time();
+        let start = Instant::now();
+        drive(count);
+        let elapsed = start.elapsed();
+        let processor = before.and_then(|before| Some(processor_time()?.saturating_sub(before)));
+        Self { count, elapsed, processor }
+    }
+
+    /// Steps per second.
+    fn rate(&self) -> f64 {
+        self.count as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// Microseconds of processor time per step, in the whole process with the client's.
+    fn cost(&self) -> Option<f64> {
+        Some(self.processor?.as_secs_f64() * 1e6 / self.count as f64)
+    }
+}
+
 /// The runs of one comparison.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Rates {
-    name: &'static str,
-    runs: BTreeMap<&'static str, Vec<Run>>,
+    /// The last run that criterion asked for, which is as long as any.
+    last: BTreeMap<&'static str, Run>,
+    /// What came of the turns.
+    turns: BTreeMap<&'static str, Vec<Run>>,
 }
 
 impl Rates {
-    pub(crate) fn new(name: &'static str) -> Self {
-        Self { name, runs: BTreeMap::new() }
-    }
-
-    pub(crate) fn name(&self) -> &'static str {
-        self.name
-    }
-
     /// Has the client make `count` steps and tells how long they took.
     pub(crate) fn measure(
         &mut self,
@@ -39,50 +61,42 @@ impl Rates {
         count: u64,
         drive: &mut impl FnMut(u64),
     ) -> Duration {
-        let before = processor_time();
-        let start = Instant::now();
-        drive(count);
-        let elapsed = start.elapsed();
-        let processor = before.and_then(|before| Some(processor_time()?.saturating_sub(before)));
-        self.runs.entry(server).or_default().push(Run { count, elapsed, processor });
-        elapsed
+        let run = Run::measure(count, drive);
+        self.last.insert(server, run);
+        run.elapsed
     }
 
-    /// The runs that were measured: those of the warm-up are shorter, the others are all of one length.
-    fn measured(&self, server: &str) -> Vec<Run> {
-        let Some(runs) = self.runs.get(server) else { return Vec::new() };
-        let Some(last) = runs.last() else { return Vec::new() };
-        runs.iter().rev().take_while(|run| run.count == last.count).copied().collect()
+    /// Lets the servers take turns, unless one of them was not measured before.
+    pub(crate) fn take_turns<D: FnMut(u64)>(&mut self, drives: &mut BTreeMap<&'static str, D>) {
+        for _ in 0..ROUNDS {
+            for (server, drive) in &mut *drives {
+                let Some(last) = self.last.get(server) else { return };
+                let count = (last.rate() * TURN.as_secs_f64()) as u64;
+                self.turns.entry(server).or_default().push(Run::measure(count.max(1), drive));
+            }
+        }
     }
 
-    /// Steps per second: the median of the runs.
-    fn rate(&self, server: &str) -> Option<f64> {
-        median(self.measured(server).iter().map(|run| run.count as f64 / run.elapsed.as_secs_f64()))
-    }
-
-    /// Microseconds of processor time per step, in the whole process with the client's: the median of the runs.
-    fn cost(&self, server: &str) -> Option<f64> {
-        let runs = self.measured(server);
-        median(runs.iter().filter_map(|run| Some(run.processor?.as_secs_f64() * 1e6 / run.count as f64)))
-    }
-
-    /// Prints the servers, and the library against each of the others.
-    pub(crate) fn print(&self, title: &str) {
+    /// Prints the servers, and `subject` against each of them.
+    pub(crate) fn print(&self, title: &str, subject: &str) {
         println!("{title}");
-        println!("  {:<10}{:>12}{:>18}{:>14}", "server", "per second", "processor µs each", "wsk / server");
-        let wsk = self.rate("wsk");
-        for server in SERVERS {
-            let Some(rate) = self.rate(server) else { continue };
-            let cost = self.cost(server).map_or_else(|| "-".to_owned(), |cost| format!("{cost:.1}"));
-            let ratio = wsk.map_or_else(|| "-".to_owned(), |wsk| format!("{:.2}", wsk / rate));
-            println!("  {server:<10}{rate:>12.0}{cost:>18}{ratio:>14}");
+        let ratio = format!("{subject} / server");
+        println!("  {:<10}{:>12}{:>18}{ratio:>14}", "server", "per second", "processor µs each");
+        let subjects = self.turns.get(subject).map_or(&[][..], Vec::as_slice);
+        for (server, turns) in &self.turns {
+            let rate = median(turns.iter().map(Run::rate));
+            let cost = turns.iter().map(Run::cost).collect::<Option<Vec<_>>>();
+            let cost = cost.map_or_else(|| "-".to_owned(), |costs| format!("{:.1}", median(costs)));
+            let ratio =
+                median(subjects.iter().zip(turns).map(|(subject, turn)| subject.rate() / turn.rate()));
+            println!("  {server:<10}{rate:>12.0}{cost:>18}{ratio:>14.2}");
         }
         println!();
     }
 }
 
-fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let mut values: Vec<_> = values.collect();
+fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<_> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::task::Poll;
 use std::time::Duration;
 
+use crate::CONNECTIONS;
 use wsk::connection::Receive;
 use wsk::executor::{Executor, Spawner, block_on};
 use wsk::listener::Conditional;
@@ -24,9 +25,8 @@ use wsk_sim::nt_user::pool::{IRP_TAG, MDL_TAG, PoolStats};
 const THREADS: usize = 1;
 /// Accept requests under way at a time, where every connection gets a task of its own.
 const ACCEPTS: usize = 16;
-/// Tasks that accept and serve one connection after the other, where connections are short. There are more than the
-/// client has connections, because it makes new ones before the server has noticed the end of the last.
-pub(crate) const WORKERS: usize = 192;
+/// Tasks that accept and serve one connection after the other, where connections are short.
+pub(crate) const WORKERS: usize = CONNECTIONS;
 /// The room for a message.
 pub(crate) const BUFFER: usize = 4096;
 /// How long starting and ending may take.

@@ -23,7 +23,7 @@ use wsk_sim::{Behaviours, Completion, Level, Sim};
 pub(crate) use crate::harness::at_dispatch;
 
 /// How long anything may take that happens at all.
-pub(crate) const BOUND: Duration = Duration::from_secs(10);
+pub(crate) const BOUND: Duration = Duration::from_secs(20);
 
 /// The ways in which requests may complete.
 pub(crate) const COMPLETIONS: [Completion; 6] = [

@@ -228,8 +228,11 @@ fn timers_expire_in_order() {
     let kernel = kernel();
     run(&kernel, || {
         let timers: Vec<_> = (0..8).map(|_| timer()).collect();
+        // Due at moments counted from one start, and late enough that all of them are set before the first expires.
+        let start = Instant::now();
         for (place, timer) in timers.iter().enumerate().rev() {
-            set_timer(*timer, Duration::from_millis(5 * (place as u64 + 1)), ptr::null_mut());
+            let due = Duration::from_millis(300 + 5 * place as u64);
+            set_timer(*timer, due.saturating_sub(start.elapsed()), ptr::null_mut());
         }
         for timer in timers.iter().rev() {
             assert_eq!(wait((*timer).cast()), STATUS_SUCCESS);

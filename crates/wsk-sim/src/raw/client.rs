@@ -419,6 +419,11 @@ impl Default for Client {
 impl Drop for Client {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            // The test has failed already. The client stays registered, and so its block and table stay.
+            let block = PoolBox::new(UnsafeCell::new(WSK_REGISTRATION::zeroed()));
+            std::mem::forget(std::mem::replace(&mut self.registration, block));
+            let table = WSK_CLIENT_DISPATCH { Version: 0, Reserved: 0, WskClientEvent: None };
+            std::mem::forget(std::mem::replace(&mut self.dispatch, PoolBox::new(table)));
             return;
         }
         while self.captures.load(Ordering::Relaxed) != 0 {

@@ -6,7 +6,7 @@ use wsk_sys::nt::{self, KEVENT};
 use wsk_sys::{STATUS_SUCCESS, STATUS_TIMEOUT};
 
 /// How long this kit waits for anything before it gives up.
-pub const BOUND: Duration = Duration::from_secs(10);
+pub const BOUND: Duration = Duration::from_secs(20);
 
 /// A zeroed event, not yet initialised.
 pub(crate) fn blank_event() -> KEVENT {
