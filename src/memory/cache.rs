@@ -7,7 +7,7 @@ use super::{OutOfMemory, RefCount, allocate, free};
 use crate::sync::SpinLock;
 
 /// Blocks up to [`FINE`] bytes come in steps of this size.
-const STEP: usize = 64;
+const STEP: usize = 32;
 /// The largest size with a step of [`STEP`].
 const FINE: usize = 1024;
 /// The sizes above [`FINE`]; what is larger than the last goes to the pool.

@@ -8,6 +8,8 @@
 //! ```text
 //!   watch ──a call lasts──► helm ──relieved──► ended
 //! ```
+//!
+//! Under load the helm is left to threads that clients lend while they wait; see [`loan`].
 
 mod loan;
 
