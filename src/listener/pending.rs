@@ -375,7 +375,8 @@ impl Pending {
             || table.find(id).is_some_and(|found| {
                 // SAFETY: a listed record is alive.
                 let record = unsafe { found.as_ref() };
-                matches!(record.state.load(Ordering::Acquire), ASKING | PENDED)
+                // One that is being decided is listed until the decision is noted, so it is known all the way.
+                record.state.load(Ordering::Acquire) != ABORTED
             })
     }
 
