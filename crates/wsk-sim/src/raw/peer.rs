@@ -171,10 +171,16 @@ pub fn host_listener() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// A loopback address on which nobody listens.
+/// A loopback address on which nobody listens, nor will: the port stays bound for as long as the process runs, so that
+/// no test beside this one is given it.
 #[track_caller]
 pub fn closed_port() -> SocketAddr {
-    host_listener().1
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
+        .and_then(|socket| socket.bind(&super::LOCALHOST.into()).map(|()| socket))
+        .expect("a socket of the host");
+    let address = socket.local_addr().ok().and_then(|address| address.as_socket());
+    std::mem::forget(socket);
+    address.expect("a local address")
 }
 
 /// A datagram socket of the host on the loopback address, with bounded receives.
