@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use echo_gate::policy::{Action, Answer, Policy};
 use echo_gate::record::{AcceptBy, Inspection, Record, RecordSink};
-use echo_gate::{Service, Settings};
+use echo_gate::{Asker, Rules, Service, Settings};
 use socket2::SockRef;
 use wsk::Passive;
 use wsk_sim::{Completion, Level, Sim};
@@ -43,18 +43,10 @@ fn serve(
     clients: impl FnOnce(SocketAddr),
 ) -> (wsk::Result<()>, Journal) {
     let journal = Journal::default();
-    let settings = Settings {
-        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-        policy: Policy::new(default),
-        answer: Answer::Accept,
-        answer_after: Duration::from_millis(1),
-        accept_by,
-        threads: 2,
-    };
     let (started, start) = channel();
     let (finish, finished) = channel::<()>();
     let sink = journal.clone();
-    let driver = sim.thread("driver", move || drive(settings, sink, &started, &finished));
+    let driver = sim.thread("driver", move || drive(default, accept_by, sink, &started, &finished));
     if let Ok(local) = start.recv() {
         clients(local);
     }
@@ -68,13 +60,21 @@ fn serve(
 }
 
 fn drive(
-    settings: Settings,
+    default: Action,
+    accept_by: AcceptBy,
     sink: Journal,
     started: &Sender<SocketAddr>,
     finished: &Receiver<()>,
 ) -> wsk::Result<()> {
     // SAFETY: the start of a system thread, at PASSIVE_LEVEL, without locks.
     let passive = unsafe { Passive::assume() };
+    let settings = Settings {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        policy: Rules::try_new(&Policy::new(default))?,
+        asker: Asker::Timed { answer: Answer::Accept, after: Duration::from_millis(1) },
+        accept_by,
+        threads: 2,
+    };
     let mut service = Service::start(settings, sink, passive)?;
     // Nobody waits for it if the test has failed.
     let _ = started.send(service.local_addr());

@@ -11,11 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anstyle::{AnsiColor, Style};
-use echo_gate::policy::Answer;
-use echo_gate::record::{DisconnectKind, Inspection, Record, RecordSink};
+use echo_gate::record::{Record, RecordSink};
+use gate_protocol::text::Line;
 
 use crate::cli::Format;
 
@@ -101,54 +100,13 @@ fn print(queue: &Receiver<(Instant, Record)>, format: Format, out: impl Write) -
                 serde_json::to_writer(&mut out, &record)?;
                 out.write_all(b"\n")?;
             }
-            Format::Text => text(&mut out, time.saturating_duration_since(start), &record)?,
+            Format::Text => {
+                let time = time.saturating_duration_since(start);
+                writeln!(out, "{}", Line { time, record: &record })?;
+            }
         }
         if matches!(record, Record::Unloaded { .. }) {
             return out.flush();
-        }
-    }
-}
-
-const GOOD: Style = AnsiColor::Green.on_default();
-const BAD: Style = AnsiColor::Red.on_default();
-const WAITS: Style = AnsiColor::Yellow.on_default();
-const PLAIN: Style = Style::new();
-const FAINT: Style = Style::new().dimmed();
-
-/// Writes one line: time, what happened, with whom, what came of it.
-fn text(out: &mut impl Write, time: Duration, record: &Record) -> io::Result<()> {
-    let seconds = time.as_secs_f64();
-    let mut line = |style: Style, what: &str, who: String, how: String| {
-        // The padding is inside the colours: it has to count letters, not escape sequences.
-        writeln!(out, "{FAINT}{seconds:9.3}{FAINT:#}  {style}{what:<10}{style:#}  {who:<21}  {how}")
-    };
-    match *record {
-        Record::Loaded { local } => line(GOOD, "loaded", local.to_string(), "listening".to_owned()),
-        Record::Inspect { id, remote, action } => {
-            let style = match action {
-                Inspection::Accept => GOOD,
-                Inspection::Reject => BAD,
-                Inspection::Pend => WAITS,
-            };
-            line(style, "inspect", remote.to_string(), format!("{action}, request {id}"))
-        }
-        Record::Verdict { id, action } => {
-            let style = if action == Answer::Accept { GOOD } else { BAD };
-            line(style, "verdict", String::new(), format!("{action}, request {id}"))
-        }
-        Record::Abort { id } => line(BAD, "abort", String::new(), format!("given up, request {id}")),
-        Record::Accepted { remote, by } => line(GOOD, "accepted", remote.to_string(), format!("by {by}")),
-        Record::Disconnect { remote, kind } => {
-            let style = if kind == DisconnectKind::Graceful { PLAIN } else { BAD };
-            line(style, "disconnect", remote.to_string(), kind.to_string())
-        }
-        Record::Closed { remote, received, sent } => {
-            let style = if received == sent { PLAIN } else { WAITS };
-            line(style, "closed", remote.to_string(), format!("received {received}, sent {sent}"))
-        }
-        Record::Unloaded { violations, leaks } => {
-            let style = if violations == 0 && leaks == 0 { GOOD } else { BAD };
-            line(style, "unloaded", String::new(), format!("violations {violations}, leaks {leaks}"))
         }
     }
 }
@@ -188,33 +146,16 @@ mod tests {
     }
 
     #[test]
-    fn text_is_aligned() {
-        let id = RequestId { key: 1, serial: 2 };
-        let lines = printed(
-            Format::Text,
-            &[
-                Record::Loaded { local: remote() },
-                Record::Inspect { id, remote: remote(), action: Inspection::Pend },
-                Record::Verdict { id, action: Answer::Reject },
-                Record::Abort { id },
-                Record::Accepted { remote: remote(), by: AcceptBy::Irp },
-                Record::Disconnect { remote: remote(), kind: DisconnectKind::Abortive },
-                Record::Closed { remote: remote(), received: 3, sent: 2 },
-                Record::Unloaded { violations: 1, leaks: 2 },
-            ],
-        );
+    fn text_is_a_line_for_each_up_to_unloaded() {
+        let accepted = Record::Accepted { remote: remote(), by: AcceptBy::Irp };
+        let unloaded = Record::Unloaded { violations: 0, leaks: 0 };
+        let lines = printed(Format::Text, &[accepted, unloaded, accepted]);
         let lines: Vec<_> = lines.lines().map(|line| &line[11..]).collect();
         assert_eq!(
             lines,
             [
-                "loaded      127.0.0.2:5555         listening",
-                "inspect     127.0.0.2:5555         pend, request 1-2",
-                "verdict                            reject, request 1-2",
-                "abort                              given up, request 1-2",
                 "accepted    127.0.0.2:5555         by irp",
-                "disconnect  127.0.0.2:5555         abortive",
-                "closed      127.0.0.2:5555         received 3, sent 2",
-                "unloaded                           violations 1, leaks 2",
+                "unloaded                           violations 0, leaks 0"
             ]
         );
     }

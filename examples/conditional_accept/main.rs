@@ -14,7 +14,8 @@ use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use echo_gate::{Record, Service, Settings};
+use echo_gate::policy::Policy;
+use echo_gate::{Asker, Record, Rules, Service, Settings};
 use wsk::Passive;
 use wsk_sim::nt_user::Failure;
 use wsk_sim::{Report, Sim};
@@ -37,15 +38,7 @@ const INTERRUPTED: i32 = 130;
 
 fn main() -> ExitCode {
     let (options, policy) = Options::from_command_line();
-    let settings = Settings {
-        listen: options.listen,
-        policy,
-        answer: options.verdict(),
-        answer_after: options.verdict_after(),
-        accept_by: options.accept_by(),
-        threads: THREADS,
-    };
-    match run(&options, settings) {
+    match run(&options, policy) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -55,7 +48,7 @@ fn main() -> ExitCode {
 }
 
 /// Boots a machine, serves on it until told to stop, and looks at what is left.
-fn run(options: &Options, settings: Settings) -> Result<(), String> {
+fn run(options: &Options, policy: Policy) -> Result<(), String> {
     let (stop, stopped) = channel();
     stop_on_signals(stop.clone())?;
     // The front may be gone by the time printing fails; then nobody needs to be told.
@@ -64,7 +57,13 @@ fn run(options: &Options, settings: Settings) -> Result<(), String> {
 
     let sim = Sim::builder().provider(|config| config.backlog = UNTAKEN).build();
     let (sink, limit) = (journal.clone(), options.unload_after());
-    let driver = sim.thread("driver", move || drive(settings, sink, &stopped, limit));
+    let (listen, accept_by) = (options.listen, options.accept_by());
+    let asker = Asker::Timed { answer: options.verdict(), after: options.verdict_after() };
+    let driver = sim.thread("driver", move || {
+        // The policy is in the pool of the simulated kernel, which only its threads can use.
+        let policy = Rules::try_new(&policy).map_err(|error| error.to_string())?;
+        drive(Settings { listen, policy, asker, accept_by, threads: THREADS }, sink, &stopped, limit)
+    });
     let driven = match driver.join() {
         Ok(driven) => driven,
         Err(Failure::Panicked(payload)) => std::panic::resume_unwind(payload),

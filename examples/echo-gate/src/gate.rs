@@ -3,14 +3,12 @@
 //! ```text
 //!              ┌─ accept ─────────────────────────────► delivery
 //!   inspect ───┼─ reject
-//!              └─ ask ──► pended ──the asker's time──► answer ──► delivery, or nothing
+//!              └─ ask ──► pended ──── the asker ────► answer ──► delivery, or nothing
 //!                           │
 //!                           └── given up: abort; the asker is dropped
 //! ```
 //!
 //! All of this runs at up to `DISPATCH_LEVEL`: it looks things up, records, and starts tasks.
-
-use core::time::Duration;
 
 use wsk::executor::Spawner;
 use wsk::memory::Ref;
@@ -19,16 +17,17 @@ use wsk::{
     Verdict,
 };
 
-use crate::policy::{Action, Answer, Policy};
+use crate::policy::{Action, Answer};
 use crate::record::{AcceptBy, Inspection as Seen, Record, RecordSink, RequestId};
+use crate::rules::Rules;
+use crate::service::Asker;
 use crate::session::{self, Connected, Events};
 
 /// What the gate, the asker and the sessions share.
 #[derive(Debug)]
 pub(crate) struct Gate<S> {
-    pub(crate) policy: Policy,
-    pub(crate) answer: Answer,
-    pub(crate) answer_after: Duration,
+    pub(crate) policy: Rules,
+    pub(crate) asker: Asker,
     pub(crate) sink: S,
     pub(crate) spawner: Spawner,
 }
@@ -45,7 +44,7 @@ impl<S> Clone for Door<S> {
 
 impl<S: RecordSink> Door<S> {
     fn seen(&self, request: &Inspection<'_>, action: Seen) {
-        let (id, remote) = (request.id().into(), request.remote_addr());
+        let (id, remote) = (name(request.id()), request.remote_addr());
         self.0.sink.record(Record::Inspect { id, remote, action });
     }
 }
@@ -63,7 +62,7 @@ impl<S: RecordSink> InspectHandler for Door<S> {
             }
             Action::Ask => match request.pend() {
                 Ok((decision, token)) => {
-                    let (id, remote) = (token.id().into(), token.remote_addr());
+                    let (id, remote) = (name(token.id()), token.remote_addr());
                     self.0.sink.record(Record::Inspect { id, remote, action: Seen::Pend });
                     // An asker that cannot be started is dropped here, and its token with it: that rejects.
                     let _ = self.0.spawner.spawn(ask(self.0.clone(), token));
@@ -81,7 +80,7 @@ impl<S: RecordSink> InspectHandler for Door<S> {
 
 impl<S: RecordSink> AbortHandler for Door<S> {
     fn abort(&self, id: InspectId) {
-        self.0.sink.record(Record::Abort { id: id.into() });
+        self.0.sink.record(Record::Abort { id: name(id) });
     }
 }
 
@@ -99,12 +98,18 @@ impl<S: RecordSink> AcceptHandler for Door<S> {
     }
 }
 
-/// The asker: thinks for a while, then answers. An abort drops it.
+/// The asker: gets an answer, and decides. An abort drops it, and the question with it.
 async fn ask<S: RecordSink>(gate: Ref<Gate<S>>, token: InspectToken) {
-    let id = token.id().into();
-    let answer = async {
-        let thought = wsk::time::sleep_in(gate.answer_after, gate.spawner.cache()).await;
-        let action = if thought.is_ok() { gate.answer } else { Answer::Reject };
+    let (id, remote) = (name(token.id()), token.remote_addr());
+    let verdict = async {
+        let cache = gate.spawner.cache();
+        let action = match &gate.asker {
+            Asker::Timed { answer, after } => match wsk::time::sleep_in(*after, cache).await {
+                Ok(()) => *answer,
+                Err(_) => Answer::Reject,
+            },
+            Asker::Desk(desk) => desk.ask(id, remote, cache).await,
+        };
         gate.sink.record(Record::Verdict { id, action });
         match action {
             Answer::Accept => Verdict::Accept,
@@ -112,11 +117,10 @@ async fn ask<S: RecordSink>(gate: Ref<Gate<S>>, token: InspectToken) {
         }
     };
     // An error says that the client gave up meanwhile, which the abort has recorded.
-    let _ = token.decide_with(answer).await;
+    let _ = token.decide_with(verdict).await;
 }
 
-impl From<InspectId> for RequestId {
-    fn from(id: InspectId) -> Self {
-        Self { key: id.key() as u64, serial: id.serial() }
-    }
+/// A request as records name it.
+fn name(id: InspectId) -> RequestId {
+    RequestId { key: id.key() as u64, serial: id.serial() }
 }

@@ -5,18 +5,37 @@
 //! ```text
 //!   front ── Settings, RecordSink ──► service ─┬─ gate      inspect, ask, abort; connections by the event
 //!     ▲                                        ├─ session   one connection
-//!     └───────────── Record ───────────────────┴─ policy    who may connect
+//!     └───────────── Record ───────────────────┴─ rules     who may connect
+//! ```
+//!
+//! The driver's front is more than that, because user-mode programs look at it and have a say. What of it needs no driver is
+//! here, too, and tested in user mode:
+//!
+//! ```text
+//!   registry ──► parameters ──► control ─┬─ journal   the last records, and what they add up to
+//!   IOCTLs ──► irp::Request ──────┘      ├─ desk      pended requests as questions to programs
+//!                                        └─ rules     who may connect
 //! ```
 #![no_std]
 
 #[cfg(test)]
 extern crate std;
 
+mod clock;
+pub mod control;
+pub mod desk;
 mod gate;
-pub mod policy;
-pub mod record;
+pub mod irp;
+pub mod journal;
+pub mod parameters;
+mod rules;
 mod service;
 mod session;
 
-pub use record::{Record, RecordSink};
-pub use service::{Service, Settings, StillUp};
+pub use control::{Control, Handle};
+pub use gate_protocol::record::{Record, RecordSink};
+pub use gate_protocol::{policy, record, status, wire};
+pub use irp::Request;
+pub use parameters::Parameters;
+pub use rules::Rules;
+pub use service::{Asker, Service, Settings, StillUp};

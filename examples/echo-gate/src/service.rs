@@ -14,9 +14,11 @@ use wsk::listener::{Conditional, OnAccept};
 use wsk::memory::Ref;
 use wsk::{Client, Events, Listener, ListenerEvents, Passive, Provider, Result};
 
+use crate::desk::Desk;
 use crate::gate::{Door, Gate};
-use crate::policy::{Answer, Policy};
+use crate::policy::Answer;
 use crate::record::{AcceptBy, Record, RecordSink};
+use crate::rules::Rules;
 use crate::session::{self, Connected};
 
 /// How long the service waits for WSK when it starts.
@@ -34,15 +36,27 @@ pub struct Settings {
     /// Where to listen; port 0 has one assigned.
     pub listen: SocketAddr,
     /// What to do with requests.
-    pub policy: Policy,
-    /// The answer to requests that are asked about.
-    pub answer: Answer,
-    /// How long the asker takes.
-    pub answer_after: Duration,
+    pub policy: Rules,
+    /// Who answers requests that are asked about.
+    pub asker: Asker,
     /// How connections are taken.
     pub accept_by: AcceptBy,
     /// How many threads serve.
     pub threads: usize,
+}
+
+/// Who answers pended requests.
+#[derive(Clone, Debug)]
+pub enum Asker {
+    /// Nobody: every request gets the same answer, after some time.
+    Timed {
+        /// The answer.
+        answer: Answer,
+        /// When it comes.
+        after: Duration,
+    },
+    /// User-mode programs, through the control device; reject if none does in time.
+    Desk(Desk),
 }
 
 type Entrance<S> = Listener<Conditional<Door<S>>, OnAccept<Door<S>>>;
@@ -72,8 +86,8 @@ impl<S: RecordSink> Service<S> {
         match service.open(settings, sink, passive) {
             Ok(()) => Ok(service),
             Err(error) => {
-                // Nobody is connected yet, so nothing holds it up.
-                let _ = service.unload(CAPTURE, passive);
+                // It does not give up: what is forgotten here could still call a driver that is unloaded then.
+                while service.unload(CAPTURE, passive).is_err() {}
                 Err(error)
             }
         }
@@ -83,8 +97,8 @@ impl<S: RecordSink> Service<S> {
         let Some(client) = &self.client else { return Ok(()) };
         let provider = client.capture(CAPTURE, passive)?;
         let executor = self.executor.insert(Executor::start(passive, settings.threads)?);
-        let Settings { listen, policy, answer, answer_after, accept_by, .. } = settings;
-        let gate = Gate { policy, answer, answer_after, sink, spawner: executor.spawner() };
+        let Settings { listen, policy, asker, accept_by, .. } = settings;
+        let gate = Gate { policy, asker, sink, spawner: executor.spawner() };
         let gate = Ref::try_new(gate)?;
         let listener = block_on(passive, bind(&provider, &gate, listen))??;
         self.local = listener.local_addr();

@@ -49,6 +49,43 @@ impl fmt::Display for Answer {
     }
 }
 
+/// A word that is none of those that a value is written with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownWord(pub(crate) &'static str);
+
+impl fmt::Display for UnknownWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "expected {}", self.0)
+    }
+}
+
+impl core::error::Error for UnknownWord {}
+
+impl FromStr for Action {
+    type Err = UnknownWord;
+
+    fn from_str(word: &str) -> Result<Self, UnknownWord> {
+        match word {
+            "accept" => Ok(Self::Accept),
+            "reject" => Ok(Self::Reject),
+            "ask" => Ok(Self::Ask),
+            _ => Err(UnknownWord("accept, reject or ask")),
+        }
+    }
+}
+
+impl FromStr for Answer {
+    type Err = UnknownWord;
+
+    fn from_str(word: &str) -> Result<Self, UnknownWord> {
+        match word {
+            "accept" => Ok(Self::Accept),
+            "reject" => Ok(Self::Reject),
+            _ => Err(UnknownWord("accept or reject")),
+        }
+    }
+}
+
 /// A network, or a single address.
 ///
 /// # Invariants
@@ -59,6 +96,16 @@ impl fmt::Display for Answer {
 pub struct Net(IpNet);
 
 impl Net {
+    /// The network's address and how many of its bits are fixed.
+    pub fn parts(&self) -> (IpAddr, u8) {
+        (self.0.addr(), self.0.prefix_len())
+    }
+
+    /// The network of the first `bits` bits of `address`; `None` if an address has not so many.
+    pub fn new(address: IpAddr, bits: u8) -> Option<Self> {
+        IpNet::new(address, bits).ok().map(Self::from)
+    }
+
     /// True if the network holds `address`. An IPv6-mapped IPv4 address is taken as the IPv4 address it stands for.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())
@@ -145,6 +192,11 @@ impl Policy {
         Self { rules: [(unused, Action::Reject); Self::CAPACITY], len: 0, default }
     }
 
+    /// Gives everyone whom no network names the action `default`.
+    pub fn set_default(&mut self, default: Action) {
+        self.default = default;
+    }
+
     /// Gives the network `net` the action `action`. The order of calls does not matter.
     ///
     /// # Errors
@@ -174,7 +226,13 @@ impl Policy {
         self.rules().iter().find(|(net, _)| net.contains(remote)).map_or(self.default, |(_, action)| *action)
     }
 
-    fn rules(&self) -> &[(Net, Action)] {
+    /// The action for everyone whom no network names.
+    pub fn default_action(&self) -> Action {
+        self.default
+    }
+
+    /// The networks and their actions, the most specific first.
+    pub fn rules(&self) -> &[(Net, Action)] {
         &self.rules[..self.len]
     }
 }

@@ -7,7 +7,9 @@
 use core::fmt;
 use core::net::SocketAddr;
 
-use crate::policy::Answer;
+use core::str::FromStr;
+
+use crate::policy::{Answer, UnknownWord};
 
 /// One thing that happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +63,26 @@ pub enum Record {
         received: u64,
         /// Bytes that were sent there.
         sent: u64,
+    },
+    /// The policy was replaced.
+    Policy {
+        /// How many networks the new one names.
+        networks: u32,
+    },
+    /// A value of the configuration cannot be used; the one that is built in, or none of a list, takes its place.
+    #[cfg_attr(feature = "serde", serde(rename = "bad-setting"))]
+    BadSetting {
+        /// Which value.
+        setting: Setting,
+        /// What is wrong with it.
+        problem: Problem,
+        /// Which entry of a list, counted from 1; 0 for the value as a whole.
+        entry: u32,
+    },
+    /// The service could not be started.
+    Failed {
+        /// The `NTSTATUS` that says why.
+        status: u32,
     },
     /// The service is gone, and so is all it had.
     Unloaded {
@@ -149,6 +171,125 @@ impl fmt::Display for DisconnectKind {
         f.write_str(match self {
             Self::Graceful => "graceful",
             Self::Abortive => "abortive",
+        })
+    }
+}
+
+impl FromStr for AcceptBy {
+    type Err = UnknownWord;
+
+    fn from_str(word: &str) -> Result<Self, UnknownWord> {
+        match word {
+            "irp" => Ok(Self::Irp),
+            "event" => Ok(Self::Event),
+            _ => Err(UnknownWord("irp or event")),
+        }
+    }
+}
+
+/// A value of the configuration, by the name it has among the driver's parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub enum Setting {
+    /// The address to listen on.
+    Listen,
+    /// Networks to accept.
+    Accept,
+    /// Networks to reject.
+    Reject,
+    /// Networks to ask about.
+    Ask,
+    /// The action for everyone else.
+    Default,
+    /// How long an answer may take, in milliseconds.
+    VerdictTimeout,
+    /// How connections are taken.
+    AcceptBy,
+}
+
+impl Setting {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Listen,
+        Self::Accept,
+        Self::Reject,
+        Self::Ask,
+        Self::Default,
+        Self::VerdictTimeout,
+        Self::AcceptBy,
+    ];
+
+    /// The name of the value.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Listen => "Listen",
+            Self::Accept => "Accept",
+            Self::Reject => "Reject",
+            Self::Ask => "Ask",
+            Self::Default => "Default",
+            Self::VerdictTimeout => "VerdictTimeout",
+            Self::AcceptBy => "AcceptBy",
+        }
+    }
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// What is wrong with a value of the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
+pub enum Problem {
+    /// It has another type than the setting needs.
+    WrongType,
+    /// It is too long, or a list has too many entries.
+    TooLong,
+    /// It is no text.
+    NotText,
+    /// It is no address with a port.
+    NotAnAddress,
+    /// It is neither an address nor a network.
+    NotANetwork,
+    /// It is none of the words that are known.
+    UnknownWord,
+    /// It is a number outside the range.
+    OutOfRange,
+    /// The network has another action already.
+    Contradiction,
+    /// It could not be read.
+    Unreadable,
+}
+
+impl Problem {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::WrongType,
+        Self::TooLong,
+        Self::NotText,
+        Self::NotAnAddress,
+        Self::NotANetwork,
+        Self::UnknownWord,
+        Self::OutOfRange,
+        Self::Contradiction,
+        Self::Unreadable,
+    ];
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::WrongType => "has the wrong registry type",
+            Self::TooLong => "is too long, or names too many networks",
+            Self::NotText => "is not UTF-16 text",
+            Self::NotAnAddress => "is not an address with a port, such as 0.0.0.0:7007 or [::]:7007",
+            Self::NotANetwork => "is neither an address nor a network, such as 10.1.2.3 or 10.0.0.0/8",
+            Self::UnknownWord => "is none of the words that this setting takes",
+            Self::OutOfRange => "is a number outside the range",
+            Self::Contradiction => "names a network that has another action already",
+            Self::Unreadable => "cannot be read",
         })
     }
 }

@@ -1,0 +1,48 @@
+//! The time since boot.
+
+use core::time::Duration;
+
+use wsk::Passive;
+use wsk_sys::nt;
+
+/// A moment, in units of 100 ns since boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Moment(u64);
+
+/// The units of a second.
+const SECOND: u64 = 10_000_000;
+/// The nanoseconds of a unit.
+const UNIT: u32 = 100;
+
+impl Moment {
+    /// Now.
+    ///
+    /// # IRQL
+    /// Any.
+    pub(crate) fn now() -> Self {
+        // SAFETY: the function has no preconditions.
+        Self(unsafe { nt::KeQueryInterruptTime() })
+    }
+
+    /// The moment `duration` later.
+    pub(crate) fn after(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(duration.as_nanos() / u128::from(UNIT)).unwrap_or(u64::MAX)))
+    }
+
+    /// How long it is since `earlier`; zero if that is later.
+    pub(crate) fn since(self, earlier: Self) -> Duration {
+        let units = self.0.saturating_sub(earlier.0);
+        Duration::new(units / SECOND, (units % SECOND) as u32 * UNIT)
+    }
+}
+
+/// Lets a moment pass (`KeDelayExecutionThread`).
+///
+/// # IRQL
+/// `PASSIVE_LEVEL`.
+pub(crate) fn rest(_passive: Passive<'_>) {
+    // A millisecond; negative times are relative.
+    let mut interval = -(SECOND as i64 / 1000);
+    // SAFETY: `Passive` says that this thread may wait, and the interval lives during the call.
+    unsafe { nt::KeDelayExecutionThread(nt::KERNEL_MODE, 0, &raw mut interval) };
+}

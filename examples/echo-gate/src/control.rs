@@ -1,0 +1,318 @@
+//! The brain of the control device: everything a driver does with its device besides making it.
+//!
+//! ```text
+//!   IRP_MJ_CREATE          Control::open ──► Handle, kept in FsContext (Handle::into_context)
+//!   IRP_MJ_DEVICE_CONTROL  Request::new ──► Handle::device_control ─┬─ status, policy, answer ──► completed at once
+//!                                                                   ├─ next records ──► journal ─┐ wait there;
+//!                                                                   └─ next question ──► desk ───┘ STATUS_PENDING
+//!   IRP_MJ_CLEANUP         Handle::cleanup: its calls end, what it held is rejected
+//!   IRP_MJ_CLOSE           Handle::from_context, dropped; it cleans up if that was not done, as in Wine
+//!   DriverUnload           Control::stopping, Service::unload, Control::shut_down; then the device is deleted
+//!
+//!   Service ── Record ──► Control ──► journal            the asker ──► desk ──► a program ──► desk ──► the asker
+//! ```
+//!
+//! What comes from user mode is looked at by [`gate_protocol::wire`] alone:
+//!
+//! | what is wrong | status |
+//! |---|---|
+//! | no such control code | `STATUS_INVALID_DEVICE_REQUEST` |
+//! | input of another length | `STATUS_INVALID_BUFFER_SIZE` |
+//! | a value that stands for nothing | `STATUS_INVALID_PARAMETER` |
+//! | no room for the output | `STATUS_BUFFER_TOO_SMALL` |
+//! | no question with this number, or another handle holds it | `STATUS_NOT_FOUND` |
+//! | too many calls wait already | `STATUS_DEVICE_BUSY` |
+//! | no memory for a policy | `STATUS_INSUFFICIENT_RESOURCES` |
+//! | the handle is closed, the call cancelled, or the driver unloaded | `STATUS_CANCELLED` |
+//!
+//! Calls that wait at unload end with `STATUS_CANCELLED`, too, which programs see as `ERROR_OPERATION_ABORTED`. What would say
+//! more, `STATUS_DELETE_PENDING`, reaches them as `ERROR_ACCESS_DENIED`, which says something else.
+//!
+//! # IRQL
+//! Whatever is not marked otherwise runs at `<= DISPATCH_LEVEL`, and waits for nothing.
+
+use core::ffi::c_void;
+use core::net::SocketAddr;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::time::Duration;
+
+use gate_protocol::record::{AcceptBy, Record, RecordSink};
+use gate_protocol::status::{Counters, Phase, Status};
+use gate_protocol::wire::{
+    self, IOCTL_ANSWER, IOCTL_GET_POLICY, IOCTL_NEXT_QUESTION, IOCTL_NEXT_RECORDS, IOCTL_SET_POLICY,
+    IOCTL_STATUS, Malformed, QuestionAnswer, StatusBytes,
+};
+use wsk::Passive;
+use wsk::memory::{OutOfMemory, Ref};
+use wsk_sys::nt::NTSTATUS;
+use wsk_sys::{
+    STATUS_BUFFER_TOO_SMALL, STATUS_INSUFFICIENT_RESOURCES, STATUS_INVALID_BUFFER_SIZE,
+    STATUS_INVALID_DEVICE_REQUEST, STATUS_INVALID_PARAMETER, STATUS_NOT_FOUND, STATUS_SUCCESS,
+};
+use zerocopy::IntoBytes as _;
+
+use crate::clock;
+use crate::desk::{self, Desk};
+use crate::irp::Request;
+use crate::journal::{self, Cursor, Journal};
+use crate::parameters::Parameters;
+use crate::rules::Rules;
+use crate::service::{Asker, Settings};
+
+/// What a driver's device and its service share; clones are the same. As a [`RecordSink`] it keeps the records.
+#[derive(Clone, Debug)]
+pub struct Control(Ref<Hub>);
+
+#[derive(Debug)]
+struct Hub {
+    journal: Ref<Journal>,
+    desk: Desk,
+    rules: Rules,
+    listen: SocketAddr,
+    accept_by: AcceptBy,
+    /// Handles that are open.
+    handles: AtomicU64,
+    /// The number of the next handle. No handle has the number 0.
+    numbers: AtomicU64,
+}
+
+impl Control {
+    /// Makes what a driver with these parameters needs, before there is a device or a service. The time of its records begins
+    /// now.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`]; nothing is left then.
+    pub fn try_new(parameters: &Parameters) -> Result<Self, OutOfMemory> {
+        let Parameters { listen, verdict_timeout, accept_by, .. } = *parameters;
+        let status = Status {
+            phase: Phase::Starting,
+            error: 0,
+            local: listen,
+            accept_by,
+            verdict_timeout,
+            counters: Counters::default(),
+        };
+        let hub = Hub {
+            journal: Journal::try_new(status)?,
+            desk: Desk::try_new(Duration::from_millis(verdict_timeout.into()))?,
+            rules: Rules::try_new(&parameters.policy)?,
+            listen,
+            accept_by,
+            handles: AtomicU64::new(0),
+            numbers: AtomicU64::new(1),
+        };
+        Ref::try_new(hub).map(Self)
+    }
+
+    /// The settings for [`Service::start`](crate::Service::start): pended requests are put to the programs that ask for them.
+    /// The service's sink is this value, cloned.
+    pub fn settings(&self, threads: usize) -> Settings {
+        let Hub { desk, rules, listen, accept_by, .. } = &*self.0;
+        let asker = Asker::Desk(desk.clone());
+        Settings { listen: *listen, policy: rules.clone(), asker, accept_by: *accept_by, threads }
+    }
+
+    /// Puts the policy that these bytes are in force.
+    // A policy takes more than a kilobyte of stack, which the other requests need not have.
+    #[inline(never)]
+    fn set_policy(&self, bytes: &[u8]) -> Result<(), NTSTATUS> {
+        let policy = wire::decode_policy(bytes).map_err(refuse)?;
+        self.0.rules.replace(&policy).map_err(|OutOfMemory| STATUS_INSUFFICIENT_RESOURCES)?;
+        self.record(Record::Policy { networks: policy.rules().len() as u32 });
+        Ok(())
+    }
+
+    /// Somebody opens the device.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`].
+    pub fn open(&self) -> Result<Handle, OutOfMemory> {
+        let open = Open {
+            control: self.clone(),
+            number: self.0.numbers.fetch_add(1, Ordering::Relaxed),
+            closed: AtomicBool::new(false),
+            cursor: Cursor::new(),
+        };
+        let handle = Handle(Ref::try_new(open)?);
+        self.0.handles.fetch_add(1, Ordering::Relaxed);
+        Ok(handle)
+    }
+
+    /// How the service is doing.
+    pub fn status(&self) -> Status {
+        let mut status = self.0.journal.status();
+        (status.counters.questions, status.counters.timed_out) = self.0.desk.counts();
+        status.counters.handles = self.0.handles.load(Ordering::Relaxed);
+        status
+    }
+
+    /// Says that the driver is being unloaded; what is under way goes on until [`Service::unload`](crate::Service::unload).
+    pub fn stopping(&self) {
+        self.0.journal.stopping();
+    }
+
+    /// Ends all calls that wait, rejects all questions, and takes no more of either: after this no request of the device is in
+    /// this driver's hands, and handles that are still open get `STATUS_CANCELLED` for calls that would wait.
+    ///
+    /// To be called when the service is down, before the device is deleted.
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`. It waits for nothing but completions and cancellations that other processors are in.
+    pub fn shut_down(&self, passive: Passive<'_>) {
+        let Hub { journal, desk, .. } = &*self.0;
+        desk.close();
+        journal.close();
+        while desk.unfinished() + journal.unfinished_calls() != 0 {
+            clock::rest(passive);
+        }
+    }
+}
+
+impl RecordSink for Control {
+    fn record(&self, record: Record) {
+        self.0.journal.record(record);
+    }
+}
+
+/// Somebody who has the device open: what stands behind a `FILE_OBJECT`.
+///
+#[derive(Debug)]
+pub struct Handle(Ref<Open>);
+
+/// # Invariants
+/// `cursor` is used under the lock of the journal only.
+#[derive(Debug)]
+pub(crate) struct Open {
+    control: Control,
+    number: u64,
+    /// Set before the lines are searched for what belongs to the handle, and looked at whenever something is added to them.
+    closed: AtomicBool,
+    cursor: Cursor,
+}
+
+impl Open {
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Whether both are the same handle.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn cursor(&self) -> &Cursor {
+        &self.cursor
+    }
+}
+
+impl Handle {
+    /// Gives the handle up as a pointer for `FsContext`; [`Handle::from_context`] takes it back.
+    pub fn into_context(self) -> *mut c_void {
+        let this = core::mem::ManuallyDrop::new(self);
+        Ref::as_ptr(&this.0).cast_mut().cast()
+    }
+
+    /// Takes back a handle that [`Handle::into_context`] gave up, for `IRP_MJ_CLOSE`: it is cleaned up if it was not, because
+    /// in Wine there is no `IRP_MJ_CLEANUP`.
+    ///
+    /// # Safety
+    /// `context` came from [`Handle::into_context`] and is taken back once.
+    pub unsafe fn from_context(context: *mut c_void) -> Self {
+        // SAFETY: the caller says that the pointer is a `Ref`'s that nobody else has taken back.
+        let handle = Self(unsafe { Ref::from_raw(context.cast_const().cast()) });
+        handle.cleanup();
+        handle
+    }
+
+    /// The handle behind a pointer that stays where it is, for the other requests.
+    ///
+    /// # Safety
+    /// `context` came from [`Handle::into_context`] and is not taken back during the call.
+    pub unsafe fn of_context(context: *mut c_void) -> Self {
+        // SAFETY: the caller says that an owner exists during the call.
+        Self(unsafe { Ref::clone_from_raw(context.cast_const().cast()) })
+    }
+
+    /// `IRP_MJ_CLEANUP`: nobody has the handle any more. Its calls end with `STATUS_CANCELLED`, and the questions it holds are
+    /// answered with reject. Again, it does nothing.
+    pub fn cleanup(&self) {
+        if self.0.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let Hub { journal, desk, handles, .. } = &*self.0.control.0;
+        handles.fetch_sub(1, Ordering::Relaxed);
+        desk.forget(&self.0);
+        journal.forget(&self.0);
+    }
+
+    /// `IRP_MJ_DEVICE_CONTROL`: completes the request or keeps it, and returns what the dispatch routine returns.
+    pub fn device_control(&self, request: Request) -> NTSTATUS {
+        let Hub { journal, desk, .. } = &*self.0.control.0;
+        match request.code() {
+            IOCTL_NEXT_RECORDS => match waits(&request, journal::LEAST_ROOM) {
+                Ok(()) => Journal::next(journal, &self.0, request),
+                Err(status) => request.complete(status, 0),
+            },
+            IOCTL_NEXT_QUESTION => match waits(&request, desk::ROOM) {
+                Ok(()) => desk.next(&self.0, request),
+                Err(status) => request.complete(status, 0),
+            },
+            _ => {
+                let mut request = request;
+                match self.at_once(&mut request) {
+                    Ok(size) => request.complete(STATUS_SUCCESS, size),
+                    Err(status) => request.complete(status, 0),
+                }
+            }
+        }
+    }
+
+    /// The requests that do not wait: the size of the output.
+    fn at_once(&self, request: &mut Request) -> Result<usize, NTSTATUS> {
+        let control = &self.0.control;
+        let Hub { desk, rules, .. } = &*control.0;
+        match request.code() {
+            IOCTL_STATUS => {
+                no_input(request)?;
+                let status = StatusBytes::from(&control.status());
+                let bytes = status.as_bytes();
+                let output = request.output().get_mut(..bytes.len()).ok_or(STATUS_BUFFER_TOO_SMALL)?;
+                output.copy_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            IOCTL_GET_POLICY => {
+                no_input(request)?;
+                wire::encode_policy(&rules.policy(), request.output()).ok_or(STATUS_BUFFER_TOO_SMALL)
+            }
+            IOCTL_SET_POLICY => control.set_policy(request.input()).map(|()| 0),
+            IOCTL_ANSWER => {
+                let QuestionAnswer { number, answer } =
+                    QuestionAnswer::decode(request.input()).map_err(refuse)?;
+                if desk.answer(&self.0, number, answer) { Ok(0) } else { Err(STATUS_NOT_FOUND) }
+            }
+            _ => Err(STATUS_INVALID_DEVICE_REQUEST),
+        }
+    }
+}
+
+/// The status for bytes that mean nothing.
+fn refuse(error: Malformed) -> NTSTATUS {
+    match error {
+        Malformed::Length { .. } => STATUS_INVALID_BUFFER_SIZE,
+        Malformed::Field(_) => STATUS_INVALID_PARAMETER,
+    }
+}
+
+fn no_input(request: &Request) -> Result<(), NTSTATUS> {
+    if request.input().is_empty() { Ok(()) } else { Err(STATUS_INVALID_BUFFER_SIZE) }
+}
+
+/// Checks a request that is to wait, and has no input.
+fn waits(request: &Request, room: usize) -> Result<(), NTSTATUS> {
+    no_input(request)?;
+    if request.room() < room { Err(STATUS_BUFFER_TOO_SMALL) } else { Ok(()) }
+}

@@ -1,0 +1,349 @@
+//! The desk: pended connection requests as questions that user-mode programs answer.
+//!
+//! ```text
+//!                 a call takes it                 its handle answers
+//!   asked ──────────────────────────► held by H ──────────────────────► answered: accept or reject
+//!     │                                  │
+//!     │   ┌──────────────────────────────┤ H is closed ───────────────► answered: reject
+//!     ▼   ▼                              │
+//!     ├─── nobody answered in time ──────┴────────────────────────────► answered: reject, counted as timed out
+//!     ├─── the client gave up: the asker is dropped ──────────────────► withdrawn
+//!     └─── the desk is closed (unload) ───────────────────────────────► answered: reject
+//! ```
+//!
+//! Questions that were asked, and calls that wait for one, form two lines; the oldest of each meet. A question's memory
+//! belongs to the pended request that asks it, and being in a line takes none. At most [`HELD`] questions are held at a
+//! time; when they are, calls wait until one of them is answered, so that looking for the one that is meant stays short.
+//!
+//! A question leaves its line once, under the lock, and what takes it out settles it.
+
+mod line;
+
+use core::fmt;
+use core::future::poll_fn;
+use core::net::SocketAddr;
+use core::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use core::task::Poll;
+use core::time::Duration;
+
+use atomic_waker::AtomicWaker;
+use gate_protocol::policy::Answer;
+use gate_protocol::record::RequestId;
+use gate_protocol::wire::{self, QuestionBytes};
+use wsk::memory::{Cache, OutOfMemory, Ref};
+use wsk::sync::SpinLock;
+use wsk_sys::nt::NTSTATUS;
+use wsk_sys::{STATUS_CANCELLED, STATUS_PENDING, STATUS_SUCCESS};
+use zerocopy::IntoBytes as _;
+
+use crate::clock::Moment;
+use crate::control::Open;
+use crate::irp::{Call, Refused, Request, Waiting, Waits};
+use line::{Line, Link};
+
+/// How many questions can be held at a time, by all programs together.
+pub const HELD: usize = 256;
+
+/// The room that [`Desk::next`] needs.
+pub(crate) const ROOM: usize = size_of::<QuestionBytes>();
+
+/// Where questions meet programs; clones are the same desk.
+#[derive(Clone, Debug)]
+pub struct Desk(Ref<Board>);
+
+#[derive(Debug)]
+struct Board {
+    state: SpinLock<State>,
+    unfinished: AtomicUsize,
+    numbers: AtomicU64,
+    /// How long an answer may take.
+    time: Duration,
+}
+
+/// # Invariants
+/// `asked` holds exactly the questions whose state is `ASKED`, `held` those whose state is `HELD`.
+#[derive(Debug)]
+struct State {
+    asked: Line,
+    held: Line,
+    waiting: Waiting<Board>,
+    timed_out: u64,
+    closed: bool,
+}
+
+const ASKED: u8 = 0;
+const HELD_BY: u8 = 1;
+const ACCEPTED: u8 = 2;
+const REJECTED: u8 = 3;
+
+/// # Invariants
+/// `state` and `holder` are written under the lock of the board only.
+struct Question {
+    link: Link,
+    number: u64,
+    id: RequestId,
+    remote: SocketAddr,
+    /// When the answer is due.
+    due: Moment,
+    state: AtomicU8,
+    /// The number of the handle that holds it.
+    holder: AtomicU64,
+    waker: AtomicWaker,
+}
+
+impl Waits for Board {
+    fn with_waiting<R: Send>(&self, body: impl FnOnce(&mut Waiting<Self>) -> R + Send) -> R {
+        self.state.with(|state| body(&mut state.waiting))
+    }
+
+    fn unfinished(&self) -> &AtomicUsize {
+        &self.unfinished
+    }
+}
+
+impl Question {
+    /// The answer, once there is one.
+    fn answer(&self) -> Option<Answer> {
+        match self.state.load(Ordering::Acquire) {
+            ACCEPTED => Some(Answer::Accept),
+            REJECTED => Some(Answer::Reject),
+            _ => None,
+        }
+    }
+
+    fn is_held_by(&self, owner: &Open) -> bool {
+        self.holder.load(Ordering::Relaxed) == owner.number()
+    }
+
+    /// Settles a question that was just taken out of its line.
+    fn settle(&self, answer: Answer) {
+        let state = match answer {
+            Answer::Accept => ACCEPTED,
+            Answer::Reject => REJECTED,
+        };
+        self.state.store(state, Ordering::Release);
+    }
+}
+
+impl Desk {
+    /// A desk with no questions. Answers may take `time`.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`].
+    pub(crate) fn try_new(time: Duration) -> Result<Self, OutOfMemory> {
+        let state = State {
+            asked: Line::new(),
+            held: Line::new(),
+            waiting: Waiting::try_new()?,
+            timed_out: 0,
+            closed: false,
+        };
+        let (unfinished, numbers) = (AtomicUsize::new(0), AtomicU64::new(1));
+        Ref::try_new(Board { state: SpinLock::new(state), unfinished, numbers, time }).map(Self)
+    }
+
+    /// Asks about a request, and waits for the answer: that of a program, or reject when none comes in time, or memory is out.
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`, also for polling and dropping the future.
+    ///
+    /// # Cancel safety
+    /// Dropping the future withdraws the question.
+    pub async fn ask(&self, id: RequestId, remote: SocketAddr, cache: &Cache) -> Answer {
+        let Board { state, numbers, time, .. } = &*self.0;
+        let question = Question {
+            link: Link::new(),
+            number: numbers.fetch_add(1, Ordering::Relaxed),
+            id,
+            remote,
+            due: Moment::now().after(*time),
+            state: AtomicU8::new(ASKED),
+            holder: AtomicU64::new(0),
+            waker: AtomicWaker::new(),
+        };
+        // Without memory to ask with, the answer is no.
+        let Ok(question) = Ref::try_new_in(question, cache) else { return Answer::Reject };
+        let taken = state.with(|state| {
+            if !state.closed {
+                state.asked.push(question.clone());
+            }
+            !state.closed
+        });
+        if !taken {
+            return Answer::Reject;
+        }
+        let asked = Asked { desk: self, question: &question };
+        self.hand_out();
+        let answered = poll_fn(|context| {
+            question.waker.register(context.waker());
+            question.answer().map_or(Poll::Pending, Poll::Ready)
+        });
+        match wsk::time::timeout_in(*time, cache, answered).await {
+            Ok(answer) => answer,
+            Err(error) => asked.give_up(error.is_timeout()),
+        }
+    }
+
+    /// Has questions and calls meet. IRQL: `<= DISPATCH_LEVEL`.
+    fn hand_out(&self) {
+        while let Some((call, size)) = self.0.state.with(State::meet) {
+            call.complete(STATUS_SUCCESS, size);
+        }
+    }
+
+    /// Has a request of `owner` wait for a question; it has [`ROOM`]. Returns what the dispatch routine returns.
+    /// IRQL: `<= DISPATCH_LEVEL`.
+    pub(crate) fn next(&self, owner: &Ref<Open>, request: Request) -> NTSTATUS {
+        let parked = self.0.state.with(|state| {
+            if state.closed || owner.is_closed() {
+                return Err(Refused(request, STATUS_CANCELLED));
+            }
+            state.waiting.park(&self.0, request, owner)
+        });
+        match parked {
+            Ok(()) => {
+                self.hand_out();
+                STATUS_PENDING
+            }
+            Err(refused) => refused.complete(),
+        }
+    }
+
+    /// Answers a question; false if `owner` holds none with this number. IRQL: `<= DISPATCH_LEVEL`.
+    pub(crate) fn answer(&self, owner: &Open, number: u64, answer: Answer) -> bool {
+        let settled = self.0.state.with(|state| {
+            let found = state.held.take_where(|it| it.number == number && it.is_held_by(owner))?;
+            found.settle(answer);
+            Some(found)
+        });
+        let Some(question) = settled else { return false };
+        question.waker.wake();
+        self.hand_out();
+        true
+    }
+
+    /// Rejects what a handle that is closed holds, and ends its calls. IRQL: `<= DISPATCH_LEVEL`.
+    pub(crate) fn forget(&self, owner: &Ref<Open>) {
+        while let Some(call) = self.0.with_waiting(|waiting| waiting.claim(|other| other.is(owner))) {
+            call.complete(STATUS_CANCELLED, 0);
+        }
+        self.reject_all(|state| state.held.take_where(|it| it.is_held_by(owner)));
+        self.hand_out();
+    }
+
+    /// Rejects all questions, ends all calls, and takes no more of either. IRQL: `<= DISPATCH_LEVEL`.
+    pub(crate) fn close(&self) {
+        self.0.state.with(|state| state.closed = true);
+        self.reject_all(|state| state.held.pop().or_else(|| state.asked.pop()));
+        while let Some(call) = self.0.with_waiting(|waiting| waiting.claim(|_| true)) {
+            call.complete(STATUS_CANCELLED, 0);
+        }
+    }
+
+    /// Rejects the questions that `next` takes out of their lines, one by one.
+    fn reject_all(&self, next: impl Fn(&mut State) -> Option<Ref<Question>> + Send + Sync) {
+        let reject = |state: &mut State| {
+            let question = next(state)?;
+            question.settle(Answer::Reject);
+            Some(question)
+        };
+        while let Some(question) = self.0.state.with(reject) {
+            question.waker.wake();
+        }
+    }
+
+    /// How many questions are open, and how many were not answered in time. IRQL: `<= DISPATCH_LEVEL`.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        self.0.state.with(|state| ((state.asked.len() + state.held.len()) as u64, state.timed_out))
+    }
+
+    /// How many calls have not been completed.
+    pub(crate) fn unfinished(&self) -> usize {
+        self.0.unfinished.load(Ordering::Acquire)
+    }
+}
+
+impl State {
+    /// Has the oldest question and the oldest call meet; the call is filled in, and how much that is.
+    fn meet(&mut self) -> Option<(Call<Board>, usize)> {
+        if self.asked.is_empty() || self.held.len() >= HELD {
+            return None;
+        }
+        let mut call = self.waiting.claim(|_| true)?;
+        let question = self.asked.pop()?;
+        question.state.store(HELD_BY, Ordering::Relaxed);
+        question.holder.store(call.owner().number(), Ordering::Relaxed);
+        let left = question.due.since(Moment::now()).as_millis();
+        let bytes = QuestionBytes::from(&wire::Question {
+            number: question.number,
+            id: question.id,
+            remote: question.remote,
+            time_left: u32::try_from(left).unwrap_or(u32::MAX),
+        });
+        self.held.push(question);
+        let size = match call.output().get_mut(..ROOM) {
+            Some(output) => {
+                output.copy_from_slice(bytes.as_bytes());
+                ROOM
+            }
+            None => 0,
+        };
+        Some((call, size))
+    }
+
+    /// Takes a question out of the line it is in; false if it is settled.
+    fn take_out(&mut self, question: &Ref<Question>) -> bool {
+        let line = match question.state.load(Ordering::Relaxed) {
+            ASKED => &mut self.asked,
+            HELD_BY => &mut self.held,
+            _ => return false,
+        };
+        // SAFETY: the state of a question says in which line it is, if any.
+        unsafe { line.remove(question) }
+    }
+}
+
+/// A question that was asked, on the asker's side.
+struct Asked<'a> {
+    desk: &'a Desk,
+    question: &'a Ref<Question>,
+}
+
+impl Asked<'_> {
+    /// Waits no longer: the answer is reject, unless another came just now.
+    fn give_up(&self, timed_out: bool) -> Answer {
+        self.desk.0.state.with(|state| {
+            if state.take_out(self.question) {
+                self.question.settle(Answer::Reject);
+                state.timed_out += u64::from(timed_out);
+            }
+        });
+        self.desk.hand_out();
+        self.question.answer().unwrap_or(Answer::Reject)
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        let withdrawn = self.desk.0.state.with(|state| {
+            let open = state.take_out(self.question);
+            if open {
+                self.question.settle(Answer::Reject);
+            }
+            open
+        });
+        // The line may be short enough now for the next one.
+        if withdrawn {
+            self.desk.hand_out();
+        }
+    }
+}
+
+impl fmt::Debug for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "question {} about {}", self.number, self.remote)
+    }
+}

@@ -1,0 +1,174 @@
+//! The driver's parameters, from registry values.
+//!
+//! | value | type | what | without it |
+//! |---|---|---|---|
+//! | `Listen` | `REG_SZ` | address and port | `0.0.0.0:7007` |
+//! | `Accept`, `Reject`, `Ask` | `REG_MULTI_SZ` | addresses and networks | none |
+//! | `Default` | `REG_SZ` | `accept`, `reject` or `ask`: the action for everyone else | `accept` |
+//! | `VerdictTimeout` | `REG_DWORD` | milliseconds that an answer may take, 1 to 600000 | 5000 |
+//! | `AcceptBy` | `REG_SZ` | `irp` or `event` | `irp` |
+//!
+//! Whatever the bytes are, there are parameters: a value that cannot be used is reported and leaves what it was to set as it
+//! was, and so does each entry of a list.
+
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::str::FromStr;
+
+use gate_protocol::policy::{Action, Net, Policy, PolicyError};
+use gate_protocol::record::{AcceptBy, Problem, Record, Setting};
+
+/// `REG_SZ`.
+pub const REG_SZ: u32 = 1;
+/// `REG_DWORD`.
+pub const REG_DWORD: u32 = 4;
+/// `REG_MULTI_SZ`.
+pub const REG_MULTI_SZ: u32 = 7;
+
+/// What the driver is to do.
+#[derive(Clone, Debug)]
+pub struct Parameters {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// What to do with requests.
+    pub policy: Policy,
+    /// How many milliseconds an answer may take.
+    pub verdict_timeout: u32,
+    /// How connections are taken.
+    pub accept_by: AcceptBy,
+}
+
+impl Default for Parameters {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 7007),
+            policy: Policy::new(Action::Accept),
+            verdict_timeout: 5000,
+            accept_by: AcceptBy::Irp,
+        }
+    }
+}
+
+/// The least and the most milliseconds of `VerdictTimeout`.
+const VERDICT_TIMEOUT: core::ops::RangeInclusive<u32> = 1..=600_000;
+
+impl Parameters {
+    /// Takes one registry value: its type and its bytes. Values may come in any order; of a network that is named twice with
+    /// different actions, the first counts. Every [`Record::BadSetting`] goes to `report`; of one value, there are no more than
+    /// [`Policy::CAPACITY`] and one.
+    ///
+    /// # IRQL
+    /// Any.
+    pub fn set(&mut self, setting: Setting, kind: u32, data: &[u8], mut report: impl FnMut(Record)) {
+        let mut bad = |problem, entry| report(Record::BadSetting { setting, problem, entry });
+        let done = match setting {
+            Setting::Listen => text(kind, data)
+                .and_then(|text| text.parse(Problem::NotAnAddress))
+                .map(|listen| self.listen = listen),
+            Setting::Accept => self.add(Action::Accept, kind, data, &mut bad),
+            Setting::Reject => self.add(Action::Reject, kind, data, &mut bad),
+            Setting::Ask => self.add(Action::Ask, kind, data, &mut bad),
+            Setting::Default => word(kind, data).map(|action| self.policy.set_default(action)),
+            Setting::VerdictTimeout => number(kind, data).map(|time| self.verdict_timeout = time),
+            Setting::AcceptBy => word(kind, data).map(|way| self.accept_by = way),
+        };
+        if let Err(problem) = done {
+            bad(problem, 0);
+        }
+    }
+
+    /// Gives the networks of a list an action. Entries that cannot be used are reported, and left out.
+    fn add(
+        &mut self,
+        action: Action,
+        kind: u32,
+        data: &[u8],
+        bad: &mut impl FnMut(Problem, u32),
+    ) -> Result<(), Problem> {
+        let mut units = units(kind, REG_MULTI_SZ, data)?.peekable();
+        for entry in 1.. {
+            // The list ends with an empty text; one that just ends is taken as it is meant.
+            if units.peek().is_none_or(|unit| *unit == 0) {
+                break;
+            }
+            if entry as usize > Policy::CAPACITY {
+                bad(Problem::TooLong, entry);
+                break;
+            }
+            let mut one = units.by_ref().take_while(|unit| *unit != 0);
+            let net = Text::read(&mut one).and_then(|text| text.parse::<Net>(Problem::NotANetwork));
+            // What is left of an entry that could not be read is not the next one.
+            one.for_each(drop);
+            let added = net.and_then(|net| {
+                self.policy.add(net, action).map_err(|error| match error {
+                    PolicyError::Contradiction { .. } => Problem::Contradiction,
+                    PolicyError::Full => Problem::TooLong,
+                })
+            });
+            if let Err(problem) = added {
+                bad(problem, entry);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The UTF-16 units of a value that has to have the type `wanted`.
+fn units(kind: u32, wanted: u32, data: &[u8]) -> Result<impl Iterator<Item = u16> + '_, Problem> {
+    if kind != wanted {
+        return Err(Problem::WrongType);
+    }
+    let (units, rest) = data.as_chunks::<2>();
+    if rest.is_empty() {
+        Ok(units.iter().map(|unit| u16::from_le_bytes(*unit)))
+    } else {
+        Err(Problem::NotText)
+    }
+}
+
+/// A text, up to its terminator, or whole if it has none.
+fn text(kind: u32, data: &[u8]) -> Result<Text, Problem> {
+    Text::read(units(kind, REG_SZ, data)?.take_while(|unit| *unit != 0))
+}
+
+/// One of the words that a setting takes, in whatever case.
+fn word<T: FromStr>(kind: u32, data: &[u8]) -> Result<T, Problem> {
+    let mut text = text(kind, data)?;
+    text.bytes.make_ascii_lowercase();
+    text.parse(Problem::UnknownWord)
+}
+
+fn number(kind: u32, data: &[u8]) -> Result<u32, Problem> {
+    let bytes = <[u8; 4]>::try_from(data).ok().filter(|_| kind == REG_DWORD).ok_or(Problem::WrongType)?;
+    let number = u32::from_le_bytes(bytes);
+    if VERDICT_TIMEOUT.contains(&number) { Ok(number) } else { Err(Problem::OutOfRange) }
+}
+
+/// A text that is short enough to be an address, a network or a word.
+struct Text {
+    bytes: [u8; Self::CAPACITY],
+    len: usize,
+}
+
+impl Text {
+    /// The longest is an IPv6 address with its scope, its port, and some space around.
+    const CAPACITY: usize = 128;
+
+    fn read(units: impl Iterator<Item = u16>) -> Result<Self, Problem> {
+        let mut text = Self { bytes: [0; Self::CAPACITY], len: 0 };
+        for unit in char::decode_utf16(units) {
+            let unit = unit.map_err(|_| Problem::NotText)?;
+            let room = text.bytes.get_mut(text.len..text.len + unit.len_utf8()).ok_or(Problem::TooLong)?;
+            text.len += unit.encode_utf8(room).len();
+        }
+        Ok(text)
+    }
+
+    /// The value that the text stands for.
+    fn parse<T: FromStr>(&self, otherwise: Problem) -> Result<T, Problem> {
+        let text = self.bytes.get(..self.len).and_then(|bytes| str::from_utf8(bytes).ok());
+        text.and_then(|text| text.trim().parse().ok()).ok_or(otherwise)
+    }
+}
+
+#[cfg(test)]
+mod tests;

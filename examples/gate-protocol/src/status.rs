@@ -1,0 +1,114 @@
+//! How the service is doing.
+
+use core::fmt;
+use core::net::SocketAddr;
+
+use crate::record::AcceptBy;
+
+/// The life of the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "lowercase"))]
+pub enum Phase {
+    /// It waits for WSK, or binds.
+    Starting,
+    /// It listens.
+    Listening,
+    /// It could not start; [`Status::error`] says why.
+    Failed,
+    /// It is being unloaded.
+    Stopping,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Starting => "starting",
+            Self::Listening => "listening",
+            Self::Failed => "failed",
+            Self::Stopping => "stopping",
+        })
+    }
+}
+
+/// A look at the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Status {
+    /// Where in its life it is.
+    pub phase: Phase,
+    /// The `NTSTATUS` with which starting failed; 0 otherwise.
+    pub error: u32,
+    /// The address it listens on, or is to listen on.
+    pub local: SocketAddr,
+    /// How connections are taken.
+    pub accept_by: AcceptBy,
+    /// How long an answer to a question may take, in milliseconds; then the answer is reject.
+    pub verdict_timeout: u32,
+    /// What has happened since the driver was loaded.
+    pub counters: Counters,
+}
+
+/// Defines the counters: their order here is their order on the wire.
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// What has happened, in numbers.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize))]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Counters {
+            /// How many counters there are.
+            pub const COUNT: usize = Self::NAMES.len();
+            /// Their names, in order.
+            pub const NAMES: &[&str] = &[$(stringify!($name)),*];
+
+            /// Their values, in order.
+            pub const fn values(&self) -> [u64; Self::COUNT] {
+                [$(self.$name),*]
+            }
+
+            /// The counters with these values, in order.
+            pub const fn from_values(values: [u64; Self::COUNT]) -> Self {
+                let [$($name),*] = values;
+                Self { $($name),* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Requests that the policy accepted.
+    accepted,
+    /// Requests that the policy rejected.
+    rejected,
+    /// Requests that were pended.
+    pended,
+    /// Pended requests that were answered with accept.
+    answered_accept,
+    /// Pended requests that were answered with reject, by a program or because no answer came in time.
+    answered_reject,
+    /// Pended requests whose answer did not come in time; `answered_reject` counts them too.
+    timed_out,
+    /// Requests whose client gave up before a connection came of them.
+    aborted,
+    /// Connections that were delivered.
+    connections,
+    /// Connections that are open now.
+    open,
+    /// Disconnections in good order by the other side.
+    graceful,
+    /// Resets by the other side.
+    abortive,
+    /// Bytes that came on connections that have been closed.
+    received,
+    /// Bytes that were sent on connections that have been closed.
+    sent,
+    /// Questions that wait for an answer now.
+    questions,
+    /// Handles of the control device that are open now.
+    handles,
+    /// Records that some watcher missed because it did not fetch them in time.
+    records_lost,
+}

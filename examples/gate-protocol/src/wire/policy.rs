@@ -1,0 +1,90 @@
+//! A policy as bytes.
+
+use zerocopy::little_endian::U16;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::{Malformed, decode_action, decode_ip, encode_action, encode_ip, exactly, prefix};
+use crate::policy::{Net, Policy, PolicyError};
+
+/// What a policy begins with: 4 bytes.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct PolicyHeader {
+    /// The action for everyone whom no network names: 1 accept, 2 reject, 3 ask.
+    pub default_action: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// How many networks follow: up to [`Policy::CAPACITY`].
+    pub count: U16,
+}
+
+/// A network and its action: 20 bytes.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct NetBytes {
+    /// 4 or 6.
+    pub family: u8,
+    /// How many bits of the address are fixed.
+    pub prefix_length: u8,
+    /// 1 accept, 2 reject, 3 ask.
+    pub action: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// The address in network order; an IPv4 address is the first four.
+    pub address: [u8; 16],
+}
+
+/// How many bytes a policy takes.
+pub fn policy_size(policy: &Policy) -> usize {
+    size_of::<PolicyHeader>() + nets_size(policy.rules().len())
+}
+
+const fn nets_size(count: usize) -> usize {
+    count * size_of::<NetBytes>()
+}
+
+/// Writes a policy to the start of `output`; the number of bytes written, or `None` if they do not fit.
+pub fn encode_policy(policy: &Policy, output: &mut [u8]) -> Option<usize> {
+    let size = policy_size(policy);
+    let output = output.get_mut(..size)?;
+    let count = U16::new(policy.rules().len() as u16);
+    let header = PolicyHeader { default_action: encode_action(policy.default_action()), reserved: 0, count };
+    let (first, rest) = output.split_at_mut_checked(size_of::<PolicyHeader>())?;
+    header.write_to(first).ok()?;
+    for (slot, (net, action)) in rest.chunks_exact_mut(size_of::<NetBytes>()).zip(policy.rules()) {
+        let (address, prefix_length) = net.parts();
+        let (family, address) = encode_ip(address);
+        let bytes = NetBytes { family, prefix_length, action: encode_action(*action), reserved: 0, address };
+        bytes.write_to(slot).ok()?;
+    }
+    Some(size)
+}
+
+/// Reads a policy that is all there is.
+///
+/// # Errors
+///
+/// When the bytes are no policy: a wrong length, an unknown action or family, too long a prefix, too many networks, or a network
+/// that is named twice with different actions.
+pub fn decode_policy(bytes: &[u8]) -> Result<Policy, Malformed> {
+    let (header, nets) = prefix::<PolicyHeader>(bytes)?;
+    let count = usize::from(header.count.get());
+    if count > Policy::CAPACITY {
+        return Err(Malformed::Field("count"));
+    }
+    if nets.len() != nets_size(count) {
+        let expected = size_of::<PolicyHeader>() + nets_size(count);
+        return Err(Malformed::Length { expected, found: bytes.len() });
+    }
+    let mut policy = Policy::new(decode_action(header.default_action)?);
+    for net in nets.chunks_exact(size_of::<NetBytes>()) {
+        let bytes = exactly::<NetBytes>(net)?;
+        let address = decode_ip(bytes.family, bytes.address)?;
+        let net = Net::new(address, bytes.prefix_length).ok_or(Malformed::Field("prefix_length"))?;
+        policy.add(net, decode_action(bytes.action)?).map_err(|error| match error {
+            PolicyError::Contradiction { .. } => Malformed::Field("action"),
+            PolicyError::Full => Malformed::Field("count"),
+        })?;
+    }
+    Ok(policy)
+}

@@ -1,0 +1,199 @@
+//! Records as bytes.
+
+use core::net::{Ipv4Addr, SocketAddr};
+use core::time::Duration;
+
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::{
+    AddressBytes, Malformed, decode_accept_by, decode_answer, encode_accept_by, encode_answer, exactly,
+    numbers, prefix,
+};
+use crate::record::{DisconnectKind, Inspection, Problem, Record, RequestId, Setting};
+
+numbers!(encode_inspection, decode_inspection, Inspection, "detail": Accept = 1, Reject = 2, Pend = 3);
+numbers!(encode_disconnect, decode_disconnect, DisconnectKind, "detail": Graceful = 1, Abortive = 2);
+numbers!(encode_setting, decode_setting, Setting, "detail":
+    Listen = 1, Accept = 2, Reject = 3, Ask = 4, Default = 5, VerdictTimeout = 6, AcceptBy = 7);
+numbers!(encode_problem, decode_problem, Problem, "first":
+    WrongType = 1, TooLong = 2, NotText = 3, NotAnAddress = 4, NotANetwork = 5, UnknownWord = 6, OutOfRange = 7,
+    Contradiction = 8, Unreadable = 9);
+
+/// A record and when it was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimedRecord {
+    /// How long after the driver was loaded, in steps of 100 ns.
+    pub time: Duration,
+    /// What happened.
+    pub record: Record,
+}
+
+/// What the output of [`IOCTL_NEXT_RECORDS`](super::IOCTL_NEXT_RECORDS) begins with: 16 bytes.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct RecordsHeader {
+    /// How many records this handle has missed in all, because it did not fetch them in time.
+    pub lost: U64,
+    /// How many records follow.
+    pub count: U32,
+    /// Zero.
+    pub reserved: U32,
+}
+
+/// A record: 72 bytes. `kind` says what the other fields hold; those that are not named are zero.
+///
+/// | kind | record | `detail` | others |
+/// |---:|---|---|---|
+/// | 1 | loaded | | `address`: where it listens |
+/// | 2 | inspect | 1 accepted, 2 rejected, 3 pended | `key`, `serial`, `address`: who asks |
+/// | 3 | verdict | 1 accept, 2 reject | `key`, `serial` |
+/// | 4 | abort | | `key`, `serial` |
+/// | 5 | accepted | 1 by `WskAccept`, 2 by `WskAcceptEvent` | `address`: the other side |
+/// | 6 | disconnect | 1 graceful, 2 abortive | `address`: the other side |
+/// | 7 | closed | | `address`: the other side; `first`: bytes received; `second`: bytes sent |
+/// | 8 | unloaded | | `first`: violations; `second`: leaks |
+/// | 9 | policy | | `first`: networks |
+/// | 10 | bad setting | the setting, from 1, in the order of [`Setting::ALL`] | `first`: the problem, from 1, in the order of [`Problem::ALL`]; `second`: the entry |
+/// | 11 | failed | | `first`: the `NTSTATUS` |
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct RecordBytes {
+    /// Time since the driver was loaded, in units of 100 ns.
+    pub time: U64,
+    /// What happened.
+    pub kind: U16,
+    /// How.
+    pub detail: U16,
+    /// `WSK_INSPECT_ID.SerialNumber`.
+    pub serial: U32,
+    /// `WSK_INSPECT_ID.Key`.
+    pub key: U64,
+    /// An address.
+    pub address: AddressBytes,
+    /// Zero.
+    pub reserved: U32,
+    /// A number.
+    pub first: U64,
+    /// Another.
+    pub second: U64,
+}
+
+/// The nanoseconds of one unit of time.
+const UNIT: u128 = 100;
+
+const NOBODY: SocketAddr = SocketAddr::new(core::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+impl From<&TimedRecord> for RecordBytes {
+    fn from(timed: &TimedRecord) -> Self {
+        let time = u64::try_from(timed.time.as_nanos() / UNIT).unwrap_or(u64::MAX);
+        let plain = |kind: u16| Self {
+            time: U64::new(time),
+            kind: U16::new(kind),
+            detail: U16::ZERO,
+            serial: U32::ZERO,
+            key: U64::ZERO,
+            address: NOBODY.into(),
+            reserved: U32::ZERO,
+            first: U64::ZERO,
+            second: U64::ZERO,
+        };
+        let request = |kind, id: RequestId, detail: u8| Self {
+            key: U64::new(id.key),
+            serial: U32::new(id.serial),
+            detail: U16::new(detail.into()),
+            ..plain(kind)
+        };
+        let from = |kind, address: SocketAddr, detail: u8| Self {
+            address: address.into(),
+            detail: U16::new(detail.into()),
+            ..plain(kind)
+        };
+        let numbers = |bytes: Self, first: u64, second: u64| Self {
+            first: U64::new(first),
+            second: U64::new(second),
+            ..bytes
+        };
+        match timed.record {
+            Record::Loaded { local } => from(1, local, 0),
+            Record::Inspect { id, remote, action } => {
+                Self { address: remote.into(), ..request(2, id, encode_inspection(action)) }
+            }
+            Record::Verdict { id, action } => request(3, id, encode_answer(action)),
+            Record::Abort { id } => request(4, id, 0),
+            Record::Accepted { remote, by } => from(5, remote, encode_accept_by(by)),
+            Record::Disconnect { remote, kind } => from(6, remote, encode_disconnect(kind)),
+            Record::Closed { remote, received, sent } => numbers(from(7, remote, 0), received, sent),
+            Record::Unloaded { violations, leaks } => numbers(plain(8), violations, leaks),
+            Record::Policy { networks } => numbers(plain(9), networks.into(), 0),
+            Record::BadSetting { setting, problem, entry } => {
+                let bytes = Self { detail: U16::new(encode_setting(setting).into()), ..plain(10) };
+                numbers(bytes, encode_problem(problem).into(), entry.into())
+            }
+            Record::Failed { status } => numbers(plain(11), status.into(), 0),
+        }
+    }
+}
+
+/// A number that has to fit into one byte, to stand for anything.
+fn small(number: u64, field: &'static str) -> Result<u8, Malformed> {
+    u8::try_from(number).map_err(|_| Malformed::Field(field))
+}
+
+impl TimedRecord {
+    /// Reads a record that is all there is.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are no record.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let bytes = exactly::<RecordBytes>(bytes)?;
+        let id = RequestId { key: bytes.key.get(), serial: bytes.serial.get() };
+        let remote = SocketAddr::try_from(&bytes.address)?;
+        let detail = small(bytes.detail.get().into(), "detail")?;
+        let (first, second) = (bytes.first.get(), bytes.second.get());
+        let number = |number: u64, field| u32::try_from(number).map_err(|_| Malformed::Field(field));
+        let record = match bytes.kind.get() {
+            1 => Record::Loaded { local: remote },
+            2 => Record::Inspect { id, remote, action: decode_inspection(detail)? },
+            3 => Record::Verdict { id, action: decode_answer(detail)? },
+            4 => Record::Abort { id },
+            5 => Record::Accepted { remote, by: decode_accept_by(detail)? },
+            6 => Record::Disconnect { remote, kind: decode_disconnect(detail)? },
+            7 => Record::Closed { remote, received: first, sent: second },
+            8 => Record::Unloaded { violations: first, leaks: second },
+            9 => Record::Policy { networks: number(first, "first")? },
+            10 => Record::BadSetting {
+                setting: decode_setting(detail)?,
+                problem: decode_problem(small(first, "first")?)?,
+                entry: number(second, "second")?,
+            },
+            11 => Record::Failed { status: number(first, "first")? },
+            _ => return Err(Malformed::Field("kind")),
+        };
+        let time = bytes.time.get();
+        // Both parts fit: a second is ten million units.
+        let time = Duration::new(time / 10_000_000, (time % 10_000_000) as u32 * UNIT as u32);
+        Ok(Self { time, record })
+    }
+}
+
+/// Reads the output of [`IOCTL_NEXT_RECORDS`](super::IOCTL_NEXT_RECORDS): how many records this handle has missed, and those that
+/// came.
+///
+/// # Errors
+///
+/// When the bytes do not begin with a header, or are not as many as it says. Each record tells by itself whether it is one.
+pub fn decode_records(
+    bytes: &[u8],
+) -> Result<(u64, impl Iterator<Item = Result<TimedRecord, Malformed>> + '_), Malformed> {
+    let (header, records) = prefix::<RecordsHeader>(bytes)?;
+    let expected = (header.count.get() as usize)
+        .saturating_mul(size_of::<RecordBytes>())
+        .saturating_add(size_of::<RecordsHeader>());
+    if bytes.len() != expected {
+        return Err(Malformed::Length { expected, found: bytes.len() });
+    }
+    let records = records.chunks_exact(size_of::<RecordBytes>());
+    Ok((header.lost.get(), records.map(TimedRecord::decode)))
+}
