@@ -171,7 +171,7 @@ unsafe impl Sync for Timer {}
 impl Timer {
     fn try_new(cache: Option<&Cache>) -> core::result::Result<Ref<Self>, OutOfMemory> {
         let timer = Self {
-            timer: UnsafeCell::new(nt::KTIMER::zeroed()),
+            timer: UnsafeCell::new(nt::zeroed_timer()),
             dpc: UnsafeCell::new(MaybeUninit::uninit()),
             waker: AtomicWaker::new(),
             fired: AtomicBool::new(false),
@@ -244,7 +244,9 @@ impl Drop for Sleep {
     fn drop(&mut self) {
         let Some(timer) = &self.timer else { return };
         // SAFETY: the timer was initialised when it was armed, and this value's reference keeps it alive.
-        if unsafe { nt::KeCancelTimer(timer.timer.get()) } != 0 {
+        let cancelled = unsafe { nt::KeCancelTimer(timer.timer.get()) } != 0;
+        // Wine says so of a timer that has expired as well, once its DPC has run; the flag tells the two apart.
+        if cancelled && !timer.fired.load(Ordering::Acquire) {
             // SAFETY: the timer had not expired and never will, so the DPC does not take its reference.
             drop(unsafe { Ref::from_raw(Ref::as_ptr(timer)) });
         }

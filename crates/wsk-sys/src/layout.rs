@@ -9,7 +9,7 @@ use core::mem::{align_of, offset_of, size_of};
 use crate::*;
 
 /// The number for the target's pointer width.
-const fn at(wide: usize, narrow: usize) -> usize {
+pub(crate) const fn at(wide: usize, narrow: usize) -> usize {
     if cfg!(target_pointer_width = "64") { wide } else { narrow }
 }
 
@@ -88,9 +88,9 @@ layout! {
 }
 
 // Support structures.
-use crate::nt::{GUID, IO_STATUS_BLOCK};
+use crate::nt::{GUID, IO_STATUS_BLOCK, UNICODE_STRING};
 layout! {
-    GUID: 16/16, 4/4 { data1 0/0, data2 4/4, data3 6/6, data4 8/8, }
+    GUID: 16/16, 4/4 {}
     SOCKADDR: 16/16, 2/2 { sa_family 0/0, sa_data 2/2, }
     SOCKADDR_IN: 16/16, 4/4 { sin_family 0/0, sin_port 2/2, sin_addr 4/4, sin_zero 8/8, }
     SOCKADDR_IN6: 28/28, 4/4 {
@@ -105,7 +105,7 @@ layout! {
         ai_flags 0/0, ai_family 4/4, ai_socktype 8/8, ai_protocol 12/12, ai_addrlen 16/16, ai_canonname 24/20,
         ai_addr 32/24, ai_blob 40/28, ai_bloblen 48/32, ai_provider 56/36, ai_next 64/40,
     }
-    IO_STATUS_BLOCK: 16/8, 8/4 { Anonymous 0/0, Information 8/4, }
+    IO_STATUS_BLOCK: 16/8, 8/4 { Information 8/4, }
     NPI_REGISTRATION_INSTANCE: 40/20, 8/4 {
         Version 0/0, Size 2/2, NpiId 8/4, ModuleId 16/8, Number 24/12, NpiSpecificCharacteristics 32/16,
     }
@@ -124,34 +124,36 @@ const _: () = assert!(CMSG_SPACE(0) == at(16, 12));
 const _: () = assert!(CMSG_SPACE(1) == at(24, 16));
 const _: () = assert!(CMSG_SPACE(20) == at(40, 32));
 
-// The generated kernel types, on the 64-bit targets whose layout is published.
-#[cfg(target_pointer_width = "64")]
-mod kernel {
-    use super::*;
-    use crate::nt::{IO_STACK_LOCATION, IRP, KEVENT, MDL, io_size_of_irp};
-
-    macro_rules! offsets {
-        ($ty:ident: $($($field:ident).+ = $offset:literal,)*) => {
-            $(const _: () = assert!(offset_of!($ty, $($field).+) == $offset);)*
-        };
-    }
-
-    const _: () = assert!(size_of::<IRP>() == 0xD0);
-    const _: () = assert!(size_of::<IO_STACK_LOCATION>() == 0x48);
-    const _: () = assert!(io_size_of_irp(1) == 0x118);
-    const _: () = assert!(size_of::<MDL>() == 0x30);
-    const _: () = assert!(size_of::<KEVENT>() == 0x18);
-
-    offsets! {
-        IRP:
-        MdlAddress = 0x08, Flags = 0x10, IoStatus.Anonymous.Status = 0x30, IoStatus.Information = 0x38,
-        RequestorMode = 0x40, PendingReturned = 0x41, StackCount = 0x42, CurrentLocation = 0x43, Cancel = 0x44,
-        CancelRoutine = 0x68, Tail = 0x78,
-    }
-    offsets! { IO_STACK_LOCATION: Control = 0x03, CompletionRoutine = 0x38, Context = 0x40, }
-    offsets! {
-        MDL:
-        Next = 0, Size = 8, MdlFlags = 10, Process = 16, MappedSystemVa = 24, StartVa = 32, ByteCount = 40,
-        ByteOffset = 44,
-    }
+// The generated kernel types: fields that are read or written have their offsets beside the accessors in `nt`.
+use crate::nt::{IO_STACK_LOCATION, IRP, KDPC, KEVENT, KTIMER, LIST_ENTRY, MDL, io_size_of_irp};
+layout! {
+    MDL: 0x30/0x1C, 8/4 { Process 16/8, }
+    KEVENT: 0x18/0x10, 8/4 {}
+    KDPC: 0x40/0x20, 8/4 {}
+    LIST_ENTRY: 16/8, 8/4 { Flink 0/0, Blink 8/4, }
 }
+macro_rules! sized {
+    ($($ty:ident: $size:literal / $size32:literal { $($field:ident $offset:literal / $offset32:literal,)* })*) => { $(
+        const _: () = assert!(size_of::<$ty>() == at($size, $size32));
+        $(const _: () = assert!(offset_of!($ty, $field) == at($offset, $offset32));)*
+    )* };
+}
+// Their alignment is the pool's in some bindings and a pointer's in others; blocks of the pool satisfy both.
+sized! {
+    IRP: 0xD0/0x70 {
+        MdlAddress 0x08/0x04, Flags 0x10/0x08, RequestorMode 0x40/0x20, Cancel 0x44/0x24,
+        CancelRoutine 0x68/0x38, Tail 0x78/0x40,
+    }
+    IO_STACK_LOCATION: 0x48/0x24 { CompletionRoutine 0x38/0x1C, }
+}
+const _: () = assert!(align_of::<IRP>() <= 16);
+const _: () = assert!(io_size_of_irp(1) as usize == at(0x118, 0x94));
+const _: () = assert!(size_of::<KTIMER>() >= at(0x40, 0x28));
+const _: () = assert!(align_of::<KTIMER>() == 8);
+
+// A GUID from its parts has them where Windows looks for them.
+const _: () = {
+    // SAFETY: both types are sixteen bytes of plain data.
+    let bytes: [u8; 16] = unsafe { core::mem::transmute(crate::guid::NPI_WSK_INTERFACE_ID_VALUE) };
+    assert!(u128::from_be_bytes(bytes) == 0x03E8_2722_8B8D_D411_ABAD_0090_2771_9E09);
+};

@@ -142,17 +142,7 @@ pub struct SOCKET_ADDRESS_LIST {
     pub Address: [SOCKET_ADDRESS; 1],
 }
 
-/// A counted UTF-16 string; the lengths are in bytes.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct UNICODE_STRING {
-    /// Bytes in use, without a terminator.
-    pub Length: u16,
-    /// Bytes available.
-    pub MaximumLength: u16,
-    /// The characters.
-    pub Buffer: *mut u16,
-}
+pub use crate::nt::UNICODE_STRING;
 /// A pointer to a counted string.
 pub type PUNICODE_STRING = *mut UNICODE_STRING;
 

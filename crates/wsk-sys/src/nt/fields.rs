@@ -1,7 +1,10 @@
-//! Field paths of the generated types: the one file that knows how a binding crate spells them.
+//! Reading and writing single fields of the generated types.
 //!
 //! Each function takes a raw pointer, reads or writes one field of a live object, and leaves every other field
 //! alone. No reference to the whole object is ever made, because another processor may own the rest of it.
+//!
+//! The fields here are spelled alike by every binding crate; the few that are not are in `binding`. Beside each
+//! stands its offset on 64-bit and on 32-bit targets, asserted while compiling.
 
 use core::ffi::c_void;
 use core::ptr::addr_of_mut;
@@ -9,8 +12,17 @@ use core::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
 
 use super::*;
 
+/// The same address with the type a field has here: binding crates differ in `bool` and `u8`, `usize` and `u64`.
+#[inline]
+pub(super) const fn retyped<From, To>(field: *mut From) -> *mut To {
+    const { assert!(size_of::<From>() == size_of::<To>() && align_of::<From>() == align_of::<To>()) };
+    field.cast()
+}
+
+/// Accessors of fields: `read / write: Object => path: type, offset on 64-bit / offset on 32-bit targets;`
 macro_rules! accessors {
-    ($($(#[$doc:meta])* $get:ident / $set:ident : $object:ty => $($field:ident).+ : $ty:ty;)*) => { $(
+    ($($(#[$doc:meta])* $get:ident / $set:ident :
+        $object:ty => $($field:ident).+ : $ty:ty, $wide:literal / $narrow:literal;)*) => { $(
         $(#[$doc])*
         ///
         /// # Safety
@@ -18,9 +30,9 @@ macro_rules! accessors {
         #[inline]
         pub unsafe fn $get(object: *mut $object) -> $ty {
             // SAFETY: the caller guarantees a live object; only the address of one field is computed.
-            let field = unsafe { addr_of_mut!((*object).$($field).+) };
+            let field = unsafe { core::ptr::addr_of_mut!((*object).$($field).+) };
             // SAFETY: the field lies inside the live object and the caller excludes concurrent writers.
-            unsafe { field.read() }
+            unsafe { $crate::nt::fields::retyped::<_, $ty>(field).read() }
         }
         /// Writes the field that the function of the same stem reads.
         ///
@@ -29,60 +41,53 @@ macro_rules! accessors {
         #[inline]
         pub unsafe fn $set(object: *mut $object, value: $ty) {
             // SAFETY: the caller guarantees a live object; only the address of one field is computed.
-            let field = unsafe { addr_of_mut!((*object).$($field).+) };
+            let field = unsafe { core::ptr::addr_of_mut!((*object).$($field).+) };
             // SAFETY: the field lies inside the live object and the caller excludes concurrent access.
-            unsafe { field.write(value) }
+            unsafe { $crate::nt::fields::retyped::<_, $ty>(field).write(value) }
         }
+        const _: () =
+            assert!(core::mem::offset_of!($object, $($field).+) == $crate::layout::at($wide, $narrow));
     )* };
 }
+pub(super) use accessors;
 
 accessors! {
-    /// `Irp->IoStatus.Status`.
-    irp_status / set_irp_status: IRP => IoStatus.Anonymous.Status: NTSTATUS;
     /// `Irp->IoStatus.Information`.
-    irp_information / set_irp_information: IRP => IoStatus.Information: usize;
+    irp_information / set_irp_information: IRP => IoStatus.Information: usize, 0x38 / 0x1C;
     /// `Irp->PendingReturned`, meaningful inside a completion routine.
-    irp_pending_returned / set_irp_pending_returned: IRP => PendingReturned: bool;
+    irp_pending_returned / set_irp_pending_returned: IRP => PendingReturned: bool, 0x41 / 0x21;
     /// `Irp->StackCount`.
-    irp_stack_count / set_irp_stack_count: IRP => StackCount: i8;
+    irp_stack_count / set_irp_stack_count: IRP => StackCount: i8, 0x42 / 0x22;
     /// `Irp->CurrentLocation`.
-    irp_current_location / set_irp_current_location: IRP => CurrentLocation: i8;
+    irp_current_location / set_irp_current_location: IRP => CurrentLocation: i8, 0x43 / 0x23;
     /// `Irp->CancelIrql`.
-    irp_cancel_irql / set_irp_cancel_irql: IRP => CancelIrql: u8;
+    irp_cancel_irql / set_irp_cancel_irql: IRP => CancelIrql: u8, 0x45 / 0x25;
     /// `Irp->AllocationFlags`.
-    irp_allocation_flags / set_irp_allocation_flags: IRP => AllocationFlags: u8;
+    irp_allocation_flags / set_irp_allocation_flags: IRP => AllocationFlags: u8, 0x47 / 0x27;
     /// `Irp->Type`.
-    irp_type / set_irp_type: IRP => Type: i16;
+    irp_type / set_irp_type: IRP => Type: i16, 0 / 0;
     /// `Irp->Size`.
-    irp_size / set_irp_size: IRP => Size: u16;
+    irp_size / set_irp_size: IRP => Size: u16, 2 / 2;
     /// `Irp->Tail.Overlay.Thread`; a WSK client leaves it alone.
-    irp_thread / set_irp_thread: IRP => Tail.Overlay.Thread: isize;
-    /// `Irp->Tail.Overlay.DriverContext`, four words for whoever owns the IRP now (the provider while it pends).
-    irp_driver_context / set_irp_driver_context:
-        IRP => Tail.Overlay.Anonymous1.Anonymous.DriverContext: [*mut c_void; 4];
-    /// `Irp->Tail.Overlay.CurrentStackLocation`.
-    irp_stack_pointer / set_irp_stack_pointer:
-        IRP => Tail.Overlay.Anonymous2.Anonymous.CurrentStackLocation: *mut IO_STACK_LOCATION;
-    /// `Irp->Tail.Overlay.ListEntry`, for whoever owns the IRP now.
-    irp_list_entry / set_irp_list_entry: IRP => Tail.Overlay.Anonymous2.ListEntry: LIST_ENTRY;
+    irp_thread / set_irp_thread: IRP => Tail.Overlay.Thread: isize, 0x98 / 0x50;
     /// `IO_STACK_LOCATION.Control`: the `SL_…` bits.
-    stack_control / set_stack_control: IO_STACK_LOCATION => Control: u8;
+    stack_control / set_stack_control: IO_STACK_LOCATION => Control: u8, 3 / 3;
     /// `IO_STACK_LOCATION.Context`.
-    stack_context / set_stack_context: IO_STACK_LOCATION => Context: *mut c_void;
+    stack_context / set_stack_context: IO_STACK_LOCATION => Context: *mut c_void, 0x40 / 0x20;
     /// `Mdl->Next`.
-    mdl_next / set_mdl_next: MDL => Next: *mut MDL;
+    mdl_next / set_mdl_next: MDL => Next: *mut MDL, 0 / 0;
     /// `Mdl->MdlFlags`.
-    mdl_flags / set_mdl_flags: MDL => MdlFlags: i16;
+    mdl_flags / set_mdl_flags: MDL => MdlFlags: i16, 10 / 6;
     /// `Mdl->Size`, in bytes, of the MDL itself.
-    mdl_size / set_mdl_size: MDL => Size: i16;
+    mdl_size / set_mdl_size: MDL => Size: i16, 8 / 4;
     /// `Mdl->MappedSystemVa`.
-    mdl_mapped_system_va / set_mdl_mapped_system_va: MDL => MappedSystemVa: *mut c_void;
+    mdl_mapped_system_va / set_mdl_mapped_system_va: MDL => MappedSystemVa: *mut c_void, 24 / 12;
     /// `Mdl->StartVa`, page aligned.
-    mdl_start_va / set_mdl_start_va: MDL => StartVa: *mut c_void;
+    mdl_start_va / set_mdl_start_va: MDL => StartVa: *mut c_void, 32 / 16;
     /// `Mdl->ByteCount` (`MmGetMdlByteCount`).
-    mdl_byte_count / set_mdl_byte_count: MDL => ByteCount: u32;
+    mdl_byte_count / set_mdl_byte_count: MDL => ByteCount: u32, 40 / 20;
     /// `Mdl->ByteOffset` (`MmGetMdlByteOffset`).
-    mdl_byte_offset / set_mdl_byte_offset: MDL => ByteOffset: u32;
+    mdl_byte_offset / set_mdl_byte_offset: MDL => ByteOffset: u32, 44 / 24;
 }
 
 /// `Irp->Cancel` as an atomic: it is set by [`IoCancelIrp`] while others look at it.
@@ -131,7 +136,7 @@ pub unsafe fn io_set_cancel_routine(irp: *mut IRP, routine: Option<DRIVER_CANCEL
 pub unsafe fn stack_completion_routine(location: *mut IO_STACK_LOCATION) -> Option<IO_COMPLETION_ROUTINE> {
     // SAFETY: the caller guarantees a live location; only the address of one field is computed.
     let field = unsafe { addr_of_mut!((*location).CompletionRoutine) };
-    // SAFETY: the generated type lost its parameters; the representation is that of an optional function pointer.
+    // SAFETY: whatever the binding crate calls the type, it is represented as an optional function pointer.
     unsafe { field.cast::<Option<IO_COMPLETION_ROUTINE>>().read() }
 }
 
@@ -146,6 +151,6 @@ pub unsafe fn set_stack_completion_routine(
 ) {
     // SAFETY: the caller guarantees a live location; only the address of one field is computed.
     let field = unsafe { addr_of_mut!((*location).CompletionRoutine) };
-    // SAFETY: the generated type lost its parameters; the representation is that of an optional function pointer.
+    // SAFETY: whatever the binding crate calls the type, it is represented as an optional function pointer.
     unsafe { field.cast::<Option<IO_COMPLETION_ROUTINE>>().write(routine) }
 }

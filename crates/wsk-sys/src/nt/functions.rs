@@ -1,4 +1,7 @@
 //! The kernel functions, declared once. The names are the ones the kernel exports.
+//!
+//! `KeGetCurrentIrql`, `KeQueryInterruptTime` and `KeQuerySystemTime` are in `binding`: for 64-bit drivers they
+//! are no functions of the kernel.
 
 use core::ffi::c_void;
 
@@ -78,8 +81,6 @@ unsafe extern "system" {
     pub fn KeAcquireSpinLockAtDpcLevel(lock: *mut KSPIN_LOCK);
     /// Releases a spin lock of [`KeAcquireSpinLockAtDpcLevel`].
     pub fn KeReleaseSpinLockFromDpcLevel(lock: *mut KSPIN_LOCK);
-    /// The current IRQL of this processor.
-    pub fn KeGetCurrentIrql() -> KIRQL;
     /// Raises the IRQL; returns the former one.
     pub fn KfRaiseIrql(irql: KIRQL) -> KIRQL;
     /// Lowers the IRQL to a value that [`KfRaiseIrql`] returned.
@@ -161,10 +162,4 @@ unsafe extern "system" {
     pub fn ExFreePoolWithTag(block: *mut c_void, tag: u32);
     /// Allocates zeroed pool with a tag (Windows 10 2004 and later); null when memory is out.
     pub fn ExAllocatePool2(flags: u64, bytes: usize, tag: u32) -> *mut c_void;
-
-    // Time -----------------------------------------------------------------------------------------------------
-    /// Time since boot in 100 ns units. Any IRQL.
-    pub fn KeQueryInterruptTime() -> u64;
-    /// System time in 100 ns units since 1601. Any IRQL.
-    pub fn KeQuerySystemTime(time: *mut i64);
 }

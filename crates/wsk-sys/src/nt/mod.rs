@@ -2,15 +2,29 @@
 //!
 //! Everything above this module reaches the kernel through these names only. The functions are plain
 //! `extern "system"` symbols: in a driver `ntoskrnl.exe` supplies them, on a host the crate `nt-user` does, so
-//! the code that is tested is the code that ships. The *types* come from generated bindings whose field paths
-//! differ from one binding crate to the next; `fields` is the one file that spells such paths.
+//! the code that is tested is the code that ships.
 //!
-//! The set is kept to what works on every Windows since 7 and in Wine.
+//! The *types* come from generated bindings. A driver that is built with the WDK turns the feature `wdk` on and
+//! gets those of `wdk-sys`: its own IRPs and strings fit. Everything else, hosts first, gets those of
+//! `windows-sys`, for which nothing need be installed. `binding` is the one module that differs: it lists the
+//! types and spells the few field paths that the two name differently.
+//!
+//! ```text
+//!            feature wdk, on Windows                     otherwise
+//!      binding/wdk.rs   (wdk-sys)        |      binding/windows_sys.rs  (windows-sys)
+//!                       └──────── fields · functions · inline ───────┘
+//! ```
+//!
+//! The set is kept to what works on every Windows since 8 and in Wine.
 
+#[cfg_attr(all(windows, feature = "wdk"), path = "binding/wdk.rs")]
+#[cfg_attr(not(all(windows, feature = "wdk")), path = "binding/windows_sys.rs")]
+mod binding;
 mod fields;
 mod functions;
 mod inline;
 
+pub use binding::*;
 pub use fields::*;
 pub use functions::*;
 pub use inline::*;
@@ -25,19 +39,8 @@ pub type KIRQL = u8;
 pub type KSPIN_LOCK = usize;
 /// A kernel handle.
 pub type HANDLE = *mut c_void;
-/// A process object, opaque.
-pub type PEPROCESS = *mut c_void;
-/// A thread object, opaque.
-pub type PETHREAD = *mut c_void;
 /// A security descriptor, opaque.
 pub type PSECURITY_DESCRIPTOR = *mut c_void;
-
-pub use windows_sys::Wdk::Foundation::{
-    DEVICE_OBJECT, IO_STACK_LOCATION, IRP, KDPC, KEVENT, MDL, WORK_QUEUE_ITEM,
-};
-pub use windows_sys::Win32::System::IO::IO_STATUS_BLOCK;
-pub use windows_sys::Win32::System::Kernel::LIST_ENTRY;
-pub use windows_sys::core::GUID;
 
 /// A completion routine of an IRP.
 ///
@@ -61,21 +64,6 @@ pub type WORKER_THREAD_ROUTINE = unsafe extern "system" fn(parameter: *mut c_voi
 pub type IO_WORKITEM_ROUTINE = unsafe extern "system" fn(device: *mut DEVICE_OBJECT, context: *mut c_void);
 /// An `IoAllocateWorkItem` work item, opaque.
 pub type PIO_WORKITEM = *mut c_void;
-
-/// A kernel timer (`KTIMER`): opaque storage of the size and alignment that 64-bit Windows gives it, which
-/// is enough for every target.
-#[repr(C, align(8))]
-#[derive(Clone, Copy, Debug)]
-pub struct KTIMER {
-    words: [u64; 8],
-}
-
-impl KTIMER {
-    /// Storage for [`KeInitializeTimer`].
-    pub const fn zeroed() -> Self {
-        Self { words: [0; 8] }
-    }
-}
 
 /// How an object is made and named (`OBJECT_ATTRIBUTES`).
 #[repr(C)]
