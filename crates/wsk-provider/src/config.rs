@@ -81,6 +81,9 @@ pub struct Config {
     pub conditional_accept: bool,
     /// Whether the host is told which memory of the client's is in use, so that it sees it freed too early.
     pub watch_memory: bool,
+    /// Whether the kernel marks in an MDL that it describes locked pages or non-paged pool, so that one without a mark is
+    /// the client's mistake (SND-09). Wine's marks none, and there the memory is where the MDL says.
+    pub marked_mdls: bool,
     /// How deep completion routines may start calls before it is reported (IRP-14).
     pub completion_depth: u32,
     /// How long a capture without end waits for the provider before that is called unwise (REG-29).
@@ -108,6 +111,7 @@ impl Default for Config {
             ideal_send_backlog: 64 * 1024,
             conditional_accept: true,
             watch_memory: true,
+            marked_mdls: true,
             completion_depth: 1,
             capture_patience: Duration::from_secs(5),
             self_deadlock_after: Duration::from_millis(500),

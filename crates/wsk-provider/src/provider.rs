@@ -130,6 +130,11 @@ impl Provider {
         self.0.steering.config()
     }
 
+    /// How many clients are registered now.
+    pub fn clients(&self) -> usize {
+        self.0.registrar.count()
+    }
+
     /// The sockets that are open now.
     pub fn open_sockets(&self) -> Vec<OpenSocket> {
         self.0.registrar.sockets().iter().map(Socket::as_open).collect()

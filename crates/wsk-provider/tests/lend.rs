@@ -87,7 +87,7 @@ impl Network {
     }
 
     /// Reads what [`Self::write`] has written.
-    fn read(&self, index: usize) {
+    fn read(&mut self, index: usize) {
         assert_eq!(self.streams[index].try_read(&mut [IoSliceMut::new(&mut [0; 8])]).unwrap(), 1);
     }
 }

@@ -165,7 +165,7 @@ fn next_data(socket: &Arc<Socket>, state: &mut State, after: &mut After) -> Opti
         }
         return None;
     }
-    let stream = connection.stream.as_deref()?;
+    let stream = connection.stream.as_deref_mut()?;
     let mut packet = provider.packets.take();
     match connection.inbound.fill_packet(&mut packet, stream) {
         Ok(true) => {}

@@ -222,7 +222,7 @@ impl Inbound {
     /// Serves the receives that wait.
     pub(super) fn pump(
         &mut self,
-        stream: &dyn Stream,
+        stream: &mut dyn Stream,
         socket: &Arc<Socket>,
         completions: &mut Completions,
     ) -> Result<(), NTSTATUS> {
@@ -279,7 +279,11 @@ impl Inbound {
     }
 
     /// Serves one receive as far as that goes.
-    pub(super) fn serve(&mut self, incoming: &mut Incoming, stream: &dyn Stream) -> Result<Served, NTSTATUS> {
+    pub(super) fn serve(
+        &mut self,
+        incoming: &mut Incoming,
+        stream: &mut dyn Stream,
+    ) -> Result<Served, NTSTATUS> {
         match incoming.want {
             Want::Drain => self.drain(stream),
             _ if incoming.size() == 0 => self.probe(stream),
@@ -295,7 +299,7 @@ impl Inbound {
     }
 
     /// Moves bytes into the buffer once. `Done` tells all the bytes it has; with no new ones the stream has ended.
-    fn fill(&mut self, incoming: &mut Incoming, stream: &dyn Stream) -> Result<Served, NTSTATUS> {
+    fn fill(&mut self, incoming: &mut Incoming, stream: &mut dyn Stream) -> Result<Served, NTSTATUS> {
         if self.kept_bytes() > 0 {
             let copied = incoming.span.fill(&self.kept[self.kept_from..]);
             self.use_kept(copied);
@@ -348,7 +352,7 @@ impl Inbound {
         }
     }
 
-    fn drain(&mut self, stream: &dyn Stream) -> Result<Served, NTSTATUS> {
+    fn drain(&mut self, stream: &mut dyn Stream) -> Result<Served, NTSTATUS> {
         let mut room = [0; DRAIN_ROOM];
         self.use_kept(self.kept_bytes());
         while self.readable && !self.ended {
@@ -362,7 +366,11 @@ impl Inbound {
     }
 
     /// Fills a packet for the receive event; false if there is nothing for it.
-    pub(super) fn fill_packet(&mut self, packet: &mut Packet, stream: &dyn Stream) -> Result<bool, NTSTATUS> {
+    pub(super) fn fill_packet(
+        &mut self,
+        packet: &mut Packet,
+        stream: &mut dyn Stream,
+    ) -> Result<bool, NTSTATUS> {
         if self.kept_bytes() > 0 {
             let bytes = self.kept_bytes().min(packet.room().len());
             packet.room()[..bytes].copy_from_slice(&self.kept[self.kept_from..self.kept_from + bytes]);

@@ -385,11 +385,14 @@ impl Connection {
         }
         self.inbound.note(ready);
         self.outbound.note(ready);
-        if ready.failed
+        if (ready.failed || ready.reset)
             && let Some(stream) = &self.stream
-            && let Err(error) = stream.connected()
         {
-            self.broken(status_of(&error), after);
+            match stream.connected() {
+                Err(error) => self.broken(status_of(&error), after),
+                Ok(_) if ready.reset => self.broken(STATUS_CONNECTION_RESET, after),
+                Ok(_) => {}
+            }
         }
         self.pump(socket, after);
     }

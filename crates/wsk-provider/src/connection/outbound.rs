@@ -105,11 +105,11 @@ impl Outbound {
     }
 
     /// Writes as much of `span` as can go now, if nothing waits before it.
-    pub(super) fn write_now(&mut self, span: &mut Span, stream: &dyn Stream) -> Result<(), NTSTATUS> {
+    pub(super) fn write_now(&mut self, span: &mut Span, stream: &mut dyn Stream) -> Result<(), NTSTATUS> {
         if self.sends.is_empty() { self.write(span, stream) } else { Ok(()) }
     }
 
-    fn write(&mut self, span: &mut Span, stream: &dyn Stream) -> Result<(), NTSTATUS> {
+    fn write(&mut self, span: &mut Span, stream: &mut dyn Stream) -> Result<(), NTSTATUS> {
         while self.writable && span.left() > 0 {
             match span.drain_with(|pieces| stream.try_write(pieces)) {
                 Ok(moved) => self.writable = !moved.short,
@@ -140,7 +140,7 @@ impl Outbound {
     /// Writes what waits, and the end behind it; `peer_ended` says that nothing more comes from the peer.
     pub(super) fn pump(
         &mut self,
-        stream: &dyn Stream,
+        stream: &mut dyn Stream,
         peer_ended: bool,
         socket: &Arc<Socket>,
         completions: &mut Completions,
@@ -166,7 +166,7 @@ impl Outbound {
 
     fn say_farewell(
         &mut self,
-        stream: &dyn Stream,
+        stream: &mut dyn Stream,
         peer_ended: bool,
         socket: &Arc<Socket>,
         completions: &mut Completions,

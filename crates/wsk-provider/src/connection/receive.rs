@@ -101,7 +101,7 @@ unsafe fn receive(call: &Call, mut request: Request, buffer: PWSK_BUF, flags: u3
     // SAFETY: forwarded to the caller.
     unsafe { request.borrows_buffer(buffer) };
     // SAFETY: forwarded to the caller.
-    let span = match unsafe { Span::new(buffer) } {
+    let span = match unsafe { Span::new(provider, buffer) } {
         Ok(span) => span,
         Err(fault) => {
             let status = refuse_buffer(provider, call.name, fault);
@@ -125,7 +125,7 @@ unsafe fn receive(call: &Call, mut request: Request, buffer: PWSK_BUF, flags: u3
         return request.fail(provider, status);
     }
     let Some(connection) = part(&mut state) else { unreachable!("checked above, under the same lock") };
-    let served = match connection.stream.as_deref() {
+    let served = match connection.stream.as_deref_mut() {
         Some(stream) if connection.inbound.is_free() => connection.inbound.serve(&mut incoming, stream),
         _ => Ok(Served::Waits),
     };

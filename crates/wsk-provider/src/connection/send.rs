@@ -71,7 +71,7 @@ unsafe fn send(call: &Call, mut request: Request, buffer: PWSK_BUF, flags: u32) 
     // SAFETY: forwarded to the caller.
     unsafe { request.borrows_buffer(buffer) };
     // SAFETY: forwarded to the caller.
-    let mut span = match unsafe { Span::new(buffer) } {
+    let mut span = match unsafe { Span::new(provider, buffer) } {
         Ok(span) => span,
         Err(fault) => {
             let status = refuse_buffer(provider, call.name, fault);
@@ -90,7 +90,7 @@ unsafe fn send(call: &Call, mut request: Request, buffer: PWSK_BUF, flags: u32) 
         return request.fail(provider, status);
     }
     let Some(connection) = part(&mut state) else { unreachable!("checked above, under the same lock") };
-    let written = match connection.stream.as_deref() {
+    let written = match connection.stream.as_deref_mut() {
         Some(stream) => connection.outbound.write_now(&mut span, stream),
         None => Ok(()),
     };

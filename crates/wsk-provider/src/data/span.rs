@@ -5,9 +5,11 @@ use std::slice;
 
 use wsk_sys::WSK_BUF;
 use wsk_sys::nt::{
-    MDL, MDL_MAPPED_TO_SYSTEM_VA, MDL_PAGES_LOCKED, MDL_SOURCE_IS_NONPAGED_POOL, mdl_byte_count, mdl_flags,
-    mdl_next, mm_get_system_address_for_mdl_safe,
+    MDL, MDL_MAPPED_TO_SYSTEM_VA, MDL_PAGES_LOCKED, MDL_SOURCE_IS_NONPAGED_POOL, mdl_byte_count,
+    mdl_byte_offset, mdl_flags, mdl_next, mdl_start_va, mm_get_system_address_for_mdl_safe,
 };
+
+use crate::provider::Inner;
 
 /// How many pieces of a chain are handed to the transport at a time.
 const PIECES: usize = 16;
@@ -30,6 +32,33 @@ pub(crate) enum Fault {
     NotLocked,
     /// The memory cannot be mapped now.
     NotMapped,
+}
+
+/// Whether the kernel has marked in an MDL that it describes locked pages or non-paged pool.
+///
+/// # Safety
+/// The MDL is alive.
+unsafe fn is_marked(mdl: *mut MDL) -> bool {
+    // SAFETY: the caller guarantees a live MDL.
+    let flags = unsafe { mdl_flags(mdl) };
+    flags & (MDL_MAPPED_TO_SYSTEM_VA | MDL_PAGES_LOCKED | MDL_SOURCE_IS_NONPAGED_POOL) != 0
+}
+
+/// Where the memory is that an MDL describes; null if it cannot be mapped now.
+///
+/// # Safety
+/// The MDL is alive. It is marked, or the kernel marks none.
+unsafe fn address(mdl: *mut MDL) -> *mut u8 {
+    // SAFETY: the caller guarantees a live MDL.
+    if unsafe { is_marked(mdl) } {
+        // SAFETY: the MDL describes locked pages or non-paged pool.
+        return unsafe { mm_get_system_address_for_mdl_safe(mdl) }.cast();
+    }
+    // SAFETY: as above.
+    let page = unsafe { mdl_start_va(mdl) };
+    // SAFETY: as above.
+    let offset = unsafe { mdl_byte_offset(mdl) };
+    page.cast::<u8>().wrapping_add(offset as usize)
 }
 
 /// A range of a client's MDL chain, shortened from the front as the transfer goes on.
@@ -56,7 +85,7 @@ impl Span {
     /// # Safety
     /// `buffer` is null or points to a buffer descriptor whose chain the client leaves alone, as the invariant says, as
     /// long as the span is used.
-    pub(crate) unsafe fn new(buffer: *const WSK_BUF) -> Result<Self, Fault> {
+    pub(crate) unsafe fn new(provider: &Inner, buffer: *const WSK_BUF) -> Result<Self, Fault> {
         if buffer.is_null() {
             return Ok(Self::EMPTY);
         }
@@ -80,12 +109,11 @@ impl Span {
                 return Err(Fault::OutOfChain);
             }
             // SAFETY: the caller guarantees a live chain.
-            let flags = unsafe { mdl_flags(mdl) };
-            if flags & (MDL_MAPPED_TO_SYSTEM_VA | MDL_PAGES_LOCKED | MDL_SOURCE_IS_NONPAGED_POOL) == 0 {
+            if !unsafe { is_marked(mdl) } && provider.steering.get(|config| config.marked_mdls) {
                 return Err(Fault::NotLocked);
             }
-            // SAFETY: the MDL is alive and describes locked pages or non-paged pool, as was just seen.
-            if unsafe { mm_get_system_address_for_mdl_safe(mdl) }.is_null() {
+            // SAFETY: the MDL is alive, and was just seen to be fit.
+            if unsafe { address(mdl) }.is_null() {
                 return Err(Fault::NotMapped);
             }
             // SAFETY: the caller guarantees a live chain.
@@ -123,7 +151,7 @@ impl Span {
                 continue;
             }
             // SAFETY: the MDL is alive and mapped by the invariant.
-            let start: *mut u8 = unsafe { mm_get_system_address_for_mdl_safe(mdl) }.cast();
+            let start = unsafe { address(mdl) };
             let length = left.min(count - offset);
             let rest = Self { mdl, offset: offset + length, left: left - length };
             // SAFETY: `offset` is inside the `count` bytes that the MDL describes.

@@ -14,6 +14,7 @@ use wsk_sys::{
 use super::{Datagram, part};
 use crate::connection::refuse_buffer;
 use crate::data::{Fault, Span};
+use crate::provider::Inner;
 use crate::request::{Completions, Purpose, Request};
 use crate::socket::{Call, Socket};
 use crate::transport::status_of;
@@ -49,7 +50,8 @@ pub(crate) unsafe extern "system" fn wsk_send_to(
     // SAFETY: the client leaves the buffer alone until the IRP completes.
     unsafe { request.borrows_buffer(buffer) };
     // SAFETY: as above.
-    let datagrams = unsafe { Span::new(buffer) }.map(|span| VecDeque::from([bytes_of(span)]));
+    let datagrams =
+        unsafe { Span::new(call.provider(), buffer) }.map(|span| VecDeque::from([bytes_of(span)]));
     request.borrows(remote, Purpose::AddressIn);
     request.borrows(control, Purpose::ControlMessages);
     // SAFETY: the client passes a whole address.
@@ -80,7 +82,7 @@ pub(crate) unsafe extern "system" fn wsk_send_messages(
     // SAFETY: the client leaves the list and its buffers alone until the IRP completes.
     unsafe { request.borrows_list(list) };
     // SAFETY: as above.
-    let datagrams = unsafe { datagrams_of(list) };
+    let datagrams = unsafe { datagrams_of(call.provider(), list) };
     request.borrows(remote, Purpose::AddressIn);
     request.borrows(control, Purpose::ControlMessages);
     // SAFETY: the client passes a whole address.
@@ -98,13 +100,13 @@ fn bytes_of(mut span: Span) -> Vec<u8> {
 ///
 /// # Safety
 /// The client leaves the list and its buffers alone.
-unsafe fn datagrams_of(mut list: PWSK_BUF_LIST) -> Result<VecDeque<Vec<u8>>, Fault> {
+unsafe fn datagrams_of(provider: &Inner, mut list: PWSK_BUF_LIST) -> Result<VecDeque<Vec<u8>>, Fault> {
     let mut datagrams = VecDeque::new();
     while !list.is_null() {
         // SAFETY: the caller guarantees a live list.
         let buffer = unsafe { &raw const (*list).Buffer };
         // SAFETY: the buffer is the element's; the caller leaves it alone.
-        datagrams.push_back(bytes_of(unsafe { Span::new(buffer) }?));
+        datagrams.push_back(bytes_of(unsafe { Span::new(provider, buffer) }?));
         // SAFETY: as above.
         list = unsafe { (*list).Next };
     }

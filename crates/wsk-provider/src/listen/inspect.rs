@@ -358,9 +358,10 @@ struct Watch {
 }
 
 impl ReadySink for Watch {
-    fn ready(&self, _ready: Ready) {
+    fn ready(&self, ready: Ready) {
         let Some(socket) = self.socket.upgrade() else { return };
-        let dropped = {
+        // A reset may be hidden behind data; an end there is not, for who has only said all is still to be answered.
+        let dropped = ready.failed || ready.reset || {
             let mut state = socket.lock();
             let Part::Listen(listener) = &mut state.part else { return };
             if !matches!(listener.inspections.stage(self.id), Some(Stage::Pended)) {

@@ -123,6 +123,11 @@ impl Registrar {
         clients.chain(self.modules.clients()).collect()
     }
 
+    /// How many clients are registered, either way.
+    pub(crate) fn count(&self) -> usize {
+        self.state.lock().registrations.len() + self.modules.count()
+    }
+
     /// The open sockets of all clients.
     pub(crate) fn sockets(&self) -> Vec<Arc<Socket>> {
         self.clients().iter().flat_map(|client| client.sockets()).collect()

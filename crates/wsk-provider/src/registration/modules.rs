@@ -100,6 +100,11 @@ impl Modules {
         self.bindings().iter().map(|binding| Arc::clone(&binding.client)).collect()
     }
 
+    /// How many modules are registered.
+    pub(super) fn count(&self) -> usize {
+        self.0.lock().len()
+    }
+
     /// The provider has come: every module may attach.
     pub(super) fn attach_all(&self, provider: &Arc<Inner>) {
         for module in self.all() {

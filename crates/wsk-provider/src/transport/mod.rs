@@ -176,6 +176,8 @@ pub struct Ready {
     pub peer_closed: bool,
     /// The stream has failed; the next transfer tells how.
     pub failed: bool,
+    /// The peer has reset the connection, and no transfer need tell. Only some hosts say so.
+    pub reset: bool,
     /// The thread that tells was lent, and is not to be held up.
     pub lent: bool,
 }
@@ -203,10 +205,10 @@ pub trait Stream: Tune {
     fn connected(&self) -> io::Result<bool>;
 
     /// Reads what is there into `buffers`, in order. Zero bytes into room means the end of the stream.
-    fn try_read(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize>;
+    fn try_read(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize>;
 
     /// Takes bytes of `buffers`, in order, and takes over the responsibility for them.
-    fn try_write(&self, buffers: &[IoSlice<'_>]) -> io::Result<usize>;
+    fn try_write(&mut self, buffers: &[IoSlice<'_>]) -> io::Result<usize>;
 
     /// Looks at what waits without taking it.
     fn peek(&self) -> io::Result<Waiting>;

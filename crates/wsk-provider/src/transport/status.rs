@@ -39,7 +39,17 @@ fn other_status(error: &io::Error) -> NTSTATUS {
 }
 
 /// The host errors that [`ErrorKind`] does not name.
-#[cfg(not(unix))]
-fn other_status(_error: &io::Error) -> NTSTATUS {
-    status::STATUS_UNSUCCESSFUL
+#[cfg(windows)]
+fn other_status(error: &io::Error) -> NTSTATUS {
+    match error.raw_os_error() {
+        // WSAEMFILE and WSAENOBUFS.
+        Some(10_024 | 10_055) => status::STATUS_INSUFFICIENT_RESOURCES,
+        // WSAEMSGSIZE.
+        Some(10_040) => status::STATUS_INVALID_BUFFER_SIZE,
+        // WSAEISCONN.
+        Some(10_056) => status::STATUS_CONNECTION_ACTIVE,
+        // WSAEPROTONOSUPPORT and WSAEAFNOSUPPORT.
+        Some(10_043 | 10_047) => status::STATUS_NOT_SUPPORTED,
+        _ => status::STATUS_UNSUCCESSFUL,
+    }
 }

@@ -39,6 +39,10 @@ const STARVED_RETRY: Duration = Duration::from_millis(50);
 /// How long a call may last before the watch takes the helm.
 const PATIENCE: Duration = Duration::from_millis(10);
 
+/// A Windows host reports once, and again only when asked: `mio` asks when it sees a transfer that would block, for which it
+/// has to make the transfer. The owner knows sooner, from one that came out short. Unix hosts report by edge.
+pub(super) const REARMS: bool = cfg!(windows);
+
 /// What goes with the helm.
 struct Helm {
     poll: Poll,
@@ -121,6 +125,14 @@ impl Watch {
         let former = self.reactor.slots.lock().replace(self.token, Target::Ready(sink));
         drop(former);
         self.reactor.registry.reregister(source, self.token, Interest::READABLE | Interest::WRITABLE)
+    }
+}
+
+impl Watch {
+    /// Asks for the next report about `source`: that there is data, and with `writable` that there is room.
+    pub(super) fn rearm(&self, source: &mut impl Source, writable: bool) -> io::Result<()> {
+        let interest = if writable { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+        self.reactor.registry.reregister(source, self.token, interest)
     }
 }
 
@@ -408,6 +420,9 @@ fn ready(event: &Event) -> Ready {
         writable: event.is_writable(),
         peer_closed: event.is_read_closed(),
         failed: event.is_error(),
+        // What closes the way out on Windows, without the owner's doing. Wine has seen the error then, so that a transfer
+        // would find the end of the stream.
+        reset: cfg!(windows) && event.is_write_closed(),
         lent: false,
     }
 }

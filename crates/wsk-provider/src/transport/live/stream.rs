@@ -10,7 +10,7 @@ use socket2::{SockAddr, SockRef, Socket};
 
 use super::bindings::Binding;
 use super::listener::{BACKLOG, LiveListener};
-use super::reactor::{FreeDescriptor, Reactor, Watch};
+use super::reactor::{FreeDescriptor, REARMS, Reactor, Watch};
 use super::{on, tune};
 use crate::transport::{ListenSink, Listener, ReadySink, Reservation, Stream, Waiting};
 
@@ -84,6 +84,8 @@ pub(super) struct LiveStream {
     binding: Option<Binding>,
     socket: TcpStream,
     reset_on_drop: bool,
+    /// The host has no room for what the owner wants to write.
+    blocked: bool,
     remote: SocketAddr,
     reactor: Arc<Reactor>,
     _freed: FreeDescriptor,
@@ -92,11 +94,30 @@ pub(super) struct LiveStream {
 impl LiveStream {
     pub(super) fn new(socket: TcpStream, remote: SocketAddr, reactor: Arc<Reactor>) -> Self {
         let freed = FreeDescriptor(Arc::clone(&reactor));
-        Self { watch: None, binding: None, socket, reset_on_drop: true, remote, reactor, _freed: freed }
+        Self {
+            watch: None,
+            binding: None,
+            socket,
+            reset_on_drop: true,
+            blocked: false,
+            remote,
+            reactor,
+            _freed: freed,
+        }
     }
 
     fn with<R>(&self, call: impl FnOnce(&SockRef<'_>) -> io::Result<R>) -> io::Result<R> {
         on(&self.socket, call)
+    }
+
+    /// A transfer has come to its limit: data is due to come, or, after a write, room is. The owner waits for a report, and
+    /// the reactor is asked for it where a host gives none by itself.
+    fn exhausted(&mut self, wrote: bool) {
+        self.blocked |= wrote;
+        if let Some(watch) = &self.watch {
+            // What fails here is tried again when the reactor polls.
+            let _ = watch.rearm(&mut self.socket, self.blocked);
+        }
     }
 }
 
@@ -131,16 +152,30 @@ impl Stream for LiveStream {
         }
     }
 
-    fn try_read(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+    fn try_read(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let room = buffers.iter().map(|buffer| buffer.len()).sum();
         let mut socket = &self.socket;
-        retry(|| match &mut *buffers {
+        let read = retry(|| match &mut *buffers {
             [buffer] => socket.read(buffer),
             buffers => socket.read_vectored(buffers),
-        })
+        });
+        // Behind the end nothing comes.
+        if REARMS && is_short(&read, room) && !matches!(read, Ok(0)) {
+            self.exhausted(false);
+        }
+        read
     }
 
-    fn try_write(&self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
-        retry(|| self.with(|socket| write(socket, buffers)))
+    fn try_write(&mut self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+        let room = buffers.iter().map(|buffer| buffer.len()).sum();
+        let written = retry(|| self.with(|socket| write(socket, buffers)));
+        if REARMS {
+            self.blocked = false;
+            if is_short(&written, room) {
+                self.exhausted(true);
+            }
+        }
+        written
     }
 
     fn peek(&self) -> io::Result<Waiting> {
@@ -174,6 +209,14 @@ impl Stream for LiveStream {
 
     fn abort(self: Box<Self>) {
         drop(self);
+    }
+}
+
+/// Whether a transfer moved less than the most it could have, because no more can be moved now.
+fn is_short(moved: &io::Result<usize>, most: usize) -> bool {
+    match moved {
+        Ok(bytes) => *bytes < most,
+        Err(error) => error.kind() == ErrorKind::WouldBlock,
     }
 }
 

@@ -1,0 +1,13 @@
+//! Links the image to the loader's kernel.
+
+use std::env;
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    let is_image = env::var_os("CARGO_FEATURE_IMAGE").is_some()
+        && env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "windows");
+    if is_image {
+        // Behind the objects: what the image defines itself is not taken from the kernel.
+        println!("cargo::rustc-cdylib-link-arg=-lntoskrnl");
+    }
+}

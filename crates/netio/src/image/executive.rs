@@ -1,0 +1,64 @@
+//! The executive functions that the provider needs and Wine's kernel lacks, or that have to know the thread.
+
+use std::io;
+use std::sync::OnceLock;
+
+use windows_sys::Win32::System::LibraryLoader::{GetModuleHandleA, GetProcAddress};
+use windows_sys::core::s;
+use wsk_sys::nt::{IRP, KIRQL};
+
+use crate::thread::{self, Completing};
+
+type CompleteRequest = unsafe extern "system" fn(irp: *mut IRP, priority_boost: i8);
+
+/// The kernel's own `IofCompleteRequest`.
+static COMPLETE_REQUEST: OnceLock<CompleteRequest> = OnceLock::new();
+
+/// Finds what the functions here stand before.
+pub(super) fn prepare() -> io::Result<()> {
+    if COMPLETE_REQUEST.get().is_some() {
+        return Ok(());
+    }
+    // SAFETY: the name is a string that ends with a null.
+    let kernel = unsafe { GetModuleHandleA(s!("ntoskrnl.exe")) };
+    if kernel.is_null() {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the module is loaded and stays so, and the name is a string that ends with a null.
+    let found = unsafe { GetProcAddress(kernel, s!("IofCompleteRequest")) };
+    let found = found.ok_or_else(io::Error::last_os_error)?;
+    // SAFETY: the kernel's function of that name has this type.
+    let function =
+        unsafe { std::mem::transmute::<unsafe extern "system" fn() -> isize, CompleteRequest>(found) };
+    COMPLETE_REQUEST.get_or_init(|| function);
+    Ok(())
+}
+
+/// Completes an IRP; the thread is known to be inside of a completion routine meanwhile.
+#[unsafe(no_mangle)]
+unsafe extern "system" fn IofCompleteRequest(irp: *mut IRP, priority_boost: i8) {
+    let completing = Completing::begin();
+    if let Some(complete) = COMPLETE_REQUEST.get() {
+        // SAFETY: forwarded to the caller.
+        unsafe { complete(irp, priority_boost) };
+    }
+    drop(completing);
+}
+
+/// The IRQL of the thread.
+#[unsafe(no_mangle)]
+extern "system" fn KeGetCurrentIrql() -> KIRQL {
+    thread::irql()
+}
+
+/// Raises the IRQL of the thread.
+#[unsafe(no_mangle)]
+extern "system" fn KfRaiseIrql(irql: KIRQL) -> KIRQL {
+    thread::set_irql(irql)
+}
+
+/// Lowers the IRQL of the thread.
+#[unsafe(no_mangle)]
+extern "system" fn KeLowerIrql(irql: KIRQL) {
+    thread::set_irql(irql);
+}

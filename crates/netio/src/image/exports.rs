@@ -1,0 +1,212 @@
+//! What `netio.sys` exports for WSK, and for clients of the Network Module Registrar.
+
+use std::ffi::c_void;
+
+use wsk_provider::{Provider, Report, Severity};
+use wsk_sys::nt::{HANDLE, NTSTATUS};
+use wsk_sys::{
+    NPI_CLIENT_CHARACTERISTICS, STATUS_DEVICE_NOT_READY, STATUS_INSUFFICIENT_RESOURCES,
+    STATUS_INVALID_HANDLE, WSK_CLIENT_NPI, WSK_PROVIDER_CHARACTERISTICS, WSK_PROVIDER_NPI, WSK_REGISTRATION,
+    status::STATUS_NOT_SUPPORTED,
+};
+
+use super::process::machine;
+
+/// Reports a call that names a registration while nobody is registered.
+fn nobody(rule: &'static str, call: &'static str) {
+    let detail = "nobody is registered".to_owned();
+    machine().journal().report(&Report { rule, severity: Severity::Violation, call, detail });
+}
+
+/// Does a call that registers.
+fn registering(call: &str, register: impl FnOnce(&Provider) -> NTSTATUS) -> NTSTATUS {
+    machine().register(register).unwrap_or_else(|error| {
+        machine().journal().line(&format!("error {call}: the network cannot be used: {error}"));
+        STATUS_INSUFFICIENT_RESOURCES
+    })
+}
+
+/// Does a call that ends a registration, and says how things stand then.
+fn deregistering<R>(call: &str, deregister: impl FnOnce(&Provider) -> R) -> Option<R> {
+    let machine = machine();
+    machine.deregister(|provider| {
+        let result = machine.watch(call, provider, || deregister(provider));
+        let (clients, sockets) = (provider.clients(), provider.open_sockets().len());
+        let counts = machine.journal().counts();
+        machine.journal().line(&format!("deregistered: clients={clients} sockets={sockets} {counts}"));
+        result
+    })
+}
+
+/// See [`wsk_sys::WskRegister`].
+///
+/// # Safety
+/// As the function of `netio.sys`.
+#[unsafe(no_mangle)]
+unsafe extern "system" fn WskRegister(
+    npi: *mut WSK_CLIENT_NPI,
+    registration: *mut WSK_REGISTRATION,
+) -> NTSTATUS {
+    registering("WskRegister", |provider| {
+        // SAFETY: forwarded to the caller.
+        unsafe { provider.register(npi, registration) }
+    })
+}
+
+/// See [`wsk_sys::WskCaptureProviderNPI`].
+///
+/// # Safety
+/// As the function of `netio.sys`.
+#[unsafe(no_mangle)]
+unsafe extern "system" fn WskCaptureProviderNPI(
+    registration: *mut WSK_REGISTRATION,
+    timeout: u32,
+    npi: *mut WSK_PROVIDER_NPI,
+) -> NTSTATUS {
+    let Some(provider) = machine().running() else {
+        nobody("REG-02", "WskCaptureProviderNPI");
+        return STATUS_DEVICE_NOT_READY;
+    };
+    // SAFETY: forwarded to the caller.
+    unsafe { provider.capture(registration, timeout, npi) }
+}
+
+/// See [`wsk_sys::WskReleaseProviderNPI`].
+///
+/// # Safety
+/// As the function of `netio.sys`.
+#[unsafe(no_mangle)]
+unsafe extern "system" fn WskReleaseProviderNPI(registration: *mut WSK_REGISTRATION) {
+    let Some(provider) = machine().running() else { return nobody("REG-02", "WskReleaseProviderNPI") };
+    // SAFETY: forwarded to the caller.
+    unsafe { provider.release(registration) };
+}
+
+/// See [`wsk_sys::WskQueryProviderCharacteristics`].
+///
+/// # Safety
+/// As the function of `netio.sys`.
+#[unsafe(no_mangle)]
+unsafe extern "system" fn WskQueryProviderCharacteristics(
+    registration: *mut WSK_REGISTRATION,
+    characteristics: *mut WSK_PROVIDER_CHARACTERISTICS,
+) -> NTSTATUS {
+    let Some(provider) = machine().running() else {
+        nobody("REG-02", "WskQueryProviderCharacteristics");
+        return STATUS_DEVICE_NOT_READY;
+    };
+    // SAFETY: forwarded to the caller.
+    unsafe { provider.query_characteristics(registration, characteristics) }
+}
+
+/// See [`wsk_sys::WskDeregister`].
+///
+/// # Safety
+/// As the function of `netio.sys`.
+#[unsafe(no_mangle)]
+unsafe extern "system" fn WskDeregister(registration: *mut WSK_REGISTRATION) {
+    const CALL: &str = "WskDeregister";
+    let done = deregistering(CALL, |provider| {
+        // SAFETY: forwarded to the caller.
+        unsafe { provider.deregister(registration) };
+    });
+    if done.is_none() {
+        nobody("REG-02", CALL);
+    }
+}
+
+/// See [`wsk_sys::NmrRegisterClient`].
+///
+/// # Safety
+/// As the function of `netio.sys`.
+#[unsafe(no_mangle)]
+unsafe extern "system" fn NmrRegisterClient(
+    characteristics: *const NPI_CLIENT_CHARACTERISTICS,
+    context: *mut c_void,
+    handle: *mut HANDLE,
+) -> NTSTATUS {
+    registering("NmrRegisterClient", |provider| {
+        // SAFETY: forwarded to the caller.
+        unsafe { provider.register_module(characteristics, context, handle) }
+    })
+}
+
+/// See [`wsk_sys::NmrClientAttachProvider`].
+///
+/// # Safety
+/// As the function of `netio.sys`.
+#[unsafe(no_mangle)]
+unsafe extern "system" fn NmrClientAttachProvider(
+    binding: HANDLE,
+    context: *mut c_void,
+    dispatch: *const c_void,
+    provider_context: *mut *mut c_void,
+    provider_dispatch: *mut *const c_void,
+) -> NTSTATUS {
+    let Some(provider) = machine().running() else { return STATUS_INVALID_HANDLE };
+    // SAFETY: forwarded to the caller.
+    unsafe { provider.attach_module(binding, context, dispatch, provider_context, provider_dispatch) }
+}
+
+/// See [`wsk_sys::NmrClientDetachProviderComplete`].
+///
+/// # Safety
+/// As the function of `netio.sys`.
+#[unsafe(no_mangle)]
+unsafe extern "system" fn NmrClientDetachProviderComplete(binding: HANDLE) {
+    if let Some(provider) = machine().running() {
+        provider.module_detached(binding);
+    }
+}
+
+/// See [`wsk_sys::NmrDeregisterClient`].
+///
+/// # Safety
+/// As the function of `netio.sys`.
+#[unsafe(no_mangle)]
+unsafe extern "system" fn NmrDeregisterClient(handle: HANDLE) -> NTSTATUS {
+    deregistering("NmrDeregisterClient", |provider| provider.deregister_module(handle))
+        .unwrap_or(STATUS_INVALID_HANDLE)
+}
+
+/// See [`wsk_sys::NmrWaitForClientDeregisterComplete`].
+///
+/// # Safety
+/// As the function of `netio.sys`.
+#[unsafe(no_mangle)]
+unsafe extern "system" fn NmrWaitForClientDeregisterComplete(handle: HANDLE) -> NTSTATUS {
+    deregistering("NmrWaitForClientDeregisterComplete", |provider| provider.await_module(handle))
+        .unwrap_or(STATUS_INVALID_HANDLE)
+}
+
+// The registrar's functions for providers. This image has one provider, its own.
+
+/// Refuses: another provider cannot register here.
+///
+/// # Safety
+/// As the function of `netio.sys`.
+#[unsafe(no_mangle)]
+unsafe extern "system" fn NmrRegisterProvider(
+    _characteristics: *const c_void,
+    _context: *mut c_void,
+    _handle: *mut HANDLE,
+) -> NTSTATUS {
+    machine().journal().line("error NmrRegisterProvider: providers other than WSK cannot register here");
+    STATUS_NOT_SUPPORTED
+}
+
+/// Refuses: no provider is registered.
+#[unsafe(no_mangle)]
+extern "system" fn NmrDeregisterProvider(_handle: HANDLE) -> NTSTATUS {
+    STATUS_INVALID_HANDLE
+}
+
+/// Refuses: no provider is registered.
+#[unsafe(no_mangle)]
+extern "system" fn NmrWaitForProviderDeregisterComplete(_handle: HANDLE) -> NTSTATUS {
+    STATUS_INVALID_HANDLE
+}
+
+/// Does nothing: no provider has clients to detach.
+#[unsafe(no_mangle)]
+extern "system" fn NmrProviderDetachClientComplete(_binding: HANDLE) {}

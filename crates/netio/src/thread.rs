@@ -1,0 +1,111 @@
+//! What is known about the calling thread: its IRQL, and the client code that it is inside of.
+//!
+//! Wine's kernel keeps no IRQL. This one is raised by the provider around client code; what a driver does to its own
+//! IRQL through the kernel is not seen here.
+
+use std::cell::RefCell;
+
+use wsk_provider::Place;
+use wsk_sys::nt::{KIRQL, PASSIVE_LEVEL};
+
+#[derive(Debug)]
+struct Thread {
+    irql: KIRQL,
+    /// The client callbacks, the innermost last.
+    callbacks: Vec<&'static str>,
+    /// How many completion routines.
+    completions: u32,
+}
+
+thread_local! {
+    static THREAD: RefCell<Thread> =
+        const { RefCell::new(Thread { irql: PASSIVE_LEVEL, callbacks: Vec::new(), completions: 0 }) };
+}
+
+/// A thread that is ending has no record any more: it is outside of everything.
+fn with<R>(read: impl FnOnce(&mut Thread) -> R, ended: R) -> R {
+    THREAD.try_with(|thread| read(&mut thread.borrow_mut())).unwrap_or(ended)
+}
+
+/// The IRQL of the thread.
+pub fn irql() -> KIRQL {
+    with(|thread| thread.irql, PASSIVE_LEVEL)
+}
+
+/// Sets the IRQL of the thread; the result is the former one.
+pub fn set_irql(irql: KIRQL) -> KIRQL {
+    with(|thread| std::mem::replace(&mut thread.irql, irql), PASSIVE_LEVEL)
+}
+
+/// Where the thread is.
+pub fn place() -> Place {
+    let here = |thread: &mut Thread| Place {
+        callback: thread.callbacks.last().copied(),
+        completion_depth: thread.completions,
+    };
+    with(here, Place::default())
+}
+
+/// The thread enters the client callback `name`.
+pub fn enter_callback(name: &'static str) {
+    with(|thread| thread.callbacks.push(name), ());
+}
+
+/// The thread leaves the innermost callback.
+pub fn leave_callback() {
+    with(
+        |thread| {
+            thread.callbacks.pop();
+        },
+        (),
+    );
+}
+
+/// The thread completes an IRP as long as this lives.
+#[derive(Debug)]
+pub struct Completing(());
+
+impl Completing {
+    /// From now on.
+    pub fn begin() -> Self {
+        with(|thread| thread.completions += 1, ());
+        Self(())
+    }
+}
+
+impl Drop for Completing {
+    fn drop(&mut self) {
+        with(|thread| thread.completions = thread.completions.saturating_sub(1), ());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wsk_sys::nt::DISPATCH_LEVEL;
+
+    use super::*;
+
+    #[test]
+    fn the_irql_belongs_to_the_thread() {
+        assert_eq!(set_irql(DISPATCH_LEVEL), PASSIVE_LEVEL);
+        assert_eq!(irql(), DISPATCH_LEVEL);
+        let other = std::thread::spawn(irql).join().expect("the thread ends");
+        assert_eq!(other, PASSIVE_LEVEL);
+        assert_eq!(set_irql(PASSIVE_LEVEL), DISPATCH_LEVEL);
+        assert_eq!(irql(), PASSIVE_LEVEL);
+    }
+
+    #[test]
+    fn the_innermost_callback_is_told() {
+        enter_callback("WskInspectEvent");
+        let completing = Completing::begin();
+        enter_callback("WskAbortEvent");
+        assert_eq!(place(), Place { callback: Some("WskAbortEvent"), completion_depth: 1 });
+        leave_callback();
+        drop(completing);
+        assert_eq!(place(), Place { callback: Some("WskInspectEvent"), completion_depth: 0 });
+        leave_callback();
+        leave_callback();
+        assert_eq!(place(), Place::default());
+    }
+}
