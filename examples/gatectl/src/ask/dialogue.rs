@@ -1,0 +1,369 @@
+//! The dialogue: which question is held, and what to do with what happens.
+//!
+//! ```text
+//!            question                    answer, in time
+//!   free ──────────────► asked ───────────────────────────────────► free
+//!    ▲                     │  └─ answer, too late ─► late ──┐
+//!    │                     │ lapsed (a record), or its time │ lapsed, or a moment
+//!    └─────────────────────┴────────────────────────────────┘
+//! ```
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use anstyle::Style;
+use gate_protocol::Answer;
+use gate_protocol::record::RequestId;
+use gate_protocol::text::{BAD, Columns, GOOD, WAITS};
+use gate_protocol::wire::{Question, QuestionAnswer};
+use serde::Serialize;
+
+use super::input::{HELP, Said, understand};
+use crate::cli::AskOptions;
+use crate::driver::{Answered, Driver};
+use crate::error::{End, Error};
+use crate::output;
+
+/// How long a question whose time is up is held for the record that says what became of it.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// How long to wait for the record that says why an answer was too late.
+const WHY: Duration = Duration::from_millis(250);
+
+/// What someone types so soon after the question before has lapsed may have been meant for that one.
+const TOO_SOON: Duration = Duration::from_secs(1);
+
+/// How many lapses to remember, for questions that are still on their way here.
+const LAPSES: usize = 256;
+
+/// Where answers come from.
+#[derive(Debug)]
+pub(super) enum Answers {
+    /// There is one for all.
+    Fixed(Answer),
+    /// Someone types them, looking at the question.
+    Typed,
+    /// A program or a file gives them; they may come before their questions.
+    Piped {
+        /// Those that wait for a question.
+        lines: VecDeque<String>,
+        /// No more come.
+        ended: bool,
+    },
+}
+
+impl Answers {
+    pub(super) fn piped() -> Self {
+        Self::Piped { lines: VecDeque::new(), ended: false }
+    }
+}
+
+/// Why a question does not wait for its answer any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Reason {
+    /// Its time was up: the answer is reject.
+    TimedOut,
+    /// Its client is gone.
+    GivenUp,
+    /// The driver does not say.
+    Unknown,
+    /// This program has ended: the answer is reject.
+    Left,
+}
+
+/// The objects for programs.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+enum Object<'a> {
+    Question(&'a Question),
+    Answer { number: u64, id: RequestId, action: Answer },
+    Lapsed { number: u64, id: RequestId, reason: Reason },
+}
+
+/// A question that is held.
+#[derive(Debug)]
+struct Asked {
+    question: Question,
+    since: Instant,
+    /// A bare answer that is typed before this may be for the question before.
+    guarded: Option<Instant>,
+    /// When it has certainly lapsed.
+    gone: Instant,
+    /// It was answered, too late.
+    late: bool,
+}
+
+/// See the module.
+pub(super) struct Dialogue<'a> {
+    driver: &'a Driver,
+    answers: Answers,
+    wanted: Option<u64>,
+    json: bool,
+    out: &'a mut dyn Write,
+    remarks: &'a mut dyn Write,
+    start: Instant,
+    asked: Option<Asked>,
+    /// The next question has been sent for.
+    fetching: bool,
+    /// The question before has lapsed, and nothing was typed since.
+    slipped: bool,
+    lapses: VecDeque<(RequestId, Reason)>,
+    /// What was answered last: the record of that answer is no lapse.
+    done: Option<RequestId>,
+    answered: u64,
+}
+
+type Flow = ControlFlow<End>;
+
+impl<'a> Dialogue<'a> {
+    pub(super) fn new(
+        driver: &'a Driver,
+        options: &AskOptions,
+        answers: Answers,
+        out: &'a mut dyn Write,
+        remarks: &'a mut dyn Write,
+    ) -> Self {
+        Self {
+            driver,
+            answers,
+            wanted: options.limits.count,
+            json: options.format.json,
+            out,
+            remarks,
+            start: Instant::now(),
+            asked: None,
+            fetching: false,
+            slipped: false,
+            lapses: VecDeque::new(),
+            done: None,
+            answered: 0,
+        }
+    }
+
+    /// Tells whoever types what can be typed.
+    pub(super) fn begin(&mut self) -> Result<(), Error> {
+        if matches!(self.answers, Answers::Typed) {
+            output::line(self.remarks, HELP)?;
+        }
+        Ok(())
+    }
+
+    /// How many questions were answered in time.
+    pub(super) fn answered(&self) -> u64 {
+        self.answered
+    }
+
+    /// True once for each question that is to be fetched.
+    pub(super) fn wants_question(&mut self) -> bool {
+        let wants = self.asked.is_none() && !self.fetching;
+        self.fetching |= wants;
+        wants
+    }
+
+    /// When [`Dialogue::time`] wants to be called.
+    pub(super) fn wake(&self) -> Option<Instant> {
+        self.asked.as_ref().map(|asked| asked.gone)
+    }
+
+    /// A question has come.
+    pub(super) fn question(&mut self, question: Question) -> Result<Flow, Error> {
+        self.fetching = false;
+        let since = Instant::now();
+        let gone = since + Duration::from_millis(question.time_left.into()) + GRACE;
+        let guarded = (self.slipped && matches!(self.answers, Answers::Typed)).then(|| since + TOO_SOON);
+        self.asked = Some(Asked { question, since, guarded, gone, late: false });
+        let fixed = matches!(self.answers, Answers::Fixed(_));
+        if self.json {
+            output::json(self.out, &Object::Question(&question))?;
+        } else if !fixed {
+            let Question { id, time_left, .. } = question;
+            let seconds = f64::from(time_left) / 1000.0;
+            let how = format_args!("request {id}, {seconds:.1} s left: a or r?");
+            self.line_of("question", WAITS, &question, how)?;
+        }
+        if let Some(at) = self.lapses.iter().position(|(id, _)| *id == question.id)
+            && let Some((_, reason)) = self.lapses.remove(at)
+        {
+            return self.lapse(reason);
+        }
+        self.reply()
+    }
+
+    /// A request does not wait any more.
+    pub(super) fn lapsed(&mut self, id: RequestId, reason: Reason) -> Result<Flow, Error> {
+        if self.asked.as_ref().is_some_and(|asked| asked.question.id == id) {
+            return self.lapse(reason);
+        }
+        if self.done != Some(id) {
+            self.lapses.truncate(LAPSES - 1);
+            self.lapses.push_front((id, reason));
+        }
+        Ok(Flow::Continue(()))
+    }
+
+    /// The time of [`Dialogue::wake`] has come.
+    pub(super) fn time(&mut self) -> Result<Flow, Error> {
+        let now = Instant::now();
+        match &self.asked {
+            Some(asked) if asked.gone <= now => {
+                let left = Duration::from_millis(asked.question.time_left.into());
+                let up = asked.since + left <= now;
+                self.lapse(if up { Reason::TimedOut } else { Reason::Unknown })
+            }
+            _ => Ok(Flow::Continue(())),
+        }
+    }
+
+    /// A line has come.
+    pub(super) fn line(&mut self, line: String) -> Result<Flow, Error> {
+        match &mut self.answers {
+            Answers::Piped { lines, .. } => {
+                lines.push_back(line);
+                self.reply()
+            }
+            _ => self.said(&line),
+        }
+    }
+
+    /// No more lines come.
+    pub(super) fn input_end(&mut self) -> Flow {
+        match &mut self.answers {
+            Answers::Piped { ended, .. } => {
+                *ended = true;
+                self.spent()
+            }
+            _ => Flow::Break(End::Input),
+        }
+    }
+
+    /// The end: what is held stays unanswered.
+    pub(super) fn finish(&mut self) -> Result<(), Error> {
+        let late = self.asked.as_ref().is_some_and(|asked| asked.late);
+        self.lapse(if late { Reason::Unknown } else { Reason::Left }).map(drop)
+    }
+
+    /// Does what can be done with the lines that are there: answers wait for a question.
+    fn reply(&mut self) -> Result<Flow, Error> {
+        loop {
+            let waits = self.asked.as_ref().is_some_and(|asked| !asked.late);
+            let line = match &mut self.answers {
+                Answers::Fixed(answer) if waits => {
+                    let answer = *answer;
+                    return self.answer(answer);
+                }
+                Answers::Fixed(_) | Answers::Typed => return Ok(Flow::Continue(())),
+                Answers::Piped { lines, .. } => match lines.front() {
+                    Some(line) if !waits && matches!(understand(line), Said::Answer(..)) => {
+                        return Ok(Flow::Continue(()));
+                    }
+                    Some(_) => lines.pop_front().unwrap_or_default(),
+                    None => return Ok(self.spent()),
+                },
+            };
+            let flow = self.said(&line)?;
+            if flow.is_break() {
+                return Ok(flow);
+            }
+        }
+    }
+
+    /// Once the last line is used, nothing can be answered any more. Why it was too late can still be told.
+    fn spent(&self) -> Flow {
+        let late = self.asked.as_ref().is_some_and(|asked| asked.late);
+        match &self.answers {
+            Answers::Piped { lines, ended: true } if lines.is_empty() && !late => Flow::Break(End::Input),
+            _ => Flow::Continue(()),
+        }
+    }
+
+    /// Does what a line says.
+    fn said(&mut self, line: &str) -> Result<Flow, Error> {
+        let (answer, name) = match understand(line) {
+            Said::Answer(answer, name) => (answer, name),
+            Said::Quit => return Ok(Flow::Break(End::Input)),
+            Said::Nothing => return Ok(Flow::Continue(())),
+            Said::Nonsense => return self.remark(&HELP),
+        };
+        let slipped = std::mem::take(&mut self.slipped);
+        let held = self.asked.as_mut().filter(|asked| !asked.late);
+        match (held, name) {
+            (Some(asked), Some(name)) if asked.question.id.to_string() == name => self.answer(answer),
+            (_, Some(name)) => self.remark(&format_args!("request {name} does not wait for an answer here")),
+            (None, None) if slipped => self.remark(&"too late: the question is gone"),
+            (None, None) => self.remark(&"no question waits for an answer"),
+            (Some(Asked { guarded: Some(until), question, .. }), None) if Instant::now() < *until => {
+                let id = question.id;
+                self.remark(&format_args!(
+                    "that may have been for the question before: answer once more for request {id}"
+                ))
+            }
+            (Some(_), None) => self.answer(answer),
+        }
+    }
+
+    fn answer(&mut self, answer: Answer) -> Result<Flow, Error> {
+        let Some(Asked { question, .. }) = &self.asked else { return Ok(Flow::Continue(())) };
+        let question = *question;
+        match self.driver.answer(QuestionAnswer { number: question.number, answer })? {
+            Answered::InTime => {
+                self.asked = None;
+                self.done = Some(question.id);
+                self.answered += 1;
+                let Question { number, id, .. } = question;
+                if self.json {
+                    output::json(self.out, &Object::Answer { number, id, action: answer })?;
+                } else {
+                    let style = if answer == Answer::Accept { GOOD } else { BAD };
+                    self.line_of("answer", style, &question, format_args!("{answer}, request {id}"))?;
+                }
+                let enough = self.wanted.is_some_and(|wanted| self.answered >= wanted);
+                Ok(if enough { Flow::Break(End::Count) } else { self.spent() })
+            }
+            Answered::TooLate => {
+                if let Some(asked) = &mut self.asked {
+                    asked.late = true;
+                    asked.gone = Instant::now() + WHY;
+                }
+                Ok(Flow::Continue(()))
+            }
+        }
+    }
+
+    /// The question that is held is no question any more.
+    fn lapse(&mut self, reason: Reason) -> Result<Flow, Error> {
+        let Some(Asked { question, late, .. }) = self.asked.take() else { return Ok(Flow::Continue(())) };
+        self.slipped = !late;
+        let Question { number, id, .. } = question;
+        if self.json {
+            output::json(self.out, &Object::Lapsed { number, id, reason })?;
+        } else {
+            let why = match reason {
+                Reason::TimedOut => "time was up, so rejected",
+                Reason::GivenUp => "given up by the client",
+                Reason::Unknown => "gone before it was answered",
+                Reason::Left => "left unanswered, so rejected",
+            };
+            self.line_of("lapsed", BAD, &question, format_args!("{why}, request {id}"))?;
+        }
+        Ok(self.spent())
+    }
+
+    fn line_of(
+        &mut self,
+        what: &str,
+        style: Style,
+        question: &Question,
+        how: std::fmt::Arguments<'_>,
+    ) -> Result<(), Error> {
+        let time = self.start.elapsed();
+        Ok(output::line(self.out, Columns { time, style, what, who: &question.remote, how })?)
+    }
+
+    fn remark(&mut self, remark: &dyn std::fmt::Display) -> Result<Flow, Error> {
+        output::line(self.remarks, remark)?;
+        Ok(Flow::Continue(()))
+    }
+}

@@ -1,0 +1,62 @@
+//! The control device, as a thing that takes requests made of bytes.
+
+#[cfg(windows)]
+mod service;
+#[cfg(windows)]
+mod windows;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::error::Error;
+
+/// Something that takes requests: the driver's device, or a test's script.
+pub trait Device: Send + Sync {
+    /// Sends the request `code` with `input`, and waits until it is completed. Returns how many bytes of `output` it
+    /// has written.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Ended`] if the wait ended first, as `patience` says: the request has been taken back then, and
+    /// nothing has come of it. [`Refusal::Code`] if the request failed.
+    fn request(
+        &self,
+        code: u32,
+        input: &[u8],
+        output: &mut [u8],
+        patience: Patience,
+    ) -> Result<usize, Refusal>;
+
+    /// Ends every wait that is [`Patience::Until`] something; later requests of this kind are not made any more.
+    fn stop(&self);
+}
+
+/// How long to wait for a request's completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// So long, whatever happens: for what is completed at once.
+    Short(Duration),
+    /// Until this time, if any, or until [`Device::stop`].
+    Until(Option<Instant>),
+}
+
+/// A request that was not completed with success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The wait ended first.
+    Ended,
+    /// It failed with this Windows error code.
+    Code(u32),
+}
+
+/// Opens the driver's control device.
+///
+/// # Errors
+///
+/// When there is none, or it may not be opened; off Windows always.
+pub fn open() -> Result<Arc<dyn Device>, Error> {
+    #[cfg(windows)]
+    return Ok(Arc::new(windows::ControlDevice::open(gate_protocol::wire::DEVICE_PATH)?));
+    #[cfg(not(windows))]
+    Err(Error::NotWindows)
+}

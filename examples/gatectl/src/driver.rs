@@ -1,0 +1,154 @@
+//! The driver's requests with their types: values in, values out, and whatever bytes come, an [`Error`] at worst.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use gate_protocol::wire::{
+    self, AnswerBytes, IOCTL_ANSWER, IOCTL_GET_POLICY, IOCTL_NEXT_QUESTION, IOCTL_NEXT_RECORDS,
+    IOCTL_SET_POLICY, IOCTL_STATUS, Malformed, PROTOCOL_VERSION, Question, QuestionAnswer, TimedRecord,
+};
+use gate_protocol::{Policy, Status};
+use windows_sys::Win32::Foundation::ERROR_NOT_FOUND;
+use zerocopy::IntoBytes as _;
+
+use crate::device::{Device, Patience, Refusal};
+use crate::error::Error;
+
+/// How long a request that is completed at once may take.
+const AT_ONCE: Duration = Duration::from_secs(10);
+
+/// Room for what a driver of any version may have to say to a request that is completed at once.
+const ROOM: usize = 8 << 10;
+
+/// Room for records: about 900.
+const RECORDS: usize = 64 << 10;
+
+/// The driver, as its control device shows it.
+pub struct Driver {
+    device: Arc<dyn Device>,
+}
+
+impl std::fmt::Debug for Driver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver").finish_non_exhaustive()
+    }
+}
+
+/// What became of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answered {
+    /// It is in force.
+    InTime,
+    /// The question does not wait for an answer any more.
+    TooLate,
+}
+
+/// Records that came at once.
+#[derive(Debug)]
+pub struct Records<'b> {
+    /// How many this program has missed in all, because it did not fetch them in time.
+    pub lost: u64,
+    bytes: &'b [u8],
+}
+
+impl Records<'_> {
+    /// The records. One that a newer driver has and this version does not know is an error by itself.
+    pub fn iter(&self) -> impl Iterator<Item = Result<TimedRecord, Malformed>> + '_ {
+        // That the bytes are what they should be was seen when they came.
+        wire::decode_records(self.bytes).into_iter().flat_map(|(_, records)| records)
+    }
+}
+
+impl Driver {
+    /// The driver behind a device.
+    pub fn new(device: Arc<dyn Device>) -> Self {
+        Self { device }
+    }
+
+    /// Ends what waits for records and questions, for good.
+    pub fn stop(&self) {
+        self.device.stop();
+    }
+
+    /// How the service is doing.
+    pub fn status(&self) -> Result<Status, Error> {
+        let bytes = self.at_once(IOCTL_STATUS, &[])?;
+        // The version comes first in every version.
+        if let Some(version) = bytes.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
+            && version != PROTOCOL_VERSION
+        {
+            return Err(Error::Version(version));
+        }
+        Status::decode(&bytes).map_err(malformed("status"))
+    }
+
+    /// The policy that is in force.
+    pub fn policy(&self) -> Result<Policy, Error> {
+        let bytes = self.at_once(IOCTL_GET_POLICY, &[])?;
+        wire::decode_policy(&bytes).map_err(malformed("policy"))
+    }
+
+    /// Replaces the policy.
+    pub fn set_policy(&self, policy: &Policy) -> Result<(), Error> {
+        let mut bytes = vec![0; wire::policy_size(policy)];
+        // There is room for exactly that.
+        let _ = wire::encode_policy(policy, &mut bytes);
+        self.at_once(IOCTL_SET_POLICY, &bytes).map(drop)
+    }
+
+    /// Waits for records; `None` if `end` or [`Driver::stop`] came first.
+    pub fn records<'b>(
+        &self,
+        buffer: &'b mut Vec<u8>,
+        end: Option<Instant>,
+    ) -> Result<Option<Records<'b>>, Error> {
+        buffer.resize(RECORDS, 0);
+        let Some(written) = self.wait(IOCTL_NEXT_RECORDS, buffer, end)? else { return Ok(None) };
+        let bytes: &'b [u8] = &buffer[..written];
+        let (lost, _) = wire::decode_records(bytes).map_err(malformed("records"))?;
+        Ok(Some(Records { lost, bytes }))
+    }
+
+    /// Waits for a question; `None` if `end` or [`Driver::stop`] came first.
+    pub fn question(&self, end: Option<Instant>) -> Result<Option<Question>, Error> {
+        let mut buffer = [0; 256];
+        let Some(written) = self.wait(IOCTL_NEXT_QUESTION, &mut buffer, end)? else { return Ok(None) };
+        Question::decode(&buffer[..written]).map(Some).map_err(malformed("question"))
+    }
+
+    /// Answers a question.
+    pub fn answer(&self, answer: QuestionAnswer) -> Result<Answered, Error> {
+        match self.device.request(
+            IOCTL_ANSWER,
+            AnswerBytes::from(answer).as_bytes(),
+            &mut [],
+            Patience::Short(AT_ONCE),
+        ) {
+            Ok(_) => Ok(Answered::InTime),
+            Err(Refusal::Code(ERROR_NOT_FOUND)) => Ok(Answered::TooLate),
+            Err(refusal) => Err(Error::request(refusal, AT_ONCE)),
+        }
+    }
+
+    fn at_once(&self, code: u32, input: &[u8]) -> Result<Vec<u8>, Error> {
+        let mut output = vec![0; ROOM];
+        let written = self
+            .device
+            .request(code, input, &mut output, Patience::Short(AT_ONCE))
+            .map_err(|refusal| Error::request(refusal, AT_ONCE))?;
+        output.truncate(written);
+        Ok(output)
+    }
+
+    fn wait(&self, code: u32, output: &mut [u8], end: Option<Instant>) -> Result<Option<usize>, Error> {
+        match self.device.request(code, &[], output, Patience::Until(end)) {
+            Ok(written) => Ok(Some(written.min(output.len()))),
+            Err(Refusal::Ended) => Ok(None),
+            Err(refusal) => Err(Error::request(refusal, AT_ONCE)),
+        }
+    }
+}
+
+fn malformed(what: &'static str) -> impl FnOnce(Malformed) -> Error {
+    move |malformed| Error::Malformed { what, malformed }
+}

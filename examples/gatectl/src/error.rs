@@ -1,0 +1,220 @@
+//! What can go wrong, each in one line with what to do about it.
+
+use std::io;
+use std::time::Duration;
+
+use gate_protocol::wire::{Malformed, PROTOCOL_VERSION};
+use windows_sys::Win32::Foundation as win;
+
+use crate::device::Refusal;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no such device here and cannot be.
+    #[error("the driver is controlled on Windows: run gatectl.exe there, or under Wine")]
+    NotWindows,
+    /// The device does not exist.
+    #[error("the driver is not running: sc start conditional_accept")]
+    NotRunning,
+    /// The device may not be opened.
+    #[error("access to the driver is denied: run this as an administrator")]
+    Denied,
+    /// The device was there, and is not any more.
+    #[error("the driver has been stopped: to go on, sc start conditional_accept")]
+    Gone,
+    /// The driver says that it speaks another version.
+    #[error(
+        "the driver speaks version {0} of the protocol, this program version {PROTOCOL_VERSION}: \
+         use the gatectl that was built with the driver"
+    )]
+    Version(u32),
+    /// The driver does not know a request, or did not take its bytes.
+    #[error(
+        "the driver did not understand the request ({0}): use the gatectl that was built with the driver"
+    )]
+    NotUnderstood(&'static str),
+    /// What the driver sent is not what this version of the protocol says.
+    #[error(
+        "cannot read the {what} that the driver sent ({malformed}): use the gatectl that was built with the driver"
+    )]
+    Malformed {
+        /// What it should have been.
+        what: &'static str,
+        /// What is wrong with it.
+        malformed: Malformed,
+    },
+    /// A request that is answered at once was not.
+    #[error("the driver has not answered for {} seconds: gatectl watch shows whether it lives", .0.as_secs())]
+    NoAnswer(Duration),
+    /// The driver has no memory, or too many are asking already.
+    #[error("the driver has no room for the request: end other gatectl programs, or try again")]
+    NoRoom,
+    /// Anything else that Windows says.
+    #[error("{doing}: {}", describe(*.code))]
+    Windows {
+        /// What was being done.
+        doing: &'static str,
+        /// The error code.
+        code: u32,
+    },
+    /// Nobody takes the output.
+    #[error("cannot write to standard output: {0}")]
+    Output(#[from] io::Error),
+    /// Something that the program itself needs could not be had.
+    #[error("cannot {doing}: {source}")]
+    Local {
+        /// What for.
+        doing: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The time was up, or the input at its end, before as many came as were asked for.
+    #[error("only {found} of {wanted} {what} before {end}")]
+    Incomplete {
+        /// How many came.
+        found: u64,
+        /// How many were asked for.
+        wanted: u64,
+        /// Of what.
+        what: &'static str,
+        /// What ended it.
+        end: End,
+    },
+}
+
+/// What can end a command that follows something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The number that was asked for.
+    Count,
+    /// The time that was given.
+    Time,
+    /// Ctrl-C.
+    Stopped,
+    /// There are no more answers.
+    Input,
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Count => "the last of them",
+            Self::Time => "the time was up",
+            Self::Stopped => "this was interrupted",
+            Self::Input => "the input ended",
+        })
+    }
+}
+
+impl Error {
+    /// Why the device could not be opened.
+    pub fn opening(code: u32) -> Self {
+        match code {
+            win::ERROR_FILE_NOT_FOUND | win::ERROR_PATH_NOT_FOUND | win::ERROR_NO_SUCH_DEVICE => {
+                Self::NotRunning
+            }
+            win::ERROR_ACCESS_DENIED => Self::Denied,
+            code => Self::Windows { doing: "cannot open the driver's device", code },
+        }
+    }
+
+    /// Why a request failed that nobody here took back.
+    pub(crate) fn request(refusal: Refusal, limit: Duration) -> Self {
+        match refusal {
+            Refusal::Ended => Self::NoAnswer(limit),
+            Refusal::Code(win::ERROR_INVALID_FUNCTION | win::ERROR_NOT_SUPPORTED) => {
+                Self::NotUnderstood("it does not know it")
+            }
+            Refusal::Code(
+                win::ERROR_BAD_LENGTH
+                | win::ERROR_INVALID_USER_BUFFER
+                | win::ERROR_INSUFFICIENT_BUFFER
+                | win::ERROR_MORE_DATA,
+            ) => Self::NotUnderstood("it expects other lengths"),
+            Refusal::Code(win::ERROR_INVALID_PARAMETER | win::ERROR_INVALID_DATA) => {
+                Self::NotUnderstood("it has other values")
+            }
+            Refusal::Code(
+                win::ERROR_NOT_ENOUGH_MEMORY | win::ERROR_NO_SYSTEM_RESOURCES | win::ERROR_BUSY,
+            ) => Self::NoRoom,
+            // A driver that is being unloaded gives requests back as cancelled. Later ones are refused, under Wine
+            // with "access denied", which for the device itself was settled when it was opened.
+            Refusal::Code(
+                win::ERROR_OPERATION_ABORTED
+                | win::ERROR_ACCESS_DENIED
+                | win::ERROR_DELETE_PENDING
+                | win::ERROR_NO_SUCH_DEVICE
+                | win::ERROR_DEVICE_REMOVED
+                | win::ERROR_DEV_NOT_EXIST
+                | win::ERROR_FILE_NOT_FOUND
+                | win::ERROR_INVALID_HANDLE
+                | win::ERROR_SERVICE_NOT_ACTIVE,
+            ) => Self::Gone,
+            Refusal::Code(code) => Self::Windows { doing: "the driver refused the request", code },
+        }
+    }
+
+    /// True if the reader of the output has gone away: nothing to complain about.
+    pub fn is_closed_pipe(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+/// What Windows calls an error.
+fn describe(code: u32) -> String {
+    if cfg!(windows) {
+        io::Error::from_raw_os_error(code as i32).to_string()
+    } else {
+        format!("Windows error {code}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_error_is_one_line_and_says_what_to_do() {
+        let limit = Duration::from_secs(10);
+        for (error, line) in [
+            (Error::opening(2), "the driver is not running: sc start conditional_accept"),
+            (Error::opening(5), "access to the driver is denied: run this as an administrator"),
+            (Error::opening(32), "cannot open the driver's device: Windows error 32"),
+            (
+                Error::Version(7),
+                "the driver speaks version 7 of the protocol, this program version 1: use the gatectl that was built \
+                 with the driver",
+            ),
+            (
+                Error::request(Refusal::Code(1), limit),
+                "the driver did not understand the request (it does not know it): use the gatectl that was built with \
+                 the driver",
+            ),
+            (
+                Error::request(Refusal::Code(995), limit),
+                "the driver has been stopped: to go on, sc start conditional_accept",
+            ),
+            (
+                Error::request(Refusal::Ended, limit),
+                "the driver has not answered for 10 seconds: gatectl watch shows whether it lives",
+            ),
+            (
+                Error::Malformed { what: "status", malformed: Malformed::Field("phase") },
+                "cannot read the status that the driver sent (the field `phase` has a value that stands for nothing): \
+                 use the gatectl that was built with the driver",
+            ),
+            (
+                Error::Incomplete { found: 1, wanted: 3, what: "records came", end: End::Time },
+                "only 1 of 3 records came before the time was up",
+            ),
+        ] {
+            let text = error.to_string();
+            if cfg!(windows) && line.contains("Windows error") {
+                assert!(!text.contains('\n'), "{text}");
+            } else {
+                assert_eq!(text, line);
+            }
+        }
+    }
+}

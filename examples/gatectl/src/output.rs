@@ -1,0 +1,19 @@
+//! Lines for people and objects for programs. Each is passed on as soon as it is complete: whoever reads a pipe sees it
+//! at once.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+/// Writes a line.
+pub(crate) fn line(out: &mut dyn Write, line: impl Display) -> io::Result<()> {
+    // One call for the whole line: lines of other writers do not come between.
+    out.write_all(format!("{line}\n").as_bytes())?;
+    out.flush()
+}
+
+/// Writes an object on a line of its own.
+pub(crate) fn json(out: &mut dyn Write, object: &impl Serialize) -> io::Result<()> {
+    line(out, serde_json::to_string(object)?)
+}

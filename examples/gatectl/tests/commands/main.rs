@@ -1,0 +1,6 @@
+//! The commands against a scripted device.
+
+mod ask;
+mod plain;
+mod screen;
+mod script;
