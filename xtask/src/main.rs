@@ -1,18 +1,39 @@
-//! Reports and checks of this workspace, run as `cargo xtask <command>`.
+//! Builds, reports and checks of this workspace, run as `cargo xtask <command>`.
 //!
 //! | command | what it does |
 //! |---|---|
+//! | `setup` | says what a build for Windows needs, and installs it where it may |
+//! | `driver` | builds the sample driver for Windows |
+//! | `netio` | builds the provider as `netio.sys`, the control program and the C driver |
+//! | `wine` | loads drivers into a private Wine prefix |
+//! | `layouts` | compares structures and constants with what a C compiler has for them |
+//! | `demo` | loads the driver, and tries it with clients |
+//! | `test` | runs everything that this machine can test |
 //! | `rules` | counts the rules of the WSK contract that tests show, and lists the missing ones |
 
+mod command;
+mod cross;
+mod demo;
+mod image;
+mod layouts;
+mod progress;
 mod rules;
+mod test_all;
+mod wine;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::cross::Layout;
+
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Reports and checks of this workspace")]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Builds, reports and checks of this workspace"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -20,21 +41,46 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Load the driver and try it with clients: builds what it takes, ends with a table
+    Demo(demo::Args),
+    /// Test everything that this machine can test, the driver included
+    Test(test_all::Args),
+    /// Install what a build for Windows needs, or say what to install
+    Setup(cross::packages::Args),
+    /// Build the sample driver for Windows
+    Driver(cross::driver::Args),
+    /// Build netio.sys, gatectl.exe and the C driver
+    Netio(cross::netio::Args),
+    /// Load drivers into a private Wine prefix
+    Wine(wine::Args),
+    /// Compare structures and constants with what a C compiler has for them
+    Layouts(layouts::Args),
     /// Which rules of the contract do the tests show?
     Rules(rules::Args),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let outcome = match cli.command {
-        Command::Rules(args) => rules::run(&workspace_root(), &args),
-    };
-    match outcome {
+    match run(cli.command) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::from(2)
         }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    let layout = Layout::new(workspace_root())?;
+    match command {
+        Command::Demo(args) => demo::run(&layout, &args),
+        Command::Test(args) => test_all::run(&layout, &args),
+        Command::Setup(args) => cross::packages::run(&layout, &args),
+        Command::Driver(args) => cross::driver::run(&layout, &args),
+        Command::Netio(args) => cross::netio::run(&layout, &args),
+        Command::Wine(args) => wine::run(&layout, args),
+        Command::Layouts(args) => layouts::run(&layout, &args),
+        Command::Rules(args) => rules::run(&layout.workspace, &args),
     }
 }
 

@@ -1,0 +1,11 @@
+#!/bin/sh
+# lld-link, without the switches that it does not know (/KERNEL, /MAPINFO) or that an unsigned test image
+# does not want (/INTEGRITYCHECK).
+for argument do
+    shift
+    case "$argument" in
+        /KERNEL | /MAPINFO:EXPORTS | /INTEGRITYCHECK) ;;
+        *) set -- "$@" "$argument" ;;
+    esac
+done
+exec lld-link-real "$@"

@@ -1,0 +1,179 @@
+//! `cargo xtask driver`: the sample driver, built as it stands.
+//!
+//! The driver's manifest, build script and sources are what a Windows user has. Only this child's environment differs:
+//!
+//! | setting | why |
+//! |---|---|
+//! | `RUSTC`, `RUSTC_BOOTSTRAP`, `-Zbuild-std` | `core` and `alloc` for Windows are built from their sources |
+//! | `WDKContentRoot`, `Version_Number` | the kit made of Debian's packages |
+//! | `paths=[…/wdk-build]` | the copy of `wdk-build` that runs here |
+//! | `CARGO_TARGET_…_LINKER` | `lld-link` behind its wrapper |
+//! | `LIBCLANG_PATH` | the library that reads the headers |
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use cargo_metadata::{CrateType, Metadata, MetadataCommand, Package};
+
+use super::{
+    Layout, NO_NETWORK, cargo, cargo_logged, cross_cargo, link, packages, publish, remapped, summary,
+    unreachable, wdk_build, wdk_root,
+};
+use crate::command;
+use crate::image;
+use crate::progress::Step;
+
+/// The sample driver.
+const MANIFEST: &str = "examples/conditional-accept/Cargo.toml";
+const TARGET: &str = "x86_64-pc-windows-msvc";
+/// How long fetching may take, and building.
+const FETCH: Duration = Duration::from_mins(15);
+const BUILD: Duration = Duration::from_mins(30);
+
+/// Options of `cargo xtask driver`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only type-check
+    #[arg(long)]
+    check: bool,
+    /// Print the image as one JSON object
+    #[arg(long, conflicts_with = "check")]
+    json: bool,
+    /// Another driver, by its Cargo.toml
+    #[arg(long, value_name = "CARGO_TOML")]
+    manifest_path: Option<PathBuf>,
+}
+
+/// Runs the command. Exit status 1 if the image is not fit to be loaded.
+pub(crate) fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
+    let manifest = match &args.manifest_path {
+        Some(manifest) => std::path::absolute(manifest).context("the manifest's path is not usable")?,
+        None => layout.workspace.join(MANIFEST),
+    };
+    let image = build_manifest(layout, &manifest, args.check)?;
+    let fit = match image {
+        Some(image) => summary::print(&image, Some(&image::DRIVER), args.json)?,
+        None => true,
+    };
+    Ok(if fit { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Builds the sample driver. Returns the path of its image, which is in the layout's images.
+pub(crate) fn build(layout: &Layout) -> Result<PathBuf> {
+    let image = build_manifest(layout, &layout.workspace.join(MANIFEST), false)?;
+    image.context("the driver was checked, not built")
+}
+
+/// Builds a driver by its manifest; `None` if it is only checked.
+fn build_manifest(layout: &Layout, manifest: &Path, check: bool) -> Result<Option<PathBuf>> {
+    if !manifest.is_file() {
+        bail!("there is no driver at {}", manifest.display());
+    }
+    let versions = packages::require()?;
+    let _lock = layout.lock()?;
+    let directory = manifest.parent().unwrap_or(manifest);
+
+    let step = Step::start("Fetching the driver's packages");
+    let metadata = metadata(directory, manifest)?;
+    step.done();
+    let library = library(&metadata)?;
+    let (source, version) = published_wdk_build(&metadata)?;
+
+    let step = Step::start("Preparing the driver kit");
+    let mut made = wdk_root::prepare(layout, &versions)?;
+    made |= wdk_build::prepare(layout, &source, &version)?;
+    link::prepare(layout)?;
+    if made {
+        step.done();
+    } else {
+        step.skipped();
+    }
+
+    let name = if check { "Checking the driver" } else { "Building the driver" };
+    let step = Step::start(name);
+    let registry = source.parent().unwrap_or(&source);
+    let command = cargo_build(layout, directory, manifest, registry, check)?;
+    cargo_logged(command, &layout.log("driver"), BUILD, &step)?;
+    step.done();
+    if check {
+        return Ok(None);
+    }
+    let product = layout.driver_target().join(TARGET).join("release").join(format!("{library}.dll"));
+    let image = layout.image(&format!("{library}.sys"));
+    publish(&product, &image)?;
+    Ok(Some(image))
+}
+
+/// The build itself.
+fn cargo_build(
+    layout: &Layout,
+    directory: &Path,
+    manifest: &Path,
+    registry: &Path,
+    check: bool,
+) -> Result<Command> {
+    let wdk_build = layout.wdk_build();
+    let wdk_build = wdk_build.to_str().context("the target directory's path is not valid UTF-8")?;
+    let mut command = cross_cargo(directory);
+    command
+        .arg(if check { "check" } else { "build" })
+        .args(["--release", "--target", TARGET, "--manifest-path"])
+        .arg(manifest)
+        .arg("--target-dir")
+        .arg(layout.driver_target())
+        .args(["-Zbuild-std=core,alloc", "-Zbuild-std-features=compiler-builtins-mem"])
+        .args(["--config", &remapped(layout, TARGET, Some(registry))])
+        // A string in TOML is written as one in Rust, for any path worth the name.
+        .args(["--config", &format!("paths=[{wdk_build:?}]")])
+        .env("WDKContentRoot", layout.wdk())
+        .env("Version_Number", wdk_root::VERSION)
+        .env(wdk_build::MANIFEST_VARIABLE, manifest)
+        .env("CARGO_TARGET_X86_64_PC_WINDOWS_MSVC_LINKER", layout.linker());
+    if let Some(libclang) = wdk_root::libclang() {
+        command.env("LIBCLANG_PATH", libclang);
+    }
+    Ok(command)
+}
+
+/// What cargo knows of the driver, every package of it fetched.
+fn metadata(directory: &Path, manifest: &Path) -> Result<Metadata> {
+    let mut command = cargo(directory);
+    command.args(["metadata", "--format-version", "1", "--manifest-path"]).arg(manifest);
+    let captured = command::capture(&mut command, FETCH)?;
+    if !captured.ok() {
+        let said = captured.stderr.trim();
+        let advice = if unreachable(said) { NO_NETWORK } else { "cargo cannot read the driver's manifest" };
+        bail!("{advice}\n{said}");
+    }
+    MetadataCommand::parse(captured.stdout).context("cargo's metadata cannot be read")
+}
+
+/// The name of the driver's library.
+fn library(metadata: &Metadata) -> Result<String> {
+    let package = metadata.root_package().context("the driver's manifest holds no package")?;
+    let library = package.targets.iter().find(|target| target.crate_types.contains(&CrateType::CDyLib));
+    Ok(library.context("the driver is no `cdylib`")?.name.replace('-', "_"))
+}
+
+/// Where the published `wdk-build` is, and which version.
+fn published_wdk_build(metadata: &Metadata) -> Result<(PathBuf, String)> {
+    let is_published = |package: &&Package| package.name.as_str() == "wdk-build" && package.source.is_some();
+    let package = metadata.packages.iter().find(is_published);
+    let package = package.context("the driver does not depend on `wdk-build` as published")?;
+    let directory = package.manifest_path.parent().context("wdk-build has no directory")?;
+    Ok((directory.as_std_path().to_owned(), package.version.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_driver_that_is_not_there_is_named() {
+        let layout = Layout { workspace: PathBuf::from("/none"), cross: PathBuf::from("/none/cross") };
+        let error = build_manifest(&layout, Path::new("/none/Cargo.toml"), true).expect_err("there is none");
+        assert_eq!(error.to_string(), "there is no driver at /none/Cargo.toml");
+    }
+}

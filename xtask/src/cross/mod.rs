@@ -1,0 +1,261 @@
+//! Windows products built on Linux: the driver, the provider as a DLL, the control program.
+//!
+//! ```text
+//!  packages ── what must be installed, and what each is for
+//!     │
+//!     ├─► wdk_root ── headers and import libraries, laid out as the kit's
+//!     ├─► wdk_build ─ the build library of drivers, changed to run here
+//!     ├─► link ────── lld-link without the switches it does not know
+//!     │        │
+//!     │        └────► driver ── conditional_accept.sys   (x86_64-pc-windows-msvc, core and alloc)
+//!     └─────────────► netio ─── netio.sys, gatectl.exe, …  (x86_64-pc-windows-gnu, std)
+//! ```
+//!
+//! All of it lives under `<target>/cross/`. Each prepared part is made beside its place and moved there when it is
+//! whole, and carries a stamp of what it was made from: an interrupted run leaves nothing half done, and a second run
+//! does nothing. Settings of the cross builds exist only in the environment of the child that builds.
+
+pub(crate) mod driver;
+mod link;
+pub(crate) mod netio;
+pub(crate) mod packages;
+mod stamp;
+mod summary;
+mod wdk_build;
+mod wdk_root;
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::command;
+use crate::progress::Step;
+
+/// The compiler that can build the standard library for Windows.
+const RUSTC: &str = "/usr/bin/rustc";
+
+/// Where its library's sources are.
+const RUST: &str = "/usr/lib/rustlib/src/rust";
+
+/// Where everything is.
+#[derive(Debug, Clone)]
+pub(crate) struct Layout {
+    /// The workspace.
+    pub workspace: PathBuf,
+    /// `<target>/cross`.
+    pub cross: PathBuf,
+}
+
+impl Layout {
+    /// The layout for a workspace; `CARGO_TARGET_DIR` is respected.
+    pub(crate) fn new(workspace: PathBuf) -> Result<Self> {
+        let target = match std::env::var_os("CARGO_TARGET_DIR") {
+            Some(directory) if !directory.is_empty() => {
+                std::path::absolute(directory).context("CARGO_TARGET_DIR is not a usable path")?
+            }
+            _ => workspace.join("target"),
+        };
+        Ok(Self { workspace, cross: target.join("cross") })
+    }
+
+    /// The kit's content root.
+    pub(crate) fn wdk(&self) -> PathBuf {
+        self.cross.join("wdk")
+    }
+
+    /// The prepared copy of `wdk-build`.
+    pub(crate) fn wdk_build(&self) -> PathBuf {
+        self.cross.join("wdk-build")
+    }
+
+    /// The linker wrapper.
+    pub(crate) fn linker(&self) -> PathBuf {
+        self.cross.join("bin/lld-link")
+    }
+
+    /// The target directory of driver builds.
+    pub(crate) fn driver_target(&self) -> PathBuf {
+        self.cross.join("driver")
+    }
+
+    /// The target directory of the builds with `std`.
+    pub(crate) fn gnu_target(&self) -> PathBuf {
+        self.cross.join("gnu")
+    }
+
+    /// Where finished images go.
+    pub(crate) fn images(&self) -> PathBuf {
+        self.cross.join("images")
+    }
+
+    /// One finished image.
+    pub(crate) fn image(&self, name: &str) -> PathBuf {
+        self.images().join(name)
+    }
+
+    /// The private Wine prefix.
+    pub(crate) fn prefix(&self) -> PathBuf {
+        self.cross.join("prefix")
+    }
+
+    /// One log.
+    pub(crate) fn log(&self, name: &str) -> PathBuf {
+        self.cross.join("logs").join(format!("{name}.log"))
+    }
+
+    /// Keeps other runs of this program out of `<target>/cross` until it is dropped.
+    pub(crate) fn lock(&self) -> Result<File> {
+        let path = self.cross.join(".lock");
+        std::fs::create_dir_all(&self.cross)
+            .with_context(|| format!("cannot make {}", self.cross.display()))?;
+        let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        if file.try_lock().is_err() {
+            eprintln!("Another `cargo xtask` is at work in {}; waiting for it.", self.cross.display());
+            file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+        }
+        Ok(file)
+    }
+}
+
+/// Variables of the surrounding build that must not reach a cross build.
+const LEAKING: [&str; 9] = [
+    "CARGO_ENCODED_RUSTFLAGS",
+    "CARGO_INCREMENTAL",
+    "CARGO_TARGET_DIR",
+    "LD_LIBRARY_PATH",
+    "RUSTC",
+    "RUSTC_WORKSPACE_WRAPPER",
+    "RUSTC_WRAPPER",
+    "RUSTFLAGS",
+    "RUSTUP_TOOLCHAIN",
+];
+
+/// Beginnings of such variables: settings by configuration, and what `cargo run` told this program of itself.
+const LEAKING_PREFIXES: [&str; 7] = [
+    "CARGO_BUILD_",
+    "CARGO_CFG_",
+    "CARGO_MANIFEST_",
+    "CARGO_PKG_",
+    "CARGO_PROFILE_",
+    "CARGO_TARGET_",
+    "CARGO_UNSTABLE_",
+];
+
+/// Must this variable be kept from a cross build?
+fn leaks(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    LEAKING.contains(&name.as_ref()) || LEAKING_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// The cargo that runs this program, free of the settings of the host build.
+fn cargo(directory: &Path) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        if leaks(&name) {
+            command.env_remove(&name);
+        }
+    }
+    command.current_dir(directory);
+    command
+}
+
+/// That cargo, set up to build for Windows with a standard library made from its sources.
+pub(crate) fn cross_cargo(directory: &Path) -> Command {
+    let mut command = cargo(directory);
+    // The feature gate is lifted for this child alone; nothing of it reaches the host build.
+    command.env("RUSTC", RUSTC).env("RUSTC_BOOTSTRAP", "1");
+    command
+}
+
+/// A setting that keeps the paths of this machine out of an image: where sources are is told by short names.
+///
+/// For the target alone, so that neither build scripts nor `cargo metadata` see it; the package's own settings for the
+/// target stay in force beside it.
+fn remapped(layout: &Layout, target: &str, registry: Option<&Path>) -> String {
+    let places =
+        [(Some(layout.workspace.as_path()), "wsk"), (registry, "crates"), (Some(Path::new(RUST)), "rust")];
+    let flags = places.into_iter().filter_map(|(from, to)| {
+        // A string in TOML is written as one in Rust.
+        from.map(|from| format!("{:?}", format!("--remap-path-prefix={}={to}", from.display())))
+    });
+    format!("target.{target}.rustflags=[{}]", flags.collect::<Vec<_>>().join(","))
+}
+
+/// Runs a cargo build to its end, and says so if the network is to blame for its failure.
+fn cargo_logged(command: Command, log: &Path, limit: Duration, step: &Step) -> Result<()> {
+    match command::logged(command, "cargo", log, limit, step) {
+        Err(failure) if unreachable(failure.tail()) => bail!("{NO_NETWORK}\n{failure}"),
+        outcome => Ok(outcome?),
+    }
+}
+
+const NO_NETWORK: &str = "packages cannot be fetched from the registry: is there a network?";
+
+/// Does cargo complain of the network?
+fn unreachable(said: &str) -> bool {
+    const WORDS: [&str; 6] = [
+        "failed to download",
+        "network failure",
+        "resolve host",
+        "Unable to update registry",
+        "failed to fetch",
+        "attempting to make an HTTP request, but --offline",
+    ];
+    WORDS.iter().any(|word| said.contains(word))
+}
+
+/// Copies a finished product to the images, whole or not at all.
+fn publish(product: &Path, image: &Path) -> Result<()> {
+    let directory = image.parent().unwrap_or(image);
+    std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    replace(product, image)
+}
+
+/// Copies a file over another, which may be in use: it is replaced as a whole, not written to.
+pub(crate) fn replace(from: &Path, to: &Path) -> Result<()> {
+    let mut new = to.as_os_str().to_owned();
+    new.push(".new");
+    std::fs::copy(from, &new)
+        .and_then(|_| std::fs::rename(&new, to))
+        .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_of_the_host_build_leak_and_ordinary_ones_do_not() {
+        for name in ["RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_PROFILE_RELEASE_LTO", "RUSTUP_TOOLCHAIN"] {
+            assert!(leaks(OsStr::new(name)), "{name}");
+        }
+        for name in ["CARGO_HOME", "CARGO_NET_OFFLINE", "CARGO", "PATH", "HOME", "CARGO_TERM_COLOR"] {
+            assert!(!leaks(OsStr::new(name)), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_missing_network_is_told_from_a_bad_manifest() {
+        assert!(unreachable(
+            "error: failed to download from `https://example/x`\n[6] Could not resolve hostname"
+        ));
+        assert!(!unreachable("error: failed to parse manifest at `Cargo.toml`"));
+    }
+
+    #[test]
+    fn an_image_is_replaced_as_a_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let product = directory.path().join("product");
+        let image = directory.path().join("images/x.sys");
+        for content in ["one", "two"] {
+            std::fs::write(&product, content).unwrap();
+            publish(&product, &image).unwrap();
+            assert_eq!(std::fs::read_to_string(&image).unwrap(), content);
+        }
+        assert_eq!(std::fs::read_dir(image.parent().unwrap()).unwrap().count(), 1);
+    }
+}

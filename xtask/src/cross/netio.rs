@@ -1,0 +1,141 @@
+//! `cargo xtask netio`: what the loader and its user need beside the driver.
+//!
+//! | image | from | how |
+//! |---|---|---|
+//! | `netio.sys` | `crates/netio` | `cdylib` with `std`, which is built from its sources |
+//! | `gatectl.exe` | `examples/gatectl` | the same build |
+//! | `bcryptprimitives.dll` | `assets/bcryptprimitives.c` | C; the random numbers that `std` asks for |
+//! | `echo_c.sys` | `crates/netio/c` | C; a WSK client that has nothing of ours in it |
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{Layout, cargo_logged, cross_cargo, packages, publish, summary};
+use crate::command;
+use crate::image;
+use crate::progress::Step;
+
+const TARGET: &str = "x86_64-pc-windows-gnu";
+const GCC: &str = "x86_64-w64-mingw32-gcc";
+const BUILD: Duration = Duration::from_mins(30);
+const COMPILE: Duration = Duration::from_mins(2);
+/// Where the C driver's sources are.
+const C_CLIENT: &str = "crates/netio/c";
+
+const RANDOM: &str = include_str!("../../assets/bcryptprimitives.c");
+
+/// Options of `cargo xtask netio`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Print each image as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command. Exit status 1 if one of the images is not as it must be.
+pub(crate) fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
+    let mut fit = true;
+    for path in build(layout)? {
+        let expected = match path.file_name().and_then(|name| name.to_str()) {
+            Some("netio.sys") => Some(&image::NETIO),
+            Some("echo_c.sys") => Some(&summary::C_DRIVER),
+            _ => None,
+        };
+        fit &= summary::print(&path, expected, args.json)?;
+    }
+    Ok(if fit { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Builds all of them. Returns the paths of the images, which are in the layout's images.
+pub(crate) fn build(layout: &Layout) -> Result<Vec<PathBuf>> {
+    packages::require()?;
+    let _lock = layout.lock()?;
+
+    let step = Step::start("Building netio.sys and gatectl.exe");
+    cargo_logged(cargo_build(layout), &layout.log("netio"), BUILD, &step)?;
+    step.done();
+    let built = layout.gnu_target().join(TARGET).join("release");
+    let mut images = Vec::new();
+    for (product, name) in [("netio.dll", "netio.sys"), ("gatectl.exe", "gatectl.exe")] {
+        let image = layout.image(name);
+        publish(&built.join(product), &image)?;
+        images.push(image);
+    }
+
+    let step = Step::start("Compiling the C parts");
+    let objects = layout.gnu_target().join("c");
+    std::fs::create_dir_all(&objects).with_context(|| format!("cannot make {}", objects.display()))?;
+    images.push(random(layout, &objects)?);
+    images.push(c_client(layout, &objects)?);
+    step.done();
+    Ok(images)
+}
+
+fn cargo_build(layout: &Layout) -> Command {
+    let mut command = cross_cargo(&layout.workspace);
+    command
+        .args(["build", "--release", "--target", TARGET, "--target-dir"])
+        .arg(layout.gnu_target())
+        // The feature makes the crate the image; without it, it is its portable parts.
+        .args(["--package", "netio", "--package", "gatectl", "--features", "netio/image"])
+        .arg("-Zbuild-std=std,panic_abort")
+        .env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER", GCC);
+    command
+}
+
+/// `bcryptprimitives.dll`.
+fn random(layout: &Layout, objects: &Path) -> Result<PathBuf> {
+    let source = objects.join("bcryptprimitives.c");
+    std::fs::write(&source, RANDOM).with_context(|| format!("cannot write {}", source.display()))?;
+    let product = objects.join("bcryptprimitives.dll");
+    let mut gcc = gcc(&product);
+    gcc.args(["-shared", "-nostdlib", "-Wl,--entry,DllMain"]).arg(&source).arg("-ladvapi32");
+    compile(gcc, "bcryptprimitives.dll")?;
+    let image = layout.image("bcryptprimitives.dll");
+    publish(&product, &image)?;
+    Ok(image)
+}
+
+/// `echo_c.sys`, from all C files of its directory.
+fn c_client(layout: &Layout, objects: &Path) -> Result<PathBuf> {
+    let directory = layout.workspace.join(C_CLIENT);
+    let pattern = directory.join("*.c");
+    let mut sources: Vec<PathBuf> = glob::glob(&pattern.to_string_lossy())
+        .context("the path of the C driver's sources is not usable")?
+        .filter_map(Result::ok)
+        .collect();
+    sources.sort();
+    if sources.is_empty() {
+        bail!("there are no C sources in {}", directory.display());
+    }
+    let product = objects.join("echo_c.sys");
+    let mut gcc = gcc(&product);
+    gcc.args(["-shared", "-nostdlib", "-ffreestanding", "-fno-stack-protector", "-mno-red-zone"])
+        .args(["-Wl,--subsystem,native", "-Wl,--entry,DriverEntry"])
+        .args(["-Wl,--dynamicbase", "-Wl,--nxcompat"])
+        // The headers for drivers refer to one another without their directory.
+        .args(["-isystem", "/usr/x86_64-w64-mingw32/include/ddk"])
+        .args(sources)
+        .args(["-lntoskrnl", "-lhal", "-lnetio", "-lgcc"]);
+    compile(gcc, "echo_c.sys")?;
+    let image = layout.image("echo_c.sys");
+    publish(&product, &image)?;
+    Ok(image)
+}
+
+fn gcc(product: &Path) -> Command {
+    let mut gcc = Command::new(GCC);
+    gcc.args(["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-s", "-o"]).arg(product);
+    gcc
+}
+
+fn compile(mut gcc: Command, what: &str) -> Result<()> {
+    let captured = command::capture(&mut gcc, COMPILE)?;
+    if !captured.ok() {
+        bail!("{what} does not compile:\n{}", captured.stderr.trim_end());
+    }
+    Ok(())
+}

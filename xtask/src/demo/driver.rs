@@ -1,0 +1,417 @@
+//! The gate as the driver, loaded into a private Wine prefix and steered as on Windows.
+//!
+//! ```text
+//!   Settings ──► Parameters (reg) ──► sc start ──► `gatectl watch --json` ──► records: loaded, or failed
+//!                                                  `gatectl ask`          ──► answers
+//!   clients, on the Linux side ──► 127.0.0.1 ──► netio.sys ──► driver
+//! ```
+
+use std::net::SocketAddr;
+use std::process::{Child, ChildStdin};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use gate_protocol::Action;
+use serde_json::Value as Json;
+
+use super::gate::{Asker, Bad, Gate, Holdings, Settings, Started};
+use super::processes;
+use super::records::{Mark, PATIENCE, Records};
+use crate::cross::{Layout, driver, netio, packages};
+use crate::wine::{Parameter, Prefix, SERVICE, Value};
+
+/// How long a program that steers the driver may take.
+const COMMAND: Duration = Duration::from_secs(30);
+/// How long a start may take, with what the service manager needs for itself.
+const START: Duration = Duration::from_secs(30);
+/// How long a stop is waited for. What it may take is for the scenarios to say.
+const STOP: Duration = Duration::from_mins(1);
+/// The service of the driver in C.
+const OTHER: &str = "echo_c";
+/// What `netio.sys` prints when a client has deregistered, before what is left.
+const DEREGISTERED: &str = "netio: deregistered:";
+/// What it prints when a client has broken the contract, or it cannot go on.
+const BROKEN: [&str; 3] = ["netio: violation", "netio: panic", "netio: error"];
+/// The control program.
+const GATECTL: &str = "gatectl.exe";
+
+/// The driver.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    layout: Layout,
+    prefix: Prefix,
+    records: Records,
+    running: Option<Running>,
+    /// The parameters that the registry has.
+    parameters: Option<Vec<Parameter>>,
+    log_mark: u64,
+    /// It is to be left running.
+    left: bool,
+    /// The driver in C is loaded.
+    other: bool,
+}
+
+#[derive(Debug)]
+struct Running {
+    settings: Settings,
+    address: SocketAddr,
+    watch: Program,
+    answers: Option<Program>,
+    /// Where in the log a client that has gone says so: the service of one that does not listen has gone by now.
+    log_mark: u64,
+}
+
+/// A program in the prefix whose output is read; dropped, it is killed.
+#[derive(Debug)]
+struct Program {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: Records,
+}
+
+impl Program {
+    fn start(prefix: &Prefix, arguments: &[&str], output: Records) -> Result<Self> {
+        let mut child = prefix.spawn(GATECTL, arguments)?;
+        output.follow(child.stdout.take().context("gatectl has no output")?);
+        if let Some(errors) = child.stderr.take() {
+            output.follow_remarks(errors);
+        }
+        Ok(Self { input: child.stdin.take(), child, output })
+    }
+
+    /// Waits until it has ended.
+    fn ended(&mut self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        loop {
+            match self.child.try_wait() {
+                Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+                Ok(None) => return false,
+                _ => return true,
+            }
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // An error says that it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A program that holds a question.
+struct Holder(Program);
+
+impl Asker for Holder {
+    fn asked(&mut self) -> Result<()> {
+        self.0.output.wait(Mark::START, "question for gatectl", PATIENCE, |lines| {
+            lines.iter().any(|line| line["event"] == "question").then_some(())
+        })
+    }
+
+    fn close(mut self: Box<Self>) -> Result<()> {
+        // The end of its input ends it.
+        self.0.input = None;
+        if !self.0.ended(PATIENCE) {
+            bail!("gatectl ask does not end with its input");
+        }
+        Ok(())
+    }
+
+    fn kill(mut self: Box<Self>) -> Result<()> {
+        self.0.child.kill().context("gatectl cannot be killed")?;
+        self.0.child.wait().context("gatectl cannot be waited for")?;
+        Ok(())
+    }
+}
+
+impl Driver {
+    /// Builds the driver and what it needs, unless told not to, and brings up the prefix with the driver installed.
+    pub(crate) fn load(layout: &Layout, build: bool) -> Result<Self> {
+        packages::ensure(layout).context(
+            "the driver cannot be built here; `cargo xtask demo --user-mode` tries the same with the user-mode example",
+        )?;
+        if build {
+            driver::build(layout)?;
+            netio::build(layout)?;
+        }
+        let prefix = Prefix::open(layout)?;
+        let interrupted = prefix.clone();
+        processes::on_interrupt(move || {
+            // What matters is what is left then.
+            let _ = interrupted.kill();
+            let left = processes::with_environment("WINEPREFIX", interrupted.directory());
+            processes::kill(&left);
+            left.is_empty()
+        });
+        // What an earlier run left, if it was killed, is not built upon.
+        prefix.kill()?;
+        let mut gate = Self {
+            layout: layout.clone(),
+            prefix,
+            records: Records::default(),
+            running: None,
+            parameters: None,
+            log_mark: 0,
+            left: false,
+            other: false,
+        };
+        gate.log_mark = gate.prefix.log_mark();
+        gate.machine()?;
+        Ok(gate)
+    }
+
+    /// Has the machine run, with the service installed.
+    fn machine(&mut self) -> Result<()> {
+        if !self.prefix.is_up() {
+            self.prefix.create()?;
+            self.prefix.service(SERVICE).install(&self.layout.image("conditional_accept.sys"))?;
+            self.parameters = None;
+        }
+        Ok(())
+    }
+
+    /// Has a program answer, or none.
+    fn answer(&mut self, settings: &Settings) -> Result<()> {
+        let Some(running) = &mut self.running else { return Ok(()) };
+        if running.answers.is_some() && running.settings.answer == settings.answer {
+            return Ok(());
+        }
+        // Killed before the next one starts: it must not get its questions.
+        running.answers = None;
+        if let Some(answer) = settings.answer {
+            let arguments = ["ask", "--json", "--verdict", &answer.to_string()];
+            running.answers = Some(Program::start(&self.prefix, &arguments, Records::default())?);
+        }
+        running.settings.answer = settings.answer;
+        Ok(())
+    }
+
+    /// Asks what `netio.sys` said since `mark`, when a driver was unloaded: nothing of it may be left, and it must not have
+    /// broken the contract.
+    fn nothing_left(&self, mark: u64) -> Result<()> {
+        let log = self.prefix.log_since(mark);
+        let said = log.lines().filter_map(|line| line.split_once(DEREGISTERED)).next_back();
+        match said {
+            Some((_, left))
+                if left.contains("violations=0")
+                    && (self.other || self.running.is_some() || left.contains("clients=0 sockets=0")) =>
+            {
+                Ok(())
+            }
+            Some((_, left)) => bail!("netio.sys says when the driver had gone:{left}"),
+            None => bail!("netio.sys does not say that the driver has deregistered"),
+        }
+    }
+
+    /// Runs gatectl to its end.
+    fn gatectl(&self, arguments: &[&str]) -> Result<String> {
+        let captured = self.prefix.run(GATECTL, arguments, COMMAND)?;
+        if !captured.ok() {
+            let how = captured.status.map_or_else(|| "no end".to_owned(), |status| status.to_string());
+            bail!("gatectl {}: {how}: {}", arguments.join(" "), captured.stderr.trim());
+        }
+        Ok(captured.stdout)
+    }
+}
+
+/// The registry values of settings.
+fn parameters(settings: &Settings) -> Vec<Parameter> {
+    let nets = |wanted: Action| {
+        let chosen = settings.nets.iter().filter(|(_, action)| *action == wanted);
+        Value::Texts(chosen.map(|(net, _)| (*net).to_owned()).collect())
+    };
+    let timeout = u32::try_from(settings.verdict_timeout.as_millis()).unwrap_or(u32::MAX);
+    let mut parameters = vec![
+        Parameter::new("Listen", Value::Text(settings.listen.to_string())),
+        Parameter::new("Accept", nets(Action::Accept)),
+        Parameter::new("Reject", nets(Action::Reject)),
+        Parameter::new("Ask", nets(Action::Ask)),
+        Parameter::new("Default", Value::Text(settings.default.to_string())),
+        Parameter::new("VerdictTimeout", Value::Number(timeout)),
+        Parameter::new("AcceptBy", Value::Text(settings.by.to_string())),
+    ];
+    for (name, bad) in &settings.bad {
+        let value = match bad {
+            Bad::Text(text) => Value::Text((*text).to_owned()),
+            Bad::Number(number) => Value::Number(*number),
+            Bad::Texts(texts) => Value::Texts(texts.iter().map(|text| (*text).to_owned()).collect()),
+        };
+        parameters.retain(|parameter| parameter.name != *name);
+        parameters.push(Parameter::new(name, value));
+    }
+    parameters
+}
+
+impl Gate for Driver {
+    fn title(&self) -> String {
+        "the driver, loaded by Wine over our netio.sys".to_owned()
+    }
+
+    fn start(&mut self, settings: &Settings) -> Result<Started> {
+        processes::checkpoint();
+        if let Some(running) = &self.running {
+            let same = Settings { answer: running.settings.answer, ..settings.clone() };
+            if running.settings == same {
+                self.answer(settings)?;
+                return Ok(Started::Listening);
+            }
+        }
+        self.stop()?;
+        self.machine()?;
+        let service = self.prefix.service(SERVICE);
+        let parameters = parameters(settings);
+        if self.parameters.as_ref() != Some(&parameters) {
+            service.set_parameters(&parameters)?;
+            self.parameters = Some(parameters);
+        }
+        let (mark, log_mark) = (self.records.mark(), self.prefix.log_mark());
+        service.start_within(START)?;
+        let watch = Program::start(&self.prefix, &["watch", "--json"], self.records.clone())?;
+        let started = self.records.wait(mark, "record that it listens", START, |lines| {
+            lines.iter().find_map(|line| match line["event"].as_str() {
+                Some("loaded") => Some(line["local"].as_str().and_then(|local| local.parse().ok()).ok_or(0)),
+                Some("failed") => Some(Err(line["status"].as_u64().unwrap_or_default())),
+                _ => None,
+            })
+        })?;
+        let unanswered = Settings { answer: None, ..settings.clone() };
+        let address = *started.as_ref().unwrap_or(&settings.listen);
+        self.running = Some(Running { settings: unanswered, address, watch, answers: None, log_mark });
+        match started {
+            Ok(_) => {
+                self.answer(settings)?;
+                Ok(Started::Listening)
+            }
+            Err(recorded) => {
+                let status = self.status()?;
+                let (phase, error) = (&status["phase"], status["error"].as_u64().unwrap_or_default());
+                if *phase != "failed" || error != recorded {
+                    bail!("recorded is {recorded:#010x}, and the status is {status}");
+                }
+                Ok(Started::Failed(format!("status {error:#010x}")))
+            }
+        }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.running.as_ref().map_or(SocketAddr::from(([127, 0, 0, 1], 0)), |running| running.address)
+    }
+
+    fn stop(&mut self) -> Result<Duration> {
+        let Some(mut running) = self.running.take() else { return Ok(Duration::ZERO) };
+        let start = Instant::now();
+        self.prefix.service(SERVICE).stop_within(STOP)?;
+        let took = start.elapsed();
+        running.answers = None;
+        // With the driver its records end, and so does the program that follows them.
+        if !running.watch.ended(PATIENCE) {
+            bail!("gatectl watch does not end with the driver");
+        }
+        self.records.ended(PATIENCE);
+        self.nothing_left(running.log_mark)?;
+        Ok(took)
+    }
+
+    fn crash(&mut self) -> Result<()> {
+        self.prefix.kill()?;
+        self.running = None;
+        self.other = false;
+        self.records.ended(PATIENCE);
+        Ok(())
+    }
+
+    fn records(&self) -> &Records {
+        &self.records
+    }
+
+    fn crashes(&mut self) -> Vec<String> {
+        let mark = std::mem::replace(&mut self.log_mark, self.prefix.log_mark());
+        let mut crashes = self.prefix.crashes_since(mark);
+        let log = self.prefix.log_since(mark);
+        let broken = log.lines().filter(|line| BROKEN.iter().any(|word| line.contains(word)));
+        crashes.extend(broken.map(str::to_owned));
+        crashes
+    }
+
+    fn log_tail(&self) -> String {
+        format!("{}\n(all of it: {})", self.prefix.log_tail(30), self.prefix.log().display())
+    }
+
+    fn holdings(&self) -> Option<Holdings> {
+        let ours = processes::with_environment("WINEPREFIX", self.prefix.directory());
+        // Those that stay; others come and go with each command.
+        let stays = |process: &i32| {
+            let name = std::fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
+            ["wineserver", "winedevice", "services"].iter().any(|start| name.starts_with(start))
+        };
+        Some(processes::holdings(ours.into_iter().filter(stays)))
+    }
+
+    fn set_policy(&mut self, nets: &[(&str, Action)], default: Action) -> Result<()> {
+        let default = default.to_string();
+        let options: Vec<String> =
+            nets.iter().flat_map(|(net, action)| [format!("--{action}"), (*net).to_owned()]).collect();
+        let mut arguments = vec!["policy", "set", "--default", &default];
+        arguments.extend(options.iter().map(String::as_str));
+        self.gatectl(&arguments).map(drop)
+    }
+
+    fn status(&mut self) -> Result<Json> {
+        let said = self.gatectl(&["status", "--json"])?;
+        serde_json::from_str(&said).with_context(|| format!("gatectl status --json said {said:?}"))
+    }
+
+    fn asker(&mut self) -> Result<Box<dyn Asker>> {
+        let program = Program::start(&self.prefix, &["ask", "--json"], Records::default())?;
+        Ok(Box::new(Holder(program)))
+    }
+
+    fn load_other(&mut self, parameters: &[(&str, u32)]) -> Result<()> {
+        self.machine()?;
+        self.unload_other()?;
+        let service = self.prefix.service(OTHER);
+        service.install(&self.layout.image("echo_c.sys"))?;
+        let values = parameters.iter().map(|(name, value)| Parameter::new(name, Value::Number(*value)));
+        service.set_parameters(&values.collect::<Vec<_>>())?;
+        service.start_within(START)?;
+        self.other = true;
+        Ok(())
+    }
+
+    fn unload_other(&mut self) -> Result<()> {
+        if !std::mem::take(&mut self.other) {
+            return Ok(());
+        }
+        let mark = self.prefix.log_mark();
+        self.prefix.service(OTHER).stop_within(STOP)?;
+        self.nothing_left(mark)
+    }
+
+    fn leave(&mut self) -> Result<()> {
+        self.left = true;
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<()> {
+        if self.prefix.is_up() {
+            let stopped = self.stop().map(drop);
+            self.running = None;
+            self.prefix.kill()?;
+            return stopped;
+        }
+        self.running = None;
+        Ok(())
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        if !self.left {
+            self.running = None;
+            // Nothing more can be done about processes that do not end.
+            let _ = self.prefix.kill();
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! What the scenarios need of a gate, wherever it runs.
+//!
+//! ```text
+//!   scenarios ──► Gate ─┬─ user_mode: the example as a process
+//!                       └─ driver:    the driver in Wine, steered by sc, reg and gatectl
+//! ```
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use gate_protocol::{Action, Answer, record::AcceptBy};
+
+use super::records::Records;
+
+/// How the gate is to be set up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// Where to listen; port 0 has one assigned.
+    pub listen: SocketAddr,
+    /// Networks and what they get.
+    pub nets: Vec<(&'static str, Action)>,
+    /// What everyone else gets.
+    pub default: Action,
+    /// How long an answer may take.
+    pub verdict_timeout: Duration,
+    /// How connections are taken.
+    pub by: AcceptBy,
+    /// What a program answers to every question; without one there is no such program.
+    pub answer: Option<Answer>,
+    /// Values that cannot be used, by name. They come last, so they stand in the place of good ones.
+    pub bad: Vec<(&'static str, Bad)>,
+}
+
+/// A registry value that the driver has to refuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bad {
+    /// A text.
+    Text(&'static str),
+    /// A number.
+    Number(u32),
+    /// A list of texts.
+    Texts(&'static [&'static str]),
+}
+
+impl Settings {
+    /// What most scenarios need: everyone is accepted but 127.0.0.3, which is rejected, and 127.0.0.4 and 127.0.0.5, which are
+    /// asked about.
+    pub(crate) fn usual(by: AcceptBy) -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            nets: vec![("127.0.0.3", Action::Reject), ("127.0.0.4/31", Action::Ask)],
+            default: Action::Accept,
+            verdict_timeout: Duration::from_mins(1),
+            by,
+            answer: None,
+            bad: Vec::new(),
+        }
+    }
+}
+
+/// What came of a start.
+#[derive(Debug)]
+pub(crate) enum Started {
+    /// It listens.
+    Listening,
+    /// It does not, and says why.
+    Failed(String),
+}
+
+/// What the gate's processes hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Holdings {
+    /// Threads.
+    pub threads: usize,
+    /// Descriptors, which stand for sockets and handles.
+    pub descriptors: usize,
+    /// Memory, in KiB.
+    pub memory: usize,
+}
+
+impl fmt::Display for Holdings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { threads, descriptors, memory } = self;
+        write!(f, "{threads} threads, {descriptors} descriptors, {memory} KiB")
+    }
+}
+
+/// A program that asks what to answer, and gets no answer from us.
+pub(crate) trait Asker {
+    /// Waits until it was asked about a client.
+    fn asked(&mut self) -> Result<()>;
+    /// Ends it in order: it closes its handle.
+    fn close(self: Box<Self>) -> Result<()>;
+    /// Ends it as a crash would.
+    fn kill(self: Box<Self>) -> Result<()>;
+}
+
+/// A gate.
+pub(crate) trait Gate {
+    /// What it is, for the title of the table.
+    fn title(&self) -> String;
+
+    /// Has it run with these settings. Nothing is done if it does already.
+    fn start(&mut self, settings: &Settings) -> Result<Started>;
+
+    /// Where it listens.
+    fn address(&self) -> SocketAddr;
+
+    /// Unloads it, and returns how long that took. An error says what it left behind. Nothing is done if it does not run.
+    fn stop(&mut self) -> Result<Duration>;
+
+    /// Ends it as a crash of the machine would.
+    fn crash(&mut self) -> Result<()>;
+
+    /// What it records.
+    fn records(&self) -> &Records;
+
+    /// Lines of its log since the last call that tell of a crash.
+    fn crashes(&mut self) -> Vec<String>;
+
+    /// The last lines of its log.
+    fn log_tail(&self) -> String;
+
+    /// What its processes hold; `None` where that cannot be told.
+    fn holdings(&self) -> Option<Holdings>;
+
+    /// Replaces the policy while it runs.
+    fn set_policy(&mut self, nets: &[(&str, Action)], default: Action) -> Result<()> {
+        let _ = (nets, default);
+        bail!("only the driver's policy can be replaced")
+    }
+
+    /// Its status, as `gatectl status --json` gives it.
+    fn status(&mut self) -> Result<serde_json::Value> {
+        bail!("only the driver tells its status")
+    }
+
+    /// A program that takes questions and answers none.
+    fn asker(&mut self) -> Result<Box<dyn Asker>> {
+        bail!("only the driver asks programs")
+    }
+
+    /// Loads the driver in C beside it, with these parameters; it is replaced if it is loaded already.
+    fn load_other(&mut self, parameters: &[(&str, u32)]) -> Result<()> {
+        let _ = parameters;
+        bail!("only a machine that loads drivers can load another")
+    }
+
+    /// Unloads the driver in C, if it is loaded. An error says what it left behind.
+    fn unload_other(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Lets it run on when this program ends.
+    fn leave(&mut self) -> Result<()> {
+        bail!("only the driver runs on by itself")
+    }
+
+    /// Ends everything, as at the end of the demo. It can be called at any time, and again.
+    fn end(&mut self) -> Result<()>;
+}

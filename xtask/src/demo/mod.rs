@@ -1,0 +1,174 @@
+//! `cargo xtask demo`: from a fresh checkout to the driver loaded and clients served.
+//!
+//! ```text
+//!   packages ─► driver, netio.sys, gatectl ─► prefix ─► scenarios ─────────────► table, exit status
+//!                                                        │        ▲
+//!                              clients from 127.0.0.2 … ─┘        └─ what they saw, what was recorded
+//! ```
+//!
+//! With `--user-mode` the same scenarios, but those that take a driver, are tried with the user-mode example, which needs nothing
+//! but Rust.
+
+mod client;
+mod driver;
+mod gate;
+mod processes;
+mod records;
+mod report;
+mod scenarios;
+mod user_mode;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use gate_protocol::record::AcceptBy;
+
+use self::driver::Driver;
+use self::gate::{Gate, Settings, Started};
+pub(crate) use self::processes::{checkpoint, end_all_on_interrupt};
+use self::report::Outcome;
+use self::user_mode::UserMode;
+use crate::cross::Layout;
+
+/// Options of `cargo xtask demo`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Try the user-mode example instead of the driver: needs nothing but Rust
+    #[arg(long)]
+    user_mode: bool,
+    /// Print an object for each scenario, one per line, instead of the table
+    #[arg(long)]
+    json: bool,
+    /// Try only this scenario (repeatable)
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// How often the gate is started and stopped under load
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = STARTS)]
+    starts: usize,
+    /// Use what was built before as it is
+    #[arg(long)]
+    no_build: bool,
+    /// Leave the driver running at the end, and say how to talk to it
+    #[arg(long, conflicts_with = "user_mode")]
+    keep: bool,
+}
+
+/// Reads a number of starts.
+pub(crate) const STARTS: fn(&str) -> Result<usize, String> = |text| match text.parse() {
+    Ok(starts @ 1..=100_000) => Ok(starts),
+    _ => Err("expected a number from 1 to 100000".to_owned()),
+};
+
+/// Runs the command.
+pub(crate) fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
+    end_all_on_interrupt()?;
+    let result = run_through(layout, args);
+    checkpoint();
+    result
+}
+
+fn run_through(layout: &Layout, args: &Args) -> Result<ExitCode> {
+    let start = Instant::now();
+    let plan = scenarios::plan(!args.user_mode, &args.only)?;
+    let mut gate: Box<dyn Gate> = if args.user_mode {
+        Box::new(UserMode::prepare(layout, true)?)
+    } else {
+        Box::new(Driver::load(layout, !args.no_build)?)
+    };
+    eprintln!("Trying {} ({} scenarios)", gate.title(), plan.len());
+    let outcomes = try_all(gate.as_mut(), &plan, args.starts, args.json);
+    let failed = outcomes.iter().filter(|outcome| !outcome.ok).count();
+    if failed > 0 {
+        eprintln!("\nThe end of the log:\n{}", gate.log_tail());
+    }
+    let kept = if args.keep { keep(gate.as_mut()) } else { gate.end() };
+    if !args.json {
+        println!("{}", report::table(&outcomes));
+        if args.user_mode && args.only.is_empty() {
+            let more: Vec<_> = scenarios::ALL
+                .iter()
+                .filter(|scenario| scenario.driver_only)
+                .map(|scenario| scenario.name)
+                .collect();
+            println!("With the driver (`cargo xtask demo`) also: {}.", more.join(", "));
+        }
+    }
+    let tried = outcomes.len();
+    let took = report::seconds(start.elapsed());
+    eprintln!("{} of {tried} as expected, with {}, in {took}", tried - failed, gate.title());
+    kept?;
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What came of trying a gate for `cargo xtask test`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tried {
+    /// Scenarios that were as expected.
+    pub expected: usize,
+    /// All of them.
+    pub all: usize,
+    /// How long they took, without the building.
+    pub took: Duration,
+}
+
+/// Tries the driver with everything, and so many starts under load.
+pub(crate) fn try_driver(layout: &Layout, starts: usize) -> Result<Tried> {
+    try_gate(&mut Driver::load(layout, true)?, true, starts)
+}
+
+/// The same with the user-mode example.
+pub(crate) fn try_example(layout: &Layout, starts: usize) -> Result<Tried> {
+    try_gate(&mut UserMode::prepare(layout, true)?, false, starts)
+}
+
+fn try_gate(gate: &mut dyn Gate, driver: bool, starts: usize) -> Result<Tried> {
+    let plan = scenarios::plan(driver, &[])?;
+    let start = Instant::now();
+    let outcomes = try_all(gate, &plan, starts, false);
+    let (expected, all) = (outcomes.iter().filter(|outcome| outcome.ok).count(), outcomes.len());
+    if expected < all {
+        eprintln!("\nThe end of the log:\n{}", gate.log_tail());
+    }
+    gate.end()?;
+    Ok(Tried { expected, all, took: start.elapsed() })
+}
+
+fn try_all(
+    gate: &mut dyn Gate,
+    plan: &[(scenarios::Scenario, AcceptBy)],
+    starts: usize,
+    json: bool,
+) -> Vec<Outcome> {
+    let mut outcomes = Vec::with_capacity(plan.len());
+    for (scenario, by) in plan {
+        checkpoint();
+        let outcome = scenarios::run(gate, scenario, *by, starts);
+        checkpoint();
+        report::line(&outcome);
+        if json {
+            report::json(&outcome);
+        }
+        outcomes.push(outcome);
+    }
+    outcomes
+}
+
+/// Leaves the gate running, and says how to talk to it.
+fn keep(gate: &mut dyn Gate) -> Result<()> {
+    if let Started::Failed(why) = gate.start(&Settings::usual(AcceptBy::Irp))? {
+        bail!("it does not start again: {why}");
+    }
+    let address = gate.address();
+    let (ip, port) = (address.ip(), address.port());
+    println!(
+        "The driver is left running. Talk to it:\n\
+         \x20   nc -s 127.0.0.2 {ip} {port}                          accepted: every byte comes back\n\
+         \x20   nc -s 127.0.0.3 {ip} {port}                          rejected\n\
+         \x20   nc -s 127.0.0.4 {ip} {port}                          waits for an answer:\n\
+         \x20   cargo xtask wine run -- gatectl.exe ask              answers\n\
+         \x20   cargo xtask wine run -- gatectl.exe watch            follows what happens\n\
+         \x20   cargo xtask wine stop                                ends it"
+    );
+    gate.leave().context("it may not be left running")
+}

@@ -1,0 +1,192 @@
+//! Processes: ours to end when the demo is interrupted, and what those of a gate hold.
+
+use std::path::Path;
+use std::process::Child;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use super::gate::Holdings;
+
+/// The status a shell shows for a program that was interrupted.
+const INTERRUPTED: i32 = 130;
+
+/// How long ending everything may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What ends a gate. It says whether nothing is left of it.
+type End = Box<dyn FnMut() -> bool + Send>;
+
+/// What is to be ended when the program is interrupted.
+static ENDS: Mutex<Vec<End>> = Mutex::new(Vec::new());
+/// The program is being interrupted.
+static INTERRUPTION: AtomicBool = AtomicBool::new(false);
+/// Its main thread has noticed, and starts nothing more.
+static PARKED: AtomicBool = AtomicBool::new(false);
+
+/// Has `end` called when the program is interrupted, until it says that nothing is left.
+pub(crate) fn on_interrupt(end: impl FnMut() -> bool + Send + 'static) {
+    ENDS.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(end));
+}
+
+/// Does not return once the program is being interrupted. To be called before something is started, and before a failure is
+/// told: it may come of the interruption.
+pub(crate) fn checkpoint() {
+    while INTERRUPTION.load(Ordering::SeqCst) {
+        PARKED.store(true, Ordering::SeqCst);
+        std::thread::park();
+    }
+}
+
+/// Has Ctrl-C, SIGTERM and SIGHUP end everything that was started here, and then the program.
+///
+/// ```text
+///   signal ──► handler: end children and gates, again and again ──► the main thread is parked, nothing is left ──► exit
+///              main thread: whatever it does fails ──► checkpoint ──► parked
+/// ```
+pub(crate) fn end_all_on_interrupt() -> Result<()> {
+    ctrlc::set_handler(|| {
+        eprintln!("\ninterrupted: ending what was started");
+        INTERRUPTION.store(true, Ordering::SeqCst);
+        let deadline = Instant::now() + PATIENCE;
+        let ended = loop {
+            // Asked first: what a thread that is parked now has started is there to be found.
+            let parked = PARKED.load(Ordering::SeqCst);
+            end_children();
+            let mut nothing_left = true;
+            for end in &mut *ENDS.lock().unwrap_or_else(PoisonError::into_inner) {
+                nothing_left &= end();
+            }
+            if parked && nothing_left {
+                break true;
+            }
+            if Instant::now() > deadline {
+                break false;
+            }
+        };
+        eprintln!(
+            "{}",
+            if ended { "nothing is left running" } else { "error: not everything could be ended" }
+        );
+        std::process::exit(INTERRUPTED);
+    })
+    .context("cannot listen to signals")
+}
+
+/// Tells a process to end in order.
+#[cfg(unix)]
+pub(crate) fn terminate(child: &Child) -> Result<()> {
+    use rustix::process::{Pid, Signal, kill_process};
+    kill_process(Pid::from_child(child), Signal::TERM).context("cannot signal the gate")
+}
+
+/// Tells a process to end in order.
+#[cfg(not(unix))]
+pub(crate) fn terminate(_: &Child) -> Result<()> {
+    anyhow::bail!("processes cannot be told to end here")
+}
+
+/// Ends the children of this process, and theirs.
+fn end_children() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Pid, Signal, kill_process};
+        for process in descendants() {
+            // An error says that it has ended.
+            Pid::from_raw(process).map(|process| kill_process(process, Signal::TERM));
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        kill(&descendants());
+    }
+}
+
+/// The children of this process, and theirs.
+#[cfg(unix)]
+fn descendants() -> Vec<i32> {
+    let parent = |process: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+        parent_in(&stat).and_then(|parent| parent.parse::<i32>().ok())
+    };
+    let all: Vec<_> = numbered(Path::new("/proc"))
+        .into_iter()
+        .filter_map(|process| Some((process, parent(&process)?)))
+        .collect();
+    let mut family = vec![std::process::id().cast_signed()];
+    let mut looked_at = 0;
+    while let Some(ancestor) = family.get(looked_at).copied() {
+        looked_at += 1;
+        family.extend(all.iter().filter(|(_, parent)| *parent == ancestor).map(|(process, _)| *process));
+    }
+    family.split_off(1)
+}
+
+/// The fourth field of a process' `stat`; the second is in parentheses, and may hold anything.
+fn parent_in(stat: &str) -> Option<&str> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)
+}
+
+/// What the processes hold whose environment has `name` set to `value`, and that process itself.
+pub(crate) fn holdings(processes: impl IntoIterator<Item = i32>) -> Holdings {
+    let mut sum = Holdings::default();
+    for process in processes {
+        let directory = Path::new("/proc").join(process.to_string());
+        let entries = |name: &str| std::fs::read_dir(directory.join(name)).map_or(0, Iterator::count);
+        sum.threads += entries("task");
+        sum.descriptors += entries("fd");
+        let status = std::fs::read_to_string(directory.join("status")).unwrap_or_default();
+        sum.memory += memory_in(&status).unwrap_or_default();
+    }
+    sum
+}
+
+/// Processes whose environment has `name` set to `value`.
+pub(crate) fn with_environment(name: &str, value: &Path) -> Vec<i32> {
+    let wanted = format!("{name}={}", value.display()).into_bytes();
+    let has = |process: &i32| {
+        let environment = std::fs::read(format!("/proc/{process}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == wanted)
+    };
+    numbered(Path::new("/proc")).into_iter().filter(has).collect()
+}
+
+/// Ends processes at once. They are those of a gate of ours, found by their environment.
+pub(crate) fn kill(processes: &[i32]) {
+    #[cfg(unix)]
+    for process in processes {
+        use rustix::process::{Pid, Signal, kill_process};
+        // An error says that it has ended.
+        Pid::from_raw(*process).map(|process| kill_process(process, Signal::KILL));
+    }
+    #[cfg(not(unix))]
+    let _ = processes;
+}
+
+/// `VmRSS` of a process' `status`, in KiB.
+fn memory_in(status: &str) -> Option<usize> {
+    status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.split_whitespace().next()?.parse().ok()
+}
+
+/// The entries of a directory that are numbers.
+fn numbered(directory: &Path) -> Vec<i32> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
+    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_of_processes() {
+        assert_eq!(parent_in("12 (a) b) S 7 12 12 0"), Some("7"));
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        assert!(descendants().contains(&i32::try_from(child.id()).unwrap()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(memory_in("Name:\tx\nVmRSS:\t  1234 kB\n"), Some(1234));
+        let own = holdings([i32::try_from(std::process::id()).unwrap()]);
+        assert!(own.threads >= 1 && own.descriptors >= 3 && own.memory > 100, "{own}");
+    }
+}

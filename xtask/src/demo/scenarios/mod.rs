@@ -1,0 +1,210 @@
+//! What is tried: each scenario sets the gate up, sends clients, and says what they saw and what the gate recorded. It has
+//! passed if that is, word for word, what was expected.
+//!
+//! | file | what |
+//! |---|---|
+//! | `serving.rs` | accepted, rejected, ended and reset clients |
+//! | `asking.rs` | pended clients: answered, not answered, given up |
+//! | `steering.rs` | policy, parameters, a busy port |
+//! | `other.rs` | the driver in C, served by the same `netio.sys` |
+//! | `lasting.rs` | unload, crash, many starts under load, the ledger of all records |
+
+mod asking;
+mod lasting;
+mod other;
+mod serving;
+mod steering;
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use gate_protocol::record::AcceptBy;
+
+use super::client::Client;
+use super::gate::{Gate, Settings, Started};
+use super::records::{Mark, Records};
+use super::report::{Outcome, RECORDS};
+
+/// A scenario.
+#[derive(Clone, Copy)]
+pub(crate) struct Scenario {
+    /// What it is called.
+    pub name: &'static str,
+    /// What the clients should see; `{by}` stands for the accept path, `{n}` for the number of starts.
+    client: &'static str,
+    /// What should be recorded.
+    records: &'static str,
+    /// By which accept paths.
+    paths: Paths,
+    /// Does it take the driver?
+    pub driver_only: bool,
+    run: fn(&mut Stage<'_>) -> Result<Seen>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Paths {
+    /// Once by each.
+    Both,
+    /// Once; the path makes no difference.
+    Once,
+}
+
+/// What was seen, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// What the clients saw.
+    client: String,
+    /// What the gate recorded, or told otherwise.
+    records: String,
+}
+
+impl Seen {
+    fn new(client: impl Display, records: impl Display) -> Self {
+        Self { client: format!("{client}"), records: format!("{records}") }
+    }
+
+    fn line(&self) -> String {
+        match (self.client.is_empty(), self.records.is_empty()) {
+            (_, true) => self.client.clone(),
+            _ => format!("{}{RECORDS}{}", self.client, self.records),
+        }
+    }
+}
+
+/// What a scenario works with.
+pub(crate) struct Stage<'a> {
+    gate: &'a mut dyn Gate,
+    by: AcceptBy,
+    starts: usize,
+    /// Where its records begin.
+    mark: Mark,
+}
+
+impl Stage<'_> {
+    /// The usual settings, by this scenario's accept path.
+    fn usual(&self) -> Settings {
+        Settings::usual(self.by)
+    }
+
+    /// Has the gate run with these settings.
+    fn serve(&mut self, settings: &Settings) -> Result<()> {
+        match self.gate.start(settings)? {
+            Started::Listening => Ok(()),
+            Started::Failed(why) => bail!("it does not start: {why}"),
+        }
+    }
+
+    /// A client from 127.0.0.`last`.
+    fn client(&self, last: u8) -> Result<Client> {
+        Client::connect(last, self.gate.address()).context("this machine cannot make a client")
+    }
+
+    fn records(&self) -> &Records {
+        self.gate.records()
+    }
+
+    /// All that was recorded of a client.
+    fn story(&self, client: SocketAddr) -> Result<String> {
+        self.records().story(self.mark, client)
+    }
+}
+
+/// All scenarios, in the order in which they are tried.
+pub(crate) const ALL: &[Scenario] = &[
+    serving::ACCEPT,
+    serving::REJECT,
+    serving::GRACEFUL,
+    serving::ABORTIVE,
+    serving::HALF_CLOSE,
+    serving::CROWD,
+    asking::ACCEPT,
+    asking::REJECT,
+    asking::GIVE_UP,
+    asking::TIMEOUT,
+    asking::ASKER_CLOSED,
+    asking::ASKER_KILLED,
+    lasting::UNLOAD,
+    steering::POLICY,
+    steering::BAD_SETTINGS,
+    steering::BUSY_PORT,
+    other::C_DRIVER,
+    lasting::CRASH,
+    lasting::STARTS,
+    lasting::LEDGER,
+];
+
+/// What is to be tried with a gate: scenarios with their accept paths, ordered so that the gate need not change its path often.
+pub(crate) fn plan(driver: bool, only: &[String]) -> Result<Vec<(Scenario, AcceptBy)>> {
+    let names = || ALL.iter().map(|scenario| scenario.name).collect::<Vec<_>>().join(", ");
+    for name in only {
+        match ALL.iter().find(|scenario| scenario.name == *name) {
+            None => bail!("there is no scenario {name}; there are: {}", names()),
+            Some(scenario) if scenario.driver_only && !driver => bail!("{name} takes the driver"),
+            Some(_) => {}
+        }
+    }
+    let chosen = |scenario: &&Scenario| {
+        (driver || !scenario.driver_only)
+            && (only.is_empty() || only.iter().any(|name| *name == scenario.name))
+    };
+    let with = |paths: Paths, by: AcceptBy| {
+        let ours = ALL.iter().filter(chosen).filter(move |scenario| scenario.paths == paths);
+        ours.map(move |scenario| (*scenario, by))
+    };
+    Ok(with(Paths::Both, AcceptBy::Irp)
+        .chain(with(Paths::Both, AcceptBy::Event))
+        .chain(with(Paths::Once, AcceptBy::Event))
+        .collect())
+}
+
+/// Tries one.
+pub(crate) fn run(gate: &mut dyn Gate, scenario: &Scenario, by: AcceptBy, starts: usize) -> Outcome {
+    let start = Instant::now();
+    let fill = |text: &str| text.replace("{by}", &by.to_string()).replace("{n}", &starts.to_string());
+    let expected = Seen::new(fill(scenario.client), fill(scenario.records)).line();
+    let mark = gate.records().mark();
+    // What was in the log before does not count.
+    gate.crashes();
+    let seen = (scenario.run)(&mut Stage { gate: &mut *gate, by, starts, mark });
+    let mut seen = seen.map_or_else(|error| format!("{error:#}"), |seen| seen.line());
+    for crash in gate.crashes().iter().take(3) {
+        seen = format!("{seen}; log: {crash}");
+    }
+    Outcome {
+        scenario: scenario.name,
+        accept_path: if scenario.paths == Paths::Both { by.to_string() } else { String::new() },
+        ok: seen == expected,
+        expected,
+        seen,
+        milliseconds: start.elapsed().as_millis(),
+    }
+}
+
+/// A duration that should not be longer than `limit`, in words that are the same whenever it is not.
+fn within(took: Duration, limit: Duration) -> String {
+    if took <= limit {
+        format!("within {} s", limit.as_secs())
+    } else {
+        format!("after {:.1} s", took.as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_distinct_and_plans_are_made_of_them() {
+        let names: BTreeSet<_> = ALL.iter().map(|scenario| scenario.name).collect();
+        assert_eq!(names.len(), ALL.len());
+        let all = plan(true, &[]).unwrap();
+        assert!(all.len() > ALL.len() && plan(false, &[]).unwrap().len() < all.len());
+        assert_eq!(plan(false, &["reject".to_owned()]).unwrap().len(), 2);
+        assert!(plan(true, &["nothing".to_owned()]).is_err());
+        assert!(plan(false, &["ask-timeout".to_owned()]).is_err());
+    }
+}

@@ -1,0 +1,112 @@
+//! The gate's settings: replaced while it runs, wrong, or not to be had.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use gate_protocol::Action;
+
+use super::{Paths, Scenario, Seen, Stage, within};
+use crate::demo::gate::{Bad, Started};
+use crate::demo::records::{PATIENCE, count};
+
+pub(super) const POLICY: Scenario = Scenario {
+    name: "policy-set",
+    client: "all 3 bytes back; replaced: reset, who was in: all 3 bytes back; put back: all 3 bytes back",
+    records: "2 replaced",
+    paths: Paths::Once,
+    driver_only: true,
+    run: |stage| {
+        let usual = stage.usual();
+        stage.serve(&usual)?;
+        let (old, bytes) = (stage.client(6)?, b"one");
+        let first = old.echo(bytes);
+        stage.gate.set_policy(&[("127.0.0.6/31", Action::Reject)], Action::Accept)?;
+        let (refused, kept) = (stage.client(6)?.listen(), old.echo(bytes));
+        stage.gate.set_policy(&usual.nets, usual.default)?;
+        let last = stage.client(6)?.echo(bytes);
+        let replaced =
+            stage.records().wait(stage.mark, "records that the policy was replaced", PATIENCE, |lines| {
+                let replaced = count(lines, "policy");
+                (replaced >= 2).then_some(replaced)
+            })?;
+        Ok(Seen::new(
+            format!("{first}; replaced: {refused}, who was in: {kept}; put back: {last}"),
+            format!("{replaced} replaced"),
+        ))
+    },
+};
+
+pub(super) const BAD_SETTINGS: Scenario = Scenario {
+    name: "bad-settings",
+    client: "all 3 bytes back, and 127.0.0.3 reset",
+    records: "AcceptBy unknown-word, Default wrong-type, Reject entry 2 not-a-network, VerdictTimeout out-of-range",
+    paths: Paths::Once,
+    driver_only: true,
+    run: |stage| {
+        let mut settings = stage.usual();
+        settings.bad = vec![
+            ("AcceptBy", Bad::Text("pigeon")),
+            ("Default", Bad::Number(1)),
+            // The good entry counts all the same.
+            ("Reject", Bad::Texts(&["127.0.0.3", "127.0.0.300"])),
+            ("VerdictTimeout", Bad::Number(0)),
+        ];
+        stage.serve(&settings)?;
+        let (served, refused) = (stage.client(2)?.echo(b"one"), stage.client(3)?.listen());
+        let mut bad = stage.records().wait(stage.mark, "record of each bad value", PATIENCE, |lines| {
+            let bad: Vec<_> = lines.iter().filter(|line| line["event"] == "bad-setting").cloned().collect();
+            (bad.len() >= settings.bad.len()).then_some(bad)
+        })?;
+        bad.sort_by_key(|line| line["setting"].to_string());
+        let words = bad.iter().map(|line| {
+            let text = |field: &str| line[field].as_str().unwrap_or("?").to_owned();
+            let entry = line["entry"].as_u64().filter(|entry| *entry > 0);
+            let entry = entry.map_or_else(String::new, |entry| format!(" entry {entry}"));
+            format!("{}{entry} {}", text("setting"), text("problem"))
+        });
+        let words: Vec<_> = words.collect();
+        Ok(Seen::new(format!("{served}, and 127.0.0.3 {refused}"), words.join(", ")))
+    },
+};
+
+pub(super) const BUSY_PORT: Scenario = Scenario {
+    name: "busy-port",
+    client: "served by who has the port; then, with another port: all 3 bytes back",
+    records: "not started: STATUS_ADDRESS_ALREADY_EXISTS; stopped within 10 s",
+    paths: Paths::Once,
+    driver_only: false,
+    run: busy_port,
+};
+
+/// What the status says when the port is taken.
+const ADDRESS_ALREADY_EXISTS: u32 = 0xC000_020A;
+
+fn busy_port(stage: &mut Stage<'_>) -> Result<Seen> {
+    let taken = TcpListener::bind("127.0.0.1:0").context("no port to take")?;
+    let mut settings = stage.usual();
+    settings.listen = taken.local_addr().context("the port has no number")?;
+    let started = match stage.gate.start(&settings)? {
+        Started::Listening => "started on a port that is taken".to_owned(),
+        Started::Failed(why) if why.contains("STATUS_ADDRESS_ALREADY_EXISTS") => {
+            "not started: STATUS_ADDRESS_ALREADY_EXISTS".to_owned()
+        }
+        Started::Failed(why) if why.contains(&format!("{ADDRESS_ALREADY_EXISTS:#010x}")) => {
+            "not started: STATUS_ADDRESS_ALREADY_EXISTS".to_owned()
+        }
+        Started::Failed(why) => format!("not started: {why}"),
+    };
+    let connected = std::net::TcpStream::connect_timeout(&settings.listen, PATIENCE);
+    let whose = match connected.and_then(|_| taken.accept()) {
+        Ok(_) => "served by who has the port",
+        Err(_) => "not served by who has the port",
+    };
+    let stopped = stage.gate.stop()?;
+    stage.serve(&stage.usual())?;
+    let served = stage.client(2)?.echo(b"one");
+    let stopped = within(stopped, Duration::from_secs(10));
+    Ok(Seen::new(
+        format!("{whose}; then, with another port: {served}"),
+        format!("{started}; stopped {stopped}"),
+    ))
+}

@@ -1,0 +1,197 @@
+//! The gate in user mode: the example `conditional_accept` as a process.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use gate_protocol::Answer;
+
+use super::gate::{Gate, Holdings, Settings, Started};
+use super::processes;
+use super::records::{PATIENCE, Records};
+use crate::command::{self, logged};
+use crate::cross::Layout;
+use crate::progress::Step;
+
+/// How long a build may take.
+const BUILD: Duration = Duration::from_mins(15);
+/// How soon the example's own asker answers.
+const THINKS: Duration = Duration::from_millis(50);
+
+/// The example.
+#[derive(Debug)]
+pub(crate) struct UserMode {
+    program: PathBuf,
+    log: PathBuf,
+    records: Records,
+    running: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    settings: Settings,
+    address: SocketAddr,
+}
+
+impl UserMode {
+    /// The example, built unless told not to.
+    pub(crate) fn prepare(layout: &Layout, build: bool) -> Result<Self> {
+        if build {
+            Self::build(layout)?;
+        }
+        let target = layout.cross.parent().unwrap_or(&layout.cross);
+        let program = target.join("release/examples/conditional_accept");
+        if !program.exists() {
+            bail!("{} is not there: cargo has not built it", program.display());
+        }
+        let log = layout.log("example");
+        std::fs::create_dir_all(log.parent().unwrap_or(&log)).context("the log has no directory")?;
+        File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        Ok(Self { program, log, records: Records::default(), running: None })
+    }
+
+    fn build(layout: &Layout) -> Result<()> {
+        let step = Step::start("Building the example");
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo
+            .args(["build", "--locked", "--release", "--package", "wsk", "--example", "conditional_accept"])
+            .current_dir(&layout.workspace);
+        logged(
+            cargo,
+            "cargo build --example conditional_accept",
+            &layout.log("example-build"),
+            BUILD,
+            &step,
+        )?;
+        step.done();
+        Ok(())
+    }
+
+    /// What the process said on standard error.
+    fn said(&self) -> String {
+        command::tail_of(&self.log, 5)
+    }
+
+    fn spawn(&self, settings: &Settings) -> Result<Child> {
+        let mut command = Command::new(&self.program);
+        command.args(["--log", "json", "--listen", &settings.listen.to_string()]);
+        for (net, action) in &settings.nets {
+            command.arg(format!("--{action}")).arg(net);
+        }
+        command.args(["--default", &settings.default.to_string(), "--accept-by", &settings.by.to_string()]);
+        // Nobody who answers is an asker that never comes to an end.
+        let (answer, after) = match settings.answer {
+            Some(answer) => (answer, THINKS),
+            None => (Answer::Reject, Duration::from_hours(1)),
+        };
+        command.args(["--verdict", &answer.to_string(), "--verdict-after", &after.as_millis().to_string()]);
+        let log = File::options().append(true).open(&self.log);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log.with_context(|| format!("cannot write {}", self.log.display()))?)
+            .spawn()
+            .with_context(|| format!("cannot start {}", self.program.display()))
+    }
+}
+
+impl Gate for UserMode {
+    fn title(&self) -> String {
+        "the user-mode example".to_owned()
+    }
+
+    fn start(&mut self, settings: &Settings) -> Result<Started> {
+        processes::checkpoint();
+        if self.running.as_ref().is_some_and(|running| running.settings == *settings) {
+            return Ok(Started::Listening);
+        }
+        self.stop()?;
+        if let Some((_, value)) = settings.bad.first() {
+            bail!("the example has no registry for {value:?}");
+        }
+        let mark = self.records.mark();
+        let mut child = self.spawn(settings)?;
+        self.records.follow(child.stdout.take().context("the example has no output")?);
+        let loaded = self.records.wait(mark, "record that it listens", PATIENCE, |lines| {
+            let loaded = lines.iter().find(|line| line["event"] == "loaded")?;
+            loaded["local"].as_str().and_then(|local| local.parse().ok())
+        });
+        match loaded {
+            Ok(address) => {
+                self.running = Some(Running { child, settings: settings.clone(), address });
+                Ok(Started::Listening)
+            }
+            Err(error) => {
+                let status = command::wait(child, PATIENCE)?;
+                if status.and_then(|status| status.code()) != Some(1) {
+                    return Err(error);
+                }
+                Ok(Started::Failed(self.said()))
+            }
+        }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.running.as_ref().map_or(SocketAddr::from(([127, 0, 0, 1], 0)), |running| running.address)
+    }
+
+    fn stop(&mut self) -> Result<Duration> {
+        let Some(Running { child, .. }) = self.running.take() else { return Ok(Duration::ZERO) };
+        let (mark, start) = (self.records.mark(), Instant::now());
+        processes::terminate(&child)?;
+        let Some(status) = command::wait(child, PATIENCE)? else {
+            bail!("the example did not end within {} s", PATIENCE.as_secs());
+        };
+        let took = start.elapsed();
+        if !status.success() {
+            bail!("the example ended with {status}: {}", self.said());
+        }
+        self.records.wait(mark, "record that nothing is left", PATIENCE, |lines| {
+            let unloaded = lines.iter().find(|line| line["event"] == "unloaded")?;
+            (unloaded["violations"] == 0 && unloaded["leaks"] == 0).then_some(())
+        })?;
+        Ok(took)
+    }
+
+    fn crash(&mut self) -> Result<()> {
+        if let Some(Running { mut child, .. }) = self.running.take() {
+            child.kill().context("cannot end the example")?;
+            child.wait().context("cannot wait for the example")?;
+            self.records.ended(PATIENCE);
+        }
+        Ok(())
+    }
+
+    fn records(&self) -> &Records {
+        &self.records
+    }
+
+    fn crashes(&mut self) -> Vec<String> {
+        let said = std::fs::read_to_string(&self.log).unwrap_or_default();
+        said.lines().filter(|line| line.contains("panicked")).map(str::to_owned).collect()
+    }
+
+    fn log_tail(&self) -> String {
+        command::tail_of(&self.log, 20)
+    }
+
+    fn holdings(&self) -> Option<Holdings> {
+        let child = &self.running.as_ref()?.child;
+        Path::new("/proc/self").exists().then(|| processes::holdings(i32::try_from(child.id())))
+    }
+
+    fn end(&mut self) -> Result<()> {
+        self.crash()
+    }
+}
+
+impl Drop for UserMode {
+    fn drop(&mut self) {
+        // Nothing can be done about a process that cannot be ended.
+        let _ = self.crash();
+    }
+}

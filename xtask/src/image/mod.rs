@@ -1,0 +1,224 @@
+//! What is in a finished image, and whether a kernel would be content with it.
+//!
+//! ```text
+//!   file ── inspect ──► Image ──┬── Display ──► one screen
+//!                               ├── json ─────► one object
+//!                               └── check(Expected) ──► findings: errors and warnings
+//! ```
+//!
+//! The image is read, never run. Every number in it is untrusted: a damaged file is an error, whatever the damage.
+
+mod check;
+mod unwind;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use object::LittleEndian as LE;
+use object::pe;
+use object::read::pe::{ImageNtHeaders as _, ImageOptionalHeader as _, ImageThunkData as _, PeFile64};
+
+pub(crate) use check::{DRIVER, Expected, Finding, NETIO};
+use unwind::Frames;
+
+/// An image, as far as the checks and the report need it.
+#[derive(Debug, Clone)]
+pub(crate) struct Image {
+    /// The file's name, for reports.
+    pub name: String,
+    /// The file's size.
+    pub size: u64,
+    /// `IMAGE_FILE_MACHINE_…`.
+    pub machine: u16,
+    /// `IMAGE_SUBSYSTEM_…`.
+    pub subsystem: u16,
+    /// `IMAGE_FILE_…`.
+    pub characteristics: u16,
+    /// `IMAGE_DLLCHARACTERISTICS_…`.
+    pub dll_characteristics: u16,
+    /// The address of the entry point, relative to the image.
+    pub entry: u32,
+    /// The sections in the order of the file.
+    pub sections: Vec<Section>,
+    /// Imported names by module.
+    pub imports: BTreeMap<String, Vec<String>>,
+    /// Are there imports that are bound at their first call?
+    pub delayed: bool,
+    /// Exported names.
+    pub exports: Vec<String>,
+    /// How many addresses are adjusted when the image is loaded elsewhere.
+    pub relocations: usize,
+    /// What the unwind tables say of the functions.
+    pub frames: Frames,
+    /// Paths of the machine it was built on.
+    pub paths: Vec<String>,
+}
+
+/// A section of an image.
+#[derive(Debug, Clone)]
+pub(crate) struct Section {
+    /// Its name.
+    pub name: String,
+    /// Where it is loaded, relative to the image.
+    pub address: u32,
+    /// Its size in memory.
+    pub size: u32,
+    /// Its size in the file.
+    pub raw: u32,
+    /// `IMAGE_SCN_…`.
+    pub flags: u32,
+}
+
+impl Section {
+    fn is(&self, flag: u32) -> bool {
+        self.flags & flag != 0
+    }
+
+    fn contains(&self, address: u32) -> bool {
+        address.checked_sub(self.address).is_some_and(|offset| offset < self.size.max(self.raw))
+    }
+}
+
+/// Reads an image.
+pub(crate) fn inspect(path: &Path) -> Result<Image> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+    parse(name, &bytes).with_context(|| format!("{} is no sound image", path.display()))
+}
+
+/// Reads an image from memory.
+fn parse(name: String, bytes: &[u8]) -> Result<Image> {
+    let file = PeFile64::parse(bytes)?;
+    let headers = file.nt_headers();
+    let optional = headers.optional_header();
+    let sections = sections(&file, bytes)?;
+    let directories = file.data_directories();
+    let delayed = directories
+        .get(pe::IMAGE_DIRECTORY_ENTRY_DELAY_IMPORT)
+        .is_some_and(|directory| directory.virtual_address.get(LE) != 0);
+    let mut exports = Vec::new();
+    if let Some(table) = file.export_table()? {
+        for export in table.exports()? {
+            exports.push(match export.name {
+                Some(name) => text(name),
+                None => format!("#{}", export.ordinal.0),
+            });
+        }
+    }
+    Ok(Image {
+        name,
+        size: bytes.len() as u64,
+        machine: headers.file_header().machine.get(LE).0,
+        subsystem: optional.subsystem().0,
+        characteristics: headers.file_header().characteristics.get(LE).0,
+        dll_characteristics: optional.dll_characteristics().0,
+        entry: optional.address_of_entry_point(),
+        imports: imports(&file)?,
+        delayed,
+        exports,
+        relocations: relocations(&file, bytes)?,
+        frames: unwind::frames(&file, bytes)?,
+        paths: paths(bytes),
+        sections,
+    })
+}
+
+fn sections(file: &PeFile64<'_>, bytes: &[u8]) -> Result<Vec<Section>> {
+    let mut sections = Vec::new();
+    for header in file.section_table().iter() {
+        let (start, size) = (header.pointer_to_raw_data.get(LE), header.size_of_raw_data.get(LE));
+        let end = u64::from(start) + u64::from(size);
+        let name = text(header.raw_name());
+        ensure!(end <= bytes.len() as u64, "section {name} ends at {end}, the file at {}", bytes.len());
+        sections.push(Section {
+            name,
+            address: header.virtual_address.get(LE),
+            size: header.virtual_size.get(LE),
+            raw: size,
+            flags: header.characteristics.get(LE).0,
+        });
+    }
+    Ok(sections)
+}
+
+fn imports(file: &PeFile64<'_>) -> Result<BTreeMap<String, Vec<String>>> {
+    let mut imports: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let Some(table) = file.import_table()? else { return Ok(imports) };
+    let mut descriptors = table.descriptors()?;
+    while let Some(descriptor) = descriptors.next()? {
+        let names = imports.entry(text(table.name(descriptor.name.get(LE))?)).or_default();
+        // Linkers that bind early leave the names in the first of the two only.
+        let by_name = match descriptor.original_first_thunk.get(LE) {
+            0 => descriptor.first_thunk.get(LE),
+            thunks => thunks,
+        };
+        let mut thunks = table.thunks(by_name)?;
+        while let Some(thunk) = thunks.next::<pe::ImageNtHeaders64>()? {
+            names.push(if thunk.is_ordinal() {
+                format!("#{}", thunk.ordinal())
+            } else {
+                text(table.hint_name(thunk.address())?.1)
+            });
+        }
+    }
+    Ok(imports)
+}
+
+fn relocations(file: &PeFile64<'_>, bytes: &[u8]) -> Result<usize> {
+    let mut count = 0;
+    let Some(mut blocks) = file.data_directories().relocation_blocks(bytes, &file.section_table())? else {
+        return Ok(0);
+    };
+    while let Some(block) = blocks.next()? {
+        count += block.filter(|relocation| relocation.typ != pe::IMAGE_REL_BASED_ABSOLUTE).count();
+    }
+    Ok(count)
+}
+
+/// Text that names files of the building machine: where panics come from, if they are not told to keep it to themselves.
+fn paths(bytes: &[u8]) -> Vec<String> {
+    const MARKS: [&[u8]; 4] =
+        [b"/.cargo/registry/", b"/rustlib/src/", b"\\.cargo\\registry\\", b"\\rustlib\\src\\"];
+    let mut paths = Vec::new();
+    for run in bytes.split(|byte| !(b' '..=b'~').contains(byte)) {
+        if run.len() < 512 && MARKS.iter().any(|mark| run.windows(mark.len()).any(|window| window == *mark)) {
+            paths.push(text(run));
+        }
+    }
+    paths.sort();
+    paths.dedup();
+    paths
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+impl Image {
+    /// The image as one JSON object.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "image": self.name,
+            "size": self.size,
+            "imports": self.imports,
+            "exports": self.exports.len(),
+            "nx": self.has(pe::IMAGE_DLLCHARACTERISTICS_NX_COMPAT.0),
+            "aslr": self.has(pe::IMAGE_DLLCHARACTERISTICS_DYNAMIC_BASE.0),
+            "high_entropy": self.has(pe::IMAGE_DLLCHARACTERISTICS_HIGH_ENTROPY_VA.0),
+            "relocations": self.relocations,
+            "functions": self.frames.functions,
+            "largest_frame": self.frames.largest,
+            "sections": self.sections.iter().map(|section| serde_json::json!({
+                "name": section.name, "size": section.size, "raw": section.raw, "access": section.access(),
+            })).collect::<Vec<_>>(),
+        })
+    }
+
+    fn has(&self, characteristic: u16) -> bool {
+        self.dll_characteristics & characteristic != 0
+    }
+}
+
+#[cfg(test)]
+mod tests;

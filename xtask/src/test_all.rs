@@ -1,0 +1,261 @@
+//! `cargo xtask test`: everything that this machine can test, the driver included.
+//!
+//! ```text
+//!  host ─► rules ─► example ─► packages there? ─┬─ yes ─► layouts ─► images ─► driver ─┐
+//!                                               └─ no: listed, with the reason ────────┴─► summary, exit status
+//! ```
+//!
+//! A step that fails does not keep the others from running. Steps that cannot run here do not fail it, unless
+//! `--require-driver` says that they must.
+
+use std::fmt;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
+use comfy_table::{Cell, CellAlignment, Color, Table, presets};
+
+use crate::command::{self, logged};
+use crate::cross::{Layout, driver, netio, packages};
+use crate::demo::{self, Tried};
+use crate::image;
+use crate::progress::Step as Shown;
+
+/// How long the host tests may take, built from nothing on a small machine.
+const HOST: Duration = Duration::from_mins(45);
+/// How long a report may take.
+const REPORT: Duration = Duration::from_mins(15);
+/// How often the example is started and stopped under load.
+const EXAMPLE_STARTS: usize = 25;
+
+/// Options of `cargo xtask test`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Fail if the driver cannot be built or loaded here
+    #[arg(long)]
+    require_driver: bool,
+    /// How often the driver is started and stopped under load
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = demo::STARTS)]
+    starts: usize,
+    /// Run only this step (repeatable)
+    #[arg(long, value_name = "STEP", conflicts_with = "skip")]
+    only: Vec<Step>,
+    /// Leave this step out (repeatable)
+    #[arg(long, value_name = "STEP")]
+    skip: Vec<Step>,
+}
+
+/// The steps, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Step {
+    /// The tests that need nothing but Rust, with cargo-nextest where it is installed
+    Host,
+    /// The rules of the contract are shown by tests
+    Rules,
+    /// The user-mode example, tried by clients
+    Example,
+    /// Structures and constants are those of C headers
+    Layouts,
+    /// The images are what a kernel would load
+    Images,
+    /// The driver, loaded and tried by clients
+    Driver,
+}
+
+impl Step {
+    /// Does it take the packages for Windows builds?
+    fn is_cross(self) -> bool {
+        matches!(self, Self::Layouts | Self::Images | Self::Driver)
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Host => "host tests",
+            Self::Rules => "rules",
+            Self::Example => "example, tried",
+            Self::Layouts => "layouts",
+            Self::Images => "images",
+            Self::Driver => "driver, tried",
+        })
+    }
+}
+
+/// What came of a step.
+#[derive(Debug)]
+enum Outcome {
+    Passed(String),
+    Failed(String),
+    NotHere(String),
+}
+
+/// Runs the command.
+pub(crate) fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
+    let start = Instant::now();
+    demo::end_all_on_interrupt()?;
+    let chosen =
+        |step: &Step| (args.only.is_empty() || args.only.contains(step)) && !args.skip.contains(step);
+    let steps: Vec<Step> = Step::value_variants().iter().copied().filter(chosen).collect();
+    let cross = if steps.iter().any(|step| step.is_cross()) { packages::ensure(layout) } else { Ok(()) };
+    demo::checkpoint();
+
+    let mut outcomes = Vec::new();
+    for step in steps {
+        eprintln!("\n=== {step}");
+        let began = Instant::now();
+        let outcome = match &cross {
+            Err(reason) if step.is_cross() && args.require_driver => Outcome::Failed(first_line(reason)),
+            Err(reason) if step.is_cross() => Outcome::NotHere(first_line(reason)),
+            _ => match perform(layout, args, step) {
+                Ok(note) => Outcome::Passed(note),
+                Err(error) => {
+                    eprintln!("error: {error:#}");
+                    Outcome::Failed(first_line(&error))
+                }
+            },
+        };
+        demo::checkpoint();
+        outcomes.push((step, outcome, began.elapsed()));
+    }
+    if let Err(reason) = &cross {
+        eprintln!("\n{reason:#}");
+    }
+    println!("\n{}", table(&outcomes));
+    let failed = outcomes.iter().filter(|(_, outcome, _)| matches!(outcome, Outcome::Failed(_))).count();
+    println!("{failed} of {} steps failed, in {:.0} s", outcomes.len(), start.elapsed().as_secs_f64());
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs a step. Returns what there is to say of it.
+fn perform(layout: &Layout, args: &Args, step: Step) -> Result<String> {
+    match step {
+        Step::Host => host(layout),
+        Step::Rules => {
+            report(layout, "rules", &["rules", "--seeds", "--min-areas", "80", "--check", "--quiet"])?;
+            Ok("every rule with a seed is shown".to_owned())
+        }
+        Step::Example => tried(demo::try_example(layout, EXAMPLE_STARTS)?),
+        Step::Layouts => {
+            report(layout, "layouts", &["layouts"])?;
+            Ok("no differences".to_owned())
+        }
+        Step::Images => images(layout),
+        Step::Driver => {
+            let note = tried(demo::try_driver(layout, args.starts)?)?;
+            Ok(format!("{note}, {} starts and stops under load", args.starts))
+        }
+    }
+}
+
+fn tried(Tried { expected, all, took }: Tried) -> Result<String> {
+    if expected < all {
+        bail!("{} of {all} scenarios were not as expected", all - expected);
+    }
+    Ok(format!("{all} scenarios as expected in {:.0} s", took.as_secs_f64()))
+}
+
+/// The tests of the workspace, each in a process of its own where cargo-nextest is there.
+fn host(layout: &Layout) -> Result<String> {
+    let nextest = command::ask("cargo", &["nextest", "--version"]).is_some();
+    let runs: &[&[&str]] = if nextest {
+        &[&["nextest", "run", "--locked"], &["test", "--locked", "--doc"]]
+    } else {
+        &[&["test", "--locked"]]
+    };
+    for arguments in runs {
+        let line = format!("cargo {}", arguments.join(" "));
+        let shown = Shown::start(&line);
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.args(*arguments).current_dir(&layout.workspace);
+        logged(cargo, &line, &layout.log(&format!("host-{}", arguments[0])), HOST, &shown)?;
+        shown.done();
+    }
+    Ok(if nextest { "cargo nextest run, cargo test --doc" } else { "cargo test" }.to_owned())
+}
+
+/// Runs another command of this program.
+fn report(layout: &Layout, name: &str, arguments: &[&str]) -> Result<()> {
+    let shown = Shown::start(format!("cargo xtask {}", arguments.join(" ")));
+    let mut command = Command::new(std::env::current_exe().context("this program has no path")?);
+    command.args(arguments).current_dir(&layout.workspace);
+    logged(command, &format!("cargo xtask {name}"), &layout.log(&format!("test-{name}")), REPORT, &shown)?;
+    shown.done();
+    Ok(())
+}
+
+/// Builds the images, and checks each.
+fn images(layout: &Layout) -> Result<String> {
+    driver::build(layout)?;
+    netio::build(layout)?;
+    let mut size = 0;
+    for (name, expected) in [
+        ("conditional_accept.sys", &image::DRIVER),
+        ("echo_c.sys", &image::DRIVER),
+        ("netio.sys", &image::NETIO),
+    ] {
+        let image = image::inspect(&layout.image(name))?;
+        let findings = image.check(expected);
+        for finding in &findings {
+            eprintln!("{name}: {finding}");
+        }
+        if let Some(finding) = findings.iter().find(|finding| finding.is_error()) {
+            bail!("{name}: {finding}");
+        }
+        if name == "conditional_accept.sys" {
+            size = image.size;
+        }
+    }
+    Ok(format!("the driver has {size} bytes"))
+}
+
+/// What of an error fits into a table.
+fn first_line(error: &anyhow::Error) -> String {
+    format!("{error:#}").lines().next().unwrap_or_default().to_owned()
+}
+
+fn table(outcomes: &[(Step, Outcome, Duration)]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_FULL_CONDENSED).set_header(["step", "", "seconds", ""]);
+    for (step, outcome, took) in outcomes {
+        let (word, colour, note) = match outcome {
+            Outcome::Passed(note) => ("passed", Color::Green, note),
+            Outcome::Failed(note) => ("FAILED", Color::Red, note),
+            Outcome::NotHere(note) => ("not here", Color::Yellow, note),
+        };
+        table.add_row([
+            Cell::new(step),
+            Cell::new(word).fg(colour),
+            Cell::new(format!("{:.0}", took.as_secs_f64())).set_alignment(CellAlignment::Right),
+            Cell::new(note),
+        ]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_has_a_row_for_each_step() {
+        let outcomes = [
+            (Step::Host, Outcome::Passed("all".to_owned()), Duration::from_secs(61)),
+            (Step::Layouts, Outcome::NotHere("not Debian".to_owned()), Duration::ZERO),
+            (Step::Driver, Outcome::Failed("1 of 40 scenarios".to_owned()), Duration::from_secs(9)),
+        ];
+        let shown = table(&outcomes).to_string();
+        for part in ["host tests", "61", "not here", "not Debian", "FAILED", "1 of 40 scenarios"] {
+            assert!(shown.contains(part), "{part}:\n{shown}");
+        }
+    }
+
+    #[test]
+    fn scenarios_that_differ_fail_the_step() {
+        let took = Duration::from_secs(3);
+        assert!(tried(Tried { expected: 3, all: 3, took }).is_ok());
+        let error = tried(Tried { expected: 2, all: 3, took }).expect_err("one differs");
+        assert_eq!(error.to_string(), "1 of 3 scenarios were not as expected");
+    }
+}

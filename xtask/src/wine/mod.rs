@@ -1,0 +1,154 @@
+//! `cargo xtask wine`: a private Wine prefix as the machine that loads drivers.
+//!
+//! ```text
+//!            start                       stop (or: kill)
+//!  nothing ─────────► prefix created ─► server up ─► service RUNNING ──────────► server down; the prefix stays
+//!                          ▲                                   │
+//!                          └──────── start again ◄─────────────┘ crash: `start` ends what is left and begins anew
+//! ```
+//!
+//! | file | what |
+//! |---|---|
+//! | `prefix.rs` | [`Prefix`]: create, bring up, run programs, end, read the log |
+//! | `service.rs` | [`Service`]: install a driver, parameters, start, stop, state |
+//! | `parameters.rs` | values of a `Parameters` key, as text of the command line and of a `.reg` file |
+//!
+//! Nothing outside the prefix is touched: not the user's own prefix, not another one's server.
+
+mod parameters;
+mod prefix;
+mod service;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Subcommand;
+
+pub(crate) use self::parameters::{Parameter, Value};
+pub(crate) use self::prefix::Prefix;
+pub(crate) use self::service::{Service, State};
+use crate::cross::{Layout, driver, netio};
+
+/// The sample driver's service.
+pub(crate) const SERVICE: &str = "conditional_accept";
+
+/// Options of `cargo xtask wine`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Load a driver: builds what is missing, creates the prefix, starts the service
+    Start {
+        /// The service's name; its image is <NAME>.sys of the built images
+        #[arg(long, default_value = SERVICE)]
+        service: String,
+        /// Another image
+        #[arg(long, value_name = "FILE")]
+        image: Option<PathBuf>,
+        /// A value of the service's Parameters key: NAME=TEXT, NAME=dword:NUMBER, NAME=multi:ONE,TWO
+        #[arg(long = "set", value_name = "NAME=VALUE")]
+        parameters: Vec<Parameter>,
+        /// Use the images as they are, without building
+        #[arg(long)]
+        no_build: bool,
+    },
+    /// Unload the driver and end the prefix's processes
+    Stop {
+        /// The service's name
+        #[arg(long, default_value = SERVICE)]
+        service: String,
+    },
+    /// Is the prefix up, and what is the service's state?
+    Status {
+        /// The service's name
+        #[arg(long, default_value = SERVICE)]
+        service: String,
+    },
+    /// What the loader and the driver printed
+    Logs {
+        /// How many lines
+        #[arg(short = 'n', long, default_value_t = 40)]
+        lines: usize,
+    },
+    /// Run a Windows program in the prefix, for instance `run -- gatectl.exe status`
+    Run {
+        /// The program, a path or the name of a built image, and its arguments
+        #[arg(required = true, last = true)]
+        command: Vec<String>,
+    },
+    /// End all of the prefix's processes at once, without unloading
+    Kill,
+    /// End them, and remove the prefix
+    Clean,
+}
+
+/// Runs the command.
+pub(crate) fn run(layout: &Layout, args: Args) -> Result<ExitCode> {
+    match args.action {
+        Action::Start { service, image, parameters, no_build } => {
+            if !no_build {
+                netio::build(layout)?;
+                if image.is_none() && service == SERVICE {
+                    driver::build(layout)?;
+                }
+            }
+            let image = image.unwrap_or_else(|| layout.image(&format!("{service}.sys")));
+            let prefix = Prefix::open(layout)?;
+            prefix.create()?;
+            let service = prefix.service(&service);
+            if service.state()? == State::Running {
+                bail!("{} is running: `cargo xtask wine stop` first", service.name());
+            }
+            service.install(&image)?;
+            service.set_parameters(&parameters)?;
+            service.start()?;
+            println!("{} is running. Log: {}", service.name(), prefix.log().display());
+        }
+        Action::Stop { service } => {
+            let prefix = Prefix::open(layout)?;
+            let service = prefix.service(&service);
+            if prefix.is_ready() && prefix.is_up() && service.state()? == State::Running {
+                service.stop()?;
+                println!("{} is stopped.", service.name());
+            }
+            prefix.kill()?;
+            println!("The prefix is down.");
+        }
+        Action::Status { service } => {
+            let prefix = Prefix::open(layout)?;
+            let state = if prefix.is_up() { prefix.service(&service).state()? } else { State::Stopped };
+            println!(
+                "prefix: {} ({})",
+                prefix.directory().display(),
+                if prefix.is_up() { "up" } else { "down" }
+            );
+            println!("{service}: {state}");
+            println!("log: {}", prefix.log().display());
+            for crash in prefix.crashes_since(0) {
+                println!("crash: {crash}");
+            }
+            return Ok(if state == State::Running { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Action::Logs { lines } => {
+            println!("{}", Prefix::open(layout)?.log_tail(lines));
+        }
+        Action::Run { command } => {
+            let prefix = Prefix::open(layout)?;
+            prefix.create()?;
+            let (program, arguments) = command.split_first().context("which program?")?;
+            let mut child = prefix.command(program)?;
+            // Here the user's terminal is the program's.
+            let status = child.args(arguments).status().context("cannot start Wine")?;
+            let code = status.code().and_then(|code| u8::try_from(code).ok());
+            return Ok(ExitCode::from(code.unwrap_or(1)));
+        }
+        Action::Kill => Prefix::open(layout)?.kill()?,
+        Action::Clean => Prefix::open(layout)?.remove()?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,183 @@
+//! A driver as a service of the prefix.
+
+use std::fmt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::parameters::{Parameter, reg_file};
+use super::prefix::{self, COMMAND, Prefix};
+
+/// How long the service manager may take to answer a question.
+const ANSWER: Duration = Duration::from_secs(20);
+/// How often the state is asked for while it changes.
+const POLL: Duration = Duration::from_millis(100);
+
+/// What the service manager says of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// There is no such service.
+    Absent,
+    /// It is not loaded.
+    Stopped,
+    /// It is loaded.
+    Running,
+    /// It is on its way from one to the other.
+    Pending,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Absent => "not installed",
+            Self::Stopped => "stopped",
+            Self::Running => "running",
+            Self::Pending => "starting or stopping",
+        })
+    }
+}
+
+/// A driver's service, by name.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Service<'a> {
+    prefix: &'a Prefix,
+    name: &'a str,
+}
+
+impl<'a> Service<'a> {
+    pub(super) fn new(prefix: &'a Prefix, name: &'a str) -> Self {
+        Self { prefix, name }
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        self.name
+    }
+
+    /// Copies the driver's image into the machine, and creates the service if there is none.
+    pub(crate) fn install(&self, image: &Path) -> Result<()> {
+        let file = format!("{}.sys", self.name);
+        if !image.is_file() {
+            bail!("{} is not there: `cargo xtask driver` makes the sample driver's", image.display());
+        }
+        prefix::copy_if_new(image, &self.prefix.drivers().join(&file))?;
+        if self.state()? == State::Absent {
+            let path = format!(r"C:\windows\system32\drivers\{file}");
+            self.sc("create", &["type=", "kernel", "start=", "demand", "binPath=", &path])?;
+        }
+        Ok(())
+    }
+
+    /// Gives the service's `Parameters` key these values and no others. They count from the next start.
+    pub(crate) fn set_parameters(&self, parameters: &[Parameter]) -> Result<()> {
+        let file = self.prefix.directory().join(format!("drive_c/{}.reg", self.name));
+        std::fs::write(&file, reg_file(self.name, parameters))
+            .with_context(|| format!("cannot write {}", file.display()))?;
+        let mut import = self.prefix.command("reg")?;
+        import.args(["import", &format!(r"C:\{}.reg", self.name)]);
+        self.prefix.bounded(&mut import, COMMAND, "reg import")?;
+        Ok(())
+    }
+
+    /// Loads the driver and waits until it runs.
+    pub(crate) fn start(&self) -> Result<()> {
+        self.start_within(COMMAND)
+    }
+
+    /// The same with another bound.
+    pub(crate) fn start_within(&self, limit: Duration) -> Result<()> {
+        self.change("start", State::Running, limit).with_context(|| format!("{} does not start", self.name))
+    }
+
+    /// Unloads the driver and waits until it is gone.
+    pub(crate) fn stop(&self) -> Result<()> {
+        self.stop_within(COMMAND)
+    }
+
+    /// The same with another bound.
+    pub(crate) fn stop_within(&self, limit: Duration) -> Result<()> {
+        self.change("stop", State::Stopped, limit).with_context(|| format!("{} does not stop", self.name))
+    }
+
+    /// What the service manager says of it.
+    pub(crate) fn state(&self) -> Result<State> {
+        let captured = self.prefix.run("sc", &["query", self.name], ANSWER)?;
+        match captured.status {
+            Some(status) if status.success() => state_in(&captured.stdout).with_context(|| {
+                format!(
+                    "the service manager's answer for {} is not understood:\n{}",
+                    self.name, captured.stdout
+                )
+            }),
+            // Not there: the only other answer of a service manager that answers.
+            Some(_) => Ok(State::Absent),
+            None => bail!(
+                "the service manager does not answer within {} s; `cargo xtask wine kill` ends it",
+                ANSWER.as_secs()
+            ),
+        }
+    }
+
+    fn sc(&self, verb: &str, arguments: &[&str]) -> Result<String> {
+        let mut sc = self.prefix.command("sc")?;
+        sc.arg(verb).arg(self.name).args(arguments);
+        self.prefix.bounded(&mut sc, COMMAND, &format!("sc {verb} {}", self.name))
+    }
+
+    fn change(&self, verb: &str, wanted: State, limit: Duration) -> Result<()> {
+        let mark = self.prefix.log_mark();
+        let deadline = Instant::now() + limit;
+        let mut sc = self.prefix.command("sc")?;
+        let asked = self.prefix.bounded(sc.arg(verb).arg(self.name), limit, &format!("sc {verb}"));
+        loop {
+            let state = self.state()?;
+            if state == wanted {
+                return Ok(());
+            }
+            // A request that was refused is final; one that was taken may need time.
+            if asked.is_err() || state == State::Absent || Instant::now() > deadline {
+                bail!("{}", self.story(state, mark));
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// What can be told of a change that did not come about.
+    fn story(&self, state: State, mark: u64) -> String {
+        let tail = prefix::last_lines(&self.prefix.log_since(mark), 15);
+        let tail = if tail.is_empty() { "(nothing in the log)".to_owned() } else { tail };
+        format!("it is {state}; the log says:\n{tail}\n(all of it: {})", self.prefix.log().display())
+    }
+}
+
+/// The state in an answer of `sc query`.
+fn state_in(answer: &str) -> Option<State> {
+    let line = answer.lines().find(|line| line.trim_start().starts_with("STATE"))?;
+    let number = line.split(':').nth(1)?.split_whitespace().next()?;
+    match number {
+        "1" => Some(State::Stopped),
+        "2" | "3" | "5" | "6" | "7" => Some(State::Pending),
+        "4" => Some(State::Running),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_is_read_by_its_number() {
+        let answer = |state: &str| {
+            format!(
+                "SERVICE_NAME: gate\n        TYPE               : 1  \n        STATE              : {state}\n"
+            )
+        };
+        assert_eq!(state_in(&answer("4  RUNNING")), Some(State::Running));
+        assert_eq!(state_in(&answer("1  STOPPED")), Some(State::Stopped));
+        assert_eq!(state_in(&answer("3  STOP_PENDING")), Some(State::Pending));
+        assert_eq!(state_in(&answer("9  ODD")), None);
+        assert_eq!(state_in(""), None);
+    }
+}
