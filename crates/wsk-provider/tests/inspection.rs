@@ -76,6 +76,20 @@ fn data_that_came_before_the_end_is_no_drop() {
 }
 
 #[test]
+fn a_reset_is_a_drop_even_behind_data() {
+    Sim::new().run(|_| {
+        let client = Client::new();
+        let (events, _listener, address) = gate(&client, WskInspectPend);
+        let peer = Peer::connect(address);
+        peer.send(b"never mind");
+        let inspected = events.inspect();
+        assert!(events.next_of(Kind::Abort, A_WHILE).is_none());
+        peer.reset();
+        assert_eq!(events.abort().id, inspected.id);
+    });
+}
+
+#[test]
 fn injected_drops_are_aborts() {
     for knob in [Knob::DropAfterAccept, Knob::DropAfterPend, Knob::DropDuringComplete] {
         Sim::new().run(move |sim| {

@@ -217,7 +217,7 @@ pub trait Stream: Tune {
     fn unread(&self) -> io::Result<usize>;
 
     /// Ends the sending direction behind what was written.
-    fn shut_write(&self) -> io::Result<()>;
+    fn shut_write(&mut self) -> io::Result<()>;
 
     /// Whether the peer has acknowledged all that was written, and the end if [`shut_write`](Self::shut_write) was
     /// called. `None` where the host cannot tell; a host that can also reports readiness when it becomes true.

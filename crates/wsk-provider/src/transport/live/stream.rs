@@ -86,6 +86,8 @@ pub(super) struct LiveStream {
     reset_on_drop: bool,
     /// The host has no room for what the owner wants to write.
     blocked: bool,
+    /// The sending direction was ended.
+    shut: bool,
     remote: SocketAddr,
     reactor: Arc<Reactor>,
     _freed: FreeDescriptor,
@@ -100,6 +102,7 @@ impl LiveStream {
             socket,
             reset_on_drop: true,
             blocked: false,
+            shut: false,
             remote,
             reactor,
             _freed: freed,
@@ -108,6 +111,18 @@ impl LiveStream {
 
     fn with<R>(&self, call: impl FnOnce(&SockRef<'_>) -> io::Result<R>) -> io::Result<R> {
         on(&self.socket, call)
+    }
+
+    /// The end of the stream was found: whether that is what it is. Wine's server looks at sockets for itself, and when it
+    /// has been told of a reset a read finds an end. Then not even nothing can be sent.
+    fn end(&self) -> io::Result<()> {
+        if !cfg!(windows) || self.shut {
+            return Ok(());
+        }
+        match self.with(|socket| socket.send(&[])) {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => Err(ErrorKind::ConnectionReset.into()),
+            _ => Ok(()),
+        }
     }
 
     /// A transfer has come to its limit: data is due to come, or, after a write, room is. The owner waits for a report, and
@@ -159,11 +174,16 @@ impl Stream for LiveStream {
             [buffer] => socket.read(buffer),
             buffers => socket.read_vectored(buffers),
         });
-        // Behind the end nothing comes.
-        if REARMS && is_short(&read, room) && !matches!(read, Ok(0)) {
-            self.exhausted(false);
+        match read {
+            // Behind the end nothing comes.
+            Ok(0) if room > 0 => self.end().map(|()| 0),
+            _ => {
+                if REARMS && is_short(&read, room) {
+                    self.exhausted(false);
+                }
+                read
+            }
         }
-        read
     }
 
     fn try_write(&mut self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -180,7 +200,7 @@ impl Stream for LiveStream {
 
     fn peek(&self) -> io::Result<Waiting> {
         match retry(|| self.socket.peek(&mut [0])) {
-            Ok(0) => Ok(Waiting::End),
+            Ok(0) => self.end().map(|()| Waiting::End),
             Ok(_) => Ok(Waiting::Data),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Waiting::Nothing),
             Err(error) => Err(error),
@@ -191,7 +211,8 @@ impl Stream for LiveStream {
         unread(&self.socket)
     }
 
-    fn shut_write(&self) -> io::Result<()> {
+    fn shut_write(&mut self) -> io::Result<()> {
+        self.shut = true;
         self.socket.shutdown(std::net::Shutdown::Write)
     }
 
