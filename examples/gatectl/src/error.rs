@@ -157,7 +157,13 @@ impl Error {
 
     /// True if the reader of the output has gone away: nothing to complain about.
     pub fn is_closed_pipe(&self) -> bool {
-        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+        // Wine has a code for it that the library does not take for one.
+        let wine = Some(win::ERROR_PIPE_NOT_CONNECTED as i32);
+        match self {
+            Self::Output(error) if cfg!(windows) && error.raw_os_error() == wine => true,
+            Self::Output(error) => error.kind() == io::ErrorKind::BrokenPipe,
+            _ => false,
+        }
     }
 }
 

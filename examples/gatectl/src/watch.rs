@@ -44,13 +44,15 @@ pub fn watch(
             Err(Error::Gone) if unloaded => return Ok(()),
             Err(error) => return Err(error),
         };
+        // What came at once goes out at once: fewer records are missed.
+        let mut lines = Vec::new();
         // They were overwritten by those that come now.
         if let Some(missed @ 1..) = records.lost.checked_sub(lost) {
             if format.json {
-                output::json(out, &Remark::Lost { records: missed })?;
+                output::json(&mut lines, &Remark::Lost { records: missed })?;
             } else {
                 let how = format_args!("{missed} records were not fetched in time");
-                output::line(out, Columns { time, style: BAD, what: "lost", who: &"", how })?;
+                output::line(&mut lines, Columns { time, style: BAD, what: "lost", who: &"", how })?;
             }
         }
         lost = records.lost;
@@ -64,15 +66,20 @@ pub fn watch(
             };
             time = timed.time;
             if format.json {
-                output::json(out, &timed.record)?;
+                output::json(&mut lines, &timed.record)?;
             } else {
-                output::line(out, Line { time, record: &timed.record })?;
+                output::line(&mut lines, Line { time, record: &timed.record })?;
             }
             unloaded = matches!(timed.record, Record::Unloaded { .. });
             found += 1;
             if Some(found) == limits.count {
-                return Ok(());
+                break;
             }
+        }
+        out.write_all(&lines)?;
+        out.flush()?;
+        if Some(found) == limits.count {
+            return Ok(());
         }
     }
     match limits.count {
