@@ -6,7 +6,7 @@
 //!   IRP_MJ_CREATE          a handle, kept in FsContext ◄─────────┤
 //!   IRP_MJ_DEVICE_CONTROL  Handle::device_control ◄──────────────┤ completed at once, or kept by the control
 //!   IRP_MJ_CLEANUP         Handle::cleanup ◄─────────────────────┤
-//!   IRP_MJ_CLOSE           cleanup once more, and the handle is gone
+//!   IRP_MJ_CLOSE           the handle is gone
 //! ```
 //!
 //! The dispatch routines take the IRPs apart and leave the rest to [`echo_gate::control`]. All of it is code that is not
@@ -19,6 +19,7 @@ use echo_gate::{Control, Handle, Request};
 use wdk_sys::ntddk::{
     IoCreateDevice, IoCreateSymbolicLink, IoDeleteDevice, IoDeleteSymbolicLink, IofCompleteRequest,
 };
+use wdk_sys::{_IO_STATUS_BLOCK__bindgen_ty_1 as IO_STATUS_BLOCK_STATUS, IO_STATUS_BLOCK};
 use wdk_sys::{
     DEVICE_OBJECT, DRIVER_OBJECT, FILE_DEVICE_NETWORK, FILE_DEVICE_SECURE_OPEN, IO_NO_INCREMENT,
     IO_STACK_LOCATION, IRP, IRP_MJ_CLEANUP, IRP_MJ_CLOSE, IRP_MJ_CREATE, IRP_MJ_DEVICE_CONTROL,
@@ -207,11 +208,15 @@ impl Incoming {
     /// # Safety
     /// `irp` is what the I/O manager called a dispatch routine with.
     unsafe fn new(irp: *mut IRP) -> Self {
-        // SAFETY: an IRP that is dispatched has a current stack location (`IoGetCurrentIrpStackLocation`).
-        let location = unsafe { (*irp).Tail.Overlay.__bindgen_anon_2.__bindgen_anon_1.CurrentStackLocation };
+        // What `IoGetCurrentIrpStackLocation` does.
+        // SAFETY: the IRP is alive; only the address of a field is computed.
+        let location =
+            unsafe { &raw const (*irp).Tail.Overlay.__bindgen_anon_2.__bindgen_anon_1.CurrentStackLocation };
+        // SAFETY: in an IRP that is dispatched, that member of the union holds.
+        let location = unsafe { location.read() };
         // SAFETY: the I/O manager calls with an IRP.
         let irp = unsafe { NonNull::new_unchecked(irp) };
-        // SAFETY: as above.
+        // SAFETY: an IRP that is dispatched has a current stack location.
         Self { irp, location: unsafe { NonNull::new_unchecked(location) } }
     }
 
@@ -233,14 +238,18 @@ impl Incoming {
 
     /// The request as the control takes it; the IRP comes back if it is none of `METHOD_BUFFERED`.
     fn into_request(self) -> Result<Request, Self> {
+        // SAFETY: the location is alive as long as the IRP; only the address of a field is computed.
+        let parameters = unsafe { &raw const (*self.location.as_ptr()).Parameters.DeviceIoControl };
         // SAFETY: this is called for device control requests, for which that member of the union holds.
-        let parameters = unsafe { (*self.location.as_ptr()).Parameters.DeviceIoControl };
+        let parameters = unsafe { parameters.read() };
         let code = parameters.IoControlCode;
         if code & METHOD != METHOD_BUFFERED {
             return Err(self);
         }
+        // SAFETY: the IRP is alive; only the address of a field is computed.
+        let buffer = unsafe { &raw const (*self.irp.as_ptr()).AssociatedIrp.SystemBuffer };
         // SAFETY: with this method, that member of the union holds.
-        let buffer = unsafe { (*self.irp.as_ptr()).AssociatedIrp.SystemBuffer };
+        let buffer = unsafe { buffer.read() };
         let (input, output) = (parameters.InputBufferLength as usize, parameters.OutputBufferLength as usize);
         // SAFETY: this value owned the IRP; with this method the buffer is as long as the longer of both.
         Ok(unsafe { Request::new(self.irp, code, buffer.cast(), input, output) })
@@ -249,10 +258,10 @@ impl Incoming {
     /// Completes the IRP; returns what the dispatch routine returns.
     fn complete(self, status: NTSTATUS) -> NTSTATUS {
         let irp = self.irp.as_ptr();
+        let outcome =
+            IO_STATUS_BLOCK { __bindgen_anon_1: IO_STATUS_BLOCK_STATUS { Status: status }, Information: 0 };
         // SAFETY: this value owns the IRP.
-        unsafe { (*irp).IoStatus.__bindgen_anon_1.Status = status };
-        // SAFETY: as above.
-        unsafe { (*irp).IoStatus.Information = 0 };
+        unsafe { (*irp).IoStatus = outcome };
         // SAFETY: as above; nobody touches the IRP after this.
         unsafe { IofCompleteRequest(irp, IO_NO_INCREMENT as i8) };
         status
@@ -315,10 +324,9 @@ unsafe extern "C" fn close(_: *mut DEVICE_OBJECT, irp: *mut IRP) -> NTSTATUS {
     let context = incoming.context();
     // SAFETY: no other request for this file object is under way, so nobody else uses the field.
     if let Some(context) = NonNull::new(unsafe { context.replace(null_mut()) }) {
-        // SAFETY: what was there came from `Handle::into_context`, and is there no more.
-        let handle = unsafe { Handle::from_context(context.as_ptr()) };
-        // Nothing is left to clean up, unless no IRP_MJ_CLEANUP came: Wine sends none.
-        handle.cleanup();
+        // SAFETY: what was there came from `Handle::into_context`, and is there no more. If no IRP_MJ_CLEANUP came (Wine sends
+        // none), this cleans up.
+        drop(unsafe { Handle::from_context(context.as_ptr()) });
     }
     incoming.complete(STATUS_SUCCESS)
 }
