@@ -26,7 +26,9 @@ impl Moment {
 
     /// The moment `duration` later.
     pub(crate) fn after(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(duration.as_nanos() / u128::from(UNIT)).unwrap_or(u64::MAX)))
+        let units =
+            duration.as_secs().saturating_mul(SECOND).saturating_add((duration.subsec_nanos() / UNIT).into());
+        Self(self.0.saturating_add(units))
     }
 
     /// How long it is since `earlier`; zero if that is later.

@@ -72,7 +72,7 @@ pub(crate) struct Journal {
 }
 
 /// # Invariants
-/// Record number `n` is at `n % RECORDS` of `records`, for the last `records.len()` numbers before `next`.
+/// Record number `n` is at `n % RECORDS` of `records`, for the last `records.len()` numbers before `next`. Closed, it is empty.
 #[derive(Debug)]
 struct State {
     records: PoolVec<TimedRecord>,
@@ -154,9 +154,17 @@ impl Journal {
         }
     }
 
-    /// Ends all calls and takes no more. IRQL: `<= DISPATCH_LEVEL`.
+    /// Ends all calls and takes no more. Nobody can fetch records after this, so they are given back at once: in Wine, a handle
+    /// that is open when the driver is unloaded is never closed, and keeps the journal. IRQL: `<= DISPATCH_LEVEL`.
     pub(crate) fn close(&self) {
-        self.state.with(|state| state.closed = true);
+        let mut records = PoolVec::try_with_capacity(0);
+        self.state.with(|state| {
+            state.closed = true;
+            if let Ok(empty) = &mut records {
+                core::mem::swap(&mut state.records, empty);
+            }
+        });
+        drop(records);
         while let Some(call) = self.with_waiting(|waiting| waiting.claim(|_| true)) {
             call.complete(STATUS_CANCELLED, 0);
         }

@@ -59,6 +59,11 @@ impl Parameters {
     /// # IRQL
     /// Any.
     pub fn set(&mut self, setting: Setting, kind: u32, data: &[u8], mut report: impl FnMut(Record)) {
+        self.read(setting, kind, data, &mut report);
+    }
+
+    /// [`set`](Self::set), compiled once.
+    fn read(&mut self, setting: Setting, kind: u32, data: &[u8], report: &mut dyn FnMut(Record)) {
         let mut bad = |problem, entry| report(Record::BadSetting { setting, problem, entry });
         let done = match setting {
             Setting::Listen => text(kind, data)
@@ -82,7 +87,7 @@ impl Parameters {
         action: Action,
         kind: u32,
         data: &[u8],
-        bad: &mut impl FnMut(Problem, u32),
+        bad: &mut dyn FnMut(Problem, u32),
     ) -> Result<(), Problem> {
         let mut units = units(kind, REG_MULTI_SZ, data)?.peekable();
         for entry in 1.. {
@@ -166,7 +171,7 @@ impl Text {
     /// The value that the text stands for.
     fn parse<T: FromStr>(&self, otherwise: Problem) -> Result<T, Problem> {
         let text = self.bytes.get(..self.len).and_then(|bytes| str::from_utf8(bytes).ok());
-        text.and_then(|text| text.trim().parse().ok()).ok_or(otherwise)
+        text.and_then(|text| text.trim_ascii().parse().ok()).ok_or(otherwise)
     }
 }
 

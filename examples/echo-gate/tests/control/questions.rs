@@ -340,6 +340,8 @@ fn memory_that_runs_out_is_reject() {
                     };
                     control.shut_down(passive);
                     assert_eq!(answer.unwrap_or_else(|| answered(&receiver)), Answer::Reject);
+                    // Nobody was late: the time is five seconds.
+                    assert_eq!(control.status().counters.timed_out, 0);
                 }
                 control.shut_down(passive);
             }

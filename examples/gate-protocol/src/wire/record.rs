@@ -80,57 +80,77 @@ pub struct RecordBytes {
 }
 
 /// The nanoseconds of one unit of time.
-const UNIT: u128 = 100;
+const UNIT: u32 = 100;
+/// The units of a second.
+const SECOND: u64 = 10_000_000;
+
+/// A time in units, rounded down; one that is too long is cut.
+fn units(time: Duration) -> u64 {
+    time.as_secs().saturating_mul(SECOND).saturating_add((time.subsec_nanos() / UNIT).into())
+}
 
 const NOBODY: SocketAddr = SocketAddr::new(core::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 impl From<&TimedRecord> for RecordBytes {
     fn from(timed: &TimedRecord) -> Self {
-        let time = u64::try_from(timed.time.as_nanos() / UNIT).unwrap_or(u64::MAX);
-        let plain = |kind: u16| Self {
-            time: U64::new(time),
-            kind: U16::new(kind),
-            detail: U16::ZERO,
-            serial: U32::ZERO,
-            key: U64::ZERO,
-            address: NOBODY.into(),
-            reserved: U32::ZERO,
-            first: U64::ZERO,
-            second: U64::ZERO,
-        };
-        let request = |kind, id: RequestId, detail: u8| Self {
-            key: U64::new(id.key),
-            serial: U32::new(id.serial),
-            detail: U16::new(detail.into()),
-            ..plain(kind)
-        };
-        let from = |kind, address: SocketAddr, detail: u8| Self {
-            address: address.into(),
-            detail: U16::new(detail.into()),
-            ..plain(kind)
-        };
-        let numbers = |bytes: Self, first: u64, second: u64| Self {
-            first: U64::new(first),
-            second: U64::new(second),
-            ..bytes
-        };
-        match timed.record {
-            Record::Loaded { local } => from(1, local, 0),
-            Record::Inspect { id, remote, action } => {
-                Self { address: remote.into(), ..request(2, id, encode_inspection(action)) }
+        let mut id = RequestId { key: 0, serial: 0 };
+        let (mut address, mut numbers) = (NOBODY, (0, 0));
+        let (kind, detail) = match timed.record {
+            Record::Loaded { local } => {
+                address = local;
+                (1, 0)
             }
-            Record::Verdict { id, action } => request(3, id, encode_answer(action)),
-            Record::Abort { id } => request(4, id, 0),
-            Record::Accepted { remote, by } => from(5, remote, encode_accept_by(by)),
-            Record::Disconnect { remote, kind } => from(6, remote, encode_disconnect(kind)),
-            Record::Closed { remote, received, sent } => numbers(from(7, remote, 0), received, sent),
-            Record::Unloaded { violations, leaks } => numbers(plain(8), violations, leaks),
-            Record::Policy { networks } => numbers(plain(9), networks.into(), 0),
+            Record::Inspect { id: request, remote, action } => {
+                (id, address) = (request, remote);
+                (2, encode_inspection(action))
+            }
+            Record::Verdict { id: request, action } => {
+                id = request;
+                (3, encode_answer(action))
+            }
+            Record::Abort { id: request } => {
+                id = request;
+                (4, 0)
+            }
+            Record::Accepted { remote, by } => {
+                address = remote;
+                (5, encode_accept_by(by))
+            }
+            Record::Disconnect { remote, kind } => {
+                address = remote;
+                (6, encode_disconnect(kind))
+            }
+            Record::Closed { remote, received, sent } => {
+                (address, numbers) = (remote, (received, sent));
+                (7, 0)
+            }
+            Record::Unloaded { violations, leaks } => {
+                numbers = (violations, leaks);
+                (8, 0)
+            }
+            Record::Policy { networks } => {
+                numbers.0 = networks.into();
+                (9, 0)
+            }
             Record::BadSetting { setting, problem, entry } => {
-                let bytes = Self { detail: U16::new(encode_setting(setting).into()), ..plain(10) };
-                numbers(bytes, encode_problem(problem).into(), entry.into())
+                numbers = (encode_problem(problem).into(), entry.into());
+                (10, encode_setting(setting))
             }
-            Record::Failed { status } => numbers(plain(11), status.into(), 0),
+            Record::Failed { status } => {
+                numbers.0 = status.into();
+                (11, 0)
+            }
+        };
+        Self {
+            time: U64::new(units(timed.time)),
+            kind: U16::new(kind),
+            detail: U16::new(detail.into()),
+            serial: U32::new(id.serial),
+            key: U64::new(id.key),
+            address: address.into(),
+            reserved: U32::ZERO,
+            first: U64::new(numbers.0),
+            second: U64::new(numbers.1),
         }
     }
 }
@@ -173,7 +193,7 @@ impl TimedRecord {
         };
         let time = bytes.time.get();
         // Both parts fit: a second is ten million units.
-        let time = Duration::new(time / 10_000_000, (time % 10_000_000) as u32 * UNIT as u32);
+        let time = Duration::new(time / SECOND, (time % SECOND) as u32 * UNIT);
         Ok(Self { time, record })
     }
 }
