@@ -59,6 +59,10 @@
 //! | `socket` | what all sockets share: the gate before the close |
 //! | [`executor`] | tasks on system threads, `block_on`, timers |
 //! | [`memory`], [`sync`], [`irql`] | non-paged memory, spin locks and events, levels as types |
+//!
+//! # Features
+//! `wdk`, off by default, is for drivers: kernel types are those of the crate `wdk-sys`. Without it, and wherever the
+//! target is not Windows, the library builds and runs with no WDK at all.
 #![no_std]
 
 pub mod address;

@@ -32,11 +32,15 @@ use crate::irql::Passive;
 use crate::memory::{Cache, OutOfMemory, Ref};
 
 /// The kernel's unit of time.
-const UNIT_NANOS: u128 = 100;
+const UNIT_NANOS: u32 = 100;
+const UNITS_PER_SECOND: u64 = 10_000_000;
 
 /// `duration` in units of 100 ns, rounded up.
 fn units(duration: Duration) -> i64 {
-    i64::try_from(duration.as_nanos().div_ceil(UNIT_NANOS)).unwrap_or(i64::MAX)
+    // Not by nanoseconds: dividing a number of 128 bits takes more code than all the rest of this file.
+    let rest = u64::from(duration.subsec_nanos().div_ceil(UNIT_NANOS));
+    let units = duration.as_secs().saturating_mul(UNITS_PER_SECOND).saturating_add(rest);
+    i64::try_from(units).unwrap_or(i64::MAX)
 }
 
 /// `duration` as the kernel's waits and timers take a relative time: negative, in units of 100 ns; zero polls.

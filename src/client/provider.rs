@@ -184,8 +184,6 @@ struct CreateRequest<C: Core> {
 }
 
 impl<C: Core> Request for CreateRequest<C> {
-    const OPERATION: Operation = Operation::Socket;
-
     /// The socket belongs to the client from here on, also if the future is never polled again.
     fn completed(&mut self, outcome: Outcome) {
         if let Ok(socket) = outcome.result(Operation::Socket) {

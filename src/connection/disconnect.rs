@@ -62,8 +62,6 @@ struct DisconnectRequest {
 }
 
 impl Request for DisconnectRequest {
-    const OPERATION: Operation = Operation::Disconnect;
-
     fn orphaned(self, outcome: Outcome) {
         self.connection.note(outcome);
     }

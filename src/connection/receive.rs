@@ -204,8 +204,6 @@ struct ReceiveRequest<T> {
 }
 
 impl<T: Target> Request for ReceiveRequest<T> {
-    const OPERATION: Operation = Operation::Receive;
-
     fn orphaned(mut self, outcome: Outcome) {
         self.connection.note(outcome);
         let common = self.connection.common();

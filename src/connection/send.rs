@@ -112,8 +112,6 @@ struct SendRequest {
 }
 
 impl Request for SendRequest {
-    const OPERATION: Operation = Operation::Send;
-
     fn orphaned(self, outcome: Outcome) {
         self.connection.note(outcome);
     }

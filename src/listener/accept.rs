@@ -37,8 +37,6 @@ struct AcceptRequest<E: ConnectionEvents> {
 }
 
 impl<E: ConnectionEvents> Request for AcceptRequest<E> {
-    const OPERATION: Operation = Operation::Accept;
-
     /// The socket belongs to the client from here on: it is counted, and closed when the client unloads, also if the
     /// future is never polled again.
     fn completed(&mut self, outcome: Outcome) {

@@ -4,6 +4,7 @@
 use core::mem::size_of;
 use core::net::SocketAddr;
 
+use wsk_sys::nt::IRP;
 use wsk_sys::{
     IPPROTO_IPV6, IPV6_V6ONLY, SO_CONDITIONAL_ACCEPT, SO_EXCLUSIVEADDRUSE, SO_KEEPALIVE, SO_REUSEADDR,
     SO_WSK_SECURITY, SOL_SOCKET, WSK_FLAG_LISTEN_SOCKET, WSK_PROVIDER_LISTEN_DISPATCH, WskSetOption,
@@ -151,75 +152,99 @@ impl<I: Condition, A: Acceptance> ListenerBuilder<I, A> {
         let mut listener = Listener { core, local };
         let socket = SocketRef::new(&listener.core);
 
-        if I::INSPECTS {
-            set(&socket, SOL_SOCKET, SO_CONDITIONAL_ACCEPT, 1_u32).await?;
+        // One wait for all of them: each wait in the sources is code and state of its own.
+        let sharing = match sharing {
+            Sharing::Default => None,
+            Sharing::Reuse => Some(SO_REUSEADDR),
+            Sharing::Exclusive => Some(SO_EXCLUSIVEADDRUSE),
+        };
+        let options = [
+            I::INSPECTS.then(|| Setting::number(SOL_SOCKET, SO_CONDITIONAL_ACCEPT, 1)),
+            descriptor.map(|descriptor| Setting::pointer(SOL_SOCKET, SO_WSK_SECURITY, descriptor)),
+            sharing.map(|code| Setting::number(SOL_SOCKET, code, 1)),
+            keep_alive.then(|| Setting::number(SOL_SOCKET, SO_KEEPALIVE, 1)),
+            v6_only
+                .filter(|_| local.is_ipv6())
+                .map(|only| Setting::number(IPPROTO_IPV6, IPV6_V6ONLY, only.into())),
+        ];
+        for option in options.into_iter().flatten() {
+            set(&socket, option).await?;
         }
-        if let Some(descriptor) = descriptor {
-            set(&socket, SOL_SOCKET, SO_WSK_SECURITY, descriptor).await?;
-        }
-        match sharing {
-            Sharing::Default => {}
-            Sharing::Reuse => set(&socket, SOL_SOCKET, SO_REUSEADDR, 1_u32).await?,
-            Sharing::Exclusive => set(&socket, SOL_SOCKET, SO_EXCLUSIVEADDRUSE, 1_u32).await?,
-        }
-        if keep_alive {
-            set(&socket, SOL_SOCKET, SO_KEEPALIVE, 1_u32).await?;
-        }
-        if let (Some(only), true) = (v6_only, local.is_ipv6()) {
-            set(&socket, IPPROTO_IPV6, IPV6_V6ONLY, u32::from(only)).await?;
-        }
-        bind(&socket, local).await?;
-        listener.local = local_address(&socket).await?;
+        AddressRequest::run(&socket, Operation::Bind, SockAddr::from(local)).await?;
+        let bound = AddressRequest::run(&socket, Operation::LocalAddress, SockAddr::unspecified()).await?;
+        listener.local = bound.require(Operation::LocalAddress)?;
         Ok(listener)
     }
 }
 
+/// An option and its value.
+#[derive(Clone, Copy)]
+struct Setting {
+    level: u32,
+    code: u32,
+    value: usize,
+    /// How many bytes of the value WSK reads: the first ones, which hold a small number's, as the target is little
+    /// endian.
+    length: usize,
+}
+
+impl Setting {
+    fn number(level: u32, code: u32, value: u32) -> Self {
+        Self { level, code, value: value as usize, length: size_of::<u32>() }
+    }
+
+    fn pointer(level: u32, code: u32, value: usize) -> Self {
+        Self { level, code, value, length: size_of::<usize>() }
+    }
+}
+
+const _: () = assert!(cfg!(target_endian = "little"), "a number in a word is read from its first bytes");
+
 /// Sets one option, with an IRP (rule OPT-02).
-async fn set<V: crate::socket::Input>(socket: &SocketRef, level: u32, code: u32, value: V) -> Result<()> {
+async fn set(socket: &SocketRef, setting: Setting) -> Result<()> {
     let what = Control {
         operation: Operation::SetOption,
         request: WskSetOption,
-        code,
-        level,
-        input: size_of::<V>(),
+        code: setting.code,
+        level: setting.level,
+        input: setting.length,
         output: 0,
     };
-    control(socket.clone(), what, value).await.map(drop)
+    control(socket.clone(), what, setting.value).await.map(drop)
 }
 
 /// An address that WSK reads or writes; it stays in the operation block until completion (rules LIFE-06, LIFE-07).
-struct AddressRequest<const BIND: bool> {
+struct AddressRequest {
     address: SockAddr,
     socket: SocketRef,
 }
 
-impl<const BIND: bool> Request for AddressRequest<BIND> {
-    const OPERATION: Operation = if BIND { Operation::Bind } else { Operation::LocalAddress };
-
+impl Request for AddressRequest {
     fn orphaned(self, outcome: Outcome) {
         self.socket.note(outcome);
     }
 }
 
-impl<const BIND: bool> AddressRequest<BIND> {
-    async fn run(socket: &SocketRef, address: SockAddr) -> Result<SockAddr> {
+impl AddressRequest {
+    /// Binds to `address`, or reads the local address in its place.
+    async fn run(socket: &SocketRef, operation: Operation, address: SockAddr) -> Result<SockAddr> {
         let request = Self { address, socket: socket.clone() };
-        let op = Op::try_new(socket.client().cache(), request)
-            .map_err(|_| Error::out_of_memory(<Self as Request>::OPERATION))?;
+        let op =
+            Op::try_new(socket.client().cache(), request).map_err(|_| Error::out_of_memory(operation))?;
         // SAFETY: the operation is new; `hand_over` passes the IRP and the request's address alone.
-        let run = unsafe { op.run(|irp, request| Self::hand_over(socket, irp, request)) };
+        let run = unsafe { op.run(|irp, request| Self::hand_over(socket, operation, irp, request)) };
         let (outcome, request) = run.await;
         socket.note(outcome);
-        outcome.result(<Self as Request>::OPERATION).map(|_| request.address)
+        outcome.result(operation).map(|_| request.address)
     }
 
-    fn hand_over(socket: &SocketRef, irp: *mut wsk_sys::nt::IRP, request: *mut Self) -> Submission {
+    fn hand_over(socket: &SocketRef, operation: Operation, irp: *mut IRP, request: *mut Self) -> Submission {
         // SAFETY: the request is live; only the address of a field is computed.
         let address = unsafe { &raw mut (*request).address }.cast();
         socket.submit(|handle| {
             // SAFETY: the gate is held, so the socket is a listener that is not closing.
             let table = unsafe { (*handle).Dispatch }.cast::<WSK_PROVIDER_LISTEN_DISPATCH>();
-            if BIND {
+            if operation == Operation::Bind {
                 // SAFETY: the table is that of a listening socket; the member was always there.
                 let bind = unsafe { (*table).WskBind }?;
                 // SAFETY: the address is of the socket's family (rule BIND-12) and lives in the request.
@@ -232,13 +257,4 @@ impl<const BIND: bool> AddressRequest<BIND> {
             }
         })
     }
-}
-
-async fn bind(socket: &SocketRef, local: SocketAddr) -> Result<()> {
-    AddressRequest::<true>::run(socket, SockAddr::from(local)).await.map(drop)
-}
-
-async fn local_address(socket: &SocketRef) -> Result<SocketAddr> {
-    let address = AddressRequest::<false>::run(socket, SockAddr::unspecified()).await?;
-    address.require(Operation::LocalAddress)
 }

@@ -24,12 +24,34 @@ pub struct Ref<T> {
     _owns: PhantomData<Block<T>>,
 }
 
-/// The count, the cache the block returns to if it came from one, and the value.
+/// The header and the value.
 #[repr(C)]
 struct Block<T> {
+    header: Header,
+    value: T,
+}
+
+/// The count, and the cache the block returns to if it came from one.
+struct Header {
     owners: RefCount,
     home: Option<Cache>,
-    value: T,
+}
+
+impl Header {
+    /// Frees a block whose value is gone. The same for all types, so that there is one copy of it.
+    ///
+    /// # Safety
+    /// `header` begins a block of this many bytes that nobody has any more, its value dropped already.
+    #[inline(never)]
+    unsafe fn free(header: NonNull<Self>, bytes: usize) {
+        // SAFETY: the block is live; the header is moved out, and its memory is not read again.
+        match unsafe { header.read() }.home {
+            // SAFETY: the block came from this cache with this size, and the caller gives it up.
+            Some(cache) => unsafe { cache.release(header.cast(), bytes) },
+            // SAFETY: the block came from the pool, and the caller gives it up.
+            None => unsafe { free(header.cast()) },
+        }
+    }
 }
 
 // SAFETY: owners on several threads share the value, and the last one, anywhere, drops it.
@@ -66,7 +88,7 @@ impl<T> Ref<T> {
     /// `block` is unused memory for a `Block<T>`, from `home` or, without one, from the pool.
     unsafe fn fill(block: NonNull<Block<T>>, home: Option<Cache>, value: T) -> Self {
         // SAFETY: the caller says that the memory is unused and fits.
-        unsafe { block.write(Block { owners: RefCount::one(), home, value }) };
+        unsafe { block.write(Block { header: Header { owners: RefCount::one(), home }, value }) };
         Self { block, _owns: PhantomData }
     }
 
@@ -115,7 +137,7 @@ impl<T> Ref<T> {
 
     /// The number of owners at some moment.
     pub fn strong_count(this: &Self) -> u32 {
-        this.block().owners.get()
+        this.block().header.owners.get()
     }
 
     /// The value for writing, if this is its only owner.
@@ -130,31 +152,22 @@ impl<T> Ref<T> {
 
 impl<T> Clone for Ref<T> {
     fn clone(&self) -> Self {
-        self.block().owners.acquire();
+        self.block().header.owners.acquire();
         Self { block: self.block, _owns: PhantomData }
     }
 }
 
 impl<T> Drop for Ref<T> {
     fn drop(&mut self) {
-        if !self.block().owners.release() {
+        if !self.block().header.owners.release() {
             return;
         }
-        let block = self.block.as_ptr();
-        // SAFETY: this was the last owner, so nobody else reads or writes the block.
-        let home = unsafe { &raw mut (*block).home };
-        // SAFETY: the field is initialised, and is not used again where it was.
-        let home = unsafe { home.read() };
-        // SAFETY: as above; only the address of one field is computed.
-        let value = unsafe { &raw mut (*block).value };
-        // SAFETY: as above; the value is dropped once, here.
+        // SAFETY: this was the last owner; only the address of one field is computed.
+        let value = unsafe { &raw mut (*self.block.as_ptr()).value };
+        // SAFETY: nobody else reads or writes the value, and it is dropped once, here.
         unsafe { value.drop_in_place() };
-        match home {
-            // SAFETY: the block came from this cache for a `Block<T>`, and nobody has it any more.
-            Some(cache) => unsafe { cache.release(self.block.cast(), size_of::<Block<T>>()) },
-            // SAFETY: the block came from the pool, and nobody has it any more.
-            None => unsafe { free(self.block.cast()) },
-        }
+        // SAFETY: a block begins with its header, and nobody has this one any more.
+        unsafe { Header::free(self.block.cast(), size_of::<Block<T>>()) };
     }
 }
 

@@ -2,6 +2,8 @@
 
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
+use core::future::Future;
+use core::pin::Pin;
 use core::sync::atomic::{AtomicU8, Ordering};
 use core::task::{Context, Poll};
 
@@ -50,9 +52,6 @@ pub(crate) enum Submission {
 ///
 /// The value lives in the operation block, at a fixed address, from submission to completion.
 pub(crate) trait Request: Send + Sized + 'static {
-    /// Names the request in errors.
-    const OPERATION: Operation;
-
     /// Called once, in the completion routine, before anybody learns of the completion, whether or not the future is
     /// still there. What the result owns is taken over here, because the future may never be polled again.
     ///
@@ -70,8 +69,13 @@ pub(crate) trait Request: Send + Sized + 'static {
 ///   routine enters `Done`.
 /// - `request` and the IRP belong to the future in `Idle` and `Done`, to WSK otherwise.
 struct Block<R> {
-    irp: IrpStorage,
+    head: Head,
     request: UnsafeCell<Option<R>>,
+}
+
+/// What does not depend on the kind of request, so that there is one copy of its code.
+struct Head {
+    irp: IrpStorage,
     waker: AtomicWaker,
     state: AtomicU8,
 }
@@ -94,12 +98,7 @@ impl<R: Request> Op<R> {
     ///
     /// On failure `request` comes back.
     pub(crate) fn try_new(cache: &Cache, request: R) -> core::result::Result<Self, (OutOfMemory, R)> {
-        let block = Block {
-            irp: IrpStorage::new(),
-            request: UnsafeCell::new(None),
-            waker: AtomicWaker::new(),
-            state: AtomicU8::new(IDLE),
-        };
+        let block = Block { head: Head::new(), request: UnsafeCell::new(None) };
         match Ref::try_new_in(block, cache) {
             Ok(block) => {
                 // SAFETY: nobody else has seen the block yet.
@@ -119,16 +118,16 @@ impl<R: Request> Op<R> {
     /// - Unless it refuses, `call` passes the IRP to exactly one WSK function, which completes it exactly once,
     ///   and passes no memory that can go away before that other than what is needed only during the call.
     pub(crate) unsafe fn submit(&self, call: impl FnOnce(*mut nt::IRP, *mut R) -> Submission) {
-        debug_assert_eq!(self.block.state.load(Ordering::Relaxed), IDLE);
+        debug_assert_eq!(self.block.head.state.load(Ordering::Relaxed), IDLE);
         // SAFETY: the state is idle, so the request belongs to this thread.
         let slot = unsafe { &mut *self.block.request.get() };
         let Some(request) = slot.as_mut() else { return };
         let request: *mut R = request;
-        self.block.state.store(SUBMITTED, Ordering::Release);
+        self.block.head.state.store(SUBMITTED, Ordering::Release);
         let irps_reference = Ref::into_raw(self.block.clone());
         // SAFETY: the operation was idle; the reference just made keeps the block where it is until the
         // completion routine takes it back.
-        let irp = unsafe { self.block.irp.prepare(completed::<R>, irps_reference.cast_mut().cast()) };
+        let irp = unsafe { self.block.head.irp.prepare(completed::<R>, irps_reference.cast_mut().cast()) };
         // From here on the IRP and the request belong to WSK; the completion routine may have run by the time
         // `call` returns.
         if let Submission::Refused(status) = call(irp, request) {
@@ -136,7 +135,7 @@ impl<R: Request> Op<R> {
             unsafe { nt::set_irp_status(irp, status) };
             // SAFETY: nobody was given the IRP.
             unsafe { nt::set_irp_information(irp, 0) };
-            self.block.state.store(DONE, Ordering::Release);
+            self.block.head.state.store(DONE, Ordering::Release);
             // SAFETY: the reference made above; no completion routine will take it back.
             drop(unsafe { Ref::from_raw(irps_reference) });
         }
@@ -145,14 +144,7 @@ impl<R: Request> Op<R> {
     /// The outcome and the request, once the completion routine has run; else the operation comes back, and the
     /// task will be woken.
     pub(crate) fn poll(self, context: &Context<'_>) -> core::result::Result<(Outcome, R), Self> {
-        if !self.is_done() {
-            self.block.waker.register(context.waker());
-            // The completion routine may have run between the look and the registration.
-            if !self.is_done() {
-                return Err(self);
-            }
-        }
-        let outcome = self.block.outcome();
+        let Some(outcome) = self.block.head.poll(context) else { return Err(self) };
         // SAFETY: the state is done, so the request belongs to the future, which this value is.
         let request = unsafe { (*self.block.request.get()).take() };
         match request {
@@ -163,67 +155,117 @@ impl<R: Request> Op<R> {
         }
     }
 
-    fn is_done(&self) -> bool {
-        self.block.state.load(Ordering::Acquire) == DONE
-    }
-
     /// Submits on the first poll and resolves when done; for operations that are not futures of their own.
     ///
     /// # Safety
     /// As for [`Op::submit`].
-    pub(crate) async unsafe fn run(
-        self,
-        call: impl FnOnce(*mut nt::IRP, *mut R) -> Submission,
-    ) -> (Outcome, R) {
-        let mut call = Some(call);
-        let mut waiting = Some(self);
-        core::future::poll_fn(|context| {
-            let Some(op) = waiting.take() else { return Poll::Pending };
-            if let Some(call) = call.take() {
-                // SAFETY: the operation is idle, because `call` was still there; the rest is the caller's promise.
-                unsafe { op.submit(call) };
+    pub(crate) unsafe fn run<F>(self, call: F) -> Run<R, F>
+    where
+        F: FnOnce(*mut nt::IRP, *mut R) -> Submission,
+    {
+        Run { op: Some(self), call: Some(call) }
+    }
+}
+
+/// The future of [`Op::run`].
+///
+/// # Invariants
+/// While `call` is there, the operation is idle, and submitting it with `call` is sound.
+pub(crate) struct Run<R: Request, F> {
+    op: Option<Op<R>>,
+    call: Option<F>,
+}
+
+// Nothing in it is ever pinned: the operation's memory is a block of its own.
+impl<R: Request, F> Unpin for Run<R, F> {}
+
+impl<R, F> Future for Run<R, F>
+where
+    R: Request,
+    F: FnOnce(*mut nt::IRP, *mut R) -> Submission,
+{
+    type Output = (Outcome, R);
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<(Outcome, R)> {
+        let Some(op) = self.op.take() else { return Poll::Pending };
+        if let Some(call) = self.call.take() {
+            // SAFETY: the operation is idle, because `call` was still there; the rest is its invariant.
+            unsafe { op.submit(call) };
+        }
+        match op.poll(context) {
+            Ok(done) => Poll::Ready(done),
+            Err(op) => {
+                self.op = Some(op);
+                Poll::Pending
             }
-            match op.poll(context) {
-                Ok(done) => Poll::Ready(done),
-                Err(op) => {
-                    waiting = Some(op);
-                    Poll::Pending
-                }
-            }
-        })
-        .await
+        }
     }
 }
 
 impl<R: Request> Drop for Op<R> {
     fn drop(&mut self) {
-        let block = &self.block;
-        let mut state = block.state.load(Ordering::Acquire);
-        if state == SUBMITTED {
-            let abandon =
-                block.state.compare_exchange(SUBMITTED, ABANDONED, Ordering::AcqRel, Ordering::Acquire);
-            state = abandon.map_or_else(|now| now, |_| ABANDONED);
-        }
-        match state {
-            ABANDONED => {
-                // WSK still has the IRP. This value's reference keeps the block alive during the call, also if the
-                // request completes meanwhile: cancelling a completed IRP does nothing (rules R14, IRP-16).
-                // SAFETY: the IRP was initialised by `submit` and lives in the block.
-                unsafe { nt::IoCancelIrp(block.irp.as_ptr()) };
+        if let Some(outcome) = self.block.head.abandon() {
+            // SAFETY: the state is done, so the request belongs to the future, which this value is.
+            if let Some(request) = unsafe { (*self.block.request.get()).take() } {
+                request.orphaned(outcome);
             }
-            DONE => {
-                let outcome = block.outcome();
-                // SAFETY: the state is done, so the request belongs to the future, which this value is.
-                if let Some(request) = unsafe { (*block.request.get()).take() } {
-                    request.orphaned(outcome);
-                }
-            }
-            _ => {}
         }
     }
 }
 
-impl<R: Request> Block<R> {
+impl Head {
+    const fn new() -> Self {
+        Self { irp: IrpStorage::new(), waker: AtomicWaker::new(), state: AtomicU8::new(IDLE) }
+    }
+
+    /// What the IRP was completed with, once the completion routine has run; else the task will be woken.
+    fn poll(&self, context: &Context<'_>) -> Option<Outcome> {
+        if !self.is_done() {
+            self.waker.register(context.waker());
+            // The completion routine may have run between the look and the registration.
+            if !self.is_done() {
+                return None;
+            }
+        }
+        Some(self.outcome())
+    }
+
+    fn is_done(&self) -> bool {
+        self.state.load(Ordering::Acquire) == DONE
+    }
+
+    /// The future goes. If WSK has the IRP, it is cancelled, and the request is the completion routine's from now on;
+    /// if the request is done, it is the caller's, with this outcome.
+    fn abandon(&self) -> Option<Outcome> {
+        let mut state = self.state.load(Ordering::Acquire);
+        if state == SUBMITTED {
+            let abandon =
+                self.state.compare_exchange(SUBMITTED, ABANDONED, Ordering::AcqRel, Ordering::Acquire);
+            state = abandon.map_or_else(|now| now, |_| ABANDONED);
+        }
+        match state {
+            ABANDONED => {
+                // WSK still has the IRP. The future's reference keeps the block alive during the call, also if the
+                // request completes meanwhile: cancelling a completed IRP does nothing (rules R14, IRP-16).
+                // SAFETY: the IRP was initialised by `submit` and lives in the block.
+                unsafe { nt::IoCancelIrp(self.irp.as_ptr()) };
+                None
+            }
+            DONE => Some(self.outcome()),
+            _ => None,
+        }
+    }
+
+    /// The completion routine has done its work. `true` if the future has walked away, so that the request is the
+    /// completion routine's; else the future is woken, and has it.
+    fn complete(&self) -> bool {
+        let abandoned = self.state.swap(DONE, Ordering::AcqRel) == ABANDONED;
+        if !abandoned {
+            self.waker.wake();
+        }
+        abandoned
+    }
+
     /// Reads what the IRP was completed with. Call only in state `Done`, or from the completion routine.
     fn outcome(&self) -> Outcome {
         let irp = self.irp.as_ptr();
@@ -246,18 +288,16 @@ unsafe extern "system" fn completed<R: Request>(
 ) -> NTSTATUS {
     // SAFETY: `submit` leaked exactly this reference, and the routine runs once per submission.
     let block = unsafe { Ref::<Block<R>>::from_raw(context.cast_const().cast()) };
-    let outcome = block.outcome();
+    let outcome = block.head.outcome();
     // SAFETY: until the state is done the request belongs to WSK, which has just given it back to this routine.
     if let Some(request) = unsafe { (*block.request.get()).as_mut() } {
         request.completed(outcome);
     }
-    if block.state.swap(DONE, Ordering::AcqRel) == ABANDONED {
+    if block.head.complete() {
         // SAFETY: the future has walked away, so the request belongs to this routine alone.
         if let Some(request) = unsafe { (*block.request.get()).take() } {
             request.orphaned(outcome);
         }
-    } else {
-        block.waker.wake();
     }
     // The block owns the IRP, so the I/O manager must not look at it again (rule IRP-03).
     STATUS_MORE_PROCESSING_REQUIRED

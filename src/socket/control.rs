@@ -36,9 +36,7 @@ pub(crate) struct Control {
 /// The type may be read by any thread, pointers in it included, until the operation has completed.
 pub(crate) unsafe trait Input: 'static {}
 
-// SAFETY: plain numbers.
-unsafe impl Input for u32 {}
-// SAFETY: plain numbers.
+// SAFETY: a plain number.
 unsafe impl Input for usize {}
 
 /// A switch for event callbacks whose GUID is the static one of WSK.
@@ -67,8 +65,6 @@ struct ControlRequest<I> {
 unsafe impl<I: Input> Send for ControlRequest<I> {}
 
 impl<I: Input> Request for ControlRequest<I> {
-    const OPERATION: Operation = Operation::Ioctl;
-
     fn orphaned(self, outcome: Outcome) {
         self.socket.note(outcome);
     }

@@ -30,7 +30,7 @@ use wsk_sys::{STATUS_FILE_FORCED_CLOSED, WSK_SOCKET};
 pub(crate) use close::Closed;
 pub use control::Disabled;
 pub(crate) use control::{
-    Control, Input, control, control_inline, disable_event, disable_event_and_wait, enable_events,
+    Control, control, control_inline, disable_event, disable_event_and_wait, enable_events,
 };
 use gate::{Duty, Gate};
 

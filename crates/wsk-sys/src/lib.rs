@@ -15,6 +15,14 @@
 //! | [`client`], [`provider`], [`wskndk`] | dispatch tables |
 //! | [`imports`] | what `netio.sys` exports |
 //! | [`tail`] | table members that older systems lack, behind a check of the OS build |
+//!
+//! # Feature `wdk`
+//! For drivers built with the WDK: the kernel types in [`nt`] are those of `wdk-sys`, so a driver's own pointers
+//! fit, and `netio.lib` is linked. Without it, and on every other system, they are those of `windows-sys`, and
+//! nothing need be installed.
+//!
+//! `cargo xtask layouts` compares every structure and constant here with what a C compiler makes of `c/wsk_layout.h`,
+//! of the headers of mingw-w64 and of Wine, for each architecture.
 #![no_std]
 #![allow(non_snake_case, non_camel_case_types, non_upper_case_globals, clippy::upper_case_acronyms)]
 // Header names that start with an underscore.
