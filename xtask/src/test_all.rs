@@ -124,7 +124,12 @@ pub(crate) fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
     }
     println!("\n{}", table(&outcomes));
     let failed = outcomes.iter().filter(|(_, outcome, _)| matches!(outcome, Outcome::Failed(_))).count();
-    println!("{failed} of {} steps failed, in {:.0} s", outcomes.len(), start.elapsed().as_secs_f64());
+    let not_here = outcomes.iter().filter(|(_, outcome, _)| matches!(outcome, Outcome::NotHere(_))).count();
+    let passed = outcomes.len() - failed - not_here;
+    println!(
+        "{passed} passed, {failed} failed, {not_here} cannot run here; {:.0} s",
+        start.elapsed().as_secs_f64()
+    );
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

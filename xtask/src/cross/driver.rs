@@ -4,7 +4,7 @@
 //!
 //! | setting | why |
 //! |---|---|
-//! | `RUSTC`, `RUSTC_BOOTSTRAP`, `-Zbuild-std` | `core` and `alloc` for Windows are built from their sources |
+//! | `RUSTC`, `RUSTC_BOOTSTRAP`, `-Zbuild-std` | `core` and `alloc` for Windows are built from their sources, for size |
 //! | `WDKContentRoot`, `Version_Number` | the kit made of Debian's packages |
 //! | `paths=[…/wdk-build]` | the copy of `wdk-build` that runs here |
 //! | `CARGO_TARGET_…_LINKER` | `lld-link` behind its wrapper |
@@ -123,7 +123,7 @@ fn cargo_build(
         .arg(manifest)
         .arg("--target-dir")
         .arg(layout.driver_target())
-        .args(["-Zbuild-std=core,alloc", "-Zbuild-std-features=compiler-builtins-mem"])
+        .args(["-Zbuild-std=core,alloc", "-Zbuild-std-features=compiler-builtins-mem,optimize_for_size"])
         .args(["--config", &remapped(layout, TARGET, Some(registry))])
         // A string in TOML is written as one in Rust, for any path worth the name.
         .args(["--config", &format!("paths=[{wdk_build:?}]")])

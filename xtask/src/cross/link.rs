@@ -3,7 +3,6 @@
 //! The script has the linker's name, from which rustc tells how to talk to it; so no linker flavour has to be put
 //! into flags that would also reach the host compiler.
 
-use std::fs::Permissions;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -31,8 +30,9 @@ pub(super) fn prepare(layout: &Layout) -> Result<()> {
 
 #[cfg(unix)]
 fn executable(path: &Path) -> std::io::Result<()> {
+    use std::fs::{Permissions, set_permissions};
     use std::os::unix::fs::PermissionsExt as _;
-    std::fs::set_permissions(path, Permissions::from_mode(0o755))
+    set_permissions(path, Permissions::from_mode(0o755))
 }
 
 #[cfg(not(unix))]

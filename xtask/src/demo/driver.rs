@@ -6,6 +6,7 @@
 //!   clients, on the Linux side ──► 127.0.0.1 ──► netio.sys ──► driver
 //! ```
 
+use std::fs::File;
 use std::net::SocketAddr;
 use std::process::{Child, ChildStdin};
 use std::time::{Duration, Instant};
@@ -47,6 +48,8 @@ pub(crate) struct Driver {
     log_mark: u64,
     /// It is to be left running.
     left: bool,
+    /// Keeps other runs away from the prefix.
+    _lock: File,
     /// The driver in C is loaded.
     other: bool,
 }
@@ -129,9 +132,9 @@ impl Asker for Holder {
 impl Driver {
     /// Builds the driver and what it needs, unless told not to, and brings up the prefix with the driver installed.
     pub(crate) fn load(layout: &Layout, build: bool) -> Result<Self> {
-        packages::ensure(layout).context(
-            "the driver cannot be built here; `cargo xtask demo --user-mode` tries the same with the user-mode example",
-        )?;
+        if let Err(reason) = packages::ensure(layout) {
+            bail!("{reason:#}\n`cargo xtask demo --user-mode` tries the user-mode example in the same way.");
+        }
         if build {
             driver::build(layout)?;
             netio::build(layout)?;
@@ -145,6 +148,7 @@ impl Driver {
             processes::kill(&left);
             left.is_empty()
         });
+        let lock = lock(layout)?;
         // What an earlier run left, if it was killed, is not built upon.
         prefix.kill()?;
         let mut gate = Self {
@@ -155,6 +159,7 @@ impl Driver {
             parameters: None,
             log_mark: 0,
             left: false,
+            _lock: lock,
             other: false,
         };
         gate.log_mark = gate.prefix.log_mark();
@@ -178,14 +183,32 @@ impl Driver {
         if running.answers.is_some() && running.settings.answer == settings.answer {
             return Ok(());
         }
-        // Killed before the next one starts: it must not get its questions.
-        running.answers = None;
+        // Gone before the next one starts, handle and all: it must not get its questions.
+        if running.answers.take().is_some() {
+            self.handles_are_closed()?;
+        }
+        let Some(running) = &mut self.running else { return Ok(()) };
         if let Some(answer) = settings.answer {
             let arguments = ["ask", "--json", "--verdict", &answer.to_string()];
             running.answers = Some(Program::start(&self.prefix, &arguments, Records::default())?);
         }
         running.settings.answer = settings.answer;
         Ok(())
+    }
+
+    /// Waits until nobody has the device open but the watcher and who asks here: the machine notices a killed program late.
+    fn handles_are_closed(&mut self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let handles =
+                self.status()?["counters"]["handles"].as_u64().context("the status has no handles")?;
+            if handles <= 2 {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("{handles} handles of the device are still open after gatectl was killed");
+            }
+        }
     }
 
     /// Asks what `netio.sys` said since `mark`, when a driver was unloaded: nothing of it may be left, and it must not have
@@ -214,6 +237,19 @@ impl Driver {
         }
         Ok(captured.stdout)
     }
+}
+
+/// Waits until no other run uses the prefix.
+fn lock(layout: &Layout) -> Result<File> {
+    let path = layout.cross.join(".demo.lock");
+    let cannot = || format!("cannot lock {}", path.display());
+    std::fs::create_dir_all(&layout.cross).with_context(cannot)?;
+    let file = File::create(&path).with_context(cannot)?;
+    if file.try_lock().is_err() {
+        eprintln!("Another run uses the Wine prefix; waiting for its end.");
+        file.lock().with_context(cannot)?;
+    }
+    Ok(file)
 }
 
 /// The registry values of settings.
@@ -333,6 +369,20 @@ impl Gate for Driver {
         let broken = log.lines().filter(|line| BROKEN.iter().any(|word| line.contains(word)));
         crashes.extend(broken.map(str::to_owned));
         crashes
+    }
+
+    fn gone(&mut self) -> Option<String> {
+        self.running.as_ref()?;
+        // The program that follows the records ends with the driver.
+        if !self.records.ended(Duration::ZERO) {
+            return None;
+        }
+        // What is left of it is not asked: the next start begins anew.
+        self.running = None;
+        self.other = false;
+        Some(
+            "the driver has gone without having been stopped: was Wine killed, or has it crashed?".to_owned(),
+        )
     }
 
     fn log_tail(&self) -> String {

@@ -120,6 +120,9 @@ pub(crate) trait Gate {
     /// Lines of its log since the last call that tell of a crash.
     fn crashes(&mut self) -> Vec<String>;
 
+    /// Why nothing can be expected of it any more, if it has gone without having been told to.
+    fn gone(&mut self) -> Option<String>;
+
     /// The last lines of its log.
     fn log_tail(&self) -> String;
 

@@ -166,6 +166,11 @@ impl Records {
         })
     }
 
+    /// What has happened to `client` by now.
+    pub(crate) fn story_so_far(&self, since: Mark, client: SocketAddr) -> String {
+        tell(&self.state().lines[since.0..], &client.to_string()).0
+    }
+
     /// Looks through all records: a request has one answer and one end, and what was not let in was not served.
     pub(crate) fn ledger(&self) -> Ledger {
         ledger(&self.state().lines)

@@ -19,6 +19,9 @@ pub(crate) struct Outcome {
     pub seen: String,
     /// Are they the same?
     pub ok: bool,
+    /// Figures.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub note: String,
     /// How long it took.
     pub milliseconds: u128,
 }
@@ -38,7 +41,8 @@ pub(crate) fn line(outcome: &Outcome) {
         (true, false) => "ok    ",
         (false, false) => "FAILED",
     };
-    eprintln!("{mark} {scenario:<18} {accept_path:<6} {milliseconds:>7} ms");
+    let note = if outcome.note.is_empty() { String::new() } else { format!("  ({})", outcome.note) };
+    eprintln!("{mark} {scenario:<18} {accept_path:<6} {milliseconds:>7} ms{note}");
     if !outcome.ok {
         eprintln!(
             "  expected: {}\n  seen:     {}",
@@ -68,7 +72,8 @@ pub(crate) fn table(outcomes: &[Outcome]) -> Table {
     }
     for outcome in outcomes {
         let (word, colour) = if outcome.ok { ("ok", Color::Green) } else { ("FAILED", Color::Red) };
-        let seen = Cell::new(lines(&outcome.seen));
+        let note = if outcome.note.is_empty() { String::new() } else { format!("\n({})", outcome.note) };
+        let seen = Cell::new(lines(&outcome.seen) + &note);
         table.add_row([
             Cell::new(outcome.scenario),
             Cell::new(&outcome.accept_path),
@@ -103,6 +108,7 @@ mod tests {
             expected: "reset; records: reject".to_owned(),
             seen: "silence; records: reject".to_owned(),
             ok: false,
+            note: String::new(),
             milliseconds: 7,
         };
         assert_eq!(

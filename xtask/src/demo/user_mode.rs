@@ -175,6 +175,12 @@ impl Gate for UserMode {
         said.lines().filter(|line| line.contains("panicked")).map(str::to_owned).collect()
     }
 
+    fn gone(&mut self) -> Option<String> {
+        let status = self.running.as_mut()?.child.try_wait().ok()??;
+        self.running = None;
+        Some(format!("the example has ended by itself, {status}"))
+    }
+
     fn log_tail(&self) -> String {
         command::tail_of(&self.log, 20)
     }

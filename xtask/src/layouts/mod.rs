@@ -22,7 +22,7 @@ use anyhow::{Context as _, Result, bail};
 use comfy_table::{Table, presets};
 
 use crate::command;
-use crate::cross::{Layout, cross_cargo};
+use crate::cross::{Layout, cross_cargo, packages};
 use crate::progress::Step;
 use names::{Constant, Names, Structure};
 use probe::Question;
@@ -75,6 +75,7 @@ pub(crate) fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
     } else {
         args.targets.iter().map(String::as_str).collect()
     };
+    packages::require()?;
     let _lock = layout.lock()?;
     let work = Work::new(layout)?;
     let mut comparisons = Vec::new();

@@ -101,7 +101,13 @@ pub(crate) fn run(layout: &Layout, args: Args) -> Result<ExitCode> {
             let prefix = Prefix::open(layout)?;
             prefix.create()?;
             let service = prefix.service(&service);
-            if service.state()? == State::Running {
+            let state = service.state().or_else(|_| {
+                // What is left of a crash may not answer: a new beginning.
+                prefix.kill()?;
+                prefix.create()?;
+                service.state()
+            })?;
+            if state == State::Running {
                 bail!("{} is running: `cargo xtask wine stop` first", service.name());
             }
             service.install(&image)?;
@@ -112,11 +118,14 @@ pub(crate) fn run(layout: &Layout, args: Args) -> Result<ExitCode> {
         Action::Stop { service } => {
             let prefix = Prefix::open(layout)?;
             let service = prefix.service(&service);
-            if prefix.is_ready() && prefix.is_up() && service.state()? == State::Running {
-                service.stop()?;
+            let loaded = prefix.is_ready() && prefix.is_up() && service.state()? == State::Running;
+            let stopped = if loaded { service.stop() } else { Ok(()) };
+            // A driver that does not end is ended with the prefix.
+            prefix.kill()?;
+            stopped?;
+            if loaded {
                 println!("{} is stopped.", service.name());
             }
-            prefix.kill()?;
             println!("The prefix is down.");
         }
         Action::Status { service } => {
@@ -129,7 +138,7 @@ pub(crate) fn run(layout: &Layout, args: Args) -> Result<ExitCode> {
             );
             println!("{service}: {state}");
             println!("log: {}", prefix.log().display());
-            for crash in prefix.crashes_since(0) {
+            for crash in prefix.crashes() {
                 println!("crash: {crash}");
             }
             return Ok(if state == State::Running { ExitCode::SUCCESS } else { ExitCode::FAILURE });

@@ -1,6 +1,7 @@
 //! The private prefix: a Windows machine in a directory.
 
 use std::fs::{File, OpenOptions};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -21,9 +22,13 @@ const CREATE: Duration = Duration::from_mins(3);
 pub(super) const COMMAND: Duration = Duration::from_mins(1);
 /// How long the server may take to start or to go.
 const SERVER: Duration = Duration::from_secs(20);
-/// Messages for the log: what a driver prints, stubs of the kernel that are called, errors but those of the missing
-/// desktop. Crashes and calls of absent functions are always reported. None of it costs anything until it happens.
-const MESSAGES: &str = "fixme-all,fixme+ntoskrnl,fixme+netio,warn+debugstr,err-winediag,err-ole,err-systray";
+/// Messages for the log: what a driver prints, and errors but those of the missing desktop. Crashes and calls of absent
+/// functions are always reported; functions that do nothing are not, as some of them are called for every request.
+const MESSAGES: &str = "fixme-all,warn+debugstr,err-winediag,err-ole,err-systray";
+/// Stands in the log where the machine was started.
+const STARTS: &str = "---- the machine starts";
+/// A log that is longer is put aside before the next run.
+const LONG: u64 = 8 << 20;
 /// Our `netio.sys` instead of Wine's; no menu entries in the home directory, no browser, no .NET.
 const OVERRIDES: &str = "netio.sys=n;winemenubuilder.exe=d;mscoree=d;mshtml=d";
 /// Words in the log that tell of a crash, or of a kernel function that is not there.
@@ -53,14 +58,19 @@ impl Prefix {
         // Debian's wrappers end the server with its last client, and print advice that does not apply.
         let wine = find(&["/usr/lib/wine/wine64", "wine64", "wine"])?;
         let server = find(&["/usr/lib/wine/wineserver64", "wineserver64", "wineserver"])?;
-        Ok(Self {
+        let prefix = Self {
             layout: layout.clone(),
             directory: layout.prefix(),
             images: layout.images(),
             log: layout.log(LOG),
             wine,
             server,
-        })
+        };
+        if prefix.log_mark() > LONG && !prefix.is_up() {
+            // It stays where it is if it cannot be moved.
+            let _ = std::fs::rename(&prefix.log, prefix.log.with_extension("old.log"));
+        }
+        Ok(prefix)
     }
 
     /// Where it is.
@@ -134,6 +144,8 @@ impl Prefix {
         if self.is_up() {
             return Ok(());
         }
+        // A log that cannot be written is reported by what follows.
+        let _ = writeln!(self.log_file()?, "{STARTS}");
         let mut server = self.environment(&self.server);
         server.arg("--persistent").stdin(Stdio::null()).stdout(self.log_file()?).stderr(self.log_file()?);
         let child = server.spawn().with_context(|| format!("cannot start {}", self.server.display()))?;
@@ -210,7 +222,6 @@ impl Prefix {
     }
 
     /// Starts a program and returns it running, its streams as pipes.
-    #[allow(dead_code, reason = "for the demonstration, which follows clients while they run")]
     pub(crate) fn spawn(&self, program: &str, arguments: &[&str]) -> Result<Child> {
         self.up()?;
         self.command(program)?
@@ -268,6 +279,12 @@ impl Prefix {
     /// The lines since a mark that tell of a crash or of a call to something that the kernel lacks.
     pub(crate) fn crashes_since(&self, mark: u64) -> Vec<String> {
         crashes(&self.log_since(mark))
+    }
+
+    /// The same since the machine was last started.
+    pub(crate) fn crashes(&self) -> Vec<String> {
+        let log = self.log_since(0);
+        crashes(log.rfind(STARTS).map_or(&log, |at| &log[at..]))
     }
 
     /// The version of Wine; a prefix of another one is made anew.

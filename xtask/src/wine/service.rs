@@ -64,7 +64,8 @@ impl<'a> Service<'a> {
         prefix::copy_if_new(image, &self.prefix.drivers().join(&file))?;
         if self.state()? == State::Absent {
             let path = format!(r"C:\windows\system32\drivers\{file}");
-            self.sc("create", &["type=", "kernel", "start=", "demand", "binPath=", &path])?;
+            // Drivers of one group share a process: while one of them is loaded, it stays when the others go.
+            self.sc("create", &["type=", "kernel", "start=", "demand", "group=", "wsk", "binPath=", &path])?;
         }
         Ok(())
     }

@@ -58,11 +58,17 @@ pub(crate) struct Seen {
     client: String,
     /// What the gate recorded, or told otherwise.
     records: String,
+    /// Figures, which are not expected to be anything.
+    note: String,
 }
 
 impl Seen {
     fn new(client: impl Display, records: impl Display) -> Self {
-        Self { client: format!("{client}"), records: format!("{records}") }
+        Self { client: format!("{client}"), records: format!("{records}"), note: String::new() }
+    }
+
+    fn with_note(self, note: String) -> Self {
+        Self { note, ..self }
     }
 
     fn line(&self) -> String {
@@ -168,7 +174,15 @@ pub(crate) fn run(gate: &mut dyn Gate, scenario: &Scenario, by: AcceptBy, starts
     // What was in the log before does not count.
     gate.crashes();
     let seen = (scenario.run)(&mut Stage { gate: &mut *gate, by, starts, mark });
-    let mut seen = seen.map_or_else(|error| format!("{error:#}"), |seen| seen.line());
+    let (mut seen, note) = match seen {
+        Ok(seen) => (seen.line(), seen.note),
+        Err(error) => (format!("{error:#}"), String::new()),
+    };
+    if seen != expected
+        && let Some(why) = gate.gone()
+    {
+        seen = format!("{seen}; {why}");
+    }
     for crash in gate.crashes().iter().take(3) {
         seen = format!("{seen}; log: {crash}");
     }
@@ -178,6 +192,7 @@ pub(crate) fn run(gate: &mut dyn Gate, scenario: &Scenario, by: AcceptBy, starts
         ok: seen == expected,
         expected,
         seen,
+        note,
         milliseconds: start.elapsed().as_millis(),
     }
 }

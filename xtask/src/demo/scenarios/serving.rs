@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::{Paths, Scenario, Seen, Stage};
 use crate::demo::client::{Client, Sight, pattern};
-use crate::demo::records::PATIENCE;
+use crate::demo::records::{PATIENCE, count};
 
 pub(super) const ACCEPT: Scenario = Scenario {
     name: "accept",
@@ -97,12 +97,19 @@ fn crowd(stage: &mut Stage<'_>) -> Result<Seen> {
     let expected = Sight::EchoAndEnd(bytes.len());
     let sights: Vec<Sight> = clients.iter().map(|client| client.echo_to_the_end(&bytes)).collect();
     let right = sights.iter().filter(|sight| **sight == expected).count();
-    let odd = sights.iter().find(|sight| **sight != expected).unwrap_or(&expected);
+    let odd = clients.iter().zip(&sights).find(|(_, sight)| **sight != expected);
     let records = stage.records();
-    let closed = records.wait(stage.mark, "record of the last client's end", PATIENCE, |lines| {
-        let closed = crate::demo::records::count(lines, "closed");
-        (closed >= CLIENTS).then_some(closed)
-    })?;
+    let odd = match odd {
+        None => expected.to_string(),
+        Some((client, sight)) => {
+            format!("{} saw: {sight} ({})", client.name, records.story_so_far(stage.mark, client.name))
+        }
+    };
+    // If it does not come, the numbers tell.
+    let _ = records.wait(stage.mark, "record of the last client's end", PATIENCE, |lines| {
+        (count(lines, "closed") >= CLIENTS).then_some(())
+    });
+    let closed = records.count(stage.mark, "closed");
     let accepted = records.count(stage.mark, "accepted");
     Ok(Seen::new(
         format!("{right} of {CLIENTS} clients at once: {odd}"),
