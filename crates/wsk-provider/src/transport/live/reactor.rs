@@ -19,7 +19,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, ThreadId};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::event::{Event, Source};
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
@@ -43,6 +43,10 @@ const PATIENCE: Duration = Duration::from_millis(10);
 /// has to make the transfer. The owner knows sooner, from one that came out short. Unix hosts report by edge.
 pub(super) const REARMS: bool = cfg!(windows);
 
+/// How often everybody is told to look, whatever was reported. Wine 8 loses a report now and then, one in some thousand
+/// connections, and whoever waits for it would wait for ever.
+const LOOK_ALL: Duration = Duration::from_millis(250);
+
 /// What goes with the helm.
 struct Helm {
     poll: Poll,
@@ -51,6 +55,8 @@ struct Helm {
     batch: VecDeque<(Target, Ready)>,
     /// How many events the last poll took, if each was fit for a lent thread.
     lendable: usize,
+    /// When everybody was last told to look.
+    looked: Instant,
 }
 
 /// The threads, as [`Reactor::stop`] and the watch see them.
@@ -153,7 +159,13 @@ impl Reactor {
         let poll = Poll::new()?;
         let registry = poll.registry().try_clone()?;
         let waker = Waker::new(&registry, WAKE)?;
-        let helm = Helm { poll, events: Events::with_capacity(EVENTS), batch: VecDeque::new(), lendable: 0 };
+        let helm = Helm {
+            poll,
+            events: Events::with_capacity(EVENTS),
+            batch: VecDeque::new(),
+            lendable: 0,
+            looked: Instant::now(),
+        };
         Ok(Self {
             registry,
             waker,
@@ -308,6 +320,8 @@ impl Reactor {
             patience
         } else if self.starved.load(Ordering::Relaxed) {
             Some(STARVED_RETRY)
+        } else if REARMS {
+            Some(LOOK_ALL)
         } else {
             None
         };
@@ -321,6 +335,11 @@ impl Reactor {
             let reported = helm.events.iter();
             helm.batch
                 .extend(reported.filter_map(|event| Some((slots.target(event.token())?, ready(event)))));
+            if REARMS && helm.looked.elapsed() >= LOOK_ALL {
+                helm.looked = Instant::now();
+                let look = Ready { readable: true, writable: true, ..Ready::default() };
+                helm.batch.extend(slots.all().map(|target| (target, look)));
+            }
             let fit = helm.batch.iter().all(|(target, _)| target.fits_loan());
             helm.lendable = if fit { helm.batch.len() } else { 0 };
         }

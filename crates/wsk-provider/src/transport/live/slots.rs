@@ -68,6 +68,11 @@ impl Slots {
         self.slot(token)?.1.target.clone()
     }
 
+    /// Everybody.
+    pub(super) fn all(&self) -> impl Iterator<Item = Target> + '_ {
+        self.slots.iter().filter_map(|slot| slot.target.clone())
+    }
+
     /// Puts another target in the place of the present one, which is the result.
     pub(super) fn replace(&mut self, token: Token, target: Target) -> Option<Target> {
         self.slot(token)?.1.target.replace(target)

@@ -75,6 +75,9 @@ fn in_progress(error: &io::Error) -> bool {
 
 /// A connection of the host.
 ///
+/// Transfers go past `mio`, which would answer one that would block by asking for all reports that the stream was registered
+/// for: on Windows that takes back the request that waits for data. [`LiveStream::exhausted`] asks for what is needed.
+///
 /// # Invariants
 /// Fields are dropped in the order of declaration: the watch and the binding go before the socket is closed, the
 /// notice of a free descriptor after it.
@@ -169,10 +172,15 @@ impl Stream for LiveStream {
 
     fn try_read(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let room = buffers.iter().map(|buffer| buffer.len()).sum();
-        let mut socket = &self.socket;
-        let read = retry(|| match &mut *buffers {
-            [buffer] => socket.read(buffer),
-            buffers => socket.read_vectored(buffers),
+        let read = retry(|| {
+            self.with(|socket| {
+                // Reading changes nothing but what is in the socket.
+                let mut socket: &Socket = socket;
+                match &mut *buffers {
+                    [buffer] => socket.read(buffer),
+                    buffers => socket.read_vectored(buffers),
+                }
+            })
         });
         match read {
             // Behind the end nothing comes.
@@ -280,8 +288,8 @@ fn unread(socket: &TcpStream) -> io::Result<usize> {
 /// Without a count from the host: what fits into one look.
 #[cfg(not(unix))]
 fn unread(socket: &TcpStream) -> io::Result<usize> {
-    let mut look = vec![0; 1 << 16];
-    match socket.peek(&mut look) {
+    let mut look = vec![std::mem::MaybeUninit::uninit(); 1 << 16];
+    match SockRef::from(socket).peek(&mut look) {
         Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
         result => result,
     }
