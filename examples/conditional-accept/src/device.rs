@@ -14,17 +14,19 @@
 
 use core::ffi::c_void;
 use core::ptr::{NonNull, null_mut};
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use echo_gate::{Control, Handle, Request};
 use wdk_sys::ntddk::{
     IoCreateDevice, IoCreateSymbolicLink, IoDeleteDevice, IoDeleteSymbolicLink, IofCompleteRequest,
+    KeDelayExecutionThread,
 };
 use wdk_sys::{_IO_STATUS_BLOCK__bindgen_ty_1 as IO_STATUS_BLOCK_STATUS, IO_STATUS_BLOCK};
 use wdk_sys::{
-    DEVICE_OBJECT, DRIVER_OBJECT, FILE_DEVICE_NETWORK, FILE_DEVICE_SECURE_OPEN, IO_NO_INCREMENT,
-    IO_STACK_LOCATION, IRP, IRP_MJ_CLEANUP, IRP_MJ_CLOSE, IRP_MJ_CREATE, IRP_MJ_DEVICE_CONTROL,
-    METHOD_BUFFERED, NT_SUCCESS, NTSTATUS, STATUS_INSUFFICIENT_RESOURCES, STATUS_INVALID_DEVICE_REQUEST,
-    STATUS_SUCCESS,
+    _MODE::KernelMode, DEVICE_OBJECT, DRIVER_OBJECT, FILE_DEVICE_NETWORK, FILE_DEVICE_SECURE_OPEN,
+    IO_NO_INCREMENT, IO_STACK_LOCATION, IRP, IRP_MJ_CLEANUP, IRP_MJ_CLOSE, IRP_MJ_CREATE,
+    IRP_MJ_DEVICE_CONTROL, LARGE_INTEGER, METHOD_BUFFERED, NT_SUCCESS, NTSTATUS,
+    STATUS_INSUFFICIENT_RESOURCES, STATUS_INVALID_DEVICE_REQUEST, STATUS_SUCCESS,
 };
 use wsk::Passive;
 use wsk::sync::SpinLock;
@@ -146,6 +148,8 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
+        // Devices are made and dropped at PASSIVE_LEVEL. The link is gone, so nobody opens this one any more.
+        wait_for_dispatch();
         let device = self.0.as_ptr();
         // SAFETY: this value owns the device, so it is alive.
         let extension = unsafe { (*device).DeviceExtension }.cast::<Extension>();
@@ -189,6 +193,39 @@ unsafe fn extension<'a>(device: *mut DEVICE_OBJECT) -> &'a Extension {
     let extension = unsafe { (*device).DeviceExtension }.cast::<Extension>();
     // SAFETY: `Device::create` put an `Extension` there, which is dropped together with the device.
     unsafe { &*extension }
+}
+
+/// How many threads are in a dispatch routine of this driver.
+static INSIDE: AtomicUsize = AtomicUsize::new(0);
+
+/// A thread that is in a dispatch routine, as long as this lives.
+struct Inside(());
+
+impl Inside {
+    fn enter() -> Self {
+        INSIDE.fetch_add(1, Ordering::Acquire);
+        Self(())
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        INSIDE.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// Waits until no thread is in a dispatch routine. On Windows none is when a driver is unloaded. Wine unloads one whose device
+/// is open, and a request that is on its way back would return to where the image was.
+///
+/// # IRQL
+/// `PASSIVE_LEVEL`.
+pub(crate) fn wait_for_dispatch() {
+    while INSIDE.load(Ordering::Acquire) != 0 {
+        // A millisecond, in units of 100 ns; negative, so from now on.
+        let mut interval = LARGE_INTEGER { QuadPart: -10_000 };
+        // SAFETY: callers are at PASSIVE_LEVEL; the interval is valid during the call.
+        let _ = unsafe { KeDelayExecutionThread(KernelMode as _, 0, &raw mut interval) };
+    }
 }
 
 type DispatchRoutine = unsafe extern "C" fn(*mut DEVICE_OBJECT, *mut IRP) -> NTSTATUS;
@@ -273,6 +310,7 @@ impl Incoming {
 /// # Safety
 /// Only the I/O manager calls it.
 unsafe extern "C" fn create(device: *mut DEVICE_OBJECT, irp: *mut IRP) -> NTSTATUS {
+    let _inside = Inside::enter();
     // SAFETY: the I/O manager called.
     let incoming = unsafe { Incoming::new(irp) };
     // SAFETY: the device is this driver's, and alive while requests come to it.
@@ -292,6 +330,7 @@ unsafe extern "C" fn create(device: *mut DEVICE_OBJECT, irp: *mut IRP) -> NTSTAT
 /// # Safety
 /// Only the I/O manager calls it.
 unsafe extern "C" fn device_control(_: *mut DEVICE_OBJECT, irp: *mut IRP) -> NTSTATUS {
+    let _inside = Inside::enter();
     // SAFETY: the I/O manager called.
     let incoming = unsafe { Incoming::new(irp) };
     let Some(handle) = incoming.handle() else { return incoming.complete(STATUS_INVALID_DEVICE_REQUEST) };
@@ -306,6 +345,7 @@ unsafe extern "C" fn device_control(_: *mut DEVICE_OBJECT, irp: *mut IRP) -> NTS
 /// # Safety
 /// Only the I/O manager calls it.
 unsafe extern "C" fn cleanup(_: *mut DEVICE_OBJECT, irp: *mut IRP) -> NTSTATUS {
+    let _inside = Inside::enter();
     // SAFETY: the I/O manager called.
     let incoming = unsafe { Incoming::new(irp) };
     if let Some(handle) = incoming.handle() {
@@ -319,6 +359,7 @@ unsafe extern "C" fn cleanup(_: *mut DEVICE_OBJECT, irp: *mut IRP) -> NTSTATUS {
 /// # Safety
 /// Only the I/O manager calls it.
 unsafe extern "C" fn close(_: *mut DEVICE_OBJECT, irp: *mut IRP) -> NTSTATUS {
+    let _inside = Inside::enter();
     // SAFETY: the I/O manager called.
     let incoming = unsafe { Incoming::new(irp) };
     let context = incoming.context();

@@ -18,7 +18,7 @@ use wsk::Passive;
 use wsk::memory::OutOfMemory;
 
 use crate::configuration::Configuration;
-use crate::device::ControlDevice;
+use crate::device::{ControlDevice, wait_for_dispatch};
 use crate::service::Running;
 
 /// The kernel calls this when it has loaded the image.
@@ -75,5 +75,7 @@ unsafe extern "C" fn driver_unload(driver: *mut DRIVER_OBJECT) {
     running.stop(passive);
     device.control().shut_down(passive);
     drop(device);
+    // Requests of handles that are still open, which only Wine allows, may have come meanwhile.
+    wait_for_dispatch();
     wdk::println!("conditional_accept: unloaded");
 }
