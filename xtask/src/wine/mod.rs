@@ -44,7 +44,7 @@ pub(crate) struct Args {
 enum Action {
     /// Load a driver: builds what is missing, creates the prefix, starts the service
     Start {
-        /// The service's name; its image is <NAME>.sys of the built images
+        /// The service's name; its image is the built one of that name
         #[arg(long, default_value = SERVICE)]
         service: String,
         /// Another image
