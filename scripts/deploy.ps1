@@ -57,7 +57,6 @@ function Stop-Driver {
             }
             Start-Sleep -Milliseconds 200
         }
-        sc.exe delete $service | Out-Null
     }
 }
 
@@ -72,11 +71,12 @@ if (-not $Remove) {
 
 $session = New-PSSession @connect
 try {
-    Write-Host "removing what is installed on $ComputerName"
+    Write-Host "stopping what runs on $ComputerName"
     Stop-Driver $session
     if ($Remove) {
         Invoke-Command -Session $session -ArgumentList $service -ScriptBlock {
             param($service)
+            sc.exe delete $service | Out-Null
             verifier.exe /reset | Out-Null
             Remove-Item "C:\Windows\System32\drivers\$service.sys" -ErrorAction SilentlyContinue
             Remove-Item "C:\$service" -Recurse -ErrorAction SilentlyContinue
@@ -102,8 +102,11 @@ try {
         certutil.exe -f -addstore Root "C:\$service\WDRLocalTestCert.cer" | Out-Null
         certutil.exe -f -addstore TrustedPublisher "C:\$service\WDRLocalTestCert.cer" | Out-Null
         Copy-Item "C:\$service\$service.sys" 'C:\Windows\System32\drivers\' -Force
-        sc.exe create $service type= kernel start= demand binPath= "C:\Windows\System32\drivers\$service.sys" | Out-Null
-        if ($LASTEXITCODE -ne 0) { throw "the service cannot be created (sc.exe says $LASTEXITCODE)" }
+        # A service that is there keeps its Parameters.
+        if (-not (Get-Service $service -ErrorAction SilentlyContinue)) {
+            sc.exe create $service type= kernel start= demand binPath= "C:\Windows\System32\drivers\$service.sys" | Out-Null
+            if ($LASTEXITCODE -ne 0) { throw "the service cannot be created (sc.exe says $LASTEXITCODE)" }
+        }
         if ($verify) { verifier.exe /standard /driver "$service.sys" | Out-Null }
     }
 

@@ -14,9 +14,9 @@
 
 use core::ffi::c_void;
 use core::ptr::{NonNull, null_mut};
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 
-use echo_gate::{Control, Handle, Request};
+use echo_gate::{Control, Handle, Inside, Request};
 use wdk_sys::ntddk::{
     IoCreateDevice, IoCreateSymbolicLink, IoDeleteDevice, IoDeleteSymbolicLink, IofCompleteRequest,
     KeDelayExecutionThread,
@@ -148,7 +148,9 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        // Devices are made and dropped at PASSIVE_LEVEL. The link is gone, so nobody opens this one any more.
+        // Devices are made and dropped at PASSIVE_LEVEL. Whoever opens this one from here on is refused, and whoever was quicker
+        // is waited for: either `create` sees the flag, or this sees the thread inside.
+        GOING.store(true, Ordering::SeqCst);
         wait_for_dispatch();
         let device = self.0.as_ptr();
         // SAFETY: this value owns the device, so it is alive.
@@ -195,32 +197,15 @@ unsafe fn extension<'a>(device: *mut DEVICE_OBJECT) -> &'a Extension {
     unsafe { &*extension }
 }
 
-/// How many threads are in a dispatch routine of this driver.
-static INSIDE: AtomicUsize = AtomicUsize::new(0);
+/// The device is going: nobody opens it any more.
+static GOING: AtomicBool = AtomicBool::new(false);
 
-/// A thread that is in a dispatch routine, as long as this lives.
-struct Inside(());
-
-impl Inside {
-    fn enter() -> Self {
-        INSIDE.fetch_add(1, Ordering::Acquire);
-        Self(())
-    }
-}
-
-impl Drop for Inside {
-    fn drop(&mut self) {
-        INSIDE.fetch_sub(1, Ordering::Release);
-    }
-}
-
-/// Waits until no thread is in a dispatch routine. On Windows none is when a driver is unloaded. Wine unloads one whose device
-/// is open, and a request that is on its way back would return to where the image was.
+/// Waits until no thread is in this driver for a request; see [`Inside`].
 ///
 /// # IRQL
 /// `PASSIVE_LEVEL`.
 pub(crate) fn wait_for_dispatch() {
-    while INSIDE.load(Ordering::Acquire) != 0 {
+    while Inside::count() != 0 {
         // A millisecond, in units of 100 ns; negative, so from now on.
         let mut interval = LARGE_INTEGER { QuadPart: -10_000 };
         // SAFETY: callers are at PASSIVE_LEVEL; the interval is valid during the call.
@@ -257,18 +242,18 @@ impl Incoming {
         Self { irp, location: unsafe { NonNull::new_unchecked(location) } }
     }
 
-    /// The `FsContext` of the file object.
-    fn context(&self) -> *mut *mut c_void {
+    /// The `FsContext` of the file object. Requests of user mode come with one; a driver may send one without.
+    fn context(&self) -> Option<*mut *mut c_void> {
         // SAFETY: the location is alive as long as the IRP.
-        let file = unsafe { (*self.location.as_ptr()).FileObject };
-        // SAFETY: requests of these kinds come with a file object; only the address of its field is computed.
-        unsafe { &raw mut (*file).FsContext }
+        let file = NonNull::new(unsafe { (*self.location.as_ptr()).FileObject })?;
+        // SAFETY: the file object lives as long as the IRP; only the address of its field is computed.
+        Some(unsafe { &raw mut (*file.as_ptr()).FsContext })
     }
 
     /// The handle behind the file object.
     fn handle(&self) -> Option<Handle> {
         // SAFETY: `create` wrote the field, and only `close` does again, after every other request.
-        let context = NonNull::new(unsafe { self.context().read() })?;
+        let context = NonNull::new(unsafe { self.context()?.read() })?;
         // SAFETY: what is there came from `Handle::into_context`, and `close` has not taken it back.
         Some(unsafe { Handle::of_context(context.as_ptr()) })
     }
@@ -313,12 +298,16 @@ unsafe extern "C" fn create(device: *mut DEVICE_OBJECT, irp: *mut IRP) -> NTSTAT
     let _inside = Inside::enter();
     // SAFETY: the I/O manager called.
     let incoming = unsafe { Incoming::new(irp) };
-    // SAFETY: the device is this driver's, and alive while requests come to it.
+    if GOING.load(Ordering::SeqCst) {
+        return incoming.complete(STATUS_DELETE_PENDING);
+    }
+    let Some(context) = incoming.context() else { return incoming.complete(STATUS_INVALID_DEVICE_REQUEST) };
+    // SAFETY: the device is this driver's; its extension goes when `GOING` was set and no thread is inside.
     let control = unsafe { &extension(device).control };
     match control.open() {
         Ok(handle) => {
             // SAFETY: the file object is new, and its contexts belong to this driver.
-            unsafe { incoming.context().write(handle.into_context()) };
+            unsafe { context.write(handle.into_context()) };
             incoming.complete(STATUS_SUCCESS)
         }
         Err(_) => incoming.complete(STATUS_INSUFFICIENT_RESOURCES),
@@ -362,7 +351,7 @@ unsafe extern "C" fn close(_: *mut DEVICE_OBJECT, irp: *mut IRP) -> NTSTATUS {
     let _inside = Inside::enter();
     // SAFETY: the I/O manager called.
     let incoming = unsafe { Incoming::new(irp) };
-    let context = incoming.context();
+    let Some(context) = incoming.context() else { return incoming.complete(STATUS_SUCCESS) };
     // SAFETY: no other request for this file object is under way, so nobody else uses the field.
     if let Some(context) = NonNull::new(unsafe { context.replace(null_mut()) }) {
         // SAFETY: what was there came from `Handle::into_context`, and is there no more. If no IRP_MJ_CLEANUP came (Wine sends

@@ -25,7 +25,8 @@
 //! | no memory for a policy | `STATUS_INSUFFICIENT_RESOURCES` |
 //! | the handle is closed, the call cancelled, or the driver unloaded | `STATUS_CANCELLED` |
 //!
-//! Calls that wait at unload end with `STATUS_CANCELLED`, too, which programs see as `ERROR_OPERATION_ABORTED`. What would say
+//! Calls that wait at unload end with `STATUS_CANCELLED`, too, which programs see as `ERROR_OPERATION_ABORTED`: in Wine, that is, as
+//! Windows does not unload a driver whose device is open. What would say
 //! more, `STATUS_DELETE_PENDING`, reaches them as `ERROR_ACCESS_DENIED`, which says something else.
 //!
 //! # IRQL

@@ -15,11 +15,42 @@ mod waiting;
 use core::fmt;
 use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use wsk_sys::STATUS_UNSUCCESSFUL;
 use wsk_sys::nt::{self, IRP, NTSTATUS};
 
 pub(crate) use waiting::{Call, Refused, Waiting, Waits};
+
+/// How many threads are inside of the driver for an IRP.
+static INSIDE: AtomicUsize = AtomicUsize::new(0);
+
+/// A thread that the I/O manager has called for an IRP, in a dispatch or a cancel routine, as long as this lives. Declare it first
+/// there: it has to go last.
+///
+/// On Windows no such routine runs when a driver is unloaded. Wine unloads drivers whose device is open, and a routine that is on
+/// its way out would return to where the image was. So the unload waits until [`count`](Self::count) is zero.
+#[derive(Debug)]
+pub struct Inside(());
+
+impl Inside {
+    /// From now on.
+    pub fn enter() -> Self {
+        INSIDE.fetch_add(1, Ordering::SeqCst);
+        Self(())
+    }
+
+    /// How many there are.
+    pub fn count() -> usize {
+        INSIDE.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        INSIDE.fetch_sub(1, Ordering::SeqCst);
+    }
+}
 
 /// A device control request (`METHOD_BUFFERED`) that this driver has to complete.
 ///

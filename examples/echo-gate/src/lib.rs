@@ -35,7 +35,7 @@ mod session;
 pub use control::{Control, Handle};
 pub use gate_protocol::record::{Record, RecordSink};
 pub use gate_protocol::{policy, record, status, wire};
-pub use irp::Request;
+pub use irp::{Inside, Request};
 pub use parameters::Parameters;
 pub use rules::Rules;
 pub use service::{Asker, Service, Settings, StillUp};

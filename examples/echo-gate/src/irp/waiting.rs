@@ -20,7 +20,7 @@ use wsk::memory::{OutOfMemory, PoolVec, Ref};
 use wsk_sys::nt::{self, DEVICE_OBJECT, IRP, NTSTATUS};
 use wsk_sys::{STATUS_CANCELLED, STATUS_DEVICE_BUSY};
 
-use super::Request;
+use super::{Inside, Request};
 use crate::control::Open;
 
 /// How many requests can wait in one list.
@@ -164,8 +164,9 @@ impl<W: Waits> Call<W> {
 
     /// Completes the request. IRQL: `<= DISPATCH_LEVEL`, without a spin lock.
     pub(crate) fn complete(self, status: NTSTATUS, information: usize) {
-        let Self { request, home, .. } = self;
+        let Self { request, owner, home } = self;
         request.complete(status, information);
+        drop(owner);
         drop(home);
     }
 }
@@ -175,6 +176,8 @@ impl<W: Waits> Call<W> {
 /// # Safety
 /// It is called by `IoCancelIrp` with the cancel spin lock held, for an IRP that [`Waiting::park`] set it for.
 unsafe extern "system" fn cancel<W: Waits>(_device: *mut DEVICE_OBJECT, irp: *mut IRP) {
+    // Declared first, so that it goes last: after what this routine has a share in.
+    let _inside = Inside::enter();
     // SAFETY: the call to this routine makes this thread the owner of the IRP's cancellation.
     let irql = unsafe { nt::irp_cancel_irql(irp) };
     // SAFETY: `park` wrote it before it set the routine.
