@@ -140,14 +140,16 @@ fn callbacks(state: &State) -> Callbacks {
 pub(super) fn inspect(socket: &Arc<Socket>, established: Established) {
     let provider = socket.provider();
     let mut state = socket.lock();
+    // First: a listener that has closed has no table any more, and its driver may be gone.
+    let Some(running) = state.begin_unmasked(socket) else {
+        drop(state);
+        return established.stream.abort();
+    };
     let Callbacks { context, inspect, abort } = callbacks(&state);
     let (Some(inspect), Some(_)) = (inspect, abort) else {
         drop(state);
+        drop(running);
         provider.violation("INSP-30", INSPECT, "conditional accept is on and a callback of it is null");
-        return established.stream.abort();
-    };
-    let Some(running) = state.begin_unmasked(socket) else {
-        drop(state);
         return established.stream.abort();
     };
     let Part::Listen(listener) = &mut state.part else { return };
