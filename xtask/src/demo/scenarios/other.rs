@@ -1,6 +1,7 @@
 //! A WSK client in C that has nothing of this project's library in it, served by our `netio.sys`.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -50,10 +51,23 @@ fn c_driver(stage: &mut Stage<'_>) -> Result<Seen> {
     ))
 }
 
+/// A port that nobody has, another one each time. It is below those that the host gives to clients: one of ours could have it
+/// before the driver does, or have left it a moment ago.
+fn free_port() -> Result<u16> {
+    const FIRST: u32 = 20_000;
+    const COUNT: u32 = 10_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let own = std::process::id();
+    (0..COUNT)
+        .map(|_| FIRST + own.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT)
+        .filter_map(|port| u16::try_from(port).ok())
+        .find(|port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok())
+        .context("this machine has no free port")
+}
+
 /// Loads it on a free port, and waits until it listens.
 fn load(stage: &mut Stage<'_>, inspect: u32) -> Result<SocketAddr> {
-    let free = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
-    let to = free.context("this machine has no free port")?;
+    let to = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
     stage.gate.load_other(&[("Port", to.port().into()), ("Inspect", inspect)])?;
     let deadline = Instant::now() + PATIENCE;
     // A probe is a client, too: it is served like any other, or rejected.
