@@ -6,10 +6,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use parking_lot::MutexGuard;
 use wsk_sys::nt::{IRP, NTSTATUS};
 use wsk_sys::{PWSK_SOCKET, STATUS_FILE_FORCED_CLOSED, STATUS_PENDING, STATUS_SUCCESS, STATUS_UNSUCCESSFUL};
 
-use super::{Call, Ending, Life, Part, Socket};
+use super::{Call, Ending, Life, Part, Socket, State};
 use crate::host::Knob;
 use crate::listen;
 use crate::request::{Completions, Request};
@@ -66,7 +67,13 @@ fn close(call: &Call, mut request: Request) -> NTSTATUS {
         // The count is for what must end before the close; the close itself is not among that.
         socket.outstanding.fetch_sub(1, Ordering::SeqCst);
     }
-    state.close = Some(request);
+    // One that may complete inline is nobody else's: a thread that ends the last request right now looks for a close, too.
+    let inline = if pends {
+        state.close = Some(request);
+        None
+    } else {
+        Some(request)
+    };
     let useless_table = socket.accepted && !state.tables.connection.is_null() && !state.events.were_used();
     drop(state);
     if useless_table {
@@ -87,11 +94,29 @@ fn close(call: &Call, mut request: Request) -> NTSTATUS {
     }
     completions.run(provider);
     undecided.settle(socket);
-    let status = Socket::finish_close(socket, timing);
-    if pends { STATUS_PENDING } else { status }
+    if let Some(request) = inline {
+        return Socket::finish_inline(socket, request, timing);
+    }
+    Socket::finish_close(socket, timing);
+    STATUS_PENDING
 }
 
 impl Socket {
+    /// Completes a close before it returns, or has it pend after all if something has come in its way.
+    fn finish_inline(socket: &Arc<Self>, mut request: Request, timing: Timing) -> NTSTATUS {
+        let mut state = socket.lock();
+        if !state.events.any_running() && socket.outstanding.load(Ordering::SeqCst) == 0 {
+            return Self::end_close(socket, state, request, timing);
+        }
+        request.mark_pending(socket);
+        socket.outstanding.fetch_sub(1, Ordering::SeqCst);
+        state.close = Some(request);
+        drop(state);
+        // What was in the way may have gone before there was a close to complete.
+        Self::finish_close(socket, timing);
+        STATUS_PENDING
+    }
+
     /// Completes the close if one was asked for and nothing is in its way any more; tells with what, or that it pends.
     pub(crate) fn finish_close(socket: &Arc<Self>, timing: Timing) -> NTSTATUS {
         let mut state = socket.lock();
@@ -102,6 +127,16 @@ impl Socket {
             return STATUS_PENDING;
         }
         let Some(request) = state.close.take() else { return STATUS_PENDING };
+        Self::end_close(socket, state, request, timing)
+    }
+
+    /// The socket is gone; the close is completed.
+    fn end_close(
+        socket: &Arc<Self>,
+        mut state: MutexGuard<'_, State>,
+        request: Request,
+        timing: Timing,
+    ) -> NTSTATUS {
         socket.set_life(&mut state, Life::Freed);
         let part = std::mem::replace(&mut state.part, Part::Basic);
         let provider = socket.provider();
