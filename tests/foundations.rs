@@ -66,6 +66,30 @@ fn a_vector_never_grows_past_its_capacity() {
 }
 
 #[test]
+fn a_vector_closes_the_gap_of_a_removed_value() {
+    harness::run(|_| {
+        let (witness, drops) = Witness::new();
+        let mut vector = PoolVec::try_with_capacity(4).unwrap();
+        for number in 0..4 {
+            vector.push((number, witness.clone())).unwrap();
+        }
+        drop(witness);
+        let left =
+            |vector: &PoolVec<(u32, Witness)>| vector.iter().map(|(number, _)| *number).collect::<Vec<_>>();
+        // From the midst, the end, and the front; a place behind the end is none.
+        for (index, expected) in [(1, vec![0, 2, 3]), (2, vec![0, 2]), (0, vec![2])] {
+            assert!(vector.remove(index).is_some());
+            assert_eq!(left(&vector), expected);
+        }
+        assert!(vector.remove(1).is_none() && vector.remove(usize::MAX).is_none());
+        // The three, and the one that was cloned.
+        assert_eq!(drops.load(Ordering::Relaxed), 4);
+        assert!(vector.remove(0).is_some() && vector.remove(0).is_none());
+        assert_eq!(drops.load(Ordering::Relaxed), 5);
+    });
+}
+
+#[test]
 fn a_reference_drops_its_value_with_the_last_owner() {
     harness::run(|_| {
         let (witness, drops) = Witness::new();

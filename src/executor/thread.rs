@@ -43,44 +43,15 @@ impl Thread {
     {
         let body = PoolBox::try_new(body).map_err(|error| Error::from(error).during(Operation::Thread))?;
         let context = PoolBox::into_raw(body);
-        let mut handle: nt::HANDLE = null_mut();
-        // Whatever process is current, its user mode must not be able to close the handle or put another in its place.
-        let mut attributes = nt::OBJECT_ATTRIBUTES::kernel_handle();
-        // SAFETY: the level is passive; the context is what this start routine takes; everything else is optional.
-        let status = unsafe {
-            nt::PsCreateSystemThread(
-                &raw mut handle,
-                nt::THREAD_ALL_ACCESS,
-                (&raw mut attributes).cast(),
-                null_mut(),
-                null_mut(),
-                Some(thread_main::<F>),
-                context.cast(),
-            )
-        };
-        if let Err(error) = check(status) {
-            // SAFETY: no thread was made, so the box is still this function's.
-            drop(unsafe { PoolBox::from_raw(context) });
-            return Err(error);
+        // SAFETY: the level is passive, and the context is what this start routine takes.
+        match unsafe { create(thread_main::<F>, context.cast()) } {
+            Created::Thread(thread) => thread,
+            Created::Nothing(error) => {
+                // SAFETY: no thread was made, so the box is still this function's.
+                drop(unsafe { PoolBox::from_raw(context) });
+                Err(error)
+            }
         }
-        let mut object = null_mut();
-        // SAFETY: the handle was just made, by kernel-mode code, with this access.
-        let status = unsafe {
-            nt::ObReferenceObjectByHandle(
-                handle,
-                nt::THREAD_ALL_ACCESS,
-                null_mut(),
-                nt::KERNEL_MODE,
-                &raw mut object,
-                null_mut(),
-            )
-        };
-        // SAFETY: the handle was just made and is not used any more.
-        unsafe { nt::ZwClose(handle) };
-        // A good handle with the right access always has an object, so this fails only on a broken kernel.
-        check(status)?;
-        let object = NonNull::new(object).ok_or(Error::new(Operation::Thread, Status::UNSUCCESSFUL))?;
-        Ok(Self { object })
     }
 
     /// Waits until the thread has ended; `false` if it has not after `timeout`.
@@ -104,6 +75,57 @@ impl fmt::Debug for Thread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Thread")
     }
+}
+
+/// What came of an attempt to make a thread.
+enum Created {
+    /// There is a thread, which has the context. On a broken kernel its object cannot be had.
+    Thread(Result<Thread>),
+    /// There is none.
+    Nothing(Error),
+}
+
+/// Makes a thread. The same for all bodies, so that there is one copy of it.
+///
+/// # Safety
+/// The level is passive, and `context` is what `start` takes.
+unsafe fn create(start: nt::KSTART_ROUTINE, context: *mut c_void) -> Created {
+    let mut handle: nt::HANDLE = null_mut();
+    // Whatever process is current, its user mode must not be able to close the handle or put another in its place.
+    let mut attributes = nt::OBJECT_ATTRIBUTES::kernel_handle();
+    // SAFETY: the caller says so of level, routine and context; everything else is optional.
+    let status = unsafe {
+        nt::PsCreateSystemThread(
+            &raw mut handle,
+            nt::THREAD_ALL_ACCESS,
+            (&raw mut attributes).cast(),
+            null_mut(),
+            null_mut(),
+            Some(start),
+            context,
+        )
+    };
+    if let Err(error) = check(status) {
+        return Created::Nothing(error);
+    }
+    let mut object = null_mut();
+    // SAFETY: the handle was just made, by kernel-mode code, with this access.
+    let status = unsafe {
+        nt::ObReferenceObjectByHandle(
+            handle,
+            nt::THREAD_ALL_ACCESS,
+            null_mut(),
+            nt::KERNEL_MODE,
+            &raw mut object,
+            null_mut(),
+        )
+    };
+    // SAFETY: the handle was just made and is not used any more.
+    unsafe { nt::ZwClose(handle) };
+    // A good handle with the right access always has an object.
+    let object = check(status)
+        .and_then(|()| NonNull::new(object).ok_or(Error::new(Operation::Thread, Status::UNSUCCESSFUL)));
+    Created::Thread(object.map(|object| Thread { object }))
 }
 
 /// Where threads start. A start routine that returns ends its thread.

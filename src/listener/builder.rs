@@ -30,17 +30,7 @@ pub struct ListenerBuilder<I: Condition = Unconditional, A: Acceptance = NoAccep
     condition: I,
     acceptance: A,
     security: Option<SecurityDescriptor>,
-    sharing: Sharing,
-    keep_alive: bool,
-    v6_only: Option<bool>,
-}
-
-/// How the address may be shared with other sockets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sharing {
-    Default,
-    Reuse,
-    Exclusive,
+    settings: Settings,
 }
 
 impl ListenerBuilder {
@@ -50,9 +40,7 @@ impl ListenerBuilder {
             condition: Unconditional,
             acceptance: NoAcceptEvent,
             security: None,
-            sharing: Sharing::Default,
-            keep_alive: false,
-            v6_only: None,
+            settings: Settings::default(),
         }
     }
 }
@@ -71,9 +59,7 @@ impl<A: Acceptance> ListenerBuilder<Unconditional, A> {
             condition: Conditional(gate),
             acceptance: self.acceptance,
             security: self.security,
-            sharing: self.sharing,
-            keep_alive: self.keep_alive,
-            v6_only: self.v6_only,
+            settings: self.settings,
         }
     }
 }
@@ -86,9 +72,7 @@ impl<I: Condition> ListenerBuilder<I, NoAcceptEvent> {
             condition: self.condition,
             acceptance: OnAccept(handler),
             security: self.security,
-            sharing: self.sharing,
-            keep_alive: self.keep_alive,
-            v6_only: self.v6_only,
+            settings: self.settings,
         }
     }
 }
@@ -96,32 +80,35 @@ impl<I: Condition> ListenerBuilder<I, NoAcceptEvent> {
 impl<I: Condition, A: Acceptance> ListenerBuilder<I, A> {
     /// Who may share the address (`SO_WSK_SECURITY`). Without it, nobody.
     pub fn security(mut self, descriptor: SecurityDescriptor) -> Self {
+        let address = descriptor.as_raw() as usize;
+        self.settings.security = Some(Setting::pointer(SOL_SOCKET, SO_WSK_SECURITY, address));
+        // It is kept as long as the socket.
         self.security = Some(descriptor);
         self
     }
 
     /// Lets the socket bind an address that others share (`SO_REUSEADDR`).
     pub fn reuse_address(mut self) -> Self {
-        self.sharing = Sharing::Reuse;
+        self.settings.sharing = Some(Setting::number(SOL_SOCKET, SO_REUSEADDR, 1));
         self
     }
 
     /// Keeps everybody else from binding the address (`SO_EXCLUSIVEADDRUSE`).
     pub fn exclusive_address(mut self) -> Self {
-        self.sharing = Sharing::Exclusive;
+        self.settings.sharing = Some(Setting::number(SOL_SOCKET, SO_EXCLUSIVEADDRUSE, 1));
         self
     }
 
     /// Has idle accepted connections probed (`SO_KEEPALIVE`, which they inherit).
     pub fn keep_alive(mut self) -> Self {
-        self.keep_alive = true;
+        self.settings.keep_alive = Some(Setting::number(SOL_SOCKET, SO_KEEPALIVE, 1));
         self
     }
 
     /// Whether an IPv6 socket leaves IPv4 alone (`IPV6_V6ONLY`, on by default). When off, IPv4 peers have
     /// IPv4-mapped addresses. Ignored for an IPv4 address.
     pub fn v6_only(mut self, only: bool) -> Self {
-        self.v6_only = Some(only);
+        self.settings.v6_only = Some(Setting::number(IPPROTO_IPV6, IPV6_V6ONLY, only.into()));
         self
     }
 
@@ -136,8 +123,13 @@ impl<I: Condition, A: Acceptance> ListenerBuilder<I, A> {
     /// `STATUS_INVALID_ADDRESS_COMPONENT` when it is not local, `STATUS_NOT_SUPPORTED` when the transport cannot do
     /// conditional accept, `STATUS_INSUFFICIENT_RESOURCES`.
     pub async fn bind(self, local: SocketAddr) -> Result<Listener<I, A>> {
-        let Self { provider, condition, acceptance, security, sharing, keep_alive, v6_only } = self;
-        let descriptor = security.as_ref().map(|security| security.as_raw() as usize);
+        let Self { provider, condition, acceptance, security, mut settings } = self;
+        if I::INSPECTS {
+            settings.conditional = Some(Setting::number(SOL_SOCKET, SO_CONDITIONAL_ACCEPT, 1));
+        }
+        if !local.is_ipv6() {
+            settings.v6_only = None;
+        }
         let common = ListenerCommon {
             socket: Socket::new::<ListenerCore<I, A>>(provider.client().clone()),
             pending: Pending::new(),
@@ -153,22 +145,8 @@ impl<I: Condition, A: Acceptance> ListenerBuilder<I, A> {
         let socket = SocketRef::new(&listener.core);
 
         // One wait for all of them: each wait in the sources is code and state of its own.
-        let sharing = match sharing {
-            Sharing::Default => None,
-            Sharing::Reuse => Some(SO_REUSEADDR),
-            Sharing::Exclusive => Some(SO_EXCLUSIVEADDRUSE),
-        };
-        let options = [
-            I::INSPECTS.then(|| Setting::number(SOL_SOCKET, SO_CONDITIONAL_ACCEPT, 1)),
-            descriptor.map(|descriptor| Setting::pointer(SOL_SOCKET, SO_WSK_SECURITY, descriptor)),
-            sharing.map(|code| Setting::number(SOL_SOCKET, code, 1)),
-            keep_alive.then(|| Setting::number(SOL_SOCKET, SO_KEEPALIVE, 1)),
-            v6_only
-                .filter(|_| local.is_ipv6())
-                .map(|only| Setting::number(IPPROTO_IPV6, IPV6_V6ONLY, only.into())),
-        ];
-        for option in options.into_iter().flatten() {
-            set(&socket, option).await?;
+        while let Some(setting) = settings.next() {
+            set(&socket, setting).await?;
         }
         AddressRequest::run(&socket, Operation::Bind, SockAddr::from(local)).await?;
         let bound = AddressRequest::run(&socket, Operation::LocalAddress, SockAddr::unspecified()).await?;
@@ -177,8 +155,26 @@ impl<I: Condition, A: Acceptance> ListenerBuilder<I, A> {
     }
 }
 
+/// The options that are to be set before bind, in this order.
+#[derive(Clone, Copy, Debug, Default)]
+struct Settings {
+    conditional: Option<Setting>,
+    security: Option<Setting>,
+    sharing: Option<Setting>,
+    keep_alive: Option<Setting>,
+    v6_only: Option<Setting>,
+}
+
+impl Settings {
+    /// Takes the first that is still there.
+    fn next(&mut self) -> Option<Setting> {
+        let Self { conditional, security, sharing, keep_alive, v6_only } = self;
+        [conditional, security, sharing, keep_alive, v6_only].into_iter().find_map(Option::take)
+    }
+}
+
 /// An option and its value.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Setting {
     level: u32,
     code: u32,

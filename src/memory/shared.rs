@@ -38,19 +38,60 @@ struct Header {
 }
 
 impl Header {
-    /// Frees a block whose value is gone. The same for all types, so that there is one copy of it.
+    /// A new block of this many bytes, from `home` or, without one, from the pool: its header with one owner, and then nothing
+    /// yet. The same for all types, so that there is one copy of it.
     ///
     /// # Safety
-    /// `header` begins a block of this many bytes that nobody has any more, its value dropped already.
+    /// A header fits into so many bytes.
     #[inline(never)]
-    unsafe fn free(header: NonNull<Self>, bytes: usize) {
-        // SAFETY: the block is live; the header is moved out, and its memory is not read again.
+    unsafe fn allocate(home: Option<&Cache>, bytes: usize) -> Result<NonNull<Self>, OutOfMemory> {
+        let block = home.map_or_else(|| allocate(bytes), |cache| cache.allocate(bytes))?.cast::<Self>();
+        // SAFETY: the block is new, aligned as the pool aligns, and large enough, as the caller says.
+        unsafe { block.write(Self { owners: RefCount::one(), home: home.cloned() }) };
+        Ok(block)
+    }
+
+    /// Gives one owner's count back; the last one drops the value and frees the block. The same for all types, so that
+    /// there is one copy of it.
+    ///
+    /// # Safety
+    /// `header` begins a block of this many bytes, of which the caller owns one count, and `drop_value` drops the block's
+    /// value in place.
+    #[inline(never)]
+    unsafe fn release(header: NonNull<Self>, drop_value: unsafe fn(NonNull<Self>), bytes: usize) {
+        // SAFETY: the caller's count keeps the block alive.
+        if !unsafe { header.as_ref() }.owners.release() {
+            return;
+        }
+        // SAFETY: that was the last owner, so nobody else reads or writes the value, and it is dropped once, here.
+        unsafe { drop_value(header) };
+        // SAFETY: the block is still there; the header is moved out, and its memory is not read again.
         match unsafe { header.read() }.home {
-            // SAFETY: the block came from this cache with this size, and the caller gives it up.
+            // SAFETY: the block came from this cache with this size, and nobody has it any more.
             Some(cache) => unsafe { cache.release(header.cast(), bytes) },
-            // SAFETY: the block came from the pool, and the caller gives it up.
+            // SAFETY: the block came from the pool, and nobody has it any more.
             None => unsafe { free(header.cast()) },
         }
+    }
+}
+
+impl<T> Block<T> {
+    /// A new block with one owner, and no value yet.
+    fn allocate(home: Option<&Cache>) -> Result<NonNull<Self>, OutOfMemory> {
+        const { assert_pool_alignment::<Self>() };
+        // SAFETY: a block begins with its header.
+        unsafe { Header::allocate(home, size_of::<Self>()) }.map(NonNull::cast)
+    }
+
+    /// Drops the value of a block.
+    ///
+    /// # Safety
+    /// `header` begins a `Block<T>` whose value is initialised, used by nobody else, and not used again.
+    unsafe fn drop_value(header: NonNull<Header>) {
+        // SAFETY: the caller says what the block is; only the address of one field is computed.
+        let value = unsafe { &raw mut (*header.as_ptr().cast::<Self>()).value };
+        // SAFETY: the caller gives the value up.
+        unsafe { value.drop_in_place() };
     }
 }
 
@@ -65,10 +106,9 @@ impl<T> Ref<T> {
     /// # Errors
     /// [`OutOfMemory`]; `value` is dropped then.
     pub fn try_new(value: T) -> Result<Self, OutOfMemory> {
-        const { assert_pool_alignment::<Block<T>>() };
-        let block = allocate(size_of::<Block<T>>())?.cast();
-        // SAFETY: the block is new, large enough and aligned.
-        Ok(unsafe { Self::fill(block, None, value) })
+        let block = Block::allocate(None)?;
+        // SAFETY: the block was made for a value, and has none yet.
+        Ok(unsafe { Self::fill(block, value) })
     }
 
     /// Moves `value` into a block of `cache`, to which the block returns when its last owner is gone.
@@ -76,19 +116,32 @@ impl<T> Ref<T> {
     /// # Errors
     /// [`OutOfMemory`], with `value` given back.
     pub fn try_new_in(value: T, cache: &Cache) -> Result<Self, (OutOfMemory, T)> {
-        const { assert_pool_alignment::<Block<T>>() };
-        match cache.allocate(size_of::<Block<T>>()) {
-            // SAFETY: the block is new, large enough and aligned, and came from the cache it will go back to.
-            Ok(block) => Ok(unsafe { Self::fill(block.cast(), Some(cache.clone()), value) }),
-            Err(error) => Err((error, value)),
+        Self::try_make_in(value, |value| value, cache)
+    }
+
+    /// Makes a value of `seed` in a block of `cache`, so that a large one need not be moved there.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`], with `seed` given back.
+    pub(crate) fn try_make_in<S>(
+        seed: S,
+        make: impl FnOnce(S) -> T,
+        cache: &Cache,
+    ) -> Result<Self, (OutOfMemory, S)> {
+        match Block::allocate(Some(cache)) {
+            // SAFETY: the block was made for a value, and has none yet.
+            Ok(block) => Ok(unsafe { Self::fill(block, make(seed)) }),
+            Err(error) => Err((error, seed)),
         }
     }
 
     /// # Safety
-    /// `block` is unused memory for a `Block<T>`, from `home` or, without one, from the pool.
-    unsafe fn fill(block: NonNull<Block<T>>, home: Option<Cache>, value: T) -> Self {
-        // SAFETY: the caller says that the memory is unused and fits.
-        unsafe { block.write(Block { header: Header { owners: RefCount::one(), home }, value }) };
+    /// `block` came from [`Block::allocate`] and was not filled before.
+    unsafe fn fill(block: NonNull<Block<T>>, value: T) -> Self {
+        // SAFETY: the caller says that the block is there; only the address of one field is computed.
+        let place = unsafe { &raw mut (*block.as_ptr()).value };
+        // SAFETY: there is room for a value, and none is there yet.
+        unsafe { place.write(value) };
         Self { block, _owns: PhantomData }
     }
 
@@ -159,15 +212,8 @@ impl<T> Clone for Ref<T> {
 
 impl<T> Drop for Ref<T> {
     fn drop(&mut self) {
-        if !self.block().header.owners.release() {
-            return;
-        }
-        // SAFETY: this was the last owner; only the address of one field is computed.
-        let value = unsafe { &raw mut (*self.block.as_ptr()).value };
-        // SAFETY: nobody else reads or writes the value, and it is dropped once, here.
-        unsafe { value.drop_in_place() };
-        // SAFETY: a block begins with its header, and nobody has this one any more.
-        unsafe { Header::free(self.block.cast(), size_of::<Block<T>>()) };
+        // SAFETY: a block begins with its header, and the count given back is this value's.
+        unsafe { Header::release(self.block.cast(), Block::<T>::drop_value, size_of::<Block<T>>()) };
     }
 }
 

@@ -65,6 +65,21 @@ impl<T> PoolVec<T> {
         Some(unsafe { slot.read() })
     }
 
+    /// Takes a value out and moves those behind it up; `None` if there is none at `index`.
+    pub fn remove(&mut self, index: usize) -> Option<T> {
+        let behind = self.len.checked_sub(index)?.checked_sub(1)?;
+        // SAFETY: `index` is less than the length, so the slot lies inside the block.
+        let slot = unsafe { self.items.add(index) };
+        // SAFETY: the slot holds a value, which is overwritten below or behind the new length.
+        let value = unsafe { slot.read() };
+        // SAFETY: `index + 1` is at most the length, so the address is inside the block or at its end.
+        let next = unsafe { slot.add(1) };
+        // SAFETY: `behind` values begin at `next`, and there is room for them one slot earlier; the regions may overlap.
+        unsafe { next.copy_to(slot, behind) };
+        self.len -= 1;
+        Some(value)
+    }
+
     /// The number of values there is room for.
     pub fn capacity(&self) -> usize {
         self.capacity

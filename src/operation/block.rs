@@ -98,15 +98,8 @@ impl<R: Request> Op<R> {
     ///
     /// On failure `request` comes back.
     pub(crate) fn try_new(cache: &Cache, request: R) -> core::result::Result<Self, (OutOfMemory, R)> {
-        let block = Block { head: Head::new(), request: UnsafeCell::new(None) };
-        match Ref::try_new_in(block, cache) {
-            Ok(block) => {
-                // SAFETY: nobody else has seen the block yet.
-                unsafe { *block.request.get() = Some(request) };
-                Ok(Self { block })
-            }
-            Err((error, _)) => Err((error, request)),
-        }
+        let make = |request| Block { head: Head::new(), request: UnsafeCell::new(Some(request)) };
+        Ref::try_make_in(request, make, cache).map(|block| Self { block })
     }
 
     /// Hands the IRP to WSK: `call` gets the prepared IRP and the address of the request's memory, and makes

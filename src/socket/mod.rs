@@ -177,6 +177,7 @@ impl core::ops::Deref for SocketRef {
 }
 
 impl Clone for SocketRef {
+    #[inline(never)]
     fn clone(&self) -> Self {
         // SAFETY: this value owns a reference, so the core is alive.
         unsafe { (self.lifetime.add)(self.0) };
@@ -185,6 +186,7 @@ impl Clone for SocketRef {
 }
 
 impl Drop for SocketRef {
+    #[inline(never)]
     fn drop(&mut self) {
         let release = self.lifetime.release;
         // SAFETY: the reference that this value owns is given up here, and it is not used again.
