@@ -14,6 +14,7 @@
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::str::FromStr;
 
+use arrayvec::ArrayString;
 use gate_protocol::policy::{Action, Net, Policy, PolicyError};
 use gate_protocol::record::{AcceptBy, Problem, Record, Setting};
 
@@ -138,7 +139,7 @@ fn text(kind: u32, data: &[u8]) -> Result<Text, Problem> {
 /// One of the words that a setting takes, in whatever case.
 fn word<T: FromStr>(kind: u32, data: &[u8]) -> Result<T, Problem> {
     let mut text = text(kind, data)?;
-    text.bytes.make_ascii_lowercase();
+    text.0.make_ascii_lowercase();
     text.parse(Problem::UnknownWord)
 }
 
@@ -148,30 +149,23 @@ fn number(kind: u32, data: &[u8]) -> Result<u32, Problem> {
     if VERDICT_TIMEOUT.contains(&number) { Ok(number) } else { Err(Problem::OutOfRange) }
 }
 
-/// A text that is short enough to be an address, a network or a word.
-struct Text {
-    bytes: [u8; Self::CAPACITY],
-    len: usize,
-}
+/// A text that is short enough to be an address, a network or a word. The longest is an IPv6 address with its scope, its port,
+/// and some space around; all of them are ASCII.
+struct Text(ArrayString<128>);
 
 impl Text {
-    /// The longest is an IPv6 address with its scope, its port, and some space around.
-    const CAPACITY: usize = 128;
-
     fn read(units: impl Iterator<Item = u16>) -> Result<Self, Problem> {
-        let mut text = Self { bytes: [0; Self::CAPACITY], len: 0 };
-        for unit in char::decode_utf16(units) {
-            let unit = unit.map_err(|_| Problem::NotText)?;
-            let room = text.bytes.get_mut(text.len..text.len + unit.len_utf8()).ok_or(Problem::TooLong)?;
-            text.len += unit.encode_utf8(room).len();
+        let mut text = ArrayString::new();
+        for unit in units {
+            let unit = u8::try_from(unit).ok().filter(u8::is_ascii).ok_or(Problem::NotText)?;
+            text.try_push(unit.into()).map_err(|_| Problem::TooLong)?;
         }
-        Ok(text)
+        Ok(Self(text))
     }
 
     /// The value that the text stands for.
     fn parse<T: FromStr>(&self, otherwise: Problem) -> Result<T, Problem> {
-        let text = self.bytes.get(..self.len).and_then(|bytes| str::from_utf8(bytes).ok());
-        text.and_then(|text| text.trim_ascii().parse().ok()).ok_or(otherwise)
+        self.0.trim_ascii().parse().map_err(|_| otherwise)
     }
 }
 

@@ -108,7 +108,8 @@ impl Net {
 
     /// True if the network holds `address`. An IPv6-mapped IPv4 address is taken as the IPv4 address it stands for.
     pub fn contains(&self, address: IpAddr) -> bool {
-        self.0.contains(&address.to_canonical())
+        // It is the network of so many bits that the address is in.
+        Self::new(address.to_canonical(), self.0.prefix_len()) == Some(*self)
     }
 
     /// The bits that are fixed, counted as if every network were an IPv6 one.
@@ -144,10 +145,13 @@ impl FromStr for Net {
     type Err = NetError;
 
     fn from_str(text: &str) -> Result<Self, NetError> {
-        if let Ok(address) = text.parse::<IpAddr>() {
-            return Ok(address.into());
-        }
-        text.parse::<IpNet>().map(Self::from).map_err(|_| NetError)
+        let Some((address, bits)) = text.split_once(['/']) else {
+            return text.parse::<IpAddr>().map(Self::from).map_err(|_| NetError);
+        };
+        let address = address.parse().map_err(|_| NetError)?;
+        // `parse` would take a sign.
+        let bits = bits.parse().ok().filter(|_| !bits.starts_with(['+']));
+        bits.and_then(|bits| Self::new(address, bits)).ok_or(NetError)
     }
 }
 
@@ -211,8 +215,8 @@ impl Policy {
         }
         let at = self.rules().partition_point(|(known, _)| known.specificity() >= net.specificity());
         let Some(free) = self.rules.get_mut(at..=self.len) else { return Err(PolicyError::Full) };
-        free.rotate_right(1);
-        free[0] = (net, action);
+        // Each of those behind it moves up by one.
+        free.iter_mut().fold((net, action), |rule, place| core::mem::replace(place, rule));
         self.len += 1;
         Ok(())
     }
@@ -323,9 +327,20 @@ mod tests {
         ] {
             assert_eq!(std::format!("{}", net(text)), printed);
         }
-        for text in
-            ["", "10", "10.0.0.0/33", "::/129", "10.0.0.0/", "/8", "localhost", "10.0.0.1:80", "10.0.0.0/-1"]
-        {
+        for text in [
+            "",
+            "10",
+            "10.0.0.0/33",
+            "::/129",
+            "10.0.0.0/",
+            "/8",
+            "localhost",
+            "10.0.0.1:80",
+            "10.0.0.0/-1",
+            "10.0.0.0/+8",
+            "10.0.0.0/8/8",
+            "10.0.0.0/256",
+        ] {
             assert_eq!(text.parse::<Net>(), Err(NetError), "{text}");
         }
     }

@@ -255,7 +255,7 @@ pub enum Problem {
     NotANetwork,
     /// It is none of the words that are known.
     UnknownWord,
-    /// It is a number outside the range.
+    /// It is out of range.
     OutOfRange,
     /// The network has another action already.
     Contradiction,
@@ -278,19 +278,26 @@ impl Problem {
     ];
 }
 
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Problem {
+    /// What is wrong, as the end of a sentence that begins with the setting's name.
+    pub fn text(self) -> &'static str {
+        match self {
             Self::WrongType => "has the wrong registry type",
-            Self::TooLong => "is too long, or names too many networks",
-            Self::NotText => "is not UTF-16 text",
+            Self::TooLong => "is too long, or has too many entries",
+            Self::NotText => "is not text, or not ASCII",
             Self::NotAnAddress => "is not an address with a port, such as 0.0.0.0:7007 or [::]:7007",
             Self::NotANetwork => "is neither an address nor a network, such as 10.1.2.3 or 10.0.0.0/8",
-            Self::UnknownWord => "is none of the words that this setting takes",
-            Self::OutOfRange => "is a number outside the range",
-            Self::Contradiction => "names a network that has another action already",
+            Self::UnknownWord => "is no word that this setting takes",
+            Self::OutOfRange => "is out of range",
+            Self::Contradiction => "has another action already",
             Self::Unreadable => "cannot be read",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
     }
 }
 

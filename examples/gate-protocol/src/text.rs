@@ -161,7 +161,7 @@ mod tests {
                 "closed      127.0.0.2:5555         received 3, sent 2",
                 "policy                             replaced, 4 networks",
                 "setting     Listen                 has the wrong registry type",
-                "setting     Ask                    entry 3 is not UTF-16 text",
+                "setting     Ask                    entry 3 is not text, or not ASCII",
                 "failed                             status 0xc0000001",
                 "unloaded                           violations 1, leaks 2",
             ]

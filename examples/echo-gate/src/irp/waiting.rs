@@ -122,7 +122,7 @@ impl<W: Waits> Waiting<W> {
     /// Takes the oldest call whose owner is `wanted`, unless it is being cancelled.
     pub(crate) fn claim(&mut self, wanted: impl Fn(&Open) -> bool) -> Option<Call<W>> {
         let at = self.calls.iter().position(|call| wanted(&call.owner) && call.request.disarm())?;
-        self.take(at)
+        self.calls.remove(at)
     }
 
     /// Whether anybody waits.
@@ -133,13 +133,7 @@ impl<W: Waits> Waiting<W> {
     /// Takes the call whose IRP is at `address`, for its cancel routine.
     fn cancelled(&mut self, address: usize) -> Option<Call<W>> {
         let at = self.calls.iter().position(|call| call.request.irp.addr().get() == address)?;
-        self.take(at)
-    }
-
-    /// Takes a call out and keeps the order of the others.
-    fn take(&mut self, at: usize) -> Option<Call<W>> {
-        self.calls.get_mut(at..)?.rotate_left(1);
-        self.calls.pop()
+        self.calls.remove(at)
     }
 }
 
