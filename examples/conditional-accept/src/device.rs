@@ -17,6 +17,7 @@ use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use echo_gate::{Control, Handle, Inside, Request};
+use wdk::nt_success;
 use wdk_sys::ntddk::{
     IoCreateDevice, IoCreateSymbolicLink, IoDeleteDevice, IoDeleteSymbolicLink, IofCompleteRequest,
     KeDelayExecutionThread,
@@ -25,7 +26,7 @@ use wdk_sys::{_IO_STATUS_BLOCK__bindgen_ty_1 as IO_STATUS_BLOCK_STATUS, IO_STATU
 use wdk_sys::{
     _MODE::KernelMode, DEVICE_OBJECT, DRIVER_OBJECT, FILE_DEVICE_NETWORK, FILE_DEVICE_SECURE_OPEN,
     IO_NO_INCREMENT, IO_STACK_LOCATION, IRP, IRP_MJ_CLEANUP, IRP_MJ_CLOSE, IRP_MJ_CREATE,
-    IRP_MJ_DEVICE_CONTROL, LARGE_INTEGER, METHOD_BUFFERED, NT_SUCCESS, NTSTATUS, STATUS_DELETE_PENDING,
+    IRP_MJ_DEVICE_CONTROL, LARGE_INTEGER, METHOD_BUFFERED, NTSTATUS, STATUS_DELETE_PENDING,
     STATUS_INSUFFICIENT_RESOURCES, STATUS_INVALID_DEVICE_REQUEST, STATUS_SUCCESS,
 };
 use wsk::Passive;
@@ -36,9 +37,9 @@ use crate::service::Running;
 use crate::text::{counted, wide};
 
 /// The device's name.
-const NAME: &str = r"\Device\ConditionalAccept";
+static NAME: &[u16] = wide!(r"\Device\ConditionalAccept");
 /// Its name for user mode.
-const LINK: &str = r"\DosDevices\ConditionalAccept";
+static LINK: &[u16] = wide!(r"\DosDevices\ConditionalAccept");
 
 /// The bits of a control code that say how its buffers come.
 const METHOD: u32 = 3;
@@ -74,14 +75,10 @@ impl ControlDevice {
         let device = Device::create(driver, control, passive)?;
         // SAFETY: the device is alive.
         unsafe { security::restrict(device.0.as_ptr(), passive) }?;
-        for (major, routine) in [
-            (IRP_MJ_CREATE, create as DispatchRoutine),
-            (IRP_MJ_DEVICE_CONTROL, device_control),
-            (IRP_MJ_CLEANUP, cleanup),
-            (IRP_MJ_CLOSE, close),
-        ] {
-            driver.MajorFunction[major as usize] = Some(routine);
-        }
+        driver.MajorFunction[IRP_MJ_CREATE as usize] = Some(create);
+        driver.MajorFunction[IRP_MJ_DEVICE_CONTROL as usize] = Some(device_control);
+        driver.MajorFunction[IRP_MJ_CLEANUP as usize] = Some(cleanup);
+        driver.MajorFunction[IRP_MJ_CLOSE as usize] = Some(close);
         Ok(Self { _link: Link::create(passive)?, device })
     }
 
@@ -116,7 +113,7 @@ struct Device(NonNull<DEVICE_OBJECT>);
 
 impl Device {
     fn create(driver: &mut DRIVER_OBJECT, control: Control, _: Passive<'_>) -> Result<Self, NTSTATUS> {
-        let mut name = counted(wide!(NAME));
+        let mut name = counted(NAME);
         let mut device = null_mut();
         // SAFETY: the level is passive; driver, name and result are valid during the call.
         let status = unsafe {
@@ -167,7 +164,7 @@ struct Link(());
 
 impl Link {
     fn create(_: Passive<'_>) -> Result<Self, NTSTATUS> {
-        let (mut link, mut name) = (counted(wide!(LINK)), counted(wide!(NAME)));
+        let (mut link, mut name) = (counted(LINK), counted(NAME));
         // SAFETY: the level is passive, and both strings are valid during the call.
         check(unsafe { IoCreateSymbolicLink(&raw mut link, &raw mut name) })?;
         Ok(Self(()))
@@ -176,14 +173,14 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        let mut link = counted(wide!(LINK));
+        let mut link = counted(LINK);
         // SAFETY: links are made and dropped at PASSIVE_LEVEL; the string is valid during the call.
         let _ = unsafe { IoDeleteSymbolicLink(&raw mut link) };
     }
 }
 
 fn check(status: NTSTATUS) -> Result<(), NTSTATUS> {
-    if NT_SUCCESS(status) { Ok(()) } else { Err(status) }
+    if nt_success(status) { Ok(()) } else { Err(status) }
 }
 
 /// What a device's extension holds.
@@ -212,8 +209,6 @@ pub(crate) fn wait_for_dispatch() {
         let _ = unsafe { KeDelayExecutionThread(KernelMode as _, 0, &raw mut interval) };
     }
 }
-
-type DispatchRoutine = unsafe extern "C" fn(*mut DEVICE_OBJECT, *mut IRP) -> NTSTATUS;
 
 /// An IRP that a dispatch routine was called with.
 ///

@@ -18,6 +18,7 @@ use wsk::Passive;
 use wsk::memory::OutOfMemory;
 
 use crate::configuration::Configuration;
+use crate::debugger;
 use crate::device::{ControlDevice, wait_for_dispatch};
 use crate::service::Running;
 
@@ -53,11 +54,11 @@ unsafe extern "system" fn driver_entry(driver: &mut DRIVER_OBJECT, path: PCUNICO
 /// Makes the control, and has it report what is wrong with the configuration.
 fn prepare(configuration: &Configuration) -> Result<Control, OutOfMemory> {
     let control = Control::try_new(&configuration.parameters)?;
-    for problem in &*configuration.problems {
-        if let Record::BadSetting { setting, problem, .. } = problem {
-            wdk::println!("conditional_accept: {} {problem}", setting.name());
+    for record in &*configuration.problems {
+        if let Record::BadSetting { setting, problem, .. } = *record {
+            debugger::bad_setting(setting, problem);
         }
-        control.record(*problem);
+        control.record(*record);
     }
     Ok(control)
 }
@@ -77,5 +78,5 @@ unsafe extern "C" fn driver_unload(driver: *mut DRIVER_OBJECT) {
     drop(device);
     // Requests of handles that are still open, which only Wine allows, may have come meanwhile.
     wait_for_dispatch();
-    wdk::println!("conditional_accept: unloaded");
+    debugger::unloaded();
 }

@@ -21,10 +21,12 @@
 //! | `registry` | reading values of a key |
 //! | `configuration` | what they say |
 //! | `service` | the thread that has the service |
+//! | `debugger` | what it says to a kernel debugger |
 //! | `text` | strings as the kernel counts them |
 #![no_std]
 
 mod configuration;
+mod debugger;
 mod device;
 mod entry;
 mod registry;

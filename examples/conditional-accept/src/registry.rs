@@ -2,9 +2,10 @@
 
 use core::ptr::null_mut;
 
+use wdk::nt_success;
 use wdk_sys::ntddk::{ZwClose, ZwOpenKey, ZwQueryValueKey};
 use wdk_sys::{
-    _KEY_VALUE_INFORMATION_CLASS::KeyValuePartialInformation, HANDLE, KEY_QUERY_VALUE, NT_SUCCESS, NTSTATUS,
+    _KEY_VALUE_INFORMATION_CLASS::KeyValuePartialInformation, HANDLE, KEY_QUERY_VALUE, NTSTATUS,
     OBJ_CASE_INSENSITIVE, OBJ_KERNEL_HANDLE, OBJECT_ATTRIBUTES, STATUS_BUFFER_OVERFLOW,
     STATUS_BUFFER_TOO_SMALL, STATUS_OBJECT_NAME_NOT_FOUND, UNICODE_STRING,
 };
@@ -68,7 +69,7 @@ impl Key {
         let status = unsafe { ZwOpenKey(&raw mut handle, KEY_QUERY_VALUE, &raw mut attributes) };
         match status {
             STATUS_OBJECT_NAME_NOT_FOUND => Ok(None),
-            _ if NT_SUCCESS(status) => Ok(Some(Self { handle })),
+            _ if nt_success(status) => Ok(Some(Self { handle })),
             _ => Err(status),
         }
     }
@@ -79,7 +80,8 @@ impl Key {
     /// `PASSIVE_LEVEL`.
     pub(crate) fn value<'a>(&self, name: &str, buffer: &'a mut Buffer, _: Passive<'_>) -> Value<'a> {
         let mut units = [0; NAME];
-        let length = name.encode_utf16().zip(&mut units).map(|(unit, slot)| *slot = unit).count();
+        // The names are ASCII.
+        let length = name.bytes().zip(&mut units).map(|(byte, unit)| *unit = byte.into()).count();
         let mut name = counted(&units[..length]);
         let room = buffer.bytes.len() as u32;
         let mut length = 0;
@@ -98,7 +100,7 @@ impl Key {
         match status {
             STATUS_OBJECT_NAME_NOT_FOUND => Value::Missing,
             STATUS_BUFFER_OVERFLOW | STATUS_BUFFER_TOO_SMALL => Value::TooLong,
-            _ if NT_SUCCESS(status) => buffer.value(),
+            _ if nt_success(status) => buffer.value(),
             _ => Value::Unreadable,
         }
     }

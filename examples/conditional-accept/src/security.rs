@@ -7,10 +7,10 @@
 
 use core::ptr::null_mut;
 
+use wdk::nt_success;
 use wdk_sys::ntddk::{ObOpenObjectByPointer, ZwClose, ZwSetSecurityObject};
 use wdk_sys::{
-    _MODE::KernelMode, DACL_SECURITY_INFORMATION, DEVICE_OBJECT, NT_SUCCESS, NTSTATUS, OBJ_KERNEL_HANDLE,
-    WRITE_DAC,
+    _MODE::KernelMode, DACL_SECURITY_INFORMATION, DEVICE_OBJECT, NTSTATUS, OBJ_KERNEL_HANDLE, WRITE_DAC,
 };
 use wsk::Passive;
 
@@ -49,7 +49,7 @@ pub(crate) unsafe fn restrict(device: *mut DEVICE_OBJECT, _: Passive<'_>) -> Res
 }
 
 fn check(status: NTSTATUS) -> Result<(), NTSTATUS> {
-    if NT_SUCCESS(status) { Ok(()) } else { Err(status) }
+    if nt_success(status) { Ok(()) } else { Err(status) }
 }
 
 /// `D:P(A;;FA;;;SY)(A;;FA;;;BA)` as a self-relative descriptor.

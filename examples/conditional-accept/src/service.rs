@@ -18,6 +18,8 @@ use wsk::executor::Thread;
 use wsk::sync::{Event, EventKind};
 use wsk::{Passive, Result};
 
+use crate::debugger;
+
 /// How many threads serve connections.
 const THREADS: usize = 2;
 
@@ -60,15 +62,12 @@ impl Running {
 fn serve(control: &Control, stop: &Event, passive: Passive<'_>) {
     match Service::start(control.settings(THREADS), control.clone(), passive) {
         Ok(service) => {
-            wdk::println!("conditional_accept: listening on port {}", service.local_addr().port());
+            debugger::listening(service.local_addr().port());
             stop.wait(passive, None);
             end(service, passive);
         }
         Err(error) => {
-            wdk::println!(
-                "conditional_accept: the service did not start: status {:#010X}",
-                error.status().raw()
-            );
+            debugger::not_started(error.status().raw());
             control.record(Record::Failed { status: error.status().raw() as u32 });
         }
     }
@@ -80,6 +79,6 @@ fn serve(control: &Control, stop: &Event, passive: Passive<'_>) {
 /// `DriverUnload` cannot fail. What it waits for is said instead.
 fn end(mut service: Service<Control>, passive: Passive<'_>) {
     while let Err(left) = service.unload(PATIENCE, passive) {
-        wdk::println!("conditional_accept: still waiting: {left}");
+        debugger::still_waiting(&left);
     }
 }
