@@ -149,6 +149,8 @@ impl Drop for Device {
         // is waited for: either `create` sees the flag, or this sees the thread inside.
         GOING.store(true, Ordering::SeqCst);
         wait_for_dispatch();
+        // SAFETY: `Incoming::context` gives none of their pointers any more, and nobody is inside with one.
+        unsafe { self.extension().control.close_handles() };
         let device = self.0.as_ptr();
         // SAFETY: this value owns the device, so it is alive.
         let extension = unsafe { (*device).DeviceExtension }.cast::<Extension>();
@@ -194,7 +196,7 @@ unsafe fn extension<'a>(device: *mut DEVICE_OBJECT) -> &'a Extension {
     unsafe { &*extension }
 }
 
-/// The device is going: nobody opens it any more.
+/// The device is going: nobody opens it any more, and what file objects hold is let go.
 static GOING: AtomicBool = AtomicBool::new(false);
 
 /// Waits until no thread is in this driver for a request; see [`Inside`].
@@ -239,6 +241,10 @@ impl Incoming {
 
     /// The `FsContext` of the file object. Requests of user mode come with one; a driver may send one without.
     fn context(&self) -> Option<*mut *mut c_void> {
+        if GOING.load(Ordering::SeqCst) {
+            // What it points to may be gone.
+            return None;
+        }
         // SAFETY: the location is alive as long as the IRP.
         let file = NonNull::new(unsafe { (*self.location.as_ptr()).FileObject })?;
         // SAFETY: the file object lives as long as the IRP; only the address of its field is computed.
@@ -351,7 +357,7 @@ unsafe extern "C" fn close(_: *mut DEVICE_OBJECT, irp: *mut IRP) -> NTSTATUS {
     if let Some(context) = NonNull::new(unsafe { context.replace(null_mut()) }) {
         // SAFETY: what was there came from `Handle::into_context`, and is there no more. If no IRP_MJ_CLEANUP came (Wine sends
         // none), this cleans up.
-        drop(unsafe { Handle::from_context(context.as_ptr()) });
+        unsafe { Handle::close(context.as_ptr()) };
     }
     incoming.complete(STATUS_SUCCESS)
 }

@@ -12,7 +12,7 @@ use wdk_sys::{
 use wsk::Passive;
 use wsk::memory::{OutOfMemory, PoolVec};
 
-use crate::text::{counted, wide};
+use crate::text::{ascii, counted, wide};
 
 /// The longest name of a value.
 const NAME: usize = 32;
@@ -80,9 +80,7 @@ impl Key {
     /// `PASSIVE_LEVEL`.
     pub(crate) fn value<'a>(&self, name: &str, buffer: &'a mut Buffer, _: Passive<'_>) -> Value<'a> {
         let mut units = [0; NAME];
-        // The names are ASCII.
-        let length = name.bytes().zip(&mut units).map(|(byte, unit)| *unit = byte.into()).count();
-        let mut name = counted(&units[..length]);
+        let mut name = ascii(name, &mut units);
         let room = buffer.bytes.len() as u32;
         let mut length = 0;
         // SAFETY: the level is passive, the handle is a key's, the buffer has `room` bytes and the alignment that

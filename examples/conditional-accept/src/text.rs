@@ -31,3 +31,9 @@ pub(crate) fn counted(units: &[u16]) -> UNICODE_STRING {
     let bytes = size_of_val(units) as u16;
     UNICODE_STRING { Length: bytes, MaximumLength: bytes, Buffer: units.as_ptr().cast_mut() }
 }
+
+/// An ASCII text as a counted string over `units`, which are for it; as much of it as they have room for.
+pub(crate) fn ascii(text: &str, units: &mut [u16]) -> UNICODE_STRING {
+    let count = text.bytes().zip(&mut *units).map(|(byte, unit)| *unit = byte.into()).count();
+    UNICODE_STRING { Length: (count * size_of::<u16>()) as u16, ..counted(units) }
+}

@@ -6,8 +6,9 @@
 //!                                                                   ├─ next records ──► journal ─┐ wait there;
 //!                                                                   └─ next question ──► desk ───┘ STATUS_PENDING
 //!   IRP_MJ_CLEANUP         Handle::cleanup: its calls end, what it held is rejected
-//!   IRP_MJ_CLOSE           Handle::from_context, dropped; it cleans up if that was not done, as in Wine
-//!   DriverUnload           Control::stopping, Service::unload, Control::shut_down; then the device is deleted
+//!   IRP_MJ_CLOSE           Handle::close; it cleans up if that was not done, as in Wine
+//!   DriverUnload           Control::stopping, Service::unload, Control::shut_down; Control::close_handles, and
+//!                          the device is deleted
 //!
 //!   Service ── Record ──► Control ──► journal            the asker ──► desk ──► a program ──► desk ──► the asker
 //! ```
@@ -52,6 +53,9 @@ use wsk_sys::{
 };
 use zerocopy::IntoBytes as _;
 
+mod files;
+
+use self::files::{Files, Link};
 use crate::clock;
 use crate::desk::{self, Desk};
 use crate::irp::Request;
@@ -71,6 +75,7 @@ struct Hub {
     rules: Rules,
     listen: SocketAddr,
     accept_by: AcceptBy,
+    files: Files,
     /// Handles that are open.
     handles: AtomicU64,
     /// The number of the next handle. No handle has the number 0.
@@ -99,6 +104,7 @@ impl Control {
             rules: Rules::try_new(&parameters.policy)?,
             listen,
             accept_by,
+            files: Files::new(),
             handles: AtomicU64::new(0),
             numbers: AtomicU64::new(1),
         };
@@ -133,6 +139,7 @@ impl Control {
             number: self.0.numbers.fetch_add(1, Ordering::Relaxed),
             closed: AtomicBool::new(false),
             cursor: Cursor::new(),
+            link: Link::new(),
         };
         let handle = Handle(Ref::try_new(open)?);
         self.0.handles.fetch_add(1, Ordering::Relaxed);
@@ -167,6 +174,17 @@ impl Control {
             clock::rest(passive);
         }
     }
+
+    /// Closes the handles that are still given up: no file object will. To be called when nobody asks for what is behind a pointer
+    /// of [`Handle::into_context`] any more.
+    ///
+    /// # Safety
+    /// Those pointers are not used again.
+    pub unsafe fn close_handles(&self) {
+        while let Some(open) = self.0.files.pop() {
+            Handle(open).cleanup();
+        }
+    }
 }
 
 impl RecordSink for Control {
@@ -189,6 +207,8 @@ pub(crate) struct Open {
     /// Set before the lines are searched for what belongs to the handle, and looked at whenever something is added to them.
     closed: AtomicBool,
     cursor: Cursor,
+    /// In the list of those that file objects hold.
+    link: Link,
 }
 
 impl Open {
@@ -211,22 +231,25 @@ impl Open {
 }
 
 impl Handle {
-    /// Gives the handle up as a pointer for `FsContext`; [`Handle::from_context`] takes it back.
+    /// Gives the handle up as a pointer for `FsContext`; [`Handle::close`] takes it back.
     pub fn into_context(self) -> *mut c_void {
-        let this = core::mem::ManuallyDrop::new(self);
-        Ref::as_ptr(&this.0).cast_mut().cast()
+        let control = self.0.control.clone();
+        control.0.files.add(self.0).cast_mut().cast()
     }
 
-    /// Takes back a handle that [`Handle::into_context`] gave up, for `IRP_MJ_CLOSE`: it is cleaned up if it was not, because
-    /// in Wine there is no `IRP_MJ_CLEANUP`.
+    /// `IRP_MJ_CLOSE`: takes back a handle that [`Handle::into_context`] gave up. It is cleaned up if it was not, because in
+    /// Wine there is no `IRP_MJ_CLEANUP`.
     ///
     /// # Safety
-    /// `context` came from [`Handle::into_context`] and is taken back once.
-    pub unsafe fn from_context(context: *mut c_void) -> Self {
-        // SAFETY: the caller says that the pointer is a `Ref`'s that nobody else has taken back.
-        let handle = Self(unsafe { Ref::from_raw(context.cast_const().cast()) });
-        handle.cleanup();
-        handle
+    /// `context` came from [`Handle::into_context`]. It is taken back once, and not after [`Control::close_handles`].
+    pub unsafe fn close(context: *mut c_void) {
+        let context: *const Open = context.cast_const().cast();
+        // SAFETY: the caller says that the handle is still given up, so it is there.
+        let control = unsafe { &(*context).control }.clone();
+        // SAFETY: it was given up to this list, and is taken back once.
+        if let Some(open) = unsafe { control.0.files.remove(context) } {
+            Self(open).cleanup();
+        }
     }
 
     /// The handle behind a pointer that stays where it is, for the other requests.

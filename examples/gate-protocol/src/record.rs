@@ -282,12 +282,12 @@ impl Problem {
     /// What is wrong, as the end of a sentence that begins with the setting's name.
     pub fn text(self) -> &'static str {
         match self {
-            Self::WrongType => "has the wrong registry type",
-            Self::TooLong => "is too long, or has too many entries",
-            Self::NotText => "is not text, or not ASCII",
+            Self::WrongType => "has the wrong type",
+            Self::TooLong => "is more than there is room for",
+            Self::NotText => "is not ASCII text",
             Self::NotAnAddress => "is not an address with a port, such as 0.0.0.0:7007 or [::]:7007",
-            Self::NotANetwork => "is neither an address nor a network, such as 10.1.2.3 or 10.0.0.0/8",
-            Self::UnknownWord => "is no word that this setting takes",
+            Self::NotANetwork => "is no address and no network, such as 10.0.0.0/8",
+            Self::UnknownWord => "is an unknown word",
             Self::OutOfRange => "is out of range",
             Self::Contradiction => "has another action already",
             Self::Unreadable => "cannot be read",

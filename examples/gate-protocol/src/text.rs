@@ -160,8 +160,8 @@ mod tests {
                 "disconnect  127.0.0.2:5555         abortive",
                 "closed      127.0.0.2:5555         received 3, sent 2",
                 "policy                             replaced, 4 networks",
-                "setting     Listen                 has the wrong registry type",
-                "setting     Ask                    entry 3 is not text, or not ASCII",
+                "setting     Listen                 has the wrong type",
+                "setting     Ask                    entry 3 is not ASCII text",
                 "failed                             status 0xc0000001",
                 "unloaded                           violations 1, leaks 2",
             ]

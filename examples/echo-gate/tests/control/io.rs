@@ -110,7 +110,7 @@ impl File {
 impl Drop for File {
     fn drop(&mut self) {
         // SAFETY: the pointer came from `into_context`, and this is the one place that takes it back.
-        drop(unsafe { Handle::from_context(self.0) });
+        unsafe { Handle::close(self.0) };
     }
 }
 

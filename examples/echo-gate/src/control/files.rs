@@ -1,0 +1,67 @@
+//! The handles that file objects hold, so that none is lost if they go without a word.
+//!
+//! On Windows each file object ends with `IRP_MJ_CLOSE`, and no driver is unloaded before. Wine unloads a driver whose device is
+//! open, and its file objects end without: what they held is taken here then.
+#![expect(clippy::expl_impl_clone_on_copy, reason = "the adapter is written by a macro")]
+
+use core::fmt;
+
+use intrusive_collections::{LinkedList, LinkedListAtomicLink, UnsafeRef, intrusive_adapter};
+use wsk::memory::Ref;
+use wsk::sync::SpinLock;
+
+use super::Open;
+
+pub(super) type Link = LinkedListAtomicLink;
+
+intrusive_adapter!(Links = UnsafeRef<Open>: Open { link => LinkedListAtomicLink });
+
+/// # Invariants
+/// Each handle in the list came from [`Ref::into_raw`], and that count is the list's. Each has a share in what the list is in, so
+/// the list is empty when it goes.
+pub(super) struct Files(SpinLock<LinkedList<Links>>);
+
+impl Files {
+    pub(super) fn new() -> Self {
+        Self(SpinLock::new(LinkedList::new(Links::NEW)))
+    }
+
+    /// Takes a handle that is in no list, and tells where it stays.
+    pub(super) fn add(&self, open: Ref<Open>) -> *const Open {
+        let open = Ref::into_raw(open);
+        // SAFETY: a `Ref` never moves its value, and the count given up here is the list's.
+        let entry = unsafe { UnsafeRef::from_raw(open) };
+        self.0.with(|list| list.push_back(entry));
+        open
+    }
+
+    /// Gives a handle back.
+    ///
+    /// # Safety
+    /// [`add`](Self::add) told this address, and the handle was not given back since.
+    pub(super) unsafe fn remove(&self, open: *const Open) -> Option<Ref<Open>> {
+        // SAFETY: the caller says that the handle is in the list, which keeps it.
+        let open = unsafe { &*open };
+        self.0.with(|list| {
+            // SAFETY: as above.
+            unsafe { list.cursor_mut_from_ptr(open) }.remove().map(out)
+        })
+    }
+
+    /// Gives any handle back.
+    pub(super) fn pop(&self) -> Option<Ref<Open>> {
+        self.0.with(|list| list.pop_front().map(out))
+    }
+}
+
+/// A handle that is no longer in the list, with the list's count.
+fn out(open: UnsafeRef<Open>) -> Ref<Open> {
+    // SAFETY: the list owned this count, by its invariant, and has just given it up.
+    unsafe { Ref::from_raw(UnsafeRef::into_raw(open)) }
+}
+
+impl fmt::Debug for Files {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Files")
+    }
+}
