@@ -94,12 +94,12 @@ enum Outcome {
 /// Runs the command.
 pub(crate) fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
     let start = Instant::now();
-    demo::end_all_on_interrupt()?;
     let chosen =
         |step: &Step| (args.only.is_empty() || args.only.contains(step)) && !args.skip.contains(step);
     let steps: Vec<Step> = Step::value_variants().iter().copied().filter(chosen).collect();
+    // Before interruptions are dealt with here: apt-get does that better by itself.
     let cross = if steps.iter().any(|step| step.is_cross()) { packages::ensure(layout) } else { Ok(()) };
-    demo::checkpoint();
+    demo::end_all_on_interrupt()?;
 
     let mut outcomes = Vec::new();
     for step in steps {

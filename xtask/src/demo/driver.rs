@@ -18,8 +18,8 @@ use serde_json::Value as Json;
 use super::gate::{Asker, Bad, Gate, Holdings, Settings, Started};
 use super::processes;
 use super::records::{Mark, PATIENCE, Records};
-use crate::cross::{Layout, driver, netio, packages};
-use crate::wine::{Parameter, Prefix, SERVICE, Value};
+use crate::cross::{Layout, driver, netio};
+use crate::wine::{Parameter, Pool, Prefix, SERVICE, Value};
 
 /// How long a program that steers the driver may take.
 const COMMAND: Duration = Duration::from_secs(30);
@@ -27,6 +27,8 @@ const COMMAND: Duration = Duration::from_secs(30);
 const START: Duration = Duration::from_secs(30);
 /// How long a stop is waited for. What it may take is for the scenarios to say.
 const STOP: Duration = Duration::from_mins(1);
+/// How often a prefix that another run uses is looked at.
+const LOCK: Duration = Duration::from_millis(200);
 /// The service of the driver in C.
 const OTHER: &str = "echo_c";
 /// What `netio.sys` prints when a client has deregistered, before what is left.
@@ -46,6 +48,8 @@ pub(crate) struct Driver {
     /// The parameters that the registry has.
     parameters: Option<Vec<Parameter>>,
     log_mark: u64,
+    /// Where in the log the record of pool memory begins.
+    pool_mark: u64,
     /// It is to be left running.
     left: bool,
     /// Keeps other runs away from the prefix.
@@ -132,23 +136,21 @@ impl Asker for Holder {
 impl Driver {
     /// Builds the driver and what it needs, unless told not to, and brings up the prefix with the driver installed.
     pub(crate) fn load(layout: &Layout, build: bool) -> Result<Self> {
-        if let Err(reason) = packages::ensure(layout) {
-            bail!("{reason:#}\n`cargo xtask demo --user-mode` tries the user-mode example in the same way.");
-        }
         if build {
             driver::build(layout)?;
             netio::build(layout)?;
         }
         let prefix = Prefix::open(layout)?;
+        // Nothing of the machine is ended before it is this run's.
+        let lock = lock(&prefix)?;
         let interrupted = prefix.clone();
         processes::on_interrupt(move || {
             // What matters is what is left then.
             let _ = interrupted.kill();
-            let left = processes::with_environment("WINEPREFIX", interrupted.directory());
+            let left = processes::of_wine(interrupted.directory());
             processes::kill(&left);
             left.is_empty()
         });
-        let lock = lock(layout)?;
         // What an earlier run left, if it was killed, is not built upon.
         prefix.kill()?;
         let mut gate = Self {
@@ -158,12 +160,14 @@ impl Driver {
             running: None,
             parameters: None,
             log_mark: 0,
+            pool_mark: 0,
             left: false,
             _lock: lock,
             other: false,
         };
-        gate.log_mark = gate.prefix.log_mark();
         gate.machine()?;
+        // What a machine complains of while it boots is nobody's crash.
+        gate.log_mark = gate.prefix.log_mark();
         Ok(gate)
     }
 
@@ -175,6 +179,44 @@ impl Driver {
             self.parameters = None;
         }
         Ok(())
+    }
+
+    /// Loads it with these settings; it is not loaded now.
+    fn load_with(&mut self, settings: &Settings) -> Result<Started> {
+        self.machine()?;
+        let service = self.prefix.service(SERVICE);
+        let parameters = parameters(settings);
+        if self.parameters.as_ref() != Some(&parameters) {
+            service.set_parameters(&parameters)?;
+            self.parameters = Some(parameters);
+        }
+        let (mark, log_mark) = (self.records.mark(), self.prefix.log_mark());
+        service.start_within(START)?;
+        let watch = Program::start(&self.prefix, &["watch", "--json"], self.records.clone())?;
+        let started = self.records.wait(mark, "record that it listens", START, |lines| {
+            lines.iter().find_map(|line| match line["event"].as_str() {
+                Some("loaded") => Some(line["local"].as_str().and_then(|local| local.parse().ok()).ok_or(0)),
+                Some("failed") => Some(Err(line["status"].as_u64().unwrap_or_default())),
+                _ => None,
+            })
+        })?;
+        let unanswered = Settings { answer: None, ..settings.clone() };
+        let address = *started.as_ref().unwrap_or(&settings.listen);
+        self.running = Some(Running { settings: unanswered, address, watch, answers: None, log_mark });
+        match started {
+            Ok(_) => {
+                self.answer(settings)?;
+                Ok(Started::Listening)
+            }
+            Err(recorded) => {
+                let status = self.status()?;
+                let (phase, error) = (&status["phase"], status["error"].as_u64().unwrap_or_default());
+                if *phase != "failed" || error != recorded {
+                    bail!("recorded is {recorded:#010x}, and the status is {status}");
+                }
+                Ok(Started::Failed(format!("status {error:#010x}")))
+            }
+        }
     }
 
     /// Has a program answer, or none.
@@ -216,16 +258,18 @@ impl Driver {
     fn nothing_left(&self, mark: u64) -> Result<()> {
         let log = self.prefix.log_since(mark);
         let said = log.lines().filter_map(|line| line.split_once(DEREGISTERED)).next_back();
-        match said {
-            Some((_, left))
-                if left.contains("violations=0")
-                    && (self.other || self.running.is_some() || left.contains("clients=0 sockets=0")) =>
-            {
-                Ok(())
-            }
-            Some((_, left)) => bail!("netio.sys says when the driver had gone:{left}"),
-            None => bail!("netio.sys does not say that the driver has deregistered"),
+        let Some((_, left)) = said else { bail!("netio.sys does not say that the driver has deregistered") };
+        // What is left is the other driver's: the one in C has a listener, ours may serve clients.
+        let expected = match (self.other, self.running.is_some()) {
+            (false, false) => "clients=0 sockets=0 ",
+            (true, false) => "clients=1 sockets=1 ",
+            (false, true) => "clients=1 ",
+            (true, true) => "clients=2 ",
+        };
+        if !(left.trim_start().starts_with(expected) && left.contains("violations=0")) {
+            bail!("netio.sys says when the driver had gone:{left}");
         }
+        Ok(())
     }
 
     /// Runs gatectl to its end.
@@ -240,16 +284,19 @@ impl Driver {
 }
 
 /// Waits until no other run uses the prefix.
-fn lock(layout: &Layout) -> Result<File> {
-    let path = layout.cross.join(".demo.lock");
-    let cannot = || format!("cannot lock {}", path.display());
-    std::fs::create_dir_all(&layout.cross).with_context(cannot)?;
-    let file = File::create(&path).with_context(cannot)?;
-    if file.try_lock().is_err() {
-        eprintln!("Another run uses the Wine prefix; waiting for its end.");
-        file.lock().with_context(cannot)?;
+fn lock(prefix: &Prefix) -> Result<File> {
+    let mut told = false;
+    loop {
+        if let Some(lock) = prefix.try_hold()? {
+            return Ok(lock);
+        }
+        if !std::mem::replace(&mut told, true) {
+            eprintln!("Another run uses the Wine prefix; waiting for its end.");
+        }
+        // Not `File::lock`, which an interruption would wait for.
+        processes::checkpoint();
+        std::thread::sleep(LOCK);
     }
-    Ok(file)
 }
 
 /// The registry values of settings.
@@ -295,40 +342,12 @@ impl Gate for Driver {
             }
         }
         self.stop()?;
-        self.machine()?;
-        let service = self.prefix.service(SERVICE);
-        let parameters = parameters(settings);
-        if self.parameters.as_ref() != Some(&parameters) {
-            service.set_parameters(&parameters)?;
-            self.parameters = Some(parameters);
+        let started = self.load_with(settings);
+        if started.is_err() && self.running.is_none() {
+            // Whatever state it is in, the next one begins with a new machine.
+            self.crash()?;
         }
-        let (mark, log_mark) = (self.records.mark(), self.prefix.log_mark());
-        service.start_within(START)?;
-        let watch = Program::start(&self.prefix, &["watch", "--json"], self.records.clone())?;
-        let started = self.records.wait(mark, "record that it listens", START, |lines| {
-            lines.iter().find_map(|line| match line["event"].as_str() {
-                Some("loaded") => Some(line["local"].as_str().and_then(|local| local.parse().ok()).ok_or(0)),
-                Some("failed") => Some(Err(line["status"].as_u64().unwrap_or_default())),
-                _ => None,
-            })
-        })?;
-        let unanswered = Settings { answer: None, ..settings.clone() };
-        let address = *started.as_ref().unwrap_or(&settings.listen);
-        self.running = Some(Running { settings: unanswered, address, watch, answers: None, log_mark });
-        match started {
-            Ok(_) => {
-                self.answer(settings)?;
-                Ok(Started::Listening)
-            }
-            Err(recorded) => {
-                let status = self.status()?;
-                let (phase, error) = (&status["phase"], status["error"].as_u64().unwrap_or_default());
-                if *phase != "failed" || error != recorded {
-                    bail!("recorded is {recorded:#010x}, and the status is {status}");
-                }
-                Ok(Started::Failed(format!("status {error:#010x}")))
-            }
-        }
+        started
     }
 
     fn address(&self) -> SocketAddr {
@@ -338,7 +357,11 @@ impl Gate for Driver {
     fn stop(&mut self) -> Result<Duration> {
         let Some(mut running) = self.running.take() else { return Ok(Duration::ZERO) };
         let start = Instant::now();
-        self.prefix.service(SERVICE).stop_within(STOP)?;
+        if let Err(error) = self.prefix.service(SERVICE).stop_within(STOP) {
+            // It will not be there when the next one is started.
+            self.crash()?;
+            return Err(error);
+        }
         let took = start.elapsed();
         running.answers = None;
         // With the driver its records end, and so does the program that follows them.
@@ -390,13 +413,29 @@ impl Gate for Driver {
     }
 
     fn holdings(&self) -> Option<Holdings> {
-        let ours = processes::with_environment("WINEPREFIX", self.prefix.directory());
+        let ours = processes::of_wine(self.prefix.directory());
         // Those that stay; others come and go with each command.
         let stays = |process: &i32| {
             let name = std::fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
             ["wineserver", "winedevice", "services"].iter().any(|start| name.starts_with(start))
         };
         Some(processes::holdings(ours.into_iter().filter(stays)))
+    }
+
+    fn record_pool(&mut self, record: bool) -> Result<()> {
+        self.crash()?;
+        self.prefix.log_all_calls(record);
+        self.pool_mark = self.prefix.log_mark();
+        Ok(())
+    }
+
+    fn pool(&self) -> Pool {
+        Pool::in_log(&self.prefix.log_since(self.pool_mark))
+    }
+
+    fn keep_process(&mut self) -> Result<()> {
+        // Drivers of one group share a process.
+        self.load_other(&[("Port", 0)])
     }
 
     fn set_policy(&mut self, nets: &[(&str, Action)], default: Action) -> Result<()> {
@@ -413,9 +452,9 @@ impl Gate for Driver {
         serde_json::from_str(&said).with_context(|| format!("gatectl status --json said {said:?}"))
     }
 
-    fn asker(&mut self) -> Result<Box<dyn Asker>> {
+    fn asker(&mut self) -> Result<Option<Box<dyn Asker>>> {
         let program = Program::start(&self.prefix, &["ask", "--json"], Records::default())?;
-        Ok(Box::new(Holder(program)))
+        Ok(Some(Box::new(Holder(program))))
     }
 
     fn load_other(&mut self, parameters: &[(&str, u32)]) -> Result<()> {

@@ -13,6 +13,7 @@ use anyhow::{Result, bail};
 use gate_protocol::{Action, Answer, record::AcceptBy};
 
 use super::records::Records;
+use crate::wine::Pool;
 
 /// How the gate is to be set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,8 +127,22 @@ pub(crate) trait Gate {
     /// The last lines of its log.
     fn log_tail(&self) -> String;
 
-    /// What its processes hold; `None` where that cannot be told.
-    fn holdings(&self) -> Option<Holdings>;
+    /// What the processes hold that it is loaded into; `None` if it is a process of its own, which gives an account of itself when
+    /// it ends.
+    fn holdings(&self) -> Option<Holdings> {
+        None
+    }
+
+    /// Ends its machine, and has it keep a record of pool memory from its next start on, or not.
+    fn record_pool(&mut self, record: bool) -> Result<()> {
+        let _ = record;
+        bail!("only a machine that loads drivers records what they do with its pool")
+    }
+
+    /// What became of the pool memory that was recorded.
+    fn pool(&self) -> Pool {
+        Pool::default()
+    }
 
     /// Replaces the policy while it runs.
     fn set_policy(&mut self, nets: &[(&str, Action)], default: Action) -> Result<()> {
@@ -140,9 +155,14 @@ pub(crate) trait Gate {
         bail!("only the driver tells its status")
     }
 
-    /// A program that takes questions and answers none.
-    fn asker(&mut self) -> Result<Box<dyn Asker>> {
-        bail!("only the driver asks programs")
+    /// A program that takes questions and answers none; `None` where no programs are asked.
+    fn asker(&mut self) -> Result<Option<Box<dyn Asker>>> {
+        Ok(None)
+    }
+
+    /// Has the process that it is loaded into stay when it is unloaded, so that what it leaves behind adds up.
+    fn keep_process(&mut self) -> Result<()> {
+        Ok(())
     }
 
     /// Loads the driver in C beside it, with these parameters; it is replaced if it is loaded already.

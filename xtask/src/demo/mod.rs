@@ -29,7 +29,7 @@ use self::gate::{Gate, Settings, Started};
 pub(crate) use self::processes::{checkpoint, end_all_on_interrupt};
 use self::report::Outcome;
 use self::user_mode::UserMode;
-use crate::cross::Layout;
+use crate::cross::{Layout, packages};
 
 /// Options of `cargo xtask demo`.
 #[derive(Debug, clap::Args)]
@@ -62,6 +62,12 @@ pub(crate) const STARTS: fn(&str) -> Result<usize, String> = |text| match text.p
 
 /// Runs the command.
 pub(crate) fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
+    // Before interruptions are dealt with here: apt-get does that better by itself.
+    if !args.user_mode
+        && let Err(reason) = packages::ensure(layout)
+    {
+        bail!("{reason:#}\n`cargo xtask demo --user-mode` tries the user-mode example in the same way.");
+    }
     end_all_on_interrupt()?;
     let result = run_through(layout, args);
     checkpoint();
@@ -72,7 +78,7 @@ fn run_through(layout: &Layout, args: &Args) -> Result<ExitCode> {
     let start = Instant::now();
     let plan = scenarios::plan(!args.user_mode, &args.only)?;
     let mut gate: Box<dyn Gate> = if args.user_mode {
-        Box::new(UserMode::prepare(layout, true)?)
+        Box::new(UserMode::prepare(layout, !args.no_build)?)
     } else {
         Box::new(Driver::load(layout, !args.no_build)?)
     };
@@ -161,7 +167,8 @@ fn keep(gate: &mut dyn Gate) -> Result<()> {
     }
     let address = gate.address();
     let (ip, port) = (address.ip(), address.port());
-    println!(
+    // Not on standard output, which may be read as objects.
+    eprintln!(
         "The driver is left running. Talk to it:\n\
          \x20   nc -s 127.0.0.2 {ip} {port}                          accepted: every byte comes back\n\
          \x20   nc -s 127.0.0.3 {ip} {port}                          rejected\n\

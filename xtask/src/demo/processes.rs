@@ -127,7 +127,7 @@ fn parent_in(stat: &str) -> Option<&str> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)
 }
 
-/// What the processes hold whose environment has `name` set to `value`, and that process itself.
+/// What these processes hold.
 pub(crate) fn holdings(processes: impl IntoIterator<Item = i32>) -> Holdings {
     let mut sum = Holdings::default();
     for process in processes {
@@ -141,14 +141,21 @@ pub(crate) fn holdings(processes: impl IntoIterator<Item = i32>) -> Holdings {
     sum
 }
 
-/// Processes whose environment has `name` set to `value`.
-pub(crate) fn with_environment(name: &str, value: &Path) -> Vec<i32> {
-    let wanted = format!("{name}={}", value.display()).into_bytes();
+/// Wine's processes that have this prefix. Others may have it in their environment, too: the shell of somebody who looks into it.
+pub(crate) fn of_wine(prefix: &Path) -> Vec<i32> {
+    let wanted = format!("WINEPREFIX={}", prefix.display()).into_bytes();
     let has = |process: &i32| {
-        let environment = std::fs::read(format!("/proc/{process}/environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|variable| variable == wanted)
+        let directory = Path::new("/proc").join(process.to_string());
+        let environment = std::fs::read(directory.join("environ")).unwrap_or_default();
+        let program = std::fs::read_link(directory.join("exe")).unwrap_or_default();
+        is_wine(&program) && environment.split(|byte| *byte == 0).any(|variable| variable == wanted)
     };
     numbered(Path::new("/proc")).into_iter().filter(has).collect()
+}
+
+/// Is it Wine's loader, under one of its names, or its server?
+fn is_wine(program: &Path) -> bool {
+    program.file_name().is_some_and(|name| name.to_string_lossy().starts_with("wine"))
 }
 
 /// Ends processes at once. They are those of a gate of ours, found by their environment.
@@ -181,6 +188,7 @@ mod tests {
     #[test]
     fn fields_of_processes() {
         assert_eq!(parent_in("12 (a) b) S 7 12 12 0"), Some("7"));
+        assert!(is_wine(Path::new("/usr/lib/wine/wine64-preloader")) && !is_wine(Path::new("/usr/bin/bash")));
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         assert!(descendants().contains(&i32::try_from(child.id()).unwrap()));
         child.kill().unwrap();

@@ -11,14 +11,17 @@
 //! |---|---|
 //! | `prefix.rs` | [`Prefix`]: create, bring up, run programs, end, read the log |
 //! | `service.rs` | [`Service`]: install a driver, parameters, start, stop, state |
+//! | `pool.rs` | [`Pool`]: what became of every block of pool, from the log |
 //! | `parameters.rs` | values of a `Parameters` key, as text of the command line and of a `.reg` file |
 //!
 //! Nothing outside the prefix is touched: not the user's own prefix, not another one's server.
 
 mod parameters;
+mod pool;
 mod prefix;
 mod service;
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -26,6 +29,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 
 pub(crate) use self::parameters::{Parameter, Value};
+pub(crate) use self::pool::Pool;
 pub(crate) use self::prefix::Prefix;
 pub(crate) use self::service::{Service, State};
 use crate::cross::{Layout, driver, netio};
@@ -81,7 +85,7 @@ enum Action {
         #[arg(required = true, last = true)]
         command: Vec<String>,
     },
-    /// End all of the prefix's processes at once, without unloading
+    /// End all of the prefix's processes at once, without unloading, whoever is using them
     Kill,
     /// End them, and remove the prefix
     Clean,
@@ -99,6 +103,7 @@ pub(crate) fn run(layout: &Layout, args: Args) -> Result<ExitCode> {
             }
             let image = image.unwrap_or_else(|| layout.image(&format!("{service}.sys")));
             let prefix = Prefix::open(layout)?;
+            let _held = hold(&prefix)?;
             prefix.create()?;
             let service = prefix.service(&service);
             let state = service.state().or_else(|_| {
@@ -117,6 +122,7 @@ pub(crate) fn run(layout: &Layout, args: Args) -> Result<ExitCode> {
         }
         Action::Stop { service } => {
             let prefix = Prefix::open(layout)?;
+            let _held = hold(&prefix)?;
             let service = prefix.service(&service);
             let loaded = prefix.is_ready() && prefix.is_up() && service.state()? == State::Running;
             let stopped = if loaded { service.stop() } else { Ok(()) };
@@ -148,7 +154,11 @@ pub(crate) fn run(layout: &Layout, args: Args) -> Result<ExitCode> {
         }
         Action::Run { command } => {
             let prefix = Prefix::open(layout)?;
-            prefix.create()?;
+            // A machine that is up is not changed by a program; one may look into a demo that way.
+            if !(prefix.is_ready() && prefix.is_up()) {
+                let _held = hold(&prefix)?;
+                prefix.create()?;
+            }
             let (program, arguments) = command.split_first().context("which program?")?;
             let mut child = prefix.command(program)?;
             // Here the user's terminal is the program's.
@@ -157,7 +167,19 @@ pub(crate) fn run(layout: &Layout, args: Args) -> Result<ExitCode> {
             return Ok(ExitCode::from(code.unwrap_or(1)));
         }
         Action::Kill => Prefix::open(layout)?.kill()?,
-        Action::Clean => Prefix::open(layout)?.remove()?,
+        Action::Clean => {
+            let prefix = Prefix::open(layout)?;
+            let _held = hold(&prefix)?;
+            prefix.remove()?;
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Keeps other runs from changing the machine; fails if one is at it.
+fn hold(prefix: &Prefix) -> Result<File> {
+    prefix.try_hold()?.context(
+        "a demo, a test or another command is using the prefix: wait for its end (or end the prefix: \
+         `cargo xtask wine kill`)",
+    )
 }

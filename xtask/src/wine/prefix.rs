@@ -1,6 +1,6 @@
 //! The private prefix: a Windows machine in a directory.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -25,6 +25,8 @@ const SERVER: Duration = Duration::from_secs(20);
 /// Messages for the log: what a driver prints, and errors but those of the missing desktop. Crashes and calls of absent
 /// functions are always reported; functions that do nothing are not, as some of them are called for every request.
 const MESSAGES: &str = "fixme-all,warn+debugstr,err-winediag,err-ole,err-systray";
+/// The same, and every call of the kernel's functions, with the process that it came from.
+const ALL_CALLS: &str = "fixme-all,warn+debugstr,err-winediag,err-ole,err-systray,+pid,trace+ntoskrnl";
 /// Stands in the log where the machine was started.
 const STARTS: &str = "---- the machine starts";
 /// A log that is longer is put aside before the next run.
@@ -34,7 +36,7 @@ const OVERRIDES: &str = "netio.sys=n;winemenubuilder.exe=d;mscoree=d;mshtml=d";
 /// Words in the log that tell of a crash, or of a kernel function that is not there.
 const CRASHES: [&str; 6] = [
     "Unhandled exception",
-    "Unhandled page fault",
+    "wine: Unhandled",
     "unimplemented function",
     "err:ntoskrnl",
     "err:seh",
@@ -50,6 +52,7 @@ pub(crate) struct Prefix {
     log: PathBuf,
     wine: PathBuf,
     server: PathBuf,
+    messages: &'static str,
 }
 
 impl Prefix {
@@ -65,6 +68,7 @@ impl Prefix {
             log: layout.log(LOG),
             wine,
             server,
+            messages: MESSAGES,
         };
         if prefix.log_mark() > LONG && !prefix.is_up() {
             // It stays where it is if it cannot be moved.
@@ -93,14 +97,33 @@ impl Prefix {
         Service::new(self, name)
     }
 
+    /// Keeps other runs of this program from changing the machine until it is dropped; `None` if another one does.
+    pub(crate) fn try_hold(&self) -> Result<Option<File>> {
+        let path = self.layout.cross.join(".prefix.lock");
+        let cannot = || format!("cannot lock {}", path.display());
+        std::fs::create_dir_all(&self.layout.cross).with_context(cannot)?;
+        let file = File::create(&path).with_context(cannot)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error).with_context(cannot),
+        }
+    }
+
+    /// Has every call of the kernel's functions logged, or none, from the next time on that the machine is brought up.
+    pub(crate) fn log_all_calls(&mut self, all: bool) {
+        self.messages = if all { ALL_CALLS } else { MESSAGES };
+    }
+
     /// Creates the machine if it is not there, brings its server up, and gives it our `netio.sys`.
     ///
     /// A creation that was interrupted is begun anew.
     pub(crate) fn create(&self) -> Result<()> {
         let version = self.version();
         let ready = self.directory.join(READY);
+        // Locked before it is looked at: another run may be creating it right now.
+        let lock = self.layout.lock()?;
         if std::fs::read_to_string(&ready).ok().as_deref() != Some(&version) {
-            let _lock = self.layout.lock()?;
             let step = Step::start("Creating a private Wine prefix");
             self.remove()?;
             std::fs::create_dir_all(&self.directory)
@@ -123,6 +146,7 @@ impl Prefix {
             std::fs::write(&ready, version).context("cannot mark the prefix as ready")?;
             step.done();
         }
+        drop(lock);
         self.up()?;
         self.install_images()
     }
@@ -302,7 +326,7 @@ impl Prefix {
             .env("WINESERVER", &self.server)
             .env("WINELOADER", &self.wine)
             .env("WINEDLLOVERRIDES", OVERRIDES)
-            .env("WINEDEBUG", MESSAGES)
+            .env("WINEDEBUG", self.messages)
             .env("DISPLAY", "")
             .env_remove("WAYLAND_DISPLAY")
             .env_remove("LD_LIBRARY_PATH");

@@ -133,7 +133,8 @@ impl<'a> Service<'a> {
         let asked = self.prefix.bounded(sc.arg(verb).arg(self.name), limit, &format!("sc {verb}"));
         loop {
             let state = self.state()?;
-            if state == wanted {
+            // One that ran before it was started has other parameters than it was to have.
+            if state == wanted && (asked.is_ok() || wanted == State::Stopped) {
                 return Ok(());
             }
             // A request that was refused is final; one that was taken may need time.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use gate_protocol::Answer;
 
 use super::{Paths, Scenario, Seen, Stage, within};
@@ -115,7 +115,7 @@ pub(super) const ASKER_KILLED: Scenario = Scenario {
 /// A program holds a question, and goes: what it held is rejected long before the time-out.
 fn asker(stage: &mut Stage<'_>, leave: fn(Box<dyn Asker>) -> Result<()>, how: &str) -> Result<Seen> {
     stage.serve(&stage.usual())?;
-    let mut asker = stage.gate.asker()?;
+    let mut asker = stage.gate.asker()?.context("nobody asks programs")?;
     let client = stage.client(4)?;
     asker.asked()?;
     let start = Instant::now();
