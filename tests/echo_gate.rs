@@ -42,11 +42,22 @@ fn serve(
     accept_by: AcceptBy,
     clients: impl FnOnce(SocketAddr),
 ) -> (wsk::Result<()>, Journal) {
+    serve_at_most(1000, sim, default, accept_by, clients)
+}
+
+/// The same for so many clients at once.
+fn serve_at_most(
+    most: usize,
+    sim: &Sim,
+    default: Action,
+    accept_by: AcceptBy,
+    clients: impl FnOnce(SocketAddr),
+) -> (wsk::Result<()>, Journal) {
     let journal = Journal::default();
     let (started, start) = channel();
     let (finish, finished) = channel::<()>();
     let sink = journal.clone();
-    let driver = sim.thread("driver", move || drive(default, accept_by, sink, &started, &finished));
+    let driver = sim.thread("driver", move || drive(most, default, accept_by, sink, &started, &finished));
     if let Ok(local) = start.recv() {
         clients(local);
     }
@@ -60,6 +71,7 @@ fn serve(
 }
 
 fn drive(
+    most: usize,
     default: Action,
     accept_by: AcceptBy,
     sink: Journal,
@@ -68,14 +80,17 @@ fn drive(
 ) -> wsk::Result<()> {
     // SAFETY: the start of a system thread, at PASSIVE_LEVEL, without locks.
     let passive = unsafe { Passive::assume() };
+    // Where few are let in, they stay.
+    let after = if most < 1000 { Duration::from_hours(1) } else { Duration::from_millis(1) };
     let settings = Settings {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         policy: Rules::try_new(&Policy::new(default))?,
-        asker: Asker::Timed { answer: Answer::Accept, after: Duration::from_millis(1) },
+        asker: Asker::Timed { answer: Answer::Accept, after },
         accept_by,
         threads: 2,
+        most,
     };
-    let mut service = Service::start(settings, sink, passive)?;
+    let mut service = Service::start(settings, sink, |left| panic!("{left}"), passive)?;
     // Nobody waits for it if the test has failed.
     let _ = started.send(service.local_addr());
     // The sender is dropped when it is time.
@@ -105,6 +120,39 @@ fn give_up(to: SocketAddr) {
     if let Ok(stream) = connect(to) {
         // The service may have reset it first.
         let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+    }
+}
+
+/// Whoever floods the gate gets no more of the memory than it was told to give: neither connections nor pended requests.
+#[test]
+fn who_comes_when_it_is_full_is_rejected() {
+    const MOST: usize = 5;
+    const MORE: usize = 20;
+    for accept_by in BOTH_WAYS {
+        for (default, ends) in [(Action::Accept, "served"), (Action::Ask, "asked about")] {
+            let sim = Sim::builder().build();
+            let (outcome, journal) = serve_at_most(MOST, &sim, default, accept_by, |to| {
+                // Who was let in stays, and so does who is asked about, as nobody answers in an hour.
+                let mut clients = Vec::new();
+                for number in 0..MOST + MORE {
+                    let mut client = connect(to).expect("connected");
+                    // One that is accepted is a task before the next one comes; one that is asked about hears nothing.
+                    let heard = client.write_all(b"x").and_then(|()| match default {
+                        Action::Ask if number < MOST => Ok(()),
+                        _ => client.read_exact(&mut [0]),
+                    });
+                    assert_eq!(heard.is_ok(), number < MOST, "{number} {ends}, {accept_by:?}: {heard:?}");
+                    clients.push(client);
+                }
+            });
+            outcome.expect("started");
+            let let_in = journal.count(|record| {
+                matches!(record, Record::Inspect { action: Inspection::Accept | Inspection::Pend, .. })
+            });
+            let rejected =
+                journal.count(|record| matches!(record, Record::Inspect { action: Inspection::Reject, .. }));
+            assert_eq!((let_in, rejected), (MOST, MORE), "{ends}, {accept_by:?}: {journal:?}");
+        }
     }
 }
 

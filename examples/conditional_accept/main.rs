@@ -29,6 +29,9 @@ const UNLOAD: Duration = Duration::from_secs(2);
 /// Threads that serve connections.
 const THREADS: usize = 2;
 
+/// How many clients there may be at once; the host's limit of descriptors is lower, nearly always.
+const MOST: usize = 65_536;
+
 /// How many established connections may wait to be taken: as many as clients may come at once. What a small number
 /// does, dropping requests, is for tests to look at (rule LSN-37).
 const UNTAKEN: usize = 16_384;
@@ -62,7 +65,8 @@ fn run(options: &Options, policy: Policy) -> Result<(), String> {
     let driver = sim.thread("driver", move || {
         // The policy is in the pool of the simulated kernel, which only its threads can use.
         let policy = Rules::try_new(&policy).map_err(|error| error.to_string())?;
-        drive(Settings { listen, policy, asker, accept_by, threads: THREADS }, sink, &stopped, limit)
+        let settings = Settings { listen, policy, asker, accept_by, threads: THREADS, most: MOST };
+        drive(settings, sink, &stopped, limit)
     });
     let driven = match driver.join() {
         Ok(driven) => driven,
@@ -95,7 +99,7 @@ fn drive(
     // SAFETY: this is the start of a system thread, at PASSIVE_LEVEL, and it holds no locks.
     let passive = unsafe { Passive::assume() };
     let listen = settings.listen;
-    let mut service = Service::start(settings, sink, passive)
+    let mut service = Service::start(settings, sink, |left| eprintln!("still waiting: {left}"), passive)
         .map_err(|error| format!("cannot listen on {listen}: {error}"))?;
     // However this wait ends, it is time to unload.
     let _ = match limit {

@@ -24,8 +24,8 @@ pub(crate) struct Configuration {
 }
 
 impl Configuration {
-    /// Reads the values of the `Parameters` key. What is missing there has its default; what cannot be used is reported, and
-    /// has it too.
+    /// Reads the values of the `Parameters` key. What is missing there has its default; what cannot be used is reported, and opens
+    /// nothing, see [`echo_gate::parameters`].
     ///
     /// # IRQL
     /// `PASSIVE_LEVEL`.
@@ -63,6 +63,7 @@ impl Configuration {
                 Value::TooLong => Problem::TooLong,
                 Value::Unreadable => Problem::Unreadable,
             };
+            parameters.doubt(setting);
             report(Record::BadSetting { setting, problem, entry: 0 });
         }
         Ok(Self { parameters, problems })

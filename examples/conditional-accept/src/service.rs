@@ -1,7 +1,7 @@
 //! The thread that has the service, from before it starts until it is gone.
 //!
 //! ```text
-//!   Running::start ──► thread: Service::start ─┬─ listening ──► waits for the event ──► Service::unload ──► ends
+//!   Running::start ──► thread: Service::start ─┬─ listening ──► waits for the event ──► Service::end ──► ends
 //!                             │                │                      ▲                  until nothing is left
 //!                  up to 5 s for WSK           └─ failed: recorded ───┼─────────────────────────────────► ends
 //!                                                                     │
@@ -11,9 +11,8 @@
 //! `DriverEntry` must not wait for WSK, which may start after this driver; so a thread does. If it waits in vain, or the
 //! address is taken, the driver stays loaded and its device says why.
 
-use core::time::Duration;
-
 use echo_gate::{Control, Record, RecordSink as _, Service};
+use wdk_sys::STATUS_INVALID_PARAMETER;
 use wsk::executor::Thread;
 use wsk::sync::{Event, EventKind};
 use wsk::{Passive, Result};
@@ -23,8 +22,8 @@ use crate::debugger;
 /// How many threads serve connections.
 const THREADS: usize = 2;
 
-/// After so long a message says what an unload still waits for.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How many clients there may be, served and asked about: each takes some ten kilobytes of non-paged memory.
+const MOST: usize = 4096;
 
 /// The thread, and what tells it to end.
 #[derive(Debug)]
@@ -60,25 +59,23 @@ impl Running {
 
 /// What the thread does.
 fn serve(control: &Control, stop: &Event, passive: Passive<'_>) {
-    match Service::start(control.settings(THREADS), control.clone(), passive) {
+    // Without an address there is nothing to start; a record says what is wrong with it.
+    let started = match control.settings(THREADS, MOST) {
+        Some(settings) => Service::start(settings, control.clone(), debugger::still_waiting, passive)
+            .map_err(|error| error.status().raw()),
+        None => Err(STATUS_INVALID_PARAMETER),
+    };
+    match started {
         Ok(service) => {
             debugger::listening(service.local_addr().port());
             stop.wait(passive, None);
-            end(service, passive);
+            // Connections are reset and requests rejected, so this takes as long as WSK takes to close its sockets. `DriverUnload`
+            // cannot fail, and so this does not give up.
+            service.end(debugger::still_waiting, passive);
         }
-        Err(error) => {
-            debugger::not_started(error.status().raw());
-            control.record(Record::Failed { status: error.status().raw() as u32 });
+        Err(status) => {
+            debugger::not_started(status);
+            control.record(Record::Failed { status: status as u32 });
         }
-    }
-}
-
-/// Takes the service down. Connections are reset and requests rejected, so this takes as long as WSK takes to close its sockets.
-///
-/// It does not give up: a driver that were unloaded while WSK can still call it would take the system down with it, and
-/// `DriverUnload` cannot fail. What it waits for is said instead.
-fn end(mut service: Service<Control>, passive: Passive<'_>) {
-    while let Err(left) = service.unload(PATIENCE, passive) {
-        debugger::still_waiting(&left);
     }
 }

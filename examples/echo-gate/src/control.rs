@@ -27,8 +27,9 @@
 //! | the handle is closed, the call cancelled, or the driver unloaded | `STATUS_CANCELLED` |
 //!
 //! Calls that wait at unload end with `STATUS_CANCELLED`, too, which programs see as `ERROR_OPERATION_ABORTED`: in Wine, that is, as
-//! Windows does not unload a driver whose device is open. What would say
-//! more, `STATUS_DELETE_PENDING`, reaches them as `ERROR_ACCESS_DENIED`, which says something else.
+//! Windows does not unload a driver whose device is open. What would say more, `STATUS_DELETE_PENDING`, reaches them as
+//! `ERROR_ACCESS_DENIED`, which says something else. Once the device goes there is no handle behind a file object any more, and
+//! the driver refuses by itself.
 //!
 //! # IRQL
 //! Whatever is not marked otherwise runs at `<= DISPATCH_LEVEL`, and waits for nothing.
@@ -64,6 +65,9 @@ use crate::parameters::Parameters;
 use crate::rules::Rules;
 use crate::service::{Asker, Settings};
 
+/// What the status says of a service that does not know where to listen.
+const NOWHERE: SocketAddr = SocketAddr::new(core::net::IpAddr::V4(core::net::Ipv4Addr::UNSPECIFIED), 0);
+
 /// What a driver's device and its service share; clones are the same. As a [`RecordSink`] it keeps the records.
 #[derive(Clone, Debug)]
 pub struct Control(Ref<Hub>);
@@ -73,7 +77,7 @@ struct Hub {
     journal: Ref<Journal>,
     desk: Desk,
     rules: Rules,
-    listen: SocketAddr,
+    listen: Option<SocketAddr>,
     accept_by: AcceptBy,
     files: Files,
     /// Handles that are open.
@@ -93,7 +97,7 @@ impl Control {
         let status = Status {
             phase: Phase::Starting,
             error: 0,
-            local: listen,
+            local: listen.unwrap_or(NOWHERE),
             accept_by,
             verdict_timeout,
             counters: Counters::default(),
@@ -111,12 +115,13 @@ impl Control {
         Ref::try_new(hub).map(Self)
     }
 
-    /// The settings for [`Service::start`](crate::Service::start): pended requests are put to the programs that ask for them.
-    /// The service's sink is this value, cloned.
-    pub fn settings(&self, threads: usize) -> Settings {
+    /// The settings for [`Service::start`](crate::Service::start): pended requests are put to the programs that ask for them. The
+    /// service's sink is this value, cloned. `None` if the parameters do not say where to listen.
+    pub fn settings(&self, threads: usize, most: usize) -> Option<Settings> {
         let Hub { desk, rules, listen, accept_by, .. } = &*self.0;
         let asker = Asker::Desk(desk.clone());
-        Settings { listen: *listen, policy: rules.clone(), asker, accept_by: *accept_by, threads }
+        let (listen, accept_by) = ((*listen)?, *accept_by);
+        Some(Settings { listen, policy: rules.clone(), asker, accept_by, threads, most })
     }
 
     /// Puts the policy that these bytes are in force.
@@ -160,7 +165,8 @@ impl Control {
     }
 
     /// Ends all calls that wait, rejects all questions, and takes no more of either: after this no request of the device is in
-    /// this driver's hands, and handles that are still open get `STATUS_CANCELLED` for calls that would wait.
+    /// this driver's hands, and handles that are still open get `STATUS_CANCELLED` for calls that would wait, as long as there is
+    /// the device.
     ///
     /// To be called when the service is down, before the device is deleted.
     ///
@@ -194,7 +200,6 @@ impl RecordSink for Control {
 }
 
 /// Somebody who has the device open: what stands behind a `FILE_OBJECT`.
-///
 #[derive(Debug)]
 pub struct Handle(Ref<Open>);
 
@@ -243,13 +248,11 @@ impl Handle {
     /// # Safety
     /// `context` came from [`Handle::into_context`]. It is taken back once, and not after [`Control::close_handles`].
     pub unsafe fn close(context: *mut c_void) {
-        let context: *const Open = context.cast_const().cast();
         // SAFETY: the caller says that the handle is still given up, so it is there.
-        let control = unsafe { &(*context).control }.clone();
+        let handle = unsafe { Self::of_context(context) };
         // SAFETY: it was given up to this list, and is taken back once.
-        if let Some(open) = unsafe { control.0.files.remove(context) } {
-            Self(open).cleanup();
-        }
+        unsafe { handle.0.control.0.files.remove(&handle.0) };
+        handle.cleanup();
     }
 
     /// The handle behind a pointer that stays where it is, for the other requests.

@@ -61,7 +61,7 @@ struct Board {
 }
 
 /// # Invariants
-/// `asked` holds exactly the questions whose state is `ASKED`, `held` those whose state is `HELD`.
+/// `asked` holds exactly the questions whose state is `ASKED`, `held` those whose state is `HELD_BY`.
 #[derive(Debug)]
 struct State {
     asked: Line,
@@ -212,17 +212,21 @@ impl Desk {
         }
     }
 
-    /// Answers a question; false if `owner` holds none with this number. IRQL: `<= DISPATCH_LEVEL`.
+    /// Answers a question; false if `owner` holds none with this number, or its time is up, and it is rejected. IRQL:
+    /// `<= DISPATCH_LEVEL`.
     pub(crate) fn answer(&self, owner: &Open, number: u64, answer: Answer) -> bool {
         let settled = self.0.state.with(|state| {
             let found = state.held.take_where(|it| it.number == number && it.is_held_by(owner))?;
-            found.settle(answer);
-            Some(found)
+            // The asker has its timer, and may be long in noticing it when there is much to do.
+            let in_time = Moment::now() < found.due;
+            found.settle(if in_time { answer } else { Answer::Reject });
+            state.timed_out += u64::from(!in_time);
+            Some((found, in_time))
         });
-        let Some(question) = settled else { return false };
+        let Some((question, in_time)) = settled else { return false };
         question.waker.wake();
         self.hand_out();
-        true
+        in_time
     }
 
     /// Rejects what a handle that is closed holds, and ends its calls. IRQL: `<= DISPATCH_LEVEL`.

@@ -30,6 +30,8 @@ pub(crate) struct Gate<S> {
     pub(crate) asker: Asker,
     pub(crate) sink: S,
     pub(crate) spawner: Spawner,
+    /// How many tasks there may be when a request is let in or pended.
+    pub(crate) most: usize,
 }
 
 /// The gate as a handler: the sessions it starts share it.
@@ -51,7 +53,10 @@ impl<S: RecordSink> Door<S> {
 
 impl<S: RecordSink> InspectHandler for Door<S> {
     fn inspect<'a>(&self, request: Inspection<'a>) -> Decision<'a> {
-        match self.0.policy.action(request.remote_addr().ip()) {
+        // Conditional accept comes without the transport's own limits, so whoever floods the gate must not have all the memory.
+        let full = self.0.spawner.unfinished() >= self.0.most;
+        let action = if full { Action::Reject } else { self.0.policy.action(request.remote_addr().ip()) };
+        match action {
             Action::Accept => {
                 self.seen(&request, Seen::Accept);
                 request.accept()

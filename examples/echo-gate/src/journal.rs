@@ -110,18 +110,16 @@ impl Journal {
     /// Takes a record, and completes calls that wait for one. IRQL: `<= DISPATCH_LEVEL`.
     pub(crate) fn record(&self, record: Record) {
         // The time is taken under the lock, so that it never goes back from one record to the next.
-        self.hand_out(|state| state.add(TimedRecord { time: Moment::now().since(self.start), record }));
+        self.state.with(|state| state.add(TimedRecord { time: Moment::now().since(self.start), record }));
+        self.hand_out();
     }
 
-    /// Does `first`, then completes the calls that have something to fetch. IRQL: `<= DISPATCH_LEVEL`.
-    fn hand_out(&self, first: impl FnOnce(&mut State) + Send) {
-        let mut ready = self.state.with(|state| {
-            first(state);
-            state.ready()
-        });
-        while let Some((call, size)) = ready {
+    /// Completes the calls that have something to fetch: those that waited when this began, at the most. One that comes later
+    /// has a call of this of its own, and nobody can keep this one busy. IRQL: `<= DISPATCH_LEVEL`.
+    fn hand_out(&self) {
+        for _ in 0..Waiting::<Self>::CAPACITY {
+            let Some((call, size)) = self.state.with(State::ready) else { return };
             call.complete(STATUS_SUCCESS, size);
-            ready = self.state.with(State::ready);
         }
     }
 
@@ -140,7 +138,7 @@ impl Journal {
         });
         match parked {
             Ok(()) => {
-                this.hand_out(|_| ());
+                this.hand_out();
                 STATUS_PENDING
             }
             Err(refused) => refused.complete(),
@@ -154,17 +152,9 @@ impl Journal {
         }
     }
 
-    /// Ends all calls and takes no more. Nobody can fetch records after this, so they are given back at once: in Wine, a handle
-    /// that is open when the driver is unloaded is never closed, and keeps the journal. IRQL: `<= DISPATCH_LEVEL`.
+    /// Ends all calls and takes no more. IRQL: `<= DISPATCH_LEVEL`.
     pub(crate) fn close(&self) {
-        let mut records = PoolVec::try_with_capacity(0);
-        self.state.with(|state| {
-            state.closed = true;
-            if let Ok(empty) = &mut records {
-                core::mem::swap(&mut state.records, empty);
-            }
-        });
-        drop(records);
+        self.state.with(|state| state.closed = true);
         while let Some(call) = self.with_waiting(|waiting| waiting.claim(|_| true)) {
             call.complete(STATUS_CANCELLED, 0);
         }

@@ -8,8 +8,9 @@
 //! | `VerdictTimeout` | `REG_DWORD` | milliseconds that an answer may take, 1 to 600000 | 5000 |
 //! | `AcceptBy` | `REG_SZ` | `irp` or `event` | `irp` |
 //!
-//! Whatever the bytes are, there are parameters: a value that cannot be used is reported and leaves what it was to set as it
-//! was, and so does each entry of a list.
+//! Whatever the bytes are, there are parameters. A value that cannot be used is reported, and so is each such entry of a list. A
+//! gate does not open because it cannot read what it was told: without a good address there is none, and with anything wrong in
+//! what says who may connect, whoever no network names is rejected. Everything else stays as it was.
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::str::FromStr;
@@ -28,10 +29,12 @@ pub const REG_MULTI_SZ: u32 = 7;
 /// What the driver is to do.
 #[derive(Clone, Debug)]
 pub struct Parameters {
-    /// Where to listen.
-    pub listen: SocketAddr,
+    /// Where to listen; `None` if that cannot be told.
+    pub listen: Option<SocketAddr>,
     /// What to do with requests.
     pub policy: Policy,
+    /// Part of the policy cannot be told: its default is to reject, and stays so.
+    pub strict: bool,
     /// How many milliseconds an answer may take.
     pub verdict_timeout: u32,
     /// How connections are taken.
@@ -41,8 +44,9 @@ pub struct Parameters {
 impl Default for Parameters {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 7007),
+            listen: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 7007)),
             policy: Policy::new(Action::Accept),
+            strict: false,
             verdict_timeout: 5000,
             accept_by: AcceptBy::Irp,
         }
@@ -65,20 +69,43 @@ impl Parameters {
 
     /// [`set`](Self::set), compiled once.
     fn read(&mut self, setting: Setting, kind: u32, data: &[u8], report: &mut dyn FnMut(Record)) {
-        let mut bad = |problem, entry| report(Record::BadSetting { setting, problem, entry });
+        let mut all_good = true;
+        let mut bad = |problem, entry| {
+            all_good = false;
+            report(Record::BadSetting { setting, problem, entry });
+        };
         let done = match setting {
             Setting::Listen => text(kind, data)
                 .and_then(|text| text.parse(Problem::NotAnAddress))
-                .map(|listen| self.listen = listen),
+                .map(|listen| self.listen = Some(listen)),
             Setting::Accept => self.add(Action::Accept, kind, data, &mut bad),
             Setting::Reject => self.add(Action::Reject, kind, data, &mut bad),
             Setting::Ask => self.add(Action::Ask, kind, data, &mut bad),
-            Setting::Default => word(kind, data).map(|action| self.policy.set_default(action)),
+            Setting::Default => word(kind, data).map(|action| {
+                if !self.strict {
+                    self.policy.set_default(action);
+                }
+            }),
             Setting::VerdictTimeout => number(kind, data).map(|time| self.verdict_timeout = time),
             Setting::AcceptBy => word(kind, data).map(|way| self.accept_by = way),
         };
         if let Err(problem) = done {
             bad(problem, 0);
+        }
+        if !all_good {
+            self.doubt(setting);
+        }
+    }
+
+    /// Takes note that a value is there, and not all of it can be used.
+    pub fn doubt(&mut self, setting: Setting) {
+        match setting {
+            Setting::Listen => self.listen = None,
+            Setting::Accept | Setting::Reject | Setting::Ask | Setting::Default => {
+                self.strict = true;
+                self.policy.set_default(Action::Reject);
+            }
+            Setting::VerdictTimeout | Setting::AcceptBy => {}
         }
     }
 

@@ -9,7 +9,7 @@ use core::fmt;
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use wsk::executor::{Executor, block_on};
+use wsk::executor::{Executor, block_on_timeout};
 use wsk::listener::{Conditional, OnAccept};
 use wsk::memory::Ref;
 use wsk::{Client, Events, Listener, ListenerEvents, Passive, Provider, Result};
@@ -23,6 +23,12 @@ use crate::session::{self, Connected};
 
 /// How long the service waits for WSK when it starts.
 const CAPTURE: Duration = Duration::from_secs(5);
+
+/// After so long it is said what an end still waits for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long WSK may take to make the listener.
+const BIND: Duration = Duration::from_secs(5);
 
 /// How many accept requests are under way at a time.
 const ACCEPTS: usize = 32;
@@ -43,6 +49,8 @@ pub struct Settings {
     pub accept_by: AcceptBy,
     /// How many threads serve.
     pub threads: usize,
+    /// How many connections and pended requests there may be, together; who comes then is rejected.
+    pub most: usize,
 }
 
 /// Who answers pended requests.
@@ -72,24 +80,38 @@ pub struct Service<S: RecordSink> {
 }
 
 impl<S: RecordSink> Service<S> {
-    /// Starts the service and records that it listens.
+    /// Starts the service and records that it listens. Waits for WSK, and for nothing longer than five seconds.
+    ///
+    /// If it fails, what was begun is taken down before this returns; whenever that has lasted five more seconds, `left` is told what it
+    /// waits for.
     ///
     /// # IRQL
     /// `PASSIVE_LEVEL`.
     ///
     /// # Errors
     /// Those of registering, capturing and binding; nothing is left behind then.
-    pub fn start(settings: Settings, sink: S, passive: Passive<'_>) -> Result<Self> {
+    pub fn start(settings: Settings, sink: S, left: impl Fn(&StillUp), passive: Passive<'_>) -> Result<Self> {
         let client = Client::register(passive)?;
         let mut service =
             Self { local: settings.listen, executor: None, listener: None, client: Some(client) };
         match service.open(settings, sink, passive) {
             Ok(()) => Ok(service),
             Err(error) => {
-                // It does not give up: what is forgotten here could still call a driver that is unloaded then.
-                while service.unload(CAPTURE, passive).is_err() {}
+                service.end(left, passive);
                 Err(error)
             }
+        }
+    }
+
+    /// [`unload`](Self::unload), however long that takes; `left` is told every five seconds what it waits for.
+    ///
+    /// It does not give up: a driver that were unloaded while WSK can still call it would take the system down with it.
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`.
+    pub fn end(mut self, left: impl Fn(&StillUp), passive: Passive<'_>) {
+        while let Err(still_up) = self.unload(PATIENCE, passive) {
+            left(&still_up);
         }
     }
 
@@ -97,17 +119,19 @@ impl<S: RecordSink> Service<S> {
         let Some(client) = &self.client else { return Ok(()) };
         let provider = client.capture(CAPTURE, passive)?;
         let executor = self.executor.insert(Executor::start(passive, settings.threads)?);
-        let Settings { listen, policy, asker, accept_by, .. } = settings;
-        let gate = Gate { policy, asker, sink, spawner: executor.spawner() };
+        let Settings { listen, policy, asker, accept_by, most, .. } = settings;
+        // Each connection and each pended request is a task, and so is each accept.
+        let accepts = if accept_by == AcceptBy::Irp { ACCEPTS } else { 0 };
+        let gate = Gate { policy, asker, sink, spawner: executor.spawner(), most: most + accepts };
         let gate = Ref::try_new(gate)?;
-        let listener = block_on(passive, bind(&provider, &gate, listen))??;
+        let listener = block_on_timeout(passive, BIND, bind(&provider, &gate, listen))??;
         self.local = listener.local_addr();
         let listener = self.listener.insert(Ref::try_new(listener)?);
         gate.sink.record(Record::Loaded { local: self.local });
         match accept_by {
             AcceptBy::Event => listener.enable(ListenerEvents::ACCEPT | ListenerEvents::INHERIT_DISCONNECT),
             AcceptBy::Irp => {
-                for _ in 0..ACCEPTS {
+                for _ in 0..accepts {
                     gate.spawner.spawn(accept(gate.clone(), listener.clone()))?;
                 }
                 Ok(())

@@ -11,11 +11,13 @@
 
 use core::net::SocketAddr;
 use core::sync::atomic::{AtomicU8, Ordering};
+use core::time::Duration;
 
 use wsk::connection::{On, Unset};
 use wsk::executor::{Spawner, yield_now};
 use wsk::memory::{OutOfMemory, Ref};
 use wsk::sync::SpinLock;
+use wsk::time::timeout_in;
 use wsk::{Buffer, Connection, DisconnectHandler, Handlers, Status};
 
 use crate::gate::Gate;
@@ -26,6 +28,9 @@ const BUFFER: usize = 8 * 1024;
 
 /// After so many rounds in which nothing made it wait, a session lets others run.
 const ROUNDS: u32 = 16;
+
+/// How long the other side may take to hear of the end.
+const PARTING: Duration = Duration::from_secs(30);
 
 /// The handlers of a connection.
 pub(crate) type Events<S> = Handlers<Unset, On<Peer<S>>, Unset>;
@@ -148,21 +153,23 @@ impl<S: RecordSink> Session<S> {
     /// Sends everything back until the other side ends, then ends this side.
     async fn echo(&mut self) -> wsk::Result<()> {
         let mut buffer = Buffer::try_with_capacity(BUFFER)?;
-        for round in 1_u32.. {
-            let (received, filled) = self.connection.receive(buffer).await;
-            let received = received?;
-            if received == 0 {
-                break;
+        'talk: loop {
+            for _ in 0..ROUNDS {
+                let (received, filled) = self.connection.receive(buffer).await;
+                let received = received?;
+                if received == 0 {
+                    break 'talk;
+                }
+                self.tally.received += received as u64;
+                let (sent, emptied) = self.connection.send(filled).await;
+                self.tally.sent += sent? as u64;
+                buffer = emptied;
             }
-            self.tally.received += received as u64;
-            let (sent, emptied) = self.connection.send(filled).await;
-            self.tally.sent += sent? as u64;
-            buffer = emptied;
-            if round.is_multiple_of(ROUNDS) {
-                yield_now().await;
-            }
+            yield_now().await;
         }
         self.state.ended(DisconnectKind::Graceful);
-        self.connection.disconnect().await
+        // A peer that reads nothing could put the end off for ever. Closing resets the connection then.
+        let cache = self.tally.gate.spawner.cache();
+        timeout_in(PARTING, cache, self.connection.disconnect()).await?
     }
 }

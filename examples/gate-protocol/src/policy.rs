@@ -123,7 +123,8 @@ impl Net {
 
 impl From<IpNet> for Net {
     fn from(net: IpNet) -> Self {
-        let net = net.trunc();
+        // What `trunc` does, which can panic as far as the compiler can tell.
+        let net = IpNet::new(net.network(), net.prefix_len()).unwrap_or(net);
         if let IpNet::V6(v6) = net
             && let Some(bits) = v6.prefix_len().checked_sub(96)
             && let Some(v4) = v6.addr().to_ipv4_mapped()

@@ -35,17 +35,16 @@ impl Files {
         open
     }
 
-    /// Gives a handle back.
+    /// Lets a handle go.
     ///
     /// # Safety
-    /// [`add`](Self::add) told this address, and the handle was not given back since.
-    pub(super) unsafe fn remove(&self, open: *const Open) -> Option<Ref<Open>> {
-        // SAFETY: the caller says that the handle is in the list, which keeps it.
-        let open = unsafe { &*open };
-        self.0.with(|list| {
-            // SAFETY: as above.
-            unsafe { list.cursor_mut_from_ptr(open) }.remove().map(out)
-        })
+    /// It was added, and not let go since.
+    pub(super) unsafe fn remove(&self, open: &Ref<Open>) {
+        let removed = self.0.with(|list| {
+            // SAFETY: the caller says that the handle is in the list; the pointer reaches its whole block.
+            unsafe { list.cursor_mut_from_ptr(Ref::as_ptr(open)) }.remove()
+        });
+        drop(removed.map(out));
     }
 
     /// Gives any handle back.

@@ -23,9 +23,6 @@ use wsk_sys::{STATUS_CANCELLED, STATUS_DEVICE_BUSY};
 use super::{Inside, Request};
 use crate::control::Open;
 
-/// How many requests can wait in one list.
-const CAPACITY: usize = 128;
-
 /// How many of them one handle can leave there.
 const PER_HANDLE: usize = 8;
 
@@ -83,9 +80,12 @@ impl Refused {
 }
 
 impl<W: Waits> Waiting<W> {
+    /// How many requests can wait in one list.
+    pub(crate) const CAPACITY: usize = 128;
+
     /// An empty list with all the room it will have.
     pub(crate) fn try_new() -> Result<Self, OutOfMemory> {
-        Ok(Self { calls: PoolVec::try_with_capacity(CAPACITY)? })
+        Ok(Self { calls: PoolVec::try_with_capacity(Self::CAPACITY)? })
     }
 
     /// Has a request of `owner` wait; its dispatch routine returns `STATUS_PENDING`. Called under the lock of `home`.
@@ -94,7 +94,7 @@ impl<W: Waits> Waiting<W> {
     /// The request, when too many wait already or it has been cancelled.
     pub(crate) fn park(&mut self, home: &Ref<W>, request: Request, owner: &Ref<Open>) -> Result<(), Refused> {
         let of_owner = self.calls.iter().filter(|call| Ref::ptr_eq(&call.owner, owner)).count();
-        if self.calls.len() == CAPACITY || of_owner >= PER_HANDLE {
+        if self.calls.len() == Self::CAPACITY || of_owner >= PER_HANDLE {
             return Err(Refused(request, STATUS_DEVICE_BUSY));
         }
         let irp = request.irp.as_ptr();

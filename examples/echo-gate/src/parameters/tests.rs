@@ -47,10 +47,11 @@ fn assert_default(parameters: &Parameters) {
 #[test]
 fn values_are_taken() {
     for text in ["127.0.0.1:80\0", "127.0.0.1:80", " 127.0.0.1:80 \0", "127.0.0.1:80\0rest"] {
-        let listen = good(Setting::Listen, REG_SZ, &utf16(text)).listen;
+        let listen = good(Setting::Listen, REG_SZ, &utf16(text)).listen.expect(text);
         assert_eq!(listen.to_string(), "127.0.0.1:80", "{text:?}");
     }
-    assert_eq!(good(Setting::Listen, REG_SZ, &utf16("[::1%3]:0\0")).listen.to_string(), "[::1%3]:0");
+    let scoped = good(Setting::Listen, REG_SZ, &utf16("[::1%3]:0\0")).listen;
+    assert_eq!(scoped.expect("an address").to_string(), "[::1%3]:0");
     for (word, action) in [("accept", Action::Accept), ("Reject", Action::Reject), ("ASK\0", Action::Ask)] {
         let policy = good(Setting::Default, REG_SZ, &utf16(word)).policy;
         assert_eq!(policy.default_action(), action, "{word:?}");
@@ -80,7 +81,7 @@ fn lists_are_taken_however_they_end() {
 }
 
 #[test]
-fn every_problem_is_named_and_changes_nothing() {
+fn every_problem_is_named_and_opens_nothing() {
     let high = 0xD800_u16.to_le_bytes();
     let word = utf16("accept\0");
     let cases: &[(Setting, u32, &[u8], Problem)] = &[
@@ -107,7 +108,16 @@ fn every_problem_is_named_and_changes_nothing() {
     for (setting, kind, data, problem) in cases {
         let (parameters, bad) = read(*setting, *kind, data);
         assert_eq!(bad, [(*problem, 0)], "{setting}: {data:?}");
-        assert_default(&parameters);
+        let mut expected = Parameters::default();
+        match setting {
+            Setting::Listen => expected.listen = None,
+            Setting::VerdictTimeout | Setting::AcceptBy => {}
+            _ => {
+                expected.strict = true;
+                expected.policy.set_default(Action::Reject);
+            }
+        }
+        assert_eq!(format!("{parameters:?}"), format!("{expected:?}"));
     }
 }
 
@@ -119,6 +129,22 @@ fn bad_entries_are_left_out_and_the_others_taken() {
     let (parameters, bad) = read(Setting::Reject, REG_MULTI_SZ, &data);
     assert_eq!(bad, [(Problem::NotText, 2), (Problem::TooLong, 3), (Problem::NotANetwork, 4)]);
     assert_eq!(parameters.policy.rules().len(), 2);
+}
+
+#[test]
+fn a_policy_in_doubt_rejects_whatever_comes_before_or_after() {
+    for order in [[0, 1], [1, 0]] {
+        let mut parameters = Parameters::default();
+        for step in order {
+            match step {
+                0 => parameters.set(Setting::Reject, REG_MULTI_SZ, &list(&["10.0.0.0/8", "?"]), |_| {}),
+                _ => parameters.set(Setting::Default, REG_SZ, &utf16("accept"), |bad| panic!("{bad:?}")),
+            }
+        }
+        assert!(parameters.strict);
+        assert_eq!(parameters.policy.default_action(), Action::Reject);
+        assert_eq!(parameters.policy.rules().len(), 1);
+    }
 }
 
 #[test]
@@ -172,17 +198,18 @@ proptest! {
         let mut parameters = Parameters::default();
         for (setting, kind, data) in values {
             let setting = Setting::ALL[setting];
-            let before = format!("{parameters:?}");
+            let mut doubted = parameters.clone();
+            doubted.doubt(setting);
             let (mut whole, mut count) = (false, 0);
             parameters.set(setting, kind, &data, |record| {
                 count += 1;
                 whole |= matches!(record, Record::BadSetting { entry: 0, .. });
             });
             prop_assert!(count <= Policy::CAPACITY + 1);
-            // A value that is refused as a whole changes nothing.
+            // A value that is refused as a whole does nothing but that.
             if whole {
                 prop_assert_eq!(count, 1);
-                prop_assert_eq!(format!("{parameters:?}"), before);
+                prop_assert_eq!(format!("{parameters:?}"), format!("{doubted:?}"));
             }
         }
         prop_assert!(VERDICT_TIMEOUT.contains(&parameters.verdict_timeout));

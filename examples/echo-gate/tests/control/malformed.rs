@@ -17,7 +17,7 @@ use wsk_sys::{
 };
 use zerocopy::IntoBytes as _;
 
-use crate::io::{Call, File, PATIENCE, control, run};
+use crate::io::{Call, File, MOST, PATIENCE, control, run};
 use crate::questions::ROOM;
 
 const CODES: [u32; 6] =
@@ -129,7 +129,10 @@ fn values_that_stand_for_nothing() {
             assert_eq!(status_of(&file, code, &[1; 300], 300), STATUS_INVALID_DEVICE_REQUEST, "{code:#X}");
         }
         assert_eq!(control.status().counters.handles, 1);
-        assert_eq!(control.settings(1).policy.action([10, 1, 1, 1].into()), Action::Accept);
+        assert_eq!(
+            control.settings(1, MOST).expect("an address").policy.action([10, 1, 1, 1].into()),
+            Action::Accept
+        );
     });
 }
 

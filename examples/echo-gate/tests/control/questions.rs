@@ -14,12 +14,15 @@ use wsk_sys::nt::NTSTATUS;
 use wsk_sys::{STATUS_CANCELLED, STATUS_DEVICE_BUSY, STATUS_NOT_FOUND, STATUS_PENDING};
 use zerocopy::IntoBytes as _;
 
-use crate::io::{self, File, PATIENCE, control, run};
+use crate::io::{self, File, MOST, PATIENCE, control, run};
 
 /// Long enough never to pass in a test.
 const LONG: Duration = Duration::from_mins(10);
 
 pub(crate) const ROOM: usize = 56;
+
+/// How many threads poll the askers.
+const THREADS: usize = 2;
 
 fn id(serial: u32) -> RequestId {
     RequestId { key: 0xABC, serial }
@@ -42,7 +45,7 @@ pub(crate) fn ask(control: &Control, spawner: &Spawner, serial: u32) -> Receiver
 }
 
 fn desk(control: &Control) -> echo_gate::desk::Desk {
-    match control.settings(1).asker {
+    match control.settings(1, MOST).expect("an address").asker {
         echo_gate::Asker::Desk(desk) => desk,
         other @ echo_gate::Asker::Timed { .. } => panic!("{other:?}"),
     }
@@ -74,7 +77,7 @@ pub(crate) fn until_open(control: &Control, count: u64) {
 fn with_desk(time: Duration, body: impl FnOnce(&Control, &Spawner, Passive<'_>) + Send + 'static) {
     run(move |passive| {
         let control = control(time);
-        let executor = Executor::start(passive, 2).expect("memory");
+        let executor = Executor::start(passive, THREADS).expect("memory");
         body(&control, &executor.spawner(), passive);
         control.stopping();
         executor.stop(passive, PATIENCE).expect("askers end");
@@ -137,6 +140,41 @@ fn questions_come_in_order_with_numbers_of_their_own() {
             answer(if at % 2 == 1 { &first } else { &second }, *number, Answer::Accept).expect("held");
         }
         assert!(asked.iter().all(|asked| answered(asked) == Answer::Accept));
+    });
+}
+
+/// The asker may notice late that its time is up, when there is much to do; what counts is when the answer comes.
+#[test]
+fn an_answer_after_the_time_out_is_none() {
+    const TIME: Duration = Duration::from_millis(60);
+    with_desk(TIME, |control, spawner, _| {
+        let file = File::open(control);
+        let start = Instant::now();
+        let asked = ask(control, spawner, 1);
+        let taken = question(file.call(IOCTL_NEXT_QUESTION, &[], ROOM));
+        // No thread of the executor polls anything meanwhile.
+        let (busy, started) = channel();
+        let releases: Vec<_> = (0..THREADS)
+            .map(|_| {
+                let (release, released) = channel::<()>();
+                let busy = busy.clone();
+                let blocks = async move {
+                    busy.send(()).expect("the test listens");
+                    // The sender is dropped when it is time.
+                    let _ = released.recv();
+                };
+                spawner.spawn(blocks).expect("memory");
+                started.recv_timeout(PATIENCE).expect("a thread that is free");
+                release
+            })
+            .collect();
+        while start.elapsed() < TIME + Duration::from_millis(20) {
+            std::thread::yield_now();
+        }
+        assert_eq!(answer(&file, taken.number, Answer::Accept), Err(STATUS_NOT_FOUND));
+        drop(releases);
+        assert_eq!(answered(&asked), Answer::Reject);
+        assert_eq!((control.status().counters.timed_out, control.status().counters.questions), (1, 0));
     });
 }
 
@@ -291,7 +329,7 @@ fn no_more_than_so_many_questions_are_out() {
 fn unload_ends_calls_and_questions() {
     run(|passive| {
         let control = control(LONG);
-        let executor = Executor::start(passive, 2).expect("memory");
+        let executor = Executor::start(passive, THREADS).expect("memory");
         let (file, other) = (File::open(&control), File::open(&control));
         let asked = [ask(&control, &executor.spawner(), 1), ask(&control, &executor.spawner(), 2)];
         until_open(&control, 2);

@@ -18,12 +18,18 @@ use wsk::Passive;
 use wsk_sim::{Completion, Level, Sim};
 use wsk_sys::{STATUS_CANCELLED, STATUS_NOT_FOUND};
 
-use crate::io::{File, PATIENCE};
+use crate::io::{File, MOST, PATIENCE};
 use crate::questions::{ROOM, answer, question, until_open};
 use crate::records::records;
 
 /// How long an unload may take, for the tasks and again for the sockets.
 const UNLOAD: Duration = Duration::from_secs(5);
+
+/// Starts the service of a control.
+fn start(control: &Control, threads: usize, passive: Passive<'_>) -> wsk::Result<Service<Control>> {
+    let settings = control.settings(threads, MOST).expect("an address");
+    Service::start(settings, control.clone(), |left| panic!("{left}"), passive)
+}
 
 /// A driver with its service.
 struct Driver<'a> {
@@ -38,11 +44,11 @@ impl<'a> Driver<'a> {
     }
 
     fn load_by(accept_by: AcceptBy, default: Action, verdict_timeout: u32, passive: Passive<'a>) -> Self {
-        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
         let policy = Policy::new(default);
-        let parameters = Parameters { listen, policy, verdict_timeout, accept_by };
+        let parameters = Parameters { listen, policy, verdict_timeout, accept_by, ..Parameters::default() };
         let control = Control::try_new(&parameters).expect("memory");
-        let service = Service::start(control.settings(2), control.clone(), passive).expect("started");
+        let service = start(&control, 2, passive).expect("started");
         assert_eq!(
             (control.status().phase, control.status().local),
             (Phase::Listening, service.local_addr())
@@ -325,9 +331,9 @@ fn a_service_that_cannot_start_leaves_the_device() {
     let sim = Sim::new();
     on(&sim, |passive| {
         let driver = Driver::load(Action::Accept, 1000, passive);
-        let parameters = Parameters { listen: driver.service.local_addr(), ..Parameters::default() };
+        let parameters = Parameters { listen: Some(driver.service.local_addr()), ..Parameters::default() };
         let control = Control::try_new(&parameters).expect("memory");
-        let error = Service::start(control.settings(1), control.clone(), passive).expect_err("in use");
+        let error = start(&control, 1, passive).expect_err("in use");
         echo_gate::RecordSink::record(&control, Record::Failed { status: 0xC000_020A });
         assert!(error.to_string().contains("0xC000020A"), "{error}");
         let file = File::open(&control);

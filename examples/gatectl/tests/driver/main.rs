@@ -48,14 +48,15 @@ fn with_driver(verdict_timeout: Duration, body: impl FnOnce(&Machine)) {
         // SAFETY: the start of a system thread, at PASSIVE_LEVEL, without locks.
         let passive = unsafe { Passive::assume() };
         let parameters = Parameters {
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
             policy: Policy::new(Action::Ask),
             verdict_timeout: verdict_timeout.as_millis() as u32,
             ..Parameters::default()
         };
         let control = Control::try_new(&parameters).expect("memory");
-        let mut service =
-            Service::start(control.settings(2), control.clone(), passive).expect("the service listens");
+        let settings = control.settings(2, 1000).expect("an address");
+        let mut service = Service::start(settings, control.clone(), |left| panic!("{left}"), passive)
+            .expect("the service listens");
         // Nobody waits for it if the test has failed.
         let _ = started.send((control.clone(), service.local_addr()));
         // The sender is dropped when it is time.

@@ -136,6 +136,7 @@ pub(crate) const ALL: &[Scenario] = &[
     lasting::UNLOAD,
     steering::POLICY,
     steering::BAD_SETTINGS,
+    steering::BAD_ADDRESS,
     steering::BUSY_PORT,
     other::C_DRIVER,
     memory::POOL,

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use gate_protocol::Action;
 
 use super::{Paths, Scenario, Seen, Stage, within};
@@ -39,21 +39,23 @@ pub(super) const POLICY: Scenario = Scenario {
 
 pub(super) const BAD_SETTINGS: Scenario = Scenario {
     name: "bad-settings",
-    client: "all 3 bytes back, and 127.0.0.3 reset",
+    client: "all 3 bytes back; 127.0.0.3 reset; who is not named any more reset",
     records: "AcceptBy unknown-word, Default wrong-type, Reject entry 2 not-a-network, VerdictTimeout out-of-range",
     paths: Paths::Once,
     driver_only: true,
     run: |stage| {
         let mut settings = stage.usual();
+        settings.nets.push(("127.0.0.2", Action::Accept));
         settings.bad = vec![
             ("AcceptBy", Bad::Text("pigeon")),
             ("Default", Bad::Number(1)),
-            // The good entry counts all the same.
+            // The good entry counts all the same; and who is not named is rejected, as somebody may have been.
             ("Reject", Bad::Texts(&["127.0.0.3", "127.0.0.300"])),
             ("VerdictTimeout", Bad::Number(0)),
         ];
         stage.serve(&settings)?;
-        let (served, refused) = (stage.client(2)?.echo(b"one"), stage.client(3)?.listen());
+        let served = stage.client(2)?.echo(b"one");
+        let (refused, unnamed) = (stage.client(3)?.listen(), stage.client(6)?.listen());
         let mut bad = stage.records().wait(stage.mark, "record of each bad value", PATIENCE, |lines| {
             let bad: Vec<_> = lines.iter().filter(|line| line["event"] == "bad-setting").cloned().collect();
             (bad.len() >= settings.bad.len()).then_some(bad)
@@ -66,7 +68,36 @@ pub(super) const BAD_SETTINGS: Scenario = Scenario {
             format!("{}{entry} {}", text("setting"), text("problem"))
         });
         let words: Vec<_> = words.collect();
-        Ok(Seen::new(format!("{served}, and 127.0.0.3 {refused}"), words.join(", ")))
+        let client = format!("{served}; 127.0.0.3 {refused}; who is not named any more {unnamed}");
+        Ok(Seen::new(client, words.join(", ")))
+    },
+};
+
+pub(super) const BAD_ADDRESS: Scenario = Scenario {
+    name: "bad-address",
+    client: "then, with a good one: all 3 bytes back",
+    records: "Listen not-an-address; not started: STATUS_INVALID_PARAMETER; stopped within 10 s",
+    paths: Paths::Once,
+    driver_only: true,
+    run: |stage| {
+        let mut settings = stage.usual();
+        settings.bad = vec![("Listen", Bad::Text("127.0.0.1:port"))];
+        let started = match stage.gate.start(&settings)? {
+            Started::Failed(why) if why.contains("0xc000000d") => "STATUS_INVALID_PARAMETER".to_owned(),
+            Started::Failed(why) => why,
+            Started::Listening => bail!("it listens somewhere"),
+        };
+        let problem = stage.records().wait(stage.mark, "record of the bad value", PATIENCE, |lines| {
+            let bad = lines.iter().find(|line| line["event"] == "bad-setting")?;
+            Some(format!("{} {}", bad["setting"].as_str()?, bad["problem"].as_str()?))
+        })?;
+        let stopped = within(stage.gate.stop()?, Duration::from_secs(10));
+        stage.serve(&stage.usual())?;
+        let served = stage.client(2)?.echo(b"one");
+        Ok(Seen::new(
+            format!("then, with a good one: {served}"),
+            format!("{problem}; not started: {started}; stopped {stopped}"),
+        ))
     },
 };
 
