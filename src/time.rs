@@ -174,16 +174,13 @@ unsafe impl Sync for Timer {}
 
 impl Timer {
     fn try_new(cache: Option<&Cache>) -> core::result::Result<Ref<Self>, OutOfMemory> {
-        let timer = Self {
+        let make = |()| Self {
             timer: UnsafeCell::new(nt::zeroed_timer()),
             dpc: UnsafeCell::new(MaybeUninit::uninit()),
             waker: AtomicWaker::new(),
             fired: AtomicBool::new(false),
         };
-        match cache {
-            None => Ref::try_new(timer),
-            Some(cache) => Ref::try_new_in(timer, cache).map_err(|(error, _)| error),
-        }
+        Ref::try_make(cache, (), make).map_err(|(error, ())| error)
     }
 
     /// Sets the timer.

@@ -110,15 +110,18 @@ impl<E: ConnectionEvents> ConnectionCore<E> {
         client: &Ref<ClientShared>,
         events: E,
     ) -> core::result::Result<Ref<Self>, OutOfMemory> {
-        let common = ConnectionCommon {
-            socket: Socket::new::<Self>(client.clone()),
-            receiving: AtomicU8::new(receive::FREE),
-            receive_waker: AtomicWaker::new(),
-            kept: SpinLock::new(None),
-            indicated: AtomicPtr::new(core::ptr::null_mut()),
-            sends: Sends::new(),
+        let make = |events| {
+            let common = ConnectionCommon {
+                socket: Socket::new::<Self>(client.clone()),
+                receiving: AtomicU8::new(receive::FREE),
+                receive_waker: AtomicWaker::new(),
+                kept: SpinLock::new(None),
+                indicated: AtomicPtr::new(core::ptr::null_mut()),
+                sends: Sends::new(),
+            };
+            Self { common, events }
         };
-        Ref::try_new_in(Self { common, events }, client.cache()).map_err(|(error, _)| error)
+        Ref::try_make(Some(client.cache()), events, make).map_err(|(error, _)| error)
     }
 
     /// What WSK gets as the connection's context and table: null for both when no event will ever be enabled

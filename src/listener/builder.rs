@@ -81,7 +81,7 @@ impl<I: Condition, A: Acceptance> ListenerBuilder<I, A> {
     /// Who may share the address (`SO_WSK_SECURITY`). Without it, nobody.
     pub fn security(mut self, descriptor: SecurityDescriptor) -> Self {
         let address = descriptor.as_raw() as usize;
-        self.settings.security = Some(Setting::pointer(SOL_SOCKET, SO_WSK_SECURITY, address));
+        self.settings.0[Settings::SECURITY] = Some(Setting::pointer(SOL_SOCKET, SO_WSK_SECURITY, address));
         // It is kept as long as the socket.
         self.security = Some(descriptor);
         self
@@ -89,26 +89,26 @@ impl<I: Condition, A: Acceptance> ListenerBuilder<I, A> {
 
     /// Lets the socket bind an address that others share (`SO_REUSEADDR`).
     pub fn reuse_address(mut self) -> Self {
-        self.settings.sharing = Some(Setting::number(SOL_SOCKET, SO_REUSEADDR, 1));
+        self.settings.0[Settings::SHARING] = Some(Setting::number(SOL_SOCKET, SO_REUSEADDR, 1));
         self
     }
 
     /// Keeps everybody else from binding the address (`SO_EXCLUSIVEADDRUSE`).
     pub fn exclusive_address(mut self) -> Self {
-        self.settings.sharing = Some(Setting::number(SOL_SOCKET, SO_EXCLUSIVEADDRUSE, 1));
+        self.settings.0[Settings::SHARING] = Some(Setting::number(SOL_SOCKET, SO_EXCLUSIVEADDRUSE, 1));
         self
     }
 
     /// Has idle accepted connections probed (`SO_KEEPALIVE`, which they inherit).
     pub fn keep_alive(mut self) -> Self {
-        self.settings.keep_alive = Some(Setting::number(SOL_SOCKET, SO_KEEPALIVE, 1));
+        self.settings.0[Settings::KEEP_ALIVE] = Some(Setting::number(SOL_SOCKET, SO_KEEPALIVE, 1));
         self
     }
 
     /// Whether an IPv6 socket leaves IPv4 alone (`IPV6_V6ONLY`, on by default). When off, IPv4 peers have
     /// IPv4-mapped addresses. Ignored for an IPv4 address.
     pub fn v6_only(mut self, only: bool) -> Self {
-        self.settings.v6_only = Some(Setting::number(IPPROTO_IPV6, IPV6_V6ONLY, only.into()));
+        self.settings.0[Settings::V6_ONLY] = Some(Setting::number(IPPROTO_IPV6, IPV6_V6ONLY, only.into()));
         self
     }
 
@@ -125,17 +125,20 @@ impl<I: Condition, A: Acceptance> ListenerBuilder<I, A> {
     pub async fn bind(self, local: SocketAddr) -> Result<Listener<I, A>> {
         let Self { provider, condition, acceptance, security, mut settings } = self;
         if I::INSPECTS {
-            settings.conditional = Some(Setting::number(SOL_SOCKET, SO_CONDITIONAL_ACCEPT, 1));
+            settings.0[Settings::CONDITIONAL] = Some(Setting::number(SOL_SOCKET, SO_CONDITIONAL_ACCEPT, 1));
         }
         if !local.is_ipv6() {
-            settings.v6_only = None;
+            settings.0[Settings::V6_ONLY] = None;
         }
-        let common = ListenerCommon {
-            socket: Socket::new::<ListenerCore<I, A>>(provider.client().clone()),
-            pending: Pending::new(),
-            _security: security,
+        let make = |(condition, acceptance, security)| {
+            let common = ListenerCommon {
+                socket: Socket::new::<ListenerCore<I, A>>(provider.client().clone()),
+                pending: Pending::new(),
+                _security: security,
+            };
+            ListenerCore { common, condition, acceptance }
         };
-        let core = Ref::try_new(ListenerCore { common, condition, acceptance })
+        let core = Ref::try_make(None, (condition, acceptance, security), make)
             .map_err(|_| Error::out_of_memory(Operation::Socket))?;
         let dispatch = core::ptr::from_ref(ListenerCore::<I, A>::DISPATCH).cast();
         let recipe = Recipe { flags: WSK_FLAG_LISTEN_SOCKET, ipv6: local.is_ipv6(), dispatch };
@@ -155,21 +158,21 @@ impl<I: Condition, A: Acceptance> ListenerBuilder<I, A> {
     }
 }
 
-/// The options that are to be set before bind, in this order.
+/// The options that are to be set before bind, each in its place in their order.
 #[derive(Clone, Copy, Debug, Default)]
-struct Settings {
-    conditional: Option<Setting>,
-    security: Option<Setting>,
-    sharing: Option<Setting>,
-    keep_alive: Option<Setting>,
-    v6_only: Option<Setting>,
-}
+struct Settings([Option<Setting>; Self::COUNT]);
 
 impl Settings {
+    const CONDITIONAL: usize = 0;
+    const SECURITY: usize = 1;
+    const SHARING: usize = 2;
+    const KEEP_ALIVE: usize = 3;
+    const V6_ONLY: usize = 4;
+    const COUNT: usize = 5;
+
     /// Takes the first that is still there.
     fn next(&mut self) -> Option<Setting> {
-        let Self { conditional, security, sharing, keep_alive, v6_only } = self;
-        [conditional, security, sharing, keep_alive, v6_only].into_iter().find_map(Option::take)
+        self.0.iter_mut().find_map(Option::take)
     }
 }
 

@@ -88,8 +88,8 @@ impl<'a> Inspection<'a> {
     /// # Errors
     /// When memory is out; the inspection comes back, to be accepted or rejected at once.
     pub fn pend(self) -> core::result::Result<(Decision<'a>, InspectToken), (Error, Self)> {
-        let record = Record::new(self.listener.clone(), self.id, self.ends);
-        match Ref::try_new_in(record, self.listener.client().cache()) {
+        let make = |()| Record::new(self.listener.clone(), self.id, self.ends);
+        match Ref::try_make(Some(self.listener.client().cache()), (), make) {
             Ok(record) => {
                 // Listed before the callback returns: an abort may run the moment it has (rule INSP-26).
                 self.listener.pending().insert(&record);

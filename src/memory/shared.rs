@@ -106,9 +106,7 @@ impl<T> Ref<T> {
     /// # Errors
     /// [`OutOfMemory`]; `value` is dropped then.
     pub fn try_new(value: T) -> Result<Self, OutOfMemory> {
-        let block = Block::allocate(None)?;
-        // SAFETY: the block was made for a value, and has none yet.
-        Ok(unsafe { Self::fill(block, value) })
+        Self::try_make(None, value, |value| value).map_err(|(error, _)| error)
     }
 
     /// Moves `value` into a block of `cache`, to which the block returns when its last owner is gone.
@@ -116,19 +114,19 @@ impl<T> Ref<T> {
     /// # Errors
     /// [`OutOfMemory`], with `value` given back.
     pub fn try_new_in(value: T, cache: &Cache) -> Result<Self, (OutOfMemory, T)> {
-        Self::try_make_in(value, |value| value, cache)
+        Self::try_make(Some(cache), value, |value| value)
     }
 
-    /// Makes a value of `seed` in a block of `cache`, so that a large one need not be moved there.
+    /// Makes a value of `seed` in a block from `home` or, without one, from the pool, so that a large one need not be moved there.
     ///
     /// # Errors
     /// [`OutOfMemory`], with `seed` given back.
-    pub(crate) fn try_make_in<S>(
+    pub(crate) fn try_make<S>(
+        home: Option<&Cache>,
         seed: S,
         make: impl FnOnce(S) -> T,
-        cache: &Cache,
     ) -> Result<Self, (OutOfMemory, S)> {
-        match Block::allocate(Some(cache)) {
+        match Block::allocate(home) {
             // SAFETY: the block was made for a value, and has none yet.
             Ok(block) => Ok(unsafe { Self::fill(block, make(seed)) }),
             Err(error) => Err((error, seed)),

@@ -99,7 +99,7 @@ impl<R: Request> Op<R> {
     /// On failure `request` comes back.
     pub(crate) fn try_new(cache: &Cache, request: R) -> core::result::Result<Self, (OutOfMemory, R)> {
         let make = |request| Block { head: Head::new(), request: UnsafeCell::new(Some(request)) };
-        Ref::try_make_in(request, make, cache).map(|block| Self { block })
+        Ref::try_make(Some(cache), request, make).map(|block| Self { block })
     }
 
     /// Hands the IRP to WSK: `call` gets the prepared IRP and the address of the request's memory, and makes
