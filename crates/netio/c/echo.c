@@ -70,7 +70,8 @@ static struct {
     /* Set while no connection is open. */
     KEVENT all_closed;
 
-    ULONG accepted, inspected, aborted;
+    ULONG accepted, aborted;
+    volatile LONG inspected;
     volatile LONG ended, reset;
     LONGLONG echoed;
 } driver;
@@ -250,7 +251,7 @@ static WSK_INSPECT_ACTION NTAPI inspect(PVOID context, SOCKADDR *local, SOCKADDR
     UNREFERENCED_PARAMETER(local);
     UNREFERENCED_PARAMETER(remote);
     if (!id) return WskInspectReject;
-    driver.inspected++;
+    InterlockedIncrement(&driver.inspected);
     if (driver.inspect == 1) return WskInspectAccept;
     if (driver.inspect == 2) return WskInspectReject;
     KeAcquireSpinLock(&driver.lock, &irql);
@@ -308,6 +309,24 @@ static BOOLEAN take_due(WSK_INSPECT_ID *id)
     return found;
 }
 
+/* Has a request that could not be decided yet wait on. */
+static void put_back(const WSK_INSPECT_ID *id)
+{
+    KIRQL irql;
+    ULONG i;
+
+    KeAcquireSpinLock(&driver.lock, &irql);
+    for (i = 0; i < PENDED; i++) {
+        struct pended *slot = &driver.pended[i];
+        if (slot->used) continue;
+        slot->used = TRUE;
+        slot->id = *id;
+        KeQuerySystemTime(&slot->since);
+        break;
+    }
+    KeReleaseSpinLock(&driver.lock, irql);
+}
+
 static void decide_due(struct request *request)
 {
     const WSK_PROVIDER_LISTEN_DISPATCH *table = driver.listener->Dispatch;
@@ -317,8 +336,12 @@ static void decide_due(struct request *request)
         WSK_INSPECT_ACTION action =
             driver.inspect == 3 && !driver.stopping ? WskInspectAccept : WskInspectReject;
         table->WskInspectComplete(driver.listener, &id, action, request_begin(request));
-        /* It may fail because the client has given up, of which the abort event tells. */
-        request_end(request);
+        /* It may fail because the client has given up, of which the abort event tells; or because the inspect event that
+         * pended it has not returned yet, and then it is decided with the next tick. */
+        if (request_end(request) == STATUS_INVALID_DEVICE_STATE) {
+            put_back(&id);
+            break;
+        }
     }
 }
 
@@ -464,7 +487,7 @@ static VOID NTAPI service(PVOID context)
     } else {
         DbgPrint("echo_c: WskRegister failed: %#lx\n", (ULONG)status);
     }
-    DbgPrint("echo_c: ended: accepted=%lu ended=%ld reset=%ld inspected=%lu aborted=%lu echoed=%I64d\n",
+    DbgPrint("echo_c: ended: accepted=%lu ended=%ld reset=%ld inspected=%ld aborted=%lu echoed=%I64d\n",
              driver.accepted, driver.ended, driver.reset, driver.inspected, driver.aborted, driver.echoed);
     PsTerminateSystemThread(STATUS_SUCCESS);
 }

@@ -83,6 +83,8 @@ fn tell_panics(journal: &Arc<Journal>) {
     panic::set_hook(Box::new(move |panic| {
         journal.line(&format!("panic {panic}"));
         former(panic);
+        // A thread that only unwinds would leave drivers that wait for it, and a lock or two, behind.
+        std::process::abort();
     }));
 }
 
