@@ -132,6 +132,23 @@ impl Peer {
         }
     }
 
+    /// How the connection ended, if it has; no data is expected before that. It can be asked until it says so.
+    #[track_caller]
+    pub fn ended(&self) -> Option<End> {
+        if self.reset {
+            return Some(End::Reset);
+        }
+        self.stream.set_nonblocking(true).expect("a stream of the host");
+        let read = (&self.stream).read(&mut [0]);
+        self.stream.set_nonblocking(false).expect("a stream of the host");
+        match read {
+            Ok(0) => Some(End::Graceful(Vec::new())),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Some(End::Reset),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            other => panic!("waiting for the end on the host: {other:?}"),
+        }
+    }
+
     /// Expects a reset.
     #[track_caller]
     pub fn expect_reset(&self) {
