@@ -3,6 +3,7 @@
 //! ```text
 //!  logged:  child ──stdout, stderr──► reader threads ──lines──► log file
 //!                                                         └───► the step's last line
+//!  logged_output: the same, but standard output is for the caller alone
 //!  capture: child ──stdout, stderr──► unnamed files ──► read once it has ended
 //! ```
 //!
@@ -95,11 +96,35 @@ impl Captured {
 
 /// Runs a child to its end with its output in `log` (a new file), its last line shown by `step`.
 pub(crate) fn logged(
+    command: Command,
+    what: &str,
+    log: &Path,
+    limit: Duration,
+    step: &Step,
+) -> Result<(), Failure> {
+    run(command, what, log, limit, step, None)
+}
+
+/// The same for a child whose standard output is for another program: it is returned, and neither logged nor shown.
+pub(crate) fn logged_output(
+    command: Command,
+    what: &str,
+    log: &Path,
+    limit: Duration,
+    step: &Step,
+) -> Result<String, Failure> {
+    let mut output = String::new();
+    run(command, what, log, limit, step, Some(&mut output))?;
+    Ok(output)
+}
+
+fn run(
     mut command: Command,
     what: &str,
     log: &Path,
     limit: Duration,
     step: &Step,
+    mut output: Option<&mut String>,
 ) -> Result<(), Failure> {
     let start = |program: &Command, error| Failure::Start { program: program_of(program), error };
     let mut file = create_log(log).map_err(|error| start(&command, error))?;
@@ -112,10 +137,10 @@ pub(crate) fn logged(
 
     let (sender, lines) = mpsc::channel();
     if let Some(stdout) = child.stdout.take() {
-        read_lines(stdout, sender.clone());
+        read_lines(stdout, sender.clone(), Line::Output);
     }
     if let Some(stderr) = child.stderr.take() {
-        read_lines(stderr, sender);
+        read_lines(stderr, sender, Line::Error);
     }
 
     let deadline = Instant::now() + limit;
@@ -125,6 +150,14 @@ pub(crate) fn logged(
     loop {
         match lines.recv_timeout(POLL) {
             Ok(line) => {
+                let line = match (line, &mut output) {
+                    (Line::Output(line), Some(output)) => {
+                        output.push_str(&line);
+                        output.push('\n');
+                        continue;
+                    }
+                    (Line::Output(line) | Line::Error(line), _) => line,
+                };
                 // A log that cannot be written is no reason to stop the work.
                 let _ = writeln!(file, "{line}");
                 step.line(&line);
@@ -252,14 +285,21 @@ fn program_of(command: &Command) -> String {
     command.get_program().to_string_lossy().into_owned()
 }
 
-fn read_lines(from: impl Read + Send + 'static, to: mpsc::Sender<String>) {
+/// A line of a child, and where it was printed.
+#[derive(Debug)]
+enum Line {
+    Output(String),
+    Error(String),
+}
+
+fn read_lines(from: impl Read + Send + 'static, to: mpsc::Sender<Line>, line_of: fn(String) -> Line) {
     std::thread::spawn(move || {
         let mut from = BufReader::new(from);
         let mut line = Vec::new();
         // A reader that is gone or a pipe that breaks ends the thread, and nothing else.
         while from.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
             let text = String::from_utf8_lossy(&line);
-            if to.send(text.trim_end_matches(['\r', '\n']).to_owned()).is_err() {
+            if to.send(line_of(text.trim_end_matches(['\r', '\n']).to_owned())).is_err() {
                 return;
             }
             line.clear();
@@ -295,6 +335,18 @@ mod tests {
         assert!(shown.contains("work: exit status: 3"), "{shown}");
         assert!(failure.tail().contains("out") && failure.tail().contains("err"), "{shown}");
         assert_eq!(std::fs::read_to_string(&log).unwrap().lines().count(), 2);
+        step.skipped();
+    }
+
+    #[test]
+    fn output_for_the_caller_is_not_in_the_log() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("log");
+        let step = Step::start("a test");
+        let script = shell("echo one; echo progress >&2; echo two");
+        let output = logged_output(script, "work", &log, POLL * 500, &step).unwrap();
+        assert_eq!(output, "one\ntwo\n");
+        assert_eq!(std::fs::read_to_string(&log).unwrap(), "progress\n");
         step.skipped();
     }
 

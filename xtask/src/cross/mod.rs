@@ -24,7 +24,7 @@ mod summary;
 mod wdk_build;
 mod wdk_root;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -151,15 +151,39 @@ fn leaks(name: &OsStr) -> bool {
     LEAKING.contains(&name.as_ref()) || LEAKING_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// The cargo that runs this program, free of the settings of the host build.
-fn cargo(directory: &Path) -> Command {
+/// The cargo that runs this program.
+fn same_cargo(directory: &Path) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(directory);
+    command
+}
+
+/// That cargo in the workspace, with the settings of the host build: what it builds is where the user's own builds are.
+pub(crate) fn host_cargo(layout: &Layout) -> Command {
+    let mut command = same_cargo(&layout.workspace);
+    place_targets(&mut command, |name| std::env::var_os(name));
+    command
+}
+
+/// Has a child see the target directory of this program: a relative one belongs to the current directory, and the child
+/// runs in another.
+fn place_targets(command: &mut Command, variable: impl Fn(&str) -> Option<OsString>) {
+    for name in ["CARGO_TARGET_DIR", "CARGO_BUILD_TARGET_DIR"] {
+        // An empty one is left for cargo to judge.
+        if let Some(Ok(directory)) = variable(name).map(std::path::absolute) {
+            command.env(name, directory);
+        }
+    }
+}
+
+/// That cargo, free of the settings of the host build.
+fn cargo(directory: &Path) -> Command {
+    let mut command = same_cargo(directory);
     for (name, _) in std::env::vars_os() {
         if leaks(&name) {
             command.env_remove(&name);
         }
     }
-    command.current_dir(directory);
     command
 }
 
@@ -236,6 +260,15 @@ mod tests {
         for name in ["CARGO_HOME", "CARGO_NET_OFFLINE", "CARGO", "PATH", "HOME", "CARGO_TERM_COLOR"] {
             assert!(!leaks(OsStr::new(name)), "{name}");
         }
+    }
+
+    #[test]
+    fn a_child_elsewhere_sees_the_same_target_directory() {
+        let mut command = Command::new("cargo");
+        place_targets(&mut command, |name| (name == "CARGO_TARGET_DIR").then(|| "out/here".into()));
+        let here = std::env::current_dir().unwrap().join("out/here");
+        let set: Vec<_> = command.get_envs().collect();
+        assert_eq!(set, [(OsStr::new("CARGO_TARGET_DIR"), Some(here.as_os_str()))]);
     }
 
     #[test]

@@ -7,19 +7,23 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use cargo_metadata::Message;
 use gate_protocol::Answer;
 
 use super::gate::{Gate, Holdings, Settings, Started};
 use super::processes;
 use super::records::{PATIENCE, Records};
-use crate::command::{self, logged};
-use crate::cross::Layout;
+use crate::command::{self, logged_output};
+use crate::cross::{Layout, host_cargo};
 use crate::progress::Step;
 
 /// How long a build may take.
 const BUILD: Duration = Duration::from_mins(15);
 /// How soon the example's own asker answers.
 const THINKS: Duration = Duration::from_millis(50);
+
+/// Its name.
+const EXAMPLE: &str = "conditional_accept";
 
 /// The example.
 #[derive(Debug)]
@@ -40,35 +44,42 @@ struct Running {
 impl UserMode {
     /// The example, built unless told not to.
     pub(crate) fn prepare(layout: &Layout, build: bool) -> Result<Self> {
-        if build {
-            Self::build(layout)?;
-        }
-        let target = layout.cross.parent().unwrap_or(&layout.cross);
-        let program = target.join("release/examples/conditional_accept");
-        if !program.exists() {
-            bail!("{} is not there: cargo has not built it", program.display());
-        }
+        let program = if build { Self::build(layout)? } else { Self::built(layout)? };
         let log = layout.log("example");
         std::fs::create_dir_all(log.parent().unwrap_or(&log)).context("the log has no directory")?;
         File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         Ok(Self { program, log, records: Records::default(), running: None })
     }
 
-    fn build(layout: &Layout) -> Result<()> {
+    /// Builds the example. Returns where cargo says it is: configuration and variables may put it anywhere.
+    fn build(layout: &Layout) -> Result<PathBuf> {
         let step = Step::start("Building the example");
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        let mut cargo = host_cargo(layout);
         cargo
-            .args(["build", "--locked", "--release", "--package", "wsk", "--example", "conditional_accept"])
-            .current_dir(&layout.workspace);
-        logged(
-            cargo,
-            "cargo build --example conditional_accept",
-            &layout.log("example-build"),
-            BUILD,
-            &step,
-        )?;
+            .args(["build", "--locked", "--release", "--package", "wsk", "--example", EXAMPLE])
+            .arg("--message-format=json-render-diagnostics");
+        let what = format!("cargo build --example {EXAMPLE}");
+        let messages = logged_output(cargo, &what, &layout.log("example-build"), BUILD, &step)?;
+        let program = executable(&messages).context("cargo does not say where the example is")?;
+        let note = Self::note(layout);
+        std::fs::write(&note, program.to_string_lossy().as_bytes())
+            .with_context(|| format!("cannot write {}", note.display()))?;
         step.done();
-        Ok(())
+        Ok(program)
+    }
+
+    /// Where the last build has put the example.
+    fn built(layout: &Layout) -> Result<PathBuf> {
+        let program = std::fs::read_to_string(Self::note(layout)).map(PathBuf::from);
+        match program {
+            Ok(program) if program.is_file() => Ok(program),
+            _ => bail!("the example has not been built here yet: leave out --no-build once"),
+        }
+    }
+
+    /// The file that keeps that place.
+    fn note(layout: &Layout) -> PathBuf {
+        layout.cross.join("example-is-at")
     }
 
     /// What the process said on standard error.
@@ -199,5 +210,58 @@ impl Drop for UserMode {
     fn drop(&mut self) {
         // Nothing can be done about a process that cannot be ended.
         let _ = self.crash();
+    }
+}
+
+/// The example's executable, by cargo's messages.
+fn executable(messages: &str) -> Option<PathBuf> {
+    Message::parse_stream(messages.as_bytes()).filter_map(Result::ok).find_map(|message| match message {
+        Message::CompilerArtifact(artifact)
+            if artifact.target.name == EXAMPLE && artifact.target.is_example() =>
+        {
+            artifact.executable.map(Into::into)
+        }
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_executable_is_where_cargo_says() {
+        let artifact = |name: &str, kind: &str, executable: &str| {
+            format!(
+                r#"{{"reason":"compiler-artifact","package_id":"p","manifest_path":"/w/Cargo.toml",
+                "target":{{"kind":["{kind}"],"crate_types":["bin"],"name":"{name}","src_path":"/w/m.rs",
+                "edition":"2024","doc":false,"doctest":false,"test":true}},
+                "profile":{{"opt_level":"3","debuginfo":1,"debug_assertions":false,"overflow_checks":false,
+                "test":false}},"features":[],"filenames":[],"executable":{executable},"fresh":true}}"#
+            )
+            .replace('\n', "")
+        };
+        let place = "/elsewhere/some-target/release/examples/conditional_accept";
+        let messages = [
+            artifact("wsk", "lib", "null"),
+            artifact(EXAMPLE, "bin", r#""/another/program""#),
+            artifact(EXAMPLE, "example", &format!("{place:?}")),
+            r#"{"reason":"build-finished","success":true}"#.to_owned(),
+        ];
+        assert_eq!(executable(&messages.join("\n")), Some(PathBuf::from(place)));
+        assert_eq!(executable(&messages[..2].join("\n")), None);
+    }
+
+    #[test]
+    fn what_was_not_built_is_not_guessed() {
+        let place = tempfile::tempdir().unwrap();
+        let layout = Layout { workspace: place.path().to_owned(), cross: place.path().join("cross") };
+        let guess = place.path().join("release/examples").join(EXAMPLE);
+        std::fs::create_dir_all(guess.parent().unwrap()).unwrap();
+        std::fs::write(&guess, "old").unwrap();
+        assert!(UserMode::built(&layout).is_err());
+        std::fs::create_dir_all(&layout.cross).unwrap();
+        std::fs::write(UserMode::note(&layout), guess.to_str().unwrap()).unwrap();
+        assert_eq!(UserMode::built(&layout).unwrap(), guess);
     }
 }
