@@ -7,8 +7,12 @@
 //!  capture: child ──stdout, stderr──► unnamed files ──► read once it has ended
 //! ```
 //!
+//! A child whose time is up is ended with all that it has started.
+//!
 //! `capture` uses files because a Windows program started here may start services that inherit its descriptors and
 //! outlive it: the end of a pipe would never come.
+
+pub(crate) mod family;
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -274,8 +278,9 @@ fn create_log(log: &Path) -> std::io::Result<File> {
     File::create(log)
 }
 
-/// Ends a child that has overrun its time, and reaps it.
+/// Ends a child that has overrun its time, with all that it has started, and reaps it.
 fn end(child: &mut Child) {
+    family::end(child.id().cast_signed());
     // Both fail only if it has ended by now.
     let _ = child.kill();
     let _ = child.wait();
