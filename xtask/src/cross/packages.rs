@@ -256,7 +256,11 @@ fn install(layout: &Layout, missing: &[Package], replace: bool) -> Result<()> {
     if command::ask("dpkg", &["--audit"]).is_some_and(|audit| !audit.is_empty()) {
         let step = Step::start("Finishing an interrupted installation");
         let mut configure = Command::new("dpkg");
-        configure.args(["--configure", "--pending"]).env("DEBIAN_FRONTEND", "noninteractive");
+        configure
+            .args(["--configure", "--pending"])
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            // What it says is read here.
+            .env("LC_ALL", "C.UTF-8");
         explained(command::logged(configure, "dpkg", &layout.log("setup-dpkg"), APT, &step))?;
         step.done();
     }
@@ -339,6 +343,8 @@ fn explanation(said: &str) -> Option<&'static str> {
                 "Could not get lock",
                 "Unable to acquire the dpkg frontend lock",
                 "is another process using it",
+                // dpkg's own words, in one release or another with «is» or «was».
+                "locked by another process",
             ],
             "Another package manager is running. Let it finish, then run `cargo xtask setup` again.",
         ),
@@ -427,6 +433,7 @@ mod tests {
                 "E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 7 (apt)",
                 "package manager",
             ),
+            ("dpkg: error: dpkg frontend lock was locked by another process with pid 7", "package manager"),
             ("W: Failed to fetch http://deb.example/dists Temporary failure resolving 'deb'", "network"),
             ("E: Unable to locate package rustc-web", "Debian 12"),
             ("E: dpkg was interrupted, you must manually run 'dpkg --configure -a'", "interrupted"),
