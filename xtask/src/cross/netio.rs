@@ -101,16 +101,7 @@ fn random(layout: &Layout, objects: &Path) -> Result<PathBuf> {
 
 /// `echo_c.sys`, from all C files of its directory.
 fn c_client(layout: &Layout, objects: &Path) -> Result<PathBuf> {
-    let directory = layout.workspace.join(C_CLIENT);
-    let pattern = directory.join("*.c");
-    let mut sources: Vec<PathBuf> = glob::glob(&pattern.to_string_lossy())
-        .context("the path of the C driver's sources is not usable")?
-        .filter_map(Result::ok)
-        .collect();
-    sources.sort();
-    if sources.is_empty() {
-        bail!("there are no C sources in {}", directory.display());
-    }
+    let sources = c_sources(&layout.workspace.join(C_CLIENT))?;
     let product = objects.join("echo_c.sys");
     let mut gcc = gcc(&product);
     gcc.args(["-shared", "-nostdlib", "-ffreestanding", "-fno-stack-protector", "-mno-red-zone"])
@@ -126,6 +117,21 @@ fn c_client(layout: &Layout, objects: &Path) -> Result<PathBuf> {
     Ok(image)
 }
 
+/// All C files of a directory.
+fn c_sources(directory: &Path) -> Result<Vec<PathBuf>> {
+    // The path to the checkout may hold what means something in a pattern.
+    let pattern = format!("{}/*.c", glob::Pattern::escape(&directory.to_string_lossy()));
+    let mut sources: Vec<PathBuf> = glob::glob(&pattern)
+        .context("the path of the C driver's sources is not usable")?
+        .filter_map(Result::ok)
+        .collect();
+    sources.sort();
+    if sources.is_empty() {
+        bail!("there are no C sources in {}", directory.display());
+    }
+    Ok(sources)
+}
+
 fn gcc(product: &Path) -> Command {
     let mut gcc = Command::new(GCC);
     gcc.args(["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-s", "-o"]).arg(product);
@@ -138,4 +144,20 @@ fn compile(mut gcc: Command, what: &str) -> Result<()> {
         bail!("{what} does not compile:\n{}", captured.stderr.trim_end());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_found_in_a_directory_of_any_name() {
+        let place = tempfile::Builder::new().prefix("a[b]").tempdir().unwrap();
+        assert!(c_sources(place.path()).is_err());
+        for name in ["two.c", "one.c", "one.h"] {
+            std::fs::write(place.path().join(name), "").unwrap();
+        }
+        let expected = ["one.c", "two.c"].map(|name| place.path().join(name));
+        assert_eq!(c_sources(place.path()).unwrap(), expected);
+    }
 }

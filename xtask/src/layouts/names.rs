@@ -41,8 +41,9 @@ const NUMBERS: [&str; 8] = ["ADDRESS_FAMILY", "NTSTATUS", "i32", "u8", "u16", "u
 /// Reads the sources in a directory, not those below it: those bind the kernel's own types.
 pub(super) fn read(sources: &Path) -> Result<Names> {
     let mut names = Names::default();
-    let pattern = sources.join("*.rs");
-    let mut files: Vec<_> = glob::glob(&pattern.to_string_lossy())
+    // The path to the checkout may hold what means something in a pattern.
+    let pattern = format!("{}/*.rs", glob::Pattern::escape(&sources.to_string_lossy()));
+    let mut files: Vec<_> = glob::glob(&pattern)
         .context("the path of the sources is not usable")?
         .filter_map(Result::ok)
         .collect();
@@ -180,6 +181,13 @@ mod tests {
         let expected =
             [("NUMBER", false), ("ONE", false), ("TWO", false), ("KindFirst", true), ("KindLast", true)];
         assert_eq!(constants, expected);
+    }
+
+    #[test]
+    fn sources_are_found_in_a_directory_of_any_name() {
+        let place = tempfile::Builder::new().prefix("a[b]").tempdir().unwrap();
+        std::fs::write(place.path().join("one.rs"), "#[repr(C)] pub struct ONE { pub one: u32 }").unwrap();
+        assert_eq!(read(place.path()).unwrap().structures.len(), 1);
     }
 
     #[test]
