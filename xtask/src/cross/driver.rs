@@ -27,7 +27,7 @@ use crate::progress::Step;
 
 /// The sample driver.
 const MANIFEST: &str = "examples/conditional-accept/Cargo.toml";
-const TARGET: &str = "x86_64-pc-windows-msvc";
+pub(super) const TARGET: &str = "x86_64-pc-windows-msvc";
 /// How long fetching may take, and building.
 const FETCH: Duration = Duration::from_mins(15);
 const BUILD: Duration = Duration::from_mins(30);
@@ -84,7 +84,7 @@ fn build_manifest(layout: &Layout, manifest: &Path, check: bool) -> Result<Optio
     let step = Step::start("Preparing the driver kit");
     let mut made = wdk_root::prepare(layout, &versions)?;
     made |= wdk_build::prepare(layout, &source, &version)?;
-    link::prepare(layout)?;
+    made |= link::prepare(layout, &versions)?;
     if made {
         step.done();
     } else {

@@ -19,6 +19,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 use super::Layout;
+use super::link::forget_linked;
 use super::packages::Versions;
 use super::stamp::Stamp;
 use crate::command;
@@ -52,6 +53,7 @@ pub(super) fn prepare(layout: &Layout, versions: &Versions) -> Result<bool> {
         .text("empty.c", EMPTY)
         .text("layout", &format!("1 {VERSION} {FREESTANDING:?} {INTRINSICS:?} {IMPORTS:?}"));
     stamp.prepare(&layout.wdk(), |root| {
+        forget_linked(layout)?;
         headers(&root.join("Include").join(VERSION))?;
         libraries(&root.join("Lib").join(VERSION).join("km/x64"))
     })
