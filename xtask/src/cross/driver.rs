@@ -76,7 +76,7 @@ fn build_manifest(layout: &Layout, manifest: &Path, check: bool) -> Result<Optio
     let directory = manifest.parent().unwrap_or(manifest);
 
     let step = Step::start("Fetching the driver's packages");
-    let metadata = metadata(directory, manifest)?;
+    let metadata = metadata(ask(layout, directory, manifest))?;
     step.done();
     let library = library(&metadata)?;
     let (source, version) = published_wdk_build(&metadata)?;
@@ -121,6 +121,7 @@ fn cargo_build(
         .arg(if check { "check" } else { "build" })
         .args(["--release", "--target", TARGET, "--manifest-path"])
         .arg(manifest)
+        .args(locked(layout, manifest))
         .arg("--target-dir")
         .arg(layout.driver_target())
         .args(["-Zbuild-std=core,alloc", "-Zbuild-std-features=compiler-builtins-mem,optimize_for_size"])
@@ -137,10 +138,21 @@ fn cargo_build(
     Ok(command)
 }
 
-/// What cargo knows of the driver, every package of it fetched.
-fn metadata(directory: &Path, manifest: &Path) -> Result<Metadata> {
+/// The lock file of the sample is not changed by a build. Another driver may have none, or one that is to be written.
+fn locked(layout: &Layout, manifest: &Path) -> &'static [&'static str] {
+    if manifest == layout.workspace.join(MANIFEST) { &["--locked"] } else { &[] }
+}
+
+/// The question what cargo knows of a driver.
+fn ask(layout: &Layout, directory: &Path, manifest: &Path) -> Command {
     let mut command = cargo(directory);
     command.args(["metadata", "--format-version", "1", "--manifest-path"]).arg(manifest);
+    command.args(locked(layout, manifest));
+    command
+}
+
+/// The answer, every package of the driver fetched.
+fn metadata(mut command: Command) -> Result<Metadata> {
     let captured = command::capture(&mut command, FETCH)?;
     if !captured.ok() {
         let said = captured.stderr.trim();
@@ -175,5 +187,17 @@ mod tests {
         let layout = Layout { workspace: PathBuf::from("/none"), cross: PathBuf::from("/none/cross") };
         let error = build_manifest(&layout, Path::new("/none/Cargo.toml"), true).expect_err("there is none");
         assert_eq!(error.to_string(), "there is no driver at /none/Cargo.toml");
+    }
+    #[test]
+    fn the_lock_file_of_the_sample_alone_is_kept() {
+        let layout = Layout { workspace: PathBuf::from("/w"), cross: PathBuf::from("/w/target/cross") };
+        let is_locked = |manifest: &Path| {
+            let place = Path::new("/w");
+            let build = cargo_build(&layout, place, manifest, place, false).unwrap();
+            let commands = [build, ask(&layout, place, manifest)];
+            commands.map(|command| command.get_args().any(|argument| argument == "--locked"))
+        };
+        assert_eq!(is_locked(&layout.workspace.join(MANIFEST)), [true, true]);
+        assert_eq!(is_locked(Path::new("/another/Cargo.toml")), [false, false]);
     }
 }

@@ -77,7 +77,7 @@ pub(crate) fn build(layout: &Layout) -> Result<Vec<PathBuf>> {
 fn cargo_build(layout: &Layout) -> Command {
     let mut command = cross_cargo(&layout.workspace);
     command
-        .args(["build", "--release", "--target", TARGET, "--target-dir"])
+        .args(["build", "--locked", "--release", "--target", TARGET, "--target-dir"])
         .arg(layout.gnu_target())
         // The feature makes the crate the image; without it, it is its portable parts.
         .args(["--package", "netio", "--package", "gatectl", "--features", "netio/image"])

@@ -335,10 +335,7 @@ impl<'a> Work<'a> {
         );
         write(&package.join("Cargo.toml"), &manifest)?;
         write(&source.join("lib.rs"), &probe::rust_source(questions))?;
-        let lock = self.layout.workspace.join("Cargo.lock");
-        if !package.join("Cargo.lock").is_file() && lock.is_file() {
-            std::fs::copy(&lock, package.join("Cargo.lock")).context("cannot copy Cargo.lock")?;
-        }
+        renew_lock(&self.layout.workspace, &package)?;
         let object = package.join(format!("rust-{target}.obj"));
         let mut cargo = cross_cargo(&package);
         cargo
@@ -428,10 +425,38 @@ fn judge(
     comparison
 }
 
+/// Gives a probe the versions that the workspace has now.
+///
+/// Cargo makes a lock file of the probe of it, as `--locked` would not let it; no other than this copy is changed.
+fn renew_lock(workspace: &Path, package: &Path) -> Result<()> {
+    let lock = workspace.join("Cargo.lock");
+    if lock.is_file() {
+        std::fs::copy(&lock, package.join("Cargo.lock")).context("cannot copy Cargo.lock")?;
+    }
+    Ok(())
+}
+
 fn write(path: &Path, text: &str) -> Result<()> {
     // A file that is as it should be keeps its time, so that nothing is built again.
     if std::fs::read_to_string(path).is_ok_and(|old| old == text) {
         return Ok(());
     }
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probe_follows_the_lock_file_of_the_workspace() {
+        let (workspace, package) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        renew_lock(workspace.path(), package.path()).unwrap();
+        assert!(!package.path().join("Cargo.lock").exists());
+        for versions in ["one", "two"] {
+            std::fs::write(workspace.path().join("Cargo.lock"), versions).unwrap();
+            renew_lock(workspace.path(), package.path()).unwrap();
+            assert_eq!(std::fs::read_to_string(package.path().join("Cargo.lock")).unwrap(), versions);
+        }
+    }
 }
