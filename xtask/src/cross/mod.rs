@@ -121,21 +121,45 @@ impl Layout {
     }
 }
 
-/// Variables of the surrounding build that must not reach a cross build.
-const LEAKING: [&str; 9] = [
+/// Variables that must not reach a cross build: those of the surrounding build, and those that tell compilers and linkers of
+/// headers, libraries and switches for this machine.
+const LEAKING: [&str; 29] = [
+    "AR",
     "CARGO_ENCODED_RUSTFLAGS",
     "CARGO_INCREMENTAL",
     "CARGO_TARGET_DIR",
+    "CC",
+    "CCC_OVERRIDE_OPTIONS",
+    "CFLAGS",
+    "CLANG_PATH",
+    "COMPILER_PATH",
+    "CPATH",
+    "CPLUS_INCLUDE_PATH",
+    "CPPFLAGS",
+    "CXX",
+    "CXXFLAGS",
+    "C_INCLUDE_PATH",
+    "GCC_EXEC_PREFIX",
+    "INCLUDE",
+    "LDFLAGS",
     "LD_LIBRARY_PATH",
+    "LIB",
+    "LIBRARY_PATH",
+    "LINK",
     "RUSTC",
     "RUSTC_WORKSPACE_WRAPPER",
     "RUSTC_WRAPPER",
     "RUSTFLAGS",
     "RUSTUP_TOOLCHAIN",
+    "TARGET_CC",
+    "TARGET_CFLAGS",
 ];
 
-/// Beginnings of such variables: settings by configuration, and what `cargo run` told this program of itself.
-const LEAKING_PREFIXES: [&str; 7] = [
+/// Beginnings of such variables: settings by configuration, settings for one target, and what `cargo run` told this
+/// program of itself.
+const LEAKING_PREFIXES: [&str; 12] = [
+    "AR_",
+    "BINDGEN_EXTRA_CLANG_ARGS",
     "CARGO_BUILD_",
     "CARGO_CFG_",
     "CARGO_MANIFEST_",
@@ -143,6 +167,9 @@ const LEAKING_PREFIXES: [&str; 7] = [
     "CARGO_PROFILE_",
     "CARGO_TARGET_",
     "CARGO_UNSTABLE_",
+    "CC_",
+    "CFLAGS_",
+    "CXXFLAGS_",
 ];
 
 /// Must this variable be kept from a cross build?
@@ -179,12 +206,21 @@ fn place_targets(command: &mut Command, variable: impl Fn(&str) -> Option<OsStri
 /// That cargo, free of the settings of the host build.
 fn cargo(directory: &Path) -> Command {
     let mut command = same_cargo(directory);
-    for (name, _) in std::env::vars_os() {
-        if leaks(&name) {
-            command.env_remove(&name);
-        }
-    }
+    without_leaks(&mut command, std::env::vars_os().map(|(name, _)| name));
     command
+}
+
+/// A compiler or another tool of a cross build, free of the same settings.
+pub(crate) fn tool(program: &str) -> Command {
+    let mut command = Command::new(program);
+    without_leaks(&mut command, std::env::vars_os().map(|(name, _)| name));
+    command
+}
+
+fn without_leaks(command: &mut Command, variables: impl Iterator<Item = OsString>) {
+    for name in variables.filter(|name| leaks(name)) {
+        command.env_remove(name);
+    }
 }
 
 /// That cargo, set up to build for Windows with a standard library made from its sources.
@@ -198,8 +234,8 @@ pub(crate) fn cross_cargo(directory: &Path) -> Command {
 /// A setting that keeps the paths of this machine out of an image: where sources are is told by short names.
 ///
 /// For the target alone, so that neither build scripts nor `cargo metadata` see it; the package's own settings for the
-/// target stay in force beside it.
-fn remapped(layout: &Layout, target: &str, registry: Option<&Path>) -> String {
+/// target stay in force beside it, and `build.rustflags` of a user's configuration gives way to it.
+pub(crate) fn remapped(layout: &Layout, target: &str, registry: Option<&Path>) -> String {
     let places =
         [(Some(layout.workspace.as_path()), "wsk"), (registry, "crates"), (Some(Path::new(RUST)), "rust")];
     let flags = places.into_iter().filter_map(|(from, to)| {
@@ -207,6 +243,12 @@ fn remapped(layout: &Layout, target: &str, registry: Option<&Path>) -> String {
         from.map(|from| format!("{:?}", format!("--remap-path-prefix={}={to}", from.display())))
     });
     format!("target.{target}.rustflags=[{}]", flags.collect::<Vec<_>>().join(","))
+}
+
+/// Where cargo keeps the sources of published packages, whichever registry they are from.
+fn registries() -> Option<PathBuf> {
+    let home = std::env::var_os("CARGO_HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+    Some(home.or_else(|| Some(std::env::home_dir()?.join(".cargo")))?.join("registry/src"))
 }
 
 /// Runs a cargo build to its end, and says so if the network is to blame for its failure.
@@ -254,12 +296,29 @@ mod tests {
 
     #[test]
     fn settings_of_the_host_build_leak_and_ordinary_ones_do_not() {
-        for name in ["RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_PROFILE_RELEASE_LTO", "RUSTUP_TOOLCHAIN"] {
+        for name in [
+            "RUSTFLAGS",
+            "CARGO_BUILD_TARGET",
+            "CARGO_PROFILE_RELEASE_LTO",
+            "RUSTUP_TOOLCHAIN",
+            "BINDGEN_EXTRA_CLANG_ARGS",
+            "BINDGEN_EXTRA_CLANG_ARGS_x86_64_pc_windows_msvc",
+            "CPATH",
+            "C_INCLUDE_PATH",
+            "CFLAGS",
+            "CFLAGS_x86_64-pc-windows-gnu",
+            "LIB",
+        ] {
             assert!(leaks(OsStr::new(name)), "{name}");
         }
-        for name in ["CARGO_HOME", "CARGO_NET_OFFLINE", "CARGO", "PATH", "HOME", "CARGO_TERM_COLOR"] {
+        for name in
+            ["CARGO_HOME", "CARGO_NET_OFFLINE", "CARGO", "PATH", "HOME", "CARGO_TERM_COLOR", "LIBCLANG_PATH"]
+        {
             assert!(!leaks(OsStr::new(name)), "{name}");
         }
+        let mut command = Command::new("clang");
+        without_leaks(&mut command, ["CPATH", "PATH"].map(OsString::from).into_iter());
+        assert_eq!(command.get_envs().collect::<Vec<_>>(), [(OsStr::new("CPATH"), None)]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{Layout, cargo_logged, cross_cargo, packages, publish, summary};
+use super::{Layout, cargo_logged, cross_cargo, packages, publish, registries, remapped, summary, tool};
 use crate::command;
 use crate::image;
 use crate::progress::Step;
@@ -82,6 +82,7 @@ fn cargo_build(layout: &Layout) -> Command {
         // The feature makes the crate the image; without it, it is its portable parts.
         .args(["--package", "netio", "--package", "gatectl", "--features", "netio/image"])
         .arg("-Zbuild-std=std,panic_abort")
+        .args(["--config", &remapped(layout, TARGET, registries().as_deref())])
         .env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER", GCC);
     command
 }
@@ -133,7 +134,7 @@ fn c_sources(directory: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn gcc(product: &Path) -> Command {
-    let mut gcc = Command::new(GCC);
+    let mut gcc = tool(GCC);
     gcc.args(["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-s", "-o"]).arg(product);
     gcc
 }
@@ -149,6 +150,20 @@ fn compile(mut gcc: Command, what: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_build_takes_neither_other_versions_nor_other_flags() {
+        let layout = Layout { workspace: PathBuf::from("/w"), cross: PathBuf::from("/w/target/cross") };
+        let command = cargo_build(&layout);
+        let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
+        assert!(arguments.iter().any(|argument| argument == "--locked"), "{arguments:?}");
+        let at = arguments.iter().position(|argument| argument == "--config").unwrap();
+        let flags = &arguments[at + 1];
+        // Only these take precedence over `build.rustflags` of a user's configuration.
+        assert!(flags.starts_with("target.x86_64-pc-windows-gnu.rustflags=["), "{flags}");
+        assert!(flags.contains("\"--remap-path-prefix=/w=wsk\""), "{flags}");
+        assert!(flags.contains("registry/src=crates\""), "{flags}");
+    }
 
     #[test]
     fn sources_are_found_in_a_directory_of_any_name() {

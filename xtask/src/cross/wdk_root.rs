@@ -18,10 +18,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::Layout;
 use super::link::forget_linked;
 use super::packages::Versions;
 use super::stamp::Stamp;
+use super::{Layout, tool};
 use crate::command;
 
 /// The version that the root claims to be. Any of this form does.
@@ -103,13 +103,13 @@ fn archive(library: &Path, sources: &[(&str, &str)]) -> Result<()> {
     let scratch = tempfile::tempdir().context("no temporary directory")?;
     let mut out = std::ffi::OsString::from("/out:");
     out.push(library);
-    let mut llvm_lib = Command::new("llvm-lib");
+    let mut llvm_lib = tool("llvm-lib");
     llvm_lib.arg(out);
     for (name, source) in sources {
         let c = scratch.path().join(format!("{name}.c"));
         let object = scratch.path().join(format!("{name}.obj"));
         write(&c, source)?;
-        let mut clang = Command::new("clang");
+        let mut clang = tool("clang");
         clang
             .args(["--target=x86_64-pc-windows-msvc", "-c", "-O2", "-Wall", "-Wextra", "-Werror"])
             .args(["-ffreestanding", "-fno-stack-protector", "-mno-sse", "-o"])

@@ -15,14 +15,14 @@ mod names;
 mod probe;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use comfy_table::{Table, presets};
 
 use crate::command;
-use crate::cross::{Layout, cross_cargo, packages};
+use crate::cross::{Layout, cross_cargo, packages, remapped, tool};
 use crate::progress::Step;
 use names::{Constant, Names, Structure};
 use probe::Question;
@@ -341,6 +341,8 @@ impl<'a> Work<'a> {
         cargo
             .args(["rustc", "--lib", "--release", "-Zbuild-std=core", "--target", target, "--target-dir"])
             .arg(self.directory.join("target"))
+            // Without flags for the target a user's own for all targets would count, such as a processor's name.
+            .args(["--config", &remapped(self.layout, target, None)])
             .arg("--")
             .arg(format!("--emit=obj={}", object.display()))
             .arg("-Ccodegen-units=1");
@@ -354,7 +356,7 @@ impl<'a> Work<'a> {
         write(&source, &probe::c_source(view.prelude(), questions, view != View::Ours))?;
         let object = self.directory.join(view.stem()).join(format!("c-{target}.obj"));
         let workspace = &self.layout.workspace;
-        let mut clang = Command::new(CLANG);
+        let mut clang = tool(CLANG);
         // Headers for programs expect the compiler they come with; sizes and offsets are the same.
         let triple = match view {
             View::MingwSockets | View::Wine => target.replace("pc-windows-msvc", "w64-windows-gnu"),
