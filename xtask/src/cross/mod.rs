@@ -236,8 +236,14 @@ pub(crate) fn cross_cargo(directory: &Path) -> Command {
 /// For the target alone, so that neither build scripts nor `cargo metadata` see it; the package's own settings for the
 /// target stay in force beside it, and `build.rustflags` of a user's configuration gives way to it.
 pub(crate) fn remapped(layout: &Layout, target: &str, registry: Option<&Path>) -> String {
-    let places =
-        [(Some(layout.workspace.as_path()), "wsk"), (registry, "crates"), (Some(Path::new(RUST)), "rust")];
+    let home = std::env::home_dir().filter(|home| home.parent().is_some());
+    // The last that fits counts: the home is for what else there is, such as another driver and its parts.
+    let places = [
+        (home.as_deref(), "home"),
+        (Some(layout.workspace.as_path()), "wsk"),
+        (registry, "crates"),
+        (Some(Path::new(RUST)), "rust"),
+    ];
     let flags = places.into_iter().filter_map(|(from, to)| {
         // A string in TOML is written as one in Rust.
         from.map(|from| format!("{:?}", format!("--remap-path-prefix={}={to}", from.display())))

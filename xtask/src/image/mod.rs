@@ -12,7 +12,7 @@ mod check;
 mod unwind;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{MAIN_SEPARATOR, Path};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use object::LittleEndian as LE;
@@ -21,6 +21,10 @@ use object::read::pe::{ImageNtHeaders as _, ImageOptionalHeader as _, ImageThunk
 
 pub(crate) use check::{DRIVER, Expected, Finding, NETIO};
 use unwind::Frames;
+
+/// How much of a text is shown before and after what makes it a path.
+const BEFORE: usize = 80;
+const AFTER: usize = 160;
 
 /// An image, as far as the checks and the report need it.
 #[derive(Debug, Clone)]
@@ -84,11 +88,11 @@ impl Section {
 pub(crate) fn inspect(path: &Path) -> Result<Image> {
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-    parse(name, &bytes).with_context(|| format!("{} is no sound image", path.display()))
+    parse(name, &bytes, &places()).with_context(|| format!("{} is no sound image", path.display()))
 }
 
-/// Reads an image from memory.
-fn parse(name: String, bytes: &[u8]) -> Result<Image> {
+/// Reads an image from memory. What is in one of `places` is a file of the building machine.
+fn parse(name: String, bytes: &[u8], places: &[String]) -> Result<Image> {
     let file = PeFile64::parse(bytes)?;
     let headers = file.nt_headers();
     let optional = headers.optional_header();
@@ -119,7 +123,7 @@ fn parse(name: String, bytes: &[u8]) -> Result<Image> {
         exports,
         relocations: relocations(&file, bytes)?,
         frames: unwind::frames(&file, bytes)?,
-        paths: paths(bytes),
+        paths: paths(bytes, places),
         sections,
     })
 }
@@ -176,14 +180,27 @@ fn relocations(file: &PeFile64<'_>, bytes: &[u8]) -> Result<usize> {
     Ok(count)
 }
 
+/// Where files of this machine are: in the workspace, and in the user's home.
+fn places() -> Vec<String> {
+    // A home that is the root of all would be found in every text with a slash.
+    let home = std::env::home_dir().filter(|home| home.parent().is_some());
+    let places = [Some(crate::workspace_root()), home].into_iter().flatten();
+    places.map(|place| format!("{}{MAIN_SEPARATOR}", place.display())).collect()
+}
+
 /// Text that names files of the building machine: where panics come from, if they are not told to keep it to themselves.
-fn paths(bytes: &[u8]) -> Vec<String> {
-    const MARKS: [&[u8]; 4] =
-        [b"/.cargo/registry/", b"/rustlib/src/", b"\\.cargo\\registry\\", b"\\rustlib\\src\\"];
+fn paths(bytes: &[u8], places: &[String]) -> Vec<String> {
+    const MARKS: [&str; 4] =
+        ["/.cargo/registry/", "/rustlib/src/", "\\.cargo\\registry\\", "\\rustlib\\src\\"];
+    let marks: Vec<&[u8]> =
+        MARKS.into_iter().chain(places.iter().map(String::as_str)).map(str::as_bytes).collect();
     let mut paths = Vec::new();
     for run in bytes.split(|byte| !(b' '..=b'~').contains(byte)) {
-        if run.len() < 512 && MARKS.iter().any(|mark| run.windows(mark.len()).any(|window| window == *mark)) {
-            paths.push(text(run));
+        let found = |mark: &&[u8]| run.windows(mark.len()).position(|window| window == *mark);
+        if let Some(at) = marks.iter().find_map(found) {
+            // Texts may be in an image without anything between them.
+            let around = at.saturating_sub(BEFORE)..run.len().min(at + AFTER);
+            paths.push(text(&run[around]));
         }
     }
     paths.sort();

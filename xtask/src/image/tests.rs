@@ -10,6 +10,7 @@ const RELOCATIONS: u32 = 0x3000;
 
 /// What an image is made of.
 struct Recipe {
+    machine: u16,
     subsystem: u16,
     dll_characteristics: u16,
     entry: u32,
@@ -22,6 +23,7 @@ struct Recipe {
 impl Default for Recipe {
     fn default() -> Self {
         Self {
+            machine: 0x8664,
             subsystem: 1,
             dll_characteristics: 0x0160,
             entry: CODE,
@@ -49,7 +51,7 @@ impl Recipe {
         put32(&mut bytes, 0x3C, 0x40);
         put(&mut bytes, 0x40, b"PE\0\0");
         let file = 0x44;
-        put(&mut bytes, file, &0x8664_u16.to_le_bytes());
+        put(&mut bytes, file, &self.machine.to_le_bytes());
         put(&mut bytes, file + 2, &3_u16.to_le_bytes());
         put(&mut bytes, file + 16, &240_u16.to_le_bytes());
         put(&mut bytes, file + 18, &0x2022_u16.to_le_bytes());
@@ -103,7 +105,7 @@ impl Recipe {
     }
 
     fn image(&self) -> Image {
-        parse("test.sys".into(), &self.build()).unwrap()
+        parse("test.sys".into(), &self.build(), &[]).unwrap()
     }
 
     /// The one finding of an image that differs in one thing.
@@ -132,7 +134,9 @@ fn a_sound_image_is_read_and_passes() {
 
 #[test]
 fn each_fault_is_found() {
-    let faults: [(Recipe, &str); 9] = [
+    let faults: [(Recipe, &str); 11] = [
+        (Recipe { machine: 0xAA64, ..Recipe::default() }, "error: it is for 64-bit ARM"),
+        (Recipe { machine: 0x0200, ..Recipe::default() }, "error: it is for another processor"),
         (Recipe { subsystem: 3, ..Recipe::default() }, "error: subsystem 3"),
         (Recipe { dll_characteristics: 0x0060, ..Recipe::default() }, "error: not marked NX_COMPAT"),
         (Recipe { dll_characteristics: 0x0120, ..Recipe::default() }, "error: not marked DYNAMIC_BASE"),
@@ -159,18 +163,47 @@ fn a_library_for_programs_may_be_what_a_driver_may_not() {
 
 #[test]
 fn paths_of_the_building_machine_are_found() {
-    let mut bytes = Recipe::default().build();
-    put(&mut bytes, 0x580, b"/home/somebody/.cargo/registry/src/one/lib.rs\0");
-    let image = parse("test.sys".into(), &bytes).unwrap();
-    assert_eq!(image.paths, ["/home/somebody/.cargo/registry/src/one/lib.rs"]);
-    assert!(image.check(&DRIVER)[0].to_string().contains("somebody"));
+    let places = ["/build/here/".to_owned(), "/home/somebody/".to_owned()];
+    let others = "x".repeat(200);
+    for (path, found) in [
+        ("/home/other/.cargo/registry/src/one/lib.rs", true),
+        ("/usr/lib/rustlib/src/rust/library/core/src/cell.rs", true),
+        ("/build/here/src/lib.rs", true),
+        ("/home/somebody/driver/src/lib.rs", true),
+        ("wsk/src/lib.rs", false),
+        ("/build/hereabouts", false),
+    ] {
+        let mut bytes = Recipe::default().build();
+        // The code's page is free, and texts stand there without anything between them.
+        put(&mut bytes, 0x220, format!("{others}{path}\0").as_bytes());
+        let image = parse("test.sys".into(), &bytes, &places).unwrap();
+        assert_eq!(image.paths.iter().any(|shown| shown.contains(path)), found, "{path}: {:?}", image.paths);
+        let said: Vec<String> = image.check(&DRIVER).iter().map(ToString::to_string).collect();
+        assert_eq!(said.iter().any(|text| text.starts_with("error: 1 paths")), found, "{said:?}");
+        assert!(!image.check(&NETIO).iter().any(|finding| finding.to_string().starts_with("error: 1 paths")));
+    }
+}
+
+#[test]
+fn a_long_text_hides_no_path() {
+    let text = [&[b'x'; 1000][..], b"/build/here/src/lib.rs", &[b'y'; 1000]].concat();
+    let paths = paths(&text, &["/build/here/".to_owned()]);
+    assert!(paths[0].contains("x/build/here/src/lib.rsy") && paths[0].len() < 300, "{paths:?}");
+}
+
+#[test]
+fn the_workspace_is_a_place_of_this_machine() {
+    let places = places();
+    let workspace = crate::workspace_root().join("src").display().to_string();
+    assert!(places.iter().any(|place| workspace.starts_with(place)), "{places:?}");
+    assert!(places.iter().all(|place| place.len() > 1), "{places:?}");
 }
 
 #[test]
 fn a_file_of_any_shorter_length_is_an_error() {
     let bytes = Recipe::default().build();
     for length in 0..bytes.len() {
-        assert!(parse("test.sys".into(), &bytes[..length]).is_err(), "{length}");
+        assert!(parse("test.sys".into(), &bytes[..length], &[]).is_err(), "{length}");
     }
 }
 
@@ -181,7 +214,7 @@ fn a_file_with_any_damaged_byte_is_read_or_refused() {
         for value in [0x00, 0x01, 0x7F, 0x80, 0xFF] {
             let mut bytes = sound.clone();
             bytes[at] = value;
-            if let Ok(image) = parse("test.sys".into(), &bytes) {
+            if let Ok(image) = parse("test.sys".into(), &bytes, &[]) {
                 // What is read can be checked and shown.
                 let _ = (image.check(&DRIVER), image.to_string(), image.json());
             }
