@@ -78,6 +78,11 @@ pub(crate) fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
     packages::require()?;
     let _lock = layout.lock()?;
     let work = Work::new(layout)?;
+    for view in View::ALL {
+        if let Some(line) = view.absent(&view.header(&layout.workspace)) {
+            eprintln!("{line}");
+        }
+    }
     let mut comparisons = Vec::new();
     for target in targets {
         let step = Step::start(format!("Comparing layouts for {target}"));
@@ -146,6 +151,25 @@ impl View {
             Self::MingwSockets => Path::new(MINGW).join("winsock2.h"),
             Self::Wine => Path::new(WINE).join("ddk/wsk.h"),
         }
+    }
+
+    /// The package that has it; `None` if it is a part of the workspace.
+    fn package(self) -> Option<&'static str> {
+        match self {
+            Self::Ours => None,
+            Self::MingwKernel | Self::MingwSockets => Some("mingw-w64-common"),
+            Self::Wine => Some("libwine-dev"),
+        }
+    }
+
+    /// What to say if there is nothing to compare with. Wine's headers take 100 MB, so nobody has to have them.
+    fn absent(self, header: &Path) -> Option<String> {
+        let package = self.package().filter(|_| !header.is_file())?;
+        let header = header.file_name().unwrap_or_default().display();
+        Some(format!(
+            "{}: not compared, as {header} is not here (it is in the package {package})",
+            self.name()
+        ))
     }
 
     /// The free kits know nothing of 64-bit ARM.
@@ -449,6 +473,20 @@ fn write(path: &Path, text: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn headers_that_are_not_here_are_named_with_their_package() {
+        let place = tempfile::tempdir().unwrap();
+        let header = place.path().join("wsk.h");
+        assert_eq!(
+            View::Wine.absent(&header).unwrap(),
+            "Wine: not compared, as wsk.h is not here (it is in the package libwine-dev)"
+        );
+        // Without our own header the comparison fails.
+        assert_eq!(View::Ours.absent(&header), None);
+        std::fs::write(&header, "").unwrap();
+        assert_eq!(View::Wine.absent(&header), None);
+    }
 
     #[test]
     fn a_probe_follows_the_lock_file_of_the_workspace() {
