@@ -25,7 +25,7 @@ mod wdk_build;
 mod wdk_root;
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -33,6 +33,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 use crate::command;
+use crate::demo;
 use crate::progress::Step;
 
 /// The compiler that can build the standard library for Windows.
@@ -40,6 +41,9 @@ const RUSTC: &str = "/usr/bin/rustc";
 
 /// Where its library's sources are.
 const RUST: &str = "/usr/lib/rustlib/src/rust";
+
+/// How often a lock that another run has is looked at.
+const WAIT: Duration = Duration::from_millis(200);
 
 /// Where everything is.
 #[derive(Debug, Clone)]
@@ -109,15 +113,36 @@ impl Layout {
 
     /// Keeps other runs of this program out of `<target>/cross` until it is dropped.
     pub(crate) fn lock(&self) -> Result<File> {
-        let path = self.cross.join(".lock");
-        std::fs::create_dir_all(&self.cross)
-            .with_context(|| format!("cannot make {}", self.cross.display()))?;
-        let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        if file.try_lock().is_err() {
-            eprintln!("Another `cargo xtask` is at work in {}; waiting for it.", self.cross.display());
-            file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+        let busy = format!("Another `cargo xtask` is at work in {}; waiting for it.", self.cross.display());
+        lock(&self.cross.join(".lock"), &busy)
+    }
+}
+
+/// Locks a file, which is made if need be, until it is dropped; `None` if another run has it.
+pub(crate) fn try_lock(path: &Path) -> Result<Option<File>> {
+    let cannot = || format!("cannot lock {}", path.display());
+    std::fs::create_dir_all(path.parent().unwrap_or(path)).with_context(cannot)?;
+    let file = File::create(path).with_context(cannot)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error).with_context(cannot),
+    }
+}
+
+/// The same, after some time if another run has it; `busy` is said then.
+pub(crate) fn lock(path: &Path, busy: &str) -> Result<File> {
+    let mut told = false;
+    loop {
+        if let Some(file) = try_lock(path)? {
+            return Ok(file);
         }
-        Ok(file)
+        if !std::mem::replace(&mut told, true) {
+            eprintln!("{busy}");
+        }
+        // Not `File::lock`, which an interruption would wait for.
+        demo::checkpoint();
+        std::thread::sleep(WAIT);
     }
 }
 

@@ -27,8 +27,6 @@ const COMMAND: Duration = Duration::from_secs(30);
 const START: Duration = Duration::from_secs(30);
 /// How long a stop is waited for. What it may take is for the scenarios to say.
 const STOP: Duration = Duration::from_mins(1);
-/// How often a prefix that another run uses is looked at.
-const LOCK: Duration = Duration::from_millis(200);
 /// The service of the driver in C.
 const OTHER: &str = "echo_c";
 /// What `netio.sys` prints when a client has deregistered, before what is left.
@@ -142,7 +140,7 @@ impl Driver {
         }
         let prefix = Prefix::open(layout)?;
         // Nothing of the machine is ended before it is this run's.
-        let lock = lock(&prefix)?;
+        let lock = prefix.hold()?;
         let interrupted = prefix.clone();
         processes::on_interrupt(move || {
             // What matters is what is left then.
@@ -280,22 +278,6 @@ impl Driver {
             bail!("gatectl {}: {how}: {}", arguments.join(" "), captured.stderr.trim());
         }
         Ok(captured.stdout)
-    }
-}
-
-/// Waits until no other run uses the prefix.
-fn lock(prefix: &Prefix) -> Result<File> {
-    let mut told = false;
-    loop {
-        if let Some(lock) = prefix.try_hold()? {
-            return Ok(lock);
-        }
-        if !std::mem::replace(&mut told, true) {
-            eprintln!("Another run uses the Wine prefix; waiting for its end.");
-        }
-        // Not `File::lock`, which an interruption would wait for.
-        processes::checkpoint();
-        std::thread::sleep(LOCK);
     }
 }
 

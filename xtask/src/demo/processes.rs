@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use super::gate::Holdings;
+#[cfg(unix)]
+use crate::command::family;
 
 /// The status a shell shows for a program that was interrupted.
 const INTERRUPTED: i32 = 130;
@@ -93,6 +95,7 @@ fn end_children() {
     #[cfg(unix)]
     {
         use rustix::process::{Pid, Signal, kill_process};
+        let descendants = || family::descendants(std::process::id().cast_signed());
         for process in descendants() {
             // An error says that it has ended.
             Pid::from_raw(process).map(|process| kill_process(process, Signal::TERM));
@@ -100,31 +103,6 @@ fn end_children() {
         std::thread::sleep(Duration::from_millis(200));
         kill(&descendants());
     }
-}
-
-/// The children of this process, and theirs.
-#[cfg(unix)]
-fn descendants() -> Vec<i32> {
-    let parent = |process: &i32| {
-        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-        parent_in(&stat).and_then(|parent| parent.parse::<i32>().ok())
-    };
-    let all: Vec<_> = numbered(Path::new("/proc"))
-        .into_iter()
-        .filter_map(|process| Some((process, parent(&process)?)))
-        .collect();
-    let mut family = vec![std::process::id().cast_signed()];
-    let mut looked_at = 0;
-    while let Some(ancestor) = family.get(looked_at).copied() {
-        looked_at += 1;
-        family.extend(all.iter().filter(|(_, parent)| *parent == ancestor).map(|(process, _)| *process));
-    }
-    family.split_off(1)
-}
-
-/// The fourth field of a process' `stat`; the second is in parentheses, and may hold anything.
-fn parent_in(stat: &str) -> Option<&str> {
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)
 }
 
 /// What these processes hold.
@@ -187,12 +165,7 @@ mod tests {
 
     #[test]
     fn fields_of_processes() {
-        assert_eq!(parent_in("12 (a) b) S 7 12 12 0"), Some("7"));
         assert!(is_wine(Path::new("/usr/lib/wine/wine64-preloader")) && !is_wine(Path::new("/usr/bin/bash")));
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        assert!(descendants().contains(&i32::try_from(child.id()).unwrap()));
-        child.kill().unwrap();
-        child.wait().unwrap();
         assert_eq!(memory_in("Name:\tx\nVmRSS:\t  1234 kB\n"), Some(1234));
         let own = holdings([i32::try_from(std::process::id()).unwrap()]);
         assert!(own.threads >= 1 && own.descriptors >= 3 && own.memory > 100, "{own}");

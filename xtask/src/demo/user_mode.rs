@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use cargo_metadata::Message;
 use gate_protocol::Answer;
 
-use super::gate::{Gate, Holdings, Settings, Started};
+use super::gate::{Gate, Settings, Started};
 use super::processes;
 use super::records::{PATIENCE, Records};
 use crate::command::{self, logged_output};
@@ -30,6 +30,8 @@ const EXAMPLE: &str = "conditional_accept";
 pub(crate) struct UserMode {
     program: PathBuf,
     log: PathBuf,
+    /// How much of the log was looked at for crashes.
+    read: usize,
     records: Records,
     running: Option<Running>,
 }
@@ -48,7 +50,7 @@ impl UserMode {
         let log = layout.log("example");
         std::fs::create_dir_all(log.parent().unwrap_or(&log)).context("the log has no directory")?;
         File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-        Ok(Self { program, log, records: Records::default(), running: None })
+        Ok(Self { program, log, read: 0, records: Records::default(), running: None })
     }
 
     /// Builds the example. Returns where cargo says it is: configuration and variables may put it anywhere.
@@ -183,7 +185,9 @@ impl Gate for UserMode {
 
     fn crashes(&mut self) -> Vec<String> {
         let said = std::fs::read_to_string(&self.log).unwrap_or_default();
-        said.lines().filter(|line| line.contains("panicked")).map(str::to_owned).collect()
+        let new = said.get(self.read..).unwrap_or_default();
+        self.read = said.len();
+        new.lines().filter(|line| line.contains("panicked")).map(str::to_owned).collect()
     }
 
     fn gone(&mut self) -> Option<String> {
@@ -194,11 +198,6 @@ impl Gate for UserMode {
 
     fn log_tail(&self) -> String {
         command::tail_of(&self.log, 20)
-    }
-
-    fn holdings(&self) -> Option<Holdings> {
-        let child = &self.running.as_ref()?.child;
-        Path::new("/proc/self").exists().then(|| processes::holdings(i32::try_from(child.id())))
     }
 
     fn end(&mut self) -> Result<()> {

@@ -1,6 +1,6 @@
 //! The private prefix: a Windows machine in a directory.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -99,15 +99,16 @@ impl Prefix {
 
     /// Keeps other runs of this program from changing the machine until it is dropped; `None` if another one does.
     pub(crate) fn try_hold(&self) -> Result<Option<File>> {
-        let path = self.layout.cross.join(".prefix.lock");
-        let cannot = || format!("cannot lock {}", path.display());
-        std::fs::create_dir_all(&self.layout.cross).with_context(cannot)?;
-        let file = File::create(&path).with_context(cannot)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(error).with_context(cannot),
-        }
+        cross::try_lock(&self.lock_file())
+    }
+
+    /// The same, after some time if another one does.
+    pub(crate) fn hold(&self) -> Result<File> {
+        cross::lock(&self.lock_file(), "Another run uses the Wine prefix; waiting for its end.")
+    }
+
+    fn lock_file(&self) -> PathBuf {
+        self.layout.cross.join(".prefix.lock")
     }
 
     /// Has every call of the kernel's functions logged, or none, from the next time on that the machine is brought up.

@@ -215,7 +215,7 @@ fn cycle(stage: &mut Stage<'_>, settings: &super::Settings, load: &Load) -> Resu
 fn ends(held: &[Holdings]) -> Option<(Holdings, Holdings)> {
     // The first start makes what is made once.
     let held = held.get(1..)?;
-    let part = (held.len() / 3).clamp(1, 10);
+    let part = (held.len() / 3).clamp(1, 10).min(held.len() / 2);
     Some((least(&held[..part])?, least(&held[held.len() - part..])?))
 }
 
