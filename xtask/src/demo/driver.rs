@@ -33,6 +33,8 @@ const OTHER: &str = "echo_c";
 const DEREGISTERED: &str = "netio: deregistered:";
 /// What it prints when a client has broken the contract, or it cannot go on.
 const BROKEN: [&str; 3] = ["netio: violation", "netio: panic", "netio: error"];
+/// The status of a driver whose parameters do not say where to listen.
+const INVALID_PARAMETER: u64 = 0xC000_000D;
 /// The control program.
 const GATECTL: &str = "gatectl.exe";
 
@@ -64,6 +66,8 @@ struct Running {
     answers: Option<Program>,
     /// Where in the log a client that has gone says so: the service of one that does not listen has gone by now.
     log_mark: u64,
+    /// It has come to WSK; without an address to listen on it does not.
+    came: bool,
 }
 
 /// A program in the prefix whose output is read; dropped, it is killed.
@@ -200,7 +204,8 @@ impl Driver {
         })?;
         let unanswered = Settings { answer: None, ..settings.clone() };
         let address = *started.as_ref().unwrap_or(&settings.listen);
-        self.running = Some(Running { settings: unanswered, address, watch, answers: None, log_mark });
+        let came = started != Err(INVALID_PARAMETER);
+        self.running = Some(Running { settings: unanswered, address, watch, answers: None, log_mark, came });
         match started {
             Ok(_) => {
                 self.answer(settings)?;
@@ -351,7 +356,9 @@ impl Gate for Driver {
             bail!("gatectl watch does not end with the driver");
         }
         self.records.ended(PATIENCE);
-        self.nothing_left(running.log_mark)?;
+        if running.came {
+            self.nothing_left(running.log_mark)?;
+        }
         Ok(took)
     }
 
