@@ -42,3 +42,4 @@ mod socket;
 mod socket_checked;
 mod socket_connect;
 mod stream;
+mod threads;

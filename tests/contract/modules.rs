@@ -5,12 +5,13 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc;
 
-use wsk_sim::Sim;
 use wsk_sim::raw::*;
+use wsk_sim::{Completion, Sim};
 use wsk_sys::nt::{HANDLE, NTSTATUS};
 use wsk_sys::*;
 
 use crate::support::*;
+use crate::threads::{Scarce, comes_back};
 
 static DISPATCH: WSK_CLIENT_DISPATCH =
     WSK_CLIENT_DISPATCH { Version: MAKE_WSK_VERSION(1, 0), Reserved: 0, WskClientEvent: None };
@@ -170,6 +171,24 @@ fn the_registrar_binds_a_client_and_detaches_it_once_its_sockets_are_closed() {
         assert_eq!(module.counts(), (1, 1, 0));
         close(socket);
         assert_eq!(ended.recv_timeout(BOUND), Ok(STATUS_SUCCESS));
+        assert_eq!(module.counts(), (1, 1, 1));
+    });
+}
+
+/// Shows: REG-31
+#[test]
+fn a_detach_needs_no_new_thread() {
+    let (sim, host) = Scarce::machine(Completion::Natural);
+    sim.run(move |sim| {
+        let module = Module::register();
+        host.run_out();
+        let handle = module.handle.load(SeqCst);
+        comes_back(sim, move || {
+            // SAFETY: the handle is the registration's.
+            assert_eq!(unsafe { NmrDeregisterClient(handle as HANDLE) }, STATUS_PENDING);
+            // SAFETY: as above.
+            assert_eq!(unsafe { NmrWaitForClientDeregisterComplete(handle as HANDLE) }, STATUS_SUCCESS);
+        });
         assert_eq!(module.counts(), (1, 1, 1));
     });
 }

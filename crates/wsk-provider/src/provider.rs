@@ -80,9 +80,14 @@ impl Provider {
         }))
     }
 
-    /// The provider becomes available: captures that wait succeed.
-    pub fn arrive(&self) {
-        self.0.registrar.arrive(&self.0);
+    /// The provider becomes available: captures that wait succeed. False if the host has no thread to call clients on:
+    /// then the provider is not there, as before, and may arrive later.
+    pub fn arrive(&self) -> bool {
+        let manned = self.0.callbacks.man(&self.0).is_ok();
+        if manned {
+            self.0.registrar.arrive(&self.0);
+        }
+        manned
     }
 
     /// Lends the calling thread, which is about to wait and holds no lock, to the network until `over` says that its wait
@@ -198,7 +203,7 @@ impl Inner {
         &self.completer
     }
 
-    /// Runs `task` on another thread.
+    /// Runs `task` on another thread, never on this one.
     pub(crate) fn elsewhere(self: &Arc<Self>, task: Task) {
         self.callbacks.run(self, task);
     }

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -199,10 +200,24 @@ pub(crate) type Task = Box<dyn FnOnce(&Arc<Inner>) + Send>;
 struct PoolState {
     tasks: VecDeque<Task>,
     idle: usize,
+    /// Threads that have been made and have not looked for a task yet.
+    coming: usize,
+    /// There is a thread that stays as long as the provider does.
+    manned: bool,
     stopping: bool,
 }
 
+impl PoolState {
+    /// Whether more tasks wait than threads are on their way to them.
+    fn is_short(&self) -> bool {
+        self.tasks.len() > self.idle + self.coming
+    }
+}
+
 /// The threads for callbacks; there are as many as callbacks are being held open, and one idle.
+///
+/// A task is never run by the thread that brings it, which may hold locks. Where no thread is to be had for it, it waits
+/// for one of those there are. The first one never goes, so that there always is one.
 #[derive(Default)]
 pub(crate) struct CallbackThreads {
     state: Mutex<PoolState>,
@@ -220,32 +235,59 @@ impl fmt::Debug for CallbackThreads {
 }
 
 impl CallbackThreads {
+    /// Makes the thread that stays, unless it is there.
+    pub(crate) fn man(self: &Arc<Self>, provider: &Arc<Inner>) -> io::Result<()> {
+        let mut state = self.state.lock();
+        if std::mem::replace(&mut state.manned, true) {
+            return Ok(());
+        }
+        state.coming += 1;
+        drop(state);
+        let made = self.make(provider, true);
+        if made.is_err() {
+            self.state.lock().manned = false;
+        }
+        made
+    }
+
     /// Runs `task` on another thread.
     pub(crate) fn run(self: &Arc<Self>, provider: &Arc<Inner>, task: Task) {
         let mut state = self.state.lock();
         state.tasks.push_back(task);
-        if state.idle >= state.tasks.len() {
+        if state.is_short() {
+            state.coming += 1;
+            drop(state);
+            // Without a thread of its own the task waits for another one's.
+            let _ = self.make(provider, false);
+        } else {
             drop(state);
             self.changed.notify_one();
-            return;
-        }
-        drop(state);
-        let pool = Arc::clone(self);
-        let shared = Arc::clone(provider);
-        let body = Box::new(move || pool.serve(&shared));
-        if provider.host.spawn("wsk callbacks", body).is_err() {
-            let task = self.state.lock().tasks.pop_back();
-            if let Some(task) = task {
-                task(provider);
-            }
         }
     }
 
-    fn serve(&self, provider: &Arc<Inner>) {
+    /// Makes a thread, which is counted as coming already.
+    fn make(self: &Arc<Self>, provider: &Arc<Inner>, stays: bool) -> io::Result<()> {
+        let pool = Arc::clone(self);
+        let shared = Arc::clone(provider);
+        let made = provider.host.spawn("wsk callbacks", Box::new(move || pool.serve(&shared, stays)));
+        if made.is_err() {
+            self.state.lock().coming -= 1;
+        }
+        made
+    }
+
+    fn serve(self: &Arc<Self>, provider: &Arc<Inner>, stays: bool) {
         let mut state = self.state.lock();
+        state.coming -= 1;
         loop {
             if let Some(task) = state.tasks.pop_front() {
+                // The task may take long, and what is behind it may be there because no thread was to be had.
+                let short = state.is_short();
+                state.coming += usize::from(short);
                 drop(state);
+                if short {
+                    let _ = self.make(provider, false);
+                }
                 task(provider);
                 state = self.state.lock();
                 continue;
@@ -254,7 +296,12 @@ impl CallbackThreads {
                 return;
             }
             state.idle += 1;
-            let timed_out = self.changed.wait_for(&mut state, IDLE).timed_out();
+            let timed_out = if stays {
+                self.changed.wait(&mut state);
+                false
+            } else {
+                self.changed.wait_for(&mut state, IDLE).timed_out()
+            };
             state.idle -= 1;
             if timed_out && state.tasks.is_empty() {
                 return;
