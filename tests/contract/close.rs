@@ -3,6 +3,7 @@
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
 
 use wsk_sim::nt_user::faults::Point;
 use wsk_sim::raw::*;
@@ -11,6 +12,9 @@ use wsk_sys::nt::{self, NTSTATUS};
 use wsk_sys::*;
 
 use crate::support::*;
+
+/// How often a race is tried.
+const ROUNDS: u32 = 1024;
 
 /// A connection with its peer; `events` has its callbacks.
 fn connected_pair(client: &Client, events: &Recorder) -> (Socket, Peer) {
@@ -122,6 +126,53 @@ fn nothing_is_called_after_a_close_has_completed() {
         assert_eq!(other.receive_all(2), b"ok");
         assert_eq!(events.entered(Kind::Receive) + events.entered(Kind::Disconnect), called);
     });
+}
+
+/// Closes connections one after the other, each at about the moment when its last request, which another thread cancels,
+/// is done with. `close` is what the close is submitted with.
+fn close_at_the_end_of_the_last_request(sim: &Sim, close: impl Fn(&Socket) -> Request) {
+    let client = Client::new();
+    let (listener, address) = client.bound_listener(&Recorder::new());
+    let (give, given) = mpsc::channel::<Request>();
+    let (take_back, taken) = mpsc::channel();
+    let canceller = sim.thread("cancel", move || {
+        for receive in given {
+            receive.cancel();
+            take_back.send(receive).expect("the test waits for it");
+        }
+    });
+    for round in 0..ROUNDS {
+        let peer = Peer::connect(address);
+        // None of its events is ever on. That the close says so, which takes a while, gives the other thread its chance.
+        let connection = listener.accept_with(&Recorder::new()).socket();
+        let completing = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&completing);
+        // The request is to be done with while the close ends the connection, which takes some dozen microseconds.
+        let hook = move |_, _| {
+            seen.store(true, Ordering::SeqCst);
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_micros((round % 64).into()) {}
+        };
+        let receive = Request::new().hook(hook).receive(&connection, &Buffer::new(1), 0).pends();
+        give.send(receive).expect("a thread cancels");
+        while !completing.load(Ordering::SeqCst) {
+            std::hint::spin_loop();
+        }
+        connection.close_with(close(&connection)).ok();
+        taken.recv_timeout(BOUND).expect("the request is cancelled").fails(STATUS_CANCELLED);
+        peer.expect_reset();
+    }
+    drop(give);
+    canceller.join().expect("a thread that cancels");
+    listener.close().ok();
+}
+
+/// Shows: CLOSE-02, IRP-07
+#[test]
+fn a_close_that_may_complete_inline_is_not_completed_by_who_ends_the_last_request() {
+    let sim = Sim::builder().completion(Completion::Inline).build();
+    // What it returns and whether the IRP is marked pending have to agree.
+    sim.run(|sim| close_at_the_end_of_the_last_request(sim, |_| Request::new()));
 }
 
 /// Shows: CLOSE-15
