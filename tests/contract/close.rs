@@ -175,6 +175,19 @@ fn a_close_that_may_complete_inline_is_not_completed_by_who_ends_the_last_reques
     sim.run(|sim| close_at_the_end_of_the_last_request(sim, |_| Request::new()));
 }
 
+/// Shows: REG-20, CLOSE-02
+#[test]
+fn a_socket_is_there_until_its_close_has_completed() {
+    let sim = Sim::builder().completion(Completion::PendLate).build();
+    sim.run(|sim| {
+        close_at_the_end_of_the_last_request(sim, |connection| {
+            let (provider, socket) = (sim.provider().clone(), connection.raw() as usize);
+            let is_there = move || provider.open_sockets().iter().any(|open| open.address == socket);
+            Request::new().hook(move |_, _| assert!(is_there()))
+        });
+    });
+}
+
 /// Shows: CLOSE-15
 #[test]
 fn a_close_may_be_started_inside_a_callback_and_completes_after_it() {

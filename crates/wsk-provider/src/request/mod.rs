@@ -65,8 +65,9 @@ impl Owner {
         }
     }
 
-    fn request_done(&self) {
+    fn request_done(&self, closes: bool) {
         match self {
+            Self::Socket(socket) if closes => Socket::close_done(socket),
             Self::Socket(socket) => Socket::request_done(socket),
             Self::Client(client) => client.request_done(),
         }
@@ -102,17 +103,19 @@ impl Owns for Arc<Client> {
 /// What there is of a request once it is marked pending.
 ///
 /// # Invariants
-/// The owner counts the request. What is held is let go before the IRP completes.
+/// The owner counts the request, unless it closes the owner. What is held is let go before the IRP completes.
 #[derive(Debug)]
 struct Pended {
     owner: Owner,
     held: Held,
+    /// It is the owner's close: once it has completed, and not before, the owner is gone.
+    closes: bool,
 }
 
 impl Pended {
     /// Only who belongs to whom: the entry that held the rest is gone.
     fn of(owner: Owner) -> Self {
-        Self { owner, held: Held::default() }
+        Self { owner, held: Held::default(), closes: false }
     }
 
     fn let_go(&mut self) {
@@ -298,13 +301,21 @@ impl Request {
 
     /// Marks the IRP pending: the call that brought it returns `STATUS_PENDING` whatever comes.
     pub(crate) fn mark_pending(&mut self, owner: &impl Owns) {
-        if self.pended.is_some() {
-            return;
+        if self.pended.is_none() {
+            let owner = owner.owner();
+            owner.request_pended();
+            self.pend(owner, false);
         }
+    }
+
+    /// Marks the IRP of `socket`'s close pending. The socket counts what must end before that, hence not this.
+    pub(crate) fn mark_closing(&mut self, socket: &Arc<Socket>) {
+        self.pend(socket.owner(), true);
+    }
+
+    fn pend(&mut self, owner: Owner, closes: bool) {
         // SAFETY: the request owns the IRP, which has been handed down.
         unsafe { nt::io_mark_irp_pending(self.irp.as_ptr()) };
-        let owner = owner.owner();
-        owner.request_pended();
         let (pointer, kind) = match &owner {
             Owner::Socket(socket) => (Arc::as_ptr(socket).cast_mut().cast(), 0),
             Owner::Client(client) => (Arc::as_ptr(client).cast_mut().cast(), 1),
@@ -314,7 +325,7 @@ impl Request {
         unsafe { nt::set_irp_driver_context(self.irp.as_ptr(), context) };
         let mut held = mem::take(&mut self.loans).hold(owner.provider());
         self.show_pending(owner.provider(), &mut held);
-        self.pended = Some(Pended { owner, held });
+        self.pended = Some(Pended { owner, held, closes });
     }
 
     /// Makes the IRP look pending to whoever looks, and notes that its routine's context is needed (IRP-10, IRP-12).
@@ -381,7 +392,7 @@ impl Request {
         unsafe { nt::IofCompleteRequest(irp, nt::IO_NO_INCREMENT as i8) };
         drop(raised);
         if let Some(pended) = pended {
-            pended.owner.request_done();
+            pended.owner.request_done(pended.closes);
         }
     }
 

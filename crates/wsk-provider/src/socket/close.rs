@@ -63,9 +63,7 @@ fn close(call: &Call, mut request: Request) -> NTSTATUS {
     let timing = provider.steering.timing(false);
     let pends = busy || timing != Timing::Inline;
     if pends {
-        request.mark_pending(socket);
-        // The count is for what must end before the close; the close itself is not among that.
-        socket.outstanding.fetch_sub(1, Ordering::SeqCst);
+        request.mark_closing(socket);
     }
     // One that may complete inline is nobody else's: a thread that ends the last request right now looks for a close, too.
     let inline = if pends {
@@ -108,8 +106,7 @@ impl Socket {
         if !state.events.any_running() && socket.outstanding.load(Ordering::SeqCst) == 0 {
             return Self::end_close(socket, state, request, timing);
         }
-        request.mark_pending(socket);
-        socket.outstanding.fetch_sub(1, Ordering::SeqCst);
+        request.mark_closing(socket);
         state.close = Some(request);
         drop(state);
         // What was in the way may have gone before there was a close to complete.
@@ -154,8 +151,7 @@ impl Socket {
             socket.client().remove_socket(socket);
             return status;
         }
-        // From here the request counts like any other; when it is done the socket is gone.
-        socket.request_pended();
+        // When it has completed the socket is gone.
         match timing {
             Timing::Inline | Timing::Nested => request.complete(provider, status, 0),
             Timing::Early => provider.completer().complete_early(provider, request, status, 0),
@@ -171,6 +167,7 @@ impl Socket {
         let mut completions = Completions::default();
         let mut state = socket.lock();
         socket.set_life(&mut state, Life::Freed);
+        socket.discarded.store(true, Ordering::SeqCst);
         state.end(Ending::Closed, &mut completions);
         state.let_client_memory_go(socket.provider());
         let part = std::mem::replace(&mut state.part, Part::Basic);

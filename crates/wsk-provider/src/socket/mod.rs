@@ -36,7 +36,7 @@ pub(crate) use part::{Ending, Part, switched_on};
 use std::ffi::c_void;
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 use wsk_sys::nt::{IRP, NTSTATUS};
@@ -132,6 +132,8 @@ pub(crate) struct Socket {
     calls: AtomicUsize,
     /// Requests that were pended and whose completion routine has not returned.
     outstanding: AtomicUsize,
+    /// The socket was [taken back](Self::discard): nobody closes it, and it goes with its last request.
+    discarded: AtomicBool,
     provider: Arc<Inner>,
     client: Arc<Client>,
     pub(crate) category: Category,
@@ -210,6 +212,7 @@ impl Socket {
             mark: AtomicU32::new(Life::Live as u32),
             calls: AtomicUsize::new(0),
             outstanding: AtomicUsize::new(0),
+            discarded: AtomicBool::new(false),
             provider,
             client: Arc::clone(client),
             category: plan.category,
@@ -280,13 +283,17 @@ impl Socket {
         if self.outstanding.fetch_sub(1, Ordering::SeqCst) != 1 {
             return;
         }
-        let life = self.life();
-        if life == Life::Closing as u32 {
+        // It may have been freed since the count was taken: then the close is still to complete, and takes the socket along.
+        if self.life() == Life::Closing as u32 {
             Self::finish_close(self, Timing::Inline);
-        } else if life == Life::Freed as u32 {
-            // That was the close itself.
+        } else if self.discarded.load(Ordering::SeqCst) {
             self.client.remove_socket(self);
         }
+    }
+
+    /// The request of the close has completed: the socket is gone.
+    pub(crate) fn close_done(self: &Arc<Self>) {
+        self.client.remove_socket(self);
     }
 
     fn set_life(&self, state: &mut State, life: Life) {
