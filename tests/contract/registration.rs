@@ -97,6 +97,30 @@ fn a_deregistration_waits_for_calls_and_requests_of_the_client_object() {
     });
 }
 
+/// Shows: REG-21, REG-22
+#[test]
+fn a_wait_for_transports_that_comes_during_the_deregistration_is_cancelled() {
+    for completion in COMPLETIONS {
+        Sim::builder().completion(completion).build().run(|sim| {
+            let client = Arc::new(Client::new());
+            let wait =
+                |client: &Client| client.control(Request::new(), WSK_TRANSPORT_LIST_CHANGE, None, None, None);
+            let before = wait(&client).pends();
+            let (done, returned) = mpsc::channel();
+            let own = Arc::clone(&client);
+            drop(sim.thread("deregister", move || {
+                own.deregister();
+                let _ = done.send(());
+            }));
+            before.fails(STATUS_CANCELLED);
+            // The NPI is captured still, so that the call is in order.
+            wait(&client).fails(STATUS_CANCELLED);
+            client.release();
+            returned.recv_timeout(BOUND).expect("WskDeregister returns");
+        });
+    }
+}
+
 /// Shows: REG-24
 #[test]
 fn a_capture_after_deregistration_has_started_fails() {

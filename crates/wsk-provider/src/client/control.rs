@@ -7,7 +7,7 @@ use std::sync::Arc;
 use wsk_sys::nt::{self, GUID, IRP, NTSTATUS, PSECURITY_DESCRIPTOR};
 use wsk_sys::{
     AF_INET, AF_INET6, AF_UNSPEC, IPPROTO_TCP, IPPROTO_UDP, NDK_VERSION, NET_IFINDEX, NPI_WSK_INTERFACE_ID,
-    PNDK_ADAPTER, PWSK_CLIENT, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM, STATUS_BUFFER_OVERFLOW,
+    PNDK_ADAPTER, PWSK_CLIENT, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM, STATUS_BUFFER_OVERFLOW, STATUS_CANCELLED,
     STATUS_INVALID_DEVICE_STATE, STATUS_INVALID_PARAMETER, STATUS_NOT_SUPPORTED, STATUS_PENDING,
     STATUS_SUCCESS, WSK_CACHE_SD, WSK_EVENT_CALLBACK_CONTROL, WSK_PROVIDER_NDK_DISPATCH, WSK_RELEASE_SD,
     WSK_SET_STATIC_EVENT_CALLBACKS, WSK_TDI_BEHAVIOR, WSK_TDI_DEVICENAME_MAPPING, WSK_TDI_MAP_INFO,
@@ -110,8 +110,7 @@ pub(crate) unsafe extern "system" fn wsk_control_client(
     };
     if needs_irp {
         let Some(request) = request else { return STATUS_INVALID_PARAMETER };
-        call.lock().changes.push(request, &*call, ());
-        return STATUS_PENDING;
+        return await_change(&call, request);
     }
     if request.is_some() {
         provider.violation("CTL-12", NAME, &format!("control code {code:#x} is given an IRP"));
@@ -127,6 +126,18 @@ pub(crate) unsafe extern "system" fn wsk_control_client(
         None => status,
         Some(request) => request.finish(&*call, status, information),
     }
+}
+
+/// `WSK_TRANSPORT_LIST_CHANGE`.
+fn await_change(call: &ClientCall, request: Request) -> NTSTATUS {
+    let mut state = call.lock();
+    if state.ending {
+        drop(state);
+        // The deregistration has ended those that waited, and waits for this one (REG-21, REG-22).
+        return request.finish_pended(&**call, STATUS_CANCELLED, 0);
+    }
+    state.changes.push(request, &**call, ());
+    STATUS_PENDING
 }
 
 /// # Safety

@@ -53,6 +53,8 @@ pub(crate) struct ClientState {
     pub(crate) has_made_sockets: bool,
     /// The flags of `WSK_TDI_BEHAVIOR`.
     pub(crate) tdi_behaviour: u32,
+    /// The deregistration has begun: nothing waits for a change of the transport list any more.
+    pub(crate) ending: bool,
     /// The `WSK_TRANSPORT_LIST_CHANGE` requests that wait.
     pub(crate) changes: RequestQueue<()>,
     /// The name requests that wait for the host.
@@ -138,7 +140,10 @@ impl Client {
     pub(crate) fn end(&self, provider: &Inner) {
         self.ending.store(true, Ordering::SeqCst);
         let mut completions = Completions::default();
-        self.lock().changes.end_all(STATUS_CANCELLED, &mut completions);
+        let mut state = self.lock();
+        state.ending = true;
+        state.changes.end_all(STATUS_CANCELLED, &mut completions);
+        drop(state);
         completions.run(provider);
     }
 
