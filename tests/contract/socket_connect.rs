@@ -1,6 +1,10 @@
 //! `WskSocketConnect`: a socket made, bound and connected by one request (contract 4.6).
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use wsk_sim::raw::*;
+use wsk_sim::wsk_provider::Config;
 use wsk_sim::{Completion, Knob, Sim};
 use wsk_sys::*;
 
@@ -70,6 +74,28 @@ fn a_cancelled_one_leaves_no_socket() {
         assert_eq!(connect.fails(STATUS_CANCELLED).information, 0);
         eventually("the socket goes", || sim.provider().open_sockets().is_empty());
     });
+}
+
+/// Shows: SOCK-19, REG-21
+#[test]
+fn a_deregistration_waits_for_one_that_has_failed_at_once() {
+    for completion in COMPLETIONS {
+        let late = |config: &mut Config| config.late_by = 2 * A_WHILE;
+        Sim::builder().completion(completion).provider(late).build().run(|sim| {
+            let client = Client::new();
+            let ended = Arc::new(AtomicBool::new(false));
+            let seen = Arc::clone(&ended);
+            let request = Request::new().hook(move |_, _| seen.store(true, Ordering::SeqCst));
+            // The host has no route for a stream to everybody, and says so in the call.
+            let everybody = (std::net::Ipv4Addr::BROADCAST, 7).into();
+            let connect = client.socket_connect(request, ANY, everybody, 0, None);
+            client.release();
+            client.deregister();
+            assert!(ended.load(Ordering::SeqCst), "WskDeregister has returned before the request completed");
+            assert_eq!(connect.wait().information, 0);
+            assert!(sim.provider().open_sockets().is_empty());
+        });
+    }
 }
 
 /// Shows: SOCK-20

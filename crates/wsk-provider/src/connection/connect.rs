@@ -17,6 +17,7 @@ use crate::behaviours::FailedConnect;
 use crate::data::Span;
 use crate::request::{Completions, Purpose, Request};
 use crate::socket::{Call, Socket, State, check_output};
+use crate::steering::Timing;
 use crate::stream;
 use crate::transport::status_of;
 
@@ -144,7 +145,7 @@ pub(crate) fn start_connect(
 fn attempt(
     socket: &Arc<Socket>,
     mut state: MutexGuard<'_, State>,
-    request: Request,
+    mut request: Request,
     remote: SocketAddr,
     attempt: Attempt,
 ) -> NTSTATUS {
@@ -172,10 +173,15 @@ fn attempt(
             connection.phase = Phase::Failed;
             connection.after_failure(socket);
             drop(state);
+            let timing = socket.provider().steering.timing(true);
             if let Some(discard) = attempt.discard {
+                // The socket goes with its last request, and that is to be this one (REG-21).
+                if timing != Timing::Inline {
+                    request.mark_pending(socket);
+                }
                 discard(socket);
             }
-            request.finish_pended(socket, status_of(&error), 0)
+            request.finish_timed(socket, timing, status_of(&error), 0)
         }
     }
 }
