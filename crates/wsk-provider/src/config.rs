@@ -88,8 +88,11 @@ pub struct Config {
     pub completion_depth: u32,
     /// How long a capture without end waits for the provider before that is called unwise (REG-29).
     pub capture_patience: Duration,
-    /// How long a deregistration waits for the calling thread's own captures before it is called a deadlock (REG-26).
+    /// How long a deregistration waits for the calling thread's own captures before that is called a deadlock (REG-26).
     pub self_deadlock_after: Duration,
+    /// Whether the deregistration takes these captures back then, which is a broken rule, and goes on. Otherwise it goes on
+    /// waiting: another thread may yet release them. For tests of clients that do not.
+    pub breaks_deadlocks: bool,
     /// The extension interfaces that sockets have.
     pub extensions: Vec<Arc<dyn Extension>>,
     /// What the contract leaves open.
@@ -115,6 +118,7 @@ impl Default for Config {
             completion_depth: 1,
             capture_patience: Duration::from_secs(5),
             self_deadlock_after: Duration::from_millis(500),
+            breaks_deadlocks: false,
             extensions: Vec::new(),
             behaviours: Behaviours::default(),
         }

@@ -4,7 +4,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use wsk_sim::raw::*;
-use wsk_sim::{Kernel, Sim};
+use wsk_sim::wsk_provider::Config;
+use wsk_sim::{Kernel, Severity, Sim};
 use wsk_sys::*;
 
 /// Long enough to see that a call waits, short enough for a test.
@@ -103,7 +104,11 @@ fn a_deregistration_cancels_the_wait_for_transports() {
 /// Catches: REG-02, REG-11, REG-26
 #[test]
 fn mistakes_are_reported() {
-    let sim = Sim::builder().provider(|config| config.self_deadlock_after = A_WHILE).build();
+    let break_early = |config: &mut Config| {
+        config.self_deadlock_after = A_WHILE;
+        config.breaks_deadlocks = true;
+    };
+    let sim = Sim::builder().provider(break_early).build();
     for rule in ["REG-02", "REG-11", "REG-26"] {
         sim.expect(rule);
     }
@@ -117,6 +122,33 @@ fn mistakes_are_reported() {
         assert_eq!(sim.violations_of("REG-02").len(), 1);
         let client = Client::new();
         client.deregister();
+        assert_eq!(sim.violations_of("REG-26").len(), 1);
+    });
+}
+
+/// Shows: REG-18
+/// Catches: REG-26
+#[test]
+fn a_capture_of_the_deregistering_thread_is_waited_for_too() {
+    let sim = Sim::builder().provider(|config| config.self_deadlock_after = A_WHILE).build();
+    sim.expect("REG-26");
+    sim.run(|sim| {
+        let client = std::sync::Arc::new(Client::registered(0x0100).expect("WskRegister"));
+        let (done, returned) = mpsc::channel();
+        let own = std::sync::Arc::clone(&client);
+        drop(sim.thread("deregister", move || {
+            own.capture(WSK_NO_WAIT).expect("the provider is there");
+            own.deregister();
+            let _ = done.send(());
+        }));
+        while sim.violations_of("REG-26").is_empty() {
+            assert!(returned.recv_timeout(A_WHILE).is_err(), "a captured NPI holds it");
+        }
+        assert!(returned.recv_timeout(A_WHILE).is_err(), "it goes on waiting");
+        // It is told as what it may be; that another thread releases it breaks no rule.
+        assert!(sim.violations_of("REG-26").iter().all(|told| told.severity == Severity::Advice));
+        client.release();
+        returned.recv_timeout(BOUND).expect("WskDeregister returns");
         assert_eq!(sim.violations_of("REG-26").len(), 1);
     });
 }

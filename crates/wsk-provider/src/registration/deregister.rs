@@ -81,8 +81,10 @@ fn report_dead_sockets(provider: &Inner, registration: &Registration) {
 }
 
 fn wait_for_the_rest(provider: &Inner, registration: &Registration, may_wait: bool) {
-    let patience = provider.steering.get(|config| config.self_deadlock_after);
+    let (patience, breaks) =
+        provider.steering.get(|config| (config.self_deadlock_after, config.breaks_deadlocks));
     let start = Instant::now();
+    let mut told = false;
     loop {
         registration.progress.clear();
         let left = Leftovers::of(registration);
@@ -96,7 +98,7 @@ fn wait_for_the_rest(provider: &Inner, registration: &Registration, may_wait: bo
             return;
         }
         let own = registration.state.lock().captures.contains(&this_thread());
-        if !own {
+        if !own || told {
             registration.progress.wait(None);
             continue;
         }
@@ -106,6 +108,12 @@ fn wait_for_the_rest(provider: &Inner, registration: &Registration, may_wait: bo
             continue;
         }
         let detail = format!("the calling thread holds a captured NPI, and nobody releases it: {left:?}");
+        if !breaks {
+            // Nothing says that it will not be released by another thread, and until then it may be used (REG-18).
+            provider.advice("REG-26", CALL, &detail);
+            told = true;
+            continue;
+        }
         provider.violation("REG-26", CALL, &detail);
         registration.state.lock().captures.retain(|thread| *thread != this_thread());
         registration.client.set_captures(registration.state.lock().captures.len());
