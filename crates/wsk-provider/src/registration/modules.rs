@@ -166,8 +166,8 @@ fn attach(provider: &Arc<Inner>, module: &Arc<Module>) {
     // SAFETY: the client's callback gets its context, and an instance that lives until it returns.
     let status = unsafe { callback(handle, module.context as *mut c_void, &raw mut instance) };
     if status != STATUS_SUCCESS || !binding.state.lock().attached {
-        module.state.lock().binding = None;
         provider.registrar.retire(&binding.client);
+        module.state.lock().binding = None;
     }
 }
 
@@ -218,8 +218,9 @@ fn clean_up(provider: &Arc<Inner>, module: &Arc<Module>, binding: &Arc<Binding>)
         // SAFETY: the client's callback gets the context that it attached with, for the last time.
         unsafe { callback(context) };
     }
-    module.state.lock().binding = None;
+    // Once the binding is gone the run may end, which lets go of what is retired by then.
     provider.registrar.retire(&binding.client);
+    module.state.lock().binding = None;
     module.progress.set();
     if provider.registrar.has_arrived() {
         attach(provider, module);
