@@ -17,6 +17,7 @@ mod wait;
 
 pub(crate) use wait::Flag;
 
+use std::collections::VecDeque;
 use std::ptr;
 use std::sync::Arc;
 use std::thread::{self, ThreadId};
@@ -40,6 +41,10 @@ const REGISTERED: u64 = 0x5753_4B52_4547_0001;
 const REFUSED: u64 = 0x5753_4B52_4547_0002;
 /// `ReservedRegistrationState` after `WskDeregister`.
 const DEREGISTERED: u64 = 0x5753_4B52_4547_00FF;
+
+/// How many client objects of former registrations are kept, so that a late call on one is recognised instead of made on
+/// freed memory.
+const RETIRED: usize = 256;
 
 /// One registration.
 #[derive(Debug)]
@@ -78,8 +83,17 @@ pub(crate) struct Registrar {
 struct RegistrarState {
     arrived: bool,
     registrations: Vec<Arc<Registration>>,
-    /// The client objects of former registrations, kept so that a late call on one is recognised.
-    retired: Vec<Arc<Client>>,
+    /// The client objects of the last registrations that have ended.
+    retired: VecDeque<Arc<Client>>,
+}
+
+impl RegistrarState {
+    /// Keeps a client object; the result is one that has been kept for long enough.
+    fn retire(&mut self, client: &Arc<Client>) -> Option<Arc<Client>> {
+        let oldest = if self.retired.len() >= RETIRED { self.retired.pop_front() } else { None };
+        self.retired.push_back(Arc::clone(client));
+        oldest
+    }
 }
 
 impl Registrar {
@@ -151,12 +165,15 @@ impl Registrar {
     fn remove(&self, registration: &Arc<Registration>) {
         let mut state = self.state.lock();
         state.registrations.retain(|other| !Arc::ptr_eq(other, registration));
-        state.retired.push(Arc::clone(&registration.client));
+        let oldest = state.retire(&registration.client);
+        drop(state);
+        drop(oldest);
     }
 
-    /// Keeps a client object that is no longer registered.
+    /// Keeps a client object that is no longer registered for a while.
     fn retire(&self, client: &Arc<Client>) {
-        self.state.lock().retired.push(Arc::clone(client));
+        let oldest = self.state.lock().retire(client);
+        drop(oldest);
     }
 
     /// Lets the kept client objects go.
