@@ -68,6 +68,10 @@ unsafe extern "system" fn clean_up(context: *mut c_void) {
 
 impl Module {
     fn register() -> PoolBox<Self> {
+        Self::register_for(&NPI_WSK_INTERFACE_ID)
+    }
+
+    fn register_for(interface: &'static NPIID) -> PoolBox<Self> {
         let module = PoolBox::new(Self::default());
         let characteristics = NPI_CLIENT_CHARACTERISTICS {
             Version: 0,
@@ -78,7 +82,7 @@ impl Module {
             ClientRegistrationInstance: NPI_REGISTRATION_INSTANCE {
                 Version: 0,
                 Size: size_of::<NPI_REGISTRATION_INSTANCE>() as u16,
-                NpiId: &raw const NPI_WSK_INTERFACE_ID,
+                NpiId: ptr::from_ref(interface),
                 ModuleId: ptr::null(),
                 Number: 0,
                 NpiSpecificCharacteristics: ptr::null(),
@@ -172,6 +176,24 @@ fn the_registrar_binds_a_client_and_detaches_it_once_its_sockets_are_closed() {
         close(socket);
         assert_eq!(ended.recv_timeout(BOUND), Ok(STATUS_SUCCESS));
         assert_eq!(module.counts(), (1, 1, 1));
+    });
+}
+
+/// Shows: REG-30
+#[test]
+fn a_client_of_another_interface_is_registered_and_never_attached() {
+    static ANOTHER: NPIID = NPIID { data1: 7, ..NPI_WSK_INTERFACE_ID };
+    let sim = Sim::builder().late().build();
+    sim.run(|sim| {
+        let early = Module::register_for(&ANOTHER);
+        sim.provider().arrive();
+        let late = Module::register_for(&ANOTHER);
+        for module in [early, late] {
+            assert_eq!(module.counts(), (0, 0, 0));
+            // SAFETY: the handle is the registration's.
+            assert_eq!(unsafe { NmrDeregisterClient(module.handle()) }, STATUS_SUCCESS);
+            assert_eq!(module.counts(), (0, 0, 0));
+        }
     });
 }
 

@@ -40,6 +40,8 @@ const DETACH: &str = "ClientDetachProvider";
 pub(super) struct Module {
     callbacks: NPI_CLIENT_CHARACTERISTICS,
     context: usize,
+    /// The module looks for WSK. Nobody here offers any other interface, so that others are registered and no more.
+    wants_wsk: bool,
     state: Mutex<ModuleState>,
     /// Set when a binding has gone.
     progress: Flag,
@@ -137,7 +139,7 @@ static MODULE: NPI_MODULEID = NPI_MODULEID {
 
 /// Offers the provider to a module that is not bound.
 fn attach(provider: &Arc<Inner>, module: &Arc<Module>) {
-    let Some(callback) = module.callbacks.ClientAttachProvider else { return };
+    let Some(callback) = module.callbacks.ClientAttachProvider.filter(|_| module.wants_wsk) else { return };
     let progress = Arc::new(Flag::new());
     let binding = Arc::new(Binding {
         client: Client::new(provider, Arc::clone(&progress)),
@@ -237,7 +239,7 @@ impl Binding {
 }
 
 impl Provider {
-    /// `NmrRegisterClient`, for clients of WSK.
+    /// `NmrRegisterClient`. The one provider there is offers WSK.
     ///
     /// # Safety
     /// The pointers are as `NmrRegisterClient` asks.
@@ -256,12 +258,11 @@ impl Provider {
         let callbacks = unsafe { characteristics.read() };
         // SAFETY: the interface identifier is null or readable.
         let interface = unsafe { callbacks.ClientRegistrationInstance.NpiId.as_ref() };
-        if !interface.is_some_and(|interface| same_guid(interface, &NPI_WSK_INTERFACE_ID)) {
-            return STATUS_INVALID_PARAMETER;
-        }
+        let Some(interface) = interface else { return STATUS_INVALID_PARAMETER };
         let module = Arc::new(Module {
             callbacks,
             context: context as usize,
+            wants_wsk: same_guid(interface, &NPI_WSK_INTERFACE_ID),
             state: Mutex::default(),
             progress: Flag::new(),
         });
