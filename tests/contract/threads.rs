@@ -1,8 +1,7 @@
 //! A host that has no more threads: what the provider has to do elsewhere waits, and is never done by whoever brings it.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use wsk_sim::nt_user::seam::{Live, Parked, Seam, Unpark};
@@ -16,7 +15,7 @@ use crate::support::*;
 #[derive(Debug, Default)]
 pub(crate) struct Scarce {
     live: Live,
-    none_left: AtomicBool,
+    refused: Mutex<Option<&'static str>>,
 }
 
 impl Scarce {
@@ -30,7 +29,12 @@ impl Scarce {
 
     /// From here on the provider gets no thread for callbacks. Those of the test itself are still to be had.
     pub(crate) fn run_out(&self) {
-        self.none_left.store(true, Ordering::SeqCst);
+        self.refuse(Some("wsk callbacks"));
+    }
+
+    /// There are no threads of this name, and of others there are.
+    fn refuse(&self, name: Option<&'static str>) {
+        *self.refused.lock().unwrap() = name;
     }
 }
 
@@ -44,8 +48,8 @@ impl Seam for Scarce {
     }
 
     fn spawn(&self, name: &str, body: Box<dyn FnOnce() + Send>) -> io::Result<()> {
-        if self.none_left.load(Ordering::SeqCst) && name == "wsk callbacks" {
-            return Err(io::ErrorKind::OutOfMemory.into());
+        if *self.refused.lock().unwrap() == Some(name) {
+            return Err(io::ErrorKind::WouldBlock.into());
         }
         self.live.spawn(name, body)
     }
@@ -135,8 +139,26 @@ fn a_provider_without_a_thread_for_callbacks_does_not_arrive() {
         assert!(!sim.provider().arrive());
         let client = Client::registered(MAKE_WSK_VERSION(1, 0)).unwrap();
         assert_eq!(client.capture(WSK_NO_WAIT), Err(STATUS_DEVICE_NOT_READY));
-        host.none_left.store(false, Ordering::SeqCst);
+        host.refuse(None);
         assert!(sim.provider().arrive());
         assert_eq!(client.capture(WSK_NO_WAIT), Ok(()));
+    });
+}
+
+/// Shows: BIND-10
+#[test]
+fn a_bind_without_a_thread_for_the_network_fails_and_may_be_tried_again() {
+    let (sim, host) = Scarce::machine(Completion::Natural);
+    sim.run(move |_| {
+        let client = Client::new();
+        let listener = client.listener(&Recorder::new());
+        for name in ["wsk reactor", "wsk reactor watch"] {
+            host.refuse(Some(name));
+            listener.bind(LOCALHOST).fails(STATUS_INSUFFICIENT_RESOURCES);
+        }
+        host.refuse(None);
+        let address = listener.bind_localhost();
+        let _peer = Peer::connect(address);
+        listener.accept().socket().close().ok();
     });
 }

@@ -216,8 +216,11 @@ impl Inner {
                 return Err(std::io::ErrorKind::NotConnected.into());
             }
             let host = Arc::clone(&self.host);
-            // Where no thread is to be had the transport delivers nothing, as it would without CPU time.
-            self.transport.start(Arc::new(move |name, job| drop(host.spawn(name, job))))?;
+            // Whatever the host says, it lacks the resources; some hosts would rather have one try again.
+            let spawn = move |name: &str, job| {
+                host.spawn(name, job).map_err(|_| std::io::ErrorKind::OutOfMemory.into())
+            };
+            self.transport.start(Arc::new(spawn))?;
             *started = true;
         }
         Ok(&self.transport)

@@ -44,7 +44,7 @@ fn reports() -> (Arc<Reports>, Receiver<Ready>) {
 
 fn network(settings: Settings) -> Live {
     let live = Live::with(settings).unwrap();
-    live.start(Arc::new(|_, job| drop(std::thread::spawn(job)))).unwrap();
+    live.start(Arc::new(|_, job| std::thread::Builder::new().spawn(job).map(drop))).unwrap();
     live
 }
 

@@ -92,6 +92,8 @@ pub(super) struct Reactor {
     crew_changed: Condvar,
     /// Mirrors [`Crew::watch_rests`] for the thread at the helm.
     watch_rests: AtomicBool,
+    /// There was no thread to be had for the watch.
+    unwatched: AtomicBool,
     /// Counts the beginnings and ends of calls: odd while one lasts. The watch ends the count of a call it relieves,
     /// so that the thread which made the call finds its own count gone.
     calls: AtomicU64,
@@ -179,6 +181,7 @@ impl Reactor {
             crew: Mutex::default(),
             crew_changed: Condvar::new(),
             watch_rests: AtomicBool::new(false),
+            unwatched: AtomicBool::new(false),
             calls: AtomicU64::new(0),
             spawn: Mutex::new(None),
             loans: Loans::default(),
@@ -190,9 +193,17 @@ impl Reactor {
             return Err(io::Error::other("the network was started before"));
         }
         *self.spawn.lock() = Some(Arc::clone(spawn));
-        self.embark(spawn, "wsk reactor", |reactor, own| reactor.steer(own));
-        self.embark(spawn, "wsk reactor watch", Self::keep_watch);
-        Ok(())
+        let begun = self
+            .embark(spawn, "wsk reactor", |reactor, own| reactor.steer(own))
+            .and_then(|()| self.embark(spawn, "wsk reactor watch", Self::keep_watch));
+        if begun.is_err() {
+            // The one at the helm goes if it was to be had, and all is as before.
+            self.disembark();
+            self.stop.store(false, Ordering::SeqCst);
+            self.spawn.lock().take();
+            self.crew.lock().started = false;
+        }
+        begun
     }
 
     /// Starts a thread that counts as aboard until its job is dropped, run or not.
@@ -201,7 +212,7 @@ impl Reactor {
         spawn: &Spawn,
         name: &str,
         body: impl FnOnce(&Arc<Self>, u64) + Send + 'static,
-    ) {
+    ) -> io::Result<()> {
         let own = {
             let mut crew = self.crew.lock();
             let own = crew.next;
@@ -211,10 +222,28 @@ impl Reactor {
         };
         let aboard = Aboard(Arc::clone(self), own);
         let job: Job = Box::new(move || body(&aboard.0, own));
-        spawn(name, job);
+        spawn(name, job)
+    }
+
+    /// Has a new thread keep watch, now or when the helm is free next.
+    fn set_watch(self: &Arc<Self>) {
+        let Some(spawn) = self.spawn.lock().clone() else { return };
+        if self.embark(&spawn, "wsk reactor watch", Self::keep_watch).is_err() {
+            self.unwatched.store(true, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn stop(&self) {
+        self.disembark();
+        self.spawn.lock().take();
+        let slots = std::mem::take(&mut *self.slots.lock());
+        drop(slots);
+        self.again.lock().clear();
+        self.starving.lock().clear();
+    }
+
+    /// Has the threads leave, and waits for that.
+    fn disembark(&self) {
         self.stop.store(true, Ordering::SeqCst);
         self.loans.rouse();
         let mut crew = self.crew.lock();
@@ -226,12 +255,6 @@ impl Reactor {
             self.crew_changed.wait(&mut crew);
         }
         self.take_leave(&mut crew);
-        drop(crew);
-        self.spawn.lock().take();
-        let slots = std::mem::take(&mut *self.slots.lock());
-        drop(slots);
-        self.again.lock().clear();
-        self.starving.lock().clear();
     }
 
     /// Reports about `source` to `sink` from now on.
@@ -276,7 +299,7 @@ impl Reactor {
     }
 
     /// Polls and calls until stopped or relieved.
-    fn steer(&self, own: u64) {
+    fn steer(self: &Arc<Self>, own: u64) {
         self.crew.lock().helmsman = Some((own, thread::current().id()));
         loop {
             let mut helm = self.helm.lock();
@@ -284,6 +307,9 @@ impl Reactor {
                 return;
             }
             let Some((target, ready)) = helm.batch.pop_front() else {
+                if self.unwatched.swap(false, Ordering::Relaxed) {
+                    self.set_watch();
+                }
                 if self.loans.relieve_after(helm.lendable) {
                     drop(helm);
                     self.rest();
@@ -415,10 +441,7 @@ impl Reactor {
         if let Some((_, acceptor)) = self.accepting.lock().take() {
             self.again.lock().push(acceptor);
         }
-        let spawn = self.spawn.lock().clone();
-        if let Some(spawn) = spawn {
-            self.embark(&spawn, "wsk reactor watch", Self::keep_watch);
-        }
+        self.set_watch();
         self.steer(own);
     }
 }
