@@ -4,7 +4,7 @@ use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wsk_provider::transport::live::{Live, Settings};
 use wsk_provider::transport::{BindOptions, ListenSink, Ready, ReadySink, Stream, Transport, Waiting};
@@ -274,4 +274,50 @@ fn a_sink_that_holds_its_thread_holds_nobody_else() {
         drop(peer);
     }
     live.stop();
+}
+
+/// Stops the network as soon as it hears of a stream.
+struct Stopping(Arc<Mutex<Option<Arc<Live>>>>, Mutex<Sender<()>>);
+
+impl ListenSink for Stopping {
+    fn incoming(&self, stream: Box<dyn Stream>) {
+        drop(stream);
+        if let Some(live) = self.0.lock().unwrap().take() {
+            live.stop();
+            drop(live);
+            self.1.lock().unwrap().send(()).unwrap();
+        }
+    }
+
+    fn failed(&self, error: std::io::Error) {
+        panic!("listener failed: {error}");
+    }
+}
+
+#[test]
+fn a_network_stopped_in_the_middle_of_a_batch_lets_go_of_everybody() {
+    let live = Arc::new(Live::new().unwrap());
+    let itself = Arc::new(Mutex::new(Some(Arc::clone(&live))));
+    let (stopped, stop) = channel();
+    let sinks: Vec<_> =
+        (0..2).map(|_| Arc::new(Stopping(Arc::clone(&itself), Mutex::new(stopped.clone())))).collect();
+    let listeners: Vec<_> = sinks
+        .iter()
+        .map(|sink| live.listen(loopback(0), &BindOptions::default(), Arc::clone(sink) as _).unwrap())
+        .collect();
+    // Both have something before anybody looks, so that one batch has both.
+    let peers: Vec<_> = listeners
+        .iter()
+        .map(|listener| TcpStream::connect(listener.local_address().unwrap()).unwrap())
+        .collect();
+    live.start(Arc::new(|_, job| std::thread::Builder::new().spawn(job).map(drop))).unwrap();
+    stop.recv_timeout(PATIENCE).expect("a stream is told of");
+    drop((listeners, live, peers));
+    let left: Vec<_> = sinks.iter().map(Arc::downgrade).collect();
+    drop(sinks);
+    let end = Instant::now() + PATIENCE;
+    while left.iter().any(|sink| sink.strong_count() != 0) {
+        assert!(Instant::now() < end, "somebody is kept for ever");
+        std::thread::yield_now();
+    }
 }

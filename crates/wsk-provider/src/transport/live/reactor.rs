@@ -236,10 +236,23 @@ impl Reactor {
     pub(super) fn stop(&self) {
         self.disembark();
         self.spawn.lock().take();
+        self.forget();
+    }
+
+    /// Forgets whom to tell: they hold the reactor, as it holds them. The last to do so is the thread whose call has stopped
+    /// the reactor, or outlasted it.
+    fn forget(&self) {
+        // Each is dropped without a lock held: with it may go its owner, which may own a watch.
         let slots = std::mem::take(&mut *self.slots.lock());
         drop(slots);
-        self.again.lock().clear();
-        self.starving.lock().clear();
+        let batch = std::mem::take(&mut self.helm.lock().batch);
+        drop(batch);
+        let accepting = self.accepting.lock().take();
+        drop(accepting);
+        for waiting in [&self.again, &self.starving] {
+            let acceptors = std::mem::take(&mut *waiting.lock());
+            drop(acceptors);
+        }
     }
 
     /// Has the threads leave, and waits for that.
@@ -304,7 +317,8 @@ impl Reactor {
         loop {
             let mut helm = self.helm.lock();
             if self.stop.load(Ordering::SeqCst) {
-                return;
+                drop(helm);
+                return self.forget();
             }
             let Some((target, ready)) = helm.batch.pop_front() else {
                 if self.unwatched.swap(false, Ordering::Relaxed) {
@@ -326,6 +340,9 @@ impl Reactor {
             }
             self.call(target, ready, begun);
             if self.calls.compare_exchange(begun, begun + 1, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+                if self.stop.load(Ordering::SeqCst) {
+                    self.forget();
+                }
                 return;
             }
         }
