@@ -17,10 +17,10 @@ pub enum Severity {
     Advice,
 }
 
-/// Something the client did, seen from the provider's side of the interface.
+/// Something the client or the host did, seen from the provider's side of the interface.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// The rule, as numbered in the contract's rule list.
+    /// The rule, as numbered in the contract's rule list; `-` if it is the host that fails, not the client.
     pub rule: &'static str,
     /// How serious it is.
     pub severity: Severity,

@@ -220,7 +220,12 @@ impl Inner {
             let spawn = move |name: &str, job| {
                 host.spawn(name, job).map_err(|_| std::io::ErrorKind::OutOfMemory.into())
             };
-            self.transport.start(Arc::new(spawn))?;
+            let host = Arc::clone(&self.host);
+            let complain = move |detail: &str| {
+                let (rule, severity, call) = ("-", Severity::Advice, "the network of the host");
+                host.report(Report { rule, severity, call, detail: detail.to_owned() });
+            };
+            self.transport.start(Arc::new(spawn), Arc::new(complain))?;
             *started = true;
         }
         Ok(&self.transport)

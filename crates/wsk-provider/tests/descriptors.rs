@@ -29,7 +29,8 @@ fn connections_wait_until_descriptors_are_free() {
     // SAFETY: the limit is read during the call only.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
     let live = Live::new().unwrap();
-    live.start(Arc::new(|_, job| std::thread::Builder::new().spawn(job).map(drop))).unwrap();
+    live.start(Arc::new(|_, job| std::thread::Builder::new().spawn(job).map(drop)), Arc::new(|_| ()))
+        .unwrap();
     let (sender, streams) = channel();
     let sink = Arc::new(Incoming(Mutex::new(sender)));
     let local = SocketAddr::from(([127, 0, 0, 1], 0));

@@ -54,7 +54,7 @@ struct Network {
 impl Network {
     fn new(takes_loan: impl Fn(usize) -> bool) -> Self {
         let live = Live::new().unwrap();
-        live.start(Arc::new(|_, job| thread::Builder::new().spawn(job).map(drop))).unwrap();
+        live.start(Arc::new(|_, job| thread::Builder::new().spawn(job).map(drop)), Arc::new(|_| ())).unwrap();
         let (sender, incoming) = channel();
         let local = SocketAddr::from(([127, 0, 0, 1], 0));
         let sink = Arc::new(Incoming(Mutex::new(sender)));

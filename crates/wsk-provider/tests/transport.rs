@@ -44,7 +44,8 @@ fn reports() -> (Arc<Reports>, Receiver<Ready>) {
 
 fn network(settings: Settings) -> Live {
     let live = Live::with(settings).unwrap();
-    live.start(Arc::new(|_, job| std::thread::Builder::new().spawn(job).map(drop))).unwrap();
+    live.start(Arc::new(|_, job| std::thread::Builder::new().spawn(job).map(drop)), Arc::new(|_| ()))
+        .unwrap();
     live
 }
 
@@ -310,7 +311,8 @@ fn a_network_stopped_in_the_middle_of_a_batch_lets_go_of_everybody() {
         .iter()
         .map(|listener| TcpStream::connect(listener.local_address().unwrap()).unwrap())
         .collect();
-    live.start(Arc::new(|_, job| std::thread::Builder::new().spawn(job).map(drop))).unwrap();
+    live.start(Arc::new(|_, job| std::thread::Builder::new().spawn(job).map(drop)), Arc::new(|_| ()))
+        .unwrap();
     stop.recv_timeout(PATIENCE).expect("a stream is told of");
     drop((listeners, live, peers));
     let left: Vec<_> = sinks.iter().map(Arc::downgrade).collect();

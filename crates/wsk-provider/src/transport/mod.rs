@@ -39,11 +39,14 @@ pub type Job = Box<dyn FnOnce() + Send>;
 /// Makes a thread of the given name for a job. Where that fails the job is dropped.
 pub type Spawn = Arc<dyn Fn(&str, Job) -> io::Result<()> + Send + Sync>;
 
+/// Takes note of a trouble with the host that the transport cannot tell anybody in particular.
+pub type Complain = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// The network.
 pub trait Transport: Send + Sync + Debug {
     /// Starts to deliver readiness, on threads made with `spawn`. Called once, before anything else; again if it failed, which
-    /// it does if there is no thread to be had.
-    fn start(&self, spawn: Spawn) -> io::Result<()>;
+    /// it does if there is no thread to be had. What goes wrong later is told to `complain`.
+    fn start(&self, spawn: Spawn, complain: Complain) -> io::Result<()>;
 
     /// Stops the threads of [`start`](Self::start): on return they will make no further call into a sink, unless
     /// the caller is such a thread itself.

@@ -21,7 +21,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use self::bindings::{Bindings, Kind};
 use self::reactor::Reactor;
-use super::{BindOptions, Datagram, ReadySink, Reservation, Spawn, Transport};
+use super::{BindOptions, Complain, Datagram, ReadySink, Reservation, Spawn, Transport};
 
 /// Settings of the host network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,8 +52,8 @@ impl Live {
 }
 
 impl Transport for Live {
-    fn start(&self, spawn: Spawn) -> io::Result<()> {
-        self.reactor.start(&spawn)
+    fn start(&self, spawn: Spawn, complain: Complain) -> io::Result<()> {
+        self.reactor.start(&spawn, complain)
     }
 
     fn stop(&self) {

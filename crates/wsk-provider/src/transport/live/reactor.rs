@@ -23,12 +23,12 @@ use std::time::{Duration, Instant};
 
 use mio::event::{Event, Source};
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use self::loan::Loans;
 use super::listener::{Acceptor, Progress};
 use super::slots::{SLOT_TOKENS, Slots, Target};
-use crate::transport::{Job, Ready, ReadySink, Spawn};
+use crate::transport::{Complain, Job, Ready, ReadySink, Spawn};
 
 /// The token of the waker; slots never reach it.
 const WAKE: Token = Token(SLOT_TOKENS);
@@ -36,6 +36,8 @@ const WAKE: Token = Token(SLOT_TOKENS);
 const EVENTS: usize = 1024;
 /// How often a listener tries again that found the host out of descriptors and heard of none becoming free.
 const STARVED_RETRY: Duration = Duration::from_millis(50);
+/// How long to wait before the host is polled again after that has failed.
+const POLL_RETRY: Duration = Duration::from_millis(50);
 /// How long a call may last before the watch takes the helm.
 const PATIENCE: Duration = Duration::from_millis(10);
 
@@ -57,6 +59,9 @@ struct Helm {
     lendable: usize,
     /// When everybody was last told to look.
     looked: Instant,
+    /// The last poll has failed, and so it was told.
+    failing: bool,
+    complain: Option<Complain>,
 }
 
 /// The threads, as [`Reactor::stop`] and the watch see them.
@@ -167,6 +172,8 @@ impl Reactor {
             batch: VecDeque::new(),
             lendable: 0,
             looked: Instant::now(),
+            failing: false,
+            complain: None,
         };
         Ok(Self {
             registry,
@@ -188,13 +195,14 @@ impl Reactor {
         })
     }
 
-    pub(super) fn start(self: &Arc<Self>, spawn: &Spawn) -> io::Result<()> {
+    pub(super) fn start(self: &Arc<Self>, spawn: &Spawn, complain: Complain) -> io::Result<()> {
         if std::mem::replace(&mut self.crew.lock().started, true) {
             return Err(io::Error::other("the network was started before"));
         }
         *self.spawn.lock() = Some(Arc::clone(spawn));
+        self.helm.lock().complain = Some(complain);
         let begun = self
-            .embark(spawn, "wsk reactor", |reactor, own| reactor.steer(own))
+            .embark(spawn, "wsk reactor", Self::steer)
             .and_then(|()| self.embark(spawn, "wsk reactor watch", Self::keep_watch));
         if begun.is_err() {
             // The one at the helm goes if it was to be had, and all is as before.
@@ -236,6 +244,8 @@ impl Reactor {
     pub(super) fn stop(&self) {
         self.disembark();
         self.spawn.lock().take();
+        let complain = self.helm.lock().complain.take();
+        drop(complain);
         self.forget();
     }
 
@@ -327,8 +337,9 @@ impl Reactor {
                 if self.loans.relieve_after(helm.lendable) {
                     drop(helm);
                     self.rest();
-                } else {
-                    self.poll(&mut helm, None);
+                } else if let Err(error) = self.poll(&mut helm, None) {
+                    Self::complain(helm, &error);
+                    thread::sleep(POLL_RETRY);
                 }
                 continue;
             };
@@ -348,6 +359,20 @@ impl Reactor {
         }
     }
 
+    /// Tells that the host's poll has failed, unless that is known.
+    fn complain(mut helm: MutexGuard<'_, Helm>, error: &io::Error) {
+        if std::mem::replace(&mut helm.failing, true) {
+            return;
+        }
+        let complain = helm.complain.clone();
+        drop(helm);
+        if let Some(complain) = complain {
+            complain(&format!(
+                "nothing is heard of any socket, and it is tried again: the poll fails with {error}"
+            ));
+        }
+    }
+
     fn rouse_watch(&self) {
         let mut crew = self.crew.lock();
         crew.watch_rests = false;
@@ -356,7 +381,7 @@ impl Reactor {
     }
 
     /// Fills the batch, and waits for that up to `patience`, which may be without end.
-    fn poll(&self, helm: &mut Helm, patience: Option<Duration>) {
+    fn poll(&self, helm: &mut Helm, patience: Option<Duration>) -> io::Result<()> {
         let timeout = if !self.again.lock().is_empty() {
             Some(Duration::ZERO)
         } else if patience.is_some() {
@@ -369,9 +394,9 @@ impl Reactor {
             None
         };
         match helm.poll.poll(&mut helm.events, timeout) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return,
-            Err(error) => panic!("the host's poll failed: {error}"),
+            Ok(()) => helm.failing = false,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            Err(error) => return Err(error),
         }
         {
             let mut slots = self.slots.lock();
@@ -392,6 +417,7 @@ impl Reactor {
             let retries = self.starving.lock().drain(..).map(Target::Accept).collect::<Vec<_>>();
             helm.batch.extend(retries.into_iter().map(|target| (target, Ready::default())));
         }
+        Ok(())
     }
 
     fn call(&self, target: Target, ready: Ready, begun: u64) {

@@ -157,7 +157,10 @@ impl Reactor {
                     return Served::Unfit;
                 }
                 self.loans.polls.fetch_add(1, Ordering::Relaxed);
-                self.poll(&mut helm, Some(patience));
+                // Nor is it to deal with a poll that fails.
+                if self.poll(&mut helm, Some(patience)).is_err() {
+                    return Served::Unfit;
+                }
             }
             let Some((target, ready)) = helm.batch.pop_front() else { return served };
             match target {

@@ -1,0 +1,75 @@
+//! A host whose poll fails for a while. Alone in its process, whose descriptors it exchanges.
+#![cfg(target_os = "linux")]
+
+use std::fs::{self, File};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use wsk_provider::transport::live::Live;
+use wsk_provider::transport::{BindOptions, ListenSink, Stream, Transport};
+
+/// Far longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Incoming(Mutex<Sender<Box<dyn Stream>>>);
+
+impl ListenSink for Incoming {
+    fn incoming(&self, stream: Box<dyn Stream>) {
+        let _ = self.0.lock().unwrap().send(stream);
+    }
+
+    fn failed(&self, error: std::io::Error) {
+        panic!("listener failed: {error}");
+    }
+}
+
+/// The descriptors of this process that poll.
+fn polls() -> Vec<RawFd> {
+    let open = fs::read_dir("/proc/self/fd").unwrap().map(Result::unwrap);
+    let polls = open
+        .filter(|entry| fs::read_link(entry.path()).is_ok_and(|to| to.ends_with("anon_inode:[eventpoll]")));
+    polls.map(|entry| entry.file_name().to_str().unwrap().parse().unwrap()).collect()
+}
+
+/// Puts what `from` stands for in the place of `to`.
+fn exchange(from: RawFd, to: RawFd) {
+    // SAFETY: both are open, and whoever uses `to` meanwhile is to see that it is something else.
+    assert_eq!(unsafe { libc::dup2(from, to) }, to);
+}
+
+#[test]
+fn a_poll_that_fails_is_told_and_tried_again() {
+    let live = Live::new().unwrap();
+    let (complain, complaints) = channel();
+    let complain = Mutex::new(complain);
+    live.start(
+        Arc::new(|_, job| std::thread::Builder::new().spawn(job).map(drop)),
+        Arc::new(move |what| complain.lock().unwrap().send(what.to_owned()).unwrap()),
+    )
+    .unwrap();
+    let (sender, streams) = channel();
+    let local = SocketAddr::from(([127, 0, 0, 1], 0));
+    let listener =
+        live.listen(local, &BindOptions::default(), Arc::new(Incoming(Mutex::new(sender)))).unwrap();
+    let address = listener.local_address().unwrap();
+    let null = File::open("/dev/null").unwrap();
+    // SAFETY: the descriptors are open.
+    let kept: Vec<_> = polls().into_iter().map(|poll| (poll, unsafe { libc::dup(poll) })).collect();
+    assert!(!kept.is_empty());
+    for (poll, _) in &kept {
+        exchange(null.as_raw_fd(), *poll);
+    }
+    live.kick();
+    complaints.recv_timeout(PATIENCE).expect("the failure is told");
+    let _peer = TcpStream::connect(address).unwrap();
+    assert!(streams.recv_timeout(Duration::from_millis(200)).is_err(), "nothing is heard");
+    for (poll, copy) in &kept {
+        exchange(*copy, *poll);
+    }
+    streams.recv_timeout(PATIENCE).expect("the stream is told of");
+    assert!(complaints.try_recv().is_err(), "once is enough");
+    live.stop();
+}
