@@ -72,7 +72,9 @@ impl Machine {
             provider.clone()
         } else {
             let provider = (self.make)()?;
-            provider.arrive();
+            if !provider.arrive() {
+                return Err(io::Error::other("no thread can be had for callbacks"));
+            }
             state.runs += 1;
             self.journal.line(&format!("start {}", state.runs));
             state.provider.insert(provider).clone()

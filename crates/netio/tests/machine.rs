@@ -183,7 +183,7 @@ fn the_journal_tells_what_a_deregistration_waits_for() {
         })
     }
     .expect("a thread can be had");
-    // On a thread that holds no capture itself: that one would not be waited for.
+    // On a thread that holds no capture itself: that one would wait for itself.
     let machine_of_waiter = Arc::clone(&machine);
     kernel
         .spawn("the one who waits", move || {
