@@ -146,8 +146,8 @@ pub(crate) fn lock(path: &Path, busy: &str) -> Result<File> {
     }
 }
 
-/// Variables that must not reach a cross build: those of the surrounding build, and those that tell compilers and linkers of
-/// headers, libraries and switches for this machine.
+/// Variables that must not reach a cross build: those of the surrounding build, and those that tell compilers and
+/// linkers of headers, libraries and switches for this machine.
 const LEAKING: [&str; 29] = [
     "AR",
     "CARGO_ENCODED_RUSTFLAGS",
@@ -359,6 +359,19 @@ mod tests {
         let here = std::env::current_dir().unwrap().join("out/here");
         let set: Vec<_> = command.get_envs().collect();
         assert_eq!(set, [(OsStr::new("CARGO_TARGET_DIR"), Some(here.as_os_str()))]);
+    }
+
+    #[test]
+    fn the_short_name_of_the_nearest_place_counts() {
+        let layout = Layout { workspace: "/w".into(), cross: "/w/target/cross".into() };
+        let flags = remapped(&layout, "t", Some(Path::new("/c")));
+        assert!(flags.starts_with("target.t.rustflags=["), "{flags}");
+        // The compiler takes the last that fits, and the others may be inside of the home.
+        let at = |end: &str| flags.find(end).unwrap_or_else(|| panic!("{end}: {flags}"));
+        assert!(at("=/w=wsk\"") < at("=/c=crates\"") && at("=/c=crates\"") < at("=rust\"]"));
+        if let Some(home) = flags.find("=home\"") {
+            assert!(home < at("=/w=wsk\""), "{flags}");
+        }
     }
 
     #[test]
