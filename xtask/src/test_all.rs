@@ -17,7 +17,7 @@ use clap::ValueEnum;
 use comfy_table::{Cell, CellAlignment, Color, Table, presets};
 
 use crate::command::{self, logged};
-use crate::cross::{Layout, driver, netio, packages};
+use crate::cross::{Layout, driver, host_cargo, netio, packages};
 use crate::demo::{self, Tried};
 use crate::image;
 use crate::progress::Step as Shown;
@@ -172,8 +172,8 @@ fn host(layout: &Layout) -> Result<String> {
     for arguments in runs {
         let line = format!("cargo {}", arguments.join(" "));
         let shown = Shown::start(&line);
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args(*arguments).current_dir(&layout.workspace);
+        let mut cargo = host_cargo(layout);
+        cargo.args(*arguments);
         logged(cargo, &line, &layout.log(&format!("host-{}", arguments[0])), HOST, &shown)?;
         shown.done();
     }
