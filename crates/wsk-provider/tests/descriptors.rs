@@ -1,26 +1,17 @@
 //! A listener on a host that is out of descriptors. Alone in its process, whose limit it lowers.
 #![cfg(unix)]
 
+mod common;
+
 use std::fs::File;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use wsk_provider::transport::live::Live;
-use wsk_provider::transport::{BindOptions, ListenSink, Stream, Transport};
+use wsk_provider::transport::{BindOptions, Transport};
 
-struct Incoming(Mutex<Sender<Box<dyn Stream>>>);
-
-impl ListenSink for Incoming {
-    fn incoming(&self, stream: Box<dyn Stream>) {
-        let _ = self.0.lock().unwrap().send(stream);
-    }
-
-    fn failed(&self, error: std::io::Error) {
-        panic!("listener failed: {error}");
-    }
-}
+use common::incoming;
 
 #[test]
 fn connections_wait_until_descriptors_are_free() {
@@ -31,8 +22,7 @@ fn connections_wait_until_descriptors_are_free() {
     let live = Live::new().unwrap();
     live.start(Arc::new(|_, job| std::thread::Builder::new().spawn(job).map(drop)), Arc::new(|_| ()))
         .unwrap();
-    let (sender, streams) = channel();
-    let sink = Arc::new(Incoming(Mutex::new(sender)));
+    let (sink, streams) = incoming();
     let local = SocketAddr::from(([127, 0, 0, 1], 0));
     let listener = live.listen(local, &BindOptions::default(), sink).unwrap();
     listener.set_accepting(false);

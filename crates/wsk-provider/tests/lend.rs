@@ -1,5 +1,7 @@
 //! Threads lent to the host network.
 
+mod common;
+
 use std::io::{IoSliceMut, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -8,24 +10,14 @@ use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use wsk_provider::transport::live::Live;
-use wsk_provider::transport::{BindOptions, ListenSink, Ready, ReadySink, Stream, Transport};
+use wsk_provider::transport::{BindOptions, Ready, ReadySink, Stream, Transport};
+
+use common::incoming;
 
 /// Far longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// More than a full batch.
 const STREAMS: usize = 16;
-
-struct Incoming(Mutex<Sender<Box<dyn Stream>>>);
-
-impl ListenSink for Incoming {
-    fn incoming(&self, stream: Box<dyn Stream>) {
-        let _ = self.0.lock().unwrap().send(stream);
-    }
-
-    fn failed(&self, error: std::io::Error) {
-        panic!("listener failed: {error}");
-    }
-}
 
 /// Tells who was told, and whether the thread was lent.
 struct Reports {
@@ -55,9 +47,8 @@ impl Network {
     fn new(takes_loan: impl Fn(usize) -> bool) -> Self {
         let live = Live::new().unwrap();
         live.start(Arc::new(|_, job| thread::Builder::new().spawn(job).map(drop)), Arc::new(|_| ())).unwrap();
-        let (sender, incoming) = channel();
+        let (sink, incoming) = incoming();
         let local = SocketAddr::from(([127, 0, 0, 1], 0));
-        let sink = Arc::new(Incoming(Mutex::new(sender)));
         let listener = live.listen(local, &BindOptions::default(), sink).unwrap();
         let address = listener.local_address().unwrap();
         let (to, reports) = channel();

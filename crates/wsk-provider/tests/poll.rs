@@ -1,30 +1,22 @@
 //! A host whose poll fails for a while. Alone in its process, whose descriptors it exchanges.
 #![cfg(target_os = "linux")]
 
+mod common;
+
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use wsk_provider::transport::live::Live;
-use wsk_provider::transport::{BindOptions, ListenSink, Stream, Transport};
+use wsk_provider::transport::{BindOptions, Transport};
+
+use common::incoming;
 
 /// Far longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-struct Incoming(Mutex<Sender<Box<dyn Stream>>>);
-
-impl ListenSink for Incoming {
-    fn incoming(&self, stream: Box<dyn Stream>) {
-        let _ = self.0.lock().unwrap().send(stream);
-    }
-
-    fn failed(&self, error: std::io::Error) {
-        panic!("listener failed: {error}");
-    }
-}
 
 /// The descriptors of this process that poll.
 fn polls() -> Vec<RawFd> {
@@ -50,10 +42,9 @@ fn a_poll_that_fails_is_told_and_tried_again() {
         Arc::new(move |what| complain.lock().unwrap().send(what.to_owned()).unwrap()),
     )
     .unwrap();
-    let (sender, streams) = channel();
+    let (sink, streams) = incoming();
     let local = SocketAddr::from(([127, 0, 0, 1], 0));
-    let listener =
-        live.listen(local, &BindOptions::default(), Arc::new(Incoming(Mutex::new(sender)))).unwrap();
+    let listener = live.listen(local, &BindOptions::default(), sink).unwrap();
     let address = listener.local_address().unwrap();
     let null = File::open("/dev/null").unwrap();
     // SAFETY: the descriptors are open.

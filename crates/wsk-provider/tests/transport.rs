@@ -1,5 +1,7 @@
 //! The host network behind the [`Transport`] seam, without WSK on top.
 
+mod common;
+
 use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -9,25 +11,10 @@ use std::time::{Duration, Instant};
 use wsk_provider::transport::live::{Live, Settings};
 use wsk_provider::transport::{BindOptions, ListenSink, Ready, ReadySink, Stream, Transport, Waiting};
 
+use common::incoming;
+
 /// Far longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-struct Incoming(Mutex<Sender<Box<dyn Stream>>>);
-
-impl ListenSink for Incoming {
-    fn incoming(&self, stream: Box<dyn Stream>) {
-        let _ = self.0.lock().unwrap().send(stream);
-    }
-
-    fn failed(&self, error: std::io::Error) {
-        panic!("listener failed: {error}");
-    }
-}
-
-fn incoming() -> (Arc<Incoming>, Receiver<Box<dyn Stream>>) {
-    let (sender, receiver) = channel();
-    (Arc::new(Incoming(Mutex::new(sender))), receiver)
-}
 
 struct Reports(Mutex<Sender<Ready>>);
 

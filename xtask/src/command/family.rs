@@ -57,7 +57,7 @@ pub(super) fn end(child: i32) {
 pub(super) fn end(_child: i32) {}
 
 /// All processes.
-fn processes() -> Vec<i32> {
+pub(crate) fn processes() -> Vec<i32> {
     let Ok(entries) = std::fs::read_dir(Path::new("/proc")) else { return Vec::new() };
     entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }

@@ -305,6 +305,18 @@ fn unreachable(said: &str) -> bool {
     WORDS.iter().any(|word| said.contains(word))
 }
 
+/// The files of a directory whose names end so, in their order. The directory's path may hold what means something in a pattern.
+pub(crate) fn sources(directory: &Path, ending: &str) -> Result<Vec<PathBuf>> {
+    let pattern = format!("{}/*.{ending}", glob::Pattern::escape(&directory.to_string_lossy()));
+    let found = glob::glob(&pattern).with_context(|| format!("{} is not usable", directory.display()))?;
+    let mut files: Vec<PathBuf> = found.filter_map(Result::ok).collect();
+    files.sort();
+    if files.is_empty() {
+        bail!("there are no .{ending} files in {}", directory.display());
+    }
+    Ok(files)
+}
+
 /// Copies a finished product to the images, whole or not at all.
 fn publish(product: &Path, image: &Path) -> Result<()> {
     let directory = image.parent().unwrap_or(image);
@@ -380,6 +392,17 @@ mod tests {
             "error: failed to download from `https://example/x`\n[6] Could not resolve hostname"
         ));
         assert!(!unreachable("error: failed to parse manifest at `Cargo.toml`"));
+    }
+
+    #[test]
+    fn sources_are_found_in_a_directory_of_any_name() {
+        let place = tempfile::Builder::new().prefix("a[b]").tempdir().unwrap();
+        assert!(sources(place.path(), "c").is_err());
+        for name in ["two.c", "one.c", "one.h"] {
+            std::fs::write(place.path().join(name), "").unwrap();
+        }
+        let expected = ["one.c", "two.c"].map(|name| place.path().join(name));
+        assert_eq!(sources(place.path(), "c").unwrap(), expected);
     }
 
     #[test]

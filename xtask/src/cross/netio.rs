@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{Layout, cargo_logged, cross_cargo, packages, publish, registries, remapped, summary, tool};
+use super::{
+    Layout, cargo_logged, cross_cargo, packages, publish, registries, remapped, sources, summary, tool,
+};
 use crate::command;
 use crate::image;
 use crate::progress::Step;
@@ -102,7 +104,7 @@ fn random(layout: &Layout, objects: &Path) -> Result<PathBuf> {
 
 /// `echo_c.sys`, from all C files of its directory.
 fn c_client(layout: &Layout, objects: &Path) -> Result<PathBuf> {
-    let sources = c_sources(&layout.workspace.join(C_CLIENT))?;
+    let sources = sources(&layout.workspace.join(C_CLIENT), "c")?;
     let product = objects.join("echo_c.sys");
     let mut gcc = gcc(&product);
     gcc.args(["-shared", "-nostdlib", "-ffreestanding", "-fno-stack-protector", "-mno-red-zone"])
@@ -116,21 +118,6 @@ fn c_client(layout: &Layout, objects: &Path) -> Result<PathBuf> {
     let image = layout.image("echo_c.sys");
     publish(&product, &image)?;
     Ok(image)
-}
-
-/// All C files of a directory.
-fn c_sources(directory: &Path) -> Result<Vec<PathBuf>> {
-    // The path to the checkout may hold what means something in a pattern.
-    let pattern = format!("{}/*.c", glob::Pattern::escape(&directory.to_string_lossy()));
-    let mut sources: Vec<PathBuf> = glob::glob(&pattern)
-        .context("the path of the C driver's sources is not usable")?
-        .filter_map(Result::ok)
-        .collect();
-    sources.sort();
-    if sources.is_empty() {
-        bail!("there are no C sources in {}", directory.display());
-    }
-    Ok(sources)
 }
 
 fn gcc(product: &Path) -> Command {
@@ -163,16 +150,5 @@ mod tests {
         assert!(flags.starts_with("target.x86_64-pc-windows-gnu.rustflags=["), "{flags}");
         assert!(flags.contains("\"--remap-path-prefix=/w=wsk\""), "{flags}");
         assert!(flags.contains("registry/src=crates\""), "{flags}");
-    }
-
-    #[test]
-    fn sources_are_found_in_a_directory_of_any_name() {
-        let place = tempfile::Builder::new().prefix("a[b]").tempdir().unwrap();
-        assert!(c_sources(place.path()).is_err());
-        for name in ["two.c", "one.c", "one.h"] {
-            std::fs::write(place.path().join(name), "").unwrap();
-        }
-        let expected = ["one.c", "two.c"].map(|name| place.path().join(name));
-        assert_eq!(c_sources(place.path()).unwrap(), expected);
     }
 }

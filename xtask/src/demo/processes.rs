@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use super::gate::Holdings;
-#[cfg(unix)]
 use crate::command::family;
 
 /// The status a shell shows for a program that was interrupted.
@@ -128,7 +127,7 @@ pub(crate) fn of_wine(prefix: &Path) -> Vec<i32> {
         let program = std::fs::read_link(directory.join("exe")).unwrap_or_default();
         is_wine(&program) && environment.split(|byte| *byte == 0).any(|variable| variable == wanted)
     };
-    numbered(Path::new("/proc")).into_iter().filter(has).collect()
+    family::processes().into_iter().filter(has).collect()
 }
 
 /// Is it Wine's loader, under one of its names, or its server?
@@ -151,12 +150,6 @@ pub(crate) fn kill(processes: &[i32]) {
 /// `VmRSS` of a process' `status`, in KiB.
 fn memory_in(status: &str) -> Option<usize> {
     status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.split_whitespace().next()?.parse().ok()
-}
-
-/// The entries of a directory that are numbers.
-fn numbered(directory: &Path) -> Vec<i32> {
-    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
-    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
 #[cfg(all(test, target_os = "linux"))]

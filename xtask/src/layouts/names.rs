@@ -6,6 +6,8 @@ use anyhow::{Context as _, Result};
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use syn::{Fields, Item, Visibility};
 
+use crate::cross;
+
 /// A structure or an enumeration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Structure {
@@ -41,14 +43,7 @@ const NUMBERS: [&str; 8] = ["ADDRESS_FAMILY", "NTSTATUS", "i32", "u8", "u16", "u
 /// Reads the sources in a directory, not those below it: those bind the kernel's own types.
 pub(super) fn read(sources: &Path) -> Result<Names> {
     let mut names = Names::default();
-    // The path to the checkout may hold what means something in a pattern.
-    let pattern = format!("{}/*.rs", glob::Pattern::escape(&sources.to_string_lossy()));
-    let mut files: Vec<_> = glob::glob(&pattern)
-        .context("the path of the sources is not usable")?
-        .filter_map(Result::ok)
-        .collect();
-    files.sort();
-    for file in files {
+    for file in cross::sources(sources, "rs")? {
         let text =
             std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
         collect(&text, &mut names).with_context(|| format!("{} is no Rust", file.display()))?;
