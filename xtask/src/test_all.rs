@@ -17,7 +17,8 @@ use clap::ValueEnum;
 use comfy_table::{Cell, CellAlignment, Color, Table, presets};
 
 use crate::command::{self, logged};
-use crate::cross::{Layout, driver, host_cargo, netio, packages};
+use crate::cross::driver::{self, Profile};
+use crate::cross::{Layout, host_cargo, netio, packages};
 use crate::demo::{self, Tried};
 use crate::image;
 use crate::progress::Step as Shown;
@@ -190,29 +191,35 @@ fn report(layout: &Layout, name: &str, arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Builds the images, and checks each.
+/// Builds the images, and checks each. The driver is built in both profiles, and a second time from another directory.
 fn images(layout: &Layout) -> Result<String> {
-    driver::build(layout)?;
+    let release = driver::build(layout)?;
+    let debug = driver::build_profile(layout, Profile::Debug)?;
+    driver::reproduce(layout, &release)?;
     netio::build(layout)?;
-    let mut size = 0;
-    for (name, expected) in [
-        ("conditional_accept.sys", &image::DRIVER),
-        ("echo_c.sys", &image::DRIVER),
-        ("netio.sys", &image::NETIO),
+    let (mut size, mut frame) = (0, 0);
+    for (path, expected) in [
+        (release, image::DRIVER),
+        (debug, image::Expected { goal: None, ..image::DRIVER }),
+        (layout.image("echo_c.sys"), image::DRIVER),
+        (layout.image("netio.sys"), image::NETIO),
     ] {
-        let image = image::inspect(&layout.image(name))?;
-        let findings = image.check(expected);
+        let image = image::inspect(&path)?;
+        let name = image.name.clone();
+        let findings = image.check(&expected);
         for finding in &findings {
             eprintln!("{name}: {finding}");
         }
         if let Some(finding) = findings.iter().find(|finding| finding.is_error()) {
             bail!("{name}: {finding}");
         }
-        if name == "conditional_accept.sys" {
-            size = image.size;
+        match name.as_str() {
+            "conditional_accept.sys" => size = image.size,
+            "conditional_accept.debug.sys" => frame = image.frames.largest,
+            _ => {}
         }
     }
-    Ok(format!("the driver has {size} bytes"))
+    Ok(format!("the driver has {size} bytes, from any directory; largest frame of the debug build {frame}"))
 }
 
 /// What of an error fits into a table.

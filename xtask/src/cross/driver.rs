@@ -9,6 +9,8 @@
 //! | `paths=[…/wdk-build]` | the copy of `wdk-build` that runs here |
 //! | `CARGO_TARGET_…_LINKER` | `lld-link` behind its wrapper |
 //! | `LIBCLANG_PATH` | the library that reads the headers |
+//!
+//! The linker here knows no `/RELEASE`, so the checksum that it would have written is written afterwards.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -16,13 +18,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use cargo_metadata::{CrateType, Metadata, MetadataCommand, Package};
+use walkdir::{DirEntry, WalkDir};
 
 use super::{
     Layout, NO_NETWORK, cargo, cargo_logged, cross_cargo, link, packages, publish, remapped, summary,
     unreachable, wdk_build, wdk_root,
 };
 use crate::command;
-use crate::image;
+use crate::image::{self, Expected};
 use crate::progress::Step;
 
 /// The sample driver.
@@ -41,6 +44,12 @@ pub(crate) struct Args {
     /// Print the image as one JSON object
     #[arg(long, conflicts_with = "check")]
     json: bool,
+    /// Build with the settings of the debug build, which is what `cargo make` deploys first
+    #[arg(long)]
+    debug: bool,
+    /// Build a second time from a copy of the sources in another directory, and compare the images
+    #[arg(long, conflicts_with_all = ["check", "debug", "manifest_path"])]
+    reproducible: bool,
     /// Another driver, by its Cargo.toml
     #[arg(long, value_name = "CARGO_TOML")]
     manifest_path: Option<PathBuf>,
@@ -52,22 +61,116 @@ pub(crate) fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
         Some(manifest) => std::path::absolute(manifest).context("the manifest's path is not usable")?,
         None => layout.workspace.join(MANIFEST),
     };
-    let image = build_manifest(layout, &manifest, args.check)?;
-    let fit = match image {
-        Some(image) => summary::print(&image, Some(&image::DRIVER), args.json)?,
+    let profile = if args.debug { Profile::Debug } else { Profile::Release };
+    let fit = match build_manifest(layout, &manifest, profile, args.check)? {
+        Some(image) => {
+            let expected = Expected { goal: profile.goal(), ..image::DRIVER };
+            let fit = summary::print(&image, Some(&expected), args.json)?;
+            if args.reproducible {
+                reproduce(layout, &image)?;
+            }
+            fit
+        }
         None => true,
     };
     Ok(if fit { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// The settings a driver is built with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    Release,
+    Debug,
+}
+
+impl Profile {
+    /// The size that is the goal, in bytes.
+    fn goal(self) -> Option<u64> {
+        match self {
+            Self::Release => image::DRIVER.goal,
+            Self::Debug => None,
+        }
+    }
+
+    /// The directory of cargo's products.
+    fn directory(self) -> &'static str {
+        match self {
+            Self::Release => "release",
+            Self::Debug => "debug",
+        }
+    }
+
+    /// The file name of a driver's image: both builds are kept.
+    fn image(self, library: &str) -> String {
+        match self {
+            Self::Release => format!("{library}.sys"),
+            Self::Debug => format!("{library}.debug.sys"),
+        }
+    }
+}
+
 /// Builds the sample driver. Returns the path of its image, which is in the layout's images.
 pub(crate) fn build(layout: &Layout) -> Result<PathBuf> {
-    let image = build_manifest(layout, &layout.workspace.join(MANIFEST), false)?;
+    build_profile(layout, Profile::Release)
+}
+
+/// The same, with the settings of a profile.
+pub(crate) fn build_profile(layout: &Layout, profile: Profile) -> Result<PathBuf> {
+    let image = build_manifest(layout, &layout.workspace.join(MANIFEST), profile, false)?;
     image.context("the driver was checked, not built")
 }
 
+/// Builds the sample driver from a copy of its sources in another directory, and compares the two images byte by byte.
+pub(crate) fn reproduce(layout: &Layout, image: &Path) -> Result<()> {
+    let place = tempfile::tempdir().context("there is no room for a second build")?;
+    let workspace = place.path().join("another").join("place");
+    let step = Step::start("Copying the sources");
+    copy_sources(layout, &workspace)?;
+    step.done();
+    let other = Layout { cross: workspace.join("target/cross"), workspace };
+    let again = build(&other)?;
+    let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+    let (one, two) = (read(image)?, read(&again)?);
+    if let Some(at) = first_difference(&one, &two) {
+        bail!("the image depends on the directory of its sources: the bytes at {at:#x} differ");
+    }
+    println!("The same {} bytes from another directory.", one.len());
+    Ok(())
+}
+
+/// Where two images begin to differ.
+fn first_difference(one: &[u8], two: &[u8]) -> Option<usize> {
+    let common = one.iter().zip(two).position(|(one, two)| one != two);
+    common.or_else(|| (one.len() != two.len()).then(|| one.len().min(two.len())))
+}
+
+/// Copies what is in the workspace, other than what builds have left there.
+fn copy_sources(layout: &Layout, to: &Path) -> Result<()> {
+    let is_source = |entry: &DirEntry| {
+        let name = entry.file_name();
+        entry.depth() == 0 || !(name == "target" || name == ".git" || entry.path().starts_with(&layout.cross))
+    };
+    for entry in WalkDir::new(&layout.workspace).into_iter().filter_entry(is_source) {
+        let entry = entry.context("the sources cannot be listed")?;
+        let from = entry.path();
+        let to = to.join(from.strip_prefix(&layout.workspace).context("a source outside of the workspace")?);
+        let copied = if entry.file_type().is_dir() {
+            std::fs::create_dir_all(&to)
+        } else {
+            std::fs::copy(from, &to).map(drop)
+        };
+        copied.with_context(|| format!("cannot copy {}", from.display()))?;
+    }
+    Ok(())
+}
+
 /// Builds a driver by its manifest; `None` if it is only checked.
-fn build_manifest(layout: &Layout, manifest: &Path, check: bool) -> Result<Option<PathBuf>> {
+fn build_manifest(
+    layout: &Layout,
+    manifest: &Path,
+    profile: Profile,
+    check: bool,
+) -> Result<Option<PathBuf>> {
     if !manifest.is_file() {
         bail!("there is no driver at {}", manifest.display());
     }
@@ -94,16 +197,29 @@ fn build_manifest(layout: &Layout, manifest: &Path, check: bool) -> Result<Optio
     let name = if check { "Checking the driver" } else { "Building the driver" };
     let step = Step::start(name);
     let registry = source.parent().unwrap_or(&source);
-    let command = cargo_build(layout, directory, manifest, registry, check)?;
+    let mut command = cargo_build(layout, directory, manifest, registry, check)?;
+    if profile == Profile::Release {
+        command.arg("--release");
+    }
     cargo_logged(command, &layout.log("driver"), BUILD, &step)?;
     step.done();
     if check {
         return Ok(None);
     }
-    let product = layout.driver_target().join(TARGET).join("release").join(format!("{library}.dll"));
-    let image = layout.image(&format!("{library}.sys"));
-    publish(&product, &image)?;
+    let products = layout.driver_target().join(TARGET).join(profile.directory());
+    let product = products.join(format!("{library}.dll"));
+    let sealed = products.join(format!("{library}.sys"));
+    seal(&product, &sealed)?;
+    let image = layout.image(&profile.image(&library));
+    publish(&sealed, &image)?;
     Ok(Some(image))
+}
+
+/// Copies an image, with its checksum.
+fn seal(product: &Path, sealed: &Path) -> Result<()> {
+    let mut bytes = std::fs::read(product).with_context(|| format!("cannot read {}", product.display()))?;
+    image::write_checksum(&mut bytes).with_context(|| format!("{} is no sound image", product.display()))?;
+    std::fs::write(sealed, bytes).with_context(|| format!("cannot write {}", sealed.display()))
 }
 
 /// The build itself.
@@ -119,7 +235,7 @@ fn cargo_build(
     let mut command = cross_cargo(directory);
     command
         .arg(if check { "check" } else { "build" })
-        .args(["--release", "--target", TARGET, "--manifest-path"])
+        .args(["--target", TARGET, "--manifest-path"])
         .arg(manifest)
         .args(locked(layout, manifest))
         .arg("--target-dir")
@@ -185,9 +301,36 @@ mod tests {
     #[test]
     fn a_driver_that_is_not_there_is_named() {
         let layout = Layout { workspace: PathBuf::from("/none"), cross: PathBuf::from("/none/cross") };
-        let error = build_manifest(&layout, Path::new("/none/Cargo.toml"), true).expect_err("there is none");
+        let error = build_manifest(&layout, Path::new("/none/Cargo.toml"), Profile::Release, true)
+            .expect_err("there is none");
         assert_eq!(error.to_string(), "there is no driver at /none/Cargo.toml");
     }
+
+    #[test]
+    fn images_that_differ_in_a_byte_or_in_length_differ() {
+        assert_eq!(first_difference(b"abc", b"abc"), None);
+        assert_eq!(first_difference(b"abc", b"axc"), Some(1));
+        assert_eq!(first_difference(b"abc", b"abcd"), Some(3));
+        assert_eq!(first_difference(b"abcd", b"abc"), Some(3));
+    }
+
+    #[test]
+    fn sources_are_copied_and_products_are_not() {
+        let place = tempfile::tempdir().unwrap();
+        let workspace = place.path().join("from");
+        let layout = Layout { cross: workspace.join("build/cross"), workspace: workspace.clone() };
+        for file in ["src/lib.rs", ".cargo/config.toml", "target/x", "a/target/x", ".git/x", "build/cross/x"]
+        {
+            std::fs::create_dir_all(workspace.join(file).parent().unwrap()).unwrap();
+            std::fs::write(workspace.join(file), file).unwrap();
+        }
+        let to = place.path().join("to");
+        copy_sources(&layout, &to).unwrap();
+        let copied = |file: &str| std::fs::read_to_string(to.join(file)).is_ok_and(|text| text == file);
+        assert!(copied("src/lib.rs") && copied(".cargo/config.toml"));
+        assert!(["target/x", "a/target/x", ".git/x", "build/cross/x"].iter().all(|file| !copied(file)));
+    }
+
     #[test]
     fn the_lock_file_of_the_sample_alone_is_kept() {
         let layout = Layout { workspace: PathBuf::from("/w"), cross: PathBuf::from("/w/target/cross") };

@@ -4,9 +4,11 @@ use std::fmt;
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
+use super::checksum::Checksum;
 use super::*;
 
-/// A kernel stack has 24 KiB, and callers of WSK's callbacks have used some of it already.
+/// The largest stack frame a function may have, in bytes. A kernel stack has 24 KiB, and callers of WSK's callbacks have used
+/// some of it already.
 const LARGE_FRAME: u32 = 4096;
 
 /// What an image must be.
@@ -146,6 +148,16 @@ impl Image {
             if self.subsystem != pe::IMAGE_SUBSYSTEM_NATIVE.0 {
                 error(format!("subsystem {} and not native: link with /SUBSYSTEM:NATIVE", self.subsystem));
             }
+            let Checksum { stated, computed } = self.checksum;
+            if stated != computed {
+                error(format!("checksum {stated:#x} and not {computed:#x}: link with /RELEASE"));
+            }
+            if self.frames.largest > LARGE_FRAME {
+                error(format!(
+                    "the function at {:#x} takes {} bytes of stack, over the limit of {LARGE_FRAME}; a kernel stack has 24 KiB",
+                    self.frames.largest_at, self.frames.largest
+                ));
+            }
             if self.frames.handlers != 0 {
                 error(format!(
                     "{} functions have exception handlers: build with panic = \"abort\"",
@@ -167,12 +179,6 @@ impl Image {
         let mut warning = |text: String| findings.push(Finding::Warning(text));
         if !self.has(pe::IMAGE_DLLCHARACTERISTICS_HIGH_ENTROPY_VA.0) {
             warning("not marked HIGH_ENTROPY_VA".into());
-        }
-        if expected.kernel && self.frames.largest > LARGE_FRAME {
-            warning(format!(
-                "the function at {:#x} takes {} bytes of stack; a kernel stack has 24 KiB in all",
-                self.frames.largest_at, self.frames.largest
-            ));
         }
         if let Some(goal) = expected.goal.filter(|goal| self.size > *goal) {
             warning(format!("{} bytes, which is over the goal of {goal}", self.size));

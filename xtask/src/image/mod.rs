@@ -9,6 +9,7 @@
 //! The image is read, never run. Every number in it is untrusted: a damaged file is an error, whatever the damage.
 
 mod check;
+mod checksum;
 mod unwind;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,8 @@ use object::pe;
 use object::read::pe::{ImageNtHeaders as _, ImageOptionalHeader as _, ImageThunkData as _, PeFile64};
 
 pub(crate) use check::{DRIVER, Expected, Finding, NETIO};
+use checksum::Checksum;
+pub(crate) use checksum::write as write_checksum;
 use unwind::Frames;
 
 /// How much of a text is shown before and after what makes it a path.
@@ -43,6 +46,8 @@ pub(crate) struct Image {
     pub dll_characteristics: u16,
     /// The address of the entry point, relative to the image.
     pub entry: u32,
+    /// The checksum that the header states, and the right one.
+    pub checksum: Checksum,
     /// The sections in the order of the file.
     pub sections: Vec<Section>,
     /// Imported names by module.
@@ -118,6 +123,7 @@ fn parse(name: String, bytes: &[u8], places: &[String]) -> Result<Image> {
         characteristics: headers.file_header().characteristics.get(LE).0,
         dll_characteristics: optional.dll_characteristics().0,
         entry: optional.address_of_entry_point(),
+        checksum: Checksum::of(&file, bytes)?,
         imports: imports(&file)?,
         delayed,
         exports,
@@ -223,6 +229,7 @@ impl Image {
             "nx": self.has(pe::IMAGE_DLLCHARACTERISTICS_NX_COMPAT.0),
             "aslr": self.has(pe::IMAGE_DLLCHARACTERISTICS_DYNAMIC_BASE.0),
             "high_entropy": self.has(pe::IMAGE_DLLCHARACTERISTICS_HIGH_ENTROPY_VA.0),
+            "checksum": self.checksum.stated,
             "relocations": self.relocations,
             "functions": self.frames.functions,
             "largest_frame": self.frames.largest,

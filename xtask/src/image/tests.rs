@@ -18,6 +18,9 @@ struct Recipe {
     code_name: &'static str,
     code_flags: u32,
     unwind_flags: u8,
+    sealed: bool,
+    /// The frame of its function, if it is a large one.
+    frame: Option<u16>,
 }
 
 impl Default for Recipe {
@@ -31,6 +34,8 @@ impl Default for Recipe {
             code_name: ".text",
             code_flags: 0x6000_0020,
             unwind_flags: 0,
+            sealed: true,
+            frame: None,
         }
     }
 }
@@ -97,10 +102,17 @@ impl Recipe {
         put32(&mut bytes, data + 0x104, CODE + 16);
         put32(&mut bytes, data + 0x108, DATA + 0x120);
         put(&mut bytes, data + 0x120, &[1 | self.unwind_flags << 3, 4, 1, 0, 4, 0x42]);
+        if let Some(frame) = self.frame {
+            let [low, high] = (frame / 8).to_le_bytes();
+            put(&mut bytes, data + 0x122, &[2, 0, 4, 0x01, low, high]);
+        }
         // One address to adjust.
         put32(&mut bytes, 0x600, DATA);
         put32(&mut bytes, 0x604, 12);
         put(&mut bytes, 0x608, &0xA008_u16.to_le_bytes());
+        if self.sealed {
+            write_checksum(&mut bytes).unwrap();
+        }
         bytes
     }
 
@@ -134,7 +146,7 @@ fn a_sound_image_is_read_and_passes() {
 
 #[test]
 fn each_fault_is_found() {
-    let faults: [(Recipe, &str); 11] = [
+    let faults: [(Recipe, &str); 13] = [
         (Recipe { machine: 0xAA64, ..Recipe::default() }, "error: it is for 64-bit ARM"),
         (Recipe { machine: 0x0200, ..Recipe::default() }, "error: it is for another processor"),
         (Recipe { subsystem: 3, ..Recipe::default() }, "error: subsystem 3"),
@@ -146,13 +158,32 @@ fn each_fault_is_found() {
         (Recipe { code_name: "PAGE", ..Recipe::default() }, "can be paged out"),
         (Recipe { entry: DATA, ..Recipe::default() }, "in no section with code"),
         (Recipe { unwind_flags: 1, ..Recipe::default() }, "exception handlers"),
+        (
+            Recipe { frame: Some(4104), ..Recipe::default() },
+            "takes 4104 bytes of stack, over the limit of 4096",
+        ),
+        (Recipe { sealed: false, ..Recipe::default() }, "error: checksum 0x0 and not 0x"),
     ];
     for (recipe, expected) in faults {
         let finding = recipe.finding();
         assert!(finding.contains(expected), "{finding}");
     }
+    assert_eq!(Recipe { frame: Some(4096), ..Recipe::default() }.image().check(&DRIVER), []);
     let discardable = Recipe { code_flags: 0x6200_0020, ..Recipe::default() };
     assert!(discardable.finding().contains("can be paged out"));
+}
+
+#[test]
+fn a_changed_byte_changes_the_checksum() {
+    let mut bytes = Recipe::default().build();
+    bytes[0x201] ^= 1;
+    let findings = parse("test.sys".into(), &bytes, &[]).unwrap().check(&DRIVER);
+    assert!(
+        matches!(&findings[..], [Finding::Error(text)] if text.starts_with("checksum 0x")),
+        "{findings:?}"
+    );
+    write_checksum(&mut bytes).unwrap();
+    assert_eq!(parse("test.sys".into(), &bytes, &[]).unwrap().check(&DRIVER), []);
 }
 
 #[test]
