@@ -39,6 +39,7 @@ use core::net::SocketAddr;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 
+use gate_protocol::policy::{Action, Policy};
 use gate_protocol::record::{AcceptBy, Record, RecordSink};
 use gate_protocol::status::{Counters, Phase, Status};
 use gate_protocol::wire::{
@@ -128,7 +129,8 @@ impl Control {
     // A policy takes more than a kilobyte of stack, which the other requests need not have.
     #[inline(never)]
     fn set_policy(&self, bytes: &[u8]) -> Result<(), NTSTATUS> {
-        let policy = wire::decode_policy(bytes).map_err(refuse)?;
+        let mut policy = Policy::new(Action::Reject);
+        wire::decode_policy_into(bytes, &mut policy).map_err(refuse)?;
         self.0.rules.replace(&policy).map_err(|OutOfMemory| STATUS_INSUFFICIENT_RESOURCES)?;
         self.record(Record::Policy { networks: policy.rules().len() as u32 });
         Ok(())

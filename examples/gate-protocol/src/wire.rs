@@ -29,7 +29,7 @@ use core::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-pub use policy::{NetBytes, PolicyHeader, decode_policy, encode_policy, policy_size};
+pub use policy::{NetBytes, PolicyHeader, decode_policy, decode_policy_into, encode_policy, policy_size};
 pub use question::{AnswerBytes, Question, QuestionAnswer, QuestionBytes};
 pub use record::{RecordBytes, RecordsHeader, TimedRecord, decode_records};
 pub use status::StatusBytes;

@@ -4,7 +4,7 @@ use zerocopy::little_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::{Malformed, decode_action, decode_ip, encode_action, encode_ip, exactly, prefix};
-use crate::policy::{Net, Policy, PolicyError};
+use crate::policy::{Action, Net, Policy, PolicyError};
 
 /// What a policy begins with: 4 bytes.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -67,6 +67,17 @@ pub fn encode_policy(policy: &Policy, output: &mut [u8]) -> Option<usize> {
 /// When the bytes are no policy: a wrong length, an unknown action or family, too long a prefix, too many networks, or a network
 /// that is named twice with different actions.
 pub fn decode_policy(bytes: &[u8]) -> Result<Policy, Malformed> {
+    let mut policy = Policy::new(Action::Reject);
+    decode_policy_into(bytes, &mut policy)?;
+    Ok(policy)
+}
+
+/// [`decode_policy`] into a policy of the caller's that names no network yet, so that there is one copy of it on the stack.
+///
+/// # Errors
+///
+/// As for [`decode_policy`]; the policy holds a part of what was read then.
+pub fn decode_policy_into(bytes: &[u8], policy: &mut Policy) -> Result<(), Malformed> {
     let (header, nets) = prefix::<PolicyHeader>(bytes)?;
     let count = usize::from(header.count.get());
     if count > Policy::CAPACITY {
@@ -76,7 +87,7 @@ pub fn decode_policy(bytes: &[u8]) -> Result<Policy, Malformed> {
         let expected = size_of::<PolicyHeader>() + nets_size(count);
         return Err(Malformed::Length { expected, found: bytes.len() });
     }
-    let mut policy = Policy::new(decode_action(header.default_action)?);
+    policy.set_default(decode_action(header.default_action)?);
     for net in nets.chunks_exact(size_of::<NetBytes>()) {
         let bytes = exactly::<NetBytes>(net)?;
         let address = decode_ip(bytes.family, bytes.address)?;
@@ -86,5 +97,5 @@ pub fn decode_policy(bytes: &[u8]) -> Result<Policy, Malformed> {
             PolicyError::Full => Malformed::Field("count"),
         })?;
     }
-    Ok(policy)
+    Ok(())
 }
