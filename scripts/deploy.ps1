@@ -1,10 +1,17 @@
+#Requires -Version 5.1
 <#
 .SYNOPSIS
-    Puts the sample driver on a test VM, starts it, or removes it.
+    Installs and starts the sample driver on a test VM, or removes it.
 
 .DESCRIPTION
-    Works over PowerShell remoting. The VM has to be prepared as docs/windows.md says: test signing on, Secure Boot off.
-    This script was written beside the Linux tooling of the project and has not been run on Windows yet.
+    Works over PowerShell remoting (WSMan), from Windows PowerShell 5.1 or PowerShell 7. Once, before the first run:
+
+        on the VM, elevated:               Enable-PSRemoting -Force -SkipNetworkProfileCheck
+        here, elevated, in a workgroup:    Start-Service WinRM
+                                           Set-Item WSMan:\localhost\Client\TrustedHosts -Value testvm -Concatenate
+
+    The VM has to be prepared as docs/windows.md says: test signing on, Secure Boot off.
+    This script has been parsed and checked on Linux; it has not been run on Windows yet.
 
 .EXAMPLE
     scripts\deploy.ps1 -ComputerName testvm -Credential (Get-Credential)
@@ -12,23 +19,23 @@
 
 .EXAMPLE
     scripts\deploy.ps1 -ComputerName testvm -Verify
-    The same with Driver Verifier, which needs a restart of the VM.
+    Does the same with Driver Verifier, which needs a restart of the VM.
 
 .EXAMPLE
     scripts\deploy.ps1 -ComputerName testvm -Remove
-    Stops the driver and removes what was installed.
+    Stops the driver and removes everything that was installed, by this script or by pnputil.
 #>
 [CmdletBinding(DefaultParameterSetName = 'Install')]
 param(
     # The test VM.
     [Parameter(Mandatory)] [string] $ComputerName,
-    # An administrator there; without it, who runs this.
+    # An administrator of the VM [default: the current user].
     [pscredential] $Credential,
-    # Which build to take.
+    # The build to install.
     [ValidateSet('debug', 'release')] [string] $Configuration = 'debug',
     # Turns Driver Verifier on for the driver, and restarts the VM.
     [Parameter(ParameterSetName = 'Install')] [switch] $Verify,
-    # Stops and removes it instead.
+    # Stops and removes the driver instead.
     [Parameter(ParameterSetName = 'Remove', Mandatory)] [switch] $Remove
 )
 
@@ -43,43 +50,98 @@ $gatectl = Join-Path $root 'target\release\gatectl.exe'
 $connect = @{ ComputerName = $ComputerName }
 if ($Credential) { $connect.Credential = $Credential }
 
-function Stop-Driver {
-    param($Session)
-    Invoke-Command -Session $Session -ArgumentList $service -ScriptBlock {
-        param($service)
-        if (-not (Get-Service $service -ErrorAction SilentlyContinue)) { return }
-        sc.exe stop $service | Out-Null
-        # Stopping closes connections and waits for WSK. A program that holds the device open holds it up.
+# Functions for the session on the VM. Programs there set an exit code and throw nothing.
+$remote = {
+    Set-StrictMode -Version Latest
+    $ErrorActionPreference = 'Stop'
+
+    function Invoke-Program {
+        param([string] $Program, [string[]] $Arguments, [int[]] $Accept = @(0), [string] $Advice = '')
+        # Not `2>&1`: in Windows PowerShell 5.1 the first line of standard error would end the script.
+        $output = & $Program @Arguments
+        if ($LASTEXITCODE -notin $Accept) {
+            throw "$Program $Arguments failed with exit code ${LASTEXITCODE}: $($output -join ' ') $Advice"
+        }
+    }
+
+    function Get-ImagePath {
+        param([string] $Service)
+        $key = "HKLM:\SYSTEM\CurrentControlSet\Services\$Service"
+        if (Test-Path $key) { (Get-ItemProperty $key).ImagePath }
+    }
+
+    function Stop-Driver {
+        param([string] $Service)
+        $found = Get-Service $Service -ErrorAction SilentlyContinue
+        if (-not $found -or $found.Status -eq 'Stopped') { return }
+        Invoke-Program sc.exe @('stop', $Service)
+        # Stopping closes connections and waits for WSK. A program that has the device open delays it.
         $deadline = (Get-Date).AddSeconds(30)
-        while ((Get-Service $service).Status -ne 'Stopped') {
+        while ((Get-Service $Service).Status -ne 'Stopped') {
             if ((Get-Date) -gt $deadline) {
-                throw "$service has not stopped in 30 seconds: end the programs that use its device (gatectl), and try again"
+                throw "$Service has not stopped in 30 seconds: close the programs that use its device (gatectl), and retry"
             }
             Start-Sleep -Milliseconds 200
         }
     }
+
+    # Packages in the driver store, which `pnputil /add-driver` put there. A service of theirs runs the image of the store,
+    # whatever is copied elsewhere.
+    function Remove-StorePackage {
+        param([string] $Service)
+        $packages = Get-WindowsDriver -Online | Where-Object { (Split-Path -Leaf $_.OriginalFileName) -eq "$Service.inf" }
+        foreach ($found in $packages) {
+            Write-Host "removing the package $($found.Driver) from the driver store"
+            # 3010: done, and a restart is needed.
+            Invoke-Program pnputil.exe @('/delete-driver', $found.Driver, '/uninstall', '/force') -Accept 0, 3010
+        }
+    }
+
+    function Remove-DriverService {
+        param([string] $Service)
+        if (Get-Service $Service -ErrorAction SilentlyContinue) { Invoke-Program sc.exe @('delete', $Service) }
+    }
+}
+
+function New-Connection {
+    try {
+        $session = New-PSSession @connect
+    } catch {
+        throw "no PowerShell session on ${ComputerName}: $_`n" +
+            'Run Enable-PSRemoting on the VM; in a workgroup, add the VM to TrustedHosts here (Get-Help scripts\deploy.ps1).'
+    }
+    Invoke-Command -Session $session -ScriptBlock $remote
+    $session
 }
 
 if (-not $Remove) {
     if (-not (Test-Path (Join-Path $package "$service.sys"))) {
-        throw "there is no package in ${package}: run 'cargo make' in examples\conditional-accept first"
+        throw "no package in ${package}: run 'cargo make' in examples\conditional-accept first"
     }
     if (-not (Test-Path $gatectl)) {
-        throw "there is no ${gatectl}: run 'cargo build --release -p gatectl' first"
+        throw "no ${gatectl}: run 'cargo build --release -p gatectl' first"
     }
 }
 
-$session = New-PSSession @connect
+$session = New-Connection
 try {
-    Write-Host "stopping what runs on $ComputerName"
-    Stop-Driver $session
+    Write-Host "stopping the driver on $ComputerName"
+    Invoke-Command -Session $session -ArgumentList $service -ScriptBlock {
+        param($service)
+        Stop-Driver $service
+        Remove-StorePackage $service
+    }
     if ($Remove) {
         Invoke-Command -Session $session -ArgumentList $service -ScriptBlock {
             param($service)
-            sc.exe delete $service | Out-Null
-            verifier.exe /reset | Out-Null
+            Remove-DriverService $service
             Remove-Item "C:\Windows\System32\drivers\$service.sys" -ErrorAction SilentlyContinue
             Remove-Item "C:\$service" -Recurse -ErrorAction SilentlyContinue
+            if ((verifier.exe /querysettings) -match "$service\.sys") {
+                # 2: done, and a restart is needed.
+                Invoke-Program verifier.exe @('/reset') -Accept 0, 2
+                Write-Host 'Driver Verifier is off after the next restart'
+            }
         }
         Write-Host 'removed'
         return
@@ -95,35 +157,44 @@ try {
 
     Invoke-Command -Session $session -ArgumentList $service, $Verify.IsPresent -ScriptBlock {
         param($service, $verify)
-        $testSigning = (bcdedit.exe /enum '{current}') -match 'testsigning\s+Yes'
-        if (-not $testSigning) {
-            throw "test signing is off: run 'bcdedit /set testsigning on' on the VM and restart it"
+        # What the system was started with; the output of bcdedit is translated.
+        $options = (Get-ItemProperty HKLM:\SYSTEM\CurrentControlSet\Control).SystemStartOptions
+        if ($options -notmatch '\bTESTSIGNING\b') {
+            throw "test signing is off: run 'bcdedit /set testsigning on' on the VM and restart it (Secure Boot must be off)"
         }
-        certutil.exe -f -addstore Root "C:\$service\WDRLocalTestCert.cer" | Out-Null
-        certutil.exe -f -addstore TrustedPublisher "C:\$service\WDRLocalTestCert.cer" | Out-Null
-        Copy-Item "C:\$service\$service.sys" 'C:\Windows\System32\drivers\' -Force
-        # A service that is there keeps its Parameters.
+        Invoke-Program certutil.exe @('-f', '-addstore', 'Root', "C:\$service\WDRLocalTestCert.cer")
+        Invoke-Program certutil.exe @('-f', '-addstore', 'TrustedPublisher', "C:\$service\WDRLocalTestCert.cer")
+
+        $image = "C:\Windows\System32\drivers\$service.sys"
+        Copy-Item "C:\$service\$service.sys" $image -Force
+        # An existing service keeps its Parameters.
         if (-not (Get-Service $service -ErrorAction SilentlyContinue)) {
-            sc.exe create $service type= kernel start= demand binPath= "C:\Windows\System32\drivers\$service.sys" | Out-Null
-            if ($LASTEXITCODE -ne 0) { throw "the service cannot be created (sc.exe says $LASTEXITCODE)" }
+            Invoke-Program sc.exe @('create', $service, 'type=', 'kernel', 'start=', 'demand', 'binPath=', $image)
+        } elseif ((Get-ImagePath $service) -notlike "*\System32\drivers\$service.sys") {
+            Invoke-Program sc.exe @('config', $service, 'binPath=', $image)
         }
-        if ($verify) { verifier.exe /standard /driver "$service.sys" | Out-Null }
+        # 2: done, and a restart is needed.
+        if ($verify) { Invoke-Program verifier.exe @('/standard', '/driver', "$service.sys") -Accept 0, 2 }
     }
 
     if ($Verify) {
         Write-Host 'restarting the VM: Driver Verifier takes effect then'
         Remove-PSSession $session
+        $session = $null
         Restart-Computer @connect -Wait -For PowerShell -Force
-        $session = New-PSSession @connect
+        $session = New-Connection
     }
 
     Invoke-Command -Session $session -ArgumentList $service -ScriptBlock {
         param($service)
-        sc.exe start $service | Out-Null
-        if ($LASTEXITCODE -ne 0) {
-            throw "the driver does not start (sc.exe says $LASTEXITCODE): 577 means that its signature is not trusted"
+        $image = (Get-ImagePath $service) -replace '^\\\?\?\\'
+        $expected = (Get-FileHash "C:\$service\$service.sys").Hash
+        if ((Get-FileHash $image).Hash -ne $expected) {
+            throw "the service would start $image, which is not the image that was copied"
         }
+        Invoke-Program sc.exe @('start', $service) -Advice '(577: the signature is not trusted)'
         & "C:\$service\gatectl.exe" status
+        if ($LASTEXITCODE -ne 0) { throw "gatectl status failed with exit code $LASTEXITCODE" }
     }
 } finally {
     if ($session) { Remove-PSSession $session }
