@@ -18,6 +18,7 @@ mod events;
 mod handlers;
 mod inspect;
 mod pending;
+mod stage;
 mod token;
 
 use core::fmt;

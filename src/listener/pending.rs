@@ -27,28 +27,20 @@
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::task::Context;
 
-use atomic_waker::AtomicWaker;
 use wsk_sys::nt::{self, NTSTATUS};
 use wsk_sys::{
     STATUS_MORE_PROCESSING_REQUIRED, WSK_INSPECT_ACTION, WSK_INSPECT_ID, WSK_PROVIDER_LISTEN_DISPATCH,
     WSK_SOCKET, WskInspectAccept, WskInspectReject,
 };
 
+use super::stage::{Progress, Stage};
 use super::{Ends, InspectId, ListenerRef};
 use crate::client::Node;
 use crate::memory::Ref;
 use crate::operation::{IrpStorage, Outcome};
 use crate::sync::SpinLock;
-
-const ASKING: u8 = 0;
-const ACCEPTED: u8 = 1;
-const REJECTED: u8 = 2;
-const PENDED: u8 = 3;
-const COMPLETING: u8 = 4;
-const COMPLETED: u8 = 5;
-const ABORTED: u8 = 6;
 
 /// What became of an attempt to decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +52,7 @@ pub(super) enum Decided {
 }
 
 /// # Invariants
-/// - `state` follows the diagram of the module.
+/// - `progress` follows the diagram of the module.
 /// - One reference is the *callback's*: the answer that is on its way to WSK has it while the record is `Asking`, the
 ///   state itself while it is `Pended`. Whoever moves the record out of `Pended` takes it.
 /// - `irp` and `raw_id` belong to whoever moved the record out of `Pended`, then to WSK until the completion routine.
@@ -76,8 +68,7 @@ pub(super) struct Record {
     listener: ListenerRef,
     id: InspectId,
     ends: Ends,
-    state: AtomicU8,
-    waker: AtomicWaker,
+    progress: Progress,
     links: UnsafeCell<Neighbours>,
 }
 
@@ -100,8 +91,7 @@ impl Record {
             listener,
             id,
             ends,
-            state: AtomicU8::new(ASKING),
-            waker: AtomicWaker::new(),
+            progress: Progress::new(),
             links: UnsafeCell::new(Neighbours { previous: None, next: None }),
         }
     }
@@ -114,28 +104,24 @@ impl Record {
         self.ends
     }
 
-    pub(super) fn waker(&self) -> &AtomicWaker {
-        &self.waker
+    /// The stage, with the task registered before it is looked at.
+    pub(super) fn watch(&self, context: &Context<'_>) -> Stage {
+        self.progress.watch(context)
     }
 
     pub(super) fn is_aborted(&self) -> bool {
-        self.state.load(Ordering::Acquire) == ABORTED
+        self.progress.stage() == Stage::Aborted
     }
 
-    /// The outcome of `WskInspectComplete`, once there is one.
-    pub(super) fn outcome(&self) -> Option<Outcome> {
-        (self.state.load(Ordering::Acquire) == COMPLETED).then(|| self.irp_outcome())
+    /// The outcome of `WskInspectComplete`; only once the stage was seen to be `Completed`.
+    pub(super) fn outcome(&self) -> Outcome {
+        self.irp_outcome()
     }
 
     fn irp_outcome(&self) -> Outcome {
         // SAFETY: a completed IRP is not written any more.
         let status = unsafe { nt::irp_status(self.irp.as_ptr()) };
         Outcome { status, information: 0 }
-    }
-
-    /// Whether the decision went out as the callback's own answer.
-    pub(super) fn was_answered(&self) -> bool {
-        matches!(self.state.load(Ordering::Acquire), ACCEPTED | REJECTED)
     }
 
     /// The callback's last act: `None` to return pend, else whether to accept.
@@ -145,16 +131,14 @@ impl Record {
         let record = Ref::into_raw(record);
         // SAFETY: the callback's reference keeps the record alive; when the exchange succeeds it is the state's, and
         // the record is not touched here any more.
-        let exchanged =
-            unsafe { &(*record).state }.compare_exchange(ASKING, PENDED, Ordering::AcqRel, Ordering::Acquire);
-        let decided = exchanged.err()?;
+        let decided = unsafe { &(*record).progress }.step(Stage::Asking, Stage::Pended).err()?;
         // SAFETY: the record was not pended, so the reference is still this function's.
         drop(unsafe { Ref::from_raw(record) });
-        Some(decided == ACCEPTED)
+        Some(decided == Stage::Accepted)
     }
 
-    fn step(&self, from: u8, to: u8) -> Result<u8, u8> {
-        self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
+    fn step(&self, from: Stage, to: Stage) -> Result<(), Stage> {
+        self.progress.step(from, to)
     }
 
     /// Moves a pended record on; gives the callback's reference to whoever succeeds.
@@ -162,9 +146,9 @@ impl Record {
     /// # Safety
     /// The pointer came from [`Ref::as_ptr`], and the caller has a reference, or the record is listed and the table
     /// locked.
-    unsafe fn leave_pended(record: NonNull<Self>, to: u8) -> Option<Ref<Self>> {
+    unsafe fn leave_pended(record: NonNull<Self>, to: Stage) -> Option<Ref<Self>> {
         // SAFETY: the caller says that the record is alive.
-        unsafe { record.as_ref() }.step(PENDED, to).ok()?;
+        unsafe { record.as_ref() }.step(Stage::Pended, to).ok()?;
         // SAFETY: `callback_returns` leaked this reference when it made the record pended; whoever moves the record on,
         // once, takes it back.
         Some(unsafe { Ref::from_raw(record.as_ptr()) })
@@ -174,14 +158,14 @@ impl Record {
     ///
     /// IRQL: up to `DISPATCH_LEVEL`, but not in a completion routine, because it may call WSK.
     pub(super) fn decide(record: &Ref<Self>, accept: bool) -> Decided {
-        if record.step(ASKING, if accept { ACCEPTED } else { REJECTED }).is_ok() {
+        if record.step(Stage::Asking, if accept { Stage::Accepted } else { Stage::Rejected }).is_ok() {
             record.listener.pending().remove(record);
             return Decided::Taken;
         }
         // When the gate is shut, closing the listener rejects what is pended.
         let Some(permit) = record.listener.call() else { return Decided::Gone };
         // SAFETY: `record` is a reference.
-        let Some(pended) = (unsafe { Self::leave_pended(pointer(record), COMPLETING) }) else {
+        let Some(pended) = (unsafe { Self::leave_pended(pointer(record), Stage::Completing) }) else {
             return Decided::Gone;
         };
         record.listener.pending().decided(record);
@@ -202,8 +186,8 @@ impl Record {
         // SAFETY: the table is that of a listening socket; the member was always there.
         let Some(inspect_complete) = (unsafe { (*table).WskInspectComplete }) else {
             // Nobody can be told, so nothing becomes of the request.
-            let _ = pended.step(COMPLETING, ABORTED);
-            return pended.waker.wake();
+            let _ = pended.step(Stage::Completing, Stage::Aborted);
+            return pended.progress.wake();
         };
         let record = Ref::into_raw(pended);
         // SAFETY: the reference just given up keeps the record alive.
@@ -220,14 +204,16 @@ impl Record {
 
     /// The token is dropped: the request is rejected, by the reaper if WSK has to be told.
     pub(super) fn abandon(record: &Ref<Self>) {
-        if record.step(ASKING, REJECTED).is_ok() {
+        if record.step(Stage::Asking, Stage::Rejected).is_ok() {
             return record.listener.pending().remove(record);
         }
         // The gate is held until the reaper has made the call, so that the reaper is still there to make it. When it
         // is shut, closing the listener rejects what is pended.
         let Some(permit) = record.listener.call() else { return };
         // SAFETY: `record` is a reference.
-        let Some(pended) = (unsafe { Self::leave_pended(pointer(record), COMPLETING) }) else { return };
+        let Some(pended) = (unsafe { Self::leave_pended(pointer(record), Stage::Completing) }) else {
+            return;
+        };
         record.listener.pending().decided(record);
         permit.keep();
         let queued = pointer(&pended);
@@ -269,8 +255,8 @@ unsafe extern "system" fn completed(
     let record = unsafe { Ref::<Record>::from_raw(context.cast_const().cast()) };
     record.listener.note(record.irp_outcome());
     // A token whose listener closes stays inert.
-    let _ = record.step(COMPLETING, COMPLETED);
-    record.waker.wake();
+    let _ = record.step(Stage::Completing, Stage::Completed);
+    record.progress.wake();
     STATUS_MORE_PROCESSING_REQUIRED
 }
 
@@ -353,7 +339,8 @@ impl Pending {
         let own = pointer(record);
         let mut table = self.table.lock();
         if table.shut {
-            record.state.store(ABORTED, Ordering::Release);
+            // The token has not been handed out yet, so nobody else moves the record.
+            let _ = record.step(Stage::Asking, Stage::Aborted);
             return;
         }
         let head = &mut table.buckets[bucket(record.id)];
@@ -376,7 +363,7 @@ impl Pending {
                 // SAFETY: a listed record is alive.
                 let record = unsafe { found.as_ref() };
                 // One that is being decided is listed until the decision is noted, so it is known all the way.
-                record.state.load(Ordering::Acquire) != ABORTED
+                record.progress.stage() != Stage::Aborted
             })
     }
 
@@ -399,13 +386,13 @@ impl Pending {
         let mut table = self.table.lock();
         let Some(found) = table.find(id) else { return };
         // SAFETY: the record is listed, and the table locked.
-        let aborted = unsafe { Record::leave_pended(found, ABORTED) };
+        let aborted = unsafe { Record::leave_pended(found, Stage::Aborted) };
         if let Some(record) = &aborted {
             table.unlink(record);
         }
         drop(table);
         if let Some(record) = aborted {
-            record.waker.wake();
+            record.progress.wake();
         }
     }
 
@@ -418,7 +405,7 @@ impl Pending {
         self.table.lock().shut = true;
         for index in 0..BUCKETS {
             while let Some((record, pended)) = self.end_first(index) {
-                record.waker.wake();
+                record.progress.wake();
                 if let (Some(pended), Some(handle)) = (pended, handle) {
                     // SAFETY: the record was just moved out of `Pended`; the rest is the caller's promise.
                     unsafe { Record::complete(pended, handle, WskInspectReject) };
@@ -435,10 +422,10 @@ impl Pending {
         let record = unsafe { Ref::clone_from_raw(first.as_ptr().cast_const()) };
         table.unlink(&record);
         // If neither succeeds, it was decided at this moment, and whoever did finds it taken out.
-        let pended = match record.step(ASKING, ABORTED) {
-            Ok(_) => None,
+        let pended = match record.step(Stage::Asking, Stage::Aborted) {
+            Ok(()) => None,
             // SAFETY: `record` is a reference.
-            Err(_) => unsafe { Record::leave_pended(first, ABORTED) },
+            Err(_) => unsafe { Record::leave_pended(first, Stage::Aborted) },
         };
         Some((record, pended))
     }

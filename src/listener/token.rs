@@ -10,6 +10,7 @@ use wsk_sys::STATUS_REQUEST_ABORTED;
 
 use super::InspectId;
 use super::pending::{Decided, Record};
+use super::stage::Stage;
 use crate::error::{Error, Operation, Result};
 use crate::memory::Ref;
 
@@ -90,8 +91,7 @@ impl InspectToken {
     /// May be dropped and made again at any time.
     pub fn aborted(&mut self) -> impl Future<Output = ()> + Send + '_ {
         core::future::poll_fn(|context| {
-            self.record.waker().register(context.waker());
-            if self.is_aborted() { Poll::Ready(()) } else { Poll::Pending }
+            if self.record.watch(context) == Stage::Aborted { Poll::Ready(()) } else { Poll::Pending }
         })
     }
 
@@ -152,16 +152,13 @@ impl Future for InspectComplete {
         if self.decided == Decided::Gone {
             return gone();
         }
-        self.record.waker().register(context.waker());
-        if self.record.was_answered() {
-            return Poll::Ready(Ok(()));
-        }
-        if self.record.is_aborted() {
-            return gone();
-        }
-        match self.record.outcome() {
-            Some(outcome) => Poll::Ready(outcome.result(Operation::InspectComplete).map(drop)),
-            None => Poll::Pending,
+        match self.record.watch(context) {
+            Stage::Accepted | Stage::Rejected => Poll::Ready(Ok(())),
+            Stage::Aborted => gone(),
+            Stage::Completed => {
+                Poll::Ready(self.record.outcome().result(Operation::InspectComplete).map(drop))
+            }
+            Stage::Asking | Stage::Pended | Stage::Completing => Poll::Pending,
         }
     }
 }

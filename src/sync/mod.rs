@@ -2,12 +2,15 @@
 //!
 //! Wakers are kept in [`AtomicWaker`](atomic_waker::AtomicWaker)s, which need neither memory nor a lock.
 
+pub(crate) mod atomic;
 mod event;
 mod lock;
 mod stack;
+mod state;
 
 pub use event::{Event, EventKind};
 pub(crate) use event::{EventCell, wait_for_object};
 pub(crate) use lock::SpinGuard;
 pub use lock::SpinLock;
 pub(crate) use stack::{Link, Linked, Stack};
+pub(crate) use state::{AtomicState, State, states};
