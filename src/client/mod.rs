@@ -19,6 +19,7 @@ mod list;
 mod provider;
 mod reaper;
 mod shared;
+mod uses;
 
 use core::fmt;
 use core::time::Duration;

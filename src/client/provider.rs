@@ -16,7 +16,7 @@ use crate::error::{Error, Operation, Result};
 use crate::irql::Passive;
 use crate::listener::ListenerBuilder;
 use crate::memory::Ref;
-use crate::operation::{Op, Outcome, Request, Submission};
+use crate::operation::{Op, Outcome, Refusal, Request, Submission};
 use crate::socket::{Core, attach};
 
 /// WSK's functions, captured (`WskCaptureProviderNPI`). Clones share one capture, which the last one releases.
@@ -73,17 +73,30 @@ impl Provider {
         let request = CreateRequest { provider: self.clone(), core: core.clone() };
         let op = Op::try_new(self.client().cache(), request)
             .map_err(|_| Error::out_of_memory(Operation::Socket))?;
-        // SAFETY: the operation is new, and the closure hands the IRP to `WskSocket` alone. The context is the core,
-        // which the request owns until completion, and WSK from then on; the table is static.
-        let (outcome, _) = unsafe { op.run(|irp, _| self.call_socket(core, &recipe, irp)) }.await;
+        let call = |irp, _| {
+            // SAFETY: `run` passes an IRP that was prepared; the request owns the core, and WSK does from completion on.
+            unsafe { self.hand_over(core, &recipe, irp) }
+        };
+        // SAFETY: the operation is new, and `hand_over` passes the IRP to `WskSocket` alone.
+        let (outcome, _) = unsafe { op.run(call) }.await;
         outcome.result(Operation::Socket).map(drop)
     }
 
-    fn call_socket<C: Core>(&self, core: &Ref<C>, recipe: &Recipe, irp: *mut wsk_sys::nt::IRP) -> Submission {
+    /// Calls `WskSocket`.
+    ///
+    /// # Safety
+    /// `irp` was prepared, and `core` lives until it has completed, and then until the socket is closed. The table of
+    /// `recipe` is static, and the one for a core of this type and for the category that the flags name.
+    unsafe fn hand_over<C: Core>(
+        &self,
+        core: &Ref<C>,
+        recipe: &Recipe,
+        irp: *mut wsk_sys::nt::IRP,
+    ) -> Submission {
         let npi = &self.captured.npi;
         // SAFETY: the table is valid while the capture lives, and this member was always there.
         let Some(create) = (unsafe { (*npi.Dispatch).WskSocket }) else {
-            return Submission::Refused(STATUS_NOT_SUPPORTED);
+            return Submission::Refused(Refusal::NO_FUNCTION);
         };
         let family = if recipe.ipv6 { AF_INET6 } else { AF_INET };
         // SAFETY: the client handle is captured, the context outlives the socket by the rules of `socket`, the
@@ -187,7 +200,8 @@ impl<C: Core> Request for CreateRequest<C> {
     /// The socket belongs to the client from here on, also if the future is never polled again.
     fn completed(&mut self, outcome: Outcome) {
         if let Ok(socket) = outcome.result(Operation::Socket) {
-            attach(&self.core, socket as *mut _);
+            // SAFETY: WSK has just made the socket, for the core of this request, and says so once.
+            unsafe { attach(&self.core, socket as *mut _) };
         }
     }
 

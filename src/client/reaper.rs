@@ -20,7 +20,7 @@ pub(crate) struct Node {
 
 impl Node {
     /// A node for which the reaper will call `run`.
-    pub(crate) const fn new(run: unsafe fn(NonNull<Node>)) -> Self {
+    pub(crate) fn new(run: unsafe fn(NonNull<Node>)) -> Self {
         Self { link: Link::new(), run }
     }
 }

@@ -2,7 +2,7 @@
 
 use core::cell::UnsafeCell;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 
 use wsk_sys::nt::NTSTATUS;
@@ -14,6 +14,7 @@ use wsk_sys::{
 
 use super::list::Sockets;
 use super::reaper::{Job, Node};
+use super::uses::Uses;
 use crate::error::{Error, Operation, Result};
 use crate::irql::Passive;
 use crate::memory::Cache;
@@ -34,18 +35,17 @@ const REAPER_WAIT: Duration = Duration::from_secs(10);
 /// # Invariants
 /// - `registration` is registered from `register`'s success until `run_reaper` has deregistered it, which happens
 ///   once, when there are no captures and no sockets.
-/// - Whoever uses it counts among `captures` and has then seen that `stopping` is false. Both are sequentially
-///   consistent: either that user sees that the client stops, or the reaper sees the user.
+/// - Whoever uses it was let in by `uses`.
 /// - It never moves: the value lives in a [`Ref`](crate::memory::Ref) (rule LIFE-03).
 pub(crate) struct ClientShared {
     registration: UnsafeCell<WSK_REGISTRATION>,
     registered: AtomicBool,
     cache: Cache,
     sockets: Sockets,
-    captures: AtomicUsize,
+    /// Captures, and calls that use the registration.
+    uses: Uses,
     jobs: Stack<Job>,
     wake: Event,
-    stopping: AtomicBool,
 }
 
 // SAFETY: the registration block is written by WSK alone, whose functions take it from any thread; the rest is
@@ -62,10 +62,9 @@ impl ClientShared {
             registered: AtomicBool::new(false),
             cache: Cache::try_new(CACHE_DEPTH).map_err(out_of_memory)?,
             sockets: Sockets::new(),
-            captures: AtomicUsize::new(0),
+            uses: Uses::new(),
             jobs: Stack::new(),
             wake: Event::try_new(EventKind::Synchronization).map_err(out_of_memory)?,
-            stopping: AtomicBool::new(false),
         })
     }
 
@@ -104,14 +103,7 @@ impl ClientShared {
 
     /// Keeps the reaper from deregistering, unless the client stops already.
     fn use_registration(&self, operation: Operation) -> Result<Using<'_>> {
-        // This thread writes the count and reads the flag, `stop` and the reaper write the flag and read the count:
-        // one of them sees the other only if all four are in one order.
-        self.captures.fetch_add(1, Ordering::SeqCst);
-        let using = Using(self);
-        if self.stopping.load(Ordering::SeqCst) {
-            return Err(Error::new(operation, STATUS_DEVICE_NOT_READY));
-        }
-        Ok(using)
+        if self.uses.enter() { Ok(Using(self)) } else { Err(Error::new(operation, STATUS_DEVICE_NOT_READY)) }
     }
 
     /// `WskReleaseProviderNPI` for one success of [`ClientShared::capture`].
@@ -122,8 +114,9 @@ impl ClientShared {
     }
 
     fn capture_ended(&self) {
-        self.captures.fetch_sub(1, Ordering::SeqCst);
-        self.wake_if_stopping();
+        if self.uses.leave() {
+            self.wake.set();
+        }
     }
 
     /// `WskQueryProviderCharacteristics`: the lowest and highest version.
@@ -147,7 +140,7 @@ impl ClientShared {
     }
 
     pub(super) fn open_captures(&self) -> usize {
-        self.captures.load(Ordering::SeqCst)
+        self.uses.count()
     }
 
     /// # Safety
@@ -182,14 +175,14 @@ impl ClientShared {
     }
 
     fn wake_if_stopping(&self) {
-        if self.stopping.load(Ordering::SeqCst) {
+        if self.uses.is_stopping() {
             self.wake.set();
         }
     }
 
     /// Has the reaper close everything, deregister and end.
     pub(super) fn stop(&self) {
-        self.stopping.store(true, Ordering::SeqCst);
+        self.uses.stop();
         self.wake.set();
     }
 
@@ -198,13 +191,14 @@ impl ClientShared {
         loop {
             // Bounded, so that a wait that lasts is never mistaken for one that hangs.
             self.wake.wait(passive, Some(REAPER_WAIT));
-            if self.stopping.load(Ordering::SeqCst) {
+            if self.uses.is_stopping() {
                 self.sockets.shut_all();
             }
             for job in self.jobs.take_all() {
                 job.run();
             }
-            if self.stopping.load(Ordering::SeqCst) && self.open_sockets() == 0 && self.open_captures() == 0 {
+            // A capture that makes a socket is given back only when the socket is listed.
+            if self.uses.are_over(|| self.open_sockets()) {
                 self.deregister(passive);
                 return;
             }

@@ -68,13 +68,22 @@ impl Request for DisconnectRequest {
 }
 
 impl DisconnectRequest {
-    fn hand_over(connection: &ConnectionRef, flags: u32, irp: *mut IRP, request: *mut Self) -> Submission {
+    /// Calls `WskDisconnect`.
+    ///
+    /// # Safety
+    /// `request` is live, not yet WSK's, and stays where it is until `irp`, which was prepared for it, has completed.
+    unsafe fn hand_over(
+        connection: &ConnectionRef,
+        flags: u32,
+        irp: *mut IRP,
+        request: *mut Self,
+    ) -> Submission {
         // SAFETY: the request is live and not yet WSK's.
         let last = unsafe { &(*request).last };
         let described = last.as_ref().map(|buffer| buffer.wsk_buf_for_send(0..buffer.len())).transpose();
         let mut wsk_buf = match described {
             Ok(described) => described,
-            Err(error) => return Submission::Refused(error.status().raw()),
+            Err(error) => return Submission::Refused(error.into()),
         };
         // None for an abortive one, which has no last buffer (rule DISC-23).
         let wsk_buf = wsk_buf.as_mut().map_or(core::ptr::null_mut(), core::ptr::from_mut);
@@ -112,8 +121,12 @@ impl Disconnect {
     }
 
     fn submit(connection: &ConnectionRef, op: &Op<DisconnectRequest>, flags: u32) {
+        let call = |irp, request| {
+            // SAFETY: `submit` passes the request, and an IRP that was prepared for it.
+            unsafe { DisconnectRequest::hand_over(connection, flags, irp, request) }
+        };
         // SAFETY: the operation is new; `hand_over` passes the IRP and memory of the request alone.
-        unsafe { op.submit(|irp, request| DisconnectRequest::hand_over(connection, flags, irp, request)) };
+        unsafe { op.submit(call) };
     }
 
     /// Submits when no send is on its way in.

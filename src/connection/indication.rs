@@ -14,7 +14,6 @@
 use core::fmt;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
-use core::sync::atomic::Ordering;
 
 use wsk_sys::nt::{self, MDL, NTSTATUS};
 use wsk_sys::{
@@ -49,7 +48,7 @@ impl<'a> Indication<'a> {
         flags: u32,
         len: usize,
     ) -> Self {
-        connection.common().indicated.store(list, Ordering::Release);
+        connection.common().indicated.begin(list);
         // SAFETY: the caller checked that it is not null.
         let list = unsafe { NonNull::new_unchecked(list) };
         Self { connection, data: Data { list, len, _memory: PhantomData }, flags }
@@ -158,10 +157,7 @@ impl Received<'_> {
         list: *mut WSK_DATA_INDICATION,
         bytes: usize,
     ) -> (NTSTATUS, Option<usize>) {
-        let indicated = &connection.common().indicated;
-        let still_held = indicated
-            .compare_exchange(list, core::ptr::null_mut(), Ordering::AcqRel, Ordering::Acquire)
-            .is_ok();
+        let still_held = connection.common().indicated.end(list);
         match self.answer {
             Answer::First(first) => (STATUS_SUCCESS, Some(first)),
             Answer::None => (STATUS_DATA_NOT_ACCEPTED, None),
@@ -224,10 +220,7 @@ impl RetainedData {
 impl Drop for RetainedData {
     fn drop(&mut self) {
         let list = self.data.list.as_ptr();
-        let indicated = &self.connection.common().indicated;
-        let in_callback = indicated
-            .compare_exchange(list, core::ptr::null_mut(), Ordering::AcqRel, Ordering::Acquire)
-            .is_ok();
+        let in_callback = self.connection.common().indicated.end(list);
         if !in_callback {
             let handle = self.connection.handle();
             // SAFETY: the gate is held, so the socket is a connection that is not closing.

@@ -17,20 +17,20 @@
 mod disconnect;
 mod events;
 mod handlers;
+mod indicated;
 mod indication;
 mod receive;
 mod send;
+mod sends;
+mod turn;
 
 use core::ffi::c_void;
 use core::fmt;
 use core::future::Future;
 use core::mem::size_of;
 use core::net::SocketAddr;
-use core::sync::atomic::{AtomicPtr, AtomicU8};
 
-use atomic_waker::AtomicWaker;
 use bitflags::bitflags;
-use wsk_sys::nt_success;
 use wsk_sys::{
     SIO_WSK_QUERY_IDEAL_SEND_BACKLOG, SIO_WSK_QUERY_INSPECT_ID, SIO_WSK_QUERY_RECEIVE_BACKLOG,
     WSK_CLIENT_CONNECTION_DISPATCH, WSK_DATA_INDICATION, WSK_INSPECT_ID, WskIoctl,
@@ -41,11 +41,13 @@ pub use handlers::{
     BacklogSlot, ConnectionEvents, DisconnectHandler, DisconnectKind, DisconnectSlot, Handlers, NoEvents, On,
     ReceiveHandler, ReceiveSlot, SendBacklogHandler, Unset,
 };
+use indicated::Indicated;
 pub use indication::{Indication, Received, RetainedData};
 use receive::Kept;
 pub use receive::{Drain, Receive, ReceiveFlags};
-use send::Sends;
 pub use send::{Send, SendFlags};
+use sends::Sends;
+use turn::Turn;
 
 use crate::client::ClientShared;
 use crate::error::{Error, Operation, Result};
@@ -75,13 +77,11 @@ bitflags! {
 pub(crate) struct ConnectionCommon {
     socket: Socket,
     /// Who has the one receive; see `receive`.
-    receiving: AtomicU8,
-    /// Wakes the receive that waits for an abandoned one to end.
-    receive_waker: AtomicWaker,
+    turn: Turn,
     /// Bytes that arrived for a receive nobody waits for any more.
     kept: SpinLock<Option<Kept>>,
     /// The indication whose callback is running; see `indication`.
-    indicated: AtomicPtr<WSK_DATA_INDICATION>,
+    indicated: Indicated<WSK_DATA_INDICATION>,
     sends: Sends,
 }
 
@@ -99,10 +99,6 @@ unsafe impl<E: ConnectionEvents> Core for ConnectionCore<E> {
     fn socket(&self) -> &Socket {
         &self.common.socket
     }
-
-    fn closed(&self) {
-        self.common.receive_waker.wake();
-    }
 }
 
 impl<E: ConnectionEvents> ConnectionCore<E> {
@@ -113,10 +109,9 @@ impl<E: ConnectionEvents> ConnectionCore<E> {
         let make = |events| {
             let common = ConnectionCommon {
                 socket: Socket::new::<Self>(client.clone()),
-                receiving: AtomicU8::new(receive::FREE),
-                receive_waker: AtomicWaker::new(),
+                turn: Turn::new(),
                 kept: SpinLock::new(None),
-                indicated: AtomicPtr::new(core::ptr::null_mut()),
+                indicated: Indicated::new(),
                 sends: Sends::new(),
             };
             Self { common, events }
@@ -218,18 +213,12 @@ impl<E: ConnectionEvents> Connection<E> {
             input: 0,
             output: size_of::<WSK_INSPECT_ID>(),
         };
-        let status = control_inline(
-            &SocketRef::new(&self.core),
-            what,
-            core::ptr::null_mut(),
-            (&raw mut id).cast(),
-            &raw mut written,
-        );
-        if nt_success(status) {
-            Ok(InspectId::from_raw(&id))
-        } else {
-            Err(Error::new(Operation::QueryInspectId, status))
-        }
+        let socket = SocketRef::new(&self.core);
+        let output = (&raw mut id).cast();
+        // SAFETY: there is no input; the output is an ID, which has the size that is named, and both outlive the call.
+        let outcome =
+            unsafe { control_inline(&socket, what, core::ptr::null_mut(), output, &raw mut written) };
+        outcome.result(Operation::QueryInspectId).map(|_| InspectId::from_raw(&id))
     }
 
     /// How many bytes of sends it is best to keep under way (`SIO_WSK_QUERY_IDEAL_SEND_BACKLOG`); advice only.

@@ -19,7 +19,6 @@
 use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
-use core::sync::atomic::Ordering;
 use core::task::{Context, Poll};
 
 use bitflags::bitflags;
@@ -29,19 +28,11 @@ use wsk_sys::{
     WSK_SOCKET,
 };
 
+use super::turn::Taken;
 use super::{Connection, ConnectionEvents, ConnectionRef};
 use crate::buffer::Buffer;
 use crate::error::{Error, Operation, Result};
 use crate::operation::{Op, Outcome, Request, Submission};
-
-/// No receive is under way.
-pub(super) const FREE: u8 = 0;
-/// A receive future has the connection.
-const BUSY: u8 = 1;
-/// WSK still has a receive whose future was dropped.
-const ABANDONED: u8 = 2;
-/// As `ABANDONED`, and a receive future waits for its end.
-const CLAIMED: u8 = 3;
 
 bitflags! {
     /// How to receive.
@@ -208,21 +199,27 @@ impl<T: Target> Request for ReceiveRequest<T> {
         self.connection.note(outcome);
         let common = self.connection.common();
         // An error can carry bytes too: a cancelled receive of everything (rule RCV-06).
-        if self.target.filled(outcome.information).is_ok()
+        if self.target.filled(outcome.information()).is_ok()
             && let Some(kept) = self.target.keep()
         {
             *common.kept.lock() = Some(kept);
         }
-        // The bytes are kept by now. A receive that waits has the turn without asking again.
-        if common.receiving.compare_exchange(ABANDONED, FREE, Ordering::AcqRel, Ordering::Acquire).is_err() {
-            common.receiving.store(BUSY, Ordering::Release);
-            common.receive_waker.wake();
-        }
+        // The bytes are kept by now.
+        common.turn.end_abandoned();
     }
 }
 
 impl<T: Target> ReceiveRequest<T> {
-    fn hand_over(connection: &ConnectionRef, flags: u32, irp: *mut IRP, request: *mut Self) -> Submission {
+    /// Calls `WskReceive`.
+    ///
+    /// # Safety
+    /// `request` is live, not yet WSK's, and stays where it is until `irp`, which was prepared for it, has completed.
+    unsafe fn hand_over(
+        connection: &ConnectionRef,
+        flags: u32,
+        irp: *mut IRP,
+        request: *mut Self,
+    ) -> Submission {
         // The descriptor is needed only during the call (rule LIFE-08); what it describes lives until completion.
         // SAFETY: the request is live and not yet WSK's.
         let mut wsk_buf = unsafe { &mut *request }.target.describe();
@@ -248,42 +245,6 @@ enum State<T: Target> {
     Claiming(ConnectionRef, T, u32),
     Waiting(ConnectionRef, Op<ReceiveRequest<T>>),
     Finished,
-}
-
-/// What stands in the way of a new receive.
-enum Turn {
-    Mine,
-    Claimed,
-    Busy,
-}
-
-/// Takes the connection's one receive, or the turn after an abandoned one.
-fn take_turn(connection: &ConnectionRef) -> Turn {
-    let receiving = &connection.common().receiving;
-    loop {
-        match receiving.compare_exchange(FREE, BUSY, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => return Turn::Mine,
-            Err(ABANDONED) => {
-                if receiving.compare_exchange(ABANDONED, CLAIMED, Ordering::AcqRel, Ordering::Acquire).is_ok()
-                {
-                    return Turn::Claimed;
-                }
-            }
-            Err(_) => return Turn::Busy,
-        }
-    }
-}
-
-/// Whether the turn that was claimed has come.
-fn turn_has_come(connection: &ConnectionRef, context: &Context<'_>) -> bool {
-    let common = connection.common();
-    common.receive_waker.register(context.waker());
-    // Looked at after registering: the abandoned receive's end changes it first and wakes then.
-    common.receiving.load(Ordering::Acquire) == BUSY
-}
-
-fn give_turn(connection: &ConnectionRef) {
-    connection.common().receiving.store(FREE, Ordering::Release);
 }
 
 /// Hands out bytes that an abandoned receive left.
@@ -312,20 +273,22 @@ impl<T: Target> Receiving<T> {
         take_kept(connection, &mut target);
         // A receive that waits for all goes on behind what was kept.
         if target.is_full() || (target.len() > 0 && flags & WSK_FLAG_WAITALL == 0) {
-            give_turn(connection);
+            connection.common().turn.give();
             return Err((Ok(target.len()), target));
         }
         let request = ReceiveRequest { connection: connection.clone(), target };
         match Op::try_new(connection.client().cache(), request) {
             Ok(op) => {
-                // SAFETY: the operation is new; `hand_over` passes the IRP and memory of the request alone.
-                unsafe {
-                    op.submit(|irp, request| ReceiveRequest::hand_over(connection, flags, irp, request));
+                let call = |irp, request| {
+                    // SAFETY: `submit` passes the request, and an IRP that was prepared for it.
+                    unsafe { ReceiveRequest::hand_over(connection, flags, irp, request) }
                 };
+                // SAFETY: the operation is new; `hand_over` passes the IRP and memory of the request alone.
+                unsafe { op.submit(call) };
                 Ok(op)
             }
             Err((_, request)) => {
-                give_turn(connection);
+                connection.common().turn.give();
                 Err((Err(Error::out_of_memory(Operation::Receive)), request.target))
             }
         }
@@ -333,10 +296,10 @@ impl<T: Target> Receiving<T> {
 
     fn poll(&mut self, context: &Context<'_>) -> Poll<(Result<usize>, T)> {
         let (connection, target, flags) = match core::mem::replace(&mut self.state, State::Finished) {
-            State::Start(connection, target, flags) => match take_turn(&connection) {
-                Turn::Mine => (connection, target, flags),
-                Turn::Claimed => return self.claim(connection, target, flags, context),
-                Turn::Busy => {
+            State::Start(connection, target, flags) => match connection.common().turn.take() {
+                Taken::Mine => (connection, target, flags),
+                Taken::Claimed => return self.claim(connection, target, flags, context),
+                Taken::Busy => {
                     return Poll::Ready((Err(Error::new(Operation::Receive, STATUS_DEVICE_BUSY)), target));
                 }
             },
@@ -356,7 +319,7 @@ impl<T: Target> Receiving<T> {
         flags: u32,
         context: &Context<'_>,
     ) -> Poll<(Result<usize>, T)> {
-        if turn_has_come(&connection, context) {
+        if connection.common().turn.has_come(context) {
             return self.go(connection, target, flags, context);
         }
         self.state = State::Claiming(connection, target, flags);
@@ -386,8 +349,8 @@ impl<T: Target> Receiving<T> {
             Ok((outcome, request)) => {
                 connection.note(outcome);
                 let mut target = request.target;
-                let fits = target.filled(outcome.information);
-                give_turn(&connection);
+                let fits = target.filled(outcome.information());
+                connection.common().turn.give();
                 let received = outcome.result(Operation::Receive).and(fits).map(|()| target.len());
                 Poll::Ready((received, target))
             }
@@ -404,19 +367,10 @@ impl<T: Target> Drop for Receiving<T> {
         match core::mem::replace(&mut self.state, State::Finished) {
             State::Waiting(connection, op) => {
                 // Said before the cancellation, whose completion sets it free.
-                connection.common().receiving.store(ABANDONED, Ordering::Release);
+                connection.common().turn.abandon();
                 drop(op);
             }
-            State::Claiming(connection, ..) => {
-                let receiving = &connection.common().receiving;
-                if receiving
-                    .compare_exchange(CLAIMED, ABANDONED, Ordering::AcqRel, Ordering::Acquire)
-                    .is_err()
-                {
-                    // The turn had come, and was not used.
-                    give_turn(&connection);
-                }
-            }
+            State::Claiming(connection, ..) => connection.common().turn.give_up_claim(),
             State::Start(..) | State::Finished => {}
         }
     }

@@ -3,10 +3,8 @@
 use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
-use core::sync::atomic::{AtomicUsize, Ordering};
 use core::task::{Context, Poll};
 
-use atomic_waker::AtomicWaker;
 use bitflags::bitflags;
 use wsk_sys::nt::IRP;
 use wsk_sys::{STATUS_LOCAL_DISCONNECT, WSK_FLAG_NODELAY, WSK_PROVIDER_CONNECTION_DISPATCH};
@@ -56,55 +54,6 @@ impl<E: ConnectionEvents> Connection<E> {
     }
 }
 
-/// This side of the connection is over: no send is let in.
-const OVER: usize = 1;
-/// One send that is being handed to WSK.
-const ONE: usize = 2;
-
-/// Keeps sends from being handed to WSK after a graceful disconnect (rule SND-15), also when both happen at the same
-/// time in two threads: the disconnect waits for the sends that are on their way in, which takes no longer than a call.
-pub(super) struct Sends {
-    word: AtomicUsize,
-    /// Wakes the one disconnect that waits.
-    waker: AtomicWaker,
-}
-
-impl Sends {
-    pub(super) const fn new() -> Self {
-        Self { word: AtomicUsize::new(0), waker: AtomicWaker::new() }
-    }
-
-    fn enter(&self) -> bool {
-        let enter = |word| (word & OVER == 0).then_some(word + ONE);
-        self.word.fetch_update(Ordering::Acquire, Ordering::Relaxed, enter).is_ok()
-    }
-
-    fn leave(&self) {
-        if self.word.fetch_sub(ONE, Ordering::AcqRel) == OVER | ONE {
-            self.waker.wake();
-        }
-    }
-
-    /// Lets no more sends in; `false` if that was so before.
-    pub(super) fn end(&self) -> bool {
-        self.word.fetch_or(OVER, Ordering::AcqRel) & OVER == 0
-    }
-
-    /// Takes [`Sends::end`] back, for a disconnect that was dropped before it was made.
-    pub(super) fn go_on(&self) {
-        self.word.fetch_and(!OVER, Ordering::AcqRel);
-    }
-
-    /// Whether no send is on its way in; else the task will be woken.
-    pub(super) fn have_ended(&self, context: &Context<'_>) -> bool {
-        let idle = || self.word.load(Ordering::Acquire) == OVER;
-        idle() || {
-            self.waker.register(context.waker());
-            idle()
-        }
-    }
-}
-
 /// What WSK uses while a send is under way.
 struct SendRequest {
     connection: ConnectionRef,
@@ -118,7 +67,11 @@ impl Request for SendRequest {
 }
 
 impl SendRequest {
-    fn hand_over(
+    /// Calls `WskSend`.
+    ///
+    /// # Safety
+    /// `request` is live, not yet WSK's, and stays where it is until `irp`, which was prepared for it, has completed.
+    unsafe fn hand_over(
         connection: &ConnectionRef,
         flags: SendFlags,
         irp: *mut IRP,
@@ -129,7 +82,7 @@ impl SendRequest {
         // The descriptor is needed only during the call (rule LIFE-08); what it describes lives in the request.
         let mut wsk_buf = match buffer.wsk_buf_for_send(0..buffer.len()) {
             Ok(wsk_buf) => wsk_buf,
-            Err(error) => return Submission::Refused(error.status().raw()),
+            Err(error) => return Submission::Refused(error.into()),
         };
         connection.submit(|handle| {
             // SAFETY: the gate is held, so the socket is a connection that is not closing.
@@ -180,8 +133,12 @@ impl Send {
         let request = SendRequest { connection: connection.clone(), buffer };
         match Op::try_new(connection.client().cache(), request) {
             Ok(op) => {
+                let call = |irp, request| {
+                    // SAFETY: `submit` passes the request, and an IRP that was prepared for it.
+                    unsafe { SendRequest::hand_over(connection, flags, irp, request) }
+                };
                 // SAFETY: the operation is new; `hand_over` passes the IRP and memory of the request alone.
-                unsafe { op.submit(|irp, request| SendRequest::hand_over(connection, flags, irp, request)) };
+                unsafe { op.submit(call) };
                 Ok(op)
             }
             Err((_, request)) => Err((Err(Error::out_of_memory(Operation::Send)), request.buffer)),

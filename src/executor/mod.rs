@@ -75,7 +75,7 @@ impl Executor {
             Self { shared: Shared::try_new(cache.clone())?, threads: PoolVec::try_with_capacity(threads)? };
         for _ in 0..threads {
             let shared = executor.shared.clone();
-            let started = Thread::spawn(passive, move |passive| run(&shared, passive));
+            let started = Thread::spawn(passive, move |passive| shared.run(passive));
             let kept = started.map(|thread| executor.threads.push(thread).is_ok());
             if let Err(error) = kept {
                 executor.shared.begin_stop();
@@ -264,21 +264,5 @@ impl Future for YieldNow {
         self.yielded = true;
         context.waker().wake_by_ref();
         Poll::Pending
-    }
-}
-
-/// A thread's loop: polls or drops tasks until the executor is stopped and none is left.
-fn run(shared: &Shared, passive: Passive<'_>) {
-    let mut done = queue::Done::Nothing;
-    loop {
-        done = match shared.next(done) {
-            queue::Next::Poll(task) => task.poll(),
-            queue::Next::Cancel(task) => task.cancel(),
-            queue::Next::Sleep => {
-                shared.sleep(passive);
-                queue::Done::Slept
-            }
-            queue::Next::Exit => return,
-        };
     }
 }

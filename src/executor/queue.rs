@@ -82,7 +82,7 @@ pub(super) enum Done {
 }
 
 /// What a thread is to do next.
-pub(super) enum Next {
+enum Next {
     Poll(Running),
     Cancel(Running),
     Sleep,
@@ -142,8 +142,24 @@ impl Shared {
         self.unlock_and_wake_if(queue, true);
     }
 
+    /// A thread's loop: polls or drops tasks until the executor is stopped and none is left.
+    pub(super) fn run(&self, passive: Passive<'_>) {
+        let mut done = Done::Nothing;
+        loop {
+            done = match self.next(done) {
+                Next::Poll(task) => task.poll(),
+                Next::Cancel(task) => task.cancel(),
+                Next::Sleep => {
+                    self.sleep(passive);
+                    Done::Slept
+                }
+                Next::Exit => return,
+            };
+        }
+    }
+
     /// Takes note of what a thread did and tells it what to do next.
-    pub(super) fn next(&self, done: Done) -> Next {
+    fn next(&self, done: Done) -> Next {
         let mut queue = self.queue.lock();
         let mut finished = None;
         match done {
@@ -168,7 +184,7 @@ impl Shared {
     }
 
     /// Waits until another thread hands over the right to run.
-    pub(super) fn sleep(&self, passive: Passive<'_>) {
+    fn sleep(&self, passive: Passive<'_>) {
         // SAFETY: the invariant of `Shared` says that this is an event.
         while !unsafe { self.wake_up.wait(passive, Some(IDLE)) } {}
     }
@@ -194,12 +210,14 @@ impl Queue {
     fn next(&mut self) -> Next {
         if !self.stopping {
             return match self.pop() {
-                Some(task) => Next::Poll(Running::from_queue(task)),
+                // SAFETY: the task was just taken out of the queue.
+                Some(task) => Next::Poll(unsafe { Running::from_queue(task) }),
                 None => self.sleep(),
             };
         }
         if let Some(task) = self.pop() {
-            Next::Cancel(Running::from_queue(task))
+            // SAFETY: the task was just taken out of the queue.
+            Next::Cancel(unsafe { Running::from_queue(task) })
         } else if let Some(task) = self.take_waiting() {
             Next::Cancel(task)
         } else if self.live == 0 {

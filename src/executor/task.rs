@@ -20,11 +20,11 @@ use core::future::Future;
 use core::mem::ManuallyDrop;
 use core::pin::Pin;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU32, Ordering};
 use core::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
 use super::queue::{Done, Links, Shared};
 use crate::memory::{OutOfMemory, Ref, RefCount, assert_pool_alignment};
+use crate::sync::atomic::{AtomicU32, Ordering};
 
 /// The task is to be polled: it is in the queue, or will be pushed by the thread that runs it.
 const SCHEDULED: u32 = 1;
@@ -166,7 +166,10 @@ pub(super) struct Running {
 
 impl Running {
     /// Makes a task running that was just taken out of the queue.
-    pub(super) fn from_queue(task: NonNull<Header>) -> Self {
+    ///
+    /// # Safety
+    /// The task was in the queue of its executor, scheduled, and the caller alone has taken it out.
+    pub(super) unsafe fn from_queue(task: NonNull<Header>) -> Self {
         // SAFETY: a task in the queue is not done, so it is on the list of all, which keeps it alive.
         let header = unsafe { task.as_ref() };
         // Acquire: this poll sees what was done before each wake-up that it answers.

@@ -41,7 +41,8 @@ impl<E: ConnectionEvents> Request for AcceptRequest<E> {
     /// future is never polled again.
     fn completed(&mut self, outcome: Outcome) {
         if let Ok(socket) = outcome.result(Operation::Accept) {
-            attach(&self.connection, socket as *mut WSK_SOCKET);
+            // SAFETY: WSK has just made the socket, for the core of this request, and says so once.
+            unsafe { attach(&self.connection, socket as *mut WSK_SOCKET) };
         }
     }
 
@@ -53,7 +54,11 @@ impl<E: ConnectionEvents> Request for AcceptRequest<E> {
 }
 
 impl<E: ConnectionEvents> AcceptRequest<E> {
-    fn hand_over(listener: &ListenerRef, irp: *mut IRP, request: *mut Self) -> Submission {
+    /// Calls `WskAccept`.
+    ///
+    /// # Safety
+    /// `request` is live, not yet WSK's, and stays where it is until `irp`, which was prepared for it, has completed.
+    unsafe fn hand_over(listener: &ListenerRef, irp: *mut IRP, request: *mut Self) -> Submission {
         // SAFETY: the request is live and not yet WSK's.
         let (context, dispatch) = ConnectionCore::context_and_dispatch(unsafe { &(*request).connection });
         // SAFETY: the request is live; only the address of a field is computed.
@@ -96,8 +101,12 @@ impl<E: ConnectionEvents> Accept<E> {
         let client = listener.client().clone();
         let request = AcceptRequest { listener: listener.clone(), connection, local, remote };
         let op = Op::try_new(client.cache(), request).map_err(|_| out_of_memory())?;
+        let call = |irp, request| {
+            // SAFETY: `submit` passes the request, and an IRP that was prepared for it.
+            unsafe { AcceptRequest::hand_over(listener, irp, request) }
+        };
         // SAFETY: the operation is new; `hand_over` passes the IRP and the request's memory to `WskAccept` alone.
-        unsafe { op.submit(|irp, request| AcceptRequest::hand_over(listener, irp, request)) };
+        unsafe { op.submit(call) };
         Ok(op)
     }
 

@@ -230,14 +230,28 @@ impl AddressRequest {
         let request = Self { address, socket: socket.clone() };
         let op =
             Op::try_new(socket.client().cache(), request).map_err(|_| Error::out_of_memory(operation))?;
+        let call = |irp, request| {
+            // SAFETY: `run` passes the request, and an IRP that was prepared for it.
+            unsafe { Self::hand_over(socket, operation, irp, request) }
+        };
         // SAFETY: the operation is new; `hand_over` passes the IRP and the request's address alone.
-        let run = unsafe { op.run(|irp, request| Self::hand_over(socket, operation, irp, request)) };
+        let run = unsafe { op.run(call) };
         let (outcome, request) = run.await;
         socket.note(outcome);
         outcome.result(operation).map(|_| request.address)
     }
 
-    fn hand_over(socket: &SocketRef, operation: Operation, irp: *mut IRP, request: *mut Self) -> Submission {
+    /// Calls `WskBind` or `WskGetLocalAddress`.
+    ///
+    /// # Safety
+    /// `request` is live, not yet WSK's, and stays where it is until `irp`, which was prepared for it, has completed.
+    /// `socket` is a listener.
+    unsafe fn hand_over(
+        socket: &SocketRef,
+        operation: Operation,
+        irp: *mut IRP,
+        request: *mut Self,
+    ) -> Submission {
         // SAFETY: the request is live; only the address of a field is computed.
         let address = unsafe { &raw mut (*request).address }.cast();
         socket.submit(|handle| {

@@ -190,7 +190,8 @@ impl<E: ConnectionEvents> Incoming<'_, E> {
         unsafe { self.accept_context.write(context) };
         // SAFETY: as above.
         unsafe { self.accept_dispatch.write(dispatch) };
-        attach_and_enter(&core, self.socket);
+        // SAFETY: WSK has just made the socket, for this core, whose callback answers with it; this value is used up.
+        unsafe { attach_and_enter(&core, self.socket) };
         *self.taken = Some(SocketRef::new(&core));
         Ok(Connection::new(core, self.ends))
     }

@@ -121,7 +121,7 @@ impl Record {
     fn irp_outcome(&self) -> Outcome {
         // SAFETY: a completed IRP is not written any more.
         let status = unsafe { nt::irp_status(self.irp.as_ptr()) };
-        Outcome { status, information: 0 }
+        Outcome::Completed { status, information: 0 }
     }
 
     /// The callback's last act: `None` to return pend, else whether to accept.

@@ -1,6 +1,6 @@
 //! A reference count that cannot overflow into a use after free.
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::atomic::{AtomicU32, Ordering};
 
 /// Counts at or above this value have saturated: the object is leaked rather than freed too early.
 const SATURATED: u32 = 1 << 31;
@@ -19,7 +19,7 @@ pub(crate) struct RefCount(AtomicU32);
 
 impl RefCount {
     /// One owner.
-    pub(crate) const fn one() -> Self {
+    pub(crate) fn one() -> Self {
         Self(AtomicU32::new(1))
     }
 

@@ -4,38 +4,67 @@ use core::cell::UnsafeCell;
 use core::ffi::c_void;
 use core::future::Future;
 use core::pin::Pin;
-use core::sync::atomic::{AtomicU8, Ordering};
 use core::task::{Context, Poll};
 
-use atomic_waker::AtomicWaker;
 use wsk_sys::nt::{self, NTSTATUS};
-use wsk_sys::{STATUS_FILE_FORCED_CLOSED, STATUS_MORE_PROCESSING_REQUIRED, nt_success};
+use wsk_sys::{STATUS_FILE_FORCED_CLOSED, STATUS_MORE_PROCESSING_REQUIRED, STATUS_NOT_SUPPORTED, nt_success};
 
+use super::cell::{Abandoned, Cell, End};
 use super::irp::IrpStorage;
 use crate::error::{Error, Operation, Result};
 use crate::memory::{Cache, OutOfMemory, Ref};
 
-const IDLE: u8 = 0;
-const SUBMITTED: u8 = 1;
-const ABANDONED: u8 = 2;
-const DONE: u8 = 3;
-
-/// What an IRP was completed with. `IoStatus` decides; the value the call returned is never used (rule IRP-12).
+/// How a request ended.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Outcome {
-    pub(crate) status: NTSTATUS,
-    pub(crate) information: usize,
+pub(crate) enum Outcome {
+    /// What WSK completed the IRP with. `IoStatus` decides; the value the call returned is never used (rule IRP-12).
+    Completed { status: NTSTATUS, information: usize },
+    /// The library did not ask WSK. Whatever its status is, it says nothing about the socket.
+    Refused(Refusal),
+}
+
+/// Why the library does not ask WSK.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Refusal(NTSTATUS);
+
+impl Refusal {
+    /// The socket is closing: its gate is shut.
+    pub(crate) const CLOSING: Self = Self(STATUS_FILE_FORCED_CLOSED);
+    /// This WSK does not have the function.
+    pub(crate) const NO_FUNCTION: Self = Self(STATUS_NOT_SUPPORTED);
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self(error.status().raw())
+    }
 }
 
 impl Outcome {
     /// `Information` when the request succeeded (rule IRP-23), else the error.
     pub(crate) fn result(self, operation: Operation) -> Result<usize> {
-        if nt_success(self.status) { Ok(self.information) } else { Err(Error::new(operation, self.status)) }
+        let status = self.status();
+        if nt_success(status) { Ok(self.information()) } else { Err(Error::new(operation, status)) }
     }
 
-    /// Whether the socket is dead and must be closed (rule LSN-07).
+    /// What the user is told, whoever says it.
+    pub(crate) fn status(self) -> NTSTATUS {
+        match self {
+            Self::Completed { status, .. } | Self::Refused(Refusal(status)) => status,
+        }
+    }
+
+    /// `Information`, which an error can carry, too (rule RCV-06).
+    pub(crate) fn information(self) -> usize {
+        match self {
+            Self::Completed { information, .. } => information,
+            Self::Refused(_) => 0,
+        }
+    }
+
+    /// Whether WSK has said that the socket is dead and must be closed (rule LSN-07).
     pub(crate) fn socket_is_dead(self) -> bool {
-        self.status == STATUS_FILE_FORCED_CLOSED
+        matches!(self, Self::Completed { status: STATUS_FILE_FORCED_CLOSED, .. })
     }
 }
 
@@ -45,7 +74,7 @@ pub(crate) enum Submission {
     /// A WSK function was called with it, and completes it.
     Handed,
     /// No WSK function was called.
-    Refused(NTSTATUS),
+    Refused(Refusal),
 }
 
 /// The memory of one kind of request and what becomes of a result nobody waits for.
@@ -65,9 +94,9 @@ pub(crate) trait Request: Send + Sized + 'static {
 }
 
 /// # Invariants
-/// - `state` follows the diagram of the parent module; only the future leaves `Idle`, only the completion
-///   routine enters `Done`.
-/// - `request` and the IRP belong to the future in `Idle` and `Done`, to WSK otherwise.
+/// - `cell` follows the diagram of the parent module; only the future leaves `Idle`, only the completion routine enters
+///   `Done`.
+/// - `request` and the IRP belong to the future in `Idle`, `Refused` and `Done`, to WSK otherwise.
 struct Block<R> {
     head: Head,
     request: UnsafeCell<Option<R>>,
@@ -76,8 +105,7 @@ struct Block<R> {
 /// What does not depend on the kind of request, so that there is one copy of its code.
 struct Head {
     irp: IrpStorage,
-    waker: AtomicWaker,
-    state: AtomicU8,
+    cell: Cell,
 }
 
 // SAFETY: the invariants of the block say which one thread may touch `request` in each state, and the state is
@@ -103,7 +131,7 @@ impl<R: Request> Op<R> {
     }
 
     /// Hands the IRP to WSK: `call` gets the prepared IRP and the address of the request's memory, and makes
-    /// the one WSK call, or refuses with a status that then is the outcome. A call to [`Op::poll`] follows, which
+    /// the one WSK call, or refuses, which then is the outcome. A call to [`Op::poll`] follows, which
     /// sees whether it has completed already, and sees to it that the task is woken otherwise.
     ///
     /// # Safety
@@ -111,24 +139,22 @@ impl<R: Request> Op<R> {
     /// - Unless it refuses, `call` passes the IRP to exactly one WSK function, which completes it exactly once,
     ///   and passes no memory that can go away before that other than what is needed only during the call.
     pub(crate) unsafe fn submit(&self, call: impl FnOnce(*mut nt::IRP, *mut R) -> Submission) {
-        debug_assert_eq!(self.block.head.state.load(Ordering::Relaxed), IDLE);
         // SAFETY: the state is idle, so the request belongs to this thread.
         let slot = unsafe { &mut *self.block.request.get() };
         let Some(request) = slot.as_mut() else { return };
         let request: *mut R = request;
-        self.block.head.state.store(SUBMITTED, Ordering::Release);
+        self.block.head.cell.submit();
         let irps_reference = Ref::into_raw(self.block.clone());
         // SAFETY: the operation was idle; the reference just made keeps the block where it is until the
         // completion routine takes it back.
         let irp = unsafe { self.block.head.irp.prepare(completed::<R>, irps_reference.cast_mut().cast()) };
         // From here on the IRP and the request belong to WSK; the completion routine may have run by the time
         // `call` returns.
-        if let Submission::Refused(status) = call(irp, request) {
+        if let Submission::Refused(Refusal(status)) = call(irp, request) {
+            // Kept in the IRP, so that it needs no place of its own; the cell says whose word it is.
             // SAFETY: nobody was given the IRP.
             unsafe { nt::set_irp_status(irp, status) };
-            // SAFETY: nobody was given the IRP.
-            unsafe { nt::set_irp_information(irp, 0) };
-            self.block.head.state.store(DONE, Ordering::Release);
+            self.block.head.cell.refuse();
             // SAFETY: the reference made above; no completion routine will take it back.
             drop(unsafe { Ref::from_raw(irps_reference) });
         }
@@ -207,66 +233,42 @@ impl<R: Request> Drop for Op<R> {
 }
 
 impl Head {
-    const fn new() -> Self {
-        Self { irp: IrpStorage::new(), waker: AtomicWaker::new(), state: AtomicU8::new(IDLE) }
+    fn new() -> Self {
+        Self { irp: IrpStorage::new(), cell: Cell::new() }
     }
 
-    /// What the IRP was completed with, once the completion routine has run; else the task will be woken.
+    /// How the request ended, if it has; else the task will be woken.
     fn poll(&self, context: &Context<'_>) -> Option<Outcome> {
-        if !self.is_done() {
-            self.waker.register(context.waker());
-            // The completion routine may have run between the look and the registration.
-            if !self.is_done() {
-                return None;
-            }
-        }
-        Some(self.outcome())
-    }
-
-    fn is_done(&self) -> bool {
-        self.state.load(Ordering::Acquire) == DONE
+        self.cell.poll(context).map(|end| self.outcome(end))
     }
 
     /// The future goes. If WSK has the IRP, it is cancelled, and the request is the completion routine's from now on;
-    /// if the request is done, it is the caller's, with this outcome.
+    /// if the request has ended, it is the caller's, with this outcome.
     fn abandon(&self) -> Option<Outcome> {
-        let mut state = self.state.load(Ordering::Acquire);
-        if state == SUBMITTED {
-            let abandon =
-                self.state.compare_exchange(SUBMITTED, ABANDONED, Ordering::AcqRel, Ordering::Acquire);
-            state = abandon.map_or_else(|now| now, |_| ABANDONED);
-        }
-        match state {
-            ABANDONED => {
+        match self.cell.abandon() {
+            Abandoned::Idle => None,
+            Abandoned::Submitted => {
                 // WSK still has the IRP. The future's reference keeps the block alive during the call, also if the
                 // request completes meanwhile: cancelling a completed IRP does nothing (rules R14, IRP-16).
                 // SAFETY: the IRP was initialised by `submit` and lives in the block.
                 unsafe { nt::IoCancelIrp(self.irp.as_ptr()) };
                 None
             }
-            DONE => Some(self.outcome()),
-            _ => None,
+            Abandoned::Ended(end) => Some(self.outcome(end)),
         }
     }
 
-    /// The completion routine has done its work. `true` if the future has walked away, so that the request is the
-    /// completion routine's; else the future is woken, and has it.
-    fn complete(&self) -> bool {
-        let abandoned = self.state.swap(DONE, Ordering::AcqRel) == ABANDONED;
-        if !abandoned {
-            self.waker.wake();
-        }
-        abandoned
-    }
-
-    /// Reads what the IRP was completed with. Call only in state `Done`, or from the completion routine.
-    fn outcome(&self) -> Outcome {
+    /// Reads how the request ended. Call only when it has, or from the completion routine.
+    fn outcome(&self, end: End) -> Outcome {
         let irp = self.irp.as_ptr();
-        // SAFETY: a completed IRP is not written any more, and it lives in this block.
+        // SAFETY: an IRP that was completed, or given to nobody, is not written any more, and it lives in this block.
         let status = unsafe { nt::irp_status(irp) };
+        if end == End::Refused {
+            return Outcome::Refused(Refusal(status));
+        }
         // SAFETY: as above.
         let information = unsafe { nt::irp_information(irp) };
-        Outcome { status, information }
+        Outcome::Completed { status, information }
     }
 }
 
@@ -281,12 +283,12 @@ unsafe extern "system" fn completed<R: Request>(
 ) -> NTSTATUS {
     // SAFETY: `submit` leaked exactly this reference, and the routine runs once per submission.
     let block = unsafe { Ref::<Block<R>>::from_raw(context.cast_const().cast()) };
-    let outcome = block.head.outcome();
+    let outcome = block.head.outcome(End::Completed);
     // SAFETY: until the state is done the request belongs to WSK, which has just given it back to this routine.
     if let Some(request) = unsafe { (*block.request.get()).as_mut() } {
         request.completed(outcome);
     }
-    if block.head.complete() {
+    if block.head.cell.complete() {
         // SAFETY: the future has walked away, so the request belongs to this routine alone.
         if let Some(request) = unsafe { (*block.request.get()).take() } {
             request.orphaned(outcome);

@@ -15,6 +15,9 @@
 //!  freed                  Abandoned ──completion routine──▶ `Request::orphaned`, freed
 //! ```
 //!
+//! A request that the library does not make, because the socket is closing for instance, goes from *Submitted* to
+//! *Refused*, which for the future is as *Done*. What it is told then is never taken for WSK's word on the socket.
+//!
 //! *Orphaned* is where a result that nobody waits for is put right: an accepted socket is closed, received
 //! bytes are kept for the next receive. A result that the client must know of even when the future is never looked
 //! at again, a new socket, is taken over before that, by `Request::completed` in the completion routine.
@@ -23,7 +26,8 @@
 //! nothing, and wakes the task; the waker only schedules.
 
 mod block;
+mod cell;
 mod irp;
 
-pub(crate) use block::{Op, Outcome, Request, Submission};
+pub(crate) use block::{Op, Outcome, Refusal, Request, Submission};
 pub(crate) use irp::IrpStorage;

@@ -36,11 +36,11 @@ impl Future for Closed {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let socket = &*self.socket;
         // A core that never got a socket has nothing to wait for.
-        if socket.closed.load(Ordering::Acquire) || !socket.gate.is_attached() {
-            return Poll::Ready(());
+        if !socket.gate.is_attached() || socket.closed.poll(context) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
         }
-        socket.closed_waker.register(context.waker());
-        if socket.closed.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
@@ -106,8 +106,7 @@ unsafe extern "system" fn completed(
     let lifetime = socket.lifetime;
     // SAFETY: WSK's reference keeps the core alive.
     unsafe { (lifetime.closed)(whole) };
-    socket.closed.store(true, Ordering::Release);
-    socket.closed_waker.wake();
+    socket.closed.give();
     // SAFETY: this is the reference that `attach` made for WSK.
     unsafe { (lifetime.release)(whole) };
     client.socket_closed();

@@ -3,16 +3,16 @@
 use core::ffi::c_void;
 use core::mem::size_of;
 
-use wsk_sys::nt::{IRP, NTSTATUS};
+use wsk_sys::nt::IRP;
 use wsk_sys::{
     NPI_WSK_INTERFACE_ID, PFN_WSK_CONTROL_SOCKET, SO_WSK_EVENT_CALLBACK, SOL_SOCKET, STATUS_EVENT_PENDING,
-    STATUS_FILE_FORCED_CLOSED, STATUS_NOT_SUPPORTED, STATUS_SUCCESS, WSK_CONTROL_SOCKET_TYPE,
-    WSK_EVENT_CALLBACK_CONTROL, WSK_EVENT_DISABLE, WSK_PROVIDER_BASIC_DISPATCH, WSK_SOCKET, WskSetOption,
+    STATUS_SUCCESS, WSK_CONTROL_SOCKET_TYPE, WSK_EVENT_CALLBACK_CONTROL, WSK_EVENT_DISABLE,
+    WSK_PROVIDER_BASIC_DISPATCH, WSK_SOCKET, WskSetOption,
 };
 
 use super::SocketRef;
 use crate::error::{Error, Operation, Result};
-use crate::operation::{Op, Outcome, Request, Submission};
+use crate::operation::{Op, Outcome, Refusal, Request, Submission};
 
 /// The output of a control operation; it lives in the operation block.
 pub(crate) type ControlBuffer = [usize; 2];
@@ -36,7 +36,9 @@ pub(crate) struct Control {
 /// The type may be read by any thread, pointers in it included, until the operation has completed.
 pub(crate) unsafe trait Input: 'static {}
 
-// SAFETY: a plain number.
+// SAFETY: a number may be read by any thread. The one option whose number is an address, `SO_WSK_SECURITY`, names a
+// descriptor that WSK itself keeps for its users on all threads, until the listener, which has a reference on it, gives
+// it back after its operations.
 unsafe impl Input for usize {}
 
 /// A switch for event callbacks whose GUID is the static one of WSK.
@@ -91,14 +93,23 @@ pub(crate) async fn control<I: Input>(
     let request = ControlRequest { input, output: [0; 2], socket: socket.clone() };
     let op =
         Op::try_new(socket.client().cache(), request).map_err(|_| Error::out_of_memory(what.operation))?;
+    let call = |irp, request| {
+        // SAFETY: `run` passes the request, whose sizes cover those of `what`, and an IRP that was prepared for it.
+        unsafe { hand_over(&socket, what, irp, request) }
+    };
     // SAFETY: the operation is new, and `hand_over` passes the IRP and the request's memory alone.
-    let run = unsafe { op.run(|irp, request| hand_over(&socket, what, irp, request)) };
+    let run = unsafe { op.run(call) };
     let (outcome, request) = run.await;
     socket.note(outcome);
     outcome.result(what.operation).map(|written| (request.output, written))
 }
 
-fn hand_over<I>(
+/// Calls `WskControlSocket` with an IRP.
+///
+/// # Safety
+/// `request` is live, not yet WSK's, and stays where it is until `irp`, which was prepared for it, has completed. The
+/// sizes that `what` names are no larger than its buffers.
+unsafe fn hand_over<I>(
     socket: &SocketRef,
     what: Control,
     irp: *mut IRP,
@@ -129,19 +140,26 @@ fn hand_over<I>(
     })
 }
 
-/// Runs one control operation without an IRP, which completes inline (rule IRP-19).
-pub(crate) fn control_inline(
+/// Runs one control operation without an IRP, which completes inline (rule IRP-19). A socket that WSK says is dead is
+/// closed.
+///
+/// # Safety
+/// `input` and `output` are valid for as many bytes as `what` names, or null where that is none; `written` is valid or
+/// null; and `input` is what WSK takes for this operation.
+pub(crate) unsafe fn control_inline(
     socket: &SocketRef,
     what: Control,
     input: *mut c_void,
     output: *mut c_void,
     written: *mut usize,
-) -> NTSTATUS {
-    let Some(permit) = socket.call() else { return STATUS_FILE_FORCED_CLOSED };
+) -> Outcome {
+    let Some(permit) = socket.call() else { return Outcome::Refused(Refusal::CLOSING) };
     // SAFETY: the permit keeps the socket from closing.
-    let Some(function) = (unsafe { control_function(permit.handle()) }) else { return STATUS_NOT_SUPPORTED };
+    let Some(function) = (unsafe { control_function(permit.handle()) }) else {
+        return Outcome::Refused(Refusal::NO_FUNCTION);
+    };
     // SAFETY: the buffers are the caller's, of the sizes named, and used only during the call.
-    unsafe {
+    let status = unsafe {
         function(
             permit.handle(),
             what.request,
@@ -154,7 +172,11 @@ pub(crate) fn control_inline(
             written,
             core::ptr::null_mut(),
         )
-    }
+    };
+    drop(permit);
+    let outcome = Outcome::Completed { status, information: 0 };
+    socket.note(outcome);
+    outcome
 }
 
 const EVENT_CALLBACK: Control = Control {
@@ -178,7 +200,7 @@ pub enum Disabled {
 
 /// Switches events on. Inline, and without an IRP (rules EVT-10, EVT-12); events may arrive before this returns.
 pub(crate) fn enable_events(socket: &SocketRef, mask: u32) -> Result<()> {
-    match switch_events(socket, mask) {
+    match switch_events(socket, mask).status() {
         STATUS_SUCCESS => Ok(()),
         status => Err(Error::new(Operation::EventCallbacks, status)),
     }
@@ -187,24 +209,18 @@ pub(crate) fn enable_events(socket: &SocketRef, mask: u32) -> Result<()> {
 /// Switches one event off, without waiting (rules EVT-15, EVT-18, EVT-28).
 pub(crate) fn disable_event(socket: &SocketRef, event: u32) -> Result<Disabled> {
     // Both answers satisfy `NT_SUCCESS`, so they are told apart by value (rule EVT-21).
-    match switch_events(socket, event | WSK_EVENT_DISABLE) {
+    match switch_events(socket, event | WSK_EVENT_DISABLE).status() {
         STATUS_SUCCESS => Ok(Disabled::Now),
         STATUS_EVENT_PENDING => Ok(Disabled::WhenCallbacksReturn),
         status => Err(Error::new(Operation::EventCallbacks, status)),
     }
 }
 
-fn switch_events(socket: &SocketRef, mask: u32) -> NTSTATUS {
+fn switch_events(socket: &SocketRef, mask: u32) -> Outcome {
     let mut switch = EventSwitch::new(mask);
-    let status = control_inline(
-        socket,
-        EVENT_CALLBACK,
-        (&raw mut switch).cast(),
-        core::ptr::null_mut(),
-        core::ptr::null_mut(),
-    );
-    socket.note(Outcome { status, information: 0 });
-    status
+    let input = (&raw mut switch).cast();
+    // SAFETY: the input is a switch, which has the size that is named, and there is no output.
+    unsafe { control_inline(socket, EVENT_CALLBACK, input, core::ptr::null_mut(), core::ptr::null_mut()) }
 }
 
 /// Switches one event off and waits until no call of its callback is in progress (rule EVT-17).

@@ -10,7 +10,7 @@
 //!      └──shut──▶ shut, no socket ──attach──┘
 //! ```
 
-use core::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicUsize, Ordering};
 
 /// A `WSK_SOCKET` exists.
 const ATTACHED: usize = 1;
@@ -36,7 +36,7 @@ pub(crate) enum Duty {
 pub(crate) struct Gate(AtomicUsize);
 
 impl Gate {
-    pub(crate) const fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(AtomicUsize::new(0))
     }
 

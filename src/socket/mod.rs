@@ -23,9 +23,8 @@ mod gate;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
-use atomic_waker::AtomicWaker;
+use wsk_sys::WSK_SOCKET;
 use wsk_sys::nt::NTSTATUS;
-use wsk_sys::{STATUS_FILE_FORCED_CLOSED, WSK_SOCKET};
 
 pub(crate) use close::Closed;
 pub use control::Disabled;
@@ -36,7 +35,8 @@ use gate::{Duty, Gate};
 
 use crate::client::{ClientShared, Links, Node};
 use crate::memory::Ref;
-use crate::operation::{IrpStorage, Outcome, Submission};
+use crate::operation::{IrpStorage, Outcome, Refusal, Submission};
+use crate::sync::Signal;
 
 /// The common part of every core.
 ///
@@ -59,8 +59,7 @@ pub(crate) struct Socket {
     close_irp: IrpStorage,
     /// WSK has said that it can no longer run the socket: nothing but closing it is allowed.
     dead: AtomicBool,
-    closed: AtomicBool,
-    closed_waker: AtomicWaker,
+    closed: Signal,
 }
 
 /// How to count references on a core of a type that is no longer known.
@@ -230,8 +229,7 @@ impl Socket {
             lifetime: C::LIFETIME,
             close_irp: IrpStorage::new(),
             dead: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
-            closed_waker: AtomicWaker::new(),
+            closed: Signal::new(),
         }
     }
 
@@ -255,10 +253,10 @@ impl Socket {
 
     /// Makes one WSK call inside the gate and says what became of it.
     pub(crate) fn submit(&self, call: impl FnOnce(*mut WSK_SOCKET) -> Option<NTSTATUS>) -> Submission {
-        let Some(permit) = self.call() else { return Submission::Refused(STATUS_FILE_FORCED_CLOSED) };
+        let Some(permit) = self.call() else { return Submission::Refused(Refusal::CLOSING) };
         match call(permit.handle()) {
             Some(_) => Submission::Handed,
-            None => Submission::Refused(wsk_sys::STATUS_NOT_SUPPORTED),
+            None => Submission::Refused(Refusal::NO_FUNCTION),
         }
     }
 
@@ -322,8 +320,13 @@ impl Socket {
 }
 
 /// Gives a core its socket. WSK gets a reference on the core, which it holds until the close has completed.
-pub(crate) fn attach<C: Core>(core: &Ref<C>, handle: *mut WSK_SOCKET) {
-    enlist(core, handle);
+///
+/// # Safety
+/// `handle` is a socket that WSK has just made for this core, which it has as its context where it has one. The core was
+/// given no socket before.
+pub(crate) unsafe fn attach<C: Core>(core: &Ref<C>, handle: *mut WSK_SOCKET) {
+    // SAFETY: forwarded to the caller: the core gets its one socket.
+    unsafe { enlist(core, handle) };
     let socket = core.socket();
     if socket.gate.attach() == Duty::StartClose {
         socket.start_close_later();
@@ -331,12 +334,18 @@ pub(crate) fn attach<C: Core>(core: &Ref<C>, handle: *mut WSK_SOCKET) {
 }
 
 /// [`attach`], with the gate held for the caller, so that the close does not start before it [leaves](Socket::leave).
-pub(crate) fn attach_and_enter<C: Core>(core: &Ref<C>, handle: *mut WSK_SOCKET) {
-    enlist(core, handle);
+///
+/// # Safety
+/// As for [`attach`].
+pub(crate) unsafe fn attach_and_enter<C: Core>(core: &Ref<C>, handle: *mut WSK_SOCKET) {
+    // SAFETY: forwarded to the caller: the core gets its one socket.
+    unsafe { enlist(core, handle) };
     core.socket().gate.attach_and_enter();
 }
 
-fn enlist<C: Core>(core: &Ref<C>, handle: *mut WSK_SOCKET) {
+/// # Safety
+/// As for [`attach`].
+unsafe fn enlist<C: Core>(core: &Ref<C>, handle: *mut WSK_SOCKET) {
     let socket = core.socket();
     socket.handle.store(handle, Ordering::Release);
     let raw = Ref::into_raw(core.clone());

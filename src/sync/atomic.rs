@@ -3,6 +3,6 @@
 //! Protocol files take them from here and nowhere else, so that `crates/wsk-loom`, which has a module of the same name,
 //! can run the very same files under loom.
 
-pub(crate) use core::sync::atomic::{AtomicU8, Ordering};
+pub(crate) use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 
 pub(crate) use atomic_waker::AtomicWaker;

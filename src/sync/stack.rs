@@ -10,7 +10,8 @@
 use core::fmt;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicPtr, Ordering};
+
+use super::atomic::{AtomicPtr, Ordering};
 
 /// The link that an element of a [`Stack`] carries.
 pub(crate) struct Link {
@@ -19,7 +20,7 @@ pub(crate) struct Link {
 
 impl Link {
     /// A link of an element that is on no stack.
-    pub(crate) const fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { next: AtomicPtr::new(core::ptr::null_mut()) }
     }
 }
@@ -63,7 +64,7 @@ unsafe impl<T: Linked + Send> Sync for Stack<T> {}
 
 impl<T: Linked> Stack<T> {
     /// An empty stack.
-    pub(crate) const fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { head: AtomicPtr::new(core::ptr::null_mut()), _owns: PhantomData }
     }
 

@@ -15,6 +15,8 @@ mod inspect;
 mod memory;
 mod options;
 mod receive;
+mod refused;
 mod registration;
 mod retained;
 mod send;
+mod turns;

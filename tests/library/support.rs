@@ -344,8 +344,8 @@ pub(crate) struct Pending {
 
 /// Pends everything.
 pub(crate) struct PendingGate {
-    tokens: Tell<InspectToken>,
-    aborts: Tell<InspectId>,
+    pub(crate) tokens: Tell<InspectToken>,
+    pub(crate) aborts: Tell<InspectId>,
 }
 
 impl InspectHandler for PendingGate {

@@ -99,6 +99,8 @@ pub(crate) struct Connection {
     sink: Option<Arc<Sink>>,
     inbound: Inbound,
     outbound: Outbound,
+    /// How many sends asked to be sent at once.
+    undelayed: u64,
     /// The socket is the client's: an event that is off now has been missed.
     delivered: bool,
     /// A thread is making callbacks; others leave theirs to it.
@@ -149,6 +151,7 @@ impl Connection {
             sink: None,
             inbound: Inbound::default(),
             outbound: Outbound::new(config.ideal_send_backlog),
+            undelayed: 0,
             delivered: true,
             raising: false,
             raise_again: false,

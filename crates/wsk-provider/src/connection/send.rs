@@ -10,7 +10,7 @@ use super::outbound::Outgoing;
 use super::{After, Connection, event, no_connection, part, refuse_buffer};
 use crate::config::Release;
 use crate::data::Span;
-use crate::provider::Inner;
+use crate::provider::{Inner, Provider};
 use crate::request::{Purpose, Request};
 use crate::socket::Call;
 
@@ -79,6 +79,7 @@ unsafe fn send(call: &Call, mut request: Request, buffer: PWSK_BUF, flags: u32) 
         }
     };
     let size = span.left();
+    let undelayed = flags & WSK_FLAG_NODELAY != 0;
     let mut after = After::default();
     let mut state = call.lock();
     let refused = state.refused().or_else(|| match part(&mut state) {
@@ -90,6 +91,7 @@ unsafe fn send(call: &Call, mut request: Request, buffer: PWSK_BUF, flags: u32) 
         return request.fail(provider, status);
     }
     let Some(connection) = part(&mut state) else { unreachable!("checked above, under the same lock") };
+    connection.undelayed += u64::from(undelayed);
     let written = match connection.stream.as_deref_mut() {
         Some(stream) => connection.outbound.write_now(&mut span, stream),
         None => Ok(()),
@@ -114,6 +116,15 @@ unsafe fn send(call: &Call, mut request: Request, buffer: PWSK_BUF, flags: u32) 
         None => STATUS_PENDING,
         Some((request, status)) if nt_success(status) => request.finish(&**call, status, size),
         Some((request, status)) => request.fail(provider, status),
+    }
+}
+
+impl Provider {
+    /// How many sends of a connection asked to be sent at once (`WSK_FLAG_NODELAY`), which no transport here tells by its
+    /// behaviour; `None` if it is no connection.
+    pub fn undelayed_sends(&self, socket: PWSK_SOCKET) -> Option<u64> {
+        let found = self.0.registrar.sockets().into_iter().find(|open| open.raw() == socket)?;
+        part(&mut found.lock()).map(|connection| connection.undelayed)
     }
 }
 

@@ -1,0 +1,179 @@
+//! The stage of a pended request: it is decided once, or gone, and its token learns which.
+
+#[path = "../../../src/listener/stage.rs"]
+mod stage;
+
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicUsize, Ordering};
+use loom::thread;
+
+use self::stage::{Progress, Stage};
+use crate::shims::{Guarded, await_true, every_order, orders};
+
+/// A request: its stage, the IRP, which belongs to whoever moves it out of `Pended`, and how often WSK was told of it,
+/// by a call or by what the callback returned.
+struct Request {
+    progress: Progress,
+    irp: Guarded,
+    told: AtomicUsize,
+    gone: AtomicUsize,
+}
+
+impl Request {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            progress: Progress::new(),
+            irp: Guarded::new(),
+            told: AtomicUsize::new(0),
+            gone: AtomicUsize::new(0),
+        })
+    }
+
+    fn tell(&self) {
+        self.told.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The callback's last act.
+    fn callback_returns(&self) -> bool {
+        match self.progress.step(Stage::Asking, Stage::Pended) {
+            Ok(()) => true,
+            Err(Stage::Accepted | Stage::Rejected | Stage::Aborted) => {
+                self.tell();
+                false
+            }
+            Err(other) => panic!("the callback has not returned, and finds {other:?}"),
+        }
+    }
+
+    /// The token decides; `true` if WSK has to be told, and was.
+    fn decide(&self) -> bool {
+        if self.progress.step(Stage::Asking, Stage::Accepted).is_ok() {
+            return false;
+        }
+        let decided = self.progress.step(Stage::Pended, Stage::Completing).is_ok();
+        if decided {
+            self.irp.change();
+            self.tell();
+        }
+        decided
+    }
+
+    /// The completion routine of `WskInspectComplete`.
+    fn completed(&self) {
+        self.irp.change();
+        let _ = self.progress.step(Stage::Completing, Stage::Completed);
+        self.progress.wake();
+    }
+
+    /// The peer gives up: an abort comes after the callback's return.
+    fn abort(&self) {
+        for from in [Stage::Pended, Stage::Completing] {
+            if self.progress.step(from, Stage::Aborted).is_ok() {
+                self.gone.fetch_add(1, Ordering::Relaxed);
+                return self.progress.wake();
+            }
+        }
+    }
+
+    /// The listener closes: what is pended is rejected, and what is being asked is answered with reject.
+    fn end(&self) {
+        if self.progress.step(Stage::Asking, Stage::Aborted).is_err()
+            && self.progress.step(Stage::Pended, Stage::Aborted).is_ok()
+        {
+            self.irp.change();
+            self.tell();
+        }
+        self.progress.wake();
+    }
+
+    /// Waits for what became of the request.
+    fn outcome(&self) -> Stage {
+        let mut last = Stage::Asking;
+        await_true(|context| {
+            last = self.progress.watch(context);
+            !matches!(last, Stage::Asking | Stage::Pended | Stage::Completing)
+        });
+        last
+    }
+}
+
+fn spawn(request: &Arc<Request>, act: fn(&Request)) -> thread::JoinHandle<()> {
+    let request = request.clone();
+    thread::spawn(move || act(&request))
+}
+
+/// A token that decides while the callback returns: the callback's answer or a call says it to WSK, never both.
+#[test]
+fn a_decision_meets_the_callbacks_return() {
+    every_order(|| {
+        let request = Request::new();
+        let callback = spawn(&request, |request| {
+            let _ = request.callback_returns();
+        });
+        if request.decide() {
+            request.completed();
+        }
+        callback.join().unwrap();
+        assert_eq!(request.told.load(Ordering::Relaxed), 1);
+        assert!(matches!(request.progress.stage(), Stage::Accepted | Stage::Completed));
+    });
+}
+
+/// A decision, its completion and an abort: WSK is told at most once, whoever waits is woken, and sees the IRP's
+/// outcome.
+#[test]
+fn a_decision_meets_an_abort() {
+    orders(3, || {
+        let request = Request::new();
+        assert!(request.callback_returns());
+        let aborter = spawn(&request, Request::abort);
+        if request.decide() {
+            let wsk = spawn(&request, Request::completed);
+            if request.outcome() == Stage::Completed {
+                assert_eq!(request.irp.look(), 2);
+            }
+            wsk.join().unwrap();
+        }
+        aborter.join().unwrap();
+        let (told, gone) = (request.told.load(Ordering::Relaxed), request.gone.load(Ordering::Relaxed));
+        assert!(told <= 1 && gone <= 1 && told + gone >= 1, "told {told}, gone {gone}");
+    });
+}
+
+/// A token that waits for the abort, however that comes.
+#[test]
+fn an_abort_wakes_the_token() {
+    every_order(|| {
+        let request = Request::new();
+        assert!(request.callback_returns());
+        let aborter = spawn(&request, Request::abort);
+        await_true(|context| request.progress.watch(context) == Stage::Aborted);
+        aborter.join().unwrap();
+    });
+}
+
+/// A closing listener, a callback that returns and a token that decides: WSK is told exactly once, by one of them.
+#[test]
+fn the_close_of_the_listener_meets_a_decision() {
+    orders(4, || {
+        let request = Request::new();
+        let callback = spawn(&request, |request| {
+            let _ = request.callback_returns();
+        });
+        let closer = spawn(&request, Request::end);
+        let decided = request.decide();
+        if decided {
+            request.completed();
+        }
+        callback.join().unwrap();
+        closer.join().unwrap();
+        let told = request.told.load(Ordering::Relaxed);
+        // What is still pended when all this is over would never be decided; the library lists it until the close, and
+        // lists nothing new after it.
+        if request.progress.stage() == Stage::Pended {
+            assert_eq!(told, 0);
+            request.end();
+        }
+        assert_eq!(request.told.load(Ordering::Relaxed), 1);
+    });
+}

@@ -1,0 +1,122 @@
+//! The gate before the close: exactly one starts it, when nobody is inside.
+
+#[path = "../../../src/socket/gate.rs"]
+mod gate;
+
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicUsize, Ordering};
+use loom::thread;
+
+use self::gate::{Duty, Gate};
+use crate::shims::{Guarded, every_order, orders};
+
+struct Socket {
+    gate: Gate,
+    /// Looked at by calls, changed by what makes the socket and by its close.
+    handle: Guarded,
+    closes: AtomicUsize,
+}
+
+impl Socket {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { gate: Gate::new(), handle: Guarded::new(), closes: AtomicUsize::new(0) })
+    }
+
+    /// Does what whoever was told to has to do.
+    fn follow(&self, duty: Duty) {
+        if duty == Duty::StartClose {
+            self.handle.change();
+            self.closes.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn attach(&self) {
+        self.handle.change();
+        self.follow(self.gate.attach());
+    }
+
+    fn call(&self) {
+        if self.gate.enter() {
+            self.handle.look();
+            self.follow(self.gate.leave());
+        }
+    }
+
+    fn closes(&self) -> usize {
+        self.closes.load(Ordering::Relaxed)
+    }
+}
+
+fn spawn(socket: &Arc<Socket>, act: fn(&Socket)) -> thread::JoinHandle<()> {
+    let socket = socket.clone();
+    thread::spawn(move || act(&socket))
+}
+
+fn join(threads: impl IntoIterator<Item = thread::JoinHandle<()>>) {
+    for thread in threads {
+        thread.join().unwrap();
+    }
+}
+
+/// Calls and two that close, as a handle that is dropped while the client unloads: one starts the close, after the last
+/// call.
+#[test]
+fn one_starts_the_close_after_the_last_call() {
+    orders(3, || {
+        let socket = Socket::new();
+        socket.attach();
+        let threads = [
+            spawn(&socket, Socket::call),
+            spawn(&socket, |socket| socket.follow(socket.gate.shut())),
+            spawn(&socket, Socket::call),
+        ];
+        socket.follow(socket.gate.shut());
+        join(threads);
+        assert_eq!(socket.closes(), 1);
+        assert!(!socket.gate.enter() && !socket.gate.is_open());
+    });
+}
+
+/// A socket that is made while it is given up: it is closed all the same, once.
+#[test]
+fn a_socket_that_comes_while_it_is_given_up_is_closed() {
+    every_order(|| {
+        let socket = Socket::new();
+        let threads = [spawn(&socket, Socket::attach), spawn(&socket, Socket::call)];
+        socket.follow(socket.gate.shut());
+        join(threads);
+        assert_eq!(socket.closes(), 1);
+    });
+}
+
+/// A socket that is given up before it was made, and never is: there is nothing to close.
+#[test]
+fn a_socket_that_never_comes_is_not_closed() {
+    every_order(|| {
+        let socket = Socket::new();
+        let other = spawn(&socket, |socket| socket.follow(socket.gate.shut()));
+        socket.follow(socket.gate.shut());
+        socket.call();
+        join([other]);
+        assert_eq!(socket.closes(), 0);
+        assert!(!socket.gate.is_attached());
+    });
+}
+
+/// A socket that comes by the accept event: the close waits for the callback's return, also if it was asked for before.
+#[test]
+fn a_socket_of_an_event_is_closed_after_its_callback() {
+    every_order(|| {
+        let socket = Socket::new();
+        let callback = spawn(&socket, |socket| {
+            socket.handle.change();
+            socket.gate.attach_and_enter();
+            socket.handle.look();
+            socket.follow(socket.gate.leave());
+        });
+        let caller = spawn(&socket, Socket::call);
+        socket.follow(socket.gate.shut());
+        join([callback, caller]);
+        assert_eq!(socket.closes(), 1);
+    });
+}
