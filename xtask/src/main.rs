@@ -7,6 +7,7 @@
 //! | `netio` | builds the provider as `netio.sys`, the control program and the C driver |
 //! | `wine` | loads drivers into a private Wine prefix |
 //! | `layouts` | compares structures and constants with what a C compiler has for them |
+//! | `loom` | runs the protocols between threads of the library in every order |
 //! | `demo` | loads the driver, and tries it with clients |
 //! | `test` | runs everything that this machine can test |
 //! | `rules` | counts the rules of the WSK contract that tests show, and lists the missing ones |
@@ -16,6 +17,7 @@ mod cross;
 mod demo;
 mod image;
 mod layouts;
+mod loom;
 mod progress;
 mod rules;
 mod test_all;
@@ -55,6 +57,8 @@ enum Command {
     Wine(wine::Args),
     /// Compare structures and constants with what a C compiler has for them
     Layouts(layouts::Args),
+    /// Run the protocols between threads of the library in every order
+    Loom(loom::Args),
     /// Which rules of the contract do the tests show?
     Rules(rules::Args),
 }
@@ -80,6 +84,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Netio(args) => cross::netio::run(&layout, &args),
         Command::Wine(args) => wine::run(&layout, args),
         Command::Layouts(args) => layouts::run(&layout, &args),
+        Command::Loom(args) => loom::run(&layout, &args),
         Command::Rules(args) => rules::run(&layout.workspace, &args),
     }
 }

@@ -1,8 +1,8 @@
 //! `cargo xtask test`: everything that this machine can test, the driver included.
 //!
 //! ```text
-//!  host ─► rules ─► example ─► packages there? ─┬─ yes ─► layouts ─► images ─► driver ─┐
-//!                                               └─ no: listed, with the reason ────────┴─► summary, exit status
+//!  host ─► loom ─► rules ─► example ─► packages there? ─┬─ yes ─► layouts ─► images ─► driver ─┐
+//!                                                       └─ no: listed, with the reason ────────┴─► summary, exit status
 //! ```
 //!
 //! A step that fails does not keep the others from running. Steps that cannot run here do not fail it, unless
@@ -52,6 +52,8 @@ pub(crate) struct Args {
 enum Step {
     /// The tests that need nothing but Rust, with cargo-nextest where it is installed
     Host,
+    /// The protocols between threads hold in every order
+    Loom,
     /// The rules of the contract are shown by tests
     Rules,
     /// The user-mode example, tried by clients
@@ -75,6 +77,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Host => "host tests",
+            Self::Loom => "models (loom)",
             Self::Rules => "rules",
             Self::Example => "example, tried",
             Self::Layouts => "layouts",
@@ -138,6 +141,10 @@ pub(crate) fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
 fn perform(layout: &Layout, args: &Args, step: Step) -> Result<String> {
     match step {
         Step::Host => host(layout),
+        Step::Loom => {
+            report(layout, "loom", &["loom"])?;
+            Ok("every model holds".to_owned())
+        }
         Step::Rules => {
             report(layout, "rules", &["rules", "--seeds", "--min-areas", "80", "--check", "--quiet"])?;
             Ok("every rule with a seed is shown".to_owned())
