@@ -20,16 +20,15 @@ use core::fmt;
 use core::future::Future;
 use core::mem::MaybeUninit;
 use core::pin::Pin;
-use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::{Context, Poll};
 use core::time::Duration;
 
-use atomic_waker::AtomicWaker;
 use wsk_sys::nt;
 
 use crate::error::{Error, Operation, Result, Status};
 use crate::irql::Passive;
 use crate::memory::{Cache, OutOfMemory, Ref};
+use crate::sync::Signal;
 
 /// The kernel's unit of time.
 const UNIT_NANOS: u32 = 100;
@@ -163,8 +162,7 @@ pub struct Sleep {
 struct Timer {
     timer: UnsafeCell<nt::KTIMER>,
     dpc: UnsafeCell<MaybeUninit<nt::KDPC>>,
-    waker: AtomicWaker,
-    fired: AtomicBool,
+    fired: Signal,
 }
 
 // SAFETY: the kernel's functions may be called for a timer and a DPC from any processor; the rest is atomic.
@@ -177,8 +175,7 @@ impl Timer {
         let make = |()| Self {
             timer: UnsafeCell::new(nt::zeroed_timer()),
             dpc: UnsafeCell::new(MaybeUninit::uninit()),
-            waker: AtomicWaker::new(),
-            fired: AtomicBool::new(false),
+            fired: Signal::new(),
         };
         Ref::try_make(cache, (), make).map_err(|(error, ())| error)
     }
@@ -211,8 +208,7 @@ unsafe extern "system" fn fired(
     // SAFETY: the timer expired before anybody cancelled it, so its reference is this routine's. The kernel does
     // not touch the timer or the DPC once the routine runs.
     let timer = unsafe { Ref::<Timer>::from_raw(context.cast_const().cast()) };
-    timer.fired.store(true, Ordering::Release);
-    timer.waker.wake();
+    timer.fired.give();
 }
 
 impl Future for Sleep {
@@ -220,9 +216,7 @@ impl Future for Sleep {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
         if let Some(timer) = &self.timer {
-            timer.waker.register(context.waker());
-            // Looked at after registering: the DPC stores first and wakes then.
-            return if timer.fired.load(Ordering::Acquire) { Poll::Ready(Ok(())) } else { Poll::Pending };
+            return if timer.fired.poll(context) { Poll::Ready(Ok(())) } else { Poll::Pending };
         }
         let remaining = self.deadline.remaining();
         if remaining.is_zero() {
@@ -231,7 +225,8 @@ impl Future for Sleep {
         match Timer::try_new(self.cache.as_ref()) {
             Err(OutOfMemory) => Poll::Ready(Err(Error::out_of_memory(Operation::Timer))),
             Ok(timer) => {
-                timer.waker.register(context.waker());
+                // Nothing has fired yet; the task is registered before anything can.
+                let _ = timer.fired.poll(context);
                 // SAFETY: the timer is new.
                 unsafe { Timer::arm(&timer, remaining) };
                 self.timer = Some(timer);
@@ -247,7 +242,7 @@ impl Drop for Sleep {
         // SAFETY: the timer was initialised when it was armed, and this value's reference keeps it alive.
         let cancelled = unsafe { nt::KeCancelTimer(timer.timer.get()) } != 0;
         // Wine says so of a timer that has expired as well, once its DPC has run; the flag tells the two apart.
-        if cancelled && !timer.fired.load(Ordering::Acquire) {
+        if cancelled && !timer.fired.is_given() {
             // SAFETY: the timer had not expired and never will, so the DPC does not take its reference.
             drop(unsafe { Ref::from_raw(Ref::as_ptr(timer)) });
         }

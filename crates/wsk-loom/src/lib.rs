@@ -16,7 +16,7 @@
 //! | close gate | `socket/gate.rs` | callers, handle, completion routine, unload |
 //! | stage of a pended request | `listener/stage.rs` | callback, token, abort, closing listener, completion routine |
 //! | uses of the registration | `client/uses.rs` | handles, `unload`, reaper |
-//! | signal: closed | `sync/signal.rs` | completion routine, future |
+//! | signal: a socket closed, a timer fired | `sync/signal.rs` | completion routine or DPC, future |
 //! | reaper's queue | `sync/stack.rs` | everybody, reaper |
 //! | reference count | `memory/count.rs`, `memory/shared.rs` | owners |
 //! | task, run queue, sleeping threads | `executor/task.rs`, `executor/queue.rs` | wakers, spawners, threads |
