@@ -10,6 +10,9 @@
 //!
 //! While data is retained the socket cannot begin to close, because a close does not release it (rule RCVE-19):
 //! the retained data holds the gate.
+//!
+//! WSK may indicate memory that is not mapped yet, and mapping writes the MDL. Inside the callback one thread maps what it
+//! reads; data is mapped as a whole before it is retained, so that the threads that share it only read.
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -41,7 +44,7 @@ struct Data<'a> {
 
 impl<'a> Indication<'a> {
     /// # Safety
-    /// `list` is what a running callback of this connection was given, with `len` bytes in it.
+    /// `list` is what a running callback of this connection was given, which is not null, with `len` bytes in it.
     pub(super) unsafe fn new(
         connection: &'a ConnectionRef,
         list: *mut WSK_DATA_INDICATION,
@@ -49,7 +52,7 @@ impl<'a> Indication<'a> {
         len: usize,
     ) -> Self {
         connection.common().indicated.begin(list);
-        // SAFETY: the caller checked that it is not null.
+        // SAFETY: the caller says that it is not null.
         let list = unsafe { NonNull::new_unchecked(list) };
         Self { connection, data: Data { list, len, _memory: PhantomData }, flags }
     }
@@ -113,8 +116,12 @@ impl<'a> Indication<'a> {
     /// packets. Copy unless it is given back at once.
     ///
     /// # Errors
-    /// When the connection is closing; the indication comes back.
+    /// When the connection is closing, and `STATUS_INSUFFICIENT_RESOURCES` when the memory cannot be mapped (rule
+    /// RCVE-17); the indication comes back.
     pub fn retain(self) -> core::result::Result<(Received<'a>, RetainedData), (Error, Self)> {
+        if let Err(error) = self.data.for_each(|_| true) {
+            return Err((error, self));
+        }
         match self.connection.call() {
             Some(permit) => {
                 permit.keep();
@@ -178,15 +185,17 @@ impl fmt::Debug for Received<'_> {
 /// Received data kept beyond its callback; dropping it gives it back (`WskRelease`).
 ///
 /// # Invariants
-/// It holds the connection's gate, so the socket does not begin to close before it was released.
+/// - It holds the connection's gate, so the socket does not begin to close before it was released.
+/// - Every MDL of its list that describes any of its bytes is mapped: [`Indication::retain`] has walked them all.
 pub struct RetainedData {
     connection: ConnectionRef,
     data: Data<'static>,
 }
 
-// SAFETY: the memory stays valid until the release, and may be read and released from any thread.
+// SAFETY: the list and its memory stay valid until the release, and may be read and released from any thread.
 unsafe impl Send for RetainedData {}
-// SAFETY: as for `Send`; it is only ever read.
+// SAFETY: `&RetainedData` walks the list and reads its memory. By the second invariant every MDL on the way is mapped, so
+// asking for its address reads two fields of it and calls nothing that would write them.
 unsafe impl Sync for RetainedData {}
 
 impl RetainedData {
@@ -223,7 +232,7 @@ impl Drop for RetainedData {
         let in_callback = self.connection.common().indicated.end(list);
         if !in_callback {
             let handle = self.connection.handle();
-            // SAFETY: the gate is held, so the socket is a connection that is not closing.
+            // SAFETY: the gate is held until `leave` below, so the socket is a connection that is not closing.
             let table = unsafe { (*handle).Dispatch }.cast::<WSK_PROVIDER_CONNECTION_DISPATCH>();
             // SAFETY: the table is that of a connection; the member was always there.
             if let Some(release) = unsafe { (*table).WskRelease } {
@@ -245,9 +254,10 @@ impl Data<'_> {
     fn for_each(&self, mut each: impl FnMut(&[u8]) -> bool) -> Result<()> {
         let mut element = self.list.as_ptr();
         while let Some(current) = NonNull::new(element) {
-            // SAFETY: the elements of a list are valid as long as the list.
+            // SAFETY: the elements of a list are valid as long as the list: during the callback, or until the release.
             let indication = unsafe { current.as_ref() };
-            // SAFETY: the buffer describes memory that is valid as long as the list.
+            // SAFETY: the buffer describes memory that is valid as long as the list. It is mapped if the list is retained;
+            // otherwise it is an `Indication`'s, which is not `Sync`, so that only the thread of the callback uses it.
             if !unsafe { for_each_piece(&indication.Buffer, &mut each) }? {
                 return Ok(());
             }
@@ -271,18 +281,21 @@ impl Data<'_> {
 
 /// Walks an MDL chain: the offset applies to the first MDL only (rule RCVE-12).
 ///
+/// Maps the MDLs that it comes to and are not mapped, which writes them.
+///
 /// # Safety
-/// `buffer` describes valid, locked memory that nobody writes meanwhile.
+/// `buffer` describes valid, locked memory that nobody writes meanwhile. While an MDL of it that holds some of its bytes
+/// is not mapped, no other thread uses the buffer.
 unsafe fn for_each_piece(buffer: &WSK_BUF, each: &mut impl FnMut(&[u8]) -> bool) -> Result<bool> {
     let mut mdl: *mut MDL = buffer.Mdl;
     let mut offset = buffer.Offset as usize;
     let mut left = buffer.Length;
     while left > 0 && !mdl.is_null() {
-        // SAFETY: the caller vouches for the chain.
+        // SAFETY: the caller says that the MDLs of the chain are valid.
         let count = unsafe { nt::mdl_byte_count(mdl) } as usize;
         let piece = count.saturating_sub(offset).min(left);
         if piece > 0 {
-            // SAFETY: the caller says that the memory is locked.
+            // SAFETY: the caller says that the memory is locked, and that no other thread uses an MDL that is to be mapped.
             let address = unsafe { nt::mm_get_system_address_for_mdl_safe(mdl) }.cast::<u8>().cast_const();
             if address.is_null() {
                 return Err(Error::out_of_memory(Operation::Receive));
@@ -297,7 +310,7 @@ unsafe fn for_each_piece(buffer: &WSK_BUF, each: &mut impl FnMut(&[u8]) -> bool)
         }
         left -= piece;
         offset = offset.saturating_sub(count);
-        // SAFETY: the caller vouches for the chain.
+        // SAFETY: the caller says that the MDLs of the chain are valid.
         mdl = unsafe { nt::mdl_next(mdl) };
     }
     Ok(true)

@@ -7,6 +7,7 @@ use std::ffi::c_void;
 use std::mem::size_of;
 use std::ptr;
 
+use parking_lot::Mutex;
 use wsk_sys::nt::{
     DISPATCH_LEVEL, IRP, MDL, MDL_MAPPED_TO_SYSTEM_VA, MDL_PAGES_LOCKED, MDL_SOURCE_IS_NONPAGED_POOL,
     mdl_byte_count, mdl_byte_offset, mdl_flags, mdl_mapped_system_va, mdl_next, mdl_start_va,
@@ -18,7 +19,7 @@ use crate::checker::context::{at_most, mapping_failed};
 use crate::checker::violation::rule;
 use crate::faults::Point;
 use crate::pool::{self, Kind};
-use crate::thread::this;
+use crate::thread::this::{self, Here};
 
 const PAGE: usize = 4096;
 
@@ -168,28 +169,51 @@ pub unsafe extern "system" fn MmMapLockedPagesSpecifyCache(
     const CALL: &str = "MmMapLockedPagesSpecifyCache";
     let here = this::here(CALL);
     at_most(&here, CALL, DISPATCH_LEVEL);
-    // SAFETY: forwarded to the caller.
-    let flags = unsafe { mdl_flags(mdl) };
-    if flags & MDL_MAPPED_TO_SYSTEM_VA != 0 {
-        // SAFETY: forwarded to the caller.
-        return unsafe { mdl_mapped_system_va(mdl) };
+    if let Some(address) = mapped_already(&here, CALL, mdl) {
+        return address;
     }
+    // SAFETY: the caller guarantees a live MDL.
+    let flags = unsafe { mdl_flags(mdl) };
     if flags & (MDL_PAGES_LOCKED | MDL_SOURCE_IS_NONPAGED_POOL) == 0 {
         let detail = format!("the pages of the MDL at {mdl:p} are neither locked nor non-paged pool");
         here.violation(rule::NON_PAGED, CALL, detail);
         return ptr::null_mut();
     }
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees a live MDL.
     let bytes = unsafe { mdl_byte_count(mdl) };
     if here.faults.fails(Point::Mapping, bytes as usize, 0) {
         mapping_failed();
         return ptr::null_mut();
     }
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees a live MDL.
     let address = unsafe { described(mdl) };
-    // SAFETY: forwarded to the caller.
+    let mapping = MAPPING.lock();
+    // SAFETY: the caller guarantees a live MDL.
+    let flags = unsafe { mdl_flags(mdl) };
+    if flags & MDL_MAPPED_TO_SYSTEM_VA != 0 {
+        drop(mapping);
+        return mapped_already(&here, CALL, mdl).unwrap_or(address);
+    }
+    // SAFETY: the caller guarantees a live MDL, and the lock keeps other mappings away.
     unsafe { set_mdl_mapped_system_va(mdl, address) };
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees a live MDL, and the lock keeps other mappings away.
     unsafe { set_mdl_flags(mdl, flags | MDL_MAPPED_TO_SYSTEM_VA) };
     address
+}
+
+/// Orders the mappings of MDLs, so that the second one of two at once finds the first.
+static MAPPING: Mutex<()> = Mutex::new(());
+
+/// Reports the second mapping of an MDL, and returns where the first one is. The memory manager does not look whether an
+/// MDL is mapped: it makes another mapping, forgets the first one, and writes the MDL while others read it.
+fn mapped_already(here: &Here, call: &'static str, mdl: *mut MDL) -> Option<*mut c_void> {
+    let _mapping = MAPPING.lock();
+    // SAFETY: the callers guarantee a live MDL.
+    let flags = unsafe { mdl_flags(mdl) };
+    if flags & MDL_MAPPED_TO_SYSTEM_VA == 0 {
+        return None;
+    }
+    here.violation(rule::MDL_MAPPED, call, format!("the MDL at {mdl:p} is mapped already"));
+    // SAFETY: the callers guarantee a live MDL.
+    Some(unsafe { mdl_mapped_system_va(mdl) })
 }

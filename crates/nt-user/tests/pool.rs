@@ -245,6 +245,31 @@ fn an_mdl_describes_its_memory() {
     finish_clean(&kernel);
 }
 
+/// The memory manager does not look whether an MDL is mapped: whoever maps one twice, or shares one that is to be mapped
+/// with another thread, loses a mapping.
+#[test]
+fn an_mdl_is_mapped_once() {
+    let kernel = kernel();
+    run(&kernel, || {
+        let block = allocate(64);
+        let mdl = mdl(block, 64);
+        // SAFETY: the MDL is the test's; a host's memory stays where it is.
+        unsafe { set_mdl_flags(mdl, MDL_PAGES_LOCKED) };
+        let map = || {
+            let (mode, caching) = (KERNEL_MODE, MM_CACHED);
+            // SAFETY: the pages of the MDL are locked, it says.
+            unsafe { MmMapLockedPagesSpecifyCache(mdl, mode, caching, ptr::null_mut(), 0, 16) }
+        };
+        assert_eq!(map(), block);
+        let reported = Kernel::current().expect("a thread of the kernel").violations();
+        assert!(reported.is_empty(), "{reported:?}");
+        assert_eq!(map(), block);
+        free_mdl(mdl);
+        free(block);
+    });
+    assert_only(&kernel, rule::MDL_MAPPED);
+}
+
 /// MDLs may be chained to an IRP.
 #[test]
 fn mdls_are_attached_to_an_irp() {

@@ -61,6 +61,8 @@ pub mod rule {
     pub const POOL_IN_USE: &str = "NT-POOL-IN-USE";
     /// Memory that must be non-paged is not.
     pub const NON_PAGED: &str = "NT-NON-PAGED";
+    /// An MDL was mapped that is mapped already, one after the other or by two threads at once.
+    pub const MDL_MAPPED: &str = "NT-MDL-MAPPED";
     /// Run-down protection was given back too often.
     pub const RUNDOWN: &str = "NT-RUNDOWN";
     /// A work item was queued twice or freed while queued.
