@@ -296,7 +296,7 @@ impl<E: ConnectionEvents> Connection<E> {
 
 /// Exactly one event.
 fn one(event: Events) -> Result<u32> {
-    if event.bits().is_power_of_two() {
+    if event.bits().is_power_of_two() && Events::all().contains(event) {
         Ok(event.bits())
     } else {
         Err(Error::new(Operation::EventCallbacks, wsk_sys::STATUS_INVALID_PARAMETER))

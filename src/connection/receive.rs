@@ -24,8 +24,8 @@ use core::task::{Context, Poll};
 use bitflags::bitflags;
 use wsk_sys::nt::IRP;
 use wsk_sys::{
-    STATUS_DEVICE_BUSY, WSK_BUF, WSK_FLAG_DRAIN, WSK_FLAG_WAITALL, WSK_PROVIDER_CONNECTION_DISPATCH,
-    WSK_SOCKET,
+    STATUS_DEVICE_BUSY, STATUS_INVALID_PARAMETER, WSK_BUF, WSK_FLAG_DRAIN, WSK_FLAG_WAITALL,
+    WSK_PROVIDER_CONNECTION_DISPATCH, WSK_SOCKET,
 };
 
 use super::turn::Taken;
@@ -87,9 +87,14 @@ impl<E: ConnectionEvents> Connection<E> {
     /// As for [`Connection::receive`].
     ///
     /// # Errors
-    /// As for [`Connection::receive`].
+    /// As for [`Connection::receive`], and `STATUS_INVALID_PARAMETER` for flags that have no name.
     pub fn receive_with(&self, buffer: Buffer, flags: ReceiveFlags) -> Receive {
-        Receive(Receiving::new(self.reference(), buffer, flags.bits()))
+        // Bits without a name do not reach WSK: among them are those of a drain (rules RCV-08, RCV-09).
+        Receive(if ReceiveFlags::all().contains(flags) {
+            Receiving::new(self.reference(), buffer, flags.bits())
+        } else {
+            Receiving { state: State::Refused(buffer) }
+        })
     }
 
     /// Discards whatever comes until the peer has ended its side or the connection is gone (`WSK_FLAG_DRAIN`), for
@@ -241,6 +246,8 @@ struct Receiving<T: Target> {
 
 enum State<T: Target> {
     Start(ConnectionRef, T, u32),
+    /// Its flags have no name.
+    Refused(T),
     /// An abandoned receive is in the way, and the turn after it is this one's.
     Claiming(ConnectionRef, T, u32),
     Waiting(ConnectionRef, Op<ReceiveRequest<T>>),
@@ -307,6 +314,9 @@ impl<T: Target> Receiving<T> {
                 return self.claim(connection, target, flags, context);
             }
             State::Waiting(connection, op) => return self.wait(connection, op, context),
+            State::Refused(target) => {
+                return Poll::Ready((Err(Error::new(Operation::Receive, STATUS_INVALID_PARAMETER)), target));
+            }
             State::Finished => return Poll::Pending,
         };
         self.go(connection, target, flags, context)
@@ -371,7 +381,7 @@ impl<T: Target> Drop for Receiving<T> {
                 drop(op);
             }
             State::Claiming(connection, ..) => connection.common().turn.give_up_claim(),
-            State::Start(..) | State::Finished => {}
+            State::Start(..) | State::Refused(_) | State::Finished => {}
         }
     }
 }

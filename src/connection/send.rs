@@ -7,7 +7,9 @@ use core::task::{Context, Poll};
 
 use bitflags::bitflags;
 use wsk_sys::nt::IRP;
-use wsk_sys::{STATUS_LOCAL_DISCONNECT, WSK_FLAG_NODELAY, WSK_PROVIDER_CONNECTION_DISPATCH};
+use wsk_sys::{
+    STATUS_INVALID_PARAMETER, STATUS_LOCAL_DISCONNECT, WSK_FLAG_NODELAY, WSK_PROVIDER_CONNECTION_DISPATCH,
+};
 
 use super::{Connection, ConnectionEvents, ConnectionRef};
 use crate::buffer::Buffer;
@@ -48,7 +50,7 @@ impl<E: ConnectionEvents> Connection<E> {
     /// As for [`Connection::send`].
     ///
     /// # Errors
-    /// As for [`Connection::send`].
+    /// As for [`Connection::send`], and `STATUS_INVALID_PARAMETER` for flags that have no name.
     pub fn send_with(&self, buffer: Buffer, flags: SendFlags) -> Send {
         Send { state: State::Start(self.reference(), buffer, flags) }
     }
@@ -113,6 +115,10 @@ impl Send {
         buffer: Buffer,
         flags: SendFlags,
     ) -> core::result::Result<Op<SendRequest>, (Result<usize>, Buffer)> {
+        // Bits without a name do not reach WSK, which knows more of them than this crate (rules SND-05, SND-06).
+        if !SendFlags::all().contains(flags) {
+            return Err((Err(Error::new(Operation::Send, STATUS_INVALID_PARAMETER)), buffer));
+        }
         // Said here rather than asked of WSK, where the answers are not defined (rules SND-07, SND-15, SND-16).
         if buffer.is_empty() {
             return Err((Ok(0), buffer));

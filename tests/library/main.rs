@@ -11,6 +11,7 @@ mod absent;
 mod accept;
 mod accept_event;
 mod events;
+mod flags;
 mod indication;
 mod inspect;
 mod memory;
