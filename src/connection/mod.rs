@@ -49,6 +49,7 @@ pub use send::{Send, SendFlags};
 use sends::Sends;
 use turn::Turn;
 
+use crate::address;
 use crate::client::ClientShared;
 use crate::error::{Error, Operation, Result};
 use crate::listener::{Ends, InspectId};
@@ -174,13 +175,25 @@ impl<E: ConnectionEvents> Connection<E> {
         ConnectionRef::new(&self.core)
     }
 
-    /// The address the peer connected to.
+    /// The address the peer connected to; an IPv4 one also where the socket is an IPv6 one
+    /// ([`address::canonical`]).
     pub fn local_addr(&self) -> SocketAddr {
+        address::canonical(self.ends.local)
+    }
+
+    /// As [`Self::local_addr`], as WSK gave it: an IPv4-mapped address stays one.
+    pub fn raw_local_addr(&self) -> SocketAddr {
         self.ends.local
     }
 
-    /// The address the peer came from.
+    /// The address the peer came from; an IPv4 one also where the socket is an IPv6 one
+    /// ([`address::canonical`]).
     pub fn remote_addr(&self) -> SocketAddr {
+        address::canonical(self.ends.remote)
+    }
+
+    /// As [`Self::remote_addr`], as WSK gave it: an IPv4-mapped address stays one.
+    pub fn raw_remote_addr(&self) -> SocketAddr {
         self.ends.remote
     }
 

@@ -105,8 +105,8 @@ impl<I: Condition, A: Acceptance> ListenerBuilder<I, A> {
         self
     }
 
-    /// Whether an IPv6 socket leaves IPv4 alone (`IPV6_V6ONLY`, on by default). When off, IPv4 peers have
-    /// IPv4-mapped addresses. Ignored for an IPv4 address.
+    /// Whether an IPv6 socket leaves IPv4 alone (`IPV6_V6ONLY`, on by default). When off, WSK gives IPv4 peers
+    /// IPv4-mapped addresses, which this crate hands out as the IPv4 ones. Ignored for an IPv4 address.
     pub fn v6_only(mut self, only: bool) -> Self {
         self.settings.0[Settings::V6_ONLY] = Some(Setting::number(IPPROTO_IPV6, IPV6_V6ONLY, only.into()));
         self

@@ -163,13 +163,25 @@ pub struct Incoming<'a, E: ConnectionEvents> {
 }
 
 impl<E: ConnectionEvents> Incoming<'_, E> {
-    /// The address the peer connected to.
+    /// The address the peer connected to; an IPv4 one also where the socket is an IPv6 one
+    /// ([`address::canonical`]).
     pub fn local_addr(&self) -> SocketAddr {
+        address::canonical(self.ends.local)
+    }
+
+    /// As [`Self::local_addr`], as WSK gave it: an IPv4-mapped address stays one.
+    pub fn raw_local_addr(&self) -> SocketAddr {
         self.ends.local
     }
 
-    /// The address the peer came from.
+    /// The address the peer came from; an IPv4 one also where the socket is an IPv6 one
+    /// ([`address::canonical`]).
     pub fn remote_addr(&self) -> SocketAddr {
+        address::canonical(self.ends.remote)
+    }
+
+    /// As [`Self::remote_addr`], as WSK gave it: an IPv4-mapped address stays one.
+    pub fn raw_remote_addr(&self) -> SocketAddr {
         self.ends.remote
     }
 

@@ -8,6 +8,7 @@ use wsk_sys::WSK_INSPECT_ID;
 
 use super::pending::Record;
 use super::{Ends, InspectToken, ListenerRef};
+use crate::address;
 use crate::error::{Error, Operation};
 use crate::memory::Ref;
 
@@ -62,13 +63,25 @@ impl<'a> Inspection<'a> {
         self.id
     }
 
-    /// The address the request came to.
+    /// The address the request came to; an IPv4 one also where the socket is an IPv6 one
+    /// ([`address::canonical`]).
     pub fn local_addr(&self) -> SocketAddr {
+        address::canonical(self.ends.local)
+    }
+
+    /// As [`Self::local_addr`], as WSK gave it: an IPv4-mapped address stays one.
+    pub fn raw_local_addr(&self) -> SocketAddr {
         self.ends.local
     }
 
-    /// The address the request came from.
+    /// The address the request came from; an IPv4 one also where the socket is an IPv6 one
+    /// ([`address::canonical`]).
     pub fn remote_addr(&self) -> SocketAddr {
+        address::canonical(self.ends.remote)
+    }
+
+    /// As [`Self::remote_addr`], as WSK gave it: an IPv4-mapped address stays one.
+    pub fn raw_remote_addr(&self) -> SocketAddr {
         self.ends.remote
     }
 

@@ -39,6 +39,7 @@ pub use inspect::{Decision, InspectId, Inspection};
 use pending::Pending;
 pub use token::{InspectComplete, InspectToken, Verdict};
 
+use crate::address;
 use crate::client::SecurityDescriptor;
 use crate::connection::{ConnectionEvents, NoEvents};
 use crate::error::{Error, Operation, Result};
@@ -137,8 +138,14 @@ pub struct Listener<I: Condition = Unconditional, A: Acceptance = NoAcceptEvent>
 }
 
 impl<I: Condition, A: Acceptance> Listener<I, A> {
-    /// The address it is bound to, with the port that was assigned (`WskGetLocalAddress`).
+    /// The address it is bound to, with the port that was assigned (`WskGetLocalAddress`), in its canonical form
+    /// ([`address::canonical`]).
     pub fn local_addr(&self) -> SocketAddr {
+        address::canonical(self.local)
+    }
+
+    /// As [`Self::local_addr`], as WSK gave it: an IPv4-mapped address stays one.
+    pub fn raw_local_addr(&self) -> SocketAddr {
         self.local
     }
 

@@ -11,6 +11,7 @@ use wsk_sys::STATUS_REQUEST_ABORTED;
 use super::InspectId;
 use super::pending::{Decided, Record};
 use super::stage::Stage;
+use crate::address;
 use crate::error::{Error, Operation, Result};
 use crate::memory::Ref;
 
@@ -44,13 +45,25 @@ impl InspectToken {
         self.record.id()
     }
 
-    /// The address the request came to.
+    /// The address the request came to; an IPv4 one also where the socket is an IPv6 one
+    /// ([`address::canonical`]).
     pub fn local_addr(&self) -> SocketAddr {
+        address::canonical(self.record.ends().local)
+    }
+
+    /// As [`Self::local_addr`], as WSK gave it: an IPv4-mapped address stays one.
+    pub fn raw_local_addr(&self) -> SocketAddr {
         self.record.ends().local
     }
 
-    /// The address the request came from.
+    /// The address the request came from; an IPv4 one also where the socket is an IPv6 one
+    /// ([`address::canonical`]).
     pub fn remote_addr(&self) -> SocketAddr {
+        address::canonical(self.record.ends().remote)
+    }
+
+    /// As [`Self::remote_addr`], as WSK gave it: an IPv4-mapped address stays one.
+    pub fn raw_remote_addr(&self) -> SocketAddr {
         self.record.ends().remote
     }
 

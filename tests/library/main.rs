@@ -14,6 +14,7 @@ mod events;
 mod flags;
 mod indication;
 mod inspect;
+mod mapped;
 mod memory;
 mod options;
 mod receive;
