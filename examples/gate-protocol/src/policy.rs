@@ -108,8 +108,13 @@ impl Net {
 
     /// True if the network holds `address`. An IPv6-mapped IPv4 address is taken as the IPv4 address it stands for.
     pub fn contains(&self, address: IpAddr) -> bool {
+        self.holds(address.to_canonical())
+    }
+
+    /// As [`Net::contains`], for an address as it is written.
+    fn holds(&self, address: IpAddr) -> bool {
         // It is the network of so many bits that the address is in.
-        Self::new(address.to_canonical(), self.0.prefix_len()) == Some(*self)
+        Self::new(address, self.0.prefix_len()) == Some(*self)
     }
 
     /// The bits that are fixed, counted as if every network were an IPv6 one.
@@ -224,11 +229,22 @@ impl Policy {
 
     /// The action for a request from `remote`: that of the most specific network which holds it.
     ///
+    /// An IPv6 network around the IPv4-mapped addresses, such as `::/0`, holds IPv4 addresses when it is to be rejected or
+    /// asked about, and does not when it is to be accepted: whichever was meant, nobody gets in by it.
+    ///
     /// # IRQL
     ///
     /// Any.
     pub fn action(&self, remote: IpAddr) -> Action {
-        self.rules().iter().find(|(net, _)| net.contains(remote)).map_or(self.default, |(_, action)| *action)
+        let remote = remote.to_canonical();
+        let mapped = match remote {
+            IpAddr::V4(v4) => IpAddr::V6(v4.to_ipv6_mapped()),
+            IpAddr::V6(_) => remote,
+        };
+        let matches = |&&(net, action): &&(Net, Action)| {
+            net.holds(remote) || (action != Action::Accept && net.holds(mapped))
+        };
+        self.rules().iter().find(matches).map_or(self.default, |(_, action)| *action)
     }
 
     /// The action for everyone whom no network names.
@@ -311,6 +327,49 @@ mod tests {
                 assert_eq!(policy.action(ip(remote)), action, "{remote}");
             }
         }
+    }
+
+    /// A network of IPv6 addresses that has the IPv4-mapped ones in it does not let IPv4 peers through that it is to keep
+    /// out, and does not let any in.
+    #[test]
+    fn ipv6_networks_around_the_mapped_addresses_fail_closed() {
+        for text in ["::/0", "::/1", "::/80", "::ffff:0:0/95", "::ffff:10.1.2.3/90"] {
+            for (action, seen) in [
+                (Action::Reject, Action::Reject),
+                (Action::Ask, Action::Ask),
+                (Action::Accept, Action::Reject),
+            ] {
+                let default = if action == Action::Accept { Action::Reject } else { Action::Accept };
+                let mut policy = Policy::new(default);
+                policy.add(net(text), action).expect("there is room");
+                for remote in ["10.1.2.3", "::ffff:10.1.2.3"] {
+                    assert_eq!(policy.action(ip(remote)), seen, "{action} {text} and {remote}");
+                }
+                // What is said about IPv4 addresses themselves is more specific.
+                policy.add(net("10.0.0.0/8"), Action::Accept).expect("there is room");
+                assert_eq!(policy.action(ip("::ffff:10.1.2.3")), Action::Accept, "{action} {text}");
+                assert_eq!(policy.action(ip("11.1.2.3")), seen, "{action} {text}");
+            }
+        }
+        // One that lies beside them has nothing to say.
+        let mut policy = Policy::new(Action::Accept);
+        for text in ["::/97", "::fffe:0:0/96", "8000::/1", "64:ff9b::/96"] {
+            policy.add(net(text), Action::Reject).expect("there is room");
+        }
+        assert_eq!(policy.action(ip("10.1.2.3")), Action::Accept);
+        assert_eq!(policy.action(ip("64:ff9b::a01:203")), Action::Reject);
+    }
+
+    /// The less an IPv6 network is specific, the later its turn comes, also for IPv4 addresses.
+    #[test]
+    fn the_most_specific_of_the_ipv6_networks_counts_for_ipv4_addresses() {
+        let mut policy = Policy::new(Action::Accept);
+        policy.add(net("::/0"), Action::Reject).expect("there is room");
+        policy.add(net("::/64"), Action::Ask).expect("there is room");
+        policy.add(net("::/72"), Action::Accept).expect("there is room");
+        assert_eq!(policy.action(ip("10.1.2.3")), Action::Ask);
+        assert_eq!(policy.action(ip("2001:db8::1")), Action::Reject);
+        assert_eq!(policy.action(ip("::1")), Action::Accept);
     }
 
     #[test]
