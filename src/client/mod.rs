@@ -120,6 +120,7 @@ impl Client {
     pub fn unload(self, timeout: Duration, passive: Passive<'_>) -> core::result::Result<(), StillHeld> {
         self.shared.stop();
         if self.reaper.wait(passive, Some(timeout)) {
+            crate::time::flush_timers(passive);
             return Ok(());
         }
         Err(StillHeld {

@@ -75,7 +75,11 @@ impl Executor {
             Self { shared: Shared::try_new(cache.clone())?, threads: PoolVec::try_with_capacity(threads)? };
         for _ in 0..threads {
             let shared = executor.shared.clone();
-            let started = Thread::spawn(passive, move |passive| shared.run(passive));
+            let started = Thread::spawn(passive, move |passive| {
+                shared.run(passive);
+                // Here, because nobody else does it for an executor that is dropped and not stopped.
+                crate::time::flush_timers(passive);
+            });
             let kept = started.map(|thread| executor.threads.push(thread).is_ok());
             if let Err(error) = kept {
                 executor.shared.begin_stop();

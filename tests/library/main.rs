@@ -22,4 +22,5 @@ mod refused;
 mod registration;
 mod retained;
 mod send;
+mod timers;
 mod turns;

@@ -53,17 +53,27 @@ const DPC_OBJECT: u8 = 19;
 /// A queued DPC.
 struct Entry {
     dpc: *mut Dpc,
+    /// The address of the timer that queued it, or zero.
+    timer: usize,
     number: u64,
 }
 
 // SAFETY: the driver keeps a queued DPC alive, and only who has taken the entry out of the queue looks at it.
 unsafe impl Send for Entry {}
 
+/// A call of a deferred routine that has not returned.
+#[derive(Clone, Copy)]
+struct Running {
+    number: u64,
+    /// Where the DPC is, and the timer that queued it, or zero.
+    objects: [usize; 2],
+}
+
 #[derive(Default)]
 struct State {
     queue: VecDeque<Entry>,
-    /// The numbers of the calls that run now.
-    running: Vec<u64>,
+    /// The calls that run now.
+    running: Vec<Running>,
     last: u64,
     processors: usize,
 }
@@ -89,13 +99,18 @@ impl DpcQueue {
         self.state.lock().queue.len()
     }
 
-    /// A queued DPC that lies in `range`.
-    pub(crate) fn within(&self, range: &Range<usize>) -> Option<usize> {
+    /// What lies in `range` and is still needed: a DPC that is queued, or one whose routine has not returned, or the timer
+    /// that queued it. A kernel may look at them after the routine has; only [`KeFlushQueuedDpcs`] tells when it is done.
+    pub(crate) fn within(&self, range: &Range<usize>) -> Option<&'static str> {
         let state = self.state.lock();
-        state.queue.iter().map(|entry| entry.dpc.addr()).find(|address| range.contains(address))
+        if state.queue.iter().any(|entry| range.contains(&entry.dpc.addr())) {
+            return Some("a deferred call that is queued");
+        }
+        let needed = |running: &Running| running.objects.iter().any(|address| range.contains(address));
+        state.running.iter().any(needed).then_some("a deferred call whose routine has not returned")
     }
 
-    /// Queues a DPC; false if it is queued already.
+    /// Queues a DPC, for the timer at an address if that is not zero; false if it is queued already.
     ///
     /// # Safety
     /// `dpc` points to an initialised DPC that lives until it has run or was removed.
@@ -103,6 +118,7 @@ impl DpcQueue {
         &self,
         inner: &Inner,
         dpc: *mut KDPC,
+        timer: usize,
         argument1: *mut c_void,
         argument2: *mut c_void,
     ) -> bool {
@@ -120,7 +136,7 @@ impl DpcQueue {
         unsafe { (*dpc).argument2 = argument2 };
         state.last += 1;
         let number = state.last;
-        state.queue.push_back(Entry { dpc, number });
+        state.queue.push_back(Entry { dpc, timer, number });
         let more =
             state.processors < self.processors && state.running.len() + state.queue.len() > state.processors;
         let processor = state.processors;
@@ -157,7 +173,7 @@ impl DpcQueue {
         loop {
             let ticket = self.changed.ticket();
             let mut state = self.state.lock();
-            let Some(Entry { dpc, number }) = state.queue.pop_front() else {
+            let Some(Entry { dpc, timer, number }) = state.queue.pop_front() else {
                 if inner.stopping() {
                     state.processors -= 1;
                     return;
@@ -166,11 +182,11 @@ impl DpcQueue {
                 self.changed.wait(inner.seam(), ticket, None);
                 continue;
             };
-            state.running.push(number);
+            state.running.push(Running { number, objects: [dpc.addr(), timer] });
             // SAFETY: the driver keeps a queued DPC alive, and this thread has just taken it.
             let taken = unsafe { &*dpc };
             let &Dpc { routine, context, argument1, argument2, .. } = taken;
-            // From here on the driver may queue it again, and its routine may free it.
+            // From here on the driver may queue it again.
             taken.queue.store(ptr::null_mut(), Ordering::Relaxed);
             drop(state);
             if let Some(routine) = routine {
@@ -182,7 +198,7 @@ impl DpcQueue {
                 this::set_irql(PASSIVE_LEVEL);
                 drop(entered);
             }
-            self.state.lock().running.retain(|running| *running != number);
+            self.state.lock().running.retain(|running| running.number != number);
             self.changed.notify(inner.seam());
         }
     }
@@ -194,7 +210,7 @@ impl DpcQueue {
         self.changed.wait_until(here.seam(), watchdog.deadline(), || {
             let state = self.state.lock();
             let queued = state.queue.front().is_some_and(|entry| entry.number <= last);
-            !queued && state.running.iter().all(|number| *number > last)
+            !queued && state.running.iter().all(|running| running.number > last)
         })
     }
 }
@@ -248,7 +264,7 @@ pub unsafe extern "system" fn KeInsertQueueDpc(
     let here = this::here(CALL);
     check(&here, CALL, dpc);
     // SAFETY: forwarded to the caller.
-    u8::from(unsafe { here.dpcs.insert(&here, dpc, argument1, argument2) })
+    u8::from(unsafe { here.dpcs.insert(&here, dpc, 0, argument1, argument2) })
 }
 
 /// Takes a DPC out of its queue; see [`wsk_sys::nt::KeRemoveQueueDpc`].

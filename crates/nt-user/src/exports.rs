@@ -16,6 +16,7 @@ defined! {
     dispatcher: KeInitializeEvent, KeSetEvent, KeClearEvent, KeResetEvent, KeReadStateEvent,
         KeWaitForSingleObject, KeDelayExecutionThread;
     dpc: KeInitializeDpc, KeInsertQueueDpc, KeRemoveQueueDpc, KeFlushQueuedDpcs;
+    image: NtUserImageWords;
     irp: IoAllocateIrp, IoFreeIrp, IoInitializeIrp, IoReuseIrp, IofCompleteRequest;
     irql: KeGetCurrentIrql, KfRaiseIrql, KeLowerIrql;
     mdl: IoAllocateMdl, IoFreeMdl, MmBuildMdlForNonPagedPool, MmMapLockedPagesSpecifyCache;

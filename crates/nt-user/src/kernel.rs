@@ -23,6 +23,7 @@ use crate::checker::{self, Checker};
 use crate::dpc::DpcQueue;
 use crate::faults::Faults;
 use crate::idle::Idle;
+use crate::image::Words;
 use crate::pool::{Leak, Pool};
 use crate::seam::{Live, Seam};
 use crate::thread::{Owner, Threads, this};
@@ -86,6 +87,8 @@ pub(crate) struct Inner {
     stopped: OnceLock<Violation>,
     /// What `IoGetCurrentProcess` points to.
     process: u64,
+    /// The static data of the driver.
+    pub(crate) image: Words,
 }
 
 impl Inner {
@@ -226,6 +229,7 @@ impl Kernel {
             stopping: AtomicBool::new(false),
             stopped: OnceLock::new(),
             process: 0,
+            image: Words::default(),
             config,
         });
         let handles = Arc::new(Handles { inner });

@@ -36,6 +36,7 @@ mod exports;
 pub mod faults;
 mod gate;
 pub mod idle;
+pub mod image;
 pub mod irp;
 pub mod irql;
 pub mod kernel;

@@ -108,7 +108,9 @@ impl TimerQueue {
 fn expire(inner: &Inner, setting: &Setting) {
     if !setting.dpc.is_null() {
         // SAFETY: the driver keeps the DPC of a timer that is set alive.
-        unsafe { inner.dpcs.insert(inner, setting.dpc, ptr::null_mut(), ptr::null_mut()) };
+        unsafe {
+            inner.dpcs.insert(inner, setting.dpc, setting.timer.addr(), ptr::null_mut(), ptr::null_mut())
+        };
     }
     // SAFETY: the driver keeps a timer that is set alive until someone has seen it signalled.
     if let Some(timer) = unsafe { Object::from_raw(setting.timer.cast()) } {

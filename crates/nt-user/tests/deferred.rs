@@ -274,6 +274,42 @@ fn freeing_what_is_queued_is_caught() {
     finish_clean(&kernel);
 }
 
+/// The routine of a DPC that has begun may be the driver's last word, but not the kernel's: freeing the DPC, or the timer that
+/// queued it, is caught until the routine has returned, also when it is the routine that frees them.
+#[test]
+fn freeing_what_a_routine_runs_on_is_caught() {
+    unsafe extern "system" fn frees(dpc: *mut KDPC, _: *mut c_void, _: *mut c_void, _: *mut c_void) {
+        free(dpc.cast());
+    }
+    let kernel = kernel();
+    run(&kernel, || {
+        let log = Log::new();
+        log.gate.clear();
+        let (timer, dpc) = (timer(), dpc(&log));
+        set_timer(timer, Duration::ZERO, dpc);
+        // One that runs can be queued again, which tells that it runs.
+        while !queue(dpc, 0, 0) {
+            std::thread::yield_now();
+        }
+        // SAFETY: the DPC is initialised.
+        unsafe { KeRemoveQueueDpc(dpc) };
+        free(timer.cast());
+        free(dpc.cast());
+        log.gate.set();
+        flush();
+    });
+    assert_only(&kernel, rule::POOL_IN_USE);
+    run(&kernel, || {
+        let dpc = object::<KDPC>();
+        // SAFETY: the storage is new.
+        unsafe { KeInitializeDpc(dpc, Some(frees), ptr::null_mut()) };
+        queue(dpc, 0, 0);
+        flush();
+    });
+    assert_only(&kernel, rule::POOL_IN_USE);
+    finish_clean(&kernel);
+}
+
 /// What is still set at the end is a leak.
 #[test]
 fn a_timer_that_is_set_is_a_leak() {

@@ -57,7 +57,8 @@ pub mod rule {
     pub const POOL_OVERRUN: &str = "NT-POOL-OVERRUN";
     /// A freed block was written.
     pub const POOL_AFTER_FREE: &str = "NT-POOL-AFTER-FREE";
-    /// A freed block held a timer, deferred call or work item that the kernel still had queued.
+    /// A freed block held a timer, deferred call or work item that the kernel still had queued, or a deferred call whose
+    /// routine had not returned, or the timer of one.
     pub const POOL_IN_USE: &str = "NT-POOL-IN-USE";
     /// Memory that must be non-paged is not.
     pub const NON_PAGED: &str = "NT-NON-PAGED";

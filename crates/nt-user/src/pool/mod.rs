@@ -195,7 +195,7 @@ pub(crate) fn free(here: &Here, call: &'static str, block: *mut c_void, kind: Ki
             return Some((rule, format!("it is still needed for {what}")));
         }
         let user = here.timers.within(&range).map(|_| "a timer that is set");
-        let user = user.or_else(|| here.dpcs.within(&range).map(|_| "a deferred call that is queued"));
+        let user = user.or_else(|| here.dpcs.within(&range));
         let user = user.or_else(|| here.work.within(&range).map(|_| "a work item that is queued"));
         user.map(|what| (rule::POOL_IN_USE, format!("it holds {what}")))
     };

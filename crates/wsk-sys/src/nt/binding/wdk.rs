@@ -3,6 +3,7 @@
 //! Three functions that 32-bit kernels export are inline in the WDK's headers for 64-bit drivers, and not every
 //! 64-bit kernel exports them. They are inline here as well.
 
+use core::cell::UnsafeCell;
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
 
@@ -22,6 +23,17 @@ unsafe extern "system" {}
 pub const fn zeroed_timer() -> KTIMER {
     // SAFETY: a timer is made of numbers and pointers, for which zero is a value.
     unsafe { MaybeUninit::<KTIMER>::zeroed().assume_init() }
+}
+
+/// Two words of the driver's image, zero when it is loaded: what is shared by all of the driver and belongs to none of its
+/// objects.
+pub fn image_words() -> *mut [usize; 2] {
+    /// The words, which are reached through their address only.
+    struct Words(UnsafeCell<[usize; 2]>);
+    // SAFETY: nothing here reads or writes the words; whoever uses their address orders that.
+    unsafe impl Sync for Words {}
+    static WORDS: Words = Words(UnsafeCell::new([0; 2]));
+    WORDS.0.get()
 }
 
 /// A GUID from its parts, whatever the fields are called.

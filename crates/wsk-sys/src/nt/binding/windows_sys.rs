@@ -53,6 +53,13 @@ pub const fn guid_parts(guid: &GUID) -> (u32, u16, u16, [u8; 8]) {
     (guid.data1, guid.data2, guid.data3, guid.data4)
 }
 
+/// Two words of the driver's image, zero when it is loaded: what is shared by all of the driver and belongs to none of its
+/// objects. A process may have several kernels, each of which has loaded an image of its own.
+pub fn image_words() -> *mut [usize; 2] {
+    // SAFETY: the function has no preconditions beyond those of all others: the thread belongs to a kernel.
+    unsafe { NtUserImageWords() }
+}
+
 accessors! {
     /// `Irp->IoStatus.Status`.
     irp_status / set_irp_status: IRP => IoStatus.Anonymous.Status: NTSTATUS, 0x30 / 0x18;
@@ -73,4 +80,6 @@ unsafe extern "system" {
     pub fn KeQueryInterruptTime() -> u64;
     /// System time in 100 ns units since 1601. Any IRQL.
     pub fn KeQuerySystemTime(time: *mut i64);
+    /// The words of [`image_words`] that belong to the calling thread's kernel, no function of a real one.
+    pub fn NtUserImageWords() -> *mut [usize; 2];
 }
