@@ -124,7 +124,7 @@ impl Client {
             return Ok(());
         }
         Err(StillHeld {
-            sockets: self.shared.open_sockets(),
+            sockets: self.shared.open_sockets() + usize::from(!self.shared.releases().are_over()),
             providers: self.shared.open_captures(),
             client: self,
         })

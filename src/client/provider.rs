@@ -17,7 +17,7 @@ use crate::irql::Passive;
 use crate::listener::ListenerBuilder;
 use crate::memory::Ref;
 use crate::operation::{Op, Outcome, Refusal, Request, Submission};
-use crate::socket::{Core, attach};
+use crate::socket::{Core, CoreRef, attach};
 
 /// WSK's functions, captured (`WskCaptureProviderNPI`). Clones share one capture, which the last one releases.
 ///
@@ -70,7 +70,7 @@ impl Provider {
 
     /// Makes the socket of `core` (`WskSocket`) and attaches it.
     pub(crate) async fn create<C: Core>(&self, core: &Ref<C>, recipe: Recipe) -> Result<()> {
-        let request = CreateRequest { provider: self.clone(), core: core.clone() };
+        let request = CreateRequest { provider: self.clone(), core: CoreRef::new(core.clone()) };
         let op = Op::try_new(self.client().cache(), request)
             .map_err(|_| Error::out_of_memory(Operation::Socket))?;
         let call = |irp, _| {
@@ -193,7 +193,7 @@ unsafe impl Sync for Recipe {}
 struct CreateRequest<C: Core> {
     /// Keeps the capture until the IRP has completed (rule REG-21).
     provider: Provider,
-    core: Ref<C>,
+    core: CoreRef<C>,
 }
 
 impl<C: Core> Request for CreateRequest<C> {

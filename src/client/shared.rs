@@ -18,7 +18,7 @@ use super::uses::Uses;
 use crate::error::{Error, Operation, Result};
 use crate::irql::Passive;
 use crate::memory::Cache;
-use crate::socket::Socket;
+use crate::socket::{Releases, Socket};
 use crate::sync::{Event, EventKind, Stack};
 
 /// The version of WSK this crate speaks; no other was ever published (rule REG-05).
@@ -45,6 +45,7 @@ pub(crate) struct ClientShared {
     /// Captures, and calls that use the registration.
     uses: Uses,
     jobs: Stack<Job>,
+    releases: Releases,
     wake: Event,
 }
 
@@ -64,6 +65,7 @@ impl ClientShared {
             sockets: Sockets::new(),
             uses: Uses::new(),
             jobs: Stack::new(),
+            releases: Releases::new(),
             wake: Event::try_new(EventKind::Synchronization).map_err(out_of_memory)?,
         })
     }
@@ -157,7 +159,12 @@ impl ClientShared {
         unsafe { self.sockets.remove(socket) };
     }
 
-    /// Called when a socket has gone, after it was delisted.
+    /// The cores that are to be dropped.
+    pub(crate) fn releases(&self) -> &Releases {
+        &self.releases
+    }
+
+    /// Called when a socket has gone, after it was delisted, and when cores were dropped.
     pub(crate) fn socket_closed(&self) {
         self.wake_if_stopping();
     }
@@ -186,6 +193,11 @@ impl ClientShared {
         self.wake.set();
     }
 
+    /// How much there is left to wait for before the client is deregistered, other than captures.
+    fn unfinished(&self) -> usize {
+        self.open_sockets() + usize::from(!self.releases.are_over())
+    }
+
     /// The reaper thread.
     pub(super) fn run_reaper(&self, passive: Passive<'_>) {
         loop {
@@ -198,7 +210,7 @@ impl ClientShared {
                 job.run();
             }
             // A capture that makes a socket is given back only when the socket is listed.
-            if self.uses.are_over(|| self.open_sockets()) {
+            if self.uses.are_over(|| self.unfinished()) {
                 self.deregister(passive);
                 return;
             }

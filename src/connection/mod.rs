@@ -55,7 +55,7 @@ use crate::error::{Error, Operation, Result};
 use crate::listener::{Ends, InspectId};
 use crate::memory::{OutOfMemory, Ref};
 use crate::socket::{
-    Closed, Control, Core, Disabled, Socket, SocketRef, control, control_inline, disable_event,
+    Closed, Control, Core, CoreRef, Disabled, Socket, SocketRef, control, control_inline, disable_event,
     disable_event_and_wait, enable_events,
 };
 use crate::sync::SpinLock;
@@ -106,7 +106,7 @@ impl<E: ConnectionEvents> ConnectionCore<E> {
     pub(crate) fn try_new(
         client: &Ref<ClientShared>,
         events: E,
-    ) -> core::result::Result<Ref<Self>, OutOfMemory> {
+    ) -> core::result::Result<CoreRef<Self>, OutOfMemory> {
         let make = |events| {
             let common = ConnectionCommon {
                 socket: Socket::new::<Self>(client.clone()),
@@ -117,7 +117,8 @@ impl<E: ConnectionEvents> ConnectionCore<E> {
             };
             Self { common, events }
         };
-        Ref::try_make(Some(client.cache()), events, make).map_err(|(error, _)| error)
+        let core = Ref::try_make(Some(client.cache()), events, make).map_err(|(error, _)| error)?;
+        Ok(CoreRef::new(core))
     }
 
     /// What WSK gets as the connection's context and table: null for both when no event will ever be enabled
@@ -160,14 +161,15 @@ impl core::ops::Deref for ConnectionRef {
 /// An established connection. Dropping it closes it in the background; see [`Connection::close`] and
 /// [`Connection::disconnect`]. A close waits for [`RetainedData`] to be dropped.
 ///
-/// Its handlers are dropped when the close has completed and no operation is left, at up to `DISPATCH_LEVEL`.
+/// Its handlers are dropped when the close has completed and no operation is left, at up to `DISPATCH_LEVEL`, never inside the
+/// `Drop` of another socket's handlers.
 pub struct Connection<E: ConnectionEvents = NoEvents> {
-    core: Ref<ConnectionCore<E>>,
+    core: CoreRef<ConnectionCore<E>>,
     ends: Ends,
 }
 
 impl<E: ConnectionEvents> Connection<E> {
-    pub(crate) fn new(core: Ref<ConnectionCore<E>>, ends: Ends) -> Self {
+    pub(crate) fn new(core: CoreRef<ConnectionCore<E>>, ends: Ends) -> Self {
         Self { core, ends }
     }
 

@@ -24,14 +24,13 @@ use super::{Ends, ListenerRef};
 use crate::address::SockAddr;
 use crate::connection::{Connection, ConnectionCore, ConnectionEvents};
 use crate::error::{Error, Operation, Result};
-use crate::memory::Ref;
 use crate::operation::{Op, Outcome, Request, Submission};
-use crate::socket::{Core, attach};
+use crate::socket::{Core, CoreRef, attach};
 
 /// What WSK reads and writes while an accept is under way.
 struct AcceptRequest<E: ConnectionEvents> {
     listener: ListenerRef,
-    connection: Ref<ConnectionCore<E>>,
+    connection: CoreRef<ConnectionCore<E>>,
     local: SockAddr,
     remote: SockAddr,
 }

@@ -20,7 +20,7 @@ use crate::client::{Provider, Recipe, SecurityDescriptor};
 use crate::error::{Error, Operation, Result};
 use crate::memory::Ref;
 use crate::operation::{Op, Outcome, Request, Submission};
-use crate::socket::{Control, Socket, SocketRef, control};
+use crate::socket::{Control, CoreRef, Socket, SocketRef, control};
 
 /// A listening socket in the making; see [`Provider::listener`].
 #[derive(Debug)]
@@ -140,6 +140,7 @@ impl<I: Condition, A: Acceptance> ListenerBuilder<I, A> {
         };
         let core = Ref::try_make(None, (condition, acceptance, security), make)
             .map_err(|_| Error::out_of_memory(Operation::Socket))?;
+        let core = CoreRef::new(core);
         let dispatch = core::ptr::from_ref(ListenerCore::<I, A>::DISPATCH).cast();
         let recipe = Recipe { flags: WSK_FLAG_LISTEN_SOCKET, ipv6: local.is_ipv6(), dispatch };
         provider.create(&core, recipe).await?;

@@ -45,7 +45,7 @@ use crate::connection::{ConnectionEvents, NoEvents};
 use crate::error::{Error, Operation, Result};
 use crate::memory::Ref;
 use crate::socket::{
-    Closed, Core, Disabled, Socket, SocketRef, disable_event, disable_event_and_wait, enable_events,
+    Closed, Core, CoreRef, Disabled, Socket, SocketRef, disable_event, disable_event_and_wait, enable_events,
 };
 
 bitflags! {
@@ -129,11 +129,11 @@ impl core::ops::Deref for ListenerRef {
 /// A bound, listening socket. Dropping it closes it in the background; see [`Listener::close`].
 ///
 /// Its handlers are dropped when the close has completed and no token and no accept is left, at up to
-/// `DISPATCH_LEVEL`.
+/// `DISPATCH_LEVEL`, never inside the `Drop` of another socket's handlers.
 ///
 /// Connections that were accepted live on without it.
 pub struct Listener<I: Condition = Unconditional, A: Acceptance = NoAcceptEvent> {
-    core: Ref<ListenerCore<I, A>>,
+    core: CoreRef<ListenerCore<I, A>>,
     local: SocketAddr,
 }
 

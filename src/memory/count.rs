@@ -37,6 +37,19 @@ impl RefCount {
         }
     }
 
+    /// Takes an owner away, unless it is the last, who stays one; `true` if it was taken away.
+    ///
+    /// Nobody can become an owner meanwhile: only owners make owners, and the last one is the caller.
+    #[must_use]
+    #[inline(never)]
+    pub(crate) fn release_unless_last(&self) -> bool {
+        self.get() != 1 && {
+            let release =
+                |owners| (owners != 1).then(|| if owners >= SATURATED { PARKED } else { owners - 1 });
+            self.0.fetch_update(Ordering::Release, Ordering::Acquire, release).is_ok()
+        }
+    }
+
     /// Takes an owner away; `true` if it was the last, who must free the object.
     #[must_use]
     #[inline(never)]

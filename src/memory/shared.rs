@@ -186,6 +186,14 @@ impl<T> Ref<T> {
         this.block == other.block
     }
 
+    /// Drops this owner, unless it is the last one, which is given back.
+    pub(crate) fn drop_unless_last(this: Self) -> Option<Self> {
+        let this = ManuallyDrop::new(this);
+        // The count that is given back is not used again, because nothing drops `this`.
+        let dropped = this.block().header.owners.release_unless_last();
+        (!dropped).then(|| ManuallyDrop::into_inner(this))
+    }
+
     /// The number of owners at some moment.
     pub fn strong_count(this: &Self) -> u32 {
         this.block().header.owners.get()

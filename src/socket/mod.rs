@@ -19,6 +19,7 @@
 mod close;
 mod control;
 mod gate;
+mod release;
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
@@ -32,6 +33,7 @@ pub(crate) use control::{
     Control, control, control_inline, disable_event, disable_event_and_wait, enable_events,
 };
 use gate::{Duty, Gate};
+pub(crate) use release::{CoreRef, Releases};
 
 use crate::client::{ClientShared, Links, Node};
 use crate::memory::Ref;
@@ -47,7 +49,8 @@ use crate::sync::Signal;
 /// - `close_irp` belongs to the starter of the close, then to WSK.
 #[repr(C)]
 pub(crate) struct Socket {
-    /// Its place in the reaper's queue, used at most once, when the close is to be started.
+    /// Its place in the reaper's queue, used at most once, when the close is to be started; and then among the cores to be
+    /// dropped, when the last reference is gone.
     _node: Node,
     /// Its place in the client's list of live sockets.
     links: Links,
@@ -74,6 +77,11 @@ pub(crate) struct Lifetime {
     /// # Safety
     /// As for `add`, and the caller owns a reference.
     release: unsafe fn(NonNull<Socket>),
+    /// Drops the last reference, and the core, here.
+    ///
+    /// # Safety
+    /// As for `release`.
+    free: unsafe fn(NonNull<Socket>),
     /// Lets the core make its last calls on the WSK socket; nobody else makes any.
     ///
     /// # Safety
@@ -109,6 +117,7 @@ pub(crate) unsafe trait Core: Send + Sync + Sized + 'static {
     const LIFETIME: &'static Lifetime = &Lifetime {
         add: add::<Self>,
         release: release::<Self>,
+        free: free::<Self>,
         closing: closing::<Self>,
         closed: closed::<Self>,
     };
@@ -125,6 +134,13 @@ unsafe fn add<C: Core>(socket: NonNull<Socket>) {
 /// # Safety
 /// See [`Lifetime`].
 unsafe fn release<C: Core>(socket: NonNull<Socket>) {
+    // SAFETY: the caller gives up a reference on a core of type `C`, which begins with the socket.
+    drop(CoreRef::new(unsafe { Ref::<C>::from_raw(socket.as_ptr().cast_const().cast()) }));
+}
+
+/// # Safety
+/// See [`Lifetime`].
+unsafe fn free<C: Core>(socket: NonNull<Socket>) {
     // SAFETY: the caller gives up a reference on a core of type `C`, which begins with the socket.
     drop(unsafe { Ref::<C>::from_raw(socket.as_ptr().cast_const().cast()) });
 }

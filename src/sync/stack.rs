@@ -85,6 +85,11 @@ impl<T: Linked> Stack<T> {
         }
     }
 
+    /// Whether nothing is on it at some moment.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.head.load(Ordering::Acquire).is_null()
+    }
+
     /// Takes everything, first in first out.
     ///
     /// # IRQL

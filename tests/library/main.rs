@@ -10,6 +10,7 @@ mod support;
 mod absent;
 mod accept;
 mod accept_event;
+mod chains;
 mod events;
 mod flags;
 mod indication;
