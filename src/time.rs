@@ -210,10 +210,10 @@ struct Timer {
     next: UnsafeCell<Option<NonNull<Timer>>>,
 }
 
-// SAFETY: the kernel's functions may be called for a timer and a DPC from any processor; `next` is guarded by the lock of the
-// list; the rest is atomic.
+// SAFETY: timers and DPCs belong to no thread; a timer is moved only before it was initialised.
 unsafe impl Send for Timer {}
-// SAFETY: as for `Send`.
+// SAFETY: by the invariants the timer and the DPC are left to the kernel's functions, which any processor may call, and `next` to
+// the holder of the list's lock or of the whole list; the rest is atomic.
 unsafe impl Sync for Timer {}
 
 /// The timers that are in no sleep, and whose routine may not have returned.
@@ -244,8 +244,10 @@ fn spent<'a>() -> &'a SpinLock<Spent> {
 /// The timer is not set, and no DPC is to come that has not put its mark on it.
 unsafe fn retire(timer: NonNull<Timer>) {
     let mut list = spent().lock();
-    // SAFETY: the caller gives the timer up, and the lock guards `next`.
-    unsafe { *timer.as_ref().next.get() = list.first };
+    // SAFETY: the caller gives a reference up, which keeps the timer alive.
+    let next = unsafe { timer.as_ref() }.next.get();
+    // SAFETY: the lock that guards `next` is held.
+    unsafe { *next = list.first };
     list.first = Some(timer);
 }
 
@@ -253,8 +255,10 @@ unsafe fn retire(timer: NonNull<Timer>) {
 fn reuse() -> Option<Ref<Timer>> {
     let mut list = spent().lock();
     let timer = list.first?;
-    // SAFETY: timers on the list are alive, and the lock guards `next`.
-    list.first = unsafe { (*timer.as_ref().next.get()).take() };
+    // SAFETY: timers on the list are alive.
+    let next = unsafe { timer.as_ref() }.next.get();
+    // SAFETY: the lock that guards `next` is held.
+    list.first = unsafe { (*next).take() };
     // SAFETY: the list owned one reference, and gives it up.
     Some(unsafe { Ref::from_raw(timer.as_ptr().cast_const()) })
 }
@@ -272,16 +276,18 @@ impl Timer {
         let context = Ref::as_ptr(&timer);
         // SAFETY: the storage is a timer's, in non-paged memory that does not move, and not in use yet.
         unsafe { nt::KeInitializeTimer(timer.timer.get()) };
-        // SAFETY: the storage is a DPC's, likewise; the context is the block, which lives as long as the DPC is used.
+        // SAFETY: the storage is a DPC's, in the same memory and not in use yet; the context is the block that it is part of.
         unsafe { nt::KeInitializeDpc(timer.dpc.get().cast(), Some(fired), context.cast_mut().cast()) };
         Ok(timer)
     }
 
-    /// Sets the timer, which is new or was spent.
-    fn arm(&self, after: Duration) {
+    /// Sets the timer.
+    ///
+    /// # Safety
+    /// The timer is new or was spent, and is the caller's alone, who sees to it that it is freed as its invariants say.
+    unsafe fn arm(&self, after: Duration) {
         self.state.store(ARMED, Ordering::Relaxed);
-        // SAFETY: both were initialised by `try_new`, and stay where they are until the DPC has run, or never will: that is what
-        // `Sleep::drop` sees to.
+        // SAFETY: both were initialised by `try_new`, and the caller keeps them until the DPC has run, or never will.
         unsafe { nt::KeSetTimer(self.timer.get(), relative(after), self.dpc.get().cast()) };
     }
 
@@ -332,7 +338,8 @@ impl Future for Sleep {
             Err(OutOfMemory) => Poll::Ready(Err(Error::out_of_memory(Operation::Timer))),
             Ok(timer) => {
                 timer.waker.register(context.waker());
-                timer.arm(remaining);
+                // SAFETY: the timer is new or was spent; `drop` keeps its invariants.
+                unsafe { timer.arm(remaining) };
                 self.timer = Some(timer);
                 Poll::Pending
             }

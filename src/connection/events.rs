@@ -24,7 +24,8 @@ pub(super) unsafe extern "system" fn receive_event<R: ReceiveSlot, D: Disconnect
     indicated: usize,
     accepted: *mut usize,
 ) -> NTSTATUS {
-    // SAFETY: the context is a core that WSK holds a reference on.
+    // SAFETY: the context is the core that the connection was accepted with, and WSK holds a reference on it until the close
+    // has completed, before which this returns.
     let core =
         unsafe { Ref::<ConnectionCore<Handlers<R, D, B>>>::clone_from_raw(context.cast_const().cast()) };
     if list.is_null() {
@@ -33,12 +34,12 @@ pub(super) unsafe extern "system" fn receive_event<R: ReceiveSlot, D: Disconnect
         return STATUS_SUCCESS;
     }
     let connection = ConnectionRef::new(&core);
-    // SAFETY: the list is valid during the call and comes from this connection's callback, which is serial.
+    // SAFETY: the list is not null, is valid during the call, and is what this callback of the connection was given.
     let indication = unsafe { Indication::new(&connection, list, flags, indicated) };
     let answer = core.events.receive.receive(indication);
     let (status, bytes) = answer.finish(&connection, list, indicated);
     if let Some(bytes) = bytes {
-        // SAFETY: the output is valid during the call.
+        // SAFETY: WSK gives a valid place for the number, during the call.
         unsafe { accepted.write(bytes) };
     }
     status
@@ -52,7 +53,8 @@ pub(super) unsafe extern "system" fn disconnect_event<R: ReceiveSlot, D: Disconn
     context: *mut c_void,
     flags: u32,
 ) -> NTSTATUS {
-    // SAFETY: the context is a core that WSK holds a reference on.
+    // SAFETY: the context is the core that the connection was accepted with, and WSK holds a reference on it until the close
+    // has completed, before which this returns.
     let core = unsafe { &*context.cast_const().cast::<ConnectionCore<Handlers<R, D, B>>>() };
     // Several flags may be set together (rule DISC-07).
     let kind =
@@ -69,7 +71,8 @@ pub(super) unsafe extern "system" fn send_backlog_event<R: ReceiveSlot, D: Disco
     context: *mut c_void,
     ideal: usize,
 ) -> NTSTATUS {
-    // SAFETY: the context is a core that WSK holds a reference on.
+    // SAFETY: the context is the core that the connection was accepted with, and WSK holds a reference on it until the close
+    // has completed, before which this returns.
     let core = unsafe { &*context.cast_const().cast::<ConnectionCore<Handlers<R, D, B>>>() };
     core.events.backlog.ideal_backlog(ideal);
     STATUS_SUCCESS

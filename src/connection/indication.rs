@@ -35,6 +35,10 @@ pub struct Indication<'a> {
 }
 
 /// A walk over the memory of an indication list.
+///
+/// # Invariants
+/// The list, its MDLs and the memory they describe are valid for `'a`, or until the release, and nobody writes the memory. The MDLs
+/// are mapped, or one thread alone has the value.
 #[derive(Clone, Copy)]
 struct Data<'a> {
     list: NonNull<WSK_DATA_INDICATION>,

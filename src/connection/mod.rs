@@ -95,7 +95,7 @@ pub(crate) struct ConnectionCore<E: ConnectionEvents> {
     events: E,
 }
 
-// SAFETY: `repr(C)`, and the socket is the first field of the first field.
+// SAFETY: `repr(C)`, and the socket is the first field of the first field; `try_new` makes it with the `Lifetime` of this type.
 unsafe impl<E: ConnectionEvents> Core for ConnectionCore<E> {
     fn socket(&self) -> &Socket {
         &self.common.socket

@@ -18,7 +18,7 @@ use core::ptr::NonNull;
 use core::time::Duration;
 
 use super::SpawnError;
-use super::task::{Header, Owned, Running};
+use super::task::{Header, Owned, Ran, Running};
 use crate::irql::Passive;
 use crate::memory::{Cache, OutOfMemory, Ref};
 use crate::sync::{EventCell, EventKind, SpinGuard, SpinLock};
@@ -65,20 +65,20 @@ impl Links {
     }
 }
 
-// SAFETY: the queue is behind a lock, and the tasks it points to may be run and dropped on any thread.
+// SAFETY: the queue owns references on tasks whose futures are `Send` (`Owned::try_new`), so that any thread may run and drop
+// them; it is reached by the holder of its lock only.
 unsafe impl Send for Queue {}
 
 /// What a thread did last.
-#[derive(Clone, Copy)]
 pub(super) enum Done {
     /// Nothing, or a task that now waits to be woken.
     Nothing,
     /// It slept.
     Slept,
     /// It polled a task that was woken meanwhile.
-    Again(NonNull<Header>),
+    Again(Ran),
     /// It dropped the future of a task.
-    Finished(NonNull<Header>),
+    Finished(Ran),
 }
 
 /// What a thread is to do next.
@@ -118,8 +118,10 @@ impl Shared {
             return Err(SpawnError::Stopped);
         }
         let task = task.into_scheduled();
-        queue.enlist(task);
-        queue.push(task);
+        // SAFETY: the task is new, alive by its first reference, which becomes the list's, and in no list.
+        unsafe { queue.enlist(task) };
+        // SAFETY: the task is on the list of all, scheduled, and not in the queue.
+        unsafe { queue.push(task) };
         self.unlock_and_wake(queue);
         Ok(())
     }
@@ -130,7 +132,8 @@ impl Shared {
     /// The caller has just made the task scheduled, and holds a reference on it during the call.
     pub(super) unsafe fn schedule(&self, task: NonNull<Header>) {
         let mut queue = self.queue.lock();
-        queue.push(task);
+        // SAFETY: the caller keeps the task alive, and has made it scheduled, so it is pushed here only.
+        unsafe { queue.push(task) };
         self.unlock_and_wake(queue);
     }
 
@@ -168,10 +171,12 @@ impl Shared {
                 queue.asleep -= 1;
                 queue.waking = false;
             }
-            Done::Again(task) => queue.push(task),
-            Done::Finished(task) => {
-                queue.delist(task);
-                finished = Some(task);
+            // SAFETY: the task is alive, scheduled, and this thread's to push.
+            Done::Again(ran) => unsafe { queue.push(ran.task()) },
+            Done::Finished(ran) => {
+                // SAFETY: the task is on the list, and this thread's to take off.
+                unsafe { queue.delist(ran.task()) };
+                finished = Some(ran.task());
             }
         }
         let next = queue.next();
@@ -234,54 +239,77 @@ impl Queue {
     }
 
     /// The links of a task.
+    ///
+    /// # Safety
+    /// The task is alive, and is this executor's.
     #[expect(
         clippy::unused_self,
         reason = "the borrow of the queue stands for the lock that guards all links"
     )]
-    fn links(&mut self, task: NonNull<Header>) -> &mut Links {
-        // SAFETY: tasks in the queue or on the list, or about to be, are alive.
+    unsafe fn links(&mut self, task: NonNull<Header>) -> &mut Links {
+        // SAFETY: the caller says that the task is alive.
         let links = unsafe { Header::links(task) };
         // SAFETY: links belong to the holder of the lock, who has `&mut self`, and are borrowed one at a time.
         unsafe { &mut *links }
     }
 
-    fn push(&mut self, task: NonNull<Header>) {
-        self.links(task).next = None;
+    /// Puts a task at the end of the run queue.
+    ///
+    /// # Safety
+    /// The task is alive, scheduled, and not in the queue; it stays alive as long as it is there.
+    unsafe fn push(&mut self, task: NonNull<Header>) {
+        // SAFETY: the caller says that the task is alive.
+        unsafe { self.links(task) }.next = None;
         match self.last.replace(task) {
             None => self.first = Some(task),
-            Some(last) => self.links(last).next = Some(task),
+            // SAFETY: tasks in the queue are alive.
+            Some(last) => unsafe { self.links(last) }.next = Some(task),
         }
     }
 
     fn pop(&mut self) -> Option<NonNull<Header>> {
         let task = self.first?;
-        self.first = self.links(task).next.take();
+        // SAFETY: tasks in the queue are alive.
+        self.first = unsafe { self.links(task) }.next.take();
         if self.first.is_none() {
             self.last = None;
         }
         Some(task)
     }
 
-    fn enlist(&mut self, task: NonNull<Header>) {
+    /// Puts a task on the list of all.
+    ///
+    /// # Safety
+    /// The task is alive and on no list, and a reference on it is given up to the list.
+    unsafe fn enlist(&mut self, task: NonNull<Header>) {
         let older = self.all.replace(task);
-        let links = self.links(task);
+        // SAFETY: the caller says that the task is alive.
+        let links = unsafe { self.links(task) };
         links.older = older;
         links.newer = None;
         if let Some(older) = older {
-            self.links(older).newer = Some(task);
+            // SAFETY: tasks on the list are alive.
+            unsafe { self.links(older) }.newer = Some(task);
         }
         self.live += 1;
     }
 
-    fn delist(&mut self, task: NonNull<Header>) {
-        let links = self.links(task);
+    /// Takes a task off the list of all; its reference is the caller's.
+    ///
+    /// # Safety
+    /// The task is on the list.
+    unsafe fn delist(&mut self, task: NonNull<Header>) {
+        // SAFETY: tasks on the list are alive.
+        let links = unsafe { self.links(task) };
         let (newer, older) = (links.newer.take(), links.older.take());
         match newer {
             None => self.all = older,
-            Some(newer) => self.links(newer).older = older,
+            // SAFETY: tasks on the list are alive.
+            Some(newer) => unsafe { self.links(newer) }.older = older,
         }
         if let Some(older) = older {
-            self.links(older).newer = newer;
+            // SAFETY: tasks on the list are alive.
+            unsafe { self.links(older) }.newer = newer;
         }
         self.live -= 1;
     }
@@ -294,7 +322,8 @@ impl Queue {
             if let Some(running) = unsafe { Running::from_waiting(candidate) } {
                 return Some(running);
             }
-            task = self.links(candidate).older;
+            // SAFETY: tasks on the list are alive.
+            task = unsafe { self.links(candidate) }.older;
         }
         None
     }

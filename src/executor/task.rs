@@ -156,6 +156,21 @@ impl Drop for Owned {
     }
 }
 
+/// A task that this thread has run, for the queue to take note of.
+///
+/// # Invariants
+/// - In [`Done::Again`]: the task was woken while it ran, and is alive, because it is not done. Nobody else pushes it.
+/// - In [`Done::Finished`]: the task is done, and still on the list of all tasks. Nobody else takes it off.
+pub(super) struct Ran {
+    task: NonNull<Header>,
+}
+
+impl Ran {
+    pub(super) fn task(&self) -> NonNull<Header> {
+        self.task
+    }
+}
+
 /// A task that this thread runs.
 ///
 /// # Invariants
@@ -202,7 +217,7 @@ impl Running {
                 let task = self.task;
                 // From here on, unless it was woken meanwhile, the task is any other thread's to run and finish.
                 let before = self.header().state.fetch_and(!RUNNING, Ordering::AcqRel);
-                if before & SCHEDULED == 0 { Done::Nothing } else { Done::Again(task) }
+                if before & SCHEDULED == 0 { Done::Nothing } else { Done::Again(Ran { task }) }
             }
         }
     }
@@ -212,7 +227,7 @@ impl Running {
         // SAFETY: this thread runs the task, so the future is initialised, and it is dropped here for the last time.
         unsafe { (self.header().functions.drop_future)(self.task) };
         self.header().state.store(DONE, Ordering::Release);
-        Done::Finished(self.task)
+        Done::Finished(Ran { task: self.task })
     }
 
     fn header(&self) -> &Header {

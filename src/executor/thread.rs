@@ -24,9 +24,9 @@ pub struct Thread {
     object: NonNull<c_void>,
 }
 
-// SAFETY: a thread object may be waited for and dereferenced on any thread.
+// SAFETY: a reference on an object belongs to no thread, and may be given back on any.
 unsafe impl Send for Thread {}
-// SAFETY: as for `Send`.
+// SAFETY: a shared value only waits for the object, which any number of threads may do.
 unsafe impl Sync for Thread {}
 
 impl Thread {
@@ -93,7 +93,8 @@ unsafe fn create(start: nt::KSTART_ROUTINE, context: *mut c_void) -> Created {
     let mut handle: nt::HANDLE = null_mut();
     // Whatever process is current, its user mode must not be able to close the handle or put another in its place.
     let mut attributes = nt::OBJECT_ATTRIBUTES::kernel_handle();
-    // SAFETY: the caller says so of level, routine and context; everything else is optional.
+    // SAFETY: the caller says that the level is passive and that the context is what the routine takes; the handle and the
+    // attributes live during the call; the null pointers are for what is optional.
     let status = unsafe {
         nt::PsCreateSystemThread(
             &raw mut handle,

@@ -49,9 +49,9 @@ pub struct Cache {
     lists: NonNull<Lists>,
 }
 
-// SAFETY: `Lists` is shared between threads by design: a count and spin-locked lists.
+// SAFETY: a handle counts as an owner of `Lists`, which is `Sync`: an atomic count, a constant, and lists behind spin locks.
 unsafe impl Send for Cache {}
-// SAFETY: as for `Send`.
+// SAFETY: all that a shared handle does is change the count and take the locks.
 unsafe impl Sync for Cache {}
 
 struct Lists {

@@ -97,7 +97,7 @@ impl<T> Block<T> {
 
 // SAFETY: owners on several threads share the value, and the last one, anywhere, drops it.
 unsafe impl<T: Send + Sync> Send for Ref<T> {}
-// SAFETY: as for `Send`: a shared reference can be cloned into an owner.
+// SAFETY: a shared reference gives `&T`, and can be cloned into an owner, which another thread may drop: `T` is both.
 unsafe impl<T: Send + Sync> Sync for Ref<T> {}
 
 impl<T> Ref<T> {

@@ -86,7 +86,7 @@ pub(crate) struct Releases {
 }
 
 impl Releases {
-    pub(crate) const fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { list: Stack::new(), busy: SpinLock::new(false) }
     }
 

@@ -38,9 +38,9 @@ pub(crate) struct EventCell {
     event: UnsafeCell<MaybeUninit<nt::KEVENT>>,
 }
 
-// SAFETY: the kernel's event functions may be called for one event from any number of processors.
+// SAFETY: an event belongs to no thread; it is moved only before it was initialised.
 unsafe impl Send for EventCell {}
-// SAFETY: as for `Send`.
+// SAFETY: the invariant leaves the event to the kernel's functions, which any number of processors may call for one event.
 unsafe impl Sync for EventCell {}
 
 impl EventCell {
@@ -96,7 +96,8 @@ pub(crate) unsafe fn wait_for_object(
 ) -> bool {
     let mut due = timeout.map(time::relative);
     let due = due.as_mut().map_or(core::ptr::null_mut(), core::ptr::from_mut);
-    // SAFETY: the caller vouches for the object, and `Passive` for the level (rule IRQL-13).
+    // SAFETY: the caller says that the object is one to wait for, and is alive; `Passive` says that this thread may wait (rule
+    // IRQL-13); the time lives during the call.
     let status = unsafe { nt::KeWaitForSingleObject(object, nt::EXECUTIVE, nt::KERNEL_MODE, 0, due) };
     // A wait in kernel mode that is not alertable ends for two reasons only.
     status == wsk_sys::STATUS_SUCCESS

@@ -18,9 +18,9 @@ pub struct SpinLock<T> {
     value: UnsafeCell<T>,
 }
 
-// SAFETY: the value is reached by one thread at a time, and moves with the lock.
+// SAFETY: the lock owns its value, which may move to another thread, and a lock that moves is held by nobody.
 unsafe impl<T: Send> Send for SpinLock<T> {}
-// SAFETY: as for `Send`; the lock orders the accesses.
+// SAFETY: by the invariant one thread at a time reaches the value, as if it had been moved there, and the lock orders them.
 unsafe impl<T: Send> Sync for SpinLock<T> {}
 
 impl<T> SpinLock<T> {

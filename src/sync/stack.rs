@@ -57,9 +57,9 @@ pub(crate) struct Stack<T: Linked> {
     _owns: PhantomData<T>,
 }
 
-// SAFETY: elements go in on one thread and come out on another, which is all the stack does with them.
+// SAFETY: a stack owns its elements, which may move to another thread.
 unsafe impl<T: Linked + Send> Send for Stack<T> {}
-// SAFETY: as for `Send`; the head is an atomic.
+// SAFETY: threads that share a stack move elements into it and out of it, by an atomic head, and never look at one there.
 unsafe impl<T: Linked + Send> Sync for Stack<T> {}
 
 impl<T: Linked> Stack<T> {

@@ -18,28 +18,35 @@ use crate::support::*;
 /// How much of a stack the end of a chain may take, whatever its length. One link takes a kilobyte or two.
 const BOUND: usize = 48 << 10;
 
-/// The lowest and the highest address on each thread's stack at which a link was dropped, and how many were.
+/// Where links were dropped, and how many.
 #[derive(Debug, Default)]
-struct Depth(Mutex<(HashMap<ThreadId, (usize, usize)>, usize)>);
+struct Depth(Mutex<Seen>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    /// The lowest and the highest address on each thread's stack.
+    ranges: HashMap<ThreadId, (usize, usize)>,
+    links: usize,
+}
 
 impl Depth {
     fn note(&self) {
         let here = 0_u8;
         let here = std::ptr::from_ref(&here).addr();
         let mut seen = self.0.lock().unwrap();
-        let range = seen.0.entry(std::thread::current().id()).or_insert((here, here));
+        let range = seen.ranges.entry(std::thread::current().id()).or_insert((here, here));
         *range = (range.0.min(here), range.1.max(here));
-        seen.1 += 1;
+        seen.links += 1;
     }
 
     fn links(&self) -> usize {
-        self.0.lock().unwrap().1
+        self.0.lock().unwrap().links
     }
 
     #[track_caller]
     fn check(&self, links: usize) {
         eventually(|| self.links() == links);
-        let deepest = self.0.lock().unwrap().0.values().map(|(low, high)| high - low).max().unwrap();
+        let deepest = self.0.lock().unwrap().ranges.values().map(|(low, high)| high - low).max().unwrap();
         assert!(deepest < BOUND, "{links} links took {deepest} bytes of a stack");
     }
 }

@@ -96,7 +96,7 @@ fn unnamed_events_of_a_connection_are_refused() {
 fn unnamed_events_of_a_listener_are_refused() {
     for_each_mode(|_| {
         let driver = Driver::start();
-        let take = move |incoming: wsk::Incoming<'_, NoEvents>| drop(incoming);
+        let take = |incoming: wsk::Incoming<'_, NoEvents>| _ = incoming.accept(NoEvents::new());
         let listener: Listener<_, _> =
             wait(driver.provider.listener().on_accept(taker(take)).bind(localhost())).unwrap();
         for bits in unnamed(ListenerEvents::all().bits()) {

@@ -118,10 +118,7 @@ fn data_that_cannot_be_mapped_is_not_retained() {
         let kernel = sim.kernel().clone();
         let handler = on_receive(move |data| {
             kernel.faults().fail_all(Point::Mapping);
-            let (error, data) = match data.retain() {
-                Ok(_) => panic!("retained what cannot be mapped"),
-                Err(refused) => refused,
-            };
+            let Err((error, data)) = data.retain() else { panic!("retained what cannot be mapped") };
             kernel.faults().clear();
             assert!(error.is_out_of_memory());
             tell.say(bytes_of(&data));

@@ -66,7 +66,8 @@ pub struct WSK_CLIENT_STREAM_DISPATCH {
 /// A pointer to the callbacks of a stream socket.
 pub type PWSK_CLIENT_STREAM_DISPATCH = *const WSK_CLIENT_STREAM_DISPATCH;
 
-// SAFETY: the table is immutable and points to immutable tables that live as long as it does.
+// SAFETY: two addresses, which a shared reference can only copy; who follows them says why that is sound. A table has to be
+// `Sync` to be a static, as WSK wants it.
 unsafe impl Sync for WSK_CLIENT_STREAM_DISPATCH {}
-// SAFETY: as above.
+// SAFETY: two addresses, which may be copied on any thread.
 unsafe impl Send for WSK_CLIENT_STREAM_DISPATCH {}
