@@ -342,6 +342,30 @@ fn a_limit_ends_what_takes_too_long_and_nothing_else() {
     });
 }
 
+/// A future is polled when it was woken, and not because the time is up: a wake-up that is missing shows.
+#[test]
+fn a_result_that_nobody_has_woken_for_is_not_found_at_the_limit() {
+    harness::run(|passive| {
+        for limit in [Duration::ZERO, Duration::from_millis(10)] {
+            let mut polls = 0;
+            let silent = poll_fn(|_| {
+                polls += 1;
+                if polls == 1 { Poll::Pending } else { Poll::Ready(()) }
+            });
+            assert!(block_on_timeout(passive, limit, silent).unwrap_err().is_timeout());
+            assert_eq!(polls, 1);
+        }
+        // One that wakes itself is polled until the time is up, and no longer.
+        let restless = poll_fn(|context| {
+            context.waker().wake_by_ref();
+            Poll::<()>::Pending
+        });
+        assert!(block_on_timeout(passive, Duration::from_millis(10), restless).unwrap_err().is_timeout());
+        assert!(block_on_timeout(passive, Duration::ZERO, yield_now()).unwrap_err().is_timeout());
+        block_on_timeout(passive, LONG, yield_now()).unwrap();
+    });
+}
+
 #[test]
 fn block_on_waits_no_longer_than_its_limit() {
     harness::run(|passive| {

@@ -201,8 +201,9 @@ impl ClientShared {
     /// The reaper thread.
     pub(super) fn run_reaper(&self, passive: Passive<'_>) {
         loop {
-            // Bounded, so that a wait that lasts is never mistaken for one that hangs.
-            self.wake.wait(passive, Some(REAPER_WAIT));
+            // Bounded, so that a wait that lasts is never mistaken for one that hangs. A bound that has passed is no
+            // reason to look: whoever has work for the reaper wakes it.
+            while !self.wake.wait(passive, Some(REAPER_WAIT)) {}
             if self.uses.is_stopping() {
                 self.sockets.shut_all();
             }

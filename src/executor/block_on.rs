@@ -25,12 +25,14 @@ pub fn block_on<F: Future>(passive: Passive<'_>, future: F) -> Result<F::Output>
 
 /// Runs a future to its end on the current thread, unless that takes longer than `timeout`.
 ///
+/// The future is polled at least once, and again whenever it was woken. That the time is up is no reason to poll it: a
+/// result that nobody has woken for is not found, here as in [`block_on`].
+///
 /// # IRQL
 /// `PASSIVE_LEVEL`, outside of callbacks and completion routines (rule IRQL-13).
 ///
 /// # Errors
-/// `STATUS_IO_TIMEOUT` when the time is up, after a last poll; the future is dropped then. Out of memory, as for
-/// [`block_on`].
+/// `STATUS_IO_TIMEOUT` when the time is up; the future is dropped then. Out of memory, as for [`block_on`].
 pub fn block_on_timeout<F: Future>(passive: Passive<'_>, timeout: Duration, future: F) -> Result<F::Output> {
     run(passive, Some(Deadline::after(timeout)), pin!(future))
 }
@@ -50,10 +52,9 @@ fn run<F: Future>(
         if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
             return Ok(output);
         }
-        if left == Some(Duration::ZERO) {
+        if left == Some(Duration::ZERO) || !event.wait(passive, left) {
             return Err(Error::new(Operation::Wait, Status::IO_TIMEOUT));
         }
-        event.wait(passive, left);
     }
 }
 

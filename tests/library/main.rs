@@ -25,3 +25,4 @@ mod retained;
 mod send;
 mod timers;
 mod turns;
+mod wakes;

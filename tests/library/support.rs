@@ -67,28 +67,62 @@ pub(crate) fn passive() -> Passive<'static> {
     unsafe { Passive::assume() }
 }
 
-/// Runs a future to its end.
+/// Runs a future to its end. It has to wake for that.
 #[track_caller]
 pub(crate) fn wait<F: Future>(future: F) -> F::Output {
-    block_on_timeout(passive(), BOUND, future).expect("it ends in time")
+    wait_within(BOUND, future)
+}
+
+/// Runs a future to its end, and tells one that has forgotten to wake from one that has no end.
+#[track_caller]
+pub(crate) fn wait_within<F: Future>(bound: Duration, future: F) -> F::Output {
+    let mut future = Box::pin(future);
+    match block_on_timeout(passive(), bound, future.as_mut()) {
+        Ok(output) => output,
+        Err(error) if error.is_timeout() => never_woken(&mut future, bound),
+        Err(error) => panic!("the wait itself has failed: {error}"),
+    }
+}
+
+/// Why a future was not woken within `bound`.
+#[track_caller]
+fn never_woken<F: Future + ?Sized>(future: &mut Pin<Box<F>>, bound: Duration) -> ! {
+    match poll(future) {
+        Poll::Ready(_) => {
+            panic!("a lost wake-up: there is a result, and nobody was woken for it in {bound:?}")
+        }
+        Poll::Pending => panic!("there is no result within {bound:?}"),
+    }
 }
 
 /// Polls once, without a waker to speak of.
-pub(crate) fn poll<F: Future>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {
+pub(crate) fn poll<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {
     future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// Polls until there is a result, without waiting for anything.
+/// Polls whenever the future was woken, until there is a result, without waiting for anything in the machine.
 #[track_caller]
-pub(crate) fn ready<F: Future>(future: &mut Pin<Box<F>>) -> F::Output {
-    let mut result = None;
-    eventually(|| {
-        if let Poll::Ready(output) = poll(future) {
-            result = Some(output);
+pub(crate) fn ready<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> F::Output {
+    ready_within(BOUND, future)
+}
+
+/// The same with a bound.
+#[track_caller]
+pub(crate) fn ready_within<F: Future + ?Sized>(bound: Duration, future: &mut Pin<Box<F>>) -> F::Output {
+    let wakes = Arc::new(Wakes::default());
+    let end = Instant::now() + bound;
+    loop {
+        let seen = wakes.count();
+        if let Poll::Ready(output) = wakes.poll(future) {
+            return output;
         }
-        result.is_some()
-    });
-    result.expect("just seen")
+        while wakes.count() == seen {
+            if Instant::now() >= end {
+                never_woken(future, bound);
+            }
+            std::thread::yield_now();
+        }
+    }
 }
 
 /// Counts how often it is woken.
@@ -106,7 +140,7 @@ impl Wakes {
         self.0.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn poll<F: Future>(self: &Arc<Self>, future: &mut Pin<Box<F>>) -> Poll<F::Output> {
+    pub(crate) fn poll<F: Future + ?Sized>(self: &Arc<Self>, future: &mut Pin<Box<F>>) -> Poll<F::Output> {
         future.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::clone(self))))
     }
 }
