@@ -273,7 +273,7 @@ fn an_abort_answered_with_anything_but_success_is_caught() {
 #[test]
 fn a_client_that_goes_on_with_an_aborted_request_is_caught() {
     let sim = Sim::new();
-    sim.expect("ABRT-11").run(|sim| {
+    sim.expect_advice("ABRT-11").run(|sim| {
         let client = Client::new();
         let events = Recorder::new();
         let (listener, peer, id) = pended(&client, &events);

@@ -175,7 +175,7 @@ fn bytes_at(id: PWSK_INSPECT_ID) -> Vec<u8> {
 #[test]
 fn a_client_that_compares_identifiers_wrongly_is_caught() {
     let sim = Sim::new();
-    sim.expect("ABRT-11").run(|sim| {
+    sim.expect_advice("ABRT-11").run(|sim| {
         let client = Client::new();
         let events = Recorder::new();
         let (inspected, aborted) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
@@ -211,7 +211,7 @@ fn a_client_that_compares_identifiers_wrongly_is_caught() {
 #[test]
 fn a_client_that_records_a_request_only_after_the_inspection_is_caught() {
     let sim = Sim::new();
-    sim.expect("ABRT-11").run(|sim| {
+    sim.expect_advice("ABRT-11").run(|sim| {
         let client = Client::new();
         let events = Recorder::new();
         events.inspecting(WskInspectPend);

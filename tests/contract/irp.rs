@@ -268,7 +268,7 @@ fn an_irp_that_is_still_pending_is_caught_when_it_is_submitted_again() {
 #[test]
 fn calls_nested_in_completion_routines_are_advised_against() {
     let sim = Sim::builder().completion(Completion::Inline).build();
-    sim.expect("IRP-14");
+    sim.expect_advice("IRP-14");
     sim.run(|sim| {
         let client = Client::new();
         let (connection, _peer) = connected_pair(&client);

@@ -135,7 +135,7 @@ fn a_connection_without_a_table_works_without_events() {
 #[test]
 fn a_table_of_which_nothing_is_enabled_is_advised_against() {
     let sim = Sim::new();
-    sim.expect("LSN-15").run(|sim| {
+    sim.expect_advice("LSN-15").run(|sim| {
         let client = Client::new();
         let events = Recorder::new();
         let (listener, address) = client.bound_listener(&events);

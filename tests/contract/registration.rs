@@ -150,7 +150,7 @@ fn a_capture_after_deregistration_has_started_fails() {
 #[test]
 fn a_reserved_field_that_is_set_and_an_unpublished_version_are_noticed() {
     let sim = Sim::new();
-    sim.expect("REG-05");
+    sim.expect_advice("REG-05");
     sim.run(|sim| {
         let client = Client::registered(MAKE_WSK_VERSION(2, 1)).unwrap();
         assert!(!sim.violations_of("REG-05").is_empty());
@@ -184,7 +184,7 @@ fn going_on_after_a_failed_registration_or_capture_is_caught() {
 #[test]
 fn a_capture_that_waits_without_end_for_a_provider_that_is_not_there_is_advised_against() {
     let sim = Sim::builder().late().provider(|config| config.capture_patience = A_WHILE).build();
-    sim.expect("REG-29");
+    sim.expect_advice("REG-29");
     sim.run(|sim| {
         let client = Arc::new(Client::registered(VERSION).unwrap());
         let own = Arc::clone(&client);

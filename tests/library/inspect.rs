@@ -279,7 +279,7 @@ fn an_abort_may_follow_the_inspection_at_once() {
 
 /// The request is dropped while its decision is on its way: both answers of WSK are the end of it.
 ///
-/// Prevents: ICMP-03, ICMP-04, ABRT-11
+/// Prevents: ICMP-03, ICMP-04
 #[test]
 fn an_abort_may_meet_the_decision() {
     for_each_choice(

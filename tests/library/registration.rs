@@ -73,12 +73,13 @@ fn every_capture_is_released_once() {
     });
 }
 
-/// A capture never waits longer than it was told to, and never for ever.
+/// A capture never waits longer than it was told to, and never for ever: one that did would be advised against soon.
 ///
 /// Prevents: REG-29, REG-10, IRQL-07
 #[test]
 fn a_capture_is_bounded() {
-    Sim::builder().late().build().run(|sim| {
+    let impatient = Sim::builder().late().provider(|config| config.capture_patience = SHORT / 2).build();
+    impatient.forbid_advice().run(|sim| {
         let client = Client::register(passive()).unwrap();
         for bound in [Duration::ZERO, Duration::from_nanos(1), SHORT] {
             let start = Instant::now();

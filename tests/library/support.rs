@@ -35,13 +35,14 @@ pub(crate) const COMPLETIONS: [Completion; 6] = [
     Completion::Random(11),
 ];
 
-/// Runs `test` on a machine for every way in which requests may complete and client code may be called.
+/// Runs `test` on a machine for every way in which requests may complete and client code may be called. What the
+/// checker only advises against fails it, too.
 #[track_caller]
 pub(crate) fn for_each_mode(test: impl Fn(&Sim) + Clone + Send + 'static) {
     for completion in COMPLETIONS {
         for level in [Level::Passive, Level::Dispatch, Level::Random(5)] {
             let sim = Sim::builder().completion(completion).callbacks(level).completions(level).build();
-            sim.run(test.clone());
+            sim.forbid_advice().run(test.clone());
         }
     }
 }

@@ -295,9 +295,14 @@ impl Kernel {
         self.inner().checker.violations()
     }
 
-    /// How many more reports there were than a kernel keeps.
+    /// How many more violations there were than a kernel keeps.
     pub fn omitted_violations(&self) -> usize {
-        self.inner().checker.omitted()
+        self.inner().checker.omitted(Severity::Violation).load(Ordering::Relaxed)
+    }
+
+    /// How much more advice there was than a kernel keeps.
+    pub fn omitted_advice(&self) -> usize {
+        self.inner().checker.omitted(Severity::Advice).load(Ordering::Relaxed)
     }
 
     /// Takes away the reports that name `rule`.

@@ -131,7 +131,7 @@ fn mistakes_are_reported() {
 #[test]
 fn a_capture_of_the_deregistering_thread_is_waited_for_too() {
     let sim = Sim::builder().provider(|config| config.self_deadlock_after = A_WHILE).build();
-    sim.expect("REG-26");
+    sim.expect_advice("REG-26");
     sim.run(|sim| {
         let client = std::sync::Arc::new(Client::registered(0x0100).expect("WskRegister"));
         let (done, returned) = mpsc::channel();

@@ -12,21 +12,38 @@ pub struct Report {
     pub violations: Vec<Violation>,
     /// Rules that were broken as expected.
     pub expected: Vec<Violation>,
-    /// What is legal, but unwise.
+    /// What is legal, but unwise, and was not expected.
     pub advice: Vec<Violation>,
-    /// Expected rules that nobody broke.
+    /// Whether advice counts; see [`Sim::forbid_advice`](crate::Sim::forbid_advice).
+    pub advice_counts: bool,
+    /// Expected rules that nobody broke, and expected advice that nobody needed.
     pub missing: Vec<&'static str>,
+    /// How much more was reported than the checker keeps. Nobody knows what it was, so it is taken for the worst.
+    pub omitted: usize,
     /// What was left behind.
     pub leaks: LeakReport,
 }
 
 impl Report {
-    /// Whether everything was as it should be. Advice does not count.
+    /// Whether everything was as it should be. Advice does not count, unless it was forbidden.
     pub fn is_clean(&self) -> bool {
         let stopped_as_expected =
             self.leaks.stopped.as_ref().is_some_and(|stop| self.expected.contains(stop));
         let leaks = stopped_as_expected || self.leaks.is_clean();
-        self.violations.is_empty() && self.missing.is_empty() && leaks
+        let advised = self.advice_counts && !self.advice.is_empty();
+        self.violations.is_empty() && self.missing.is_empty() && self.omitted == 0 && leaks && !advised
+    }
+
+    /// The unexpected advice, the same one once.
+    pub(crate) fn advice_summary(&self) -> String {
+        let mut seen: Vec<(&Violation, usize)> = Vec::new();
+        for advice in &self.advice {
+            match seen.iter_mut().find(|(known, _)| *known == advice) {
+                Some((_, times)) => *times += 1,
+                None => seen.push((advice, 1)),
+            }
+        }
+        seen.iter().map(|(advice, times)| format!("{advice}\n    ({times} times)\n")).collect()
     }
 
     /// # Panics
@@ -44,6 +61,9 @@ impl fmt::Display for Report {
         }
         for rule in &self.missing {
             writeln!(f, "{rule} should have been broken, and was not")?;
+        }
+        if self.omitted != 0 {
+            writeln!(f, "{} more that were not kept", self.omitted)?;
         }
         if !self.leaks.is_clean() {
             writeln!(f, "left behind:\n{}", self.leaks)?;

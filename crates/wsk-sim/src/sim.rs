@@ -120,6 +120,7 @@ impl Builder {
             provider,
             host,
             expected: Mutex::default(),
+            advice_counts: AtomicBool::new(false),
             finished: AtomicBool::new(false),
         }))
     }
@@ -129,12 +130,27 @@ impl Builder {
 #[derive(Clone, Debug)]
 pub struct Sim(Arc<Inner>);
 
+/// What a test has said is going to be reported.
+#[derive(Clone, Copy, Debug)]
+struct Expectation {
+    rule: &'static str,
+    /// Only advice will do.
+    advice: bool,
+}
+
+impl Expectation {
+    fn covers(self, violation: &Violation) -> bool {
+        violation.rule == self.rule && (!self.advice || violation.severity == Severity::Advice)
+    }
+}
+
 #[derive(Debug)]
 struct Inner {
     kernel: Kernel,
     provider: Provider,
     host: Arc<SimHost>,
-    expected: Mutex<Vec<&'static str>>,
+    expected: Mutex<Vec<Expectation>>,
+    advice_counts: AtomicBool,
     finished: AtomicBool,
 }
 
@@ -196,9 +212,22 @@ impl Sim {
         self.0.host.choices.set(knob, None);
     }
 
-    /// This rule is going to be broken: that does not fail the run, and not breaking it does.
+    /// This rule is going to be broken: that does not fail the run, and not breaking it does. Advice will do, too.
     pub fn expect(&self, rule: &'static str) -> &Self {
-        self.0.expected.lock().push(rule);
+        self.0.expected.lock().push(Expectation { rule, advice: false });
+        self
+    }
+
+    /// Advice is going to be given under this rule: a run without it fails, and so does one in which the rule is reported
+    /// as broken.
+    pub fn expect_advice(&self, rule: &'static str) -> &Self {
+        self.0.expected.lock().push(Expectation { rule, advice: true });
+        self
+    }
+
+    /// Advice fails this run, unless it was expected. Without this, [`run`](Self::run) prints it, and passes.
+    pub fn forbid_advice(&self) -> &Self {
+        self.0.advice_counts.store(true, Ordering::Relaxed);
         self
     }
 
@@ -233,7 +262,11 @@ impl Sim {
         let sim = self.clone();
         let joiner = self.thread("run", move || body(&sim));
         match joiner.join() {
-            Ok(()) => self.finish().assert_clean(),
+            Ok(()) => {
+                let report = self.finish();
+                report.assert_clean();
+                eprint!("{}", report.advice_summary());
+            }
             Err(Failure::Panicked(payload)) => {
                 // What the checker has seen often tells why; the rest of the machine is in an unknown state.
                 for violation in self.kernel().violations() {
@@ -276,7 +309,7 @@ impl Sim {
         let expectations = self.0.expected.lock();
         let (mut violations, mut expected, mut advice) = (Vec::new(), Vec::new(), Vec::new());
         for violation in self.kernel().violations() {
-            if expectations.contains(&violation.rule) {
+            if expectations.iter().any(|expectation| expectation.covers(&violation)) {
                 expected.push(violation);
             } else if violation.severity == Severity::Violation {
                 violations.push(violation);
@@ -286,9 +319,12 @@ impl Sim {
         }
         let missing = expectations
             .iter()
-            .filter(|rule| !expected.iter().any(|violation| violation.rule == **rule))
-            .copied()
+            .filter(|expectation| !expected.iter().any(|violation| expectation.covers(violation)))
+            .map(|expectation| expectation.rule)
             .collect();
-        Report { violations, expected, advice, missing, leaks }
+        let advice_counts = self.0.advice_counts.load(Ordering::Relaxed);
+        let omitted_advice = if advice_counts { self.kernel().omitted_advice() } else { 0 };
+        let omitted = self.kernel().omitted_violations() + omitted_advice;
+        Report { violations, expected, advice, advice_counts, missing, omitted, leaks }
     }
 }

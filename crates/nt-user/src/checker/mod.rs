@@ -22,10 +22,12 @@ pub(crate) use place::capture as place;
 pub(crate) struct Checker {
     found: Mutex<Vec<Violation>>,
     omitted: AtomicUsize,
+    omitted_advice: AtomicUsize,
 }
 
 impl Checker {
-    /// A loop that breaks a rule does so very often; more than this tells no more.
+    /// A loop that breaks a rule does so very often; more than this tells no more. Advice counts for itself: it crowds out
+    /// no violation.
     const MOST: usize = 1000;
 
     /// Records a violation and finds its place.
@@ -39,10 +41,10 @@ impl Checker {
     ) -> Violation {
         let violation = Violation { severity, rule, call, detail, place: place() };
         let mut found = self.found.lock();
-        if found.len() < Self::MOST {
+        if found.iter().filter(|known| known.severity == severity).count() < Self::MOST {
             found.push(violation.clone());
         } else {
-            self.omitted.fetch_add(1, Ordering::Relaxed);
+            self.omitted(severity).fetch_add(1, Ordering::Relaxed);
         }
         violation
     }
@@ -51,8 +53,12 @@ impl Checker {
         self.found.lock().clone()
     }
 
-    pub(crate) fn omitted(&self) -> usize {
-        self.omitted.load(Ordering::Relaxed)
+    /// How many of a severity were not kept.
+    pub(crate) fn omitted(&self, severity: Severity) -> &AtomicUsize {
+        match severity {
+            Severity::Violation => &self.omitted,
+            Severity::Advice => &self.omitted_advice,
+        }
     }
 
     pub(crate) fn take(&self, rule: &str) -> Vec<Violation> {
