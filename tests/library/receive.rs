@@ -6,7 +6,7 @@ use std::time::Duration;
 use wsk::connection::ReceiveFlags;
 use wsk::{Buffer, Connection, Status};
 use wsk_sim::raw::Peer;
-use wsk_sim::wsk_provider::Release;
+use wsk_sim::wsk_provider::{OpenSocket, Release};
 use wsk_sim::{Completion, Knob, Sim};
 
 use crate::support::*;
@@ -259,9 +259,9 @@ fn a_cancelled_receive_of_all_keeps_what_it_had_got() {
                 assert!(poll(&mut all).is_pending());
                 peer.send(b"some of it");
                 // The receive takes them from the transport.
-                let taken = || wait(connection.receive_backlog()).unwrap() == 0;
-                std::thread::sleep(Duration::from_millis(20));
-                eventually(taken);
+                let sockets = sim.provider().open_sockets();
+                let gathered = |socket: &OpenSocket| sim.provider().gathered(socket.address as *mut _);
+                eventually(|| sockets.iter().any(|socket| gathered(socket) == Some(10)));
                 drop(all);
                 peer.send(b" and the rest");
                 assert_eq!(receive_bytes(&connection, 23), b"some of it and the rest");

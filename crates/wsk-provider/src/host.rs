@@ -131,6 +131,11 @@ pub trait Host: Send + Sync + Debug + 'static {
         Place::default()
     }
 
+    /// Whether the calling thread holds a spin lock, so that it must not wait for what may need it.
+    fn holds_spin_lock(&self) -> bool {
+        false
+    }
+
     /// Whether the range is non-paged memory: pool, or a static of the image.
     fn is_non_paged(&self, address: *const u8, length: usize) -> bool {
         let _ = (address, length);

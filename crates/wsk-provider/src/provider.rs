@@ -125,6 +125,12 @@ impl Provider {
         found.is_some_and(|socket| crate::connection::set_ideal_send_backlog(&socket, bytes))
     }
 
+    /// How many bytes the oldest receive that waits on a connection has got so far. `None` if none waits there.
+    pub fn gathered(&self, socket: PWSK_SOCKET) -> Option<usize> {
+        let found = self.0.registrar.sockets().into_iter().find(|open| open.raw() == socket);
+        found.and_then(|socket| crate::connection::gathered(&socket))
+    }
+
     /// Changes the settings; what is under way keeps what it had.
     pub fn configure(&self, change: impl FnOnce(&mut Config)) {
         self.0.steering.change(change);

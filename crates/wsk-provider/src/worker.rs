@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -16,9 +17,8 @@ use wsk_sys::nt::NTSTATUS;
 use crate::provider::Inner;
 use crate::request::Request;
 
-/// How long a call waits for its completion on another thread. The routine may need a lock that the caller holds;
-/// then the request simply completes later.
-const EARLY_PATIENCE: Duration = Duration::from_millis(10);
+/// How long a call waits for its completion on another thread before it is told that this does not come.
+const EARLY_PATIENCE: Duration = Duration::from_secs(10);
 /// How long an idle callback thread stays.
 const IDLE: Duration = Duration::from_secs(2);
 
@@ -51,6 +51,8 @@ struct CompleterState {
     jobs: VecDeque<Job>,
     running: bool,
     stopping: bool,
+    /// Whose thread completes.
+    thread: Option<ThreadId>,
 }
 
 /// The thread that completes requests apart from their calls.
@@ -61,7 +63,9 @@ pub(crate) struct Completer {
 }
 
 impl Completer {
-    /// Completes before the call returns, unless the completion routine is held up.
+    /// Completes before the call returns, where the calling thread can wait for that. It cannot when it is the completer
+    /// itself, inside a completion routine, or when it holds a spin lock, which the routine may need: then the request
+    /// completes after the call.
     pub(crate) fn complete_early(
         self: &Arc<Self>,
         provider: &Arc<Inner>,
@@ -73,14 +77,20 @@ impl Completer {
     }
 
     fn push_and_wait(self: &Arc<Self>, provider: &Arc<Inner>, job: Job) {
+        if provider.host.holds_spin_lock() || self.state.lock().thread == Some(thread::current().id()) {
+            return self.push(provider, job);
+        }
         let done = Arc::new(Done::default());
         self.push(provider, Job { done: Some(Arc::clone(&done)), ..job });
-        let deadline = Instant::now() + EARLY_PATIENCE;
         let mut reached = done.reached.lock();
-        while !*reached {
-            if done.changed.wait_until(&mut reached, deadline).timed_out() {
-                break;
-            }
+        let late = done.changed.wait_while_for(&mut reached, |reached| !*reached, EARLY_PATIENCE).timed_out();
+        if late && !*reached {
+            drop(reached);
+            provider.violation(
+                "-",
+                "the completer",
+                "no completion before the call's return: the routine, or one before it, waits for the caller",
+            );
         }
     }
 
@@ -153,6 +163,7 @@ impl Completer {
 
     fn run(&self, provider: &Inner) {
         let mut state = self.state.lock();
+        state.thread = Some(thread::current().id());
         loop {
             let now = Instant::now();
             if let Some(index) = state.jobs.iter().position(|job| job.due.is_none_or(|due| due <= now)) {
@@ -168,6 +179,7 @@ impl Completer {
                 }
                 None if state.stopping => {
                     state.running = false;
+                    state.thread = None;
                     return;
                 }
                 None => self.changed.wait(&mut state),

@@ -94,6 +94,10 @@ impl Host for SimHost {
         Place { callback: nest.callback, completion_depth: nest.completions }
     }
 
+    fn holds_spin_lock(&self) -> bool {
+        context::holds_spin_lock()
+    }
+
     fn hold(&self, address: *const u8, rule: &'static str, what: &'static str) -> Option<Hold> {
         let hold = self.kernel.hold(address.cast(), rule, what);
         Some(Hold(hold.address, hold.number))

@@ -105,6 +105,11 @@ pub fn in_callback() -> bool {
     current().callbacks != 0
 }
 
+/// Whether the calling thread holds a spin lock.
+pub fn holds_spin_lock() -> bool {
+    this::locks() != 0
+}
+
 /// Takes note that the thread could not map an MDL.
 pub(crate) fn mapping_failed() {
     this::set_nest(Nest { unmapped: true, ..current() });

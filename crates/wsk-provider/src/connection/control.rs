@@ -50,6 +50,11 @@ impl Connection {
     }
 }
 
+/// How many bytes the oldest receive of a connection has got so far; `None` if none waits.
+pub(crate) fn gathered(socket: &Arc<Socket>) -> Option<usize> {
+    part(&mut socket.lock()).and_then(|connection| connection.inbound.gathered())
+}
+
 /// The transport recommends another backlog: the client is told if it wants to be. False if this is no connection.
 pub(crate) fn set_ideal_send_backlog(socket: &Arc<Socket>, bytes: usize) -> bool {
     let mut state = socket.lock();

@@ -163,6 +163,11 @@ impl Inbound {
         !self.receives.is_empty()
     }
 
+    /// What the oldest receive has got so far; `None` if none waits.
+    pub(super) fn gathered(&mut self) -> Option<usize> {
+        self.receives.front_mut().map(|first| first.done())
+    }
+
     fn kept_bytes(&self) -> usize {
         self.kept.len() - self.kept_from
     }

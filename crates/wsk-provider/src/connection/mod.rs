@@ -29,7 +29,7 @@ mod receive;
 mod send;
 
 pub(crate) use connect::{start_connect, wsk_connect, wsk_connect_ex, wsk_get_remote_address};
-pub(crate) use control::set_ideal_send_backlog;
+pub(crate) use control::{gathered, set_ideal_send_backlog};
 pub(crate) use disconnect::wsk_disconnect;
 pub(crate) use event::{sentinel, switched_on, wsk_release};
 pub(crate) use receive::{wsk_receive, wsk_receive_ex};

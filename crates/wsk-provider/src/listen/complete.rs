@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use wsk_sys::nt::{IRP, NTSTATUS};
 use wsk_sys::{
@@ -14,6 +13,7 @@ use wsk_sys::{
 use super::cells::Origin;
 use super::deliver::Thread;
 use super::inspect::{self, Past, Stage};
+use super::returning::Asking;
 use crate::behaviours::{CompleteAborted, CompleteEarly};
 use crate::host::Knob;
 use crate::request::Request;
@@ -139,27 +139,32 @@ fn decide(socket: &Arc<Socket>, id: WSK_INSPECT_ID, action: WSK_INSPECT_ACTION) 
 }
 
 /// The callback may be on its way out: its last instruction is the client's, what follows up to here is not, and no
-/// client can tell where the one becomes the other. So it is given that much time before the call counts as early.
+/// client can tell where the one becomes the other. So the call counts as early only when it is certain that the callback
+/// has more to do. True if there is an answer now.
 fn returns_meanwhile(call: &Call, id: WSK_INSPECT_ID) -> bool {
-    const RETURN: Duration = Duration::from_millis(20);
     let provider = call.provider();
     let reported = provider.steering.behaviours().complete_early == CompleteEarly::Reported;
-    // A thread that is inside of a callback itself may well be in the very one.
-    if !reported || provider.host.place().callback.is_some() {
+    if !reported {
         return false;
     }
-    let start = Instant::now();
-    loop {
-        let mut state = call.lock();
-        let Part::Listen(listener) = &mut state.part else { return false };
-        if !matches!(listener.inspections.stage(id), Some(Stage::Inspecting { .. })) {
-            return true;
-        }
-        drop(state);
-        if start.elapsed() > RETURN {
-            return false;
-        }
+    let Some(asking) = asking(call, id) else { return true };
+    if !asking.returns() {
+        return false;
+    }
+    // What is left to do is the provider's.
+    while self::asking(call, id).is_some() {
         thread::yield_now();
+    }
+    true
+}
+
+/// The callback that has not been answered for yet.
+fn asking(call: &Call, id: WSK_INSPECT_ID) -> Option<Arc<Asking>> {
+    let mut state = call.lock();
+    let Part::Listen(listener) = &mut state.part else { return None };
+    match listener.inspections.stage(id) {
+        Some(Stage::Inspecting { asking, .. }) => Some(Arc::clone(asking)),
+        _ => None,
     }
 }
 
@@ -176,7 +181,7 @@ fn too_early(call: &Call, mut request: Request, id: WSK_INSPECT_ID, action: WSK_
         return request.fail(provider, STATUS_INVALID_DEVICE_REQUEST);
     };
     match listener.inspections.stage(id) {
-        Some(Stage::Inspecting { early }) if early.is_none() => {
+        Some(Stage::Inspecting { early, .. }) if early.is_none() => {
             request.mark_pending(&**call);
             *early = Some((request, action));
             STATUS_PENDING

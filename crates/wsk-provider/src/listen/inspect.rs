@@ -9,6 +9,7 @@ use wsk_sys::{
 };
 
 use super::deliver::{Thread, deliver};
+use super::returning::Asking;
 use super::{Established, complete};
 use crate::behaviours::{CloseWithPended, Retransmission};
 use crate::host::Knob;
@@ -26,7 +27,7 @@ const REMEMBERED: usize = 256;
 #[derive(Debug)]
 pub(super) enum Stage {
     /// `WskInspectEvent` is running; a decision that came too early is kept.
-    Inspecting { early: Option<(Request, WSK_INSPECT_ACTION)> },
+    Inspecting { asking: Arc<Asking>, early: Option<(Request, WSK_INSPECT_ACTION)> },
     /// It has answered pend.
     Pended,
     /// `WskInspectComplete` has begun to decide it.
@@ -65,7 +66,7 @@ pub(super) struct Inspections {
 const KEY_STEP: usize = 0x40;
 
 impl Inspections {
-    fn add(&mut self, mut established: Established) -> WSK_INSPECT_ID {
+    fn add(&mut self, mut established: Established, asking: &Arc<Asking>) -> WSK_INSPECT_ID {
         let mut key = KEY_STEP;
         while self.live.contains_key(&key) {
             key += KEY_STEP;
@@ -73,7 +74,7 @@ impl Inspections {
         self.serial = self.serial.wrapping_add(1);
         let id = WSK_INSPECT_ID { Key: key, SerialNumber: self.serial };
         established.inspection = Some(id);
-        let stage = Stage::Inspecting { early: None };
+        let stage = Stage::Inspecting { asking: Arc::clone(asking), early: None };
         self.live.insert(key, Entry { serial: self.serial, stage, established });
         id
     }
@@ -111,7 +112,7 @@ impl Inspections {
     /// Drops every request that is left.
     pub(super) fn end(&mut self, ending: Ending, completions: &mut Completions) {
         for (_, entry) in self.live.drain() {
-            if let Stage::Inspecting { early: Some((request, _)) } = entry.stage {
+            if let Stage::Inspecting { early: Some((request, _)), .. } = entry.stage {
                 completions.push(request, ending.status(), 0);
             }
             entry.established.stream.abort();
@@ -154,9 +155,10 @@ pub(super) fn inspect(socket: &Arc<Socket>, established: Established) {
     };
     let Part::Listen(listener) = &mut state.part else { return };
     let (local, remote) = (established.local, established.remote);
-    let id = listener.inspections.add(established);
+    let asking = Arc::new(Asking::here());
+    let id = listener.inspections.add(established, &asking);
     drop(state);
-    let action = ask(socket, &running, inspect, context, id, local, remote);
+    let action = ask(socket, &running, inspect, context, id, (local, remote), &asking);
     settle(socket, id, action);
     drop(running);
     if action == WSK_INSPECT_ACTION::WskInspectPend && provider.injects(Knob::Retransmission) {
@@ -184,7 +186,7 @@ fn retransmitted(
     }
     let Some(running) = state.begin_unmasked(socket) else { return };
     drop(state);
-    let action = ask(socket, &running, inspect, context, id, local, remote);
+    let action = ask(socket, &running, inspect, context, id, (local, remote), &Asking::here());
     settle(socket, id, action);
     drop(running);
 }
@@ -195,13 +197,15 @@ fn ask(
     inspect: PFN_WSK_INSPECT_EVENT,
     context: Context,
     id: WSK_INSPECT_ID,
-    local: SocketAddr,
-    remote: SocketAddr,
+    (local, remote): (SocketAddr, SocketAddr),
+    asking: &Asking,
 ) -> WSK_INSPECT_ACTION {
     let mut lent = socket.provider().id_cells.lend(id, local, remote, socket.family);
     running.call(INSPECT, |_| {
         // SAFETY: the client's callback gets what its type asks for, alive until it returns.
-        unsafe { inspect(context.0, lent.local(), lent.remote(), lent.id()) }
+        let action = unsafe { inspect(context.0, lent.local(), lent.remote(), lent.id()) };
+        asking.returned();
+        action
     })
 }
 
@@ -258,7 +262,7 @@ pub(super) fn reject(socket: &Arc<Socket>, id: WSK_INSPECT_ID) {
 
 /// A decision that came before the callback had answered something else than pend is void.
 fn refuse_early(socket: &Arc<Socket>, stage: Stage) {
-    if let Stage::Inspecting { early: Some((request, _)) } = stage {
+    if let Stage::Inspecting { early: Some((request, _)), .. } = stage {
         let status = socket.provider().steering.behaviours().complete_unknown.status();
         request.complete(socket.provider(), status, 0);
     }
@@ -270,7 +274,7 @@ fn pend(socket: &Arc<Socket>, id: WSK_INSPECT_ID) {
     let Part::Listen(listener) = &mut state.part else { return };
     let Some(stage) = listener.inspections.stage(id) else { return };
     // A request that was pended before is being looked at again, or is decided meanwhile (INSP-34).
-    let Stage::Inspecting { early } = stage else { return };
+    let Stage::Inspecting { early, .. } = stage else { return };
     let early = early.take();
     *stage = Stage::Pended;
     if let Some((request, action)) = early {

@@ -21,6 +21,7 @@ mod cells;
 mod complete;
 mod deliver;
 mod inspect;
+mod returning;
 
 pub(crate) use accept::{AcceptItem, wsk_accept};
 pub(crate) use cells::IdCells;

@@ -1,0 +1,197 @@
+//! Whether an inspection's callback has yet to return (ICMP-12, ICMP-13).
+//!
+//! ```text
+//!   Asking ──the callback has returned──► returned: what follows is the provider's own, and ends by itself
+//!     │
+//!     ├── its thread has slept for a while ──► it stays: the callback waits for something
+//!     └── its thread runs, or is to run ─────► nothing is known yet
+//! ```
+//!
+//! A client decides after the last act of its callback, and no client can see the return itself. The host may keep the
+//! thread from running in between for as long as it likes, so time tells nothing; but such a thread is ready to run. One
+//! that sleeps has been told to by the client's code, which is therefore not done.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::ThreadId;
+use std::time::{Duration, Instant};
+
+/// How long a thread sleeps that is not about to return.
+const SLEEP: Duration = Duration::from_millis(20);
+/// How long a callback may run before that is taken for a loop which waits for the decision.
+const LOOP: Duration = Duration::from_secs(10);
+/// The time between two looks.
+const STEP: Duration = Duration::from_millis(1);
+
+/// A callback that was entered on the thread which made this.
+#[derive(Debug)]
+pub(super) struct Asking {
+    returned: AtomicBool,
+    thread: ThreadId,
+    host: host::Thread,
+}
+
+impl Asking {
+    /// The calling thread is about to enter the callback.
+    pub(super) fn here() -> Self {
+        let thread = std::thread::current().id();
+        Self { returned: AtomicBool::new(false), thread, host: host::Thread::current() }
+    }
+
+    /// The callback has returned. To be called at once, on its thread.
+    pub(super) fn returned(&self) {
+        self.returned.store(true, Ordering::Release);
+    }
+
+    /// Waits until the callback has returned, or it is certain that it does something first: false then.
+    pub(super) fn returns(&self) -> bool {
+        if self.thread == std::thread::current().id() {
+            // Whatever this thread does it does inside.
+            return self.returned.load(Ordering::Acquire);
+        }
+        let begin = Instant::now();
+        let mut asleep: Option<(u64, Instant)> = None;
+        loop {
+            let sleeps = self.host.sleeps();
+            // Looked at second: a thread that has returned may sleep.
+            if self.returned.load(Ordering::Acquire) {
+                return true;
+            }
+            asleep = match (sleeps, asleep) {
+                (Some(now), Some((then, since))) if now == then => Some((then, since)),
+                (now, _) => now.map(|now| (now, Instant::now())),
+            };
+            if asleep.is_some_and(|(_, since)| since.elapsed() >= SLEEP) || begin.elapsed() >= LOOP {
+                return false;
+            }
+            std::thread::sleep(STEP);
+        }
+    }
+}
+
+/// What Linux tells of a thread.
+#[cfg(target_os = "linux")]
+mod host {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+    use std::sync::Arc;
+
+    thread_local! {
+        static HERE: Option<Arc<Path>> = status_of_this();
+    }
+
+    fn status_of_this() -> Option<Arc<Path>> {
+        let proc = PathBuf::from("/proc");
+        let link = fs::read_link(proc.join("thread-self")).ok()?;
+        Some(proc.join(link).join("status").into())
+    }
+
+    #[derive(Debug)]
+    pub(super) struct Thread(Option<Arc<Path>>);
+
+    impl Thread {
+        pub(super) fn current() -> Self {
+            Self(HERE.with(Clone::clone))
+        }
+
+        /// If it sleeps, which of its sleeps this is.
+        pub(super) fn sleeps(&self) -> Option<u64> {
+            let status = fs::read_to_string(self.0.as_deref()?).ok()?;
+            let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+            let sleeps = field("State:")?.starts_with('S');
+            sleeps.then(|| field("voluntary_ctxt_switches:")?.parse().ok()).flatten()
+        }
+    }
+}
+
+/// Elsewhere nothing is told, and a callback that waits is taken for one that loops.
+#[cfg(not(target_os = "linux"))]
+mod host {
+    #[derive(Debug)]
+    pub(super) struct Thread;
+
+    impl Thread {
+        pub(super) fn current() -> Self {
+            Self
+        }
+
+        pub(super) fn sleeps(&self) -> Option<u64> {
+            None
+        }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::sync::{Arc, Barrier, mpsc};
+    use std::thread;
+
+    use super::*;
+
+    /// A thread that runs `body` inside the callback, and returns from it when that returns.
+    fn asking(body: impl FnOnce() + Send + 'static) -> (Arc<Asking>, thread::JoinHandle<()>) {
+        let (tell, told) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let asking = Arc::new(Asking::here());
+            tell.send(Arc::clone(&asking)).expect("somebody waits");
+            body();
+            asking.returned();
+        });
+        (told.recv().expect("it was made"), thread)
+    }
+
+    #[test]
+    fn a_callback_that_waits_does_not_return() {
+        let (go, wait) = mpsc::channel::<()>();
+        let (asking, thread) = asking(move || wait.recv().expect("it is let go"));
+        assert!(!asking.returns());
+        assert!(!asking.returns());
+        go.send(()).expect("it waits");
+        thread.join().expect("it ends");
+        assert!(asking.returns());
+    }
+
+    /// However long it takes: the thread is on its way, as one is that the host does not let run.
+    #[test]
+    fn a_callback_that_runs_does_return() {
+        let begun = Arc::new(Barrier::new(2));
+        let begins = Arc::clone(&begun);
+        let (asking, thread) = asking(move || {
+            begins.wait();
+            let begin = Instant::now();
+            while begin.elapsed() < 5 * SLEEP {
+                std::hint::spin_loop();
+            }
+        });
+        begun.wait();
+        assert!(asking.returns());
+        thread.join().expect("it ends");
+    }
+
+    /// Sleeps that are short, one after the other, are not one that is long.
+    #[test]
+    fn a_callback_that_is_woken_again_and_again_does_return() {
+        let (asking, thread) = asking(|| {
+            for _ in 0..40 {
+                thread::sleep(Duration::from_millis(2));
+            }
+        });
+        assert!(asking.returns());
+        thread.join().expect("it ends");
+    }
+
+    #[test]
+    fn a_callback_that_asks_itself_has_not_returned() {
+        let asking = Asking::here();
+        assert!(!asking.returns());
+        asking.returned();
+        assert!(asking.returns());
+    }
+
+    #[test]
+    fn a_thread_that_has_returned_may_sleep() {
+        let asking = Arc::new(Asking::here());
+        asking.returned();
+        let own = Arc::clone(&asking);
+        assert!(thread::spawn(move || own.returns()).join().expect("it ends"));
+    }
+}
