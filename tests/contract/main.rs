@@ -43,3 +43,4 @@ mod socket_checked;
 mod socket_connect;
 mod stream;
 mod threads;
+mod timing;

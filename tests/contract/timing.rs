@@ -1,0 +1,172 @@
+//! What does not depend on how fast the machine is: early completions, and the return of an inspection.
+
+use std::cell::UnsafeCell;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use wsk_sim::raw::*;
+use wsk_sim::{Completion, Sim};
+use wsk_sys::nt;
+use wsk_sys::*;
+
+use crate::link::Link;
+use crate::support::*;
+
+/// Longer than any patience with a thread that is about to return.
+const LONG: Duration = Duration::from_millis(100);
+
+/// Keeps the thread busy, as a host does that has others to run first.
+fn be_busy() {
+    let begin = Instant::now();
+    while begin.elapsed() < LONG {
+        std::hint::spin_loop();
+    }
+}
+
+/// The thread of the callback is slow to come out of it. The client has decided after the last act of its callback, which is
+/// all that it can do.
+#[test]
+fn an_inspection_that_is_slow_to_return_makes_no_decision_early() {
+    Sim::new().run(|_| {
+        let client = Client::new();
+        let events = Recorder::new();
+        let (tell, told) = mpsc::channel();
+        events.on_inspect(move |event| {
+            tell.send(event.id()).expect("the test listens");
+            be_busy();
+            WskInspectPend
+        });
+        let (listener, address) = client.conditional_listener(&events);
+        for action in [WskInspectAccept, WskInspectReject] {
+            let peer = Peer::connect(address);
+            let id = told.recv_timeout(BOUND).expect("an inspection");
+            listener.inspect_complete(id, action).ok();
+            if action == WskInspectReject {
+                peer.expect_reset();
+            } else {
+                assert_eq!(listener.accept().socket().remote_address(), peer.local());
+            }
+        }
+    });
+}
+
+/// The same from inside of another callback.
+#[test]
+fn a_callback_may_decide_for_another_that_is_slow_to_return() {
+    Sim::new().run(|_| {
+        let client = Client::new();
+        let events = Recorder::new();
+        let (listener, address) = client.conditional_listener(&events);
+        let (tell, told) = mpsc::channel();
+        let (slow, deciding) = (std::sync::Mutex::new(Some(tell)), std::sync::Mutex::new(told));
+        let (decided, decision) = mpsc::channel();
+        let handle = listener.clone();
+        events.on_inspect(move |event| {
+            if let Some(tell) = slow.lock().unwrap().take() {
+                tell.send(event.id()).expect("the other one listens");
+                be_busy();
+                return WskInspectPend;
+            }
+            let id = deciding.lock().unwrap().recv().expect("the first one tells");
+            decided.send(handle.inspect_complete(id, WskInspectReject)).expect("the test listens");
+            WskInspectReject
+        });
+        let first = Peer::connect(address);
+        let second = Peer::connect(address);
+        decision.recv_timeout(BOUND).expect("a decision").ok();
+        first.expect_reset();
+        second.expect_reset();
+        // The closure keeps the listener.
+        events.inspecting(WskInspectReject);
+    });
+}
+
+/// Catches: ICMP-13
+#[test]
+fn a_decision_inside_of_its_own_inspection_is_caught_at_once() {
+    let sim = Sim::new();
+    sim.expect("ICMP-12").run(|sim| {
+        let client = Client::new();
+        let events = Recorder::new();
+        let (listener, address) = client.conditional_listener(&events);
+        let handle = listener.clone();
+        events.on_inspect(move |event| {
+            let early = handle.inspect_complete(event.id(), WskInspectAccept);
+            assert_eq!(early.returned(), STATUS_INVALID_DEVICE_STATE);
+            WskInspectReject
+        });
+        Peer::connect(address).expect_reset();
+        events.inspect();
+        assert_caught(sim, "ICMP-12", "WskInspectComplete");
+        events.inspecting(WskInspectReject);
+        listener.close().ok();
+    });
+}
+
+/// A completion that is to come before the return of its call does, however long the routine takes.
+#[test]
+fn an_early_completion_is_early_however_slow_its_routine_is() {
+    Sim::builder().completion(Completion::PendEarly).build().run(|_| {
+        let client = Client::new();
+        let listener = client.listener(&Recorder::new());
+        let bind = Request::new().hook(|_, _| be_busy()).bind(&listener, LOCALHOST, 0);
+        let done = bind.ok();
+        assert!(done.before_return && !done.same_thread, "{done:?}");
+        assert_eq!(done.returned, STATUS_PENDING);
+    });
+}
+
+/// A spin lock, and what is done under it.
+struct Locked(Box<UnsafeCell<usize>>);
+
+// SAFETY: the kernel's functions may be called for one lock from any thread.
+unsafe impl Send for Locked {}
+// SAFETY: as above.
+unsafe impl Sync for Locked {}
+
+impl Locked {
+    fn with<R>(&self, body: impl FnOnce() -> R) -> R {
+        // SAFETY: the lock stays where it is, and zero is a free one.
+        let former = unsafe { nt::KeAcquireSpinLockRaiseToDpc(self.0.get()) };
+        let result = body();
+        // SAFETY: this thread has the lock, and `former` is the level from before.
+        unsafe { nt::KeReleaseSpinLock(self.0.get(), former) };
+        result
+    }
+}
+
+/// Whoever holds a spin lock does not wait for a routine that may need it: the request completes after the call.
+#[test]
+fn an_early_completion_is_late_where_the_caller_holds_a_lock() {
+    Sim::builder().completion(Completion::PendEarly).build().run(|_| {
+        let link = Link::new();
+        let lock = Arc::new(Locked(Box::new(UnsafeCell::new(0))));
+        let needed = Arc::clone(&lock);
+        let buffer = Buffer::of(b"x");
+        let request = Request::new().hook(move |_, _| needed.with(|| ()));
+        let request = lock.with(|| request.send(&link.socket, &buffer, 0));
+        let done = request.ok();
+        assert!(!done.before_return && !done.same_thread, "{done:?}");
+        assert_eq!(link.peer.receive(1), b"x");
+    });
+}
+
+/// A completion routine that makes a call is not waited for by that call.
+#[test]
+fn an_early_completion_is_late_inside_of_a_completion_routine() {
+    Sim::builder().completion(Completion::PendEarly).build().run(|_| {
+        let link = Link::new();
+        let (tell, told) = mpsc::channel();
+        let socket = link.socket.clone();
+        let request = Request::new().hook(move |_, _| {
+            let begin = Instant::now();
+            let inner = socket.send(b"y");
+            assert!(begin.elapsed() < BOUND / 4, "nobody waits for itself");
+            tell.send(inner).expect("the test listens");
+        });
+        request.send(&link.socket, &Buffer::of(b"x"), 0).ok();
+        let done = told.recv_timeout(BOUND).expect("the routine has run").ok();
+        assert!(!done.before_return, "{done:?}");
+        assert_eq!(link.peer.receive(2), b"xy");
+    });
+}
