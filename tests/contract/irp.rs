@@ -148,7 +148,15 @@ fn a_function_that_needs_an_irp_does_nothing_without_one() {
         connection.disconnect().returned();
         assert_eq!(peer.receive(9), b"only this");
         peer.expect_end();
-        for call in ["WskSocket", "WskBind", "WskSend", "WskReceive", "WskDisconnect"] {
+        for call in [
+            "WskSocket",
+            "WskBind",
+            "WskSend",
+            "WskReceive",
+            "WskDisconnect",
+            "WskGetLocalAddress",
+            "WskGetRemoteAddress",
+        ] {
             assert_caught(sim, "IRP-18", call);
         }
     });
@@ -226,11 +234,19 @@ fn a_completion_routine_that_is_not_for_every_outcome_is_caught() {
     sim.run(|sim| {
         let client = Client::new();
         let (connection, _peer) = connected_pair(&client);
-        Request::new()
-            .invoked_on(nt::SL_INVOKE_ON_SUCCESS | nt::SL_INVOKE_ON_ERROR)
-            .send(&connection, &Buffer::of(b"x"), 0)
-            .ok();
-        assert!(!sim.violations_of("IRP-02").is_empty());
+        let listener = client.listener(&Recorder::new());
+        let partial = || Request::new().invoked_on(nt::SL_INVOKE_ON_SUCCESS | nt::SL_INVOKE_ON_ERROR);
+        partial().send(&connection, &Buffer::of(b"x"), 0).ok();
+        assert_caught(sim, "IRP-02", "WskSend");
+        partial().bind(&listener, LOCALHOST, 0).ok();
+        assert_caught(sim, "IRP-02", "WskBind");
+        partial().local_address(&listener).0.ok();
+        assert_caught(sim, "IRP-02", "WskGetLocalAddress");
+        let accept = partial().accept(&listener, None, 0).pends();
+        assert_caught(sim, "IRP-02", "WskAccept");
+        assert_eq!(sim.violations_of("IRP-02").len(), 4);
+        accept.cancel();
+        accept.wait();
     });
 }
 

@@ -270,6 +270,8 @@ fn an_address_buffer_that_is_freed_too_early_is_caught() {
         let accept = accept_as(Request::new(), &listener, parameters).pends();
         assert!(sim.violations_of("LSN-20").is_empty());
         drop(remote);
+        // Where the mistake is made, and where it shows.
+        assert_caught(sim, "LSN-20", "ExFreePoolWithTag");
         let _peer = Peer::connect(address);
         drop(accept.socket());
         assert_answer_caught(sim, "LSN-20", "WskAccept");

@@ -2,7 +2,7 @@
 
 use std::ffi::c_void;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc;
 
 use wsk_sim::raw::*;
@@ -28,6 +28,8 @@ struct Module {
     cleaned: AtomicU32,
     /// Answer the next detach with `STATUS_PENDING`.
     busy: AtomicBool,
+    /// The answer to a detach otherwise.
+    answer: AtomicI32,
     versions: AtomicU32,
 }
 
@@ -58,7 +60,7 @@ unsafe extern "system" fn detach(context: *mut c_void) -> NTSTATUS {
     // SAFETY: the binding context is the module.
     let module = unsafe { &*context.cast::<Module>() };
     module.detached.fetch_add(1, SeqCst);
-    if module.busy.load(SeqCst) { STATUS_PENDING } else { STATUS_SUCCESS }
+    if module.busy.load(SeqCst) { STATUS_PENDING } else { module.answer.load(SeqCst) }
 }
 
 unsafe extern "system" fn clean_up(context: *mut c_void) {
@@ -72,12 +74,19 @@ impl Module {
     }
 
     fn register_for(interface: &'static NPIID) -> PoolBox<Self> {
+        Self::register_as(interface, Some(detach))
+    }
+
+    fn register_as(
+        interface: &'static NPIID,
+        detach: Option<unsafe extern "system" fn(*mut c_void) -> NTSTATUS>,
+    ) -> PoolBox<Self> {
         let module = PoolBox::new(Self::default());
         let characteristics = NPI_CLIENT_CHARACTERISTICS {
             Version: 0,
             Length: size_of::<NPI_CLIENT_CHARACTERISTICS>() as u16,
             ClientAttachProvider: Some(attach),
-            ClientDetachProvider: Some(detach),
+            ClientDetachProvider: detach,
             ClientCleanupBindingContext: Some(clean_up),
             ClientRegistrationInstance: NPI_REGISTRATION_INSTANCE {
                 Version: 0,
@@ -276,4 +285,51 @@ fn a_call_after_the_detach_and_a_module_that_stays_are_caught() {
     });
     assert_reported(&report, "REG-12", "WskSocket");
     assert_reported(&report, "REG-02", "NmrDeregisterClient");
+}
+
+/// Deregisters a client that does not detach as it should; all the same its registration ends.
+fn ends_in_spite_of(change: impl Fn() -> PoolBox<Module> + Send + 'static, calls: &'static [&'static str]) {
+    let sim = Sim::new();
+    sim.expect("REG-31");
+    sim.run(move |sim| {
+        let module = change();
+        // SAFETY: the handle is the registration's.
+        let status = unsafe { NmrDeregisterClient(module.handle()) };
+        if status == STATUS_PENDING {
+            let ended = await_deregistration(sim, &module);
+            assert_eq!(ended.recv_timeout(BOUND), Ok(STATUS_SUCCESS));
+        }
+        assert_eq!(module.cleaned.load(SeqCst), 1);
+        let caught: Vec<_> = sim.violations_of("REG-31").into_iter().map(|found| found.call).collect();
+        assert_eq!(caught, calls);
+    });
+}
+
+/// Catches: REG-31
+#[test]
+fn a_client_that_answers_a_detach_with_an_error_is_caught() {
+    let refusing = || {
+        let module = Module::register();
+        module.answer.store(STATUS_UNSUCCESSFUL, SeqCst);
+        module
+    };
+    ends_in_spite_of(refusing, &["ClientDetachProvider"]);
+}
+
+/// Catches: REG-31
+#[test]
+fn a_client_without_a_detach_callback_is_caught() {
+    ends_in_spite_of(|| Module::register_as(&NPI_WSK_INTERFACE_ID, None), &["ClientDetachProvider"]);
+}
+
+/// Catches: REG-31
+#[test]
+fn telling_of_a_detach_that_nobody_asked_for_is_caught() {
+    let hasty = || {
+        let module = Module::register();
+        // SAFETY: the provider recognises that no detach is pending.
+        unsafe { NmrClientDetachProviderComplete(module.binding.load(SeqCst) as HANDLE) };
+        module
+    };
+    ends_in_spite_of(hasty, &["NmrClientDetachProviderComplete"]);
 }

@@ -281,6 +281,38 @@ fn the_table_of_a_stream_socket_has_no_inspect_complete() {
     });
 }
 
+/// A stream socket that inspects cannot pend: the request is rejected.
+///
+/// Catches: STRM-11
+#[test]
+fn pending_on_a_stream_socket_is_caught() {
+    let inspects = |behaviours: &mut wsk_sim::Behaviours| {
+        behaviours.conditional_stream = ConditionalStream::Accepted;
+    };
+    let sim = Sim::builder().behaviours(inspects).build();
+    sim.expect("STRM-11").run(|sim| {
+        let client = Client::new();
+        let events = Recorder::new();
+        events.inspecting(WskInspectPend);
+        let stream = client.socket(Category::Stream, &events);
+        stream.set_option(SOL_SOCKET, SO_CONDITIONAL_ACCEPT, 1).ok();
+        let address = stream.bind_localhost();
+        stream.listen().ok();
+        let accept = stream.accept().pends();
+        for count in [1, 2] {
+            Peer::connect(address).expect_reset();
+            events.inspect();
+            assert_answer_caught(sim, "STRM-11", "WskInspectEvent");
+            assert_eq!(sim.violations_of("STRM-11").len(), count);
+        }
+        assert!(!accept.is_completed());
+        // Nothing is left that is to be decided, and the next one is asked about again.
+        events.inspecting(WskInspectAccept);
+        let peer = Peer::connect(address);
+        assert_eq!(accept.socket().remote_address(), peer.local());
+    });
+}
+
 /// Shows: STRM-12
 #[test]
 fn conditional_accept_is_not_supported_on_stream_sockets_or_works() {

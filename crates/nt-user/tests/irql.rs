@@ -151,6 +151,77 @@ fn calls_at_a_wrong_level_are_caught() {
     assert_eq!(leaks.count(), 1, "the paged block");
 }
 
+/// Functions for DISPATCH_LEVEL at most say so, each by its own name.
+#[test]
+fn calls_above_dispatch_are_caught_in_each_function() {
+    let kernel = kernel();
+    let above = |call: &'static str, mistake: fn(*mut IRP, *mut KEVENT)| {
+        run(&kernel, move || {
+            // SAFETY: nothing is required.
+            let irp = unsafe { IoAllocateIrp(1, 0) };
+            let event = Event::notification();
+            raise(DISPATCH_LEVEL + 1);
+            mistake(irp, event.raw());
+            lower(PASSIVE_LEVEL);
+            // SAFETY: the IRP was just allocated, and the mistakes leave it so.
+            unsafe { IoFreeIrp(irp) };
+        });
+        let found = kernel.take(rule::IRQL);
+        assert!(!found.is_empty() && found.iter().all(|found| found.call == call), "{call}: {found:#?}");
+    };
+    above("IoAllocateIrp", |_, _| {
+        // SAFETY: nothing is required.
+        let irp = unsafe { IoAllocateIrp(1, 0) };
+        lower(PASSIVE_LEVEL);
+        // SAFETY: the IRP was just allocated.
+        unsafe { IoFreeIrp(irp) };
+    });
+    // SAFETY: nobody uses the IRP.
+    above("IoReuseIrp", |irp, _| unsafe { IoReuseIrp(irp, 0) });
+    above("IoFreeIrp", |_, _| {
+        lower(PASSIVE_LEVEL);
+        // SAFETY: nothing is required.
+        let irp = unsafe { IoAllocateIrp(1, 0) };
+        raise(DISPATCH_LEVEL + 1);
+        // SAFETY: the IRP was just allocated.
+        unsafe { IoFreeIrp(irp) };
+    });
+    above("KeSetEvent", |_, event| {
+        // SAFETY: the event is initialised.
+        unsafe { KeSetEvent(event, 0, 0) };
+    });
+    // SAFETY: as above.
+    above("KeClearEvent", |_, event| unsafe { KeClearEvent(event) });
+    above("KeResetEvent", |_, event| {
+        // SAFETY: as above.
+        unsafe { KeResetEvent(event) };
+    });
+    above("KeReadStateEvent", |_, event| {
+        // SAFETY: as above.
+        unsafe { KeReadStateEvent(event) };
+    });
+    assert!(kernel.violations().is_empty());
+    // That nobody below has the IRP is the lesser mistake here.
+    // SAFETY: the kernel recognises an IRP that was not submitted.
+    above("IofCompleteRequest", |irp, _| unsafe { IofCompleteRequest(irp, 0) });
+    assert_only(&kernel, rule::IRP_COMPLETE);
+    finish_clean(&kernel);
+}
+
+/// An event that is set to be waited for at once is for APC_LEVEL at most.
+#[test]
+fn setting_an_event_to_wait_at_dispatch_is_caught() {
+    let kernel = kernel();
+    catches(&kernel, rule::IRQL, || {
+        let event = Event::notification();
+        at_dispatch(|| {
+            // SAFETY: the event is initialised.
+            unsafe { KeSetEvent(event.raw(), 0, 1) };
+        });
+    });
+    finish_clean(&kernel);
+}
+
 /// A callback that stays long at DISPATCH_LEVEL is advised against; a short one and one at PASSIVE_LEVEL are not.
 /// Catches: IRQL-05
 #[test]
