@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use wsk_sim::raw::*;
+use wsk_sim::wsk_provider::behaviours::LateDisconnect;
 use wsk_sim::{Knob, Level, Sim};
 use wsk_sys::nt::{DISPATCH_LEVEL, PASSIVE_LEVEL};
 use wsk_sys::*;
@@ -58,6 +59,46 @@ fn an_event_that_was_never_enabled_does_not_come() {
         link.peer.reset();
         assert_quiet(&link.events, Kind::Disconnect);
     });
+}
+
+/// What came while the event was off is missed, or told once it is on; the rule does not say which.
+///
+/// Shows: DISC-02
+#[test]
+fn a_disconnect_that_came_before_its_event_was_on_is_missed_or_told_then() {
+    for_each_choice(
+        |behaviours, choice: LateDisconnect| behaviours.late_disconnect = choice,
+        |_, choice| {
+            for abortive in [false, true] {
+                let link = Link::new();
+                // Read up to the end, so that the connection has seen it.
+                let read = link.socket.receive(&Buffer::new(1)).pends();
+                let Link { socket, peer, events, client: _client } = link;
+                let mut kept = None;
+                if abortive {
+                    peer.reset();
+                    assert_ne!(read.wait().status, STATUS_SUCCESS);
+                } else {
+                    peer.half_close();
+                    assert_eq!(read.ok().information, 0);
+                    kept = Some(peer);
+                }
+                assert_quiet(&events, Kind::Disconnect);
+                assert_eq!(socket.enable(WSK_EVENT_DISCONNECT), STATUS_SUCCESS);
+                match choice {
+                    LateDisconnect::Missed => assert_quiet(&events, Kind::Disconnect),
+                    LateDisconnect::ToldWhenEnabled => assert_eq!(events.disconnect().abortive(), abortive),
+                }
+                socket.close().ok();
+                assert_eq!(
+                    events.entered(Kind::Disconnect),
+                    u64::from(choice == LateDisconnect::ToldWhenEnabled)
+                );
+                drop(kept);
+            }
+        },
+    );
+    assert_eq!(LateDisconnect::default(), LateDisconnect::Missed);
 }
 
 /// Shows: DISC-02

@@ -1,5 +1,6 @@
 //! Registration and capture: what a client may do any number of times, and what it must not do (contract 4.5).
 
+use std::cell::UnsafeCell;
 use std::ptr;
 use std::sync::{Arc, mpsc};
 
@@ -35,6 +36,41 @@ fn registrations_and_captures_are_independent_and_as_many_as_one_likes() {
             client.deregister();
         }
     });
+}
+
+/// The block is not only given back when `WskRegister` has returned: nothing of it is left to be read.
+///
+/// Shows: LIFE-02
+#[test]
+fn the_npi_of_a_client_may_be_overwritten_and_freed_once_it_is_registered() {
+    let late = Sim::builder().late().build();
+    for sim in [Sim::new(), late] {
+        sim.run(|sim| {
+            let dispatch =
+                PoolBox::new(WSK_CLIENT_DISPATCH { Version: VERSION, Reserved: 0, WskClientEvent: None });
+            let registration = PoolBox::new(UnsafeCell::new(WSK_REGISTRATION::zeroed()));
+            let npi =
+                PoolBox::new(WSK_CLIENT_NPI { ClientContext: ptr::null_mut(), Dispatch: dispatch.as_ptr() });
+            // SAFETY: table and block live until the deregistration below has returned.
+            assert_eq!(unsafe { WskRegister(npi.as_ptr(), registration.get()) }, STATUS_SUCCESS);
+            // SAFETY: the block is this test's, and any bytes may be written there.
+            unsafe { npi.as_ptr().cast::<u8>().write_bytes(0xDD, size_of::<WSK_CLIENT_NPI>()) };
+            drop(npi);
+            sim.provider().arrive();
+            for _ in 0..2 {
+                let mut found = WSK_PROVIDER_NPI { Client: ptr::null_mut(), Dispatch: ptr::null() };
+                // SAFETY: the block is registered, and there is a place for the result.
+                let status = unsafe { WskCaptureProviderNPI(registration.get(), 10_000, &raw mut found) };
+                assert_eq!(status, STATUS_SUCCESS);
+                // SAFETY: the table of a captured provider is constant.
+                assert_eq!(unsafe { (*found.Dispatch).Version }, VERSION);
+                // SAFETY: it was captured.
+                unsafe { WskReleaseProviderNPI(registration.get()) };
+            }
+            // SAFETY: it was registered, and nothing is captured.
+            unsafe { WskDeregister(registration.get()) };
+        });
+    }
 }
 
 /// Shows: REG-16

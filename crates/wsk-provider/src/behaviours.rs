@@ -1,4 +1,4 @@
-//! What the contract leaves open (the rules of evidence class U): one enum for each such rule.
+//! What the contract leaves open (the rules of evidence class U, and what another rule does not say): one enum for each.
 //!
 //! The first alternative of each is the default the rule names, and a client has to be right under all of them;
 //! [`Alternatives::ALL`] is there so that a test can go through them.
@@ -230,6 +230,13 @@ behaviours! {
             Off,
             /// On.
             On,
+        }
+        /// A disconnect that came while its event was off, once the event is switched on.
+        "DISC-02" late_disconnect: LateDisconnect {
+            /// It was missed.
+            Missed,
+            /// It is told then.
+            ToldWhenEnabled,
         }
         /// An abortive disconnect with a buffer.
         "DISC-24" abortive_buffer: AbortiveBuffer {

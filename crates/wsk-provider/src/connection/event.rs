@@ -16,6 +16,7 @@ use wsk_sys::{
 use super::inbound::{Indicated, ShutGate};
 use super::{After, Phase, part};
 use crate::behaviours::BytesAccepted;
+use crate::behaviours::LateDisconnect;
 use crate::data::{Packet, Shape};
 use crate::host::Knob;
 use crate::socket::{Call, Event, Life, Running, Socket, State};
@@ -138,7 +139,8 @@ fn next(socket: &Arc<Socket>, state: &mut State, after: &mut After) -> Option<St
     let disconnects = state.events.is_on(Event::Disconnect);
     let connection = part(state)?;
     let abortive = connection.inbound.reset_due;
-    if (abortive || connection.inbound.end_is_due()) && (disconnects || connection.delivered) {
+    let ended = abortive || connection.inbound.end_is_due();
+    if ended && (disconnects || (connection.delivered && misses_disconnects(socket))) {
         // Told now, or missed: while the event is off a disconnect raises no callback (DISC-02).
         connection.inbound.reset_due = false;
         connection.inbound.end_told = true;
@@ -149,6 +151,11 @@ fn next(socket: &Arc<Socket>, state: &mut State, after: &mut After) -> Option<St
     let ideal = part(state)?.outbound.take_backlog()?;
     let running = state.begin(socket, Event::SendBacklog)?;
     Some(Step::Backlog { running, ideal })
+}
+
+/// Whether a disconnect that comes while its event is off is not told later either.
+fn misses_disconnects(socket: &Socket) -> bool {
+    socket.provider().steering.behaviours().late_disconnect == LateDisconnect::Missed
 }
 
 /// Begins an indication of data.
