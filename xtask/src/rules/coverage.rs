@@ -229,6 +229,7 @@ mod tests {
                 kind,
                 test: "t".to_owned(),
                 place: format!("t.rs:{line}"),
+                chooses: BTreeSet::new(),
             })
             .collect();
         Coverage::new(&rules, &reasons, claims)

@@ -16,11 +16,15 @@
 //! fn …
 //! ```
 //!
+//! A rule that leaves the provider a choice is shown under every alternative, which fails the command otherwise: see
+//! `open`.
+//!
 //! A file under a `tests/compile_fail/` directory does the same in its leading `//!` lines (`Prevents:` only).
 //!
 //! Exit status: 0 if all that was asked for holds, 1 if not, 2 if an input is malformed.
 
 mod coverage;
+mod open;
 mod render;
 mod scan;
 mod table;
@@ -31,6 +35,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, bail};
 
 use self::coverage::Coverage;
+use self::open::Choices;
 use self::table::{Reasons, RuleTable};
 
 /// Where the rules are, relative to the workspace.
@@ -78,7 +83,7 @@ pub(crate) fn run(root: &Path, args: &Args) -> Result<ExitCode> {
         print!("{}", render::terminal(&coverage));
     }
 
-    let mut failures = Vec::new();
+    let mut failures = Choices::read(root)?.failures(coverage.entries());
     if args.seeds {
         failures.extend(coverage.seed_failures());
     }
@@ -198,10 +203,41 @@ mod tests {
         assert!(format!("{:#}", code(&dir, &[]).expect_err("no file")).contains(UNSHOWN));
     }
 
+    /// A rule that leaves a choice fails the command until a test that shows it goes through the alternatives.
+    #[test]
+    fn a_rule_that_leaves_a_choice_is_shown_under_every_alternative() {
+        let rows = "LSN-01\tP\tU\t-\t4.1\tselectable: one or two.\n";
+        let test = |body: &str| format!("/// Shows: LSN-01\n#[test]\nfn one() {{ {body} }}\n");
+        let dir = workspace(rows, "", &test("run();"));
+        assert!(!code(&dir, &[]).expect("well formed"), "there is nothing to choose");
+        let provider = dir.path().join("crates/wsk-provider/src");
+        fs::create_dir_all(&provider).expect("a directory");
+        fs::write(
+            provider.join("behaviours.rs"),
+            "behaviours! { statuses { \"LSN-01\" one: One = A | B; } choices { \"LSN-01\" two: Two { A, B } } }",
+        )
+        .expect("a file");
+        let with = |body: &str| {
+            fs::write(dir.path().join("tests/all.rs"), test(body)).expect("a file");
+            code(&dir, &[]).expect("well formed")
+        };
+        assert!(!with("run();"));
+        assert!(!with("for_each_choice(|b, choice: One| b.one = choice, run);"));
+        assert!(!with("for choice in Two::ALL { run(); }"));
+        assert!(with(
+            "for_each_choice(|b, choice: One| b.one = choice, run); for choice in Two::ALL { run(); }"
+        ));
+        // One that nobody claims to show is only missing.
+        fs::write(dir.path().join("tests/all.rs"), "#[test]\nfn one() { run(); }\n").expect("a file");
+        assert!(code(&dir, &[]).expect("well formed"));
+    }
+
     /// The project's own inputs are well formed, and the number of rules is the known one.
     #[test]
     fn the_workspace_is_well_formed() {
         let coverage = load(&crate::workspace_root()).expect("well formed");
         assert_eq!((coverage.entries().len(), coverage.seeds().count()), (580, 131));
+        let choices = Choices::read(&crate::workspace_root()).expect("well formed");
+        assert_eq!(choices.failures(coverage.entries()), Vec::<String>::new());
     }
 }

@@ -4,6 +4,7 @@
 //! `compile_fail` file which the `tests/compile_fail.rs` next to it hands to `trybuild` and whose compiler output
 //! is recorded. A rule name anywhere else is an error, so that nothing looks shown without being run.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
@@ -11,6 +12,7 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use syn::visit::{self, Visit};
 use walkdir::WalkDir;
 
+use super::open::{Bodies, Choice};
 use super::table::Kind;
 
 /// Where in the sources tests may be.
@@ -27,6 +29,8 @@ pub(crate) struct Claim {
     pub(crate) test: String,
     /// `path:line`, relative to the workspace.
     pub(crate) place: String,
+    /// What the test chooses for the provider.
+    pub(crate) chooses: BTreeSet<Choice>,
 }
 
 /// Reads every Rust file of the workspace at `root` in which a test may be.
@@ -120,7 +124,10 @@ impl Found {
     /// Reads an ordinary source file.
     fn source(&mut self, path: &str, text: &str) {
         match syn::parse_file(text) {
-            Ok(file) => Source { path, modules: Vec::new(), found: self }.visit_file(&file),
+            Ok(file) => {
+                let bodies = Bodies::of(&file);
+                Source { path, modules: Vec::new(), bodies: &bodies, found: self }.visit_file(&file);
+            }
             Err(error) => {
                 let line = error.span().start().line;
                 self.problems.push(format!("{path}:{line}: not Rust: {error}"));
@@ -158,6 +165,7 @@ impl Found {
 struct Source<'a> {
     path: &'a str,
     modules: Vec<String>,
+    bodies: &'a Bodies,
     found: &'a mut Found,
 }
 
@@ -200,8 +208,10 @@ impl Source<'_> {
                 self.found.problems.push(format!("{place}: {test} names rules, but {why}"));
             }
             _ => {
+                let chooses = self.bodies.choices(&name.to_string());
                 for claim in &mut claims {
                     claim.place.clone_from(&place);
+                    claim.chooses.clone_from(&chooses);
                 }
                 self.found.claims.append(&mut claims);
             }
@@ -310,6 +320,11 @@ fn doc_text(meta: &syn::Meta) -> Option<(String, proc_macro2::Span)> {
     }
 }
 
+/// The text of a doc comment, without its place.
+pub(super) fn doc_of(meta: &syn::Meta) -> Option<String> {
+    doc_text(meta).map(|(text, _)| text)
+}
+
 /// True if a line of a doc comment is, or is meant to be, a list of rules.
 fn is_rule_line(line: &str) -> bool {
     matches!(opening(line), Opening::Names(..) | Opening::NearMiss(_))
@@ -355,6 +370,7 @@ fn read_line(line: &str, place: &str, test: &str, claims: &mut Vec<Claim>, probl
                     kind,
                     test: test.to_owned(),
                     place: place.to_owned(),
+                    chooses: BTreeSet::new(),
                 });
             }
         }
@@ -501,6 +517,7 @@ mod tests {
                 kind: Kind::Prevents,
                 test: "compile_fail".to_owned(),
                 place: "crates/one/tests/compile_fail/a.rs:3".to_owned(),
+                chooses: BTreeSet::new(),
             }]
         );
         fs::write(cases.join("a.rs"), "//! Shows: LSN-01\n").expect("a file");

@@ -49,6 +49,8 @@ pub(crate) struct Rule {
     pub(crate) side: Side,
     /// True if it comes from one of the seed pages.
     pub(crate) seed: bool,
+    /// True if it leaves the provider a choice (evidence `U`).
+    pub(crate) open: bool,
     /// The rule itself.
     pub(crate) text: String,
 }
@@ -118,7 +120,14 @@ impl RuleTable {
                 bail!("line {number}: {id} was defined on line {} already", first + 2);
             }
             table.by_id.insert(id.to_owned(), table.rules.len());
-            table.rules.push(Rule { id: id.to_owned(), side, seed: seed != "-", text: rule.to_owned() });
+            let open = evidence.split(',').any(|kind| kind == "U");
+            table.rules.push(Rule {
+                id: id.to_owned(),
+                side,
+                seed: seed != "-",
+                open,
+                text: rule.to_owned(),
+            });
         }
         if table.rules.is_empty() {
             bail!("there are no rules");
@@ -207,6 +216,7 @@ mod tests {
         let [one, two] = table.rules() else { panic!("two rules") };
         assert_eq!((one.area(), one.seed, one.side, &*one.text), ("LSN", false, Side::Provider, "One."));
         assert_eq!((two.area(), two.seed, two.side), ("INSP", true, Side::Client));
+        assert_eq!((one.open, two.open), (true, false));
         assert_eq!(table.position("INSP-02"), Some(1));
         assert_eq!(table.position("INSP-03"), None);
     }
