@@ -264,7 +264,8 @@ impl Socket {
 
     /// Enters the gate for one call, unless the socket is closing.
     pub(crate) fn call(&self) -> Option<Call<'_>> {
-        self.gate.enter().then_some(Call { socket: self })
+        // Made only when the gate was entered: dropping it leaves the gate.
+        self.gate.enter().then(|| Call { socket: self })
     }
 
     /// Makes one WSK call inside the gate and says what became of it.

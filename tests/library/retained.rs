@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use wsk::connection::{ConnectionEvents, On};
-use wsk::{Connection, Events, Handlers, Indication, Received, RetainedData};
+use wsk::{Buffer, Connection, Events, Handlers, Indication, Received, RetainedData};
 use wsk_sim::raw::Peer;
 use wsk_sim::{Knob, Sim};
 
@@ -120,6 +120,40 @@ fn a_dead_connection_takes_retained_data_back() {
         sim.provider().depart();
         // The sentinel has it close itself, and the retained data holds that up.
         eventually(|| !connection.is_open());
+        assert!(driver.client.open_sockets() > 0);
+        assert_eq!(bytes(&retained), b"kept");
+        drop(retained);
+        assert!(wait(listener.accept()).is_err());
+        driver.await_sockets(0);
+        drop((connection, listener));
+        driver.unload();
+    });
+}
+
+/// Calls that are refused because the connection closes do not let it close any sooner: retained data still keeps it back.
+///
+/// Prevents: RCVE-19, CLOSE-13
+#[test]
+fn refused_calls_do_not_close_over_retained_data() {
+    for_each_mode(|sim| {
+        let driver = Driver::start();
+        let listener = driver.listen();
+        let (tell, told) = channel();
+        let accept = listener.accept_with(Handlers::new().receive(retains(tell)));
+        let peer = Peer::connect(listener.local_addr());
+        let connection = wait(accept).unwrap();
+        connection.enable(Events::RECEIVE).unwrap();
+        peer.send(b"kept");
+        let retained = told.next();
+        let mut later = Box::pin(connection.receive(Buffer::try_with_capacity(8).unwrap()));
+        sim.provider().depart();
+        eventually(|| !connection.is_open());
+        for _ in 0..3 {
+            assert!(connection.enable(Events::RECEIVE).is_err());
+            assert!(connection.inspect_id().is_err());
+            assert!(wait(connection.receive_backlog()).is_err());
+        }
+        assert!(ready(&mut later).0.is_err());
         assert!(driver.client.open_sockets() > 0);
         assert_eq!(bytes(&retained), b"kept");
         drop(retained);

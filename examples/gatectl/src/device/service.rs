@@ -27,7 +27,7 @@ unsafe impl Sync for Handle {}
 
 impl Handle {
     fn new(handle: SC_HANDLE) -> Option<Self> {
-        (!handle.is_null()).then_some(Self(handle))
+        (!handle.is_null()).then(|| Self(handle))
     }
 }
 
