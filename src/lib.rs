@@ -91,7 +91,7 @@ pub use listener::{
     AbortHandler, AcceptHandler, Decision, Incoming, InspectHandler, InspectId, InspectToken, Inspection,
     Listener, ListenerBuilder, ListenerEvents, Verdict,
 };
-pub use socket::Disabled;
+pub use socket::{CloseReason, Disabled};
 
 /// The examples of the README compile.
 #[cfg(doctest)]

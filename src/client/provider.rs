@@ -17,7 +17,7 @@ use crate::irql::Passive;
 use crate::listener::ListenerBuilder;
 use crate::memory::Ref;
 use crate::operation::{Op, Outcome, Refusal, Request, Submission};
-use crate::socket::{Core, CoreRef, attach};
+use crate::socket::{Core, CoreRef, Socket, attach};
 
 /// WSK's functions, captured (`WskCaptureProviderNPI`). Clones share one capture, which the last one releases.
 ///
@@ -197,6 +197,11 @@ struct CreateRequest<C: Core> {
 }
 
 impl<C: Core> Request for CreateRequest<C> {
+    fn socket(&self) -> Option<&Socket> {
+        // It is made on the client.
+        None
+    }
+
     /// The socket belongs to the client from here on, also if the future is never polled again.
     fn completed(&mut self, outcome: Outcome) {
         if let Ok(socket) = outcome.result(Operation::Socket) {

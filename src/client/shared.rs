@@ -1,8 +1,10 @@
 //! The state that a client's handles, its sockets and its reaper thread share.
 
 use core::cell::UnsafeCell;
+use core::pin::Pin;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
+use core::task::Waker;
 use core::time::Duration;
 
 use wsk_sys::nt::NTSTATUS;
@@ -18,8 +20,9 @@ use super::uses::Uses;
 use crate::error::{Error, Operation, Result};
 use crate::irql::Passive;
 use crate::memory::Cache;
-use crate::socket::{Releases, Socket};
+use crate::socket::{Registered, Releases, Socket, Waiter, Waiters};
 use crate::sync::{Event, EventKind, Stack};
+use crate::time::Deadline;
 
 /// The version of WSK this crate speaks; no other was ever published (rule REG-05).
 static CLIENT_DISPATCH: WSK_CLIENT_DISPATCH =
@@ -31,6 +34,9 @@ const CACHE_DEPTH: u32 = 256;
 
 /// How long the reaper waits at a time.
 const REAPER_WAIT: Duration = Duration::from_secs(10);
+
+/// How often sockets that cannot say that they are dead are asked, while somebody waits for that.
+const PROBE_PERIOD: Duration = Duration::from_secs(1);
 
 /// # Invariants
 /// - `registration` is registered from `register`'s success until `run_reaper` has deregistered it, which happens
@@ -47,6 +53,8 @@ pub(crate) struct ClientShared {
     jobs: Stack<Job>,
     releases: Releases,
     wake: Event,
+    /// Who waits for the end of a socket that may not say so; they are woken to ask it, once a period.
+    probes: Waiters,
 }
 
 // SAFETY: the registration block is written by WSK alone, whose functions take it from any thread; the rest is
@@ -67,6 +75,7 @@ impl ClientShared {
             jobs: Stack::new(),
             releases: Releases::new(),
             wake: Event::try_new(EventKind::Synchronization).map_err(out_of_memory)?,
+            probes: Waiters::new(),
         })
     }
 
@@ -181,6 +190,33 @@ impl ClientShared {
         }
     }
 
+    /// Has the reaper wake a task in a while, to probe a socket. `true` if the former time has passed, or this is the first.
+    ///
+    /// # Safety
+    /// `waiter` is listed here alone, and [`ClientShared::probe_no_more`] is called before it goes.
+    pub(crate) unsafe fn probe_later(&self, waiter: Pin<&Waiter>, waker: &Waker) -> bool {
+        // SAFETY: forwarded to the caller.
+        match unsafe { self.probes.register(waiter, waker, || false) } {
+            Registered::New { first } => {
+                if first {
+                    // It waits longer than that.
+                    self.wake.set();
+                }
+                true
+            }
+            Registered::Again | Registered::Over => false,
+        }
+    }
+
+    /// Takes [`ClientShared::probe_later`] back.
+    ///
+    /// # Safety
+    /// `waiter` is listed here alone.
+    pub(crate) unsafe fn probe_no_more(&self, waiter: &Waiter) {
+        // SAFETY: forwarded to the caller.
+        unsafe { self.probes.remove(waiter) };
+    }
+
     fn wake_if_stopping(&self) {
         if self.uses.is_stopping() {
             self.wake.set();
@@ -198,12 +234,29 @@ impl ClientShared {
         self.open_sockets() + usize::from(!self.releases.are_over())
     }
 
+    /// Waits until there is something for the reaper to do, and wakes those who probe whenever it is time.
+    ///
+    /// The waits are bounded, so that one that lasts is never mistaken for one that hangs. A bound that has passed is no
+    /// reason to look for work: whoever has some wakes the reaper.
+    fn wait_for_work(&self, passive: Passive<'_>, probing: &mut Deadline) {
+        loop {
+            let limit = if self.probes.is_empty() { REAPER_WAIT } else { probing.remaining() };
+            let woken = self.wake.wait(passive, Some(limit));
+            if probing.remaining().is_zero() {
+                self.probes.wake_all();
+                *probing = Deadline::after(PROBE_PERIOD);
+            }
+            if woken {
+                return;
+            }
+        }
+    }
+
     /// The reaper thread.
     pub(super) fn run_reaper(&self, passive: Passive<'_>) {
+        let mut probing = Deadline::after(PROBE_PERIOD);
         loop {
-            // Bounded, so that a wait that lasts is never mistaken for one that hangs. A bound that has passed is no
-            // reason to look: whoever has work for the reaper wakes it.
-            while !self.wake.wait(passive, Some(REAPER_WAIT)) {}
+            self.wait_for_work(passive, &mut probing);
             if self.uses.is_stopping() {
                 self.sockets.shut_all();
             }

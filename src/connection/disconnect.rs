@@ -11,7 +11,8 @@ use wsk_sys::{STATUS_INVALID_DEVICE_STATE, WSK_FLAG_ABORTIVE, WSK_PROVIDER_CONNE
 use super::{Connection, ConnectionEvents, ConnectionRef};
 use crate::buffer::Buffer;
 use crate::error::{Error, Operation, Result};
-use crate::operation::{Op, Outcome, Request, Submission};
+use crate::operation::{Op, Request, Submission};
+use crate::socket::Socket;
 
 impl<E: ConnectionEvents> Connection<E> {
     /// Ends this side gracefully (`WskDisconnect`): what was sent is transmitted, then the end of the stream. Nothing
@@ -62,8 +63,8 @@ struct DisconnectRequest {
 }
 
 impl Request for DisconnectRequest {
-    fn orphaned(self, outcome: Outcome) {
-        self.connection.note(outcome);
+    fn socket(&self) -> Option<&Socket> {
+        Some(&self.connection)
     }
 }
 
@@ -146,10 +147,7 @@ impl Disconnect {
 
     fn wait(&mut self, op: Op<DisconnectRequest>, context: &Context<'_>) -> Poll<Result<()>> {
         match op.poll(context) {
-            Ok((outcome, request)) => {
-                request.connection.note(outcome);
-                Poll::Ready(outcome.result(Operation::Disconnect).map(drop))
-            }
+            Ok((outcome, _)) => Poll::Ready(outcome.result(Operation::Disconnect).map(drop)),
             Err(op) => {
                 self.state = State::Waiting(op);
                 Poll::Pending

@@ -14,6 +14,13 @@ use crate::memory::Ref;
 pub trait ReceiveHandler: Send + Sync + 'static {
     /// Takes all of the data, some of it, or none, or retains it.
     fn receive<'a>(&self, data: Indication<'a>) -> Received<'a>;
+
+    /// WSK has given the connection up, which is learnt at the latest by the next operation; it closes itself. Called once
+    /// at most, and not when this side closes it. See [`Connection::closed`](super::Connection::closed) for when that is.
+    ///
+    /// # IRQL
+    /// Called at up to `DISPATCH_LEVEL`, possibly in a completion routine: it must not wait, and not call operations of sockets.
+    fn dead(&self) {}
 }
 
 /// Learns that the peer has disconnected (`WskDisconnectEvent`).
@@ -23,6 +30,13 @@ pub trait ReceiveHandler: Send + Sync + 'static {
 pub trait DisconnectHandler: Send + Sync + 'static {
     /// The peer has disconnected. Not called for what this side did.
     fn disconnected(&self, kind: DisconnectKind);
+
+    /// WSK has given the connection up, which is learnt at the latest by the next operation; it closes itself. Called once
+    /// at most, and not when this side closes it. See [`Connection::closed`](super::Connection::closed) for when that is.
+    ///
+    /// # IRQL
+    /// Called at up to `DISPATCH_LEVEL`, possibly in a completion routine: it must not wait, and not call operations of sockets.
+    fn dead(&self) {}
 }
 
 /// How a peer disconnected.
@@ -41,11 +55,22 @@ pub enum DisconnectKind {
 pub trait SendBacklogHandler: Send + Sync + 'static {
     /// The ideal backlog changed; it is advice, and nothing is enforced.
     fn ideal_backlog(&self, bytes: usize);
+
+    /// WSK has given the connection up, which is learnt at the latest by the next operation; it closes itself. Called once
+    /// at most, and not when this side closes it. See [`Connection::closed`](super::Connection::closed) for when that is.
+    ///
+    /// # IRQL
+    /// Called at up to `DISPATCH_LEVEL`, possibly in a completion routine: it must not wait, and not call operations of sockets.
+    fn dead(&self) {}
 }
 
 impl<T: ReceiveHandler> ReceiveHandler for Ref<T> {
     fn receive<'a>(&self, data: Indication<'a>) -> Received<'a> {
         (**self).receive(data)
+    }
+
+    fn dead(&self) {
+        (**self).dead();
     }
 }
 
@@ -53,11 +78,19 @@ impl<T: DisconnectHandler> DisconnectHandler for Ref<T> {
     fn disconnected(&self, kind: DisconnectKind) {
         (**self).disconnected(kind);
     }
+
+    fn dead(&self) {
+        (**self).dead();
+    }
 }
 
 impl<T: SendBacklogHandler> SendBacklogHandler for Ref<T> {
     fn ideal_backlog(&self, bytes: usize) {
         (**self).ideal_backlog(bytes);
+    }
+
+    fn dead(&self) {
+        (**self).dead();
     }
 }
 
@@ -124,6 +157,9 @@ pub trait ConnectionEvents: sealed::Sealed + Send + Sync + Sized + 'static {
     /// The dispatch table, a constant of the handler types.
     #[doc(hidden)]
     const DISPATCH: &'static WSK_CLIENT_CONNECTION_DISPATCH;
+    /// Tells the handlers that the connection is dead.
+    #[doc(hidden)]
+    fn dead(&self);
 }
 
 impl<R: ReceiveSlot, D: DisconnectSlot, B: BacklogSlot> ConnectionEvents for Handlers<R, D, B> {
@@ -138,6 +174,12 @@ impl<R: ReceiveSlot, D: DisconnectSlot, B: BacklogSlot> ConnectionEvents for Han
         WskDisconnectEvent: if D::SET { Some(events::disconnect_event::<R, D, B>) } else { None },
         WskSendBacklogEvent: if B::SET { Some(events::send_backlog_event::<R, D, B>) } else { None },
     };
+
+    fn dead(&self) {
+        self.receive.dead();
+        self.disconnect.dead();
+        self.backlog.dead();
+    }
 }
 
 /// [`Unset`], or [`On`] a [`ReceiveHandler`].
@@ -146,6 +188,8 @@ pub trait ReceiveSlot: sealed::Sealed + Send + Sync + 'static {
     const SET: bool;
     #[doc(hidden)]
     fn receive<'a>(&self, data: Indication<'a>) -> Received<'a>;
+    #[doc(hidden)]
+    fn dead(&self) {}
 }
 
 /// [`Unset`], or [`On`] a [`DisconnectHandler`].
@@ -154,6 +198,8 @@ pub trait DisconnectSlot: sealed::Sealed + Send + Sync + 'static {
     const SET: bool;
     #[doc(hidden)]
     fn disconnected(&self, kind: DisconnectKind);
+    #[doc(hidden)]
+    fn dead(&self) {}
 }
 
 /// [`Unset`], or [`On`] a [`SendBacklogHandler`].
@@ -162,6 +208,8 @@ pub trait BacklogSlot: sealed::Sealed + Send + Sync + 'static {
     const SET: bool;
     #[doc(hidden)]
     fn ideal_backlog(&self, bytes: usize);
+    #[doc(hidden)]
+    fn dead(&self) {}
 }
 
 impl ReceiveSlot for Unset {
@@ -178,6 +226,10 @@ impl<H: ReceiveHandler> ReceiveSlot for On<H> {
     fn receive<'a>(&self, data: Indication<'a>) -> Received<'a> {
         self.0.receive(data)
     }
+
+    fn dead(&self) {
+        self.0.dead();
+    }
 }
 
 impl DisconnectSlot for Unset {
@@ -192,6 +244,10 @@ impl<H: DisconnectHandler> DisconnectSlot for On<H> {
     fn disconnected(&self, kind: DisconnectKind) {
         self.0.disconnected(kind);
     }
+
+    fn dead(&self) {
+        self.0.dead();
+    }
 }
 
 impl BacklogSlot for Unset {
@@ -205,6 +261,10 @@ impl<H: SendBacklogHandler> BacklogSlot for On<H> {
 
     fn ideal_backlog(&self, bytes: usize) {
         self.0.ideal_backlog(bytes);
+    }
+
+    fn dead(&self) {
+        self.0.dead();
     }
 }
 

@@ -32,10 +32,11 @@ use core::net::SocketAddr;
 
 use bitflags::bitflags;
 use wsk_sys::{
-    SIO_WSK_QUERY_IDEAL_SEND_BACKLOG, SIO_WSK_QUERY_INSPECT_ID, SIO_WSK_QUERY_RECEIVE_BACKLOG,
-    WSK_CLIENT_CONNECTION_DISPATCH, WSK_DATA_INDICATION, WSK_INSPECT_ID, WskIoctl,
+    SIO_WSK_QUERY_IDEAL_SEND_BACKLOG, SIO_WSK_QUERY_RECEIVE_BACKLOG, WSK_CLIENT_CONNECTION_DISPATCH,
+    WSK_DATA_INDICATION, WskIoctl,
 };
 
+pub use crate::socket::CloseReason;
 pub use disconnect::Disconnect;
 pub use handlers::{
     BacklogSlot, ConnectionEvents, DisconnectHandler, DisconnectKind, DisconnectSlot, Handlers, NoEvents, On,
@@ -55,8 +56,8 @@ use crate::error::{Error, Operation, Result};
 use crate::listener::{Ends, InspectId};
 use crate::memory::{OutOfMemory, Ref};
 use crate::socket::{
-    Closed, Control, Core, CoreRef, Disabled, Socket, SocketRef, control, control_inline, disable_event,
-    disable_event_and_wait, enable_events,
+    Closed, Control, Core, CoreRef, Disabled, Socket, SocketRef, WaitClosed, control, disable_event,
+    disable_event_and_wait, enable_events, query_inspect_id,
 };
 use crate::sync::SpinLock;
 
@@ -99,6 +100,10 @@ pub(crate) struct ConnectionCore<E: ConnectionEvents> {
 unsafe impl<E: ConnectionEvents> Core for ConnectionCore<E> {
     fn socket(&self) -> &Socket {
         &self.common.socket
+    }
+
+    fn dead(&self) {
+        self.events.dead();
     }
 }
 
@@ -204,9 +209,41 @@ impl<E: ConnectionEvents> Connection<E> {
         &self.core.events
     }
 
-    /// Whether WSK still serves the socket; a dead connection closes itself.
+    /// Whether the connection can still be used, as far as is known; a dead connection closes itself. See
+    /// [`Connection::closed`].
     pub fn is_open(&self) -> bool {
         self.core.socket().is_open()
+    }
+
+    /// Waits until the connection is closed, and says why: WSK has given it up, or this side closes it. This is not the
+    /// peer's disconnect, after which the connection is still there.
+    ///
+    /// Any number of tasks may wait, beside operations that are under way, and whether or not events are on. It resolves as
+    /// soon as the death is known, which [`RetainedData`] does not put off: at once if the receive event is on or an operation
+    /// is under way, because WSK ends those; else WSK says nothing by itself, and the connection is asked about once a second,
+    /// with a call that needs no memory (`SIO_WSK_QUERY_INSPECT_ID`). The future outlives the connection, whose memory and
+    /// handlers it keeps.
+    ///
+    /// # IRQL
+    /// Up to `DISPATCH_LEVEL`, also for polling and dropping the future; not in completion routines.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time.
+    ///
+    /// ```
+    /// # use wsk::connection::{CloseReason, Connection};
+    /// # use wsk::executor::Spawner;
+    /// # fn example(connection: &Connection, spawner: &Spawner) -> wsk::Result<()> {
+    /// let closed = connection.closed();
+    /// spawner.spawn(async move {
+    ///     if closed.await == CloseReason::Dead {
+    ///         // Connect again.
+    ///     }
+    /// })
+    /// # }
+    /// ```
+    pub fn closed(&self) -> impl Future<Output = CloseReason> + core::marker::Send + 'static {
+        WaitClosed::new(SocketRef::new(&self.core), true)
     }
 
     /// The ID of the inspection this connection went through (`SIO_WSK_QUERY_INSPECT_ID`).
@@ -217,22 +254,7 @@ impl<E: ConnectionEvents> Connection<E> {
     /// # Errors
     /// `STATUS_INVALID_DEVICE_REQUEST` when its listener was not conditional.
     pub fn inspect_id(&self) -> Result<InspectId> {
-        let mut id = WSK_INSPECT_ID { Key: 0, SerialNumber: 0 };
-        // `SIZE_T`, not `ULONG` (rule LAY-40).
-        let mut written = 0_usize;
-        let what = Control {
-            operation: Operation::QueryInspectId,
-            request: WskIoctl,
-            code: SIO_WSK_QUERY_INSPECT_ID,
-            level: 0,
-            input: 0,
-            output: size_of::<WSK_INSPECT_ID>(),
-        };
-        let socket = SocketRef::new(&self.core);
-        let output = (&raw mut id).cast();
-        // SAFETY: there is no input; the output is an ID, which has the size that is named, and both outlive the call.
-        let outcome =
-            unsafe { control_inline(&socket, what, core::ptr::null_mut(), output, &raw mut written) };
+        let (outcome, id) = query_inspect_id(&SocketRef::new(&self.core));
         outcome.result(Operation::QueryInspectId).map(|_| InspectId::from_raw(&id))
     }
 

@@ -33,6 +33,7 @@ use super::{Connection, ConnectionEvents, ConnectionRef};
 use crate::buffer::Buffer;
 use crate::error::{Error, Operation, Result};
 use crate::operation::{Op, Outcome, Request, Submission};
+use crate::socket::Socket;
 
 bitflags! {
     /// How to receive.
@@ -200,8 +201,11 @@ struct ReceiveRequest<T> {
 }
 
 impl<T: Target> Request for ReceiveRequest<T> {
+    fn socket(&self) -> Option<&Socket> {
+        Some(&self.connection)
+    }
+
     fn orphaned(mut self, outcome: Outcome) {
-        self.connection.note(outcome);
         let common = self.connection.common();
         // An error can carry bytes too: a cancelled receive of everything (rule RCV-06).
         if self.target.filled(outcome.information()).is_ok()
@@ -357,7 +361,6 @@ impl<T: Target> Receiving<T> {
     ) -> Poll<(Result<usize>, T)> {
         match op.poll(context) {
             Ok((outcome, request)) => {
-                connection.note(outcome);
                 let mut target = request.target;
                 let fits = target.filled(outcome.information());
                 connection.common().turn.give();

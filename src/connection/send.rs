@@ -14,7 +14,8 @@ use wsk_sys::{
 use super::{Connection, ConnectionEvents, ConnectionRef};
 use crate::buffer::Buffer;
 use crate::error::{Error, Operation, Result};
-use crate::operation::{Op, Outcome, Request, Submission};
+use crate::operation::{Op, Request, Submission};
+use crate::socket::Socket;
 
 bitflags! {
     /// How to send.
@@ -63,8 +64,8 @@ struct SendRequest {
 }
 
 impl Request for SendRequest {
-    fn orphaned(self, outcome: Outcome) {
-        self.connection.note(outcome);
+    fn socket(&self) -> Option<&Socket> {
+        Some(&self.connection)
     }
 }
 
@@ -165,10 +166,7 @@ impl Future for Send {
             State::Finished => return Poll::Pending,
         };
         match op.poll(context) {
-            Ok((outcome, request)) => {
-                request.connection.note(outcome);
-                Poll::Ready((outcome.result(Operation::Send), request.buffer))
-            }
+            Ok((outcome, request)) => Poll::Ready((outcome.result(Operation::Send), request.buffer)),
             Err(op) => {
                 self.state = State::Waiting(op);
                 Poll::Pending

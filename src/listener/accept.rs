@@ -25,7 +25,7 @@ use crate::address::SockAddr;
 use crate::connection::{Connection, ConnectionCore, ConnectionEvents};
 use crate::error::{Error, Operation, Result};
 use crate::operation::{Op, Outcome, Request, Submission};
-use crate::socket::{Core, CoreRef, attach};
+use crate::socket::{Core, CoreRef, Socket, attach};
 
 /// What WSK reads and writes while an accept is under way.
 struct AcceptRequest<E: ConnectionEvents> {
@@ -36,6 +36,10 @@ struct AcceptRequest<E: ConnectionEvents> {
 }
 
 impl<E: ConnectionEvents> Request for AcceptRequest<E> {
+    fn socket(&self) -> Option<&Socket> {
+        Some(&self.listener)
+    }
+
     /// The socket belongs to the client from here on: it is counted, and closed when the client unloads, also if the
     /// future is never polled again.
     fn completed(&mut self, outcome: Outcome) {
@@ -45,8 +49,7 @@ impl<E: ConnectionEvents> Request for AcceptRequest<E> {
         }
     }
 
-    fn orphaned(self, outcome: Outcome) {
-        self.listener.note(outcome);
+    fn orphaned(self, _outcome: Outcome) {
         // A cancelled accept can have won all the same (rule LSN-31). A core without a socket closes nothing.
         self.connection.socket().close_later();
     }
@@ -110,7 +113,6 @@ impl<E: ConnectionEvents> Accept<E> {
     }
 
     fn finish(outcome: Outcome, request: AcceptRequest<E>) -> Result<Connection<E>> {
-        request.listener.note(outcome);
         outcome.result(Operation::Accept)?;
         let local = request.local.to_socket_addr();
         let remote = request.remote.to_socket_addr();

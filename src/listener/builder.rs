@@ -19,7 +19,7 @@ use crate::address::SockAddr;
 use crate::client::{Provider, Recipe, SecurityDescriptor};
 use crate::error::{Error, Operation, Result};
 use crate::memory::Ref;
-use crate::operation::{Op, Outcome, Request, Submission};
+use crate::operation::{Op, Request, Submission};
 use crate::socket::{Control, CoreRef, Socket, SocketRef, control};
 
 /// A listening socket in the making; see [`Provider::listener`].
@@ -220,8 +220,8 @@ struct AddressRequest {
 }
 
 impl Request for AddressRequest {
-    fn orphaned(self, outcome: Outcome) {
-        self.socket.note(outcome);
+    fn socket(&self) -> Option<&Socket> {
+        Some(&self.socket)
     }
 }
 
@@ -238,7 +238,6 @@ impl AddressRequest {
         // SAFETY: the operation is new; `hand_over` passes the IRP and the request's address alone.
         let run = unsafe { op.run(call) };
         let (outcome, request) = run.await;
-        socket.note(outcome);
         outcome.result(operation).map(|_| request.address)
     }
 

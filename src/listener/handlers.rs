@@ -14,6 +14,14 @@ use crate::memory::Ref;
 pub trait InspectHandler: Send + Sync + 'static {
     /// Answers one request: accept, reject, or pend and decide later with a token.
     fn inspect<'a>(&self, request: Inspection<'a>) -> Decision<'a>;
+
+    /// WSK has given the listener up (`WskInspectEvent` without a request says so); it closes itself, and the tokens of its
+    /// requests are inert. Called once at most, and not when this side closes it. See also
+    /// [`Listener::closed`](super::Listener::closed).
+    ///
+    /// # IRQL
+    /// Called at up to `DISPATCH_LEVEL`, possibly in a completion routine: it must not wait, and not call operations of sockets.
+    fn dead(&self) {}
 }
 
 /// Learns that a request which was pended or accepted is gone before it became a connection (`WskAbortEvent`).
@@ -39,11 +47,24 @@ pub trait AcceptHandler: Send + Sync + 'static {
 
     /// Takes the connection with [`Incoming::accept`], or refuses it by doing nothing.
     fn accept(&self, incoming: Incoming<'_, Self::Events>);
+
+    /// WSK has given the listener up (`WskAcceptEvent` without a connection says so); it closes itself, and no connection will
+    /// come any more. Called once at most, and not when this side closes it. While the event is off, and the listener is not
+    /// conditional either, it is called no sooner than the next operation; [`Listener::closed`](super::Listener::closed) learns it
+    /// all the same.
+    ///
+    /// # IRQL
+    /// Called at up to `DISPATCH_LEVEL`, possibly in a completion routine: it must not wait, and not call operations of sockets.
+    fn dead(&self) {}
 }
 
 impl<T: InspectHandler> InspectHandler for Ref<T> {
     fn inspect<'a>(&self, request: Inspection<'a>) -> Decision<'a> {
         (**self).inspect(request)
+    }
+
+    fn dead(&self) {
+        (**self).dead();
     }
 }
 
@@ -59,6 +80,10 @@ impl<T: AcceptHandler> AcceptHandler for Ref<T> {
     fn accept(&self, incoming: Incoming<'_, Self::Events>) {
         (**self).accept(incoming);
     }
+
+    fn dead(&self) {
+        (**self).dead();
+    }
 }
 
 /// Whether a listener is conditional: [`Unconditional`] or [`Conditional`].
@@ -70,6 +95,8 @@ pub trait Condition: sealed::Sealed + Send + Sync + 'static {
     fn inspect<'a>(&self, request: Inspection<'a>) -> Decision<'a>;
     #[doc(hidden)]
     fn abort(&self, id: InspectId);
+    #[doc(hidden)]
+    fn dead(&self) {}
 }
 
 /// Every request is accepted; the inspect and abort entries of the table are null.
@@ -100,6 +127,10 @@ impl<G: InspectHandler + AbortHandler> Condition for Conditional<G> {
     fn abort(&self, id: InspectId) {
         self.0.abort(id);
     }
+
+    fn dead(&self) {
+        self.0.dead();
+    }
 }
 
 /// Whether a listener has an accept callback: [`NoAcceptEvent`] or [`OnAccept`].
@@ -111,6 +142,8 @@ pub trait Acceptance: sealed::Sealed + Send + Sync + 'static {
     const HANDLED: bool;
     #[doc(hidden)]
     fn accept(&self, incoming: Incoming<'_, Self::Events>);
+    #[doc(hidden)]
+    fn dead(&self) {}
 }
 
 /// Connections are taken with [`Listener::accept`](super::Listener::accept) alone; the table's entry is null.
@@ -134,6 +167,10 @@ impl<A: AcceptHandler> Acceptance for OnAccept<A> {
 
     fn accept(&self, incoming: Incoming<'_, Self::Events>) {
         self.0.accept(incoming);
+    }
+
+    fn dead(&self) {
+        self.0.dead();
     }
 }
 

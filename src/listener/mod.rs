@@ -28,6 +28,7 @@ use core::net::SocketAddr;
 use bitflags::bitflags;
 use wsk_sys::WSK_SOCKET;
 
+pub use crate::socket::CloseReason;
 pub use accept::Accept;
 pub use builder::ListenerBuilder;
 pub use events::Incoming;
@@ -45,7 +46,8 @@ use crate::connection::{ConnectionEvents, NoEvents};
 use crate::error::{Error, Operation, Result};
 use crate::memory::Ref;
 use crate::socket::{
-    Closed, Core, CoreRef, Disabled, Socket, SocketRef, disable_event, disable_event_and_wait, enable_events,
+    Closed, Core, CoreRef, Disabled, Socket, SocketRef, WaitClosed, disable_event, disable_event_and_wait,
+    enable_events,
 };
 
 bitflags! {
@@ -95,6 +97,11 @@ unsafe impl<I: Condition, A: Acceptance> Core for ListenerCore<I, A> {
     unsafe fn closing(&self, handle: Option<*mut WSK_SOCKET>) {
         // SAFETY: forwarded to the caller.
         unsafe { self.common.pending.reject_all(handle) };
+    }
+
+    fn dead(&self) {
+        self.condition.dead();
+        self.acceptance.dead();
     }
 }
 
@@ -222,9 +229,40 @@ impl<I: Condition, A: Acceptance> Listener<I, A> {
         Closed::new(SocketRef::new(&self.core))
     }
 
-    /// Whether WSK still serves the socket; a listener that lost its transport closes itself.
+    /// Whether the listener can still be used, as far as is known; one that lost its transport closes itself. See
+    /// [`Listener::closed`].
     pub fn is_open(&self) -> bool {
         self.core.socket().is_open()
+    }
+
+    /// Waits until the listener is closed, and says why: WSK has given it up, or this side closes it.
+    ///
+    /// Any number of tasks may wait, beside accepts that are under way. It resolves as soon as the death is known: at once if the
+    /// listener is conditional, its accept event is on, or an accept is under way, because WSK says so to those; else WSK says
+    /// nothing by itself, and the listener is asked about once a second, with a call that needs no memory
+    /// (`SIO_WSK_QUERY_INSPECT_ID`). The future outlives the listener, whose memory and handlers it keeps.
+    ///
+    /// # IRQL
+    /// Up to `DISPATCH_LEVEL`, also for polling and dropping the future; not in completion routines.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time.
+    ///
+    /// ```
+    /// # use wsk::listener::CloseReason;
+    /// # async fn serve(provider: wsk::Provider) -> wsk::Result<()> {
+    /// loop {
+    ///     let listener = provider.listener().bind(([0, 0, 0, 0], 7007).into()).await?;
+    ///     // Accept in other tasks, or by event, until the listener is gone.
+    ///     if listener.closed().await != CloseReason::Dead {
+    ///         return Ok(());
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn closed(&self) -> impl Future<Output = CloseReason> + Send + 'static {
+        // A conditional listener is always told (rule INSP-07).
+        WaitClosed::new(SocketRef::new(&self.core), !I::INSPECTS)
     }
 }
 

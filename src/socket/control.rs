@@ -5,12 +5,12 @@ use core::mem::size_of;
 
 use wsk_sys::nt::IRP;
 use wsk_sys::{
-    NPI_WSK_INTERFACE_ID, PFN_WSK_CONTROL_SOCKET, SO_WSK_EVENT_CALLBACK, SOL_SOCKET, STATUS_EVENT_PENDING,
-    STATUS_SUCCESS, WSK_CONTROL_SOCKET_TYPE, WSK_EVENT_CALLBACK_CONTROL, WSK_EVENT_DISABLE,
-    WSK_PROVIDER_BASIC_DISPATCH, WSK_SOCKET, WskSetOption,
+    NPI_WSK_INTERFACE_ID, PFN_WSK_CONTROL_SOCKET, SIO_WSK_QUERY_INSPECT_ID, SO_WSK_EVENT_CALLBACK,
+    SOL_SOCKET, STATUS_EVENT_PENDING, STATUS_SUCCESS, WSK_CONTROL_SOCKET_TYPE, WSK_EVENT_CALLBACK_CONTROL,
+    WSK_EVENT_DISABLE, WSK_INSPECT_ID, WSK_PROVIDER_BASIC_DISPATCH, WSK_SOCKET, WskIoctl, WskSetOption,
 };
 
-use super::SocketRef;
+use super::{Socket, SocketRef};
 use crate::error::{Error, Operation, Result};
 use crate::operation::{Op, Outcome, Refusal, Request, Submission};
 
@@ -67,8 +67,8 @@ struct ControlRequest<I> {
 unsafe impl<I: Input> Send for ControlRequest<I> {}
 
 impl<I: Input> Request for ControlRequest<I> {
-    fn orphaned(self, outcome: Outcome) {
-        self.socket.note(outcome);
+    fn socket(&self) -> Option<&Socket> {
+        Some(&self.socket)
     }
 }
 
@@ -100,7 +100,6 @@ pub(crate) async fn control<I: Input>(
     // SAFETY: the operation is new, and `hand_over` passes the IRP and the request's memory alone.
     let run = unsafe { op.run(call) };
     let (outcome, request) = run.await;
-    socket.note(outcome);
     outcome.result(what.operation).map(|written| (request.output, written))
 }
 
@@ -174,6 +173,7 @@ pub(crate) unsafe fn control_inline(
         )
     };
     drop(permit);
+    // Without an IRP the return tells.
     let outcome = Outcome::Completed { status, information: 0 };
     socket.note(outcome);
     outcome
@@ -221,6 +221,33 @@ fn switch_events(socket: &SocketRef, mask: u32) -> Outcome {
     let input = (&raw mut switch).cast();
     // SAFETY: the input is a switch, which has the size that is named, and there is no output.
     unsafe { control_inline(socket, EVENT_CALLBACK, input, core::ptr::null_mut(), core::ptr::null_mut()) }
+}
+
+/// Asks for the inspection the socket went through (`SIO_WSK_QUERY_INSPECT_ID`). Inline, and without an IRP (rule IOC-11).
+pub(crate) fn query_inspect_id(socket: &SocketRef) -> (Outcome, WSK_INSPECT_ID) {
+    let mut id = WSK_INSPECT_ID { Key: 0, SerialNumber: 0 };
+    // `SIZE_T`, not `ULONG` (rule LAY-40).
+    let mut written = 0_usize;
+    let what = Control {
+        operation: Operation::QueryInspectId,
+        request: WskIoctl,
+        code: SIO_WSK_QUERY_INSPECT_ID,
+        level: 0,
+        input: 0,
+        output: size_of::<WSK_INSPECT_ID>(),
+    };
+    let output = (&raw mut id).cast();
+    // SAFETY: there is no input; the output is an ID, which has the size that is named, and both outlive the call.
+    let outcome = unsafe { control_inline(socket, what, core::ptr::null_mut(), output, &raw mut written) };
+    (outcome, id)
+}
+
+/// Closes the socket if it is dead: WSK has an answer for sockets of every kind (rule IOC-10), and another one for dead
+/// ones (rule LIFE-14).
+///
+/// IRQL: up to `DISPATCH_LEVEL`, but not in a completion routine.
+pub(crate) fn probe(socket: &SocketRef) {
+    let _ = query_inspect_id(socket);
 }
 
 /// Switches one event off and waits until no call of its callback is in progress (rule EVT-17).

@@ -17,9 +17,11 @@
 //! completion routine.
 
 mod close;
+mod closed;
 mod control;
 mod gate;
 mod release;
+mod waiters;
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
@@ -28,12 +30,15 @@ use wsk_sys::WSK_SOCKET;
 use wsk_sys::nt::NTSTATUS;
 
 pub(crate) use close::Closed;
+pub use closed::CloseReason;
+pub(crate) use closed::WaitClosed;
 pub use control::Disabled;
 pub(crate) use control::{
-    Control, control, control_inline, disable_event, disable_event_and_wait, enable_events,
+    Control, control, disable_event, disable_event_and_wait, enable_events, query_inspect_id,
 };
 use gate::{Duty, Gate};
 pub(crate) use release::{CoreRef, Releases};
+pub(crate) use waiters::{Registered, Waiter, Waiters};
 
 use crate::client::{ClientShared, Links, Node};
 use crate::memory::Ref;
@@ -63,6 +68,8 @@ pub(crate) struct Socket {
     /// WSK has said that it can no longer run the socket: nothing but closing it is allowed.
     dead: AtomicBool,
     closed: Signal,
+    /// Who waits for the gate to be shut.
+    waiters: Waiters,
 }
 
 /// How to count references on a core of a type that is no longer known.
@@ -87,6 +94,11 @@ pub(crate) struct Lifetime {
     /// # Safety
     /// As for `add`, and as for [`Core::closing`].
     closing: unsafe fn(NonNull<Socket>, Option<*mut WSK_SOCKET>),
+    /// Tells the core that WSK has given its socket up.
+    ///
+    /// # Safety
+    /// As for `add`.
+    dead: unsafe fn(NonNull<Socket>),
     /// Tells the core that its close has completed.
     ///
     /// # Safety
@@ -110,6 +122,10 @@ pub(crate) unsafe trait Core: Send + Sync + Sized + 'static {
     /// `handle` is the core's socket, and the caller is the one that closes it and has not done so yet.
     unsafe fn closing(&self, _handle: Option<*mut WSK_SOCKET>) {}
 
+    /// Called once when it is learnt that WSK has given the socket up, unless this side closes it already: possibly in a
+    /// completion routine, so no WSK call is made.
+    fn dead(&self) {}
+
     /// Called in the completion routine of the close: no WSK call, no allocation.
     fn closed(&self) {}
 
@@ -119,6 +135,7 @@ pub(crate) unsafe trait Core: Send + Sync + Sized + 'static {
         release: release::<Self>,
         free: free::<Self>,
         closing: closing::<Self>,
+        dead: dead::<Self>,
         closed: closed::<Self>,
     };
 }
@@ -152,6 +169,13 @@ unsafe fn closing<C: Core>(socket: NonNull<Socket>, handle: Option<*mut WSK_SOCK
     let core = unsafe { socket.cast::<C>().as_ref() };
     // SAFETY: forwarded to the caller.
     unsafe { core.closing(handle) };
+}
+
+/// # Safety
+/// See [`Lifetime`].
+unsafe fn dead<C: Core>(socket: NonNull<Socket>) {
+    // SAFETY: the caller has a pointer to a live core of type `C`, which begins with the socket.
+    unsafe { socket.cast::<C>().as_ref() }.dead();
 }
 
 /// # Safety
@@ -246,6 +270,7 @@ impl Socket {
             close_irp: IrpStorage::new(),
             dead: AtomicBool::new(false),
             closed: Signal::new(),
+            waiters: Waiters::new(),
         }
     }
 
@@ -296,7 +321,9 @@ impl Socket {
     }
 
     pub(crate) fn shut(&self) -> Duty {
-        self.gate.shut()
+        let duty = self.gate.shut();
+        self.waiters.wake_all();
+        duty
     }
 
     /// Has the reaper start the close; called by whoever was told [`Duty::StartClose`].
@@ -317,10 +344,15 @@ impl Socket {
         }
     }
 
-    /// Closes the socket because WSK has said that it is dead (rules INSP-08, ACPT-05, RCVE-02).
+    /// Closes the socket because WSK has said that it is dead (rules INSP-08, ACPT-05, RCVE-02), and tells the handlers.
+    /// The caller has a reference on the core, or is called by WSK, which keeps its own until the callback has returned.
     pub(crate) fn close_dead(&self) {
-        self.dead.store(true, Ordering::Release);
+        let is_news = !self.dead.swap(true, Ordering::AcqRel) && self.is_open();
         self.close_later();
+        if is_news {
+            // SAFETY: the caller keeps the core alive.
+            unsafe { (self.lifetime.dead)(self.whole()) };
+        }
     }
 
     /// Whether WSK has said that the socket is dead.

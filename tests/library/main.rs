@@ -11,6 +11,7 @@ mod absent;
 mod accept;
 mod accept_event;
 mod chains;
+mod death;
 mod events;
 mod flags;
 mod indication;

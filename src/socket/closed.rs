@@ -1,0 +1,95 @@
+//! Learning that a socket is closed: by WSK, which can give it up at any moment, or by this side.
+//!
+//! ```text
+//!   a null indication (receive, accept or inspect) ─┐
+//!   STATUS_FILE_FORCED_CLOSED from any operation ───┼─▶ dead ─▶ the gate is shut ─▶ waiters wake ─▶ the handlers are told
+//!   a probe, for a waiter on a silent socket ───────┘             ▲
+//!   close, dropped handle, unload ────────────────────────────────┘ (no handler is told of what this side does)
+//! ```
+//!
+//! WSK says that a socket is dead by a null indication, and only on receive, accept and inspect events that are on (rule
+//! LIFE-16). A socket without such an event is *silent*: its death shows in the next operation, or in those that wait (rules
+//! LIFE-14, LIFE-17). So whoever waits for the end of a socket that may be silent has it *probed* about once a second: one call
+//! without an IRP and without memory, which fails on a dead socket and changes nothing on others (rules IOC-10, IOC-11). The
+//! reaper thread has the time: it wakes the waiters, and they make the call.
+//!
+//! Waiting for the gate to be shut, and not for the close, means that retained data, which keeps the close from starting, does
+//! not keep the news back.
+
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll};
+
+use super::control::probe;
+use super::waiters::{Registered, Waiter};
+use super::{Socket, SocketRef};
+
+/// Why a socket is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// WSK has given the socket up: its transport is gone, for instance (rule LIFE-17). A new one may work.
+    Dead,
+    /// This side closes it: its handle was closed or dropped, or the client unloads.
+    Local,
+}
+
+/// Resolves when a socket is dead, or closing.
+#[must_use = "futures do nothing unless polled"]
+pub(crate) struct WaitClosed {
+    socket: SocketRef,
+    /// In the list of the socket.
+    waiter: Waiter,
+    /// In the list of the client, for sockets that may be silent; pinned with the whole.
+    probing: Option<Waiter>,
+}
+
+impl WaitClosed {
+    /// Waits for the end of `socket`, with probes if it may be `silent`.
+    pub(crate) fn new(socket: SocketRef, silent: bool) -> Self {
+        Self { socket, waiter: Waiter::new(), probing: silent.then(Waiter::new) }
+    }
+}
+
+impl Socket {
+    /// Why the socket is closed, if it is.
+    fn close_reason(&self) -> Option<CloseReason> {
+        (!self.is_open()).then(|| if self.is_dead() { CloseReason::Dead } else { CloseReason::Local })
+    }
+}
+
+impl Future for WaitClosed {
+    type Output = CloseReason;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<CloseReason> {
+        let this = self.into_ref().get_ref();
+        let socket = &*this.socket;
+        if let Some(probing) = &this.probing {
+            // SAFETY: `probing` is pinned with the whole and never moved out of it.
+            let probing = unsafe { Pin::new_unchecked(probing) };
+            // SAFETY: it is in the list of the client alone, and `drop` takes it out.
+            if unsafe { socket.client().probe_later(probing, context.waker()) } {
+                // This is the first poll, or it is time again.
+                probe(&this.socket);
+            }
+        }
+        // SAFETY: the waiter is pinned with the whole and never moved out of it.
+        let waiter = unsafe { Pin::new_unchecked(&this.waiter) };
+        // SAFETY: it is in the list of the socket alone, and `drop` takes it out.
+        match unsafe { socket.waiters.register(waiter, context.waker(), || !socket.is_open()) } {
+            Registered::Over => Poll::Ready(socket.close_reason().unwrap_or(CloseReason::Local)),
+            Registered::New { .. } | Registered::Again => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for WaitClosed {
+    fn drop(&mut self) {
+        // SAFETY: `poll` lists it there alone.
+        unsafe { self.socket.waiters.remove(&self.waiter) };
+        if let Some(probing) = &self.probing {
+            // SAFETY: `poll` lists it there alone.
+            unsafe { self.socket.client().probe_no_more(probing) };
+        }
+    }
+}
