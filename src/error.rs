@@ -59,6 +59,43 @@ impl Error {
         matches!(self.status, Status::INSUFFICIENT_RESOURCES | Status::NO_MEMORY)
     }
 
+    /// Whether the cause may pass by itself, so that the same operation may succeed when it is tried again: resources were
+    /// out, or a connection was gone before it could be [accepted](Operation::Accept), which says nothing about the next one.
+    ///
+    /// A loop goes on after such an error, but not at once: [`Listener::pause`](crate::Listener::pause) needs no memory.
+    ///
+    /// ```
+    /// use wsk::error::{Error, Operation, Status};
+    ///
+    /// assert!(Error::new(Operation::Accept, Status::INSUFFICIENT_RESOURCES).is_transient());
+    /// assert!(Error::new(Operation::Accept, Status::CONNECTION_RESET).is_transient());
+    /// // The listener has died, or is closed.
+    /// assert!(!Error::new(Operation::Accept, Status::FILE_FORCED_CLOSED).is_transient());
+    /// assert!(!Error::new(Operation::Accept, Status::CANCELLED).is_transient());
+    /// // This connection is gone for good.
+    /// assert!(!Error::new(Operation::Receive, Status::CONNECTION_RESET).is_transient());
+    /// ```
+    pub fn is_transient(&self) -> bool {
+        match self.status {
+            Status::INSUFFICIENT_RESOURCES | Status::NO_MEMORY | Status::TOO_MANY_ADDRESSES => true,
+            Status::CONNECTION_RESET
+            | Status::CONNECTION_ABORTED
+            | Status::CONNECTION_DISCONNECTED
+            | Status::CONNECTION_REFUSED
+            | Status::CONNECTION_INVALID
+            | Status::INVALID_CONNECTION
+            | Status::REMOTE_DISCONNECT
+            | Status::LOCAL_DISCONNECT
+            | Status::GRACEFUL_DISCONNECT
+            | Status::REQUEST_ABORTED
+            | Status::HOST_UNREACHABLE
+            | Status::NETWORK_UNREACHABLE
+            | Status::IO_TIMEOUT
+            | Status::INVALID_ADDRESS => self.operation == Operation::Accept,
+            _ => false,
+        }
+    }
+
     /// Whether the request was cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.status == Status::CANCELLED

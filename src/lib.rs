@@ -23,8 +23,14 @@
 //! async fn serve(provider: Provider, spawner: Spawner) -> Result<()> {
 //!     let listener = provider.listener().conditional(Gate).bind("[::]:7007".parse().unwrap()).await?;
 //!     loop {
-//!         let connection = listener.accept().await?;
-//!         spawner.spawn(async move { echo(connection).await.unwrap_or(()) })?;
+//!         match listener.accept().await {
+//!             // Without memory for a task the connection is dropped, which resets it.
+//!             Ok(connection) => drop(spawner.spawn(async move { echo(connection).await.unwrap_or(()) })),
+//!             // Memory is out, or a peer was gone before its turn came: the next one may have more luck.
+//!             Err(error) if error.is_transient() => listener.pause().await,
+//!             // The listener has died, or is closed.
+//!             Err(error) => return Err(error),
+//!         }
 //!     }
 //! }
 //!

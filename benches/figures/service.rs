@@ -153,7 +153,15 @@ fn drive(role: Role, started: &Sender<SocketAddr>, stop: &Receiver<()>) {
 
 /// Takes one connection after the other, until the listener is closed.
 async fn accept(shared: Ref<Shared>) {
-    while let Ok(connection) = shared.listener.accept().await {
+    loop {
+        let connection = match shared.listener.accept().await {
+            Ok(connection) => connection,
+            Err(error) if error.is_transient() => {
+                shared.listener.pause().await;
+                continue;
+            }
+            Err(_) => return,
+        };
         // Without memory the connection is closed.
         match shared.role {
             Role::Greet => serve(&shared, connection).await,

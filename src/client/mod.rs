@@ -16,6 +16,7 @@
 //! bounded and says who still holds it up.
 
 mod list;
+mod pause;
 mod provider;
 mod reaper;
 mod shared;
@@ -25,6 +26,7 @@ use core::fmt;
 use core::time::Duration;
 
 pub(crate) use list::Links;
+pub use pause::Pause;
 pub(crate) use provider::Recipe;
 pub use provider::{Provider, SecurityDescriptor};
 pub(crate) use reaper::Node;

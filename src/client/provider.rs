@@ -11,7 +11,7 @@ use wsk_sys::{
     WSK_PROVIDER_NPI, WSK_RELEASE_SD, nt_success,
 };
 
-use super::ClientShared;
+use super::{ClientShared, Pause};
 use crate::error::{Error, Operation, Result};
 use crate::irql::Passive;
 use crate::listener::ListenerBuilder;
@@ -62,6 +62,19 @@ impl Provider {
     /// Begins to make a listening socket.
     pub fn listener(&self) -> ListenerBuilder {
         ListenerBuilder::new(self.clone())
+    }
+
+    /// Waits a quarter of a second, about, before something is tried again that has failed with an error that
+    /// [passes](Error::is_transient). It needs no memory, which may be what was out; see
+    /// [`Listener::pause`](crate::Listener::pause). When the client unloads it ends at once. The future does not keep the capture.
+    ///
+    /// # IRQL
+    /// Up to `DISPATCH_LEVEL`, also for polling and dropping the future.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time.
+    pub fn pause(&self) -> Pause {
+        Pause::new(self.client().clone(), None)
     }
 
     pub(crate) fn client(&self) -> &Ref<ClientShared> {

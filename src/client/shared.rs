@@ -35,8 +35,8 @@ const CACHE_DEPTH: u32 = 256;
 /// How long the reaper waits at a time.
 const REAPER_WAIT: Duration = Duration::from_secs(10);
 
-/// How often sockets that cannot say that they are dead are asked, while somebody waits for that.
-const PROBE_PERIOD: Duration = Duration::from_secs(1);
+/// How long a pause lasts, and how often sockets that cannot say that they are dead are asked, while somebody waits for that.
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// # Invariants
 /// - `registration` is registered from `register`'s success until `run_reaper` has deregistered it, which happens
@@ -53,8 +53,8 @@ pub(crate) struct ClientShared {
     jobs: Stack<Job>,
     releases: Releases,
     wake: Event,
-    /// Who waits for the end of a socket that may not say so; they are woken to ask it, once a period.
-    probes: Waiters,
+    /// Who pauses, and who is to ask a socket whether it is dead: all are woken once a period.
+    pauses: Waiters,
 }
 
 // SAFETY: the registration block is written by WSK alone, whose functions take it from any thread; the rest is
@@ -75,7 +75,7 @@ impl ClientShared {
             jobs: Stack::new(),
             releases: Releases::new(),
             wake: Event::try_new(EventKind::Synchronization).map_err(out_of_memory)?,
-            probes: Waiters::new(),
+            pauses: Waiters::new(),
         })
     }
 
@@ -190,31 +190,27 @@ impl ClientShared {
         }
     }
 
-    /// Has the reaper wake a task in a while, to probe a socket. `true` if the former time has passed, or this is the first.
+    /// Has the reaper wake a task in a while, once; needs no memory. A client that stops has no time for that any more.
     ///
     /// # Safety
-    /// `waiter` is listed here alone, and [`ClientShared::probe_no_more`] is called before it goes.
-    pub(crate) unsafe fn probe_later(&self, waiter: Pin<&Waiter>, waker: &Waker) -> bool {
+    /// `waiter` is listed here alone, and [`ClientShared::pause_no_more`] is called before it goes.
+    pub(crate) unsafe fn pause(&self, waiter: Pin<&Waiter>, waker: &Waker) -> Registered {
         // SAFETY: forwarded to the caller.
-        match unsafe { self.probes.register(waiter, waker, || false) } {
-            Registered::New { first } => {
-                if first {
-                    // It waits longer than that.
-                    self.wake.set();
-                }
-                true
-            }
-            Registered::Again | Registered::Over => false,
+        let registered = unsafe { self.pauses.register(waiter, waker, || self.uses.is_stopping()) };
+        if registered == (Registered::New { first: true }) {
+            // The reaper waits longer than that.
+            self.wake.set();
         }
+        registered
     }
 
-    /// Takes [`ClientShared::probe_later`] back.
+    /// Takes [`ClientShared::pause`] back.
     ///
     /// # Safety
     /// `waiter` is listed here alone.
-    pub(crate) unsafe fn probe_no_more(&self, waiter: &Waiter) {
+    pub(crate) unsafe fn pause_no_more(&self, waiter: &Waiter) {
         // SAFETY: forwarded to the caller.
-        unsafe { self.probes.remove(waiter) };
+        unsafe { self.pauses.remove(waiter) };
     }
 
     fn wake_if_stopping(&self) {
@@ -234,17 +230,19 @@ impl ClientShared {
         self.open_sockets() + usize::from(!self.releases.are_over())
     }
 
-    /// Waits until there is something for the reaper to do, and wakes those who probe whenever it is time.
+    /// Waits until there is something for the reaper to do, and ends pauses whenever it is time.
     ///
     /// The waits are bounded, so that one that lasts is never mistaken for one that hangs. A bound that has passed is no
     /// reason to look for work: whoever has some wakes the reaper.
-    fn wait_for_work(&self, passive: Passive<'_>, probing: &mut Deadline) {
+    fn wait_for_work(&self, passive: Passive<'_>, pause: &mut Option<Deadline>) {
         loop {
-            let limit = if self.probes.is_empty() { REAPER_WAIT } else { probing.remaining() };
-            let woken = self.wake.wait(passive, Some(limit));
-            if probing.remaining().is_zero() {
-                self.probes.wake_all();
-                *probing = Deadline::after(PROBE_PERIOD);
+            let woken = self.wake.wait(passive, Some(pause.map_or(REAPER_WAIT, Deadline::remaining)));
+            if self.uses.is_stopping() || pause.is_some_and(|end| end.remaining().is_zero()) {
+                self.pauses.wake_all();
+                *pause = None;
+            }
+            if pause.is_none() && !self.pauses.is_empty() {
+                *pause = Some(Deadline::after(PAUSE));
             }
             if woken {
                 return;
@@ -254,9 +252,10 @@ impl ClientShared {
 
     /// The reaper thread.
     pub(super) fn run_reaper(&self, passive: Passive<'_>) {
-        let mut probing = Deadline::after(PROBE_PERIOD);
+        // The end of the pauses that are under way.
+        let mut pause = None;
         loop {
-            self.wait_for_work(passive, &mut probing);
+            self.wait_for_work(passive, &mut pause);
             if self.uses.is_stopping() {
                 self.sockets.shut_all();
             }

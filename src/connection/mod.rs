@@ -220,7 +220,7 @@ impl<E: ConnectionEvents> Connection<E> {
     ///
     /// Any number of tasks may wait, beside operations that are under way, and whether or not events are on. It resolves as
     /// soon as the death is known, which [`RetainedData`] does not put off: at once if the receive event is on or an operation
-    /// is under way, because WSK ends those; else WSK says nothing by itself, and the connection is asked about once a second,
+    /// is under way, because WSK ends those; else WSK says nothing by itself, and the connection is asked several times a second,
     /// with a call that needs no memory (`SIO_WSK_QUERY_INSPECT_ID`). The future outlives the connection, whose memory and
     /// handlers it keeps.
     ///

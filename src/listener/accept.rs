@@ -18,7 +18,7 @@ use core::pin::Pin;
 use core::task::{Context, Poll};
 
 use wsk_sys::nt::IRP;
-use wsk_sys::{STATUS_INVALID_ADDRESS, WSK_PROVIDER_LISTEN_DISPATCH, WSK_SOCKET};
+use wsk_sys::{STATUS_FILE_FORCED_CLOSED, STATUS_INVALID_ADDRESS, WSK_PROVIDER_LISTEN_DISPATCH, WSK_SOCKET};
 
 use super::{Ends, ListenerRef};
 use crate::address::SockAddr;
@@ -97,6 +97,10 @@ impl<E: ConnectionEvents> Accept<E> {
     }
 
     fn start(listener: &ListenerRef, events: E) -> Result<Op<AcceptRequest<E>>> {
+        // Said before memory is asked for: a loop that has none ends with its listener all the same.
+        if !listener.is_open() {
+            return Err(Error::new(Operation::Accept, STATUS_FILE_FORCED_CLOSED));
+        }
         let out_of_memory = || Error::out_of_memory(Operation::Accept);
         let connection = ConnectionCore::try_new(listener.client(), events).map_err(|_| out_of_memory())?;
         let (local, remote) = (SockAddr::unspecified(), SockAddr::unspecified());

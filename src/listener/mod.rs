@@ -41,7 +41,7 @@ use pending::Pending;
 pub use token::{InspectComplete, InspectToken, Verdict};
 
 use crate::address;
-use crate::client::SecurityDescriptor;
+use crate::client::{Pause, SecurityDescriptor};
 use crate::connection::{ConnectionEvents, NoEvents};
 use crate::error::{Error, Operation, Result};
 use crate::memory::Ref;
@@ -235,11 +235,40 @@ impl<I: Condition, A: Acceptance> Listener<I, A> {
         self.core.socket().is_open()
     }
 
+    /// Waits a quarter of a second, about, before accepting again after an error that [passes](Error::is_transient). It needs no
+    /// memory, which may be what was out. When the client unloads it ends at once. A listener that has died meanwhile is known
+    /// to be dead afterwards, so a loop that has no memory to accept with ends, too.
+    ///
+    /// # IRQL
+    /// Up to `DISPATCH_LEVEL`, also for polling and dropping the future.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time.
+    ///
+    /// ```
+    /// # use wsk::executor::Spawner;
+    /// # async fn serve(connection: wsk::Connection) {}
+    /// async fn accept(listener: wsk::Listener, spawner: Spawner) -> wsk::Result<()> {
+    ///     loop {
+    ///         match listener.accept().await {
+    ///             // Without memory for a task the connection is dropped, which resets it.
+    ///             Ok(connection) => drop(spawner.spawn(serve(connection))),
+    ///             Err(error) if error.is_transient() => listener.pause().await,
+    ///             Err(error) => return Err(error),
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    pub fn pause(&self) -> Pause {
+        let silent = (!I::INSPECTS).then(|| SocketRef::new(&self.core));
+        Pause::new(self.core.socket().client().clone(), silent)
+    }
+
     /// Waits until the listener is closed, and says why: WSK has given it up, or this side closes it.
     ///
     /// Any number of tasks may wait, beside accepts that are under way. It resolves as soon as the death is known: at once if the
     /// listener is conditional, its accept event is on, or an accept is under way, because WSK says so to those; else WSK says
-    /// nothing by itself, and the listener is asked about once a second, with a call that needs no memory
+    /// nothing by itself, and the listener is asked several times a second, with a call that needs no memory
     /// (`SIO_WSK_QUERY_INSPECT_ID`). The future outlives the listener, whose memory and handlers it keeps.
     ///
     /// # IRQL

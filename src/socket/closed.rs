@@ -9,9 +9,9 @@
 //!
 //! WSK says that a socket is dead by a null indication, and only on receive, accept and inspect events that are on (rule
 //! LIFE-16). A socket without such an event is *silent*: its death shows in the next operation, or in those that wait (rules
-//! LIFE-14, LIFE-17). So whoever waits for the end of a socket that may be silent has it *probed* about once a second: one call
-//! without an IRP and without memory, which fails on a dead socket and changes nothing on others (rules IOC-10, IOC-11). The
-//! reaper thread has the time: it wakes the waiters, and they make the call.
+//! LIFE-14, LIFE-17). So whoever waits for the end of a socket that may be silent has it *probed* several times a second: one
+//! call without an IRP and without memory, which fails on a dead socket and changes nothing on others (rules IOC-10, IOC-11).
+//! The reaper thread has the time: it wakes the waiters, and they make the call.
 //!
 //! Waiting for the gate to be shut, and not for the close, means that retained data, which keeps the close from starting, does
 //! not keep the news back.
@@ -68,7 +68,8 @@ impl Future for WaitClosed {
             // SAFETY: `probing` is pinned with the whole and never moved out of it.
             let probing = unsafe { Pin::new_unchecked(probing) };
             // SAFETY: it is in the list of the client alone, and `drop` takes it out.
-            if unsafe { socket.client().probe_later(probing, context.waker()) } {
+            let registered = unsafe { socket.client().pause(probing, context.waker()) };
+            if matches!(registered, Registered::New { .. }) {
                 // This is the first poll, or it is time again.
                 probe(&this.socket);
             }
@@ -89,7 +90,7 @@ impl Drop for WaitClosed {
         unsafe { self.socket.waiters.remove(&self.waiter) };
         if let Some(probing) = &self.probing {
             // SAFETY: `poll` lists it there alone.
-            unsafe { self.socket.client().probe_no_more(probing) };
+            unsafe { self.socket.client().pause_no_more(probing) };
         }
     }
 }

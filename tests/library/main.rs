@@ -10,6 +10,7 @@ mod support;
 mod absent;
 mod accept;
 mod accept_event;
+mod accept_loop;
 mod chains;
 mod death;
 mod events;
