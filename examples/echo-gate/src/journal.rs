@@ -239,6 +239,11 @@ fn apply(status: &mut Status, record: &Record) {
                 status.phase = Phase::Listening;
             }
         }
+        Record::Died { .. } => {
+            if status.phase == Phase::Listening {
+                status.phase = Phase::Starting;
+            }
+        }
         Record::Failed { status: error } => {
             status.error = error;
             status.phase = Phase::Failed;

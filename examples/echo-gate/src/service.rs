@@ -1,18 +1,22 @@
 //! The service as a whole: what a driver starts when it is loaded and ends when it is unloaded.
 //!
 //! ```text
-//!   start: register ─► capture ─► executor ─► listener ─► accepts under way, or the accept event on
+//!   start: register ─► capture ─► executor ─► listener ─► accepts under way, or the accept event on ─┐
+//!                                                ▲                                                   │ WSK gives it up
+//!                                                └──────────── bind again, at longer and longer ◄────┘ recorded
+//!                                                              intervals
 //!   unload: tasks dropped (sessions close, askers reject) ─► listener closed ─► released, deregistered
 //! ```
 
 use core::fmt;
+use core::marker::PhantomData;
 use core::net::SocketAddr;
 use core::time::Duration;
 
 use wsk::executor::{Executor, block_on_timeout};
 use wsk::listener::{Conditional, OnAccept};
 use wsk::memory::Ref;
-use wsk::{Client, Events, Listener, ListenerEvents, Passive, Provider, Result};
+use wsk::{Client, CloseReason, Events, Listener, ListenerEvents, Passive, Provider, Result};
 
 use crate::desk::Desk;
 use crate::gate::{Door, Gate};
@@ -33,8 +37,8 @@ const BIND: Duration = Duration::from_secs(5);
 /// How many accept requests are under way at a time.
 const ACCEPTS: usize = 32;
 
-/// What waits before accepting again when memory was out.
-const RETRY: Duration = Duration::from_millis(10);
+/// The most pauses between two attempts to listen again; each is a quarter of a second.
+const PAUSES: u32 = 32;
 
 /// What to serve, and to whom.
 #[derive(Clone, Debug)]
@@ -75,8 +79,9 @@ pub struct Service<S: RecordSink> {
     local: SocketAddr,
     /// What is still there; `unload` takes it down piece by piece.
     executor: Option<Executor>,
-    listener: Option<Ref<Entrance<S>>>,
     client: Option<Client>,
+    /// Its tasks have the sink.
+    _sink: PhantomData<fn() -> S>,
 }
 
 impl<S: RecordSink> Service<S> {
@@ -93,7 +98,7 @@ impl<S: RecordSink> Service<S> {
     pub fn start(settings: Settings, sink: S, left: impl Fn(&StillUp), passive: Passive<'_>) -> Result<Self> {
         let client = Client::register(passive)?;
         let mut service =
-            Self { local: settings.listen, executor: None, listener: None, client: Some(client) };
+            Self { local: settings.listen, executor: None, client: Some(client), _sink: PhantomData };
         match service.open(settings, sink, passive) {
             Ok(()) => Ok(service),
             Err(error) => {
@@ -120,23 +125,15 @@ impl<S: RecordSink> Service<S> {
         let provider = client.capture(CAPTURE, passive)?;
         let executor = self.executor.insert(Executor::start(passive, settings.threads)?);
         let Settings { listen, policy, asker, accept_by, most, .. } = settings;
-        // Each connection and each pended request is a task, and so is each accept.
-        let accepts = if accept_by == AcceptBy::Irp { ACCEPTS } else { 0 };
-        let gate = Gate { policy, asker, sink, spawner: executor.spawner(), most: most + accepts };
+        // Each connection and each pended request is a task, and so is each accept, and what attends to the listener.
+        let own = if accept_by == AcceptBy::Irp { ACCEPTS + 1 } else { 1 };
+        let gate = Gate { policy, asker, sink, spawner: executor.spawner(), most: most + own };
         let gate = Ref::try_new(gate)?;
         let listener = block_on_timeout(passive, BIND, bind(&provider, &gate, listen))??;
         self.local = listener.local_addr();
-        let listener = self.listener.insert(Ref::try_new(listener)?);
+        let attended = attend(provider, gate.clone(), listener, accept_by);
         gate.sink.record(Record::Loaded { local: self.local });
-        match accept_by {
-            AcceptBy::Event => listener.enable(ListenerEvents::ACCEPT | ListenerEvents::INHERIT_DISCONNECT),
-            AcceptBy::Irp => {
-                for _ in 0..accepts {
-                    gate.spawner.spawn(accept(gate.clone(), listener.clone()))?;
-                }
-                Ok(())
-            }
-        }
+        Ok(gate.spawner.spawn(attended)?)
     }
 
     /// Where it listens, with the port that was assigned.
@@ -161,8 +158,7 @@ impl<S: RecordSink> Service<S> {
             self.executor = Some(error.into_executor());
             return Err(StillUp { tasks, sockets: 0, providers: 0 });
         }
-        // The last owner: the accept tasks had the others. It closes in the background, which `unload` waits for.
-        self.listener = None;
+        // The tasks had the listener. It closes in the background, which `unload` waits for.
         if let Some(client) = self.client.take()
             && let Err(held) = client.unload(limit, passive)
         {
@@ -179,9 +175,60 @@ async fn bind<S: RecordSink>(
     provider: &Provider,
     gate: &Ref<Gate<S>>,
     local: SocketAddr,
-) -> Result<Entrance<S>> {
+) -> Result<Ref<Entrance<S>>> {
     let door = Door(gate.clone());
-    provider.listener().conditional(door.clone()).on_accept(door).bind(local).await
+    let listener = provider.listener().conditional(door.clone()).on_accept(door).bind(local).await?;
+    Ok(Ref::try_new(listener)?)
+}
+
+/// Serves on a listener; when WSK has given it up, which is recorded, on another one at the same address.
+///
+/// It has the capture, which ends with it, and the tasks of the executor end before the client is unloaded.
+async fn attend<S: RecordSink>(
+    provider: Provider,
+    gate: Ref<Gate<S>>,
+    mut listener: Ref<Entrance<S>>,
+    accept_by: AcceptBy,
+) {
+    let local = listener.local_addr();
+    let mut pauses = 1;
+    loop {
+        begin(&gate, &listener, accept_by).await;
+        if listener.closed().await != CloseReason::Dead {
+            return;
+        }
+        gate.sink.record(Record::Died { local });
+        listener = loop {
+            if let Ok(listener) = bind(&provider, &gate, local).await {
+                break listener;
+            }
+            // Whatever it is may pass, and somebody who has taken the address may go.
+            for _ in 0..pauses {
+                provider.pause().await;
+            }
+            pauses = (pauses * 2).min(PAUSES);
+        };
+        pauses = 1;
+        gate.sink.record(Record::Loaded { local });
+    }
+}
+
+/// Has connections taken, as soon as there is memory for that.
+async fn begin<S: RecordSink>(gate: &Ref<Gate<S>>, listener: &Ref<Entrance<S>>, accept_by: AcceptBy) {
+    let mut left = if accept_by == AcceptBy::Irp { ACCEPTS } else { 1 };
+    while left > 0 && listener.is_open() {
+        let begun = match accept_by {
+            AcceptBy::Event => {
+                listener.enable(ListenerEvents::ACCEPT | ListenerEvents::INHERIT_DISCONNECT).is_ok()
+            }
+            AcceptBy::Irp => gate.spawner.spawn(accept(gate.clone(), listener.clone())).is_ok(),
+        };
+        if begun {
+            left -= 1;
+        } else {
+            listener.pause().await;
+        }
+    }
 }
 
 /// Takes one connection after the other, until the listener is closed.
@@ -194,8 +241,9 @@ async fn accept<S: RecordSink>(gate: Ref<Gate<S>>, listener: Ref<Entrance<S>>) {
             // If it fails, the session notices the end by itself.
             let _ = connection.enable(Events::DISCONNECT);
             session::start(&gate.spawner, connection, connected, tally);
-        } else if wsk::time::sleep_in(RETRY, gate.spawner.cache()).await.is_err() {
-            wsk::executor::yield_now().await;
+        } else if listener.is_open() {
+            // Memory is out, or a client was gone before its turn came.
+            listener.pause().await;
         }
     }
 }

@@ -84,6 +84,11 @@ pub enum Record {
         /// The `NTSTATUS` that says why.
         status: u32,
     },
+    /// WSK has given the listener up: nobody listens. [`Loaded`](Self::Loaded) says when the service does again.
+    Died {
+        /// The address it listened on.
+        local: SocketAddr,
+    },
     /// The service is gone, and so is all it had.
     Unloaded {
         /// Breaches of the contract that the checker saw.
@@ -345,6 +350,7 @@ mod tests {
                 Record::Closed { remote, received: 3, sent: 3 },
                 r#"{"event":"closed","remote":"127.0.0.2:5555","received":3,"sent":3}"#,
             ),
+            (Record::Died { local }, r#"{"event":"died","local":"127.0.0.1:40213"}"#),
             (
                 Record::Unloaded { violations: 0, leaks: 0 },
                 r#"{"event":"unloaded","violations":0,"leaks":0}"#,

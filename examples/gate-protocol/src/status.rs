@@ -9,7 +9,7 @@ use crate::record::AcceptBy;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "lowercase"))]
 pub enum Phase {
-    /// It waits for WSK, or binds.
+    /// It waits for WSK, or binds: for the first time, or again because the listener has died.
     Starting,
     /// It listens.
     Listening,

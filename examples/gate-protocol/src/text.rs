@@ -99,6 +99,7 @@ impl fmt::Display for Line<'_> {
             Record::BadSetting { setting, problem, entry } => {
                 line(BAD, "setting", setting, format_args!("entry {entry} {problem}"))
             }
+            Record::Died { local } => line(BAD, "died", local, format_args!("listening no longer")),
             Record::Failed { status } => line(BAD, "failed", &"", format_args!("status {status:#010x}")),
             Record::Unloaded { violations, leaks } => {
                 let style = if *violations == 0 && *leaks == 0 { GOOD } else { BAD };
@@ -146,6 +147,7 @@ mod tests {
             Record::BadSetting { setting: Setting::Listen, problem: Problem::WrongType, entry: 0 },
             Record::BadSetting { setting: Setting::Ask, problem: Problem::NotText, entry: 3 },
             Record::Failed { status: 0xC000_0001 },
+            Record::Died { local: remote },
             Record::Unloaded { violations: 1, leaks: 2 },
         ];
         let lines: Vec<_> = records.iter().map(plain).collect();
@@ -163,6 +165,7 @@ mod tests {
                 "setting     Listen                 has the wrong type",
                 "setting     Ask                    entry 3 is not ASCII text",
                 "failed                             status 0xc0000001",
+                "died        127.0.0.2:5555         listening no longer",
                 "unloaded                           violations 1, leaks 2",
             ]
         );

@@ -1,5 +1,6 @@
 //! The control device in user mode: the code that the driver ships, with the IRPs of the user-mode kernel.
 
+mod death;
 mod handles;
 mod io;
 mod malformed;

@@ -56,6 +56,7 @@ pub struct RecordsHeader {
 /// | 9 | policy | | `first`: networks |
 /// | 10 | bad setting | the setting, from 1, in the order of [`Setting::ALL`] | `first`: the problem, from 1, in the order of [`Problem::ALL`]; `second`: the entry |
 /// | 11 | failed | | `first`: the `NTSTATUS` |
+/// | 12 | died | | `address`: where it listened |
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct RecordBytes {
@@ -140,6 +141,10 @@ impl From<&TimedRecord> for RecordBytes {
                 numbers.0 = status.into();
                 (11, 0)
             }
+            Record::Died { local } => {
+                address = local;
+                (12, 0)
+            }
         };
         Self {
             time: U64::new(units(timed.time)),
@@ -189,6 +194,7 @@ impl TimedRecord {
                 entry: number(second, "second")?,
             },
             11 => Record::Failed { status: number(first, "first")? },
+            12 => Record::Died { local: remote },
             _ => return Err(Malformed::Field("kind")),
         };
         let time = bytes.time.get();

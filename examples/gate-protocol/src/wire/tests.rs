@@ -67,6 +67,7 @@ fn records() -> impl Strategy<Value = Record> {
             entry
         }),
         any::<u32>().prop_map(|status| Record::Failed { status }),
+        addresses().prop_map(|local| Record::Died { local }),
     ]
 }
 
