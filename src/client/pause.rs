@@ -7,7 +7,7 @@ use core::task::{Context, Poll};
 
 use super::ClientShared;
 use crate::memory::Ref;
-use crate::socket::{Registered, SocketRef, Waiter, probe};
+use crate::socket::{Registered, Waiter};
 
 /// A moment to wait before something is tried again; see [`Provider::pause`](super::Provider::pause).
 #[must_use = "futures do nothing unless polled"]
@@ -16,13 +16,11 @@ pub struct Pause {
     /// In the list of the client.
     waiter: Waiter,
     begun: bool,
-    /// A socket that is asked, afterwards, whether it is dead, because it may not say so by itself.
-    silent: Option<SocketRef>,
 }
 
 impl Pause {
-    pub(crate) fn new(client: Ref<ClientShared>, silent: Option<SocketRef>) -> Self {
-        Self { client, waiter: Waiter::new(), begun: false, silent }
+    pub(crate) fn new(client: Ref<ClientShared>) -> Self {
+        Self { client, waiter: Waiter::new(), begun: false }
     }
 }
 
@@ -42,12 +40,7 @@ impl Future for Pause {
             }
             Registered::Again => Poll::Pending,
             // The reaper has taken it out, or stops.
-            Registered::New { .. } | Registered::Over => {
-                if let Some(socket) = &this.silent {
-                    probe(socket);
-                }
-                Poll::Ready(())
-            }
+            Registered::New { .. } | Registered::Over => Poll::Ready(()),
         }
     }
 }

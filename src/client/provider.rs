@@ -74,7 +74,7 @@ impl Provider {
     /// # Cancel safety
     /// May be dropped at any time.
     pub fn pause(&self) -> Pause {
-        Pause::new(self.client().clone(), None)
+        Pause::new(self.client().clone())
     }
 
     pub(crate) fn client(&self) -> &Ref<ClientShared> {

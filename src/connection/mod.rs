@@ -56,7 +56,7 @@ use crate::error::{Error, Operation, Result};
 use crate::listener::{Ends, InspectId};
 use crate::memory::{OutOfMemory, Ref};
 use crate::socket::{
-    Closed, Control, Core, CoreRef, Disabled, Socket, SocketRef, WaitClosed, control, disable_event,
+    Closed, Control, Core, CoreRef, Disabled, Silent, Socket, SocketRef, WaitClosed, control, disable_event,
     disable_event_and_wait, enable_events, query_inspect_id,
 };
 use crate::sync::SpinLock;
@@ -243,7 +243,7 @@ impl<E: ConnectionEvents> Connection<E> {
     /// # }
     /// ```
     pub fn closed(&self) -> impl Future<Output = CloseReason> + core::marker::Send + 'static {
-        WaitClosed::new(SocketRef::new(&self.core), true)
+        WaitClosed::<Silent>::new(SocketRef::new(&self.core))
     }
 
     /// The ID of the inspection this connection went through (`SIO_WSK_QUERY_INSPECT_ID`).

@@ -5,6 +5,7 @@ use core::net::SocketAddr;
 use super::{Decision, Incoming, InspectId, Inspection};
 use crate::connection::ConnectionEvents;
 use crate::memory::Ref;
+use crate::socket::{Probing, Silent, Told};
 
 /// Decides about connection requests before the handshake (`WskInspectEvent`), in conditional accept mode.
 ///
@@ -91,6 +92,9 @@ pub trait Condition: sealed::Sealed + Send + Sync + 'static {
     /// Whether `SO_CONDITIONAL_ACCEPT` is set, and the two callbacks are in the table.
     #[doc(hidden)]
     const INSPECTS: bool;
+    /// How it is learnt that the listener has died: a conditional one is always told (rule INSP-07).
+    #[doc(hidden)]
+    type Probing: Probing;
     #[doc(hidden)]
     fn inspect<'a>(&self, request: Inspection<'a>) -> Decision<'a>;
     #[doc(hidden)]
@@ -109,6 +113,7 @@ pub struct Conditional<G>(pub(super) G);
 
 impl Condition for Unconditional {
     const INSPECTS: bool = false;
+    type Probing = Silent;
 
     fn inspect<'a>(&self, request: Inspection<'a>) -> Decision<'a> {
         request.reject()
@@ -119,6 +124,7 @@ impl Condition for Unconditional {
 
 impl<G: InspectHandler + AbortHandler> Condition for Conditional<G> {
     const INSPECTS: bool = true;
+    type Probing = Told;
 
     fn inspect<'a>(&self, request: Inspection<'a>) -> Decision<'a> {
         self.0.inspect(request)

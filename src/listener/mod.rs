@@ -47,7 +47,7 @@ use crate::error::{Error, Operation, Result};
 use crate::memory::Ref;
 use crate::socket::{
     Closed, Core, CoreRef, Disabled, Socket, SocketRef, WaitClosed, disable_event, disable_event_and_wait,
-    enable_events,
+    enable_events, probe,
 };
 
 bitflags! {
@@ -259,9 +259,14 @@ impl<I: Condition, A: Acceptance> Listener<I, A> {
     ///     }
     /// }
     /// ```
-    pub fn pause(&self) -> Pause {
-        let silent = (!I::INSPECTS).then(|| SocketRef::new(&self.core));
-        Pause::new(self.core.socket().client().clone(), silent)
+    pub fn pause(&self) -> impl Future<Output = ()> + Send + 'static {
+        let socket = SocketRef::new(&self.core);
+        async move {
+            Pause::new(socket.client().clone()).await;
+            if !I::INSPECTS {
+                probe(&socket);
+            }
+        }
     }
 
     /// Waits until the listener is closed, and says why: WSK has given it up, or this side closes it.
@@ -290,8 +295,7 @@ impl<I: Condition, A: Acceptance> Listener<I, A> {
     /// # }
     /// ```
     pub fn closed(&self) -> impl Future<Output = CloseReason> + Send + 'static {
-        // A conditional listener is always told (rule INSP-07).
-        WaitClosed::new(SocketRef::new(&self.core), !I::INSPECTS)
+        WaitClosed::<I::Probing>::new(SocketRef::new(&self.core))
     }
 }
 

@@ -31,7 +31,7 @@ use wsk_sys::nt::NTSTATUS;
 
 pub(crate) use close::Closed;
 pub use closed::CloseReason;
-pub(crate) use closed::WaitClosed;
+pub(crate) use closed::{Probing, Silent, Told, WaitClosed};
 pub use control::Disabled;
 pub(crate) use control::{
     Control, control, disable_event, disable_event_and_wait, enable_events, probe, query_inspect_id,

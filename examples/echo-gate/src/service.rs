@@ -13,10 +13,14 @@ use core::marker::PhantomData;
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use wsk::executor::{Executor, block_on_timeout};
+use wsk::executor::Executor;
 use wsk::listener::{Conditional, OnAccept};
 use wsk::memory::Ref;
-use wsk::{Client, CloseReason, Events, Listener, ListenerEvents, Passive, Provider, Result};
+use wsk::sync::{Event, EventKind, SpinLock};
+use wsk::{
+    Client, CloseReason, Error, Events, Listener, ListenerEvents, Operation, Passive, Provider, Result,
+    Status,
+};
 
 use crate::desk::Desk;
 use crate::gate::{Door, Gate};
@@ -129,11 +133,12 @@ impl<S: RecordSink> Service<S> {
         let own = if accept_by == AcceptBy::Irp { ACCEPTS + 1 } else { 1 };
         let gate = Gate { policy, asker, sink, spawner: executor.spawner(), most: most + own };
         let gate = Ref::try_new(gate)?;
-        let listener = block_on_timeout(passive, BIND, bind(&provider, &gate, listen))??;
-        self.local = listener.local_addr();
-        let attended = attend(provider, gate.clone(), listener, accept_by);
-        gate.sink.record(Record::Loaded { local: self.local });
-        Ok(gate.spawner.spawn(attended)?)
+        let started = Started::try_new()?;
+        executor.spawner().spawn(attend(provider, gate, listen, accept_by, started.clone()))?;
+        started.event.wait(passive, Some(BIND));
+        let outcome = started.outcome.with(Option::take);
+        self.local = outcome.unwrap_or(Err(Error::new(Operation::Bind, Status::IO_TIMEOUT)))?;
+        Ok(())
     }
 
     /// Where it listens, with the port that was assigned.
@@ -181,35 +186,61 @@ async fn bind<S: RecordSink>(
     Ok(Ref::try_new(listener)?)
 }
 
-/// Serves on a listener; when WSK has given it up, which is recorded, on another one at the same address.
+/// What became of the first attempt to listen.
+#[derive(Clone)]
+struct Started {
+    outcome: Ref<SpinLock<Option<Result<SocketAddr>>>>,
+    event: Event,
+}
+
+impl Started {
+    fn try_new() -> Result<Self> {
+        let outcome = Ref::try_new(SpinLock::new(None))?;
+        Ok(Self { outcome, event: Event::try_new(EventKind::Notification)? })
+    }
+
+    fn tell(&self, outcome: Result<SocketAddr>) {
+        self.outcome.with(|told| *told = Some(outcome));
+        self.event.set();
+    }
+}
+
+/// Listens and serves; when WSK has given the listener up, which is recorded, on another one at the same address. Ends when
+/// the first attempt to listen fails.
 ///
 /// It has the capture, which ends with it, and the tasks of the executor end before the client is unloaded.
 async fn attend<S: RecordSink>(
     provider: Provider,
     gate: Ref<Gate<S>>,
-    mut listener: Ref<Entrance<S>>,
+    mut local: SocketAddr,
     accept_by: AcceptBy,
+    started: Started,
 ) {
-    let local = listener.local_addr();
-    let mut pauses = 1;
+    let mut pauses = 0;
     loop {
-        begin(&gate, &listener, accept_by).await;
-        if listener.closed().await != CloseReason::Dead {
-            return;
+        match bind(&provider, &gate, local).await {
+            Ok(listener) => {
+                local = listener.local_addr();
+                gate.sink.record(Record::Loaded { local });
+                if pauses == 0 {
+                    started.tell(Ok(local));
+                }
+                begin(&gate, &listener, accept_by).await;
+                if listener.closed().await != CloseReason::Dead {
+                    return;
+                }
+                gate.sink.record(Record::Died { local });
+                pauses = 1;
+            }
+            Err(error) if pauses == 0 => return started.tell(Err(error)),
+            Err(_) => {
+                // Whatever it is may pass, and somebody who has taken the address may go.
+                for _ in 0..pauses {
+                    provider.pause().await;
+                }
+                pauses = (pauses * 2).min(PAUSES);
+            }
         }
-        gate.sink.record(Record::Died { local });
-        listener = loop {
-            if let Ok(listener) = bind(&provider, &gate, local).await {
-                break listener;
-            }
-            // Whatever it is may pass, and somebody who has taken the address may go.
-            for _ in 0..pauses {
-                provider.pause().await;
-            }
-            pauses = (pauses * 2).min(PAUSES);
-        };
-        pauses = 1;
-        gate.sink.record(Record::Loaded { local });
     }
 }
 
