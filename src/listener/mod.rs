@@ -135,8 +135,8 @@ impl core::ops::Deref for ListenerRef {
 
 /// A bound, listening socket. Dropping it closes it in the background; see [`Listener::close`].
 ///
-/// Its handlers are dropped when the close has completed and no token and no accept is left, at up to
-/// `DISPATCH_LEVEL`, never inside the `Drop` of another socket's handlers.
+/// Its handlers are dropped when the close has completed and no token, no accept and no future of [`Listener::closed`] is left,
+/// at up to `DISPATCH_LEVEL`, never inside the `Drop` of another socket's handlers.
 ///
 /// Connections that were accepted live on without it.
 pub struct Listener<I: Condition = Unconditional, A: Acceptance = NoAcceptEvent> {

@@ -383,6 +383,31 @@ fn waiting_needs_no_memory() {
     });
 }
 
+/// Beginning to wait, asking and going away are all allowed at `DISPATCH_LEVEL`.
+///
+/// Prevents: IRQL-14
+#[test]
+fn waiting_works_at_dispatch_level() {
+    for_each_mode(|sim| {
+        let driver = Driver::start();
+        let listener = driver.listen();
+        let (connection, peer) = connected(&listener);
+        let (of_listener, of_connection) = at_dispatch(|| {
+            drop(waiters(|| Box::pin(connection.closed())));
+            let mut pause = Box::pin(listener.pause());
+            assert!(poll(&mut pause).is_pending());
+            drop(pause);
+            (waiters(|| Box::pin(listener.closed())), waiters(|| Box::pin(connection.closed())))
+        });
+        kill(sim, "Listen");
+        kill(sim, "Connect");
+        expect(of_listener, CloseReason::Dead);
+        at_dispatch(|| expect(of_connection, CloseReason::Dead));
+        drop((connection, listener, peer));
+        driver.unload();
+    });
+}
+
 /// Tasks of an executor wait, beside a loop that accepts.
 #[test]
 fn tasks_wait_for_the_end() {
