@@ -237,9 +237,10 @@ impl<E: ConnectionEvents> Connection<E> {
     /// let closed = connection.closed();
     /// spawner.spawn(async move {
     ///     if closed.await == CloseReason::Dead {
-    ///         // Connect again.
+    ///         // Say so to whoever looks after the connections.
     ///     }
-    /// })
+    /// })?;
+    /// # Ok(())
     /// # }
     /// ```
     pub fn closed(&self) -> impl Future<Output = CloseReason> + core::marker::Send + 'static {
