@@ -152,7 +152,12 @@ unsafe fn add<C: Core>(socket: NonNull<Socket>) {
 /// See [`Lifetime`].
 unsafe fn release<C: Core>(socket: NonNull<Socket>) {
     // SAFETY: the caller gives up a reference on a core of type `C`, which begins with the socket.
-    drop(CoreRef::new(unsafe { Ref::<C>::from_raw(socket.as_ptr().cast_const().cast()) }));
+    let core = unsafe { Ref::<C>::from_raw(socket.as_ptr().cast_const().cast()) };
+    if let Some(last) = Ref::drop_unless_last(core) {
+        core::mem::forget(last);
+        // SAFETY: the last reference was just given up.
+        release::release(unsafe { release::Last::new(socket) });
+    }
 }
 
 /// # Safety
@@ -195,14 +200,20 @@ unsafe impl Sync for SocketRef {}
 
 impl SocketRef {
     pub(crate) fn new<C: Core>(core: &Ref<C>) -> Self {
-        let raw = Ref::into_raw(core.clone());
-        // SAFETY: a counted reference is never null.
-        Self(unsafe { NonNull::new_unchecked(raw.cast_mut().cast()) })
+        Self::from(core.clone())
     }
 
     /// The socket, as a pointer that reaches the whole core.
     pub(crate) fn as_ptr(&self) -> NonNull<Socket> {
         self.0
+    }
+}
+
+impl<C: Core> From<Ref<C>> for SocketRef {
+    fn from(core: Ref<C>) -> Self {
+        let raw = Ref::into_raw(core);
+        // SAFETY: a counted reference is never null.
+        Self(unsafe { NonNull::new_unchecked(raw.cast_mut().cast()) })
     }
 }
 

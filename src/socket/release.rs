@@ -15,7 +15,7 @@ use core::mem::ManuallyDrop;
 use core::ops::Deref;
 use core::ptr::NonNull;
 
-use super::{Core, Socket};
+use super::{Core, Socket, SocketRef};
 use crate::memory::Ref;
 use crate::sync::{Link, Linked, SpinLock, Stack};
 
@@ -40,17 +40,21 @@ impl<C: Core> Drop for CoreRef<C> {
     fn drop(&mut self) {
         // SAFETY: the value is dropped, so its reference is not used again.
         let core = unsafe { ManuallyDrop::take(&mut self.0) };
-        if let Some(last) = Ref::drop_unless_last(core) {
-            let last = Ref::into_raw(last).cast_mut().cast::<Socket>();
-            // SAFETY: a counted reference is never null.
-            let last = Last(unsafe { NonNull::new_unchecked(last) });
-            release(last);
-        }
+        // Dropped as one of no type, so that there is one copy of what follows.
+        drop(SocketRef::from(core));
     }
 }
 
 /// The last reference on a core, which begins with this socket; the pointer reaches all of it.
-struct Last(NonNull<Socket>);
+pub(super) struct Last(NonNull<Socket>);
+
+impl Last {
+    /// # Safety
+    /// The caller gives up the last reference on the core that begins with `socket`, as a pointer that reaches all of it.
+    pub(super) unsafe fn new(socket: NonNull<Socket>) -> Self {
+        Self(socket)
+    }
+}
 
 // SAFETY: cores are `Send + Sync` by the bound of `Core`.
 unsafe impl Send for Last {}
@@ -112,7 +116,7 @@ impl Releases {
 ///
 /// IRQL: up to `DISPATCH_LEVEL`.
 #[inline(never)]
-fn release(last: Last) {
+pub(super) fn release(last: Last) {
     // SAFETY: the reference keeps the core alive.
     let client = unsafe { last.0.as_ref() }.client.clone();
     let releases = client.releases();

@@ -27,6 +27,7 @@ pub const fn zeroed_timer() -> KTIMER {
 
 /// Two words of the driver's image, zero when it is loaded: what is shared by all of the driver and belongs to none of its
 /// objects.
+#[inline]
 pub fn image_words() -> *mut [usize; 2] {
     /// The words, which are reached through their address only.
     struct Words(UnsafeCell<[usize; 2]>);

@@ -55,6 +55,7 @@ pub const fn guid_parts(guid: &GUID) -> (u32, u16, u16, [u8; 8]) {
 
 /// Two words of the driver's image, zero when it is loaded: what is shared by all of the driver and belongs to none of its
 /// objects. A process may have several kernels, each of which has loaded an image of its own.
+#[inline]
 pub fn image_words() -> *mut [usize; 2] {
     // SAFETY: the function has no preconditions beyond those of all others: the thread belongs to a kernel.
     unsafe { NtUserImageWords() }
