@@ -338,3 +338,24 @@ fn errors_name_the_operation_and_the_status() {
     assert!(Status::PENDING.is_success() && Status::EVENT_PENDING.is_success());
     assert!(!Status::BUFFER_OVERFLOW.is_success());
 }
+
+/// What these tests end with does fail them.
+#[test]
+#[should_panic(expected = "violations:")]
+fn a_broken_rule_fails_a_test() {
+    harness::run(|_| {
+        harness::kernel().report(nt_user::Severity::Violation, "NT-IRQL", "the test", "on purpose");
+    });
+}
+
+#[test]
+#[should_panic(expected = "left behind:")]
+fn a_block_that_is_left_behind_fails_a_test() {
+    harness::run(|_| std::mem::forget(PoolBox::try_new(7_u64).unwrap()));
+}
+
+#[test]
+#[should_panic(expected = "the body says so")]
+fn a_panic_fails_a_test() {
+    harness::run(|_| panic!("the body says so"));
+}

@@ -17,6 +17,7 @@ mod events;
 mod flags;
 mod indication;
 mod inspect;
+mod late_disconnect;
 mod mapped;
 mod memory;
 mod options;

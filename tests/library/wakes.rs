@@ -1,13 +1,14 @@
 //! The tests' own waits: a result counts when somebody was woken for it, and is not found by looking again.
 //!
-//! [`wait`] and [`ready`] poll a future once and then when it was woken. Here they meet futures that forget to wake.
+//! [`wait`] and [`ready`] poll a future once and then when it was woken. Here they meet futures that forget to wake. The
+//! reaper goes by the same rule, so an unloading that nobody tells of the last close or release does not end.
 
 use std::future::{pending, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use wsk_sim::Sim;
+use wsk_sim::{Completion, Sim};
 
 use crate::support::*;
 
@@ -57,4 +58,24 @@ fn a_wait_for_what_never_comes_says_so() {
 #[should_panic(expected = "there is no result within")]
 fn polling_for_what_never_comes_says_so() {
     Sim::new().run(|_| ready_within(SOON, &mut Box::pin(pending())));
+}
+
+/// The closes complete when the reaper has long gone back to sleep.
+///
+/// Prevents: REG-27
+#[test]
+fn the_last_close_ends_the_unloading() {
+    let slow = Sim::builder()
+        .completion(Completion::PendLate)
+        .provider(|config| config.late_by = Duration::from_millis(60))
+        .build();
+    slow.run(|_| {
+        let driver = Driver::start();
+        let listener = driver.listen();
+        let (connection, peer) = connected(&listener);
+        assert_eq!(driver.client.open_sockets(), 2);
+        driver.unload();
+        drop((connection, listener));
+        peer.expect_reset();
+    });
 }

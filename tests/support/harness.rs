@@ -50,7 +50,7 @@ pub(crate) fn thread<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'stati
     Thread(kernel().spawn("test helper", body).expect("the host has a thread left"))
 }
 
-fn kernel() -> Kernel {
+pub(crate) fn kernel() -> Kernel {
     Kernel::current().expect("tests run on a thread of a kernel")
 }
 

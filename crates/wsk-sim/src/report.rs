@@ -34,8 +34,8 @@ impl Report {
         self.violations.is_empty() && self.missing.is_empty() && self.omitted == 0 && leaks && !advised
     }
 
-    /// The unexpected advice, the same one once.
-    pub(crate) fn advice_summary(&self) -> String {
+    /// Prints the unexpected advice, the same one once.
+    pub(crate) fn print_advice(&self) {
         let mut seen: Vec<(&Violation, usize)> = Vec::new();
         for advice in &self.advice {
             match seen.iter_mut().find(|(known, _)| *known == advice) {
@@ -43,7 +43,9 @@ impl Report {
                 None => seen.push((advice, 1)),
             }
         }
-        seen.iter().map(|(advice, times)| format!("{advice}\n    ({times} times)\n")).collect()
+        for (advice, times) in seen {
+            eprintln!("{advice}\n    ({times} times)");
+        }
     }
 
     /// # Panics

@@ -265,7 +265,7 @@ impl Sim {
             Ok(()) => {
                 let report = self.finish();
                 report.assert_clean();
-                eprint!("{}", report.advice_summary());
+                report.print_advice();
             }
             Err(Failure::Panicked(payload)) => {
                 // What the checker has seen often tells why; the rest of the machine is in an unknown state.

@@ -194,7 +194,7 @@ mod tests {
             kind,
             test: "listen".to_owned(),
             place: "tests/a.rs:7".to_owned(),
-            chooses: Default::default(),
+            chooses: std::collections::BTreeSet::new(),
         };
         let claims = vec![claim("LSN-01", Kind::Shows), claim("LSN-02", Kind::Catches)];
         Coverage::new(&rules, &reasons, claims).expect("well formed")
