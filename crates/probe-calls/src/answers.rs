@@ -149,7 +149,7 @@ impl Expected {
             match &row.answer {
                 Ok(answer) if answers.contains(answer) => {}
                 Ok(answer) => {
-                    differences.push(format!("{}: {answer} instead of {}", row.call, answers.join("|")))
+                    differences.push(format!("{}: {answer} instead of {}", row.call, answers.join("|")));
                 }
                 Err(why) => differences.push(format!("{}: not made: {why}", row.call)),
             }

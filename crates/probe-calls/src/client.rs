@@ -243,8 +243,10 @@ impl Client {
         parts.name.MaximumLength = length + 2;
         parts.name.Buffer = parts.name_text.as_mut_ptr();
         let call = |parts: *mut crate::request::Parts, irp| {
-            // SAFETY: the parts are alive; only addresses are computed.
-            let (name, result) = unsafe { (&raw mut (*parts).name, &raw mut (*parts).addresses) };
+            // SAFETY: the parts are alive; only an address is computed.
+            let name = unsafe { &raw mut (*parts).name };
+            // SAFETY: as above.
+            let result = unsafe { &raw mut (*parts).addresses };
             let (nothing, process, thread) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
             // SAFETY: name and result lie in the parts.
             unsafe {

@@ -32,6 +32,8 @@ pub(crate) struct Recorder {
     hold: AtomicBool,
     released: AtomicBool,
     left: AtomicU32,
+    aborted_key: AtomicUsize,
+    aborted_serial: AtomicU32,
     aborted: AtomicU32,
     // Data.
     received: AtomicU32,
@@ -57,6 +59,8 @@ impl Recorder {
             hold: AtomicBool::new(false),
             released: AtomicBool::new(false),
             left: AtomicU32::new(0),
+            aborted_key: AtomicUsize::new(0),
+            aborted_serial: AtomicU32::new(0),
             aborted: AtomicU32::new(0),
             received: AtomicU32::new(0),
             indicated: AtomicUsize::new(0),
@@ -119,9 +123,11 @@ impl Recorder {
         self.wait_for(|| self.left() == self.inspected())
     }
 
-    /// Waits for an abort.
-    pub(crate) fn await_abort(&self) -> bool {
-        self.wait_for(|| self.aborted.load(SeqCst) > 0)
+    /// Waits for the abort of a request.
+    pub(crate) fn await_abort(&self, id: WSK_INSPECT_ID) -> bool {
+        let is_last =
+            || self.aborted_key.load(SeqCst) == id.Key && self.aborted_serial.load(SeqCst) == id.SerialNumber;
+        self.wait_for(|| self.aborted.load(SeqCst) > 0 && is_last())
     }
 
     /// Waits for data.
@@ -196,9 +202,16 @@ unsafe extern "system" fn inspect_event(
     WskInspectPend
 }
 
-unsafe extern "system" fn abort_event(context: *mut c_void, _id: PWSK_INSPECT_ID) -> NTSTATUS {
+unsafe extern "system" fn abort_event(context: *mut c_void, id: PWSK_INSPECT_ID) -> NTSTATUS {
+    if id.is_null() {
+        return STATUS_SUCCESS;
+    }
     // SAFETY: WSK passes the context of a socket.
     let recorder = unsafe { recorder(context) };
+    // SAFETY: the identifier is readable during the callback.
+    let id = unsafe { id.read() };
+    recorder.aborted_key.store(id.Key, SeqCst);
+    recorder.aborted_serial.store(id.SerialNumber, SeqCst);
     recorder.aborted.fetch_add(1, SeqCst);
     recorder.change();
     STATUS_SUCCESS

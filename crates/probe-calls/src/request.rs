@@ -193,13 +193,13 @@ impl Request {
     /// Makes the call.
     ///
     /// # Safety
-    /// `call` makes one call of the provider with the IRP, and gives it nothing to touch later that does not
-    /// outlive `'c` or lie in the parts. It does not read or write the parts once the call was made.
-    pub(crate) unsafe fn submit<'c>(
+    /// `call` makes one call of the provider with the IRP, and gives it nothing to touch later but what lies in the parts or
+    /// lives as long as the client. It does not read or write the parts once the call was made.
+    pub(crate) unsafe fn submit(
         self,
-        client: &'c Client,
+        client: &Client,
         call: impl FnOnce(*mut Parts, *mut IRP) -> NTSTATUS,
-    ) -> Pending<'c> {
+    ) -> Pending<'_> {
         let raw = self.0.as_ptr();
         // SAFETY: the block is alive and this request's own.
         let irp = unsafe { (*raw).irp };

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use probe_calls::answers::{Answers, Expected};
 use probe_calls::{Output, calls, run};
-use wsk_sim::behaviours::*;
+use wsk_sim::wsk_provider::Alternatives;
 use wsk_sim::{Behaviours, Builder, Completion, Level, Sim};
 
 const EXPECTED: &str = include_str!("../../../tests/probe-answers.tsv");

@@ -66,7 +66,7 @@ pub(super) fn decisions(report: &mut Report<'_>, client: &Client) -> Result<(), 
         drop(reset.settle());
     }
     drop(connection);
-    if recorder.await_abort() {
+    if recorder.await_abort(id) {
         report.call("inspect.aborted", || listener.inspect_complete(id, WskInspectReject))?;
     } else {
         report.not_made("inspect.aborted", "no abort came within two seconds of the end of the connect");
