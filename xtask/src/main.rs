@@ -9,6 +9,7 @@
 //! | `layouts` | compares structures and constants with what a C compiler has for them |
 //! | `loom` | runs the protocols between threads of the library in every order |
 //! | `demo` | loads the driver, and tries it with clients |
+//! | `probe` | makes the calls whose answers Windows leaves open |
 //! | `test` | runs everything that this machine can test |
 //! | `rules` | counts the rules of the WSK contract that tests show, and lists the missing ones |
 
@@ -18,6 +19,7 @@ mod demo;
 mod image;
 mod layouts;
 mod loom;
+mod probe;
 mod progress;
 mod rules;
 mod test_all;
@@ -59,6 +61,8 @@ enum Command {
     Layouts(layouts::Args),
     /// Run the protocols between threads of the library in every order
     Loom(loom::Args),
+    /// Make the calls whose answers Windows leaves open, here
+    Probe(probe::Args),
     /// Which rules of the contract do the tests show?
     Rules(rules::Args),
 }
@@ -85,6 +89,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Wine(args) => wine::run(&layout, args),
         Command::Layouts(args) => layouts::run(&layout, &args),
         Command::Loom(args) => loom::run(&layout, &args),
+        Command::Probe(args) => probe::run(&layout, &args),
         Command::Rules(args) => rules::run(&layout.workspace, &args),
     }
 }

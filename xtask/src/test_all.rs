@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that this machine can test, the driver included.
 //!
 //! ```text
-//!  host ─► loom ─► rules ─► example ─► packages there? ─┬─ yes ─► layouts ─► images ─► driver ─┐
+//!  host ─► loom ─► rules ─► example ─► packages there? ─┬─ yes ─► layouts ─► images ─► probe ─► driver ─┐
 //!                                                       └─ no: listed, with the reason ────────┴─► summary, exit status
 //! ```
 //!
@@ -21,6 +21,7 @@ use crate::cross::driver::{self, Profile};
 use crate::cross::{Layout, host_cargo, netio, packages};
 use crate::demo::{self, Tried};
 use crate::image;
+use crate::probe;
 use crate::progress::Step as Shown;
 
 /// How long the host tests may take, built from nothing on a small machine.
@@ -62,6 +63,8 @@ enum Step {
     Layouts,
     /// The images are what a kernel would load
     Images,
+    /// The calls that Windows leaves open, made by a driver of their own
+    Probe,
     /// The driver, loaded and tried by clients
     Driver,
 }
@@ -69,7 +72,7 @@ enum Step {
 impl Step {
     /// Does it take the packages for Windows builds?
     fn is_cross(self) -> bool {
-        matches!(self, Self::Layouts | Self::Images | Self::Driver)
+        matches!(self, Self::Layouts | Self::Images | Self::Probe | Self::Driver)
     }
 }
 
@@ -82,6 +85,7 @@ impl fmt::Display for Step {
             Self::Example => "example, tried",
             Self::Layouts => "layouts",
             Self::Images => "images",
+            Self::Probe => "probe",
             Self::Driver => "driver, tried",
         })
     }
@@ -155,6 +159,7 @@ fn perform(layout: &Layout, args: &Args, step: Step) -> Result<String> {
             Ok("no differences".to_owned())
         }
         Step::Images => images(layout),
+        Step::Probe => probe::check(layout),
         Step::Driver => {
             let note = tried(demo::try_driver(layout, args.starts)?)?;
             Ok(format!("{note}, {} starts and stops under load", args.starts))

@@ -30,6 +30,8 @@ use crate::progress::Step;
 
 /// The sample driver.
 const MANIFEST: &str = "examples/conditional-accept/Cargo.toml";
+/// The driver that makes calls and writes down the answers.
+const PROBE: &str = "examples/wsk-probe/Cargo.toml";
 pub(super) const TARGET: &str = "x86_64-pc-windows-msvc";
 /// How long fetching may take, and building.
 const FETCH: Duration = Duration::from_mins(15);
@@ -164,6 +166,12 @@ fn copy_sources(layout: &Layout, to: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Builds the driver that makes calls.
+pub(crate) fn build_probe(layout: &Layout) -> Result<PathBuf> {
+    let image = build_manifest(layout, &layout.workspace.join(PROBE), Profile::Release, false)?;
+    image.context("the driver was checked, not built")
+}
+
 /// Builds a driver by its manifest; `None` if it is only checked.
 fn build_manifest(
     layout: &Layout,
@@ -254,9 +262,10 @@ fn cargo_build(
     Ok(command)
 }
 
-/// The lock file of the sample is not changed by a build. Another driver may have none, or one that is to be written.
+/// The lock file of a driver of this workspace is not changed by a build. Another driver may have none, or one that is to be written.
 fn locked(layout: &Layout, manifest: &Path) -> &'static [&'static str] {
-    if manifest == layout.workspace.join(MANIFEST) { &["--locked"] } else { &[] }
+    let ours = [MANIFEST, PROBE].iter().any(|own| manifest == layout.workspace.join(own));
+    if ours { &["--locked"] } else { &[] }
 }
 
 /// The question what cargo knows of a driver.
@@ -332,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lock_file_of_the_sample_alone_is_kept() {
+    fn the_lock_files_of_our_drivers_alone_are_kept() {
         let layout = Layout { workspace: PathBuf::from("/w"), cross: PathBuf::from("/w/target/cross") };
         let is_locked = |manifest: &Path| {
             let place = Path::new("/w");
@@ -341,6 +350,7 @@ mod tests {
             commands.map(|command| command.get_args().any(|argument| argument == "--locked"))
         };
         assert_eq!(is_locked(&layout.workspace.join(MANIFEST)), [true, true]);
+        assert_eq!(is_locked(&layout.workspace.join(PROBE)), [true, true]);
         assert_eq!(is_locked(Path::new("/another/Cargo.toml")), [false, false]);
     }
 }
