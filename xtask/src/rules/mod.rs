@@ -4,6 +4,8 @@
 //!  tests/rules.tsv ──► table ──┐
 //!  tests/unshown.tsv ► table ──┼──► coverage ──► render ──► terminal, docs/rules.md
 //!  test sources ─────► scan ───┘
+//!
+//!  tests/probe-answers.tsv, --answers FILE ─► answers ─► what a Windows machine settles
 //! ```
 //!
 //! A test names the rules it is about in its doc comment, one line for each kind of evidence:
@@ -23,13 +25,15 @@
 //!
 //! Exit status: 0 if all that was asked for holds, 1 if not, 2 if an input is malformed.
 
+mod answers;
 mod coverage;
+mod evidence;
 mod open;
 mod render;
 mod scan;
 mod table;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
@@ -37,6 +41,7 @@ use anyhow::{Context as _, Result, bail};
 use self::coverage::Coverage;
 use self::open::Choices;
 use self::table::{Reasons, RuleTable};
+use crate::probe::EXPECTED;
 
 /// Where the rules are, relative to the workspace.
 const RULES: &str = "tests/rules.tsv";
@@ -64,13 +69,20 @@ pub(crate) struct Args {
     /// Print nothing but failures
     #[arg(long, short)]
     quiet: bool,
+    /// Tell what the file of the probe driver, brought home from a Windows machine, says of the rules
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "min_areas", "write", "check"])]
+    answers: Option<PathBuf>,
     /// Show these rules only: their text and the tests that name them
-    #[arg(value_name = "RULE", conflicts_with_all = ["seeds", "min_areas", "write", "check"])]
+    #[arg(value_name = "RULE", conflicts_with_all = ["seeds", "min_areas", "write", "check", "answers"])]
     rules: Vec<String>,
 }
 
 /// Runs the command on the workspace at `root`.
 pub(crate) fn run(root: &Path, args: &Args) -> Result<ExitCode> {
+    if let Some(file) = &args.answers {
+        print!("{}", settled(root, file)?);
+        return Ok(ExitCode::SUCCESS);
+    }
     let coverage = load(root)?;
     if !args.rules.is_empty() {
         for id in &args.rules {
@@ -109,12 +121,28 @@ pub(crate) fn run(root: &Path, args: &Args) -> Result<ExitCode> {
 
 /// Reads the rules, the reasons and every test under `root`. Everything malformed is reported at once.
 fn load(root: &Path) -> Result<Coverage> {
-    let read =
-        |path: &str| std::fs::read_to_string(root.join(path)).with_context(|| format!("cannot read {path}"));
-    let rules = RuleTable::parse(&read(RULES)?).with_context(|| RULES.to_owned())?;
-    let reasons = Reasons::parse(&read(UNSHOWN)?, &rules).with_context(|| UNSHOWN.to_owned())?;
+    let rules = rules(root)?;
+    let reasons = Reasons::parse(&read(root, UNSHOWN)?, &rules).with_context(|| UNSHOWN.to_owned())?;
+    answers::expected(&read(root, EXPECTED)?, &rules).with_context(|| EXPECTED.to_owned())?;
     let scan = scan::workspace(root)?;
     Coverage::new(&rules, &reasons, scan)
+}
+
+/// What the answers of a Windows machine say of the rules.
+fn settled(root: &Path, file: &Path) -> Result<String> {
+    let rules = rules(root)?;
+    let expected = answers::expected(&read(root, EXPECTED)?, &rules).with_context(|| EXPECTED.to_owned())?;
+    let name = || file.display().to_string();
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", name()))?;
+    answers::report(&text, &rules, &expected).with_context(name)
+}
+
+fn rules(root: &Path) -> Result<RuleTable> {
+    RuleTable::parse(&read(root, RULES)?).with_context(|| RULES.to_owned())
+}
+
+fn read(root: &Path, path: &str) -> Result<String> {
+    std::fs::read_to_string(root.join(path)).with_context(|| format!("cannot read {path}"))
 }
 
 #[cfg(test)]
@@ -134,6 +162,7 @@ mod tests {
         };
         put(RULES, &format!("{HEAD}{rules}"));
         put(UNSHOWN, &format!("id\treason\n{unshown}"));
+        put(EXPECTED, "call\trules\tanswer\n");
         put("tests/all.rs", tests);
         put(PAGE, "# Rules\n\n<!-- rules:begin -->\n<!-- rules:end -->\n\nEnd.\n");
         dir
@@ -194,6 +223,49 @@ mod tests {
         );
         let error = format!("{:#}", code(&dir, &[]).expect_err("LSN-77 does not exist"));
         assert!(error.contains("LSN-77") && error.contains("tests/all.rs:3"), "{error}");
+    }
+
+    #[test]
+    fn what_windows_answered_is_visible() {
+        let text = "selectable: it fails with STATUS_NOT_FOUND or STATUS_SUCCESS; default STATUS_NOT_FOUND.";
+        let dir = workspace(
+            &format!(
+                "LSN-01\tP\tU,T@14393,T@26100=STATUS_SUCCESS\t-\t4.1\t{text}\nLSN-02\tP\tD,T@26100\t-\t1\tTwo.\n"
+            ),
+            "",
+            "",
+        );
+        let coverage = load(dir.path()).expect("well formed");
+        let terminal = render::terminal(&coverage);
+        assert!(terminal.contains("Seen on Windows: 2 rules; builds 14393 (1), 26100 (2)."), "{terminal}");
+        assert!(terminal.contains("LSN-01 on build 26100: STATUS_SUCCESS"), "{terminal}");
+        let entry = render::entry(coverage.entry("LSN-01").expect("it is there"));
+        assert!(entry.contains("windows   14393: as the provider by default\n"), "{entry}");
+        assert!(entry.contains("windows   26100: STATUS_SUCCESS, not the provider's default\n"), "{entry}");
+        assert!(code(&dir, &["--write"]).expect("well formed"));
+        let page = fs::read_to_string(dir.path().join(PAGE)).expect("the page");
+        assert!(page.contains("LSN-01 on build 26100: STATUS_SUCCESS"), "{page}");
+    }
+
+    #[test]
+    fn an_answer_that_is_the_default_is_malformed_evidence() {
+        let text = "selectable: it fails with STATUS_NOT_FOUND or STATUS_SUCCESS; default STATUS_NOT_FOUND.";
+        let row = format!("LSN-01\tP\tU,T@26100=STATUS_NOT_FOUND\t-\t4.1\t{text}\n");
+        let error = format!("{:#}", code(&workspace(&row, "", ""), &[]).expect_err("no difference"));
+        assert!(error.contains("line 2") && error.contains("write T@26100 alone"), "{error}");
+        let error = code(&workspace("LSN-01\tP\tT@11\t-\t4.1\tOne.\n", "", ""), &[]).expect_err("no build");
+        assert!(format!("{error:#}").contains("no build of Windows"), "{error:#}");
+    }
+
+    #[test]
+    fn the_file_of_the_probe_is_read_from_anywhere() {
+        let dir = workspace("LSN-01\tP\tU\t-\t4.1\tOne.\n", "", "");
+        let file = dir.path().join("home.tsv");
+        let text = format!("# wsk-probe build=26100\r\n{}\r\n# end 0\r\n", probe_calls::COLUMNS);
+        fs::write(&file, text).expect("a file");
+        let said = settled(dir.path(), &file).expect("well formed");
+        assert!(said.starts_with("Windows build 26100, 0 calls.\n"), "{said}");
+        assert!(code(&dir, &["--answers", file.to_str().expect("text")]).expect("well formed"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The report as people read it: a table on the terminal, a table in `docs/rules.md`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use anyhow::{Result, bail};
@@ -38,6 +39,35 @@ pub(crate) fn terminal(coverage: &Coverage) -> String {
         writeln!(out, "  {id:<8} {seed} {state}").expect("a string takes all");
     }
     writeln!(out, "\n{}", summary(coverage)).expect("a string takes all");
+    out.push_str(&windows(coverage));
+    out
+}
+
+/// What was seen on Windows; nothing if nothing was.
+fn windows(coverage: &Coverage) -> String {
+    let mut builds = BTreeMap::new();
+    let (mut rules, mut otherwise) = (0, Vec::new());
+    for Entry { rule, .. } in coverage.entries() {
+        rules += usize::from(!rule.evidence.seen.is_empty());
+        for seen in &rule.evidence.seen {
+            *builds.entry(seen.build).or_insert(0) += 1;
+        }
+        let told = rule
+            .evidence
+            .otherwise()
+            .map(|(build, answer)| format!("{} on build {build}: {answer}", rule.id));
+        otherwise.extend(told);
+    }
+    if rules == 0 {
+        return String::new();
+    }
+    let builds: Vec<_> =
+        builds.iter().map(|(build, rules): (_, &usize)| format!("{build} ({rules})")).collect();
+    let mut out = format!("\nSeen on Windows: {rules} rules; builds {}.\n", builds.join(", "));
+    if !otherwise.is_empty() {
+        writeln!(out, "\nNot what the provider answers by default:\n\n- {}", otherwise.join("\n- "))
+            .expect("a string takes all");
+    }
     out
 }
 
@@ -47,6 +77,13 @@ pub(crate) fn entry(entry: &Entry) -> String {
     for claim in &entry.claims {
         writeln!(out, "  {:<9} {} ({})", claim.kind.word(), claim.test, claim.place)
             .expect("a string takes all");
+    }
+    for seen in &entry.rule.evidence.seen {
+        let answer = seen.answer.as_ref().map_or_else(
+            || "as the provider by default".to_owned(),
+            |answer| format!("{answer}, not the provider's default"),
+        );
+        writeln!(out, "  windows   {}: {answer}", seen.build).expect("a string takes all");
     }
     if !entry.is_shown() {
         writeln!(out, "  missing   {}", missing(entry)).expect("a string takes all");
@@ -102,6 +139,7 @@ fn markdown(coverage: &Coverage) -> String {
             writeln!(out, "- {}: {reason}", entry.rule.id).expect("a string takes all");
         }
     }
+    out.push_str(&windows(coverage));
     out
 }
 

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
+
+use super::evidence::Evidence;
 
 /// Who must obey a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +49,8 @@ pub(crate) struct Rule {
     pub(crate) id: String,
     /// Who must obey it.
     pub(crate) side: Side,
+    /// Where it comes from, and on which Windows it was seen.
+    pub(crate) evidence: Evidence,
     /// True if it comes from one of the seed pages.
     pub(crate) seed: bool,
     /// True if it leaves the provider a choice (evidence `U`).
@@ -116,18 +120,22 @@ impl RuleTable {
                     bail!("line {number}: {id} has an empty column {name}");
                 }
             }
+            let evidence =
+                Evidence::parse(evidence).with_context(|| format!("line {number}: {id}: evidence"))?;
             if let Some(&first) = table.by_id.get(id) {
                 bail!("line {number}: {id} was defined on line {} already", first + 2);
             }
             table.by_id.insert(id.to_owned(), table.rules.len());
-            let open = evidence.split(',').any(|kind| kind == "U");
-            table.rules.push(Rule {
-                id: id.to_owned(),
-                side,
-                seed: seed != "-",
-                open,
-                text: rule.to_owned(),
-            });
+            let open = evidence.text.split(',').any(|kind| kind == "U");
+            let text = rule.to_owned();
+            let rule = Rule { id: id.to_owned(), side, evidence, seed: seed != "-", open, text };
+            // What is the default is not an answer that differs from it.
+            if let [default] = rule.defaults()[..]
+                && let Some((build, _)) = rule.evidence.otherwise().find(|(_, answer)| *answer == default)
+            {
+                bail!("line {number}: {id}: {default} is the default of the rule: write T@{build} alone");
+            }
+            table.rules.push(rule);
         }
         if table.rules.is_empty() {
             bail!("there are no rules");
@@ -138,6 +146,11 @@ impl RuleTable {
     /// All rules, in order.
     pub(crate) fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+
+    /// A rule by its id.
+    pub(crate) fn rule(&self, id: &str) -> Option<&Rule> {
+        self.position(id).map(|position| &self.rules[position])
     }
 
     /// The position of a rule.
