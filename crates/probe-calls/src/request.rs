@@ -282,6 +282,14 @@ impl<'c> Pending<'c> {
         unsafe { nt::KeReadStateEvent(done) == 0 }
     }
 
+    /// Waits up to two seconds, and leaves it as it is.
+    pub(crate) fn linger(&self) {
+        // SAFETY: the block is alive; only an address is computed.
+        let done = unsafe { &raw mut (*self.request.0.as_ptr()).done };
+        // SAFETY: the event is initialised, and alive as long as the block.
+        unsafe { wait(done, Some(PATIENCE)) };
+    }
+
     /// Cancels it and waits.
     pub(crate) fn cancel(self) -> (Answer, Option<Socket<'c>>) {
         self.settle_within(0)
