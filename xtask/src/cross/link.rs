@@ -8,8 +8,8 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use walkdir::WalkDir;
 
-use super::Layout;
 use super::driver::TARGET;
+use super::{Layout, unix_lines};
 use super::packages::Versions;
 use super::stamp::Stamp;
 
@@ -24,7 +24,7 @@ pub(super) fn prepare(layout: &Layout, versions: &Versions) -> Result<bool> {
 }
 
 fn write(layout: &Layout, real: &Path, version: &str) -> Result<bool> {
-    let script = SCRIPT.replace(REAL, &real.to_string_lossy());
+    let script = script(SCRIPT, real);
     let linker = layout.linker();
     let directory = linker.parent().unwrap_or(&layout.cross);
     Stamp::default().version("lld", version).text("lld-link", &script).prepare(directory, |to| {
@@ -33,6 +33,11 @@ fn write(layout: &Layout, real: &Path, version: &str) -> Result<bool> {
         std::fs::write(&path, &script).with_context(|| format!("cannot write {}", path.display()))?;
         executable(&path).with_context(|| format!("cannot make {} executable", path.display()))
     })
+}
+
+/// The script for this linker. A shell takes a carriage return for a part of the last word.
+fn script(text: &str, real: &Path) -> String {
+    unix_lines(text).replace(REAL, &real.to_string_lossy())
 }
 
 /// Removes what was linked of drivers, so that cargo links it again: it knows nothing of another linker, or of other
@@ -65,6 +70,14 @@ fn executable(path: &Path) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_script_from_any_checkout_is_one_for_a_shell() {
+        let unix = unix_lines(SCRIPT).into_owned();
+        let real = Path::new("/opt/lld-link");
+        assert!(!unix.contains('\r') && unix.starts_with("#!/bin/sh\n"), "{unix}");
+        assert_eq!(script(&unix.replace('\n', "\r\n"), real), script(&unix, real));
+    }
 
     #[test]
     fn with_another_linker_the_driver_is_linked_again() {

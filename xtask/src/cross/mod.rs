@@ -24,6 +24,7 @@ mod summary;
 mod wdk_build;
 mod wdk_root;
 
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -315,6 +316,11 @@ pub(crate) fn sources(directory: &Path, ending: &str) -> Result<Vec<PathBuf>> {
         bail!("there are no .{ending} files in {}", directory.display());
     }
     Ok(files)
+}
+
+/// A text of the checkout as tools on Linux want it: Git may have given its lines the ends that Windows has.
+fn unix_lines(text: &str) -> Cow<'_, str> {
+    if text.contains('\r') { text.replace("\r\n", "\n").into() } else { text.into() }
 }
 
 /// Copies a finished product to the images, whole or not at all.

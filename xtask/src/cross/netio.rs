@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::{
     Layout, cargo_logged, cross_cargo, packages, publish, registries, remapped, sources, summary, tool,
+    unix_lines,
 };
 use crate::command;
 use crate::image;
@@ -92,7 +93,7 @@ fn cargo_build(layout: &Layout) -> Command {
 /// `bcryptprimitives.dll`.
 fn random(layout: &Layout, objects: &Path) -> Result<PathBuf> {
     let source = objects.join("bcryptprimitives.c");
-    std::fs::write(&source, RANDOM).with_context(|| format!("cannot write {}", source.display()))?;
+    std::fs::write(&source, &*unix_lines(RANDOM)).with_context(|| format!("cannot write {}", source.display()))?;
     let product = objects.join("bcryptprimitives.dll");
     let mut gcc = gcc(&product);
     gcc.args(["-shared", "-nostdlib", "-Wl,--entry,DllMain"]).arg(&source).arg("-ladvapi32");

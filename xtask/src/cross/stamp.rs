@@ -15,6 +15,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
+use super::unix_lines;
+
 /// The name of the stamp inside a prepared directory.
 const STAMP: &str = ".made-from";
 
@@ -30,10 +32,10 @@ impl Stamp {
         self
     }
 
-    /// Adds a text by its hash.
+    /// Adds a text by its hash, whatever its line ends are.
     pub(crate) fn text(self, name: &str, text: &str) -> Self {
         let mut hasher = DefaultHasher::new();
-        hasher.write(text.as_bytes());
+        hasher.write(unix_lines(text).as_bytes());
         let hash = format!("{:016x}", hasher.finish());
         self.version(name, &hash)
     }
@@ -95,6 +97,13 @@ mod tests {
         assert!(other.prepare(&place, make("third")).unwrap());
         assert_eq!(std::fs::read_to_string(place.join("file")).unwrap(), "third");
         assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn other_line_ends_are_no_other_text() {
+        let of = |text: &str| Stamp::default().text("ntifs.h", text);
+        assert_eq!(of("one\r\ntwo\r\n"), of("one\ntwo\n"));
+        assert_ne!(of("one\ntwo\n"), of("one two\n"));
     }
 
     #[test]

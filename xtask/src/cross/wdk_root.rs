@@ -21,7 +21,7 @@ use anyhow::{Context as _, Result, bail};
 use super::link::forget_linked;
 use super::packages::Versions;
 use super::stamp::Stamp;
-use super::{Layout, tool};
+use super::{Layout, tool, unix_lines};
 use crate::command;
 
 /// The version that the root claims to be. Any of this form does.
@@ -144,7 +144,7 @@ fn quietly(command: &mut Command) -> Result<()> {
 }
 
 fn write(path: &Path, content: &str) -> Result<()> {
-    fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))
+    fs::write(path, &*unix_lines(content)).with_context(|| format!("cannot write {}", path.display()))
 }
 
 #[cfg(unix)]

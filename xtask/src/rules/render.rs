@@ -103,7 +103,10 @@ pub(crate) fn page(page: &str, coverage: &Coverage) -> Result<String> {
     if end < begin || page[begin..].matches(BEGIN).count() > 0 || page[end + END.len()..].contains(END) {
         bail!("the markers {BEGIN} and {END} must stand there once each, in this order");
     }
-    Ok(format!("{}\n{}{}", &page[..begin], markdown(coverage), &page[end..]))
+    let table = format!("\n{}", markdown(coverage));
+    // A checkout may have given the page other line ends; then the table has them too.
+    let table = if page[begin..].starts_with("\r\n") { table.replace('\n', "\r\n") } else { table };
+    Ok(format!("{}{table}{}", &page[..begin], &page[end..]))
 }
 
 /// The table of the page. It has no line numbers and no test names: it changes only when the numbers do.
@@ -267,6 +270,14 @@ mod tests {
             "{first}"
         );
         assert_eq!(page(&first, &coverage).expect("markers"), first);
+    }
+
+    #[test]
+    fn the_page_keeps_its_line_ends() {
+        let coverage = coverage();
+        let unix = page("A\n<!-- rules:begin -->\nold\n<!-- rules:end -->\nB\n", &coverage).expect("markers");
+        let windows = unix.replace('\n', "\r\n");
+        assert_eq!(page(&windows, &coverage).expect("markers"), windows);
     }
 
     #[test]

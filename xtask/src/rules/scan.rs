@@ -5,6 +5,7 @@
 //! is recorded. A rule name anywhere else is an error, so that nothing looks shown without being run.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
@@ -50,7 +51,7 @@ pub(crate) fn workspace(root: &Path) -> Result<Vec<Claim>> {
             }
             let text =
                 std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-            let shown = path.strip_prefix(root).unwrap_or(path).display().to_string();
+            let shown = place_of(path.strip_prefix(root).unwrap_or(path));
             match Expected::of(path) {
                 None => found.source(&shown, &text),
                 Some(expected) => found.compile_fail(&shown, &text, &expected),
@@ -61,6 +62,11 @@ pub(crate) fn workspace(root: &Path) -> Result<Vec<Claim>> {
         bail!("{}", found.problems.join("\n       "));
     }
     Ok(found.claims)
+}
+
+/// A path as reports show it, the same on every system.
+fn place_of(path: &Path) -> String {
+    path.iter().map(OsStr::to_string_lossy).collect::<Vec<_>>().join("/")
 }
 
 /// What must be true of a file in a `compile_fail` directory before its rule names count.
