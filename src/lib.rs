@@ -99,6 +99,10 @@ pub use listener::{
 };
 pub use socket::{CloseReason, Disabled};
 
+// Unit tests link what stands in for the kernel: linkers of Windows want it even for what no test here reaches.
+#[cfg(test)]
+use nt_user as _;
+
 /// The examples of the README compile.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -22,6 +22,7 @@ mod loom;
 mod probe;
 mod progress;
 mod rules;
+mod suites;
 mod test_all;
 mod wine;
 

@@ -1,8 +1,11 @@
 //! `cargo xtask test`: everything that this machine can test, the driver included.
 //!
 //! ```text
-//!  host ─► loom ─► rules ─► example ─► packages there? ─┬─ yes ─► layouts ─► images ─► probe ─► driver ─┐
-//!                                                       └─ no: listed, with the reason ────────┴─► summary, exit status
+//!  host ─► loom ─► rules ─► example ─► packages there?
+//!                                           │
+//!          ┌────────── yes ─────────────────┴── no: listed, with the reason ──┐
+//!          ▼                                                                  ▼
+//!       layouts ─► images ─► probe ─► windows ─► driver ──────────────► summary, exit status
 //! ```
 //!
 //! A step that fails does not keep the others from running. Steps that cannot run here do not fail it, unless
@@ -23,6 +26,7 @@ use crate::demo::{self, Tried};
 use crate::image;
 use crate::probe;
 use crate::progress::Step as Shown;
+use crate::suites;
 
 /// How long the host tests may take, built from nothing on a small machine.
 const HOST: Duration = Duration::from_mins(45);
@@ -65,6 +69,8 @@ enum Step {
     Images,
     /// The calls that Windows leaves open, made by a driver of their own
     Probe,
+    /// The host tests, built for Windows and run under Wine
+    Windows,
     /// The driver, loaded and tried by clients
     Driver,
 }
@@ -72,7 +78,7 @@ enum Step {
 impl Step {
     /// Does it take the packages for Windows builds?
     fn is_cross(self) -> bool {
-        matches!(self, Self::Layouts | Self::Images | Self::Probe | Self::Driver)
+        matches!(self, Self::Layouts | Self::Images | Self::Probe | Self::Windows | Self::Driver)
     }
 }
 
@@ -86,6 +92,7 @@ impl fmt::Display for Step {
             Self::Layouts => "layouts",
             Self::Images => "images",
             Self::Probe => "probe",
+            Self::Windows => "host tests, Windows",
             Self::Driver => "driver, tried",
         })
     }
@@ -160,6 +167,7 @@ fn perform(layout: &Layout, args: &Args, step: Step) -> Result<String> {
         }
         Step::Images => images(layout),
         Step::Probe => probe::check(layout),
+        Step::Windows => suites::run(layout),
         Step::Driver => {
             let note = tried(demo::try_driver(layout, args.starts)?)?;
             Ok(format!("{note}, {} starts and stops under load", args.starts))

@@ -26,6 +26,10 @@
 
 #![allow(non_snake_case)]
 
+// Unit tests link the provider, whose kernel is this one then: linkers of Windows want it even for what no test here reaches.
+#[cfg(test)]
+use nt_user as _;
+
 pub mod behaviours;
 pub mod config;
 pub mod host;

@@ -20,6 +20,10 @@
 
 #[cfg(test)]
 extern crate std;
+// Unit tests link the library, whose kernel and provider are these then: linkers of Windows want them even for what no test
+// here reaches.
+#[cfg(test)]
+use wsk_sim as _;
 
 mod clock;
 pub mod control;

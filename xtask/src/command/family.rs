@@ -7,7 +7,7 @@
 //!   listed by their parents in /proc ──► stopped ──► listed again, until nobody is new ──► killed
 //! ```
 //!
-//! Where there is no `/proc` nobody is found.
+//! Where there is no `/proc` nobody is found; Windows has a program that ends a family.
 
 use std::path::Path;
 
@@ -53,8 +53,16 @@ pub(super) fn end(child: i32) {
     }
 }
 
-#[cfg(not(unix))]
-pub(super) fn end(_child: i32) {}
+/// Ends a child of this process and its descendants at once, as far as they are found.
+#[cfg(windows)]
+pub(super) fn end(child: i32) {
+    use std::process::{Command, Stdio};
+    let mut taskkill = Command::new("taskkill");
+    taskkill.args(["/f", "/t", "/pid", &child.cast_unsigned().to_string()]);
+    taskkill.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // An error says that it has ended; the caller ends the child itself in any case.
+    let _ = taskkill.status();
+}
 
 /// All processes.
 pub(crate) fn processes() -> Vec<i32> {

@@ -9,9 +9,9 @@ use anyhow::{Context as _, Result};
 use walkdir::WalkDir;
 
 use super::driver::TARGET;
-use super::{Layout, unix_lines};
 use super::packages::Versions;
 use super::stamp::Stamp;
+use super::{Layout, unix_lines};
 
 const SCRIPT: &str = include_str!("../../assets/lld-link.sh");
 /// Stands in the script for the linker's path.

@@ -374,7 +374,8 @@ mod tests {
     fn a_child_elsewhere_sees_the_same_target_directory() {
         let mut command = Command::new("cargo");
         place_targets(&mut command, |name| (name == "CARGO_TARGET_DIR").then(|| "out/here".into()));
-        let here = std::env::current_dir().unwrap().join("out/here");
+        let here = std::path::absolute("out/here").unwrap();
+        assert!(here.is_absolute() && here.ends_with("out/here"), "{}", here.display());
         let set: Vec<_> = command.get_envs().collect();
         assert_eq!(set, [(OsStr::new("CARGO_TARGET_DIR"), Some(here.as_os_str()))]);
     }

@@ -58,7 +58,9 @@ pub(crate) fn build(layout: &Layout) -> Result<Vec<PathBuf>> {
     let _lock = layout.lock()?;
 
     let step = Step::start("Building netio.sys and gatectl.exe");
-    cargo_logged(cargo_build(layout), &layout.log("netio"), BUILD, &step)?;
+    for (command, name) in [(image(layout), "netio"), (control_program(layout), "gatectl")] {
+        cargo_logged(command, &layout.log(name), BUILD, &step)?;
+    }
     step.done();
     let built = layout.gnu_target().join(TARGET).join("release");
     let mut images = Vec::new();
@@ -69,31 +71,68 @@ pub(crate) fn build(layout: &Layout) -> Result<Vec<PathBuf>> {
     }
 
     let step = Step::start("Compiling the C parts");
-    let objects = layout.gnu_target().join("c");
-    std::fs::create_dir_all(&objects).with_context(|| format!("cannot make {}", objects.display()))?;
+    let objects = objects(layout)?;
     images.push(random(layout, &objects)?);
     images.push(c_client(layout, &objects)?);
     step.done();
     Ok(images)
 }
 
-fn cargo_build(layout: &Layout) -> Command {
+/// `bcryptprimitives.dll` alone, which every program with `std` needs.
+pub(crate) fn build_random(layout: &Layout) -> Result<()> {
+    packages::require()?;
+    let _lock = layout.lock()?;
+    let objects = objects(layout)?;
+    random(layout, &objects).map(drop)
+}
+
+/// The provider as the image. Only here it is a `cdylib`: such a thing can be linked only to a kernel, and `cargo test` on
+/// Windows would link it too.
+fn image(layout: &Layout) -> Command {
+    let mut command = release(layout, "rustc");
+    // The feature makes the crate the image; without it, it is its portable parts.
+    command.args(["--package", "netio", "--features", "image", "--lib", "--crate-type", "cdylib"]);
+    command
+}
+
+/// `gatectl.exe`.
+fn control_program(layout: &Layout) -> Command {
+    let mut command = release(layout, "build");
+    command.args(["--package", "gatectl"]);
+    command
+}
+
+/// A command of cargo for what is loaded and run beside the driver.
+fn release(layout: &Layout, subcommand: &str) -> Command {
+    let mut command = gnu_cargo(layout, subcommand, &layout.gnu_target());
+    command
+        .args(["--release", "-Zbuild-std=std,panic_abort"])
+        .args(["--config", &remapped(layout, TARGET, registries().as_deref())]);
+    command
+}
+
+/// A command of cargo for programs of the workspace with `std`.
+pub(crate) fn gnu_cargo(layout: &Layout, subcommand: &str, target: &Path) -> Command {
     let mut command = cross_cargo(&layout.workspace);
     command
-        .args(["build", "--locked", "--release", "--target", TARGET, "--target-dir"])
-        .arg(layout.gnu_target())
-        // The feature makes the crate the image; without it, it is its portable parts.
-        .args(["--package", "netio", "--package", "gatectl", "--features", "netio/image"])
-        .arg("-Zbuild-std=std,panic_abort")
-        .args(["--config", &remapped(layout, TARGET, registries().as_deref())])
+        .args([subcommand, "--locked", "--target", TARGET, "--target-dir"])
+        .arg(target)
         .env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER", GCC);
     command
+}
+
+/// Where the C parts are compiled.
+fn objects(layout: &Layout) -> Result<PathBuf> {
+    let objects = layout.gnu_target().join("c");
+    std::fs::create_dir_all(&objects).with_context(|| format!("cannot make {}", objects.display()))?;
+    Ok(objects)
 }
 
 /// `bcryptprimitives.dll`.
 fn random(layout: &Layout, objects: &Path) -> Result<PathBuf> {
     let source = objects.join("bcryptprimitives.c");
-    std::fs::write(&source, &*unix_lines(RANDOM)).with_context(|| format!("cannot write {}", source.display()))?;
+    std::fs::write(&source, &*unix_lines(RANDOM))
+        .with_context(|| format!("cannot write {}", source.display()))?;
     let product = objects.join("bcryptprimitives.dll");
     let mut gcc = gcc(&product);
     gcc.args(["-shared", "-nostdlib", "-Wl,--entry,DllMain"]).arg(&source).arg("-ladvapi32");
@@ -142,14 +181,15 @@ mod tests {
     #[test]
     fn the_build_takes_neither_other_versions_nor_other_flags() {
         let layout = Layout { workspace: PathBuf::from("/w"), cross: PathBuf::from("/w/target/cross") };
-        let command = cargo_build(&layout);
-        let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
-        assert!(arguments.iter().any(|argument| argument == "--locked"), "{arguments:?}");
-        let at = arguments.iter().position(|argument| argument == "--config").unwrap();
-        let flags = &arguments[at + 1];
-        // Only these take precedence over `build.rustflags` of a user's configuration.
-        assert!(flags.starts_with("target.x86_64-pc-windows-gnu.rustflags=["), "{flags}");
-        assert!(flags.contains("\"--remap-path-prefix=/w=wsk\""), "{flags}");
-        assert!(flags.contains("registry/src=crates\""), "{flags}");
+        for command in [image(&layout), control_program(&layout)] {
+            let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
+            assert!(arguments.iter().any(|argument| argument == "--locked"), "{arguments:?}");
+            let at = arguments.iter().position(|argument| argument == "--config").unwrap();
+            let flags = &arguments[at + 1];
+            // Only these take precedence over `build.rustflags` of a user's configuration.
+            assert!(flags.starts_with("target.x86_64-pc-windows-gnu.rustflags=["), "{flags}");
+            assert!(flags.contains("\"--remap-path-prefix=/w=wsk\""), "{flags}");
+            assert!(flags.contains("registry/src=crates\""), "{flags}");
+        }
     }
 }

@@ -145,14 +145,7 @@ impl Driver {
         let prefix = Prefix::open(layout)?;
         // Nothing of the machine is ended before it is this run's.
         let lock = prefix.hold()?;
-        let interrupted = prefix.clone();
-        processes::on_interrupt(move || {
-            // What matters is what is left then.
-            let _ = interrupted.kill();
-            let left = processes::of_wine(interrupted.directory());
-            processes::kill(&left);
-            left.is_empty()
-        });
+        processes::end_on_interrupt(&prefix);
         // What an earlier run left, if it was killed, is not built upon.
         prefix.kill()?;
         let mut gate = Self {

@@ -26,7 +26,7 @@ use gate_protocol::record::AcceptBy;
 
 use self::driver::Driver;
 use self::gate::{Gate, Settings, Started};
-pub(crate) use self::processes::{checkpoint, end_all_on_interrupt};
+pub(crate) use self::processes::{checkpoint, end_all_on_interrupt, end_on_interrupt};
 use self::report::Outcome;
 use self::user_mode::UserMode;
 use crate::cross::{Layout, packages};

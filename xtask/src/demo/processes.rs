@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 
 use super::gate::Holdings;
 use crate::command::family;
+use crate::wine::Prefix;
 
 /// The status a shell shows for a program that was interrupted.
 const INTERRUPTED: i32 = 130;
@@ -30,6 +31,18 @@ static PARKED: AtomicBool = AtomicBool::new(false);
 /// Has `end` called when the program is interrupted, until it says that nothing is left.
 pub(crate) fn on_interrupt(end: impl FnMut() -> bool + Send + 'static) {
     ENDS.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(end));
+}
+
+/// Has the machine in a prefix ended when the program is interrupted.
+pub(crate) fn end_on_interrupt(prefix: &Prefix) {
+    let prefix = prefix.clone();
+    on_interrupt(move || {
+        // What matters is what is left then.
+        let _ = prefix.kill();
+        let left = of_wine(prefix.directory());
+        kill(&left);
+        left.is_empty()
+    });
 }
 
 /// Does not return once the program is being interrupted. To be called before something is started, and before a failure is

@@ -1,0 +1,323 @@
+//! The host's test suites as Windows programs: built for `x86_64-pc-windows-gnu`, run under Wine.
+//!
+//! ```text
+//!  cargo test --no-run ─► suites ─► each in the private prefix ─► its tests: ok, failed, ignored
+//!                            └────► those that Wine does not let pass, each alone ─► it must fail still
+//! ```
+//!
+//! So what is said of Windows stays true where nobody has Windows. What Wine itself is to blame for is written down in
+//! [`expected`] with the reason, and shown on every run; nothing else is left out silently.
+
+mod expected;
+mod libtest;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use cargo_metadata::{Artifact, Message, TargetKind};
+
+use self::expected::{FAILING, Failing, LEFT_OUT};
+use self::libtest::Outcomes;
+use crate::command::{self, Failure, logged_output};
+use crate::cross::{Layout, netio};
+use crate::demo;
+use crate::progress::Step;
+use crate::wine::Prefix;
+
+/// How long the build may take, from nothing on a small machine.
+const BUILD: Duration = Duration::from_mins(30);
+/// How long a suite may run.
+const SUITE: Duration = Duration::from_mins(3);
+/// How long a test may run that is expected to fail.
+const ALONE: Duration = Duration::from_secs(30);
+/// How long a suite may take to say which tests it has.
+const LIST: Duration = Duration::from_secs(20);
+
+/// A suite of tests: one program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Suite {
+    /// `package::target`, or the package alone for its library.
+    name: String,
+    program: PathBuf,
+    /// The directory of its package, where cargo would run it.
+    directory: PathBuf,
+}
+
+/// What came of all suites.
+#[derive(Debug, Default)]
+struct Sum {
+    suites: usize,
+    passed: usize,
+    ignored: usize,
+    failing: usize,
+    troubles: Vec<String>,
+}
+
+/// Builds and runs them. Returns what there is to say of it.
+pub(crate) fn run(layout: &Layout) -> Result<String> {
+    let suites = build(layout)?;
+    netio::build_random(layout)?;
+    if let Some(stray) = strays(&suites).first() {
+        bail!("{stray} is on the lists of xtask/src/suites/expected.rs, and there is no such suite");
+    }
+
+    let prefix = Prefix::open(layout)?;
+    let _held = prefix.hold()?;
+    demo::end_on_interrupt(&prefix);
+    // What an earlier run left is not built upon.
+    prefix.kill()?;
+    prefix.create()?;
+    let machine = Machine(prefix);
+    let start = Instant::now();
+    let mut sum = Sum::default();
+    for suite in &suites {
+        demo::checkpoint();
+        match LEFT_OUT.iter().find(|(name, _)| *name == suite.name) {
+            Some((name, why)) => eprintln!("{name}: left out: {why}"),
+            None => machine.run(layout, suite, &mut sum)?,
+        }
+    }
+    let Sum { suites, passed, ignored, failing, troubles } = sum;
+    for trouble in &troubles {
+        eprintln!("error: {trouble}");
+    }
+    if let Some(first) = troubles.first() {
+        let first = first.lines().next().unwrap_or_default();
+        bail!("{first} (one of {} troubles, with {passed} tests that passed)", troubles.len());
+    }
+    Ok(format!(
+        "{passed} tests of {suites} suites pass, {ignored} ignored, {failing} fail for Wine's sake, \
+         {} suites left out, in {:.0} s after the build",
+        LEFT_OUT.len(),
+        start.elapsed().as_secs_f64()
+    ))
+}
+
+/// Builds all suites of the workspace.
+fn build(layout: &Layout) -> Result<Vec<Suite>> {
+    let _lock = layout.lock()?;
+    let step = Step::start("Building the test suites for Windows");
+    let mut cargo = netio::gnu_cargo(layout, "test", &layout.cross.join("suites"));
+    // Nobody debugs these, and nothing is built twice from one checkout but what has changed.
+    cargo.args(["--config", "profile.dev.debug=false", "--config", "profile.dev.incremental=false"]).args([
+        "--no-run",
+        "--workspace",
+        "-Zbuild-std",
+        "--message-format=json-render-diagnostics",
+    ]);
+    let messages = logged_output(cargo, "cargo test --no-run", &layout.log("suites-build"), BUILD, &step)?;
+    step.done();
+    let mut suites = suites_in(&messages);
+    suites.sort_by(|one, other| one.name.cmp(&other.name));
+    if suites.is_empty() {
+        bail!("cargo tells of no test suite");
+    }
+    Ok(suites)
+}
+
+/// The suites in cargo's messages.
+fn suites_in(messages: &str) -> Vec<Suite> {
+    let suite = |artifact: Artifact| {
+        if !artifact.profile.test {
+            return None;
+        }
+        let directory = artifact.manifest_path.parent()?.to_owned();
+        let package = package_of(&artifact)?;
+        let target = &artifact.target.name;
+        let name = match artifact.target.kind.first()? {
+            TargetKind::Bin => format!("{package}::bin/{target}"),
+            TargetKind::Example => format!("{package}::example/{target}"),
+            TargetKind::Test => format!("{package}::{target}"),
+            _ => package,
+        };
+        Some(Suite { name, program: artifact.executable?.into(), directory: directory.into() })
+    };
+    let artifacts = Message::parse_stream(messages.as_bytes()).filter_map(|message| match message.ok()? {
+        Message::CompilerArtifact(artifact) => Some(artifact),
+        _ => None,
+    });
+    artifacts.filter_map(suite).collect()
+}
+
+/// The package of an artifact, from its identity: `path+file:///w/crates/wsk-sim#0.1.0`, or `…/main#wsk@0.1.0` where the
+/// directory has another name.
+fn package_of(artifact: &Artifact) -> Option<String> {
+    let (place, version) = artifact.package_id.repr.rsplit_once('#')?;
+    let name = match version.split_once('@') {
+        Some((name, _)) => name,
+        None => place.rsplit('/').next()?,
+    };
+    Some(name.to_owned())
+}
+
+/// The suites on the lists that are not there.
+fn strays(suites: &[Suite]) -> Vec<&'static str> {
+    let listed = LEFT_OUT.iter().map(|(name, _)| *name).chain(FAILING.iter().map(|failing| failing.suite));
+    listed.filter(|name| suites.iter().all(|suite| suite.name != *name)).collect()
+}
+
+/// The machine that runs them; dropped, it ends.
+struct Machine(Prefix);
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // Nothing more can be done about processes that do not end.
+        let _ = self.0.kill();
+    }
+}
+
+impl Machine {
+    /// Runs a suite, and what of it is expected to fail.
+    fn run(&self, layout: &Layout, suite: &Suite, sum: &mut Sum) -> Result<()> {
+        let failing: Vec<_> = FAILING.iter().filter(|failing| failing.suite == suite.name).collect();
+        let log = layout.log(&format!("suite-{}", suite.name.replace(['/', ':'], "-")));
+        let step = Step::start(&suite.name);
+        let mut command = self.command(suite)?;
+        command.arg("--exact");
+        for failing in &failing {
+            command.args(["--skip", failing.test]);
+        }
+        let ran = command::logged(command, &suite.name, &log, SUITE, &step);
+        let text = std::fs::read(&log).with_context(|| format!("cannot read {}", log.display()))?;
+        let outcomes = Outcomes::read(&String::from_utf8_lossy(&text));
+        match ran {
+            Ok(()) if outcomes.complete => step.done(),
+            Ok(()) => {
+                drop(step);
+                sum.troubles.push(format!("{}: it ended without a result: {}", suite.name, log.display()));
+            }
+            Err(failure @ Failure::Start { .. }) => return Err(failure.into()),
+            Err(failure) => {
+                drop(step);
+                demo::checkpoint();
+                sum.troubles.push(self.trouble(suite, &outcomes, &failure, &log)?);
+            }
+        }
+        sum.suites += 1;
+        sum.passed += outcomes.passed.len();
+        sum.ignored += outcomes.ignored.len();
+        for ignored in &outcomes.ignored {
+            eprintln!("{}: ignored: {ignored}", suite.name);
+        }
+        for failing in failing {
+            demo::checkpoint();
+            match self.alone(layout, suite, failing)? {
+                None => sum.failing += 1,
+                Some(trouble) => sum.troubles.push(trouble),
+            }
+        }
+        Ok(())
+    }
+
+    /// What there is to say of a suite that has failed: the tests to blame, or those that were not over.
+    fn trouble(&self, suite: &Suite, outcomes: &Outcomes, failure: &Failure, log: &Path) -> Result<String> {
+        let (name, log) = (&suite.name, log.display());
+        if outcomes.complete && !outcomes.failed.is_empty() {
+            return Ok(format!("{name}: failed: {} ({log})", outcomes.failed.join(", ")));
+        }
+        let listed = command::capture(self.command(suite)?.args(["--list", "--format", "terse"]), LIST)?;
+        let mut open: BTreeSet<&str> = libtest::listed(&listed.stdout).collect();
+        for over in [&outcomes.passed, &outcomes.failed, &outcomes.ignored].into_iter().flatten() {
+            open.remove(over.as_str());
+        }
+        let open: Vec<_> = open.into_iter().take(12).collect();
+        Ok(format!(
+            "{failure}\n{name}: failed: {}; not over: {}",
+            outcomes.failed.join(", "),
+            open.join(", ")
+        ))
+    }
+
+    /// Runs a test that is expected to fail. Returns what is wrong if it does not.
+    fn alone(&self, layout: &Layout, suite: &Suite, failing: &Failing) -> Result<Option<String>> {
+        let Failing { test, why, .. } = failing;
+        let name = format!("{}: {test}, which must fail", suite.name);
+        let step = Step::start(&name);
+        let mut command = self.command(suite)?;
+        command.args(["--exact", test]);
+        let log = layout.log("suite-expected-to-fail");
+        let ran = command::logged(command, &name, &log, ALONE, &step);
+        let text = std::fs::read(&log).with_context(|| format!("cannot read {}", log.display()))?;
+        let outcomes = Outcomes::read(&String::from_utf8_lossy(&text));
+        Ok(match ran {
+            Err(failure @ Failure::Start { .. }) => return Err(failure.into()),
+            Err(_) => {
+                step.done();
+                eprintln!("    {why}");
+                None
+            }
+            Ok(()) if outcomes.passed.is_empty() => {
+                Some(format!("{}: there is no test {test}: take it off the list", suite.name))
+            }
+            Ok(()) => Some(format!("{}: {test} passes: take it off the list", suite.name)),
+        })
+    }
+
+    fn command(&self, suite: &Suite) -> Result<Command> {
+        let program = suite.program.to_str().context("the target directory's path is not valid UTF-8")?;
+        let mut command = self.0.command(program)?;
+        command
+            .current_dir(&suite.directory)
+            .env("CARGO_MANIFEST_DIR", &suite.directory)
+            .env("WINEDEBUG", "-all")
+            .env("RUST_BACKTRACE", "0");
+        Ok(command)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn artifact(package: &str, kind: &str, name: &str, test: bool) -> String {
+        format!(
+            r#"{{"reason":"compiler-artifact","package_id":"path+file:///w/{package}",
+            "manifest_path":"/w/crates/x/Cargo.toml","target":{{"kind":["{kind}"],"crate_types":["bin"],
+            "name":"{name}","src_path":"/w/m.rs","edition":"2024","doc":false,"doctest":false,"test":true}},
+            "profile":{{"opt_level":"0","debuginfo":0,"debug_assertions":true,"overflow_checks":true,
+            "test":{test}}},"features":[],"filenames":[],"executable":"/t/{name}-1.exe","fresh":true}}"#
+        )
+        .replace('\n', "")
+    }
+
+    #[test]
+    fn suites_are_what_cargo_has_built_for_tests() {
+        let messages = [
+            artifact("crates/wsk-sim#0.1.0", "lib", "wsk_sim", true),
+            artifact("main#wsk@0.1.0", "test", "library", true),
+            artifact("main#wsk@0.1.0", "example", "conditional_accept", true),
+            artifact("examples/gatectl#0.1.0", "bin", "gatectl", false),
+            artifact("xtask#0.1.0", "bin", "xtask", true),
+        ];
+        let suites = suites_in(&messages.join("\n"));
+        let names: Vec<_> = suites.iter().map(|suite| &*suite.name).collect();
+        assert_eq!(names, ["wsk-sim", "wsk::library", "wsk::example/conditional_accept", "xtask::bin/xtask"]);
+        assert_eq!(suites[1].program, Path::new("/t/library-1.exe"));
+        assert_eq!(suites[1].directory, Path::new("/w/crates/x"));
+    }
+
+    #[test]
+    fn every_exception_has_a_reason_and_a_suite_is_either_run_or_not() {
+        for (name, why) in LEFT_OUT {
+            assert!(why.len() > 20, "{name}");
+            assert!(FAILING.iter().all(|failing| failing.suite != *name), "{name}");
+        }
+        for Failing { suite, test, why } in FAILING {
+            assert!(why.len() > 20, "{suite}: {test}");
+        }
+    }
+
+    #[test]
+    fn a_list_that_names_no_suite_is_noticed() {
+        let all: BTreeSet<_> = strays(&[]).into_iter().collect();
+        let there: Vec<_> = all
+            .iter()
+            .map(|name| Suite { name: (*name).to_owned(), program: "p".into(), directory: "d".into() })
+            .collect();
+        assert!(!all.is_empty() && strays(&there).is_empty());
+        assert_eq!(strays(&there[1..]), [there[0].name.as_str()]);
+    }
+}
