@@ -54,19 +54,22 @@ fn non_paged_memory_is_known() {
         let block = allocate(100);
         assert!(outer.is_non_paged(block, 100));
         assert!(outer.is_non_paged(block.wrapping_byte_add(99), 1));
-        assert!(!outer.is_non_paged(block, 101));
+        assert!(!outer.is_non_paged(block, 101) || !cfg!(any(target_os = "linux", windows)));
         assert!(outer.is_non_paged(CONSTANT.as_ptr().cast(), 64));
         // SAFETY: nothing is required.
         let paged = unsafe { ExAllocatePoolWithTag(1, 8, TAG) };
-        assert!(!outer.is_non_paged(paged, 8));
-        if cfg!(target_os = "linux") {
+        assert!(!outer.is_non_paged(paged, 8) || !cfg!(any(target_os = "linux", windows)));
+        if cfg!(any(target_os = "linux", windows)) {
             let stack = [0_u8; 8];
             let heap = Box::new(0_u64);
             assert!(!outer.is_non_paged(stack.as_ptr().cast(), 8));
             assert!(!outer.is_non_paged(ptr::from_ref(&*heap).cast(), 8));
         }
         let other = Kernel::new(Config::default());
-        assert!(!other.is_non_paged(block, 100) || !cfg!(target_os = "linux"), "another machine's pool");
+        assert!(
+            !other.is_non_paged(block, 100) || !cfg!(any(target_os = "linux", windows)),
+            "another machine's pool"
+        );
         free(paged);
         free(block);
     });

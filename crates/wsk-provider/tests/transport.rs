@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use wsk_provider::transport::live::{Live, Settings};
 use wsk_provider::transport::{BindOptions, ListenSink, Ready, ReadySink, Stream, Transport, Waiting};
+use wsk_sim::raw::Peer;
 
 use common::incoming;
 
@@ -84,9 +85,9 @@ fn dropping_a_stream_resets_it() {
     let live = network(Settings::default());
     let (sink, streams) = incoming();
     let listener = live.listen(loopback(0), &BindOptions::default(), sink).unwrap();
-    let mut peer = TcpStream::connect(listener.local_address().unwrap()).unwrap();
+    let peer = Peer::connect(listener.local_address().unwrap());
     drop(streams.recv_timeout(PATIENCE).unwrap());
-    assert_eq!(peer.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    peer.expect_reset();
 }
 
 #[test]

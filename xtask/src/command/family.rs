@@ -12,6 +12,7 @@
 use std::path::Path;
 
 /// The children of a process, and theirs.
+#[cfg(unix)]
 pub(crate) fn descendants(of: i32) -> Vec<i32> {
     let parent = |process: &i32| {
         let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
@@ -71,6 +72,7 @@ pub(crate) fn processes() -> Vec<i32> {
 }
 
 /// The fourth field of a process' `stat`; the second is in parentheses, and may hold anything.
+#[cfg(unix)]
 fn parent_in(stat: &str) -> Option<&str> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)
 }

@@ -12,8 +12,10 @@
 //!
 //! The host thread can't be ended, because ending it means unwinding; it is the price of a test process that survives
 //! to tell what happened. It sleeps in the signal handler and not in the hook, since whoever is in the hook keeps
-//! the hook locked, and test harnesses replace it. On a thread that no kernel started the process aborts as usual, and
-//! so it does on systems without signals.
+//! the hook locked, and test harnesses replace it. On a thread that no kernel started the process aborts as usual.
+//!
+//! Windows ends a process that aborts without asking anybody in it, so there the thread sleeps in the hook after all:
+//! other threads still panic as they like, and only who replaces the hook later waits for ever.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -34,6 +36,9 @@ thread_local! {
 /// What the standard library says when a panic can go no further.
 const CANNOT_UNWIND: [&str; 2] =
     ["panic in a function that cannot unwind", "panic in a destructor during cleanup"];
+
+/// What is printed behind the standard library's word that the process ends.
+const WORDS: &str = "No: LIFE-18 is reported, and the thread sleeps for ever.\n";
 
 /// The words of a panic.
 pub(crate) fn message(payload: &(dyn Any + Send)) -> &str {
@@ -93,7 +98,9 @@ pub(crate) fn install() {
         signal::install();
         let former = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            if !stopped_at_boundary(info) {
+            if stopped_at_boundary(info) {
+                signal::hold();
+            } else {
                 former(info);
             }
         }));
@@ -107,6 +114,9 @@ mod signal {
     use std::mem::zeroed;
     use std::ptr;
 
+    /// The handler holds the thread, once the hook is left.
+    pub(super) fn hold() {}
+
     pub(super) fn install() {
         // SAFETY: all zero is a valid value of the C structure.
         let mut action: libc::sigaction = unsafe { zeroed() };
@@ -117,14 +127,14 @@ mod signal {
 
     /// Holds the threads that must not abort the process. Others return to `abort`, which then ends it.
     extern "C" fn on_abort(signal: c_int) {
-        const WORDS: &[u8] = b"No: LIFE-18 is reported, and the thread sleeps for ever.\n";
+        let words = super::WORDS.as_bytes();
         if !super::HALTED.get() {
             // SAFETY: to reset a signal is always allowed.
             unsafe { libc::signal(signal, libc::SIG_DFL) };
             return;
         }
         // SAFETY: the words are there, and a failure to write them changes nothing.
-        unsafe { libc::write(libc::STDERR_FILENO, WORDS.as_ptr().cast(), WORDS.len()) };
+        unsafe { libc::write(libc::STDERR_FILENO, words.as_ptr().cast(), words.len()) };
         loop {
             // SAFETY: `pause` may be called in a signal handler.
             unsafe { libc::pause() };
@@ -135,4 +145,10 @@ mod signal {
 #[cfg(not(unix))]
 mod signal {
     pub(super) fn install() {}
+
+    /// Nothing comes between the hook and the end of the process.
+    pub(super) fn hold() {
+        eprint!("{}", super::WORDS);
+        super::halt();
+    }
 }

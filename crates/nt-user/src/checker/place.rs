@@ -3,16 +3,20 @@
 use std::path::Path;
 
 /// Frames of these files are the machinery, not the driver.
-const MACHINERY: [&str; 9] = [
-    concat!(env!("CARGO_MANIFEST_DIR"), "/src/"),
+const MACHINERY: [&str; 12] = [
+    "/nt-user/src/",
     "/wsk-provider/src/",
     "/wsk-sim/src/",
     "/wsk-sys/src/",
     "/rustc/",
+    "/library/core/",
+    "/library/alloc/",
     "/library/std/",
     "/.cargo/registry/",
     "/nptl/",
     "/sysdeps/",
+    // Wine's own.
+    "/dlls/",
 ];
 
 /// The same by symbol, for frames without line information.
@@ -25,7 +29,8 @@ const MACHINERY_CRATES: [&str; 9] = [
     "core::",
     "alloc::",
     "backtrace::",
-    "__rust",
+    // Underscores in front are taken off.
+    "rust",
 ];
 
 fn is_machinery(name: &str, file: Option<&Path>) -> bool {
@@ -33,8 +38,18 @@ fn is_machinery(name: &str, file: Option<&Path>) -> bool {
         let name = name.trim_start_matches(['<', '&', '_']);
         !name.contains("::") || MACHINERY_CRATES.iter().any(|prefix| name.starts_with(prefix))
     };
-    let by_file = |file: &str| MACHINERY.iter().any(|part| file.contains(part));
+    // Compilers on Windows write backslashes, and the standard library's files have both.
+    let by_file = |file: &str| {
+        let file = file.replace('\\', "/");
+        MACHINERY.iter().any(|part| file.contains(part))
+    };
     file.and_then(Path::to_str).map_or_else(by_symbol, by_file)
+}
+
+/// A file as reports show it, the same on every system.
+fn shown(file: &Path) -> String {
+    let file = file.to_string_lossy();
+    if cfg!(windows) { file.replace('\\', "/") } else { file.into_owned() }
 }
 
 /// The innermost frame outside the kernel, the provider, the test kit and the standard library.
@@ -49,11 +64,34 @@ pub(crate) fn capture() -> String {
                 return;
             }
             place = Some(match (symbol.filename(), symbol.lineno()) {
-                (Some(file), Some(line)) => format!("{name} ({}:{line})", file.display()),
+                (Some(file), Some(line)) => format!("{name} ({}:{line})", shown(file)),
                 _ => name,
             });
         });
         place.is_none()
     });
     place.unwrap_or_else(|| format!("thread `{}`", std::thread::current().name().unwrap_or("without a name")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machinery_is_known_by_its_files_on_every_system() {
+        for file in [
+            "/w/crates/nt-user/src/irp/mod.rs",
+            r"C:\w\crates\nt-user\src\irp\mod.rs",
+            r"C:\w\crates\wsk-provider\src\socket\mod.rs",
+            r"/rustc/59807616e\library\std\src\panicking.rs",
+            "/usr/lib/rustlib/src/rust/library/core/src/ops/function.rs",
+            "./dlls/kernel32/thread.c",
+        ] {
+            assert!(is_machinery("driver::send", Some(Path::new(file))), "{file}");
+        }
+        assert!(is_machinery("__rustc::rust_begin_unwind", None) && !is_machinery("driver::send", None));
+        for file in ["/w/crates/nt-user/tests/irp.rs", r"C:\w\crates\nt-user\tests\irp.rs"] {
+            assert!(!is_machinery("driver::send", Some(Path::new(file))), "{file}");
+        }
+    }
 }

@@ -7,8 +7,22 @@ pub(crate) fn contains(address: usize, bytes: usize) -> bool {
     linux::segments().iter().any(|segment| segment.start <= address && end <= segment.end)
 }
 
+/// Whether the bytes belong to a loaded image.
+#[cfg(windows)]
+pub(crate) fn contains(address: usize, bytes: usize) -> bool {
+    let end = address.saturating_add(bytes.max(1));
+    let mut at = address;
+    while at < end {
+        match windows::image_region(at) {
+            Some(after) if after > at => at = after,
+            _ => return false,
+        }
+    }
+    true
+}
+
 /// Other systems do not tell easily what an image covers; nothing there is denied to be static.
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", windows)))]
 pub(crate) fn contains(_address: usize, _bytes: usize) -> bool {
     true
 }
@@ -47,5 +61,46 @@ mod linux {
             segments.push(start..start + header.p_memsz as usize);
         }
         0
+    }
+}
+
+#[cfg(windows)]
+mod windows {
+    use std::ffi::c_void;
+    use std::mem::MaybeUninit;
+
+    /// `MEMORY_BASIC_INFORMATION` of a 64-bit process: a run of pages that are alike.
+    #[repr(C)]
+    struct Region {
+        base: usize,
+        _allocation: usize,
+        _first_protection: u32,
+        _partition: u16,
+        size: usize,
+        _state: u32,
+        _protection: u32,
+        kind: u32,
+    }
+
+    /// `MEM_IMAGE`.
+    const IMAGE: u32 = 0x0100_0000;
+
+    #[link(name = "kernel32")]
+    unsafe extern "system" {
+        fn VirtualQuery(address: *const c_void, region: *mut Region, size: usize) -> usize;
+    }
+
+    /// Where the pages end that are like the one at `address`, if they are those of an image.
+    pub(super) fn image_region(address: usize) -> Option<usize> {
+        let mut region = MaybeUninit::<Region>::uninit();
+        let at = std::ptr::without_provenance(address);
+        // SAFETY: the region has the size that is told; any address may be asked about.
+        let written = unsafe { VirtualQuery(at, region.as_mut_ptr(), size_of::<Region>()) };
+        if written < size_of::<Region>() {
+            return None;
+        }
+        // SAFETY: all of it was written, and any bytes are a valid value.
+        let region = unsafe { region.assume_init() };
+        (region.kind == IMAGE).then(|| region.base.saturating_add(region.size))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket as HostSocket, Type};
@@ -16,6 +17,8 @@ pub struct Peer {
     local: SocketAddr,
     /// The connection was reset before the host could tell that it was established.
     reset: bool,
+    /// It has ended its own sending.
+    shut: AtomicBool,
 }
 
 /// How a connection ended, seen from the peer.
@@ -90,7 +93,7 @@ impl Peer {
             Some(bound) if !bound.ip().is_unspecified() => bound,
             _ => stream.local_addr()?,
         };
-        Ok(Self { stream, local, reset: false })
+        Ok(Self { stream, local, reset: false, shut: AtomicBool::new(false) })
     }
 
     /// The host's stream.
@@ -126,7 +129,7 @@ impl Peer {
         }
         let mut bytes = Vec::new();
         match (&self.stream).read_to_end(&mut bytes) {
-            Ok(_) => End::Graceful(bytes),
+            Ok(_) => self.how_ended(bytes),
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => End::Reset,
             Err(error) => panic!("waiting for the end on the host: {error}"),
         }
@@ -142,11 +145,20 @@ impl Peer {
         let read = (&self.stream).read(&mut [0]);
         self.stream.set_nonblocking(false).expect("a stream of the host");
         match read {
-            Ok(0) => Some(End::Graceful(Vec::new())),
+            Ok(0) => Some(self.how_ended(Vec::new())),
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Some(End::Reset),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
             other => panic!("waiting for the end on the host: {other:?}"),
         }
+    }
+
+    /// The end of the stream was found after these bytes: whether that is what it is. Wine's server looks at sockets for
+    /// itself, and when it has been told of a reset a read finds an end. Then not even nothing can be sent.
+    fn how_ended(&self, bytes: Vec<u8>) -> End {
+        if cfg!(windows) && !self.shut.load(Ordering::Relaxed) && (&self.stream).write(&[]).is_err() {
+            return End::Reset;
+        }
+        End::Graceful(bytes)
     }
 
     /// Expects a reset.
@@ -164,6 +176,7 @@ impl Peer {
     /// Sends a FIN and goes on receiving.
     #[track_caller]
     pub fn half_close(&self) -> &Self {
+        self.shut.store(true, Ordering::Relaxed);
         self.stream.shutdown(Shutdown::Write).expect("half-closing on the host");
         self
     }
