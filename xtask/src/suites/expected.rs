@@ -36,6 +36,11 @@ pub(super) const FAILING: &[Failing] = &[
         test: "declined_and_kept_indications_lose_nothing",
         why: DRAIN,
     },
+    Failing {
+        suite: "wsk-provider::lend",
+        test: "a_lent_thread_serves_the_sockets",
+        why: "Wine's reports seem to come singly, and a thread is lent for four of one poll: none was in half a minute",
+    },
     Failing { suite: "wsk-provider::sockets", test: "addresses_are_shared_as_asked", why: SHARING },
     Failing {
         suite: "wsk-provider::transport",
@@ -43,4 +48,10 @@ pub(super) const FAILING: &[Failing] = &[
         why: SHARING,
     },
     Failing { suite: "wsk-sim::smoke", test: "a_connection_by_accept_carries_data_both_ways", why: DRAIN },
+    Failing { suite: "wsk::library", test: "memory::a_server_in_steady_state_allocates_nothing", why: DRAIN },
+    Failing {
+        suite: "wsk::library",
+        test: "options::a_descriptor_is_cached_used_and_released",
+        why: SHARING,
+    },
 ];
