@@ -53,5 +53,4 @@ pub(super) const FAILING: &[Failing] = &[
         why: SHARING,
     },
     Failing { suite: "wsk-sim::smoke", test: "a_connection_by_accept_carries_data_both_ways", why: DRAIN },
-    Failing { suite: "wsk::library", test: "memory::a_server_in_steady_state_allocates_nothing", why: DRAIN },
 ];
