@@ -41,7 +41,7 @@ fn a_receive_given_up_at_the_end_of_an_abandoned_one() {
         let mut spin = 500_u32;
         for round in 0..3000 {
             if left < 100 {
-                peer.send(&[7; CHUNK]);
+                peer.send(&vec![7; CHUNK]);
                 eventually(|| wait(connection.receive_backlog()).unwrap() > 100);
                 left += CHUNK;
             }
