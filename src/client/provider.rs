@@ -3,6 +3,7 @@
 use core::ffi::c_void;
 use core::fmt;
 use core::mem::size_of;
+use core::ptr::NonNull;
 use core::time::Duration;
 
 use wsk_sys::nt::PSECURITY_DESCRIPTOR;
@@ -11,20 +12,89 @@ use wsk_sys::{
     WSK_PROVIDER_NPI, WSK_RELEASE_SD, nt_success,
 };
 
-use super::{ClientShared, Pause};
+use super::{ClientShared, Node, Pause};
 use crate::error::{Error, Operation, Result};
 use crate::irql::Passive;
 use crate::listener::ListenerBuilder;
-use crate::memory::Ref;
+use crate::memory::{Cache, Ref, RefCount};
 use crate::operation::{Op, Outcome, Refusal, Request, Submission};
 use crate::socket::{Core, CoreRef, Socket, attach};
 
-/// WSK's functions, captured (`WskCaptureProviderNPI`). Clones share one capture, which the last one releases.
+/// WSK's functions, captured (`WskCaptureProviderNPI`). Clones share one capture, which is released when the last one was
+/// dropped: soon after, by the client's reaper thread, so that clones may be dropped anywhere.
 ///
 /// Sockets keep working after it is released; only making new ones needs it.
 #[derive(Clone)]
 pub struct Provider {
-    captured: Ref<Captured>,
+    captured: Handle<Captured>,
+}
+
+/// Something of WSK's that is given back by a call, which [`Handle`] leaves to the reaper.
+trait Lease: Send + Sync + Sized + 'static {
+    /// Whose reaper it is.
+    fn client(&self) -> &Ref<ClientShared>;
+
+    /// Makes the call. Called once, at `PASSIVE_LEVEL` outside of callbacks and completion routines.
+    fn end(&self);
+}
+
+/// One of several handles on a lease. The last one that is dropped, wherever that is, has the reaper end it.
+///
+/// # Invariants
+/// Each handle is counted in `handles`.
+struct Handle<T: Lease>(Ref<Leased<T>>);
+
+#[repr(C)]
+struct Leased<T> {
+    /// Queued by the last handle.
+    node: Node,
+    handles: RefCount,
+    lease: T,
+}
+
+impl<T: Lease> Handle<T> {
+    /// The first handle; without memory, the lease comes back.
+    fn try_new(lease: T, cache: &Cache) -> core::result::Result<Self, T> {
+        let make = |lease| Leased { node: Node::new(end::<T>), handles: RefCount::one(), lease };
+        Ref::try_make(Some(cache), lease, make).map(Self).map_err(|(_, lease)| lease)
+    }
+}
+
+impl<T: Lease> core::ops::Deref for Handle<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0.lease
+    }
+}
+
+impl<T: Lease> Clone for Handle<T> {
+    fn clone(&self) -> Self {
+        self.0.handles.acquire();
+        Self(self.0.clone())
+    }
+}
+
+impl<T: Lease> Drop for Handle<T> {
+    fn drop(&mut self) {
+        if !self.0.handles.release() {
+            return;
+        }
+        let queued = Ref::into_raw(self.0.clone());
+        // SAFETY: a counted reference is never null.
+        let node = unsafe { NonNull::new_unchecked(queued.cast_mut().cast::<Node>()) };
+        // SAFETY: there is one last handle, so the node is queued once; the reference just leaked keeps it until it was
+        // run. It is the first field.
+        unsafe { self.0.lease.client().reap(node) };
+    }
+}
+
+/// # Safety
+/// `node` is that of a [`Leased`] `T`, queued with a reference.
+unsafe fn end<T: Lease>(node: NonNull<Node>) {
+    // SAFETY: the node is the first field, and the queue owned this reference.
+    let leased = unsafe { Ref::<Leased<T>>::from_raw(node.as_ptr().cast_const().cast()) };
+    leased.lease.end();
 }
 
 /// One capture.
@@ -38,8 +108,12 @@ unsafe impl Send for Captured {}
 // SAFETY: as for `Send`.
 unsafe impl Sync for Captured {}
 
-impl Drop for Captured {
-    fn drop(&mut self) {
+impl Lease for Captured {
+    fn client(&self) -> &Ref<ClientShared> {
+        &self.client
+    }
+
+    fn end(&self) {
         self.client.release();
     }
 }
@@ -51,11 +125,13 @@ impl Provider {
         passive: Passive<'_>,
     ) -> Result<Self> {
         let npi = client.capture(timeout, passive)?;
-        // When memory is out, dropping the value releases the capture again.
         let captured = Captured { client: client.clone(), npi };
-        match Ref::try_new_in(captured, client.cache()) {
+        match Handle::try_new(captured, client.cache()) {
             Ok(captured) => Ok(Self { captured }),
-            Err((_, _released)) => Err(Error::out_of_memory(Operation::Capture)),
+            Err(captured) => {
+                captured.end();
+                Err(Error::out_of_memory(Operation::Capture))
+            }
         }
     }
 
@@ -170,9 +246,12 @@ impl Provider {
             return Err(Error::new(Operation::ControlClient, status));
         }
         let held = CachedDescriptor { provider: self.clone(), cached };
-        match Ref::try_new_in(held, self.client().cache()) {
+        match Handle::try_new(held, self.client().cache()) {
             Ok(held) => Ok(SecurityDescriptor { held }),
-            Err((_, _released)) => Err(Error::out_of_memory(Operation::ControlClient)),
+            Err(held) => {
+                held.end();
+                Err(Error::out_of_memory(Operation::ControlClient))
+            }
         }
     }
 
@@ -230,10 +309,12 @@ impl<C: Core> Request for CreateRequest<C> {
     }
 }
 
-/// A security descriptor that WSK keeps (`WSK_CACHE_SD`); the last clone gives it back (`WSK_RELEASE_SD`).
+/// A security descriptor that WSK keeps (`WSK_CACHE_SD`). It is given back (`WSK_RELEASE_SD`) when the last clone was
+/// dropped: soon after, by the client's reaper thread, so that clones may be dropped anywhere. Each keeps a capture, like
+/// a [`Provider`].
 #[derive(Clone)]
 pub struct SecurityDescriptor {
-    held: Ref<CachedDescriptor>,
+    held: Handle<CachedDescriptor>,
 }
 
 impl SecurityDescriptor {
@@ -258,8 +339,12 @@ unsafe impl Send for CachedDescriptor {}
 // SAFETY: as for `Send`.
 unsafe impl Sync for CachedDescriptor {}
 
-impl Drop for CachedDescriptor {
-    fn drop(&mut self) {
+impl Lease for CachedDescriptor {
+    fn client(&self) -> &Ref<ClientShared> {
+        self.provider.client()
+    }
+
+    fn end(&self) {
         let mut cached = self.cached;
         let _ = self.provider.control_client(|control| {
             // SAFETY: the descriptor is a cached one, nobody names it any more, and it is released once (rule CTL-07).

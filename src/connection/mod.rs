@@ -102,7 +102,7 @@ unsafe impl<E: ConnectionEvents> Core for ConnectionCore<E> {
         &self.common.socket
     }
 
-    fn dead(&self) {
+    unsafe fn dead(&self) {
         self.events.dead();
     }
 }

@@ -21,6 +21,7 @@ use crate::error::{Error, Operation, Result};
 use crate::memory::Ref;
 use crate::operation::{Op, Request, Submission};
 use crate::socket::{Control, CoreRef, Socket, SocketRef, control};
+use crate::sync::SpinLock;
 
 /// A listening socket in the making; see [`Provider::listener`].
 #[derive(Debug)]
@@ -134,9 +135,9 @@ impl<I: Condition, A: Acceptance> ListenerBuilder<I, A> {
             let common = ListenerCommon {
                 socket: Socket::new::<ListenerCore<I, A>>(provider.client().clone()),
                 pending: Pending::new(),
-                _security: security,
+                security: SpinLock::new(security),
             };
-            ListenerCore { common, condition, acceptance }
+            ListenerCore::new(common, condition, acceptance)
         };
         let core = Ref::try_make(None, (condition, acceptance, security), make)
             .map_err(|_| Error::out_of_memory(Operation::Socket))?;
@@ -263,7 +264,7 @@ impl AddressRequest {
                 // SAFETY: the address is of the socket's family (rule BIND-12) and lives in the request.
                 Some(unsafe { bind(handle, address, 0, irp) })
             } else {
-                // SAFETY: as above.
+                // SAFETY: the table is that of a listening socket; the member was always there.
                 let get = unsafe { (*table).WskGetLocalAddress }?;
                 // SAFETY: 128 bytes are enough for every family (rule LIFE-07), and they live in the request.
                 Some(unsafe { get(handle, address, irp) })

@@ -17,7 +17,6 @@ use wsk_sys::{
 };
 
 use super::inspect::Answer;
-use super::pending::Record;
 use super::{Acceptance, Condition, Ends, InspectId, Inspection, ListenerCore, ListenerRef};
 use crate::address;
 use crate::connection::{Connection, ConnectionCore, ConnectionEvents};
@@ -53,31 +52,24 @@ unsafe extern "system" fn inspect_event<I: Condition, A: Acceptance>(
         return WskInspectReject;
     };
     let id = InspectId::from_raw(id);
-    if core.common.pending.knows(id) {
-        // The peer has repeated itself. The request has, or had, its token, and gets no second one.
-        return WskInspectPend;
-    }
     // SAFETY: with an ID, the addresses are valid during the call.
     let Some(ends) = (unsafe { ends(local, remote) }) else { return WskInspectReject };
+    if !core.common.pending.is_new(id, &ends) {
+        // The peer has repeated itself. The request has its token, or its decision, and gets no second one.
+        return WskInspectPend;
+    }
+    // SAFETY: this is a callback, and `core` is dropped before it returns.
+    let Some((condition, _)) = (unsafe { core.handlers() }) else { return WskInspectReject };
     let listener = ListenerRef::new(&core);
     let request = Inspection { listener: &listener, id, ends, _callback: PhantomData };
-    let answered = core.condition.inspect(request).answer;
+    let answered = condition.inspect(request).answer;
     // What can be done before is done before, so that nothing comes between the record's last word and the return.
     drop(listener);
     drop(core);
     match answered {
         Answer::Accept => WskInspectAccept,
         Answer::Reject => WskInspectReject,
-        Answer::Pend(record) => answer(Record::callback_returns(record)),
-    }
-}
-
-/// What a pended inspection returns: pend, or the decision that was made before the callback returned.
-fn answer(decided: Option<bool>) -> WSK_INSPECT_ACTION {
-    match decided {
-        None => WskInspectPend,
-        Some(true) => WskInspectAccept,
-        Some(false) => WskInspectReject,
+        Answer::Pend(record) => record.callback_returns(),
     }
 }
 
@@ -95,7 +87,10 @@ unsafe extern "system" fn abort_event<I: Condition, A: Acceptance>(
     if let Some(id) = unsafe { id.as_ref() } {
         let id = InspectId::from_raw(id);
         core.common.pending.abort(id);
-        core.condition.abort(id);
+        // SAFETY: this is a callback.
+        if let Some((condition, _)) = unsafe { core.handlers() } {
+            condition.abort(id);
+        }
     }
     STATUS_SUCCESS
 }
@@ -122,8 +117,10 @@ unsafe extern "system" fn accept_event<I: Condition, A: Acceptance>(
     }
     // SAFETY: with a socket, the addresses are valid during the call.
     let Some(ends) = (unsafe { ends(local, remote) }) else { return STATUS_REQUEST_NOT_ACCEPTED };
+    // SAFETY: this is a callback.
+    let Some((_, acceptance)) = (unsafe { core.handlers() }) else { return STATUS_REQUEST_NOT_ACCEPTED };
     let mut taken = None;
-    core.acceptance.accept(Incoming {
+    acceptance.accept(Incoming {
         listener: core.socket(),
         socket,
         ends,
@@ -143,9 +140,9 @@ unsafe extern "system" fn accept_event<I: Condition, A: Acceptance>(
 /// # Safety
 /// Both point to addresses of the family they name, or are null.
 unsafe fn ends(local: PSOCKADDR, remote: PSOCKADDR) -> Option<Ends> {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller says that it is null or an address of the family it names.
     let local = unsafe { address::socket_addr_from_raw(local) }?;
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller says that it is null or an address of the family it names.
     let remote = unsafe { address::socket_addr_from_raw(remote) }?;
     Some(Ends { local, remote })
 }
@@ -200,7 +197,7 @@ impl<E: ConnectionEvents> Incoming<'_, E> {
         let (context, dispatch) = ConnectionCore::context_and_dispatch(&core);
         // SAFETY: the output is valid during the callback, which this value cannot outlive.
         unsafe { self.accept_context.write(context) };
-        // SAFETY: as above.
+        // SAFETY: the output is valid during the callback, which this value cannot outlive.
         unsafe { self.accept_dispatch.write(dispatch) };
         // SAFETY: WSK has just made the socket, for this core, whose callback answers with it; this value is used up.
         unsafe { attach_and_enter(&core, self.socket) };

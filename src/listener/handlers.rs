@@ -12,6 +12,10 @@ use crate::socket::{Probing, Silent, Told};
 /// # IRQL
 /// Called at up to `DISPATCH_LEVEL`, in any thread, several calls at a time. It must not wait for anything; to
 /// decide later it pends.
+///
+/// # Panics
+/// A handler that panics stops the system, as every panic of a driver does: nothing unwinds into WSK, no answer gets out,
+/// and the request is not let in. So a handler of what comes from outside has to be free of them, indexing included.
 pub trait InspectHandler: Send + Sync + 'static {
     /// Answers one request: accept, reject, or pend and decide later with a token.
     fn inspect<'a>(&self, request: Inspection<'a>) -> Decision<'a>;
@@ -35,6 +39,8 @@ pub trait InspectHandler: Send + Sync + 'static {
 /// wait for anything.
 pub trait AbortHandler: Send + Sync + 'static {
     /// The request with this ID will not become a connection.
+    ///
+    /// Another request may have the ID as soon as this has returned, so whoever keeps records by ID forgets this one here.
     fn abort(&self, id: InspectId);
 }
 

@@ -20,7 +20,9 @@ mod inspect;
 mod pending;
 mod stage;
 mod token;
+mod tree;
 
+use core::cell::UnsafeCell;
 use core::fmt;
 use core::future::Future;
 use core::net::SocketAddr;
@@ -49,6 +51,7 @@ use crate::socket::{
     Closed, Core, CoreRef, Disabled, Socket, SocketRef, WaitClosed, disable_event, disable_event_and_wait,
     enable_events, probe,
 };
+use crate::sync::SpinLock;
 
 bitflags! {
     /// The events of a listening socket (`SO_WSK_EVENT_CALLBACK`).
@@ -75,17 +78,36 @@ pub(crate) struct ListenerCommon {
     socket: Socket,
     pending: Pending,
     /// Kept until the socket has closed, because WSK may use it until then (rule LIFE-12).
-    _security: Option<SecurityDescriptor>,
+    security: SpinLock<Option<SecurityDescriptor>>,
 }
 
 /// # Invariants
-/// Its address is the socket context of the listening socket; WSK holds a reference from `attach` until the close
-/// has completed.
+/// - Its address is the socket context of the listening socket; WSK holds a reference from `attach` until the close
+///   has completed.
+/// - `handlers` is there until the close has completed, and used by callbacks, all of which are over then (rule CLOSE-08), and
+///   by holders of the gate, without whom the close has not begun; by nobody else. So a core that tokens or accepts keep alive holds nothing of the user's, such as those tokens.
 #[repr(C)]
 pub(crate) struct ListenerCore<I, A> {
     common: ListenerCommon,
-    condition: I,
-    acceptance: A,
+    handlers: UnsafeCell<Option<(I, A)>>,
+}
+
+// SAFETY: the handlers are `Sync`, and by the invariant nobody has a reference on them when they are taken out.
+unsafe impl<I: Condition, A: Acceptance> Sync for ListenerCore<I, A> {}
+
+impl<I: Condition, A: Acceptance> ListenerCore<I, A> {
+    fn new(common: ListenerCommon, condition: I, acceptance: A) -> Self {
+        Self { common, handlers: UnsafeCell::new(Some((condition, acceptance))) }
+    }
+
+    /// The handlers.
+    ///
+    /// # Safety
+    /// The caller is a callback of the listener, and uses them no longer than it runs, or holds the gate for so long.
+    unsafe fn handlers(&self) -> Option<&(I, A)> {
+        // SAFETY: no callback runs, and nobody holds the gate, when they are taken out, by the invariant.
+        unsafe { &*self.handlers.get() }.as_ref()
+    }
 }
 
 // SAFETY: `repr(C)`, and the socket is the first field of the first field.
@@ -95,13 +117,24 @@ unsafe impl<I: Condition, A: Acceptance> Core for ListenerCore<I, A> {
     }
 
     unsafe fn closing(&self, handle: Option<*mut WSK_SOCKET>) {
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller closes this very socket, and has not done so yet.
         unsafe { self.common.pending.reject_all(handle) };
     }
 
-    fn dead(&self) {
-        self.condition.dead();
-        self.acceptance.dead();
+    unsafe fn dead(&self) {
+        // SAFETY: the caller holds the gate, so the close has not begun.
+        if let Some((condition, acceptance)) = unsafe { self.handlers() } {
+            condition.dead();
+            acceptance.dead();
+        }
+    }
+
+    unsafe fn closed(&self) {
+        // Neither is dropped under the lock: what handlers do when they are dropped is theirs.
+        let security = self.common.security.lock().take();
+        // SAFETY: no callback runs or will run, which the caller says; the invariant allows nobody else.
+        let handlers = unsafe { (*self.handlers.get()).take() };
+        drop((security, handlers));
     }
 }
 
@@ -135,8 +168,9 @@ impl core::ops::Deref for ListenerRef {
 
 /// A bound, listening socket. Dropping it closes it in the background; see [`Listener::close`].
 ///
-/// Its handlers are dropped when the close has completed and no token, no accept and no future of [`Listener::closed`] is left,
-/// at up to `DISPATCH_LEVEL`, never inside the `Drop` of another socket's handlers.
+/// Its handlers, and the security descriptor it was given, are dropped when the close has completed, at up to
+/// `DISPATCH_LEVEL`; tokens, accepts and futures of [`Listener::closed`] that are still there keep none of it. So a handler may
+/// keep tokens of its own listener.
 ///
 /// Connections that were accepted live on without it.
 pub struct Listener<I: Condition = Unconditional, A: Acceptance = NoAcceptEvent> {
@@ -274,7 +308,7 @@ impl<I: Condition, A: Acceptance> Listener<I, A> {
     /// Any number of tasks may wait, beside accepts that are under way. It resolves as soon as the death is known: at once if the
     /// listener is conditional, its accept event is on, or an accept is under way, because WSK says so to those; else WSK says
     /// nothing by itself, and the listener is asked several times a second, with a call that needs no memory
-    /// (`SIO_WSK_QUERY_INSPECT_ID`). The future outlives the listener, whose memory and handlers it keeps.
+    /// (`SIO_WSK_QUERY_INSPECT_ID`). The future outlives the listener, whose memory it keeps.
     ///
     /// # IRQL
     /// Up to `DISPATCH_LEVEL`, also for polling and dropping the future; not in completion routines.

@@ -5,24 +5,38 @@
 //!   Asking ─────────────────────────────────────────────────────────────────▶ Accepted, Rejected
 //!     │ │ the listener closes: the callback returns reject
 //!     │ └──────────────────────────────────────────────────▶ Aborted: the token is inert
-//!     │ the callback returns WskInspectPend                    ▲
-//!     ▼                                                        │ WskAbortEvent, or the listener closes (which rejects)
-//!   Pended ────────────────────────────────────────────────────┤
-//!     │ token decides, or is dropped                           │ the listener is closing: no call is let in
-//!     ▼                                                        │
-//!   Completing ────────────────────────────────────────────────┘
+//!     │ the callback returns WskInspectPend                    ▲ ▲
+//!     ▼                                                        │ │ WskAbortEvent, or the listener closes (which rejects)
+//!   Pended ────────────────────────────────────────────────────┘ │
+//!     │ │ token is dropped                                       │ WskAbortEvent
+//!     │ └─────────▶ Dropped ─────────────────────────────────────┘
+//!     │ token        │ the reaper comes to it
+//!     │ decides      │
+//!     ▼◀─────────────┘
+//!   Completing
 //!     │ completion routine
 //!     ▼
 //!   Completed
 //! ```
 //!
 //! A decision is held back from WSK until the callback's last act (rule ICMP-13): while the record is `Asking` it
-//! is only noted, and `WskInspectComplete` is called at most once, by whoever moves the record out of `Pended`
-//! (rule ICMP-04). What lies between that last act and WSK seeing the return is the return itself, which no client
-//! can see the end of.
+//! is only noted, and `WskInspectComplete` is called at most once, by whoever moves the record on from `Pended` or
+//! `Dropped` (rule ICMP-04). What lies between that last act and WSK seeing the return is the return itself, which no
+//! client can see the end of.
 //!
 //! A request that was pended is always decided, unless it is aborted (rule INSP-18): by the token, by the reaper for a
-//! token that was dropped, or, before the listener closes, by the listener.
+//! token that was dropped, or, before the listener closes, by the listener. The step to `Completing` is made right
+//! before the call, and an abort that comes before it prevents the call. One that comes after it meets the call, which no
+//! client can help: WSK lets nothing come of such a decision (rules ABRT-12, ICMP-03).
+//!
+//! # Requests that WSK inspects again
+//!
+//! WSK may inspect a request again when the peer repeats itself (rule INSP-34), and may give the ID of a request that is
+//! over to another one at once (rule INSP-35). A record is *listed* from the moment its token exists until WSK knows the
+//! decision: the callback returns it, or the IRP of `WskInspectComplete` completes. An inspection of a listed ID
+//! with the same two addresses is a repetition, and is answered with pend: the request has its token, or its decision.
+//! Any other inspection is that of a new request, and the handler is asked. If its ID is listed all the same, the old
+//! request is over without a word; its token becomes inert, so that its decision cannot meet the new request.
 
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
@@ -32,10 +46,11 @@ use core::task::Context;
 use wsk_sys::nt::{self, NTSTATUS};
 use wsk_sys::{
     STATUS_MORE_PROCESSING_REQUIRED, WSK_INSPECT_ACTION, WSK_INSPECT_ID, WSK_PROVIDER_LISTEN_DISPATCH,
-    WSK_SOCKET, WskInspectAccept, WskInspectReject,
+    WSK_SOCKET, WskInspectAccept, WskInspectPend, WskInspectReject,
 };
 
 use super::stage::{Progress, Stage};
+use super::tree::{Branches, Element, Tree};
 use super::{Ends, InspectId, ListenerRef};
 use crate::client::Node;
 use crate::memory::Ref;
@@ -53,11 +68,10 @@ pub(super) enum Decided {
 
 /// # Invariants
 /// - `progress` follows the diagram of the module.
-/// - One reference is the *callback's*: the answer that is on its way to WSK has it while the record is `Asking`, the
-///   state itself while it is `Pended`. Whoever moves the record out of `Pended` takes it.
-/// - `irp` and `raw_id` belong to whoever moved the record out of `Pended`, then to WSK until the completion routine.
-/// - A record that is listed is `Asking` or `Pended`, or whoever moved it on holds a reference and is about to take it
-///   out. So a listed record is alive.
+/// - The table owns a reference while the record is listed, the reaper's queue one while the record is in it, and the IRP
+///   one from the call to its completion routine.
+/// - `irp` and `raw_id` belong to whoever moved the record on from `Pended` or `Dropped` to tell WSK, then to WSK until
+///   the completion routine.
 #[repr(C)]
 pub(super) struct Record {
     /// For the reaper, which rejects the request of a token that was dropped; used at most once.
@@ -69,15 +83,10 @@ pub(super) struct Record {
     id: InspectId,
     ends: Ends,
     progress: Progress,
-    links: UnsafeCell<Neighbours>,
+    branches: UnsafeCell<Branches<Record>>,
 }
 
-struct Neighbours {
-    previous: Option<NonNull<Record>>,
-    next: Option<NonNull<Record>>,
-}
-
-// SAFETY: the invariants say who may touch what; `links` is guarded by the lock of the table.
+// SAFETY: the invariants say who may touch what; `branches` is guarded by the lock of the table.
 unsafe impl Send for Record {}
 // SAFETY: as for `Send`.
 unsafe impl Sync for Record {}
@@ -92,7 +101,7 @@ impl Record {
             id,
             ends,
             progress: Progress::new(),
-            links: UnsafeCell::new(Neighbours { previous: None, next: None }),
+            branches: UnsafeCell::new([None; 2]),
         }
     }
 
@@ -110,7 +119,7 @@ impl Record {
     }
 
     pub(super) fn is_aborted(&self) -> bool {
-        self.progress.stage() == Stage::Aborted
+        self.progress.stage().is_gone()
     }
 
     /// The outcome of `WskInspectComplete`; only once the stage was seen to be `Completed`.
@@ -124,34 +133,25 @@ impl Record {
         Outcome::Completed { status, information: 0 }
     }
 
-    /// The callback's last act: `None` to return pend, else whether to accept.
-    ///
-    /// `record` is the callback's reference.
-    pub(super) fn callback_returns(record: Ref<Self>) -> Option<bool> {
-        let record = Ref::into_raw(record);
-        // SAFETY: the callback's reference keeps the record alive; when the exchange succeeds it is the state's, and
-        // the record is not touched here any more.
-        let decided = unsafe { &(*record).progress }.step(Stage::Asking, Stage::Pended).err()?;
-        // SAFETY: the record was not pended, so the reference is still this function's.
-        drop(unsafe { Ref::from_raw(record) });
-        Some(decided == Stage::Accepted)
+    /// The callback's last act: what it returns.
+    pub(super) fn callback_returns(&self) -> WSK_INSPECT_ACTION {
+        let decided = match self.step(Stage::Asking, Stage::Pended) {
+            // The record of a repetition has nothing to say.
+            Ok(()) | Err(Stage::Repeated) => return WskInspectPend,
+            Err(stage) => stage,
+        };
+        // What the callback returns is the end of the identifier, or the beginning of a connection.
+        self.unlist();
+        if decided == Stage::Accepted { WskInspectAccept } else { WskInspectReject }
     }
 
     fn step(&self, from: Stage, to: Stage) -> Result<(), Stage> {
         self.progress.step(from, to)
     }
 
-    /// Moves a pended record on; gives the callback's reference to whoever succeeds.
-    ///
-    /// # Safety
-    /// The pointer came from [`Ref::as_ptr`], and the caller has a reference, or the record is listed and the table
-    /// locked.
-    unsafe fn leave_pended(record: NonNull<Self>, to: Stage) -> Option<Ref<Self>> {
-        // SAFETY: the caller says that the record is alive.
-        unsafe { record.as_ref() }.step(Stage::Pended, to).ok()?;
-        // SAFETY: `callback_returns` leaked this reference when it made the record pended; whoever moves the record on,
-        // once, takes it back.
-        Some(unsafe { Ref::from_raw(record.as_ptr()) })
+    /// Takes the record out of the table, if it is there.
+    fn unlist(&self) {
+        self.listener.pending().remove(self);
     }
 
     /// Decides the request.
@@ -159,74 +159,69 @@ impl Record {
     /// IRQL: up to `DISPATCH_LEVEL`, but not in a completion routine, because it may call WSK.
     pub(super) fn decide(record: &Ref<Self>, accept: bool) -> Decided {
         if record.step(Stage::Asking, if accept { Stage::Accepted } else { Stage::Rejected }).is_ok() {
-            record.listener.pending().remove(record);
             return Decided::Taken;
         }
         // When the gate is shut, closing the listener rejects what is pended.
         let Some(permit) = record.listener.call() else { return Decided::Gone };
-        // SAFETY: `record` is a reference.
-        let Some(pended) = (unsafe { Self::leave_pended(pointer(record), Stage::Completing) }) else {
-            return Decided::Gone;
-        };
-        record.listener.pending().decided(record);
         let action = if accept { WskInspectAccept } else { WskInspectReject };
-        // SAFETY: the gate is held, and `record` keeps the listener during the call, also when the request completes.
-        unsafe { Self::complete(pended, permit.handle(), action) };
-        Decided::Taken
+        // SAFETY: the gate is held; `record` keeps the listener during the call, also when the request completes.
+        unsafe { Self::complete(record, permit.handle(), action, Stage::Pended, Stage::Completing) }
     }
 
-    /// Calls `WskInspectComplete`.
+    /// Moves the record on and calls `WskInspectComplete`, unless the request has gone meanwhile.
     ///
     /// # Safety
-    /// - `pended` is the reference of whoever moved the record out of `Pended`; it becomes the IRP's.
-    /// - `handle` is the record's listener, and the caller holds its gate, or is the one that closes it.
-    unsafe fn complete(pended: Ref<Self>, handle: *mut WSK_SOCKET, action: WSK_INSPECT_ACTION) {
+    /// `handle` is the record's listener, and the caller holds its gate, or is the one that closes it.
+    unsafe fn complete(
+        record: &Ref<Self>,
+        handle: *mut WSK_SOCKET,
+        action: WSK_INSPECT_ACTION,
+        from: Stage,
+        to: Stage,
+    ) -> Decided {
         // SAFETY: the caller keeps the socket from closing.
         let table = unsafe { (*handle).Dispatch }.cast::<WSK_PROVIDER_LISTEN_DISPATCH>();
         // SAFETY: the table is that of a listening socket; the member was always there.
         let Some(inspect_complete) = (unsafe { (*table).WskInspectComplete }) else {
             // Nobody can be told, so nothing becomes of the request.
-            let _ = pended.step(Stage::Completing, Stage::Aborted);
-            return pended.progress.wake();
+            let _ = record.step(from, Stage::Aborted);
+            record.unlist();
+            return Decided::Gone;
         };
-        let record = Ref::into_raw(pended);
-        // SAFETY: the reference just given up keeps the record alive.
-        let storage = unsafe { &(*record).irp };
-        // SAFETY: the record was moved out of `Pended` once, so nobody else uses the storage; the reference keeps the
-        // record where it is until the completion routine takes it back.
-        let irp = unsafe { storage.prepare(completed, record.cast_mut().cast()) };
-        // SAFETY: the record is alive; only the address of its own copy of the ID is taken.
-        let id = unsafe { (*record).raw_id.get() };
+        // As late as can be: an abort that comes before this prevents the call.
+        if record.step(from, to).is_err() {
+            return Decided::Gone;
+        }
+        let irps_reference = Ref::into_raw(record.clone());
+        // SAFETY: the record was moved on just now, which happens once, so nobody else uses the storage; the reference
+        // just made keeps the record where it is until the completion routine takes it back.
+        let irp = unsafe { record.irp.prepare(completed, irps_reference.cast_mut().cast()) };
         // SAFETY: the ID is the record's own copy (rule INSP-20), the action is accept or reject (rule ICMP-10), and
         // the IRP was prepared above. The status is that of the IRP (rule IRP-12).
-        let _ = unsafe { inspect_complete(handle, id, action, irp) };
+        let _ = unsafe { inspect_complete(handle, record.raw_id.get(), action, irp) };
+        Decided::Taken
     }
 
     /// The token is dropped: the request is rejected, by the reaper if WSK has to be told.
     pub(super) fn abandon(record: &Ref<Self>) {
         if record.step(Stage::Asking, Stage::Rejected).is_ok() {
-            return record.listener.pending().remove(record);
+            return;
         }
         // The gate is held until the reaper has made the call, so that the reaper is still there to make it. When it
         // is shut, closing the listener rejects what is pended.
         let Some(permit) = record.listener.call() else { return };
-        // SAFETY: `record` is a reference.
-        let Some(pended) = (unsafe { Self::leave_pended(pointer(record), Stage::Completing) }) else {
+        // The record stays listed, so that an abort that is faster than the reaper prevents the call.
+        if record.step(Stage::Pended, Stage::Dropped).is_err() {
             return;
-        };
-        record.listener.pending().decided(record);
+        }
         permit.keep();
-        let queued = pointer(&pended);
-        core::mem::forget(pended);
-        // SAFETY: a record is moved out of `Pended` once, so the node is queued once; the reference just leaked keeps
-        // the record until it was run. The node is its first field.
-        unsafe { record.listener.client().reap(queued.cast::<Node>()) };
+        let queued = Ref::into_raw(record.clone());
+        // SAFETY: a counted reference is never null.
+        let node = unsafe { NonNull::new_unchecked(queued.cast_mut().cast::<Node>()) };
+        // SAFETY: a record becomes `Dropped` once, so the node is queued once; the reference just leaked keeps the record
+        // until it was run. The node is its first field.
+        unsafe { record.listener.client().reap(node) };
     }
-}
-
-fn pointer(record: &Ref<Record>) -> NonNull<Record> {
-    // SAFETY: a counted reference is never null.
-    unsafe { NonNull::new_unchecked(Ref::as_ptr(record).cast_mut()) }
 }
 
 /// # Safety
@@ -234,12 +229,14 @@ fn pointer(record: &Ref<Record>) -> NonNull<Record> {
 unsafe fn reject_from_node(node: NonNull<Node>) {
     // SAFETY: the node is the first field of the record, and the queue owned this reference.
     let record = unsafe { Ref::<Record>::from_raw(node.as_ptr().cast_const().cast()) };
-    let listener = record.listener.clone();
-    if !listener.is_dead() {
-        // SAFETY: the record was moved out of `Pended` before it was queued, with this reference; the gate is held.
-        unsafe { Record::complete(record, listener.handle(), WskInspectReject) };
+    // The requests of a dead listener are gone; closing it takes the record out.
+    if !record.listener.is_dead() {
+        let handle = record.listener.handle();
+        // SAFETY: `abandon` has kept the gate.
+        let _ =
+            unsafe { Record::complete(&record, handle, WskInspectReject, Stage::Dropped, Stage::Completing) };
     }
-    listener.leave();
+    record.listener.leave();
 }
 
 /// The completion routine of `WskInspectComplete`.
@@ -254,146 +251,123 @@ unsafe extern "system" fn completed(
     // SAFETY: `complete` leaked exactly this reference.
     let record = unsafe { Ref::<Record>::from_raw(context.cast_const().cast()) };
     record.listener.note(record.irp_outcome());
+    // The identifier may be another request's by now, and whoever is woken may make one.
+    record.unlist();
     // A token whose listener closes stays inert.
     let _ = record.step(Stage::Completing, Stage::Completed);
     record.progress.wake();
     STATUS_MORE_PROCESSING_REQUIRED
 }
 
-/// How many lists the table spreads its records over.
-const BUCKETS: usize = 32;
-/// How many decided requests are remembered. WSK may be about to ask again about a request that is just being decided
-/// (rule INSP-34); its serial number tells it from a later one in the same place.
-const REMEMBERED: usize = 16;
+// SAFETY: the branches are those of this record, and used for nothing else.
+unsafe impl Element for Record {
+    type Key = InspectId;
+
+    fn key(&self) -> InspectId {
+        self.id
+    }
+
+    fn word(id: InspectId) -> u64 {
+        id.key() as u64 ^ u64::from(id.serial()).rotate_left(32)
+    }
+
+    fn branches(&self) -> &UnsafeCell<Branches<Self>> {
+        &self.branches
+    }
+}
 
 /// The records of a listener that an abort may name.
 pub(super) struct Pending {
     table: SpinLock<Table>,
 }
 
+/// # Invariants
+/// The table owns a reference of each record in `records`, so a listed record is alive.
 struct Table {
-    buckets: [Option<NonNull<Record>>; BUCKETS],
-    /// The requests decided last, a ring.
-    decided: [Option<InspectId>; REMEMBERED],
-    next: usize,
+    records: Tree<Record>,
     /// The listener closes: nothing is pended any more.
     shut: bool,
 }
 
-// SAFETY: the records are `Send + Sync`, and the lists are guarded by the lock.
+// SAFETY: the records are `Send + Sync`, and the tree is guarded by the lock.
 unsafe impl Send for Table {}
 
-fn bucket(id: InspectId) -> usize {
-    // Keys are addresses or small numbers; serial numbers count up.
-    ((id.key() >> 4) ^ id.key() ^ id.serial() as usize) % BUCKETS
-}
-
 impl Table {
-    /// Takes a record out, if it is still there.
-    fn unlink(&mut self, record: &Record) {
-        let head = &mut self.buckets[bucket(record.id)];
-        // SAFETY: the lock is held.
-        let links = unsafe { &mut *record.links.get() };
-        let (previous, next) = (links.previous.take(), links.next.take());
-        match previous {
-            Some(previous) => {
-                // SAFETY: a listed record is alive.
-                let previous = unsafe { previous.as_ref() };
-                // SAFETY: the lock is held.
-                unsafe { (*previous.links.get()).next = next };
-            }
-            None if head.is_some_and(|first| core::ptr::eq(first.as_ptr(), record)) => *head = next,
-            None => return,
-        }
-        if let Some(next) = next {
-            // SAFETY: a listed record is alive.
-            let next = unsafe { next.as_ref() };
-            // SAFETY: the lock is held.
-            unsafe { (*next.links.get()).previous = previous };
-        }
+    /// Takes a record out, if it is there; the reference is the table's.
+    fn unlist(&mut self, record: &Record) -> Option<Ref<Record>> {
+        let removed = self.records.remove(record)?;
+        // SAFETY: `insert` leaked this reference, and the record was listed once.
+        Some(unsafe { Ref::from_raw(removed.as_ptr()) })
     }
 
-    fn find(&self, id: InspectId) -> Option<NonNull<Record>> {
-        let mut at = self.buckets[bucket(id)];
-        while let Some(candidate) = at {
-            // SAFETY: a listed record is alive.
-            let record = unsafe { candidate.as_ref() };
-            if record.id == id {
-                break;
-            }
-            // SAFETY: the lock is held.
-            at = unsafe { (*record.links.get()).next };
-        }
-        at
+    /// The request of a listed record is over: its token becomes inert, unless it has decided already.
+    fn end(&mut self, listed: NonNull<Record>) -> Option<Ref<Record>> {
+        // SAFETY: a listed record is alive.
+        let record = unsafe { listed.as_ref() };
+        let _ = record
+            .step(Stage::Asking, Stage::Aborted)
+            .or_else(|_| record.step(Stage::Pended, Stage::Aborted))
+            .or_else(|_| record.step(Stage::Dropped, Stage::Aborted));
+        self.unlist(record)
+    }
+
+    /// Whether this ID may have a record of its own: `Err` if it has one for the same two ends. One for others is ended,
+    /// and returned.
+    fn admit(&mut self, id: InspectId, ends: &Ends) -> Result<Option<Ref<Record>>, ()> {
+        let Some(listed) = self.records.find(id) else { return Ok(None) };
+        // SAFETY: a listed record is alive.
+        if unsafe { listed.as_ref() }.ends == *ends { Err(()) } else { Ok(self.end(listed)) }
     }
 }
 
 impl Pending {
     pub(super) const fn new() -> Self {
-        let (buckets, decided) = ([None; BUCKETS], [None; REMEMBERED]);
-        Self { table: SpinLock::new(Table { buckets, decided, next: 0, shut: false }) }
+        Self { table: SpinLock::new(Table { records: Tree::new(), shut: false }) }
     }
 
-    /// Lists a new record. When the listener closes already its request is rejected, and the token will be inert.
+    /// Lists a new record. When the listener closes already its request is rejected, and the token will be inert; so it
+    /// will if two inspections of one request met, and the other one has pended it.
     pub(super) fn insert(&self, record: &Ref<Record>) {
-        let own = pointer(record);
         let mut table = self.table.lock();
-        if table.shut {
+        let admitted = if table.shut { Ok(None) } else { table.admit(record.id, &record.ends) };
+        let shut = table.shut;
+        if let (Ok(_), false) = (&admitted, shut) {
+            let own = Ref::into_raw(record.clone());
+            // SAFETY: a counted reference is never null.
+            let own = unsafe { NonNull::new_unchecked(own.cast_mut()) };
+            // SAFETY: the record is new, so it is in no tree, and the reference just leaked keeps it where it is.
+            unsafe { table.records.insert(own) };
+        } else {
             // The token has not been handed out yet, so nobody else moves the record.
-            let _ = record.step(Stage::Asking, Stage::Aborted);
-            return;
+            let _ = record.step(Stage::Asking, if shut { Stage::Aborted } else { Stage::Repeated });
         }
-        let head = &mut table.buckets[bucket(record.id)];
-        // SAFETY: the lock is held, and the record is not listed.
-        unsafe { *record.links.get() = Neighbours { previous: None, next: *head } };
-        if let Some(next) = *head {
-            // SAFETY: a listed record is alive.
-            let next = unsafe { next.as_ref() };
-            // SAFETY: the lock is held.
-            unsafe { (*next.links.get()).previous = Some(own) };
-        }
-        *head = Some(own);
+        drop(table);
+        wake(admitted.unwrap_or(None));
     }
 
-    /// Whether the request is, or was just, under inspection: WSK may ask again when the peer does (rule INSP-34).
-    pub(super) fn knows(&self, id: InspectId) -> bool {
-        let table = self.table.lock();
-        table.decided.contains(&Some(id))
-            || table.find(id).is_some_and(|found| {
-                // SAFETY: a listed record is alive.
-                let record = unsafe { found.as_ref() };
-                // One that is being decided is listed until the decision is noted, so it is known all the way.
-                record.progress.stage() != Stage::Aborted
-            })
+    /// Whether an inspection is that of a new request. If not, the peer has repeated itself (rule INSP-34).
+    pub(super) fn is_new(&self, id: InspectId, ends: &Ends) -> bool {
+        let admitted = self.table.lock().admit(id, ends);
+        let new = admitted.is_ok();
+        wake(admitted.unwrap_or(None));
+        new
     }
 
     fn remove(&self, record: &Record) {
-        self.table.lock().unlink(record);
+        let listed = self.table.lock().unlist(record);
+        // Not under the lock.
+        drop(listed);
     }
 
-    /// Takes out a record that WSK is to be told the decision of.
-    fn decided(&self, record: &Record) {
-        let mut table = self.table.lock();
-        table.unlink(record);
-        let next = table.next;
-        table.decided[next] = Some(record.id);
-        table.next = (next + 1) % REMEMBERED;
-    }
-
-    /// Makes the token of an aborted request inert. `Asking` cannot be seen here: an abort comes after the callback's
-    /// return.
+    /// Makes the token of an aborted request inert.
     pub(super) fn abort(&self, id: InspectId) {
         let mut table = self.table.lock();
-        let Some(found) = table.find(id) else { return };
-        // SAFETY: the record is listed, and the table locked.
-        let aborted = unsafe { Record::leave_pended(found, Stage::Aborted) };
-        if let Some(record) = &aborted {
-            table.unlink(record);
-        }
+        let ended = match table.records.find(id) {
+            Some(listed) => table.end(listed),
+            None => None,
+        };
         drop(table);
-        if let Some(record) = aborted {
-            record.progress.wake();
-        }
+        wake(ended);
     }
 
     /// The listener is about to close: rejects whatever is pended, and makes the tokens inert. Without a handle, the
@@ -403,30 +377,36 @@ impl Pending {
     /// `handle` is the listener, and the caller is the one that closes it and has not done so yet.
     pub(super) unsafe fn reject_all(&self, handle: Option<*mut WSK_SOCKET>) {
         self.table.lock().shut = true;
-        for index in 0..BUCKETS {
-            while let Some((record, pended)) = self.end_first(index) {
-                record.progress.wake();
-                if let (Some(pended), Some(handle)) = (pended, handle) {
-                    // SAFETY: the record was just moved out of `Pended`; the rest is the caller's promise.
-                    unsafe { Record::complete(pended, handle, WskInspectReject) };
+        while let Some(record) = self.any() {
+            // Those that are asked about are rejected by their callbacks. Others that are not pended are decided.
+            if record.step(Stage::Asking, Stage::Aborted).is_err() {
+                if let Some(handle) = handle {
+                    // The record stays listed during the call, like any other.
+                    // SAFETY: the handle is the listener, and the caller is the one that closes it.
+                    let _ = unsafe {
+                        Record::complete(&record, handle, WskInspectReject, Stage::Pended, Stage::Aborted)
+                    };
+                } else {
+                    let _ = record.step(Stage::Pended, Stage::Aborted);
                 }
             }
+            record.unlist();
+            record.progress.wake();
         }
     }
 
-    /// Takes the first record of a bucket out and ends it. The second reference is the callback's, if it was pended.
-    fn end_first(&self, index: usize) -> Option<(Ref<Record>, Option<Ref<Record>>)> {
-        let mut table = self.table.lock();
-        let first = table.buckets[index]?;
-        // SAFETY: the pointer came from `Ref::as_ptr`, and a listed record is alive.
-        let record = unsafe { Ref::clone_from_raw(first.as_ptr().cast_const()) };
-        table.unlink(&record);
-        // If neither succeeds, it was decided at this moment, and whoever did finds it taken out.
-        let pended = match record.step(Stage::Asking, Stage::Aborted) {
-            Ok(()) => None,
-            // SAFETY: `record` is a reference.
-            Err(_) => unsafe { Record::leave_pended(first, Stage::Aborted) },
-        };
-        Some((record, pended))
+    /// A listed record.
+    fn any(&self) -> Option<Ref<Record>> {
+        let table = self.table.lock();
+        let record = table.records.any()?;
+        // SAFETY: the pointer came from `Ref::into_raw`, and a listed record is alive.
+        Some(unsafe { Ref::clone_from_raw(record.as_ptr()) })
+    }
+}
+
+/// Wakes the task that has the token of a request that is over. The lock is not held.
+fn wake(ended: Option<Ref<Record>>) {
+    if let Some(record) = ended {
+        record.progress.wake();
     }
 }

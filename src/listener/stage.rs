@@ -9,19 +9,30 @@ states! {
     /// How far a pended request has come.
     pub(super) enum Stage {
         /// The inspection callback has not returned yet.
-        Asking => [Accepted, Rejected, Pended, Aborted],
+        Asking => [Accepted, Rejected, Pended, Aborted, Repeated],
         /// The callback returns accept.
         Accepted => [],
         /// The callback returns reject.
         Rejected => [],
         /// The callback has returned pend; nothing is decided.
-        Pended => [Completing, Aborted],
-        /// It is decided, and WSK is told, or will be.
-        Completing => [Completed, Aborted],
+        Pended => [Dropped, Completing, Aborted],
+        /// Its token was dropped, and the reaper is about to tell WSK.
+        Dropped => [Completing, Aborted],
+        /// It is decided, and WSK is being told.
+        Completing => [Completed],
         /// WSK was told.
         Completed => [],
         /// The request is gone; the token is inert.
         Aborted => [],
+        /// Another record is that of the request, which was inspected twice; this one's token is inert.
+        Repeated => [],
+    }
+}
+
+impl Stage {
+    /// Whether the token can do nothing any more, without having done anything.
+    pub(super) fn is_gone(self) -> bool {
+        matches!(self, Self::Aborted | Self::Repeated)
     }
 }
 

@@ -19,7 +19,9 @@ use crate::memory::Ref;
 ///
 /// It owns everything that deciding needs, so that deciding cannot fail for want of memory. Dropped undecided it
 /// rejects. If the request is aborted, or the listener closes, it becomes inert: nothing it does has an effect, and
-/// it says so.
+/// it says so. It never decides another request, also if that has the same ID by now.
+///
+/// A gate may keep the tokens of its own listener; they keep nothing of a listener that has closed but memory.
 #[must_use = "a dropped token rejects the request"]
 pub struct InspectToken {
     record: Ref<Record>,
@@ -104,7 +106,7 @@ impl InspectToken {
     /// May be dropped and made again at any time.
     pub fn aborted(&mut self) -> impl Future<Output = ()> + Send + '_ {
         core::future::poll_fn(|context| {
-            if self.record.watch(context) == Stage::Aborted { Poll::Ready(()) } else { Poll::Pending }
+            if self.record.watch(context).is_gone() { Poll::Ready(()) } else { Poll::Pending }
         })
     }
 
@@ -167,11 +169,11 @@ impl Future for InspectComplete {
         }
         match self.record.watch(context) {
             Stage::Accepted | Stage::Rejected => Poll::Ready(Ok(())),
-            Stage::Aborted => gone(),
+            Stage::Aborted | Stage::Repeated => gone(),
             Stage::Completed => {
                 Poll::Ready(self.record.outcome().result(Operation::InspectComplete).map(drop))
             }
-            Stage::Asking | Stage::Pended | Stage::Completing => Poll::Pending,
+            Stage::Asking | Stage::Pended | Stage::Dropped | Stage::Completing => Poll::Pending,
         }
     }
 }

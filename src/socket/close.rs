@@ -104,7 +104,7 @@ unsafe extern "system" fn completed(
     unsafe { socket.client.delist(whole) };
     let client = socket.client.clone();
     let lifetime = socket.lifetime;
-    // SAFETY: WSK's reference keeps the core alive.
+    // SAFETY: WSK's reference keeps the core alive; its close has just completed, which happens once.
     unsafe { (lifetime.closed)(whole) };
     socket.closed.give();
     // SAFETY: this is the reference that `attach` made for WSK.

@@ -97,12 +97,12 @@ pub(crate) struct Lifetime {
     /// Tells the core that WSK has given its socket up.
     ///
     /// # Safety
-    /// As for `add`.
+    /// As for `add`, and as for [`Core::dead`].
     dead: unsafe fn(NonNull<Socket>),
     /// Tells the core that its close has completed.
     ///
     /// # Safety
-    /// As for `add`.
+    /// As for `add`, and as for [`Core::closed`].
     closed: unsafe fn(NonNull<Socket>),
 }
 
@@ -124,10 +124,16 @@ pub(crate) unsafe trait Core: Send + Sync + Sized + 'static {
 
     /// Called once when it is learnt that WSK has given the socket up, unless this side closes it already: possibly in a
     /// completion routine, so no WSK call is made.
-    fn dead(&self) {}
+    ///
+    /// # Safety
+    /// The caller holds the gate for as long as this runs.
+    unsafe fn dead(&self) {}
 
     /// Called in the completion routine of the close: no WSK call, no allocation.
-    fn closed(&self) {}
+    ///
+    /// # Safety
+    /// The close has completed, so that no callback runs or will run, and this is called once.
+    unsafe fn closed(&self) {}
 
     /// How to handle cores of this type when it is no longer known.
     const LIFETIME: &'static Lifetime = &Lifetime {
@@ -180,14 +186,18 @@ unsafe fn closing<C: Core>(socket: NonNull<Socket>, handle: Option<*mut WSK_SOCK
 /// See [`Lifetime`].
 unsafe fn dead<C: Core>(socket: NonNull<Socket>) {
     // SAFETY: the caller has a pointer to a live core of type `C`, which begins with the socket.
-    unsafe { socket.cast::<C>().as_ref() }.dead();
+    let core = unsafe { socket.cast::<C>().as_ref() };
+    // SAFETY: the caller holds the gate.
+    unsafe { core.dead() };
 }
 
 /// # Safety
 /// See [`Lifetime`].
 unsafe fn closed<C: Core>(socket: NonNull<Socket>) {
     // SAFETY: the caller has a pointer to a live core of type `C`, which begins with the socket.
-    unsafe { socket.cast::<C>().as_ref() }.closed();
+    let core = unsafe { socket.cast::<C>().as_ref() };
+    // SAFETY: forwarded to the caller.
+    unsafe { core.closed() };
 }
 
 /// A reference on a core of any type.
@@ -358,10 +368,13 @@ impl Socket {
     /// Closes the socket because WSK has said that it is dead (rules INSP-08, ACPT-05, RCVE-02), and tells the handlers.
     /// The caller has a reference on the core, or is called by WSK, which keeps its own until the callback has returned.
     pub(crate) fn close_dead(&self) {
-        let is_news = !self.dead.swap(true, Ordering::AcqRel) && self.is_open();
+        let is_first = !self.dead.swap(true, Ordering::AcqRel);
+        // It is no news while this side closes the socket. Otherwise the gate is held until the handlers have been told: the
+        // close, which takes them away, does not begin before.
+        let permit = if is_first { self.call() } else { None };
         self.close_later();
-        if is_news {
-            // SAFETY: the caller keeps the core alive.
+        if permit.is_some() {
+            // SAFETY: the caller keeps the core alive, and the permit lives.
             unsafe { (self.lifetime.dead)(self.whole()) };
         }
     }

@@ -271,3 +271,36 @@ fn connections_may_arrive_by_event_while_the_driver_unloads() {
         });
     }
 }
+
+/// A connection that is closed inside the handler that takes it is not WSK's to close before that has returned: only
+/// then is the socket the client's.
+///
+/// Prevents: ACPT-06, CLOSE-01
+#[test]
+fn a_connection_closed_in_its_accept_handler_closes_afterwards() {
+    for_each_mode(|sim| {
+        let driver = Driver::start();
+        let (tell, told) = channel();
+        let machine = sim.clone();
+        let live = move || {
+            let sockets = machine.provider().open_sockets();
+            sockets.iter().filter(|socket| socket.description.contains("Live, accepted")).count()
+        };
+        let take = move |incoming: wsk::Incoming<'_, NoEvents>| {
+            let before = live();
+            let closed = incoming.accept(NoEvents::new()).unwrap().close();
+            tell.say((before, live(), closed));
+        };
+        let listener = wait(driver.provider.listener().on_accept(taker(take)).bind(localhost())).unwrap();
+        listener.enable(ListenerEvents::ACCEPT).unwrap();
+        for _ in 0..5 {
+            let peer = Peer::connect(listener.local_addr());
+            let (before, after, closed) = told.next();
+            assert_eq!((before, after), (1, 1), "the close was made inside the handler");
+            wait(closed);
+            peer.expect_reset();
+        }
+        drop(listener);
+        driver.unload();
+    });
+}

@@ -301,9 +301,10 @@ fn an_abort_may_meet_the_decision() {
                     let id = token.id();
                     std::thread::yield_now();
                     wait(token.decide(verdict)).unwrap();
+                    // A decision that was the callback's answer may have no end yet; the peer stays until it has one.
+                    settled(&pending, verdict, &drops, &peer);
                     if drops.load(Ordering::SeqCst) > 0 {
                         assert_eq!(pending.aborts.next(), id);
-                        peer.expect_reset();
                     }
                 }
             }
@@ -321,6 +322,24 @@ fn an_abort_may_meet_the_decision() {
             driver.unload();
         },
     );
+}
+
+/// Waits until nothing more comes of a request that was decided: its connection is there, or it was refused, or dropped.
+fn settled(pending: &Pending, verdict: Verdict, drops: &AtomicUsize, peer: &Peer) {
+    if verdict == Verdict::Reject {
+        return peer.expect_reset();
+    }
+    let mut accept = Box::pin(pending.listener.accept());
+    let mut connection = None;
+    eventually(|| {
+        if let Poll::Ready(accepted) = poll(&mut accept) {
+            connection = Some(accepted.unwrap());
+        }
+        connection.is_some() || drops.load(Ordering::SeqCst) > 0
+    });
+    if connection.is_none() {
+        peer.expect_reset();
+    }
 }
 
 /// A request that was let in can be dropped before it is a connection; the gate is told, and no accept completes.

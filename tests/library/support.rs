@@ -18,7 +18,7 @@ use wsk::{
 };
 use wsk_sim::raw::Peer;
 use wsk_sim::wsk_provider::Alternatives;
-use wsk_sim::{Behaviours, Completion, Level, Sim};
+use wsk_sim::{Behaviours, Completion, Knob, Level, Sim};
 
 pub(crate) use crate::harness::at_dispatch;
 
@@ -402,6 +402,19 @@ impl AbortHandler for PendingGate {
     fn abort(&self, id: InspectId) {
         self.aborts.say(id);
     }
+}
+
+/// Counts the requests whose callback has returned pend, as WSK sees it. Tokens are told before: a decision that is made
+/// then is the callback's answer, and no call.
+pub(crate) fn count_pended(sim: &Sim) -> Arc<AtomicUsize> {
+    let pended = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&pended);
+    // Asked when a request is pended; it is not dropped for that.
+    sim.choose_by(Knob::DropAfterPend, move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        0
+    });
+    pended
 }
 
 impl Driver {

@@ -41,6 +41,7 @@ impl Request {
                 self.tell();
                 false
             }
+            Err(Stage::Repeated) => true,
             Err(other) => panic!("the callback has not returned, and finds {other:?}"),
         }
     }
@@ -58,6 +59,22 @@ impl Request {
         decided
     }
 
+    /// The token is dropped; `true` if it is left to the reaper.
+    fn abandon(&self) -> bool {
+        self.progress.step(Stage::Asking, Stage::Rejected).is_err()
+            && self.progress.step(Stage::Pended, Stage::Dropped).is_ok()
+    }
+
+    /// The reaper comes to a dropped token; `true` if WSK had to be told, and was.
+    fn reap(&self) -> bool {
+        let decided = self.progress.step(Stage::Dropped, Stage::Completing).is_ok();
+        if decided {
+            self.irp.change();
+            self.tell();
+        }
+        decided
+    }
+
     /// The completion routine of `WskInspectComplete`.
     fn completed(&self) {
         self.irp.change();
@@ -67,7 +84,7 @@ impl Request {
 
     /// The peer gives up: an abort comes after the callback's return.
     fn abort(&self) {
-        for from in [Stage::Pended, Stage::Completing] {
+        for from in [Stage::Pended, Stage::Dropped] {
             if self.progress.step(from, Stage::Aborted).is_ok() {
                 self.gone.fetch_add(1, Ordering::Relaxed);
                 return self.progress.wake();
@@ -91,7 +108,7 @@ impl Request {
         let mut last = Stage::Asking;
         await_true(|context| {
             last = self.progress.watch(context);
-            !matches!(last, Stage::Asking | Stage::Pended | Stage::Completing)
+            !matches!(last, Stage::Asking | Stage::Pended | Stage::Dropped | Stage::Completing)
         });
         last
     }
@@ -137,6 +154,23 @@ fn a_decision_meets_an_abort() {
         aborter.join().unwrap();
         let (told, gone) = (request.told.load(Ordering::Relaxed), request.gone.load(Ordering::Relaxed));
         assert!(told <= 1 && gone <= 1 && told + gone >= 1, "told {told}, gone {gone}");
+    });
+}
+
+/// A dropped token, the reaper and an abort: WSK is told at most once, and not of a request that it aborted before.
+#[test]
+fn a_dropped_token_meets_an_abort() {
+    every_order(|| {
+        let request = Request::new();
+        assert!(request.callback_returns());
+        let aborter = spawn(&request, Request::abort);
+        let told = request.abandon() && request.reap();
+        if told {
+            request.completed();
+        }
+        aborter.join().unwrap();
+        let (calls, gone) = (request.told.load(Ordering::Relaxed), request.gone.load(Ordering::Relaxed));
+        assert_eq!((calls, gone), if told { (1, 0) } else { (0, 1) });
     });
 }
 

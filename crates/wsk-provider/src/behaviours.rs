@@ -164,6 +164,13 @@ behaviours! {
             /// `WskInspectEvent` is called again with the same identifier.
             InspectedAgain,
         }
+        /// Whether the value of an inspection identifier comes back.
+        "INSP-35" id_reuse: IdReuse {
+            /// Serial numbers count up, so that it does not while anybody remembers.
+            Counted,
+            /// The next request gets it, from the moment the old one is delivered, rejected or aborted.
+            AtOnce,
+        }
         /// Pended requests of a listener that closes.
         "INSP-37" close_with_pended: CloseWithPended {
             /// Either, for each request anew.

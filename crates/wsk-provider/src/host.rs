@@ -42,6 +42,8 @@ pub enum Knob {
     DropAfterPend,
     /// 1 = the peer sends its request again while it is pended (INSP-34).
     Retransmission,
+    /// 1 = the peer sends its request again while `WskInspectComplete` runs (INSP-34).
+    RetransmissionDuringComplete,
     /// N6: 1 = the request is dropped while `WskInspectComplete` runs.
     DropDuringComplete,
     /// N5: 1 = the socket dies at the start of this call.

@@ -8,19 +8,22 @@
 //! ```
 //!
 //! One question is held at a time: the others stay with the driver, for other programs that answer. The records tell when
-//! the question that is held has lapsed, while a person still thinks about it.
+//! the question that is held has lapsed, while a person still thinks about it. Identifiers of requests are used again, so a
+//! record is that of a question only if both have the same address, too.
 
 mod dialogue;
 mod input;
 
+use std::collections::HashMap;
 use std::io::{BufRead, Write};
+use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Instant;
 
 use gate_protocol::Answer;
-use gate_protocol::record::{Record, RequestId};
+use gate_protocol::record::{Inspection, Record, RequestId};
 use gate_protocol::wire::Question;
 
 use crate::Input;
@@ -37,8 +40,8 @@ const MOST_OLD: usize = 64;
 enum Event {
     /// A question has come.
     Question(Question),
-    /// A request does not wait for its answer any more.
-    Lapsed(RequestId, Reason),
+    /// A request, from there if that is known, does not wait for its answer any more.
+    Lapsed(RequestId, Option<SocketAddr>, Reason),
     /// A line was typed.
     Line(String),
     /// There are no more of them.
@@ -72,12 +75,13 @@ pub fn ask(
         // Nothing can end the wait for a line, so nobody waits for this thread.
         thread::spawn(move || read_lines(lines, &events));
     }
-    skip_records(driver)?;
+    let mut requests = Requests::default();
+    skip_records(driver, &mut requests)?;
     let mut dialogue = Dialogue::new(driver, options, answers, out, remarks);
     dialogue.begin()?;
     let (ended, found) = thread::scope(|scope| {
         let (lapses, questions) = (events.clone(), events);
-        scope.spawn(move || follow_records(driver, &lapses));
+        scope.spawn(move || follow_records(driver, requests, &lapses));
         scope.spawn(move || fetch_questions(driver, end, &wanted, &questions));
         let ended = converse(&mut dialogue, &inbox, &next, end);
         let left = dialogue.finish();
@@ -116,7 +120,7 @@ fn converse(
         };
         let flow = match event {
             Ok(Event::Question(question)) => dialogue.question(question)?,
-            Ok(Event::Lapsed(id, reason)) => dialogue.lapsed(id, reason)?,
+            Ok(Event::Lapsed(id, remote, reason)) => dialogue.lapsed(id, remote, reason)?,
             Ok(Event::Line(line)) => dialogue.line(line)?,
             Ok(Event::InputEnd) => dialogue.input_end(),
             Ok(Event::Failed(error)) => return Err(error),
@@ -147,20 +151,47 @@ fn fetch_questions(driver: &Driver, end: Option<Instant>, wanted: &Receiver<()>,
     }
 }
 
-/// Skips the records of what was before: a handle's first come from the past.
-fn skip_records(driver: &Driver) -> Result<(), Error> {
+/// Where the requests are from that may still be heard of.
+#[derive(Debug, Default)]
+struct Requests(HashMap<RequestId, SocketAddr>);
+
+impl Requests {
+    /// What a record says of a question.
+    fn lapse(&mut self, record: Record) -> Option<(RequestId, Option<SocketAddr>, Reason)> {
+        match record {
+            Record::Inspect { id, remote, action: Inspection::Pend } => {
+                self.0.insert(id, remote);
+                None
+            }
+            Record::Abort { id } => Some((id, self.0.remove(&id), Reason::GivenUp)),
+            Record::Verdict { id, action: Answer::Reject } => {
+                Some((id, self.0.remove(&id), Reason::TimedOut))
+            }
+            // It may be given up after it was accepted, and before this.
+            Record::Accepted { remote, .. } => {
+                self.0.retain(|_, known| *known != remote);
+                None
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Skips the records of what was before, but for where it came from: a handle's first come from the past.
+fn skip_records(driver: &Driver, requests: &mut Requests) -> Result<(), Error> {
     let mut buffer = Vec::new();
     // Where records come faster than they are fetched, some of them are from now on, and are as good.
     for _ in 0..MOST_OLD {
-        if driver.records(&mut buffer, Some(Instant::now()))?.is_none() {
-            break;
+        let Some(records) = driver.records(&mut buffer, Some(Instant::now()))? else { break };
+        for timed in records.iter().flatten() {
+            let _ = requests.lapse(timed.record);
         }
     }
     Ok(())
 }
 
 /// Follows the records for requests that need no answer any more. [`Driver::stop`] ends it.
-fn follow_records(driver: &Driver, events: &Sender<Event>) {
+fn follow_records(driver: &Driver, mut requests: Requests, events: &Sender<Event>) {
     let mut buffer = Vec::new();
     loop {
         let records = match driver.records(&mut buffer, None) {
@@ -176,12 +207,8 @@ fn follow_records(driver: &Driver, events: &Sender<Event>) {
             }
         };
         for timed in records.iter().flatten() {
-            let lapsed = match timed.record {
-                Record::Abort { id } => Event::Lapsed(id, Reason::GivenUp),
-                Record::Verdict { id, action: Answer::Reject } => Event::Lapsed(id, Reason::TimedOut),
-                _ => continue,
-            };
-            if events.send(lapsed).is_err() {
+            let Some((id, remote, reason)) = requests.lapse(timed.record) else { continue };
+            if events.send(Event::Lapsed(id, remote, reason)).is_err() {
                 return;
             }
         }

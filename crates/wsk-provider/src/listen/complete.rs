@@ -12,9 +12,9 @@ use wsk_sys::{
 
 use super::cells::Origin;
 use super::deliver::Thread;
-use super::inspect::{self, Past, Stage};
+use super::inspect::{self, Name, Past, Stage};
 use super::returning::Asking;
-use crate::behaviours::{CompleteAborted, CompleteEarly};
+use crate::behaviours::{CompleteAborted, CompleteEarly, IdReuse};
 use crate::host::Knob;
 use crate::request::Request;
 use crate::socket::{Call, Part, Socket};
@@ -63,9 +63,10 @@ pub(crate) unsafe extern "system" fn wsk_inspect_complete(
 /// What the state of a request makes of a decision.
 enum Outcome {
     Fail(NTSTATUS),
-    Decide,
+    Decide(Arc<Name>),
     Over(Past),
-    TooEarly,
+    TooEarly(Arc<Name>),
+    AskedAgain(Arc<Name>),
     Unknown,
 }
 
@@ -78,15 +79,21 @@ fn outcome(socket: &Socket, id: WSK_INSPECT_ID) -> Outcome {
         Part::Listen(listener) if listener.local.is_none() => {
             Outcome::Fail(socket.provider().steering.behaviours().complete_unbound.status())
         }
-        Part::Listen(listener) => match listener.inspections.stage(id) {
-            Some(stage @ Stage::Pended) => {
-                *stage = Stage::Deciding;
-                Outcome::Decide
+        Part::Listen(listener) => {
+            let inspections = &mut listener.inspections;
+            let over = |past: Option<Past>| past.map_or(Outcome::Unknown, Outcome::Over);
+            let Some(name) = inspections.named(id) else { return over(inspections.past(id)) };
+            match inspections.stage(&name) {
+                Some(stage @ Stage::Pended) => {
+                    *stage = Stage::Deciding;
+                    Outcome::Decide(name)
+                }
+                Some(Stage::Inspecting { .. }) => Outcome::TooEarly(name),
+                Some(Stage::AskedAgain { decided: None }) => Outcome::AskedAgain(name),
+                Some(Stage::AskedAgain { .. } | Stage::Deciding) => Outcome::Over(Past::Decided),
+                None => Outcome::Unknown,
             }
-            Some(Stage::Inspecting { .. }) => Outcome::TooEarly,
-            Some(Stage::Deciding) => Outcome::Over(Past::Decided),
-            None => listener.inspections.past(id).map_or(Outcome::Unknown, Outcome::Over),
-        },
+        }
         _ => Outcome::Fail(STATUS_INVALID_DEVICE_REQUEST),
     }
 }
@@ -96,13 +103,20 @@ fn complete(call: &Call, request: Request, id: WSK_INSPECT_ID, action: WSK_INSPE
     let behaviours = provider.steering.behaviours();
     match outcome(call, id) {
         Outcome::Fail(status) => request.fail(provider, status),
-        Outcome::Decide => {
+        Outcome::Decide(name) => {
+            inspect::ask_during_complete(call, &name);
+            if behaviours.id_reuse == IdReuse::AtOnce {
+                // The peer may be back, under the same identifier, before the client hears that this is done.
+                decide(call, name, action);
+                return request.finish(&**call, STATUS_SUCCESS, 0);
+            }
             let status = request.finish(&**call, STATUS_SUCCESS, 0);
-            decide(call, id, action);
+            decide(call, name, action);
             status
         }
-        Outcome::TooEarly if returns_meanwhile(call, id) => complete(call, request, id, action),
-        Outcome::TooEarly => too_early(call, request, id, action),
+        Outcome::TooEarly(name) if returns_meanwhile(call, &name) => complete(call, request, id, action),
+        Outcome::TooEarly(name) => too_early(call, request, &name, action),
+        Outcome::AskedAgain(name) => keep(call, request, &name, action),
         Outcome::Over(Past::Aborted { told }) => {
             if told {
                 provider.advice("ABRT-11", NAME, "the request was aborted, and the client knew");
@@ -126,84 +140,94 @@ fn complete(call: &Call, request: Request, id: WSK_INSPECT_ID, action: WSK_INSPE
 }
 
 /// Decides a pended request. Callbacks are made on another thread: this one is the client's.
-fn decide(socket: &Arc<Socket>, id: WSK_INSPECT_ID, action: WSK_INSPECT_ACTION) {
+fn decide(socket: &Arc<Socket>, name: Arc<Name>, action: WSK_INSPECT_ACTION) {
     if action == WskInspectAccept {
-        return inspect::accept(socket, id, Knob::DropDuringComplete, Thread::Elsewhere);
+        return inspect::accept(socket, name, Knob::DropDuringComplete, Thread::Elsewhere);
     }
     let races = socket.provider().injects(Knob::DropDuringComplete);
-    inspect::reject(socket, id);
-    if races {
+    // A name that is to be heard of once more is in use until then.
+    let aborted = races.then(|| Arc::clone(&name));
+    inspect::reject(socket, name);
+    if let Some(name) = aborted {
         // The drop met the rejection while the call was running (ICMP-03).
-        inspect::abort_elsewhere(socket, id);
+        inspect::abort_elsewhere(socket, name);
     }
 }
 
 /// The callback may be on its way out: its last instruction is the client's, what follows up to here is not, and no
 /// client can tell where the one becomes the other. So the call counts as early only when it is certain that the callback
 /// has more to do. True if there is an answer now.
-fn returns_meanwhile(call: &Call, id: WSK_INSPECT_ID) -> bool {
+fn returns_meanwhile(call: &Call, name: &Arc<Name>) -> bool {
     let provider = call.provider();
     let reported = provider.steering.behaviours().complete_early == CompleteEarly::Reported;
     if !reported {
         return false;
     }
-    let Some(asking) = asking(call, id) else { return true };
+    let Some(asking) = asking(call, name) else { return true };
     if !asking.returns() {
         return false;
     }
     // What is left to do is the provider's.
-    while self::asking(call, id).is_some() {
+    while self::asking(call, name).is_some() {
         thread::yield_now();
     }
     true
 }
 
 /// The callback that has not been answered for yet.
-fn asking(call: &Call, id: WSK_INSPECT_ID) -> Option<Arc<Asking>> {
+fn asking(call: &Call, name: &Arc<Name>) -> Option<Arc<Asking>> {
     let mut state = call.lock();
     let Part::Listen(listener) = &mut state.part else { return None };
-    match listener.inspections.stage(id) {
+    match listener.inspections.stage(name) {
         Some(Stage::Inspecting { asking, .. }) => Some(Arc::clone(asking)),
         _ => None,
     }
 }
 
 /// The callback has not answered yet (ICMP-12).
-fn too_early(call: &Call, mut request: Request, id: WSK_INSPECT_ID, action: WSK_INSPECT_ACTION) -> NTSTATUS {
+fn too_early(call: &Call, request: Request, name: &Arc<Name>, action: WSK_INSPECT_ACTION) -> NTSTATUS {
     let provider = call.provider();
     if provider.steering.behaviours().complete_early == CompleteEarly::Reported {
         provider.violation("ICMP-12", NAME, "called before WskInspectEvent has returned");
         return request.fail(provider, STATUS_INVALID_DEVICE_STATE);
     }
+    keep(call, request, name, action)
+}
+
+/// Keeps a decision until the callback that runs has returned.
+fn keep(call: &Call, mut request: Request, name: &Arc<Name>, action: WSK_INSPECT_ACTION) -> NTSTATUS {
+    let provider = call.provider();
     let mut state = call.lock();
     let Part::Listen(listener) = &mut state.part else {
         drop(state);
         return request.fail(provider, STATUS_INVALID_DEVICE_REQUEST);
     };
-    match listener.inspections.stage(id) {
-        Some(Stage::Inspecting { early, .. }) if early.is_none() => {
+    match listener.inspections.stage(name) {
+        Some(Stage::Inspecting { early: kept, .. } | Stage::AskedAgain { decided: kept })
+            if kept.is_none() =>
+        {
             request.mark_pending(&**call);
-            *early = Some((request, action));
+            *kept = Some((request, action));
             STATUS_PENDING
         }
         _ => {
             drop(state);
-            complete(call, request, id, action)
+            complete(call, request, name.id(), action)
         }
     }
 }
 
 /// The callback has answered pend, and the decision was there before.
-pub(super) fn decide_early(
+pub(super) fn decide_kept(
     socket: &Arc<Socket>,
     request: Request,
-    id: WSK_INSPECT_ID,
+    name: Arc<Name>,
     action: WSK_INSPECT_ACTION,
 ) {
     request.complete(socket.provider(), STATUS_SUCCESS, 0);
     if action == WskInspectAccept {
-        inspect::accept(socket, id, Knob::DropDuringComplete, Thread::Own);
+        inspect::accept(socket, name, Knob::DropDuringComplete, Thread::Own);
     } else {
-        inspect::reject(socket, id);
+        inspect::reject(socket, name);
     }
 }

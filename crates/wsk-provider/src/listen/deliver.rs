@@ -86,8 +86,8 @@ pub(super) fn deliver(socket: &Arc<Socket>, established: Established, thread: Th
             drop(state);
             let inspection = established.inspection;
             established.stream.abort();
-            if let Some(id) = inspection {
-                inspect::abort_now(socket, id);
+            if let Some(name) = inspection {
+                inspect::abort_now(socket, &name);
             }
         }
     }
@@ -151,7 +151,8 @@ pub(super) fn by_request(
     }
     item.write_addresses(listener, &established);
     let tables = Tables { connection: item.dispatch, ..Tables::default() };
-    let socket = accepted_socket(listener, item.context, tables, established.stream, established.inspection);
+    let id = established.inspection.map(|name| name.id());
+    let socket = accepted_socket(listener, item.context, tables, established.stream, id);
     if provider.steering.behaviours().static_on_accept == StaticOnAccept::On {
         let statics = statics_of(listener);
         socket.lock().events.fix(Category::Connection, statics);
@@ -186,8 +187,8 @@ fn by_event(listener: &Arc<Socket>, running: &Running, established: Established)
         return established.stream.abort();
     }
     let Established { stream, local, remote, inspection } = established;
-    let socket =
-        accepted_socket(listener, Context(std::ptr::null_mut()), Tables::default(), stream, inspection);
+    let id = inspection.map(|name| name.id());
+    let socket = accepted_socket(listener, Context(std::ptr::null_mut()), Tables::default(), stream, id);
     let mut context_out = Handover::unwritten();
     let mut dispatch_out = Handover::unwritten().cast_const().cast();
     let handover = Handover { context: &raw mut context_out, dispatch: &raw mut dispatch_out };

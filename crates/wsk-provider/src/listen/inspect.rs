@@ -11,7 +11,7 @@ use wsk_sys::{
 use super::deliver::{Thread, deliver};
 use super::returning::Asking;
 use super::{Established, complete};
-use crate::behaviours::{CloseWithPended, Retransmission};
+use crate::behaviours::{CloseWithPended, IdReuse, Retransmission};
 use crate::host::Knob;
 use crate::request::{Completions, Request};
 use crate::socket::{Category, Context, Ending, Life, Part, Running, Socket, State};
@@ -20,8 +20,9 @@ use crate::transport::{Ready, ReadySink, Waiting};
 const INSPECT: &str = "WskInspectEvent";
 const ABORT: &str = "WskAbortEvent";
 
-/// How many requests that are over are remembered.
-const REMEMBERED: usize = 256;
+/// How many requests that are over are remembered: enough for every call that an abort has met on its way, however many
+/// requests are dropped together and however long the caller's thread does not run.
+const REMEMBERED: usize = 65_536;
 
 /// How far an inspection is.
 #[derive(Debug)]
@@ -30,8 +31,25 @@ pub(super) enum Stage {
     Inspecting { asking: Arc<Asking>, early: Option<(Request, WSK_INSPECT_ACTION)> },
     /// It has answered pend.
     Pended,
+    /// It is pended, and the client is being asked about it again (INSP-34); a decision that comes meanwhile is kept
+    /// until that callback has returned, so that nobody is asked about a request that is over.
+    AskedAgain { decided: Option<(Request, WSK_INSPECT_ACTION)> },
     /// `WskInspectComplete` has begun to decide it.
     Deciding,
+}
+
+/// The identifier of a request. It is in use as long as this lives: until the request is delivered, rejected or
+/// aborted, and no callback that was given it runs (INSP-35).
+///
+/// The provider knows a request by this very value, the client by its contents.
+#[derive(Debug)]
+pub(super) struct Name(WSK_INSPECT_ID);
+
+impl Name {
+    /// What the client is given.
+    pub(super) fn id(&self) -> WSK_INSPECT_ID {
+        self.0
+    }
 }
 
 /// What became of a request that is over.
@@ -46,7 +64,7 @@ pub(super) enum Past {
 /// One request under inspection.
 #[derive(Debug)]
 struct Entry {
-    serial: u32,
+    name: Arc<Name>,
     stage: Stage,
     established: Established,
 }
@@ -54,65 +72,96 @@ struct Entry {
 /// The requests of one listener that are under inspection.
 ///
 /// # Invariants
-/// Keys are unique among the live entries and are used again; serial numbers are not, until they wrap.
+/// No two names that live have the same contents. Keys are used again; serial numbers are not, until they wrap, unless
+/// that is selected.
 #[derive(Debug, Default)]
 pub(super) struct Inspections {
     serial: u32,
     live: HashMap<usize, Entry>,
-    past: VecDeque<(WSK_INSPECT_ID, Past)>,
+    /// The last name with each key.
+    names: HashMap<usize, Weak<Name>>,
+    past: HashMap<(usize, u32), Past>,
+    /// What is in `past`, oldest first.
+    remembered: VecDeque<(usize, u32)>,
+}
+
+/// The two fields of an identifier.
+fn fields(id: WSK_INSPECT_ID) -> (usize, u32) {
+    (id.Key, id.SerialNumber)
 }
 
 /// The step between two keys; they look like the addresses they are on Windows.
 const KEY_STEP: usize = 0x40;
 
 impl Inspections {
-    fn add(&mut self, mut established: Established, asking: &Arc<Asking>) -> WSK_INSPECT_ID {
+    fn add(&mut self, mut established: Established, reuse: IdReuse, asking: &Arc<Asking>) -> Arc<Name> {
+        let in_use = |key: &usize| match reuse {
+            IdReuse::Counted => self.live.contains_key(key),
+            IdReuse::AtOnce => self.names.get(key).is_some_and(|name| name.strong_count() > 0),
+        };
         let mut key = KEY_STEP;
-        while self.live.contains_key(&key) {
+        while in_use(&key) {
             key += KEY_STEP;
         }
-        self.serial = self.serial.wrapping_add(1);
+        if reuse == IdReuse::Counted {
+            self.serial = self.serial.wrapping_add(1);
+        }
         let id = WSK_INSPECT_ID { Key: key, SerialNumber: self.serial };
-        established.inspection = Some(id);
+        let name = Arc::new(Name(id));
+        self.past.remove(&fields(id));
+        self.names.insert(key, Arc::downgrade(&name));
+        established.inspection = Some(Arc::clone(&name));
         let stage = Stage::Inspecting { asking: Arc::clone(asking), early: None };
-        self.live.insert(key, Entry { serial: self.serial, stage, established });
-        id
+        self.live.insert(key, Entry { name: Arc::clone(&name), stage, established });
+        name
     }
 
-    /// How far the live request of that identifier is.
-    pub(super) fn stage(&mut self, id: WSK_INSPECT_ID) -> Option<&mut Stage> {
-        let entry = self.live.get_mut(&id.Key)?;
-        (entry.serial == id.SerialNumber).then_some(&mut entry.stage)
+    /// The live request that a client means.
+    pub(super) fn named(&self, id: WSK_INSPECT_ID) -> Option<Arc<Name>> {
+        let entry = self.live.get(&id.Key)?;
+        (entry.name.id() == id).then(|| Arc::clone(&entry.name))
+    }
+
+    fn entry(&mut self, name: &Arc<Name>) -> Option<&mut Entry> {
+        self.live.get_mut(&name.0.Key).filter(|entry| Arc::ptr_eq(&entry.name, name))
+    }
+
+    /// How far a live request is.
+    pub(super) fn stage(&mut self, name: &Arc<Name>) -> Option<&mut Stage> {
+        self.entry(name).map(|entry| &mut entry.stage)
     }
 
     /// Takes a live request out; what became of it is remembered.
-    pub(super) fn take(&mut self, id: WSK_INSPECT_ID, past: Past) -> Option<(Established, Stage)> {
-        self.stage(id)?;
-        let entry = self.live.remove(&id.Key)?;
-        self.remember(id, past);
+    pub(super) fn take(&mut self, name: &Arc<Name>, past: Past) -> Option<(Established, Stage)> {
+        self.entry(name)?;
+        let entry = self.live.remove(&name.0.Key)?;
+        self.remember(name.id(), past);
         Some((entry.established, entry.stage))
     }
 
     fn remember(&mut self, id: WSK_INSPECT_ID, past: Past) {
-        if let Some(known) = self.past.iter_mut().rev().find(|(known, _)| *known == id) {
-            known.1 = past;
+        if self.past.insert(fields(id), past).is_some() {
             return;
         }
-        if self.past.len() >= REMEMBERED {
-            self.past.pop_front();
+        self.remembered.push_back(fields(id));
+        if self.remembered.len() > REMEMBERED
+            && let Some(oldest) = self.remembered.pop_front()
+        {
+            self.past.remove(&oldest);
         }
-        self.past.push_back((id, past));
     }
 
     /// What became of a request that is over.
     pub(super) fn past(&self, id: WSK_INSPECT_ID) -> Option<Past> {
-        self.past.iter().rev().find(|(known, _)| *known == id).map(|(_, past)| *past)
+        self.past.get(&fields(id)).copied()
     }
 
     /// Drops every request that is left.
     pub(super) fn end(&mut self, ending: Ending, completions: &mut Completions) {
         for (_, entry) in self.live.drain() {
-            if let Stage::Inspecting { early: Some((request, _)), .. } = entry.stage {
+            if let Stage::Inspecting { early: Some((request, _)), .. }
+            | Stage::AskedAgain { decided: Some((request, _)) } = entry.stage
+            {
                 completions.push(request, ending.status(), 0);
             }
             entry.established.stream.abort();
@@ -156,39 +205,84 @@ pub(super) fn inspect(socket: &Arc<Socket>, established: Established) {
     let Part::Listen(listener) = &mut state.part else { return };
     let (local, remote) = (established.local, established.remote);
     let asking = Arc::new(Asking::here());
-    let id = listener.inspections.add(established, &asking);
+    let name = listener.inspections.add(established, provider.steering.behaviours().id_reuse, &asking);
     drop(state);
-    let action = ask(socket, &running, inspect, context, id, (local, remote), &asking);
-    settle(socket, id, action);
+    let action = ask(socket, &running, inspect, context, name.id(), (local, remote), &asking);
+    let repeats = action == WSK_INSPECT_ACTION::WskInspectPend && provider.injects(Knob::Retransmission);
+    let pended = repeats.then(|| Arc::clone(&name));
+    settle(socket, name, action);
     drop(running);
-    if action == WSK_INSPECT_ACTION::WskInspectPend && provider.injects(Knob::Retransmission) {
-        retransmitted(socket, inspect, context, id, local, remote);
+    if let Some(name) = pended {
+        ask_again(socket, &name);
     }
 }
 
 /// The peer has sent its request again. Where that is selected the client is asked again, under the same identifier,
 /// while the request is still pended (INSP-34).
-fn retransmitted(
-    socket: &Arc<Socket>,
-    inspect: PFN_WSK_INSPECT_EVENT,
-    context: Context,
-    id: WSK_INSPECT_ID,
-    local: SocketAddr,
-    remote: SocketAddr,
-) {
+fn ask_again(socket: &Arc<Socket>, name: &Arc<Name>) {
     if socket.provider().steering.behaviours().retransmission == Retransmission::Ignored {
         return;
     }
     let mut state = socket.lock();
     let Part::Listen(listener) = &mut state.part else { return };
-    if !matches!(listener.inspections.stage(id), Some(Stage::Pended)) {
+    let Some(entry) = listener.inspections.entry(name) else { return };
+    if !matches!(entry.stage, Stage::Pended) {
         return;
     }
+    let (local, remote) = (entry.established.local, entry.established.remote);
+    let Some(running) = state.begin_unmasked(socket) else { return };
+    let Callbacks { context, inspect: Some(inspect), .. } = callbacks(&state) else { return };
+    let Part::Listen(listener) = &mut state.part else { return };
+    if let Some(stage) = listener.inspections.stage(name) {
+        *stage = Stage::AskedAgain { decided: None };
+    }
+    drop(state);
+    let action = ask(socket, &running, inspect, context, name.id(), (local, remote), &Asking::here());
+    if action == WSK_INSPECT_ACTION::WskInspectPend {
+        let mut state = socket.lock();
+        let Part::Listen(listener) = &mut state.part else { return };
+        let Some(stage) = listener.inspections.stage(name) else { return };
+        let former = std::mem::replace(stage, Stage::Pended);
+        if let Stage::AskedAgain { decided: Some((request, action)) } = former {
+            drop(state);
+            complete::decide_kept(socket, request, Arc::clone(name), action);
+        }
+    } else {
+        settle(socket, Arc::clone(name), action);
+    }
+    drop(running);
+    // What the connection has said meanwhile was not looked at.
+    look_at_pended(socket, name);
+}
+
+/// The peer sends its request again while `WskInspectComplete` is at it: the client is asked, and has answered, before
+/// that goes on. The caller is inside of a call of the client's.
+pub(super) fn ask_during_complete(socket: &Arc<Socket>, name: &Arc<Name>) {
+    let provider = socket.provider();
+    if provider.steering.behaviours().retransmission == Retransmission::Ignored
+        || !provider.injects(Knob::RetransmissionDuringComplete)
+    {
+        return;
+    }
+    let mut state = socket.lock();
+    let Part::Listen(listener) = &mut state.part else { return };
+    let Some(entry) = listener.inspections.entry(name) else { return };
+    let (local, remote) = (entry.established.local, entry.established.remote);
     let Some(running) = state.begin_unmasked(socket) else { return };
     drop(state);
-    let action = ask(socket, &running, inspect, context, id, (local, remote), &Asking::here());
-    settle(socket, id, action);
-    drop(running);
+    let (shared, asked) = (Arc::clone(socket), Arc::clone(name));
+    let (tell, told) = std::sync::mpsc::channel();
+    provider.elsewhere(Box::new(move |_| {
+        let Callbacks { context, inspect, .. } = callbacks(&shared.lock());
+        if let Some(inspect) = inspect {
+            // An answer other than pend would be a second decision; the one that is under way counts.
+            let _ = ask(&shared, &running, inspect, context, asked.id(), (local, remote), &Asking::here());
+        }
+        drop((running, asked));
+        let _ = tell.send(());
+    }));
+    // It fails when the thread could not be had; then nobody is asked.
+    let _ = told.recv();
 }
 
 fn ask(
@@ -210,33 +304,33 @@ fn ask(
 }
 
 /// Acts on what `WskInspectEvent` has answered.
-fn settle(socket: &Arc<Socket>, id: WSK_INSPECT_ID, action: WSK_INSPECT_ACTION) {
+fn settle(socket: &Arc<Socket>, name: Arc<Name>, action: WSK_INSPECT_ACTION) {
     let provider = socket.provider();
     match action {
-        WSK_INSPECT_ACTION::WskInspectAccept => accept(socket, id, Knob::DropAfterAccept, Thread::Own),
+        WSK_INSPECT_ACTION::WskInspectAccept => accept(socket, name, Knob::DropAfterAccept, Thread::Own),
         WSK_INSPECT_ACTION::WskInspectPend if socket.category == Category::Stream => {
             provider.violation(
                 "STRM-11",
                 INSPECT,
                 "answered pend on a stream socket, which cannot complete it",
             );
-            reject(socket, id);
+            reject(socket, name);
         }
-        WSK_INSPECT_ACTION::WskInspectPend => pend(socket, id),
-        WSK_INSPECT_ACTION::WskInspectReject => reject(socket, id),
+        WSK_INSPECT_ACTION::WskInspectPend => pend(socket, name),
+        WSK_INSPECT_ACTION::WskInspectReject => reject(socket, name),
         other => {
             provider.violation("INSP-10", INSPECT, &format!("answered {}, which is no action", other.0));
-            reject(socket, id);
+            reject(socket, name);
         }
     }
 }
 
 /// Lets the establishment go on: the request is delivered, unless it was dropped meanwhile.
-pub(super) fn accept(socket: &Arc<Socket>, id: WSK_INSPECT_ID, knob: Knob, thread: Thread) {
+pub(super) fn accept(socket: &Arc<Socket>, name: Arc<Name>, knob: Knob, thread: Thread) {
     let injected = socket.provider().injects(knob);
     let mut state = socket.lock();
     let Part::Listen(listener) = &mut state.part else { return };
-    let Some((established, stage)) = listener.inspections.take(id, Past::Decided) else { return };
+    let Some((established, stage)) = listener.inspections.take(&name, Past::Decided) else { return };
     drop(state);
     refuse_early(socket, stage);
     let dropped = matches!(established.stream.peek(), Ok(Waiting::End) | Err(_));
@@ -245,85 +339,91 @@ pub(super) fn accept(socket: &Arc<Socket>, id: WSK_INSPECT_ID, knob: Knob, threa
     }
     established.stream.abort();
     match thread {
-        Thread::Own => abort_now(socket, id),
-        Thread::Elsewhere => abort_elsewhere(socket, id),
+        Thread::Own => abort_now(socket, &name),
+        Thread::Elsewhere => abort_elsewhere(socket, name),
     }
 }
 
 /// Refuses the request.
-pub(super) fn reject(socket: &Arc<Socket>, id: WSK_INSPECT_ID) {
+pub(super) fn reject(socket: &Arc<Socket>, name: Arc<Name>) {
     let mut state = socket.lock();
     let Part::Listen(listener) = &mut state.part else { return };
-    let Some((established, stage)) = listener.inspections.take(id, Past::Decided) else { return };
+    let Some((established, stage)) = listener.inspections.take(&name, Past::Decided) else { return };
     drop(state);
     refuse_early(socket, stage);
-    established.stream.abort();
+    let Established { stream, inspection, .. } = established;
+    // From here on another request may have the identifier; the peer's next one, for instance.
+    drop((inspection, name));
+    stream.abort();
 }
 
 /// A decision that came before the callback had answered something else than pend is void.
 fn refuse_early(socket: &Arc<Socket>, stage: Stage) {
-    if let Stage::Inspecting { early: Some((request, _)), .. } = stage {
+    if let Stage::Inspecting { early: Some((request, _)), .. }
+    | Stage::AskedAgain { decided: Some((request, _)) } = stage
+    {
         let status = socket.provider().steering.behaviours().complete_unknown.status();
         request.complete(socket.provider(), status, 0);
     }
 }
 
 /// Leaves the request open, and watches for its end.
-fn pend(socket: &Arc<Socket>, id: WSK_INSPECT_ID) {
+fn pend(socket: &Arc<Socket>, name: Arc<Name>) {
     let mut state = socket.lock();
     let Part::Listen(listener) = &mut state.part else { return };
-    let Some(stage) = listener.inspections.stage(id) else { return };
-    // A request that was pended before is being looked at again, or is decided meanwhile (INSP-34).
+    let Some(stage) = listener.inspections.stage(&name) else { return };
     let Stage::Inspecting { early, .. } = stage else { return };
     let early = early.take();
     *stage = Stage::Pended;
     if let Some((request, action)) = early {
         drop(state);
-        return complete::decide_early(socket, request, id, action);
+        return complete::decide_kept(socket, request, name, action);
     }
-    let Some(entry) = listener.inspections.live.get_mut(&id.Key) else { return };
-    let watch = Arc::new(Watch { socket: Arc::downgrade(socket), id });
+    let Some(entry) = listener.inspections.entry(&name) else { return };
+    let watch = Arc::new(Watch { socket: Arc::downgrade(socket), name: Arc::downgrade(&name) });
     let watched = entry.established.stream.attach(watch);
     drop(state);
     if watched.is_err() || socket.provider().injects(Knob::DropAfterPend) {
-        drop_pended(socket, id);
+        drop_pended(socket, &name);
     }
 }
 
 /// A pended request has been dropped.
-fn drop_pended(socket: &Arc<Socket>, id: WSK_INSPECT_ID) {
+fn drop_pended(socket: &Arc<Socket>, name: &Arc<Name>) {
     let mut state = socket.lock();
     let Part::Listen(listener) = &mut state.part else { return };
-    if !matches!(listener.inspections.stage(id), Some(Stage::Pended)) {
+    if !matches!(listener.inspections.stage(name), Some(Stage::Pended)) {
         return;
     }
-    let Some((established, _)) = listener.inspections.take(id, Past::Aborted { told: false }) else { return };
+    let Some((established, _)) = listener.inspections.take(name, Past::Aborted { told: false }) else {
+        return;
+    };
     drop(state);
     established.stream.abort();
-    abort_now(socket, id);
+    abort_now(socket, name);
 }
 
 /// Calls `WskAbortEvent`, on a thread of the provider's.
-pub(super) fn abort_now(socket: &Arc<Socket>, id: WSK_INSPECT_ID) {
+pub(super) fn abort_now(socket: &Arc<Socket>, name: &Arc<Name>) {
     let mut state = socket.lock();
     let Part::Listen(listener) = &mut state.part else { return };
-    listener.inspections.remember(id, Past::Aborted { told: false });
+    listener.inspections.remember(name.id(), Past::Aborted { told: false });
     let Some(running) = state.begin_unmasked(socket) else { return };
     drop(state);
-    call_abort(socket, &running, id);
+    call_abort(socket, &running, name.id());
 }
 
 /// Calls `WskAbortEvent` on another thread.
-pub(super) fn abort_elsewhere(socket: &Arc<Socket>, id: WSK_INSPECT_ID) {
+pub(super) fn abort_elsewhere(socket: &Arc<Socket>, name: Arc<Name>) {
     let mut state = socket.lock();
     let Part::Listen(listener) = &mut state.part else { return };
-    listener.inspections.remember(id, Past::Aborted { told: false });
+    listener.inspections.remember(name.id(), Past::Aborted { told: false });
     let Some(running) = state.begin_unmasked(socket) else { return };
     drop(state);
     let shared = Arc::clone(socket);
     socket.provider().elsewhere(Box::new(move |_| {
-        call_abort(&shared, &running, id);
-        drop(running);
+        call_abort(&shared, &running, name.id());
+        drop((running, name));
     }));
 }
 
@@ -357,34 +457,40 @@ pub(crate) fn inspect_sentinel(socket: &Arc<Socket>, running: &Running) -> bool 
     true
 }
 
+/// Drops a pended request whose connection has ended.
+fn look_at_pended(socket: &Arc<Socket>, name: &Arc<Name>) {
+    let mut state = socket.lock();
+    let Part::Listen(listener) = &mut state.part else { return };
+    let Some(entry) = listener.inspections.entry(name) else { return };
+    let dropped = matches!(entry.stage, Stage::Pended)
+        && matches!(entry.established.stream.peek(), Ok(Waiting::End) | Err(_));
+    drop(state);
+    if dropped {
+        drop_pended(socket, name);
+    }
+}
+
 /// Watches the connection of a pended request.
 struct Watch {
     socket: Weak<Socket>,
-    id: WSK_INSPECT_ID,
+    name: Weak<Name>,
 }
 
 impl ReadySink for Watch {
     fn ready(&self, ready: Ready) {
-        let Some(socket) = self.socket.upgrade() else { return };
+        let (Some(socket), Some(name)) = (self.socket.upgrade(), self.name.upgrade()) else { return };
         // A reset may be hidden behind data; an end there is not, for who has only said all is still to be answered.
-        let dropped = ready.failed || ready.reset || {
-            let mut state = socket.lock();
-            let Part::Listen(listener) = &mut state.part else { return };
-            if !matches!(listener.inspections.stage(self.id), Some(Stage::Pended)) {
-                return;
-            }
-            let Some(entry) = listener.inspections.live.get(&self.id.Key) else { return };
-            matches!(entry.established.stream.peek(), Ok(Waiting::End) | Err(_))
-        };
-        if dropped {
-            drop_pended(&socket, self.id);
+        if ready.failed || ready.reset {
+            drop_pended(&socket, &name);
+        } else {
+            look_at_pended(&socket, &name);
         }
     }
 }
 
 /// The pended requests of a listener that is being closed.
 #[derive(Debug, Default)]
-pub(crate) struct Undecided(Vec<(WSK_INSPECT_ID, Option<Running>)>);
+pub(crate) struct Undecided(Vec<(Arc<Name>, Option<Running>)>);
 
 /// Takes the pended requests out of a socket that is about to close; the aborts to come have begun, so that the close
 /// waits for them.
@@ -395,25 +501,25 @@ pub(crate) fn take_undecided(socket: &Arc<Socket>, state: &mut State) -> Undecid
         return Undecided::default();
     }
     let inspections = &mut listener.inspections;
-    let pended: Vec<WSK_INSPECT_ID> = inspections
+    let pended: Vec<Arc<Name>> = inspections
         .live
-        .iter()
-        .filter(|(_, entry)| matches!(entry.stage, Stage::Pended))
-        .map(|(key, entry)| WSK_INSPECT_ID { Key: *key, SerialNumber: entry.serial })
+        .values()
+        .filter(|entry| matches!(entry.stage, Stage::Pended | Stage::AskedAgain { decided: None }))
+        .map(|entry| Arc::clone(&entry.name))
         .collect();
-    for id in &pended {
-        if let Some((established, _)) = inspections.take(*id, Past::Aborted { told: false }) {
+    for name in &pended {
+        if let Some((established, _)) = inspections.take(name, Past::Aborted { told: false }) {
             established.stream.abort();
         }
     }
     let behaviour = provider.steering.behaviours().close_with_pended;
-    let begun = pended.into_iter().map(|id| {
+    let begun = pended.into_iter().map(|name| {
         let aborts = match behaviour {
             CloseWithPended::Aborted => true,
             CloseWithPended::Silent => false,
             CloseWithPended::Either => provider.injects(Knob::AbortAtClose),
         };
-        (id, aborts.then(|| state.begin_in_any_state(socket)))
+        (name, aborts.then(|| state.begin_in_any_state(socket)))
     });
     Undecided(begun.collect())
 }
@@ -421,14 +527,15 @@ pub(crate) fn take_undecided(socket: &Arc<Socket>, state: &mut State) -> Undecid
 impl Undecided {
     /// Reports the requests nobody has decided, and tells the aborts. The socket's lock is not held.
     pub(crate) fn settle(self, socket: &Arc<Socket>) {
-        for (id, running) in self.0 {
+        for (name, running) in self.0 {
+            let id = name.id();
             let detail = format!("closed while request {:#x}/{} was undecided", id.Key, id.SerialNumber);
             socket.provider().violation("INSP-18", "WskCloseSocket", &detail);
             let Some(running) = running else { continue };
             let shared = Arc::clone(socket);
             socket.provider().elsewhere(Box::new(move |_| {
                 call_abort(&shared, &running, id);
-                drop(running);
+                drop((running, name));
             }));
         }
     }

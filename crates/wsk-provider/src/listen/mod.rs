@@ -34,15 +34,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
+use wsk_sys::PWSK_SOCKET;
 use wsk_sys::nt::IRP;
-use wsk_sys::{PWSK_SOCKET, WSK_INSPECT_ID};
 
 use crate::address::Claim;
 use crate::provider::Provider;
 use crate::request::{Completions, RequestQueue};
 use crate::socket::{Ending, Part, Socket};
 use crate::transport::{self, ListenSink, Stream, Tune};
-use inspect::Inspections;
+use inspect::{Inspections, Name};
 
 /// A connection that nobody has taken yet.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ pub(crate) struct Established {
     stream: Box<dyn Stream>,
     local: SocketAddr,
     remote: SocketAddr,
-    inspection: Option<WSK_INSPECT_ID>,
+    inspection: Option<Arc<Name>>,
 }
 
 /// What a listening socket adds.

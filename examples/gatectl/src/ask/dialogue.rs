@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
@@ -94,6 +95,14 @@ struct Asked {
     gone: Instant,
     /// It was answered, too late.
     late: bool,
+    /// The question that lapsed last had the same name, so that an answer by it may be for that one.
+    namesake: bool,
+}
+
+/// Whether what is said of a request is said of this one: identifiers are used again, so the addresses decide where they
+/// are known.
+fn same((id, remote): (RequestId, Option<SocketAddr>), this: (RequestId, SocketAddr)) -> bool {
+    id == this.0 && remote.is_none_or(|remote| remote == this.1)
 }
 
 /// See the module.
@@ -110,9 +119,11 @@ pub(super) struct Dialogue<'a> {
     fetching: bool,
     /// The question before has lapsed, and nothing was typed since.
     slipped: bool,
-    lapses: VecDeque<(RequestId, Reason)>,
+    lapses: VecDeque<(RequestId, Option<SocketAddr>, Reason)>,
     /// What was answered last: the record of that answer is no lapse.
-    done: Option<RequestId>,
+    done: Option<(RequestId, SocketAddr)>,
+    /// What lapsed last while it was held.
+    gone: Option<RequestId>,
     answered: u64,
 }
 
@@ -139,6 +150,7 @@ impl<'a> Dialogue<'a> {
             slipped: false,
             lapses: VecDeque::new(),
             done: None,
+            gone: None,
             answered: 0,
         }
     }
@@ -174,7 +186,8 @@ impl<'a> Dialogue<'a> {
         let since = Instant::now();
         let gone = since + Duration::from_millis(question.time_left.into()) + GRACE;
         let guarded = (self.slipped && matches!(self.answers, Answers::Typed)).then(|| since + TOO_SOON);
-        self.asked = Some(Asked { question, since, guarded, gone, late: false });
+        let namesake = self.gone == Some(question.id);
+        self.asked = Some(Asked { question, since, guarded, gone, late: false, namesake });
         let fixed = matches!(self.answers, Answers::Fixed(_));
         if self.json {
             output::json(self.out, &Object::Question(&question))?;
@@ -184,22 +197,29 @@ impl<'a> Dialogue<'a> {
             let how = format_args!("request {id}, {seconds:.1} s left: a or r?");
             self.line_of("question", WAITS, &question, how)?;
         }
-        if let Some(at) = self.lapses.iter().position(|(id, _)| *id == question.id)
-            && let Some((_, reason)) = self.lapses.remove(at)
+        let this = (question.id, question.remote);
+        if let Some(at) = self.lapses.iter().position(|(id, remote, _)| same((*id, *remote), this))
+            && let Some((_, _, reason)) = self.lapses.remove(at)
         {
             return self.lapse(reason);
         }
         self.reply()
     }
 
-    /// A request does not wait any more.
-    pub(super) fn lapsed(&mut self, id: RequestId, reason: Reason) -> Result<Flow, Error> {
-        if self.asked.as_ref().is_some_and(|asked| asked.question.id == id) {
+    /// A request, from there if that is known, does not wait any more.
+    pub(super) fn lapsed(
+        &mut self,
+        id: RequestId,
+        remote: Option<SocketAddr>,
+        reason: Reason,
+    ) -> Result<Flow, Error> {
+        let held = self.asked.as_ref().map(|asked| (asked.question.id, asked.question.remote));
+        if held.is_some_and(|held| same((id, remote), held)) {
             return self.lapse(reason);
         }
-        if self.done != Some(id) {
+        if !self.done.is_some_and(|done| same((id, remote), done)) {
             self.lapses.truncate(LAPSES - 1);
-            self.lapses.push_front((id, reason));
+            self.lapses.push_front((id, remote, reason));
         }
         Ok(Flow::Continue(()))
     }
@@ -290,7 +310,16 @@ impl<'a> Dialogue<'a> {
         let slipped = std::mem::take(&mut self.slipped);
         let held = self.asked.as_mut().filter(|asked| !asked.late);
         match (held, name) {
-            (Some(asked), Some(name)) if asked.question.id.to_string() == name => self.answer(answer),
+            (Some(asked), Some(name)) if asked.question.number.to_string() == name => self.answer(answer),
+            (Some(asked), Some(name)) if asked.question.id.to_string() == name => {
+                if !asked.namesake {
+                    return self.answer(answer);
+                }
+                let number = asked.question.number;
+                self.remark(&format_args!(
+                    "the question before had this name, too: answer by the number of this one, which is {number}"
+                ))
+            }
             (_, Some(name)) => self.remark(&format_args!("request {name} does not wait for an answer here")),
             (None, None) if slipped => self.remark(&"too late: the question is gone"),
             (None, None) => self.remark(&"no question waits for an answer"),
@@ -310,7 +339,7 @@ impl<'a> Dialogue<'a> {
         match self.driver.answer(QuestionAnswer { number: question.number, answer })? {
             Answered::InTime => {
                 self.asked = None;
-                self.done = Some(question.id);
+                self.done = Some((question.id, question.remote));
                 self.answered += 1;
                 let Question { number, id, .. } = question;
                 if self.json {
@@ -336,6 +365,7 @@ impl<'a> Dialogue<'a> {
     fn lapse(&mut self, reason: Reason) -> Result<Flow, Error> {
         let Some(Asked { question, late, .. }) = self.asked.take() else { return Ok(Flow::Continue(())) };
         self.slipped = !late;
+        self.gone = Some(question.id);
         let Question { number, id, .. } = question;
         if self.json {
             output::json(self.out, &Object::Lapsed { number, id, reason })?;

@@ -5,7 +5,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use gate_protocol::policy::Answer;
-use gate_protocol::record::{Record, RequestId};
+use gate_protocol::record::{Inspection, Record, RequestId};
 use gate_protocol::wire::{IOCTL_ANSWER, IOCTL_NEXT_QUESTION, IOCTL_NEXT_RECORDS, Question, QuestionAnswer};
 use gatectl::device::Device as _;
 
@@ -338,4 +338,76 @@ fn the_driver_may_end_or_speak_in_tongues() {
     script.reply(IOCTL_NEXT_RECORDS, Reply::Bytes(vec![0; 3]));
     let error = run(&script, "ask --verdict accept", None).error();
     assert!(error.starts_with("cannot read the records"), "{error}");
+}
+
+/// The question `number` of a request whose identifier is that of question 1.
+fn namesake(number: u64) -> Question {
+    Question { id: asked(1, 0).id, ..asked(number, 30_000) }
+}
+
+/// The record of a request that was pended.
+fn pended(question: &Question) -> Record {
+    Record::Inspect { id: question.id, remote: question.remote, action: Inspection::Pend }
+}
+
+/// Identifiers are used again: what became of the one that had it before is not said of the one that has it now.
+#[test]
+fn the_lapse_of_a_namesake_is_no_lapse() {
+    for past in [false, true] {
+        let script = script(&[]);
+        let (first, second) = (namesake(1), namesake(2));
+        if past {
+            // It was pended before the program came.
+            script.reply(IOCTL_NEXT_RECORDS, records(0, &[pended(&first)]));
+        }
+        let ask = Running::start(&script, "ask --verdict accept --count 1", None);
+        let skipped = 2 + usize::from(past);
+        script.wait_for(IOCTL_NEXT_RECORDS, skipped);
+        let before = [pended(&first), Record::Abort { id: first.id }];
+        script.reply(IOCTL_NEXT_RECORDS, records(0, &before[usize::from(past)..]));
+        script.wait_for(IOCTL_NEXT_RECORDS, skipped + 1);
+        script.reply(IOCTL_NEXT_QUESTION, question(&second));
+        let ran = ask.end();
+        ran.result.as_ref().expect("it is answered");
+        assert_eq!(answers(&script), [(2, ACCEPT)]);
+    }
+}
+
+/// The record of an answer may come when a namesake is held already.
+#[test]
+fn the_record_of_an_answer_ends_no_namesake() {
+    let script = script(&[]);
+    let (first, second) = (namesake(1), namesake(2));
+    let (keys, ask) = typing(&script, "ask --count 2");
+    happens(&script, pended(&first));
+    script.wait_for(IOCTL_NEXT_RECORDS, 3);
+    script.reply(IOCTL_NEXT_QUESTION, question(&first));
+    ask.out.wait_for("5001");
+    keys.send("r").expect("it reads");
+    script.reply(IOCTL_NEXT_QUESTION, question(&second));
+    ask.out.wait_for("5002");
+    script.reply(IOCTL_NEXT_RECORDS, records(0, &[Record::Verdict { id: first.id, action: REJECT }]));
+    script.wait_for(IOCTL_NEXT_RECORDS, 4);
+    keys.send("a").expect("it reads");
+    let ran = ask.end();
+    ran.result.as_ref().expect("both are answered");
+    assert_eq!(answers(&script), [(1, REJECT), (2, ACCEPT)]);
+    assert!(!ran.out.contains("lapsed"), "{}", ran.out);
+}
+
+/// An answer by name that was meant for the question before does not let its namesake in; the number tells them apart.
+#[test]
+fn an_answer_by_name_is_not_for_a_namesake() {
+    let script = script(&[1]);
+    let (keys, ask) = typing(&script, "ask --count 1");
+    ask.out.wait_for("5001");
+    script.reply(IOCTL_NEXT_QUESTION, question(&namesake(2)));
+    happens(&script, Record::Abort { id: asked(1, 0).id });
+    ask.out.wait_for("5002");
+    keys.send("a a-1").expect("it reads");
+    ask.remarks.wait_for("which is 2");
+    assert_eq!(answers(&script), []);
+    keys.send("r 2").expect("it reads");
+    ask.end().result.expect("one is answered");
+    assert_eq!(answers(&script), [(2, REJECT)]);
 }
