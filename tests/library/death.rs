@@ -169,6 +169,8 @@ fn the_death_of_a_listener_is_learnt() {
 #[test]
 fn the_death_of_a_connection_is_learnt() {
     for_each_mode(|sim| {
+        // There are handlers whose events stay off.
+        sim.expect_advice("LSN-15");
         let driver = Driver::start();
         let listener = driver.listen();
         let (tell, told) = channel();

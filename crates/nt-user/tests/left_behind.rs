@@ -104,7 +104,7 @@ fn a_timer_that_is_set_is_left_behind() {
         // SAFETY: the storage is new.
         unsafe { KeInitializeTimer(timer) };
         // SAFETY: the timer is initialised, and nobody frees it.
-        unsafe { KeSetTimer(timer, relative(Duration::from_secs(3600)), ptr::null_mut()) };
+        unsafe { KeSetTimer(timer, relative(Duration::from_hours(1)), ptr::null_mut()) };
     });
     let left = kernel.shutdown(Duration::from_secs(20));
     assert_eq!((left.timers, left.threads.len()), (1, 0));
