@@ -32,7 +32,7 @@ pub use vec::PoolVec;
 pub const TAG: u32 = u32::from_le_bytes(*b"WskR");
 
 /// The alignment that pool blocks have: 16 on 64-bit targets, 8 on 32-bit ones.
-pub const POOL_ALIGNMENT: usize = 2 * size_of::<usize>();
+pub const POOL_ALIGNMENT: usize = nt::MEMORY_ALLOCATION_ALIGNMENT;
 
 /// Non-paged pool is exhausted, or a size was asked for that no pool can hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

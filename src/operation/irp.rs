@@ -2,7 +2,7 @@
 
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
-use core::mem::{MaybeUninit, offset_of, size_of};
+use core::mem::{MaybeUninit, align_of, offset_of, size_of};
 
 use wsk_sys::nt;
 
@@ -12,7 +12,9 @@ use wsk_sys::nt;
 /// # Invariants
 /// Between [`IrpStorage::prepare`] and the run of the completion routine the storage belongs to whoever the IRP
 /// was handed to; the owner keeps it alive and does not touch it. The owning operation keeps this.
-#[repr(C)]
+// Microsoft declares an IRP with MEMORY_ALLOCATION_ALIGNMENT; the headers that bindings are made of may not (rule IRP-28).
+#[cfg_attr(target_pointer_width = "64", repr(C, align(16)))]
+#[cfg_attr(not(target_pointer_width = "64"), repr(C, align(8)))]
 pub(crate) struct IrpStorage {
     irp: UnsafeCell<MaybeUninit<nt::IRP>>,
     stack: UnsafeCell<MaybeUninit<nt::IO_STACK_LOCATION>>,
@@ -22,6 +24,9 @@ pub(crate) struct IrpStorage {
 // longer than that, where alignment pads it.
 const _: () = assert!(offset_of!(IrpStorage, stack) == size_of::<nt::IRP>());
 const _: () = assert!(size_of::<IrpStorage>() >= nt::io_size_of_irp(1) as usize);
+// The IRP comes first, so it is aligned as the whole is, and as the pool aligns the blocks that it lies in.
+const _: () = assert!(offset_of!(IrpStorage, irp) == 0);
+const _: () = assert!(align_of::<IrpStorage>() == nt::MEMORY_ALLOCATION_ALIGNMENT);
 
 // SAFETY: the storage is plain memory; the invariant says who may touch it when, on whatever processor.
 unsafe impl Send for IrpStorage {}

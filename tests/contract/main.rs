@@ -7,6 +7,7 @@ mod support;
 mod abort;
 mod accept_event;
 mod address;
+mod alignment;
 mod bind;
 mod bind_sharing;
 mod callbacks_checked;

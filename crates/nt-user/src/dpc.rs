@@ -215,8 +215,16 @@ impl DpcQueue {
     }
 }
 
+/// Stops the kernel if no DPC can lie at `dpc`.
+fn check_alignment(here: &Here, call: &'static str, dpc: *mut KDPC) {
+    if !dpc.cast::<Dpc>().is_aligned() {
+        here.bug_check(rule::ALIGNMENT, call, format!("a DPC cannot be at {dpc:p}"));
+    }
+}
+
 /// The DPC at `dpc`, or a bug check.
 fn check(here: &Here, call: &'static str, dpc: *mut KDPC) {
+    check_alignment(here, call, dpc);
     let kind = dpc.cast::<u8>();
     // SAFETY: by the contract of the callers, the storage is a DPC's; the first byte is its kind.
     if dpc.is_null() || unsafe { kind.read() } != DPC_OBJECT {
@@ -234,6 +242,8 @@ pub unsafe extern "system" fn KeInitializeDpc(
     routine: Option<KDEFERRED_ROUTINE>,
     context: *mut c_void,
 ) {
+    const CALL: &str = "KeInitializeDpc";
+    check_alignment(&this::here(CALL), CALL, dpc);
     let initial = Dpc {
         kind: DPC_OBJECT,
         importance: 1,

@@ -116,6 +116,13 @@ pub unsafe extern "system" fn IoFreeMdl(mdl: *mut MDL) {
     pool::free(&here, CALL, mdl.cast(), Kind::Mdl, pool::MDL_TAG);
 }
 
+/// Stops the kernel if no MDL can lie at `mdl`.
+fn check_alignment(here: &Here, mdl: *mut MDL, call: &'static str) {
+    if !mdl.is_aligned() {
+        here.bug_check(rule::ALIGNMENT, call, format!("an MDL cannot be at {mdl:p}"));
+    }
+}
+
 /// The address that an MDL describes.
 ///
 /// # Safety
@@ -137,6 +144,7 @@ pub unsafe extern "system" fn MmBuildMdlForNonPagedPool(mdl: *mut MDL) {
     const CALL: &str = "MmBuildMdlForNonPagedPool";
     let here = this::here(CALL);
     at_most(&here, CALL, DISPATCH_LEVEL);
+    check_alignment(&here, mdl, CALL);
     // SAFETY: forwarded to the caller.
     let address = unsafe { described(mdl) };
     // SAFETY: forwarded to the caller.
@@ -169,6 +177,7 @@ pub unsafe extern "system" fn MmMapLockedPagesSpecifyCache(
     const CALL: &str = "MmMapLockedPagesSpecifyCache";
     let here = this::here(CALL);
     at_most(&here, CALL, DISPATCH_LEVEL);
+    check_alignment(&here, mdl, CALL);
     if let Some(address) = mapped_already(&here, CALL, mdl) {
         return address;
     }

@@ -26,7 +26,11 @@ const HOLDER: usize = 2;
 ///
 /// # Safety
 /// `rundown` points to live run-down protection, which is accessed through these functions only.
-unsafe fn word<'a>(rundown: *mut EX_RUNDOWN_REF) -> &'a AtomicUsize {
+unsafe fn word<'a>(rundown: *mut EX_RUNDOWN_REF, call: &'static str) -> &'a AtomicUsize {
+    if !rundown.is_aligned() {
+        let detail = format!("run-down protection cannot be at {rundown:p}");
+        this::here(call).bug_check(rule::ALIGNMENT, call, detail);
+    }
     // SAFETY: forwarded to the caller; the structure is this one word.
     unsafe { AtomicUsize::from_ptr(rundown.cast()) }
 }
@@ -40,7 +44,7 @@ pub unsafe extern "system" fn ExInitializeRundownProtection(rundown: *mut EX_RUN
     const CALL: &str = "ExInitializeRundownProtection";
     at_most(&this::here(CALL), CALL, DISPATCH_LEVEL);
     // SAFETY: forwarded to the caller.
-    unsafe { word(rundown) }.store(0, Ordering::Release);
+    unsafe { word(rundown, CALL) }.store(0, Ordering::Release);
 }
 
 /// Takes protection; see [`wsk_sys::nt::ExAcquireRundownProtection`].
@@ -52,7 +56,7 @@ pub unsafe extern "system" fn ExAcquireRundownProtection(rundown: *mut EX_RUNDOW
     const CALL: &str = "ExAcquireRundownProtection";
     at_most(&this::here(CALL), CALL, DISPATCH_LEVEL);
     // SAFETY: forwarded to the caller.
-    let taken = unsafe { word(rundown) }.fetch_update(Ordering::Acquire, Ordering::Relaxed, |count| {
+    let taken = unsafe { word(rundown, CALL) }.fetch_update(Ordering::Acquire, Ordering::Relaxed, |count| {
         (count & STARTED == 0).then_some(count + HOLDER)
     });
     u8::from(taken.is_ok())
@@ -68,7 +72,7 @@ pub unsafe extern "system" fn ExReleaseRundownProtection(rundown: *mut EX_RUNDOW
     let here = this::here(CALL);
     at_most(&here, CALL, DISPATCH_LEVEL);
     // SAFETY: forwarded to the caller, who holds protection, so that nobody frees it yet.
-    let word = || unsafe { word(rundown) };
+    let word = || unsafe { word(rundown, CALL) };
     let released = word().fetch_update(Ordering::Release, Ordering::Relaxed, |count| {
         (count >= HOLDER && count != HOLDER + STARTED).then(|| count - HOLDER)
     });
@@ -95,7 +99,7 @@ pub unsafe extern "system" fn ExWaitForRundownProtectionRelease(rundown: *mut EX
     // A callback or routine that waits may be among the holders; whether it is now is a matter of luck.
     object_to_waiting(&here, CALL);
     // SAFETY: forwarded to the caller.
-    let word = unsafe { word(rundown) };
+    let word = unsafe { word(rundown, CALL) };
     if word.fetch_or(STARTED, Ordering::AcqRel) & !STARTED == 0 {
         return;
     }

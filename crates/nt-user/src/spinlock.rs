@@ -20,8 +20,11 @@ use crate::thread::this::{self, Here};
 /// The lock at `lock`.
 ///
 /// # Safety
-/// `lock` points to a live, aligned spin lock, which is accessed through these functions only.
-unsafe fn word<'a>(lock: *mut KSPIN_LOCK) -> &'a AtomicUsize {
+/// `lock` points to a live spin lock, which is accessed through these functions only.
+unsafe fn word<'a>(here: &Here, lock: *mut KSPIN_LOCK, call: &'static str) -> &'a AtomicUsize {
+    if !lock.is_aligned() {
+        here.bug_check(rule::ALIGNMENT, call, format!("a spin lock cannot be at {lock:p}"));
+    }
     // SAFETY: forwarded to the caller.
     unsafe { AtomicUsize::from_ptr(lock) }
 }
@@ -118,7 +121,7 @@ pub unsafe extern "system" fn KeAcquireSpinLockRaiseToDpc(lock: *mut KSPIN_LOCK)
     const CALL: &str = "KeAcquireSpinLockRaiseToDpc";
     let here = this::here(CALL);
     // SAFETY: forwarded to the caller.
-    acquire_raise(&here, unsafe { word(lock) }, CALL)
+    acquire_raise(&here, unsafe { word(&here, lock, CALL) }, CALL)
 }
 
 /// Releases a spin lock; see [`wsk_sys::nt::KeReleaseSpinLock`].
@@ -130,7 +133,7 @@ pub unsafe extern "system" fn KeReleaseSpinLock(lock: *mut KSPIN_LOCK, irql: KIR
     const CALL: &str = "KeReleaseSpinLock";
     let here = this::here(CALL);
     // SAFETY: forwarded to the caller.
-    release_lower(&here, unsafe { word(lock) }, irql, CALL);
+    release_lower(&here, unsafe { word(&here, lock, CALL) }, irql, CALL);
 }
 
 /// Takes a spin lock at DISPATCH_LEVEL; see [`wsk_sys::nt::KeAcquireSpinLockAtDpcLevel`].
@@ -143,7 +146,7 @@ pub unsafe extern "system" fn KeAcquireSpinLockAtDpcLevel(lock: *mut KSPIN_LOCK)
     let here = this::here(CALL);
     at_dispatch(&here, CALL);
     // SAFETY: forwarded to the caller.
-    acquire(&here, unsafe { word(lock) }, CALL);
+    acquire(&here, unsafe { word(&here, lock, CALL) }, CALL);
 }
 
 /// Releases a spin lock and stays at DISPATCH_LEVEL; see [`wsk_sys::nt::KeReleaseSpinLockFromDpcLevel`].
@@ -156,5 +159,5 @@ pub unsafe extern "system" fn KeReleaseSpinLockFromDpcLevel(lock: *mut KSPIN_LOC
     let here = this::here(CALL);
     at_dispatch(&here, CALL);
     // SAFETY: forwarded to the caller.
-    release(&here, unsafe { word(lock) }, CALL);
+    release(&here, unsafe { word(&here, lock, CALL) }, CALL);
 }

@@ -142,7 +142,7 @@ pub unsafe extern "system" fn KeInitializeTimer(timer: *mut KTIMER) {
     // SAFETY: the caller guarantees the storage.
     match unsafe { Object::from_raw(timer.cast()) } {
         Some(object) => object.initialise(Kind::NotificationTimer, false),
-        None => here.bug_check(rule::OBJECT, CALL, format!("a timer cannot be at {timer:p}")),
+        None => here.bug_check(rule::ALIGNMENT, CALL, format!("a timer cannot be at {timer:p}")),
     }
 }
 

@@ -154,6 +154,9 @@ pub unsafe extern "system" fn ExQueueWorkItem(item: *mut WORK_QUEUE_ITEM, _queue
     let here = this::here(CALL);
     at_most(&here, CALL, DISPATCH_LEVEL);
     let fields = item.cast::<Item>();
+    if !fields.is_aligned() {
+        here.bug_check(rule::ALIGNMENT, CALL, format!("a work item cannot be at {item:p}"));
+    }
     // SAFETY: forwarded to the caller.
     let routine = unsafe { (*fields).routine };
     // SAFETY: forwarded to the caller.

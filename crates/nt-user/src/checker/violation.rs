@@ -47,6 +47,8 @@ pub mod rule {
     pub const SPIN_LOCK: &str = "NT-SPIN-LOCK";
     /// Something that is no object of the expected kind was passed for one.
     pub const OBJECT: &str = "NT-OBJECT";
+    /// A structure was passed that does not lie where its alignment allows.
+    pub const ALIGNMENT: &str = "NT-ALIGNMENT";
     /// A packet was completed although nobody below had it, or with its cancel routine still set.
     pub const IRP_COMPLETE: &str = "NT-IRP-COMPLETE";
     /// Pool was freed that is not allocated, or as something that it is not.

@@ -23,7 +23,7 @@ pub unsafe extern "system" fn KeInitializeEvent(event: *mut KEVENT, event_type: 
     // SAFETY: the caller guarantees the storage.
     match unsafe { Object::from_raw(event.cast()) } {
         Some(object) => object.initialise(kind, state != 0),
-        None => here.bug_check(rule::OBJECT, CALL, format!("an event cannot be at {event:p}")),
+        None => here.bug_check(rule::ALIGNMENT, CALL, format!("an event cannot be at {event:p}")),
     }
 }
 

@@ -26,7 +26,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use wsk_sys::nt::{
-    DEVICE_OBJECT, DISPATCH_LEVEL, IO_STACK_LOCATION, IRP, NTSTATUS, io_size_of_irp, irp_allocation_flags,
+    DEVICE_OBJECT, DISPATCH_LEVEL, IO_STACK_LOCATION, IRP, MEMORY_ALLOCATION_ALIGNMENT, NTSTATUS, io_size_of_irp, irp_allocation_flags,
     irp_current_location, irp_size, irp_stack_count, irp_stack_pointer, irp_type, set_irp_allocation_flags,
     set_irp_current_location, set_irp_size, set_irp_stack_count, set_irp_stack_pointer, set_irp_status,
     set_irp_type,
@@ -92,13 +92,22 @@ pub unsafe fn state(irp: *mut IRP) -> Option<State> {
     }
 }
 
+/// Reports an IRP that does not lie where one may (IRP-28). It is used all the same, as Windows does.
+fn check_alignment(here: &Here, irp: *mut IRP, call: &'static str) {
+    if !irp.addr().is_multiple_of(MEMORY_ALLOCATION_ALIGNMENT) {
+        let detail = format!("the IRP at {irp:p} is not aligned to {MEMORY_ALLOCATION_ALIGNMENT} bytes");
+        here.violation("IRP-28", call, detail);
+    }
+}
+
 /// Stops the kernel unless there is an IRP at `irp`.
 ///
 /// # Safety
 /// As for [`state`].
 pub(crate) unsafe fn check(here: &Here, irp: *mut IRP, call: &'static str) {
-    // SAFETY: forwarded to the caller, except that null is told apart here.
-    if irp.is_null() || unsafe { state(irp) }.is_none() {
+    check_alignment(here, irp, call);
+    // SAFETY: forwarded to the caller, except that null and what cannot be read as an IRP are told apart here.
+    if irp.is_null() || !irp.is_aligned() || unsafe { state(irp) }.is_none() {
         here.bug_check(rule::OBJECT, call, format!("there is no IRP at {irp:p}, or it has been freed"));
     }
 }
@@ -186,6 +195,7 @@ pub unsafe extern "system" fn IoInitializeIrp(irp: *mut IRP, packet_size: u16, s
             format!("{packet_size} bytes at {irp:p} cannot hold an IRP with {stack_size} stack locations");
         here.bug_check(rule::OBJECT, CALL, detail);
     }
+    check_alignment(&here, irp, CALL);
     match here.pool.note_irp(irp.addr()) {
         // SAFETY: an IRP has been initialised here since the block was allocated, so the bytes are written.
         pool::Note::Known if unsafe { state(irp) } == Some(State::Submitted) => {

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
-use wsk_sys::nt::{self, IRP, NTSTATUS, PSECURITY_DESCRIPTOR};
+use wsk_sys::nt::{self, IRP, MEMORY_ALLOCATION_ALIGNMENT, NTSTATUS, PSECURITY_DESCRIPTOR};
 use wsk_sys::{
     STATUS_CANCELLED, STATUS_INVALID_PARAMETER, STATUS_PENDING, WSK_BUF, WSK_BUF_LIST, nt_success,
 };
@@ -163,6 +163,13 @@ impl Request {
             provider.violation(rule_without, call, "called without an IRP");
             return Err(STATUS_INVALID_PARAMETER);
         };
+        if !irp.addr().get().is_multiple_of(MEMORY_ALLOCATION_ALIGNMENT) {
+            let detail = format!("the IRP at {irp:p} is not aligned to {MEMORY_ALLOCATION_ALIGNMENT} bytes");
+            provider.violation("IRP-28", call, &detail);
+            if !irp.is_aligned() {
+                return Err(STATUS_INVALID_PARAMETER);
+            }
+        }
         // SAFETY: the caller hands over a live IRP.
         if !unsafe { provider.host.check_irp(irp.as_ptr(), call) } {
             return Err(STATUS_INVALID_PARAMETER);

@@ -108,6 +108,28 @@ pub struct EX_RUNDOWN_REF {
     pub Count: usize,
 }
 
+/// `MEMORY_ALLOCATION_ALIGNMENT`: what pool blocks are aligned to, and what Microsoft's headers declare IRPs, device objects
+/// and the entries of sequenced lists with. 16 on 64-bit systems, 8 on 32-bit ones.
+///
+/// Other headers, and the types made of them, may not: mingw-w64's and those of `windows-sys` align an IRP as its fields
+/// need. Whoever keeps an IRP in storage of its own asks for this alignment there.
+pub const MEMORY_ALLOCATION_ALIGNMENT: usize = 2 * size_of::<usize>();
+
+// The other structures are aligned as their widest field needs, in Microsoft's headers too. A binding crate that says less
+// of one would have the kernel touch it across two of its words; one that says more is as good.
+const _: () = assert!(align_of::<IRP>() >= align_of::<usize>());
+const _: () = assert!(align_of::<IRP>() <= MEMORY_ALLOCATION_ALIGNMENT);
+const _: () = assert!(size_of::<IRP>().is_multiple_of(MEMORY_ALLOCATION_ALIGNMENT));
+const _: () = assert!(align_of::<IO_STACK_LOCATION>() >= align_of::<usize>());
+const _: () = assert!(align_of::<KDPC>() >= align_of::<usize>());
+const _: () = assert!(align_of::<KEVENT>() >= align_of::<usize>());
+const _: () = assert!(align_of::<MDL>() >= align_of::<usize>());
+const _: () = assert!(align_of::<WORK_QUEUE_ITEM>() >= align_of::<usize>());
+const _: () = assert!(align_of::<LIST_ENTRY>() >= align_of::<usize>());
+const _: () = assert!(align_of::<EX_RUNDOWN_REF>() >= align_of::<usize>());
+// The due time is a number of 64 bits, aligned to 8 on every Windows.
+const _: () = assert!(align_of::<KTIMER>() >= 8);
+
 /// Ordinary thread code.
 pub const PASSIVE_LEVEL: KIRQL = 0;
 /// Asynchronous procedure calls are held off.
