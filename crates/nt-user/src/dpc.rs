@@ -22,6 +22,7 @@ use crate::checker::context::{self, Context, at_most};
 use crate::checker::violation::rule;
 use crate::dispatcher::{Watchdog, object_to_waiting};
 use crate::gate::Gate;
+use crate::image::Routine;
 use crate::irql;
 use crate::kernel::Inner;
 use crate::seam::Seam;
@@ -192,8 +193,10 @@ impl DpcQueue {
             if let Some(routine) = routine {
                 let entered = context::enter(Context::Dpc);
                 this::set_irql(DISPATCH_LEVEL);
+                let number = inner.image.enter(inner, Routine::Dpc, None);
                 // SAFETY: the driver set the routine to be called like this.
                 unsafe { routine(dpc.cast(), context, argument1, argument2) };
+                inner.image.leave(inner, number);
                 irql::check_return("the deferred routine", DISPATCH_LEVEL, 0);
                 this::set_irql(PASSIVE_LEVEL);
                 drop(entered);
@@ -302,4 +305,5 @@ pub unsafe extern "system" fn KeFlushQueuedDpcs() {
     if !here.dpcs.flush(&here) {
         Watchdog::bite(&here, CALL, "a deferred call");
     }
+    here.image.settle(&here, |routine| routine == Routine::Dpc);
 }

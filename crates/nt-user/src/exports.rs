@@ -16,13 +16,14 @@ defined! {
     dispatcher: KeInitializeEvent, KeSetEvent, KeClearEvent, KeResetEvent, KeReadStateEvent,
         KeWaitForSingleObject, KeDelayExecutionThread;
     dpc: KeInitializeDpc, KeInsertQueueDpc, KeRemoveQueueDpc, KeFlushQueuedDpcs;
-    image: NtUserImageWords;
+     image: IoSetCompletionRoutineEx, ObfReferenceObject;
     irp: IoAllocateIrp, IoFreeIrp, IoInitializeIrp, IoReuseIrp, IofCompleteRequest;
     irql: KeGetCurrentIrql, KfRaiseIrql, KeLowerIrql;
     mdl: IoAllocateMdl, IoFreeMdl, MmBuildMdlForNonPagedPool, MmMapLockedPagesSpecifyCache;
     pool: ExAllocatePoolWithTag, ExFreePoolWithTag, ExAllocatePool2;
     rundown: ExInitializeRundownProtection, ExAcquireRundownProtection, ExReleaseRundownProtection,
         ExWaitForRundownProtectionRelease;
+    statics: NtUserImageWords;
     spinlock: KeAcquireSpinLockRaiseToDpc, KeReleaseSpinLock, KeAcquireSpinLockAtDpcLevel,
         KeReleaseSpinLockFromDpcLevel;
     thread: PsCreateSystemThread, PsTerminateSystemThread, ObReferenceObjectByHandle,

@@ -1,33 +1,396 @@
-//! The data of a driver's image.
+//! The driver's image: what runs in it, and what keeps it when the driver is unloaded.
 //!
-//! A driver has static data of its own on each machine that loads it, but a process has one copy of a static, and any number
-//! of kernels. The little that drivers share in that way lies in the kernel instead.
+//! ```text
+//!   loaded ──image_goes: DriverUnload has returned──► kept ──the last reference on a device is given back──► gone
+//!              │                                                                                             ▲
+//!              └── no device is referenced ──────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! A routine of the driver is *inside* the image from its call until it has returned to the kernel. For whoever waits for
+//! what the routine does, that return is still to come: another processor may be held up in the routine's last
+//! instructions for as long as it likes. [`Kernel::watch_image`] has it like that on purpose: a routine that has returned
+//! counts as inside until something is done that would have waited for it, or [`Kernel::let_routines_return`].
+//!
+//! | routine | what waits for its return |
+//! |---|---|
+//! | completion routine | nothing; a device that is held for it (`IoSetCompletionRoutineEx`) is let go after it |
+//! | routine of a DPC | `KeFlushQueuedDpcs` |
+//! | thread | a wait for the thread object |
+//! | work item | nothing; a device that is held for it (`IoQueueWorkItem`) is let go after it |
+//! | callback of the provider | the provider, before it completes the close |
+//!
+//! A routine that is inside when the image goes, and one that is entered later, is a violation of LIFE-19. All code on
+//! the driver's side of the kernel counts as one image.
 
-use std::cell::UnsafeCell;
-use std::fmt;
+use std::collections::BTreeMap;
+use std::ffi::c_void;
+use std::mem::size_of;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::thread::this;
+use parking_lot::Mutex;
+use wsk_sys::nt::{
+    DEVICE_OBJECT, DISPATCH_LEVEL, IO_COMPLETION_ROUTINE, IRP, NTSTATUS, SL_INVOKE_ON_CANCEL,
+    SL_INVOKE_ON_ERROR, SL_INVOKE_ON_SUCCESS, io_get_next_irp_stack_location, io_set_completion_routine,
+    set_stack_control,
+};
+use wsk_sys::status::{STATUS_INSUFFICIENT_RESOURCES, STATUS_INVALID_PARAMETER, STATUS_SUCCESS};
 
-/// Two words, zero at first.
-#[derive(Default)]
-pub(crate) struct Words(UnsafeCell<[usize; 2]>);
+use crate::checker::context::at_most;
+use crate::checker::violation::rule;
+use crate::faults::Point;
+use crate::irp;
+use crate::kernel::{Inner, Kernel};
+use crate::pool;
+use crate::thread::this::{self, Here};
 
-// SAFETY: nothing here reads or writes the words; the driver that gets their address orders that.
-unsafe impl Send for Words {}
-// SAFETY: as for `Send`.
-unsafe impl Sync for Words {}
+/// The rule.
+const RULE: &str = "LIFE-19";
+/// The tag of what [`IoSetCompletionRoutineEx`] allocates.
+const TAG: u32 = pool::tag(*b"IoUs");
+/// `IO_TYPE_DEVICE`.
+const IO_TYPE_DEVICE: i16 = 3;
 
-impl fmt::Debug for Words {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Words")
+/// A routine of the driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Routine {
+    Completion,
+    Dpc,
+    /// The thread whose object is at this address.
+    Thread(usize),
+    WorkItem,
+    Callback(&'static str),
+}
+
+impl Routine {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Completion => "a completion routine",
+            Self::Dpc => "the routine of a DPC",
+            Self::Thread(_) => "a thread",
+            Self::WorkItem => "the routine of a work item",
+            Self::Callback(name) => name,
+        }
     }
 }
 
-/// Two words that belong to the driver; see [`wsk_sys::nt::image_words`]. They live as long as the kernel.
+/// A routine that is inside.
+#[derive(Debug)]
+struct Frame {
+    routine: Routine,
+    /// The device that is held for it.
+    device: Option<usize>,
+    /// When it has done its work, its return is still to come.
+    lingers: bool,
+    /// It has done its work.
+    returning: bool,
+}
+
+/// A device object, which begins with what the driver knows of it.
+#[repr(C, align(16))]
+struct Device(DEVICE_OBJECT);
+
+/// A device object and the references on it; one of them is its creator's.
+struct Held {
+    _device: Box<Device>,
+    references: isize,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    Loaded,
+    Kept,
+    Gone,
+}
+
+#[derive(Default)]
+struct State {
+    phase: Phase,
+    devices: BTreeMap<usize, Held>,
+    frames: BTreeMap<u64, Frame>,
+    last: u64,
+}
+
+/// The image of a kernel's driver.
+#[derive(Default)]
+pub(crate) struct Image {
+    /// Whether frames are kept account of.
+    watched: AtomicBool,
+    /// Whether routines that have returned stay inside.
+    lingers: AtomicBool,
+    state: Mutex<State>,
+}
+
+// SAFETY: devices are plain memory, which the kernel reads under the lock only.
+unsafe impl Send for State {}
+
+impl Image {
+    /// A routine of the driver is about to be called. A device that is given is referenced for it already. The result is
+    /// for [`leave`](Self::leave).
+    pub(crate) fn enter(&self, inner: &Inner, routine: Routine, device: Option<usize>) -> u64 {
+        if device.is_none() && !self.watched.load(Ordering::Acquire) {
+            return 0;
+        }
+        let mut state = self.state.lock();
+        state.last += 1;
+        let number = state.last;
+        let lingers = self.lingers.load(Ordering::Acquire) && !matches!(routine, Routine::Callback(_));
+        state.frames.insert(number, Frame { routine, device, lingers, returning: false });
+        let gone = state.phase == Phase::Gone;
+        drop(state);
+        if gone {
+            let what = routine.name();
+            inner.violation(RULE, what, format!("{what} was called when the driver's image had gone"));
+        }
+        number
+    }
+
+    /// The routine has returned.
+    pub(crate) fn leave(&self, inner: &Inner, number: u64) {
+        if number == 0 {
+            return;
+        }
+        let mut state = self.state.lock();
+        if let Some(frame) = state.frames.get_mut(&number).filter(|frame| frame.lingers) {
+            frame.returning = true;
+            return;
+        }
+        let frame = state.frames.remove(&number);
+        drop(state);
+        if let Some(device) = frame.and_then(|frame| frame.device) {
+            self.dereference(inner, device);
+        }
+    }
+
+    /// Has routines return whose return only is still to come, now or as soon as they have done their work.
+    pub(crate) fn settle(&self, inner: &Inner, which: impl Fn(Routine) -> bool) {
+        if !self.watched.load(Ordering::Acquire) {
+            return;
+        }
+        let mut state = self.state.lock();
+        let mut settles = |_: &u64, frame: &mut Frame| {
+            frame.lingers &= !which(frame.routine);
+            frame.returning && !frame.lingers
+        };
+        let returned: Vec<_> = state.frames.extract_if(.., &mut settles).collect();
+        drop(state);
+        for (_, frame) in returned {
+            if let Some(device) = frame.device {
+                self.dereference(inner, device);
+            }
+        }
+    }
+
+    /// Takes a reference on a device object; `None` if there is none at this address.
+    pub(crate) fn reference(&self, address: usize) -> Option<isize> {
+        let mut state = self.state.lock();
+        let held = state.devices.get_mut(&address)?;
+        held.references += 1;
+        Some(held.references)
+    }
+
+    /// Gives a reference on a device object back; `None` if there is none at this address.
+    pub(crate) fn dereference(&self, inner: &Inner, address: usize) -> Option<isize> {
+        let mut state = self.state.lock();
+        let held = state.devices.get_mut(&address)?;
+        held.references -= 1;
+        let left = held.references;
+        if left == 0 {
+            state.devices.remove(&address);
+        }
+        let goes = state.phase == Phase::Kept && state.devices.is_empty();
+        drop(state);
+        if goes {
+            self.go(inner);
+        }
+        Some(left)
+    }
+
+    /// References on device objects.
+    pub(crate) fn references(&self) -> usize {
+        self.state.lock().devices.values().map(|held| held.references.unsigned_abs()).sum()
+    }
+
+    fn go(&self, inner: &Inner) {
+        let mut state = self.state.lock();
+        state.phase = Phase::Gone;
+        let inside: Vec<_> = state.frames.values().map(|frame| frame.routine.name()).collect();
+        drop(state);
+        for what in inside {
+            let detail = format!("{what} has yet to return, and nothing keeps the driver's image any more");
+            inner.violation(RULE, "DriverUnload", detail);
+        }
+    }
+}
+
+impl Kernel {
+    /// Keeps account, from now on, of what runs in the driver's image. With `lingering`, routines that are entered from now on
+    /// count as inside, when they have returned, until something waits for them, as if their processor were held up in their last
+    /// instructions.
+    pub fn watch_image(&self, lingering: bool) {
+        self.inner().image.watched.store(true, Ordering::Release);
+        self.inner().image.lingers.store(lingering, Ordering::Release);
+    }
+
+    /// Has all routines return whose return is still to come; see [`watch_image`](Self::watch_image).
+    pub fn let_routines_return(&self) {
+        self.inner().image.settle(self.inner(), |_| true);
+    }
+
+    /// How many routines of the driver have not returned, as far as they are [watched](Self::watch_image).
+    pub fn routines_inside(&self) -> usize {
+        self.inner().image.state.lock().frames.len()
+    }
+
+    /// How many routines have done their work and linger; see [`watch_image`](Self::watch_image).
+    pub fn routines_lingering(&self) -> usize {
+        let state = self.inner().image.state.lock();
+        state.frames.values().filter(|frame| frame.returning).count()
+    }
+
+    /// The driver's `DriverUnload` has returned: its image goes, unless a device object of it is referenced; then it goes
+    /// with the last reference. Whatever is inside when it goes, or enters later, breaks LIFE-19.
+    pub fn image_goes(&self) {
+        let image = &self.inner().image;
+        let mut state = image.state.lock();
+        state.phase = Phase::Kept;
+        let kept = !state.devices.is_empty();
+        drop(state);
+        if !kept {
+            image.go(self.inner());
+        }
+    }
+
+    /// Whether the driver's image has gone.
+    pub fn image_is_gone(&self) -> bool {
+        self.inner().image.state.lock().phase == Phase::Gone
+    }
+
+    /// Makes a device object of the driver, with one reference, which [`delete_device`](Self::delete_device) gives back.
+    pub fn create_device(&self) -> *mut DEVICE_OBJECT {
+        let mut object = DEVICE_OBJECT { Type: IO_TYPE_DEVICE, ..DEVICE_OBJECT::default() };
+        object.Size = size_of::<DEVICE_OBJECT>() as u16;
+        let mut device = Box::new(Device(object));
+        let pointer = &raw mut device.0;
+        let held = Held { _device: device, references: 1 };
+        self.inner().image.state.lock().devices.insert(pointer.addr(), held);
+        pointer
+    }
+
+    /// Deletes a device object: it goes when nobody references it any more.
+    pub fn delete_device(&self, device: *mut DEVICE_OBJECT) {
+        if self.inner().image.dereference(self.inner(), device.addr()).is_none() {
+            let detail = format!("there is no device object at {device:p}");
+            self.inner().violation(rule::OBJECT, "IoDeleteDevice", detail);
+        }
+    }
+
+    /// How many references there are on a device object; 0 if it has gone.
+    pub fn device_references(&self, device: *mut DEVICE_OBJECT) -> isize {
+        self.inner().image.state.lock().devices.get(&device.addr()).map_or(0, |held| held.references)
+    }
+}
+
+/// What [`IoSetCompletionRoutineEx`] remembers.
+struct Context {
+    routine: IO_COMPLETION_ROUTINE,
+    context: *mut c_void,
+    device: usize,
+}
+
+/// Whether a completion routine is the one that keeps its own account.
+pub(crate) fn keeps_account(routine: IO_COMPLETION_ROUTINE) -> bool {
+    std::ptr::fn_addr_eq(routine, unload_safe as IO_COMPLETION_ROUTINE)
+}
+
+/// The completion routine of an IRP that a device is held for; the driver's own runs inside of it.
 ///
 /// # Safety
-/// None beyond being called on a thread of a kernel; the signature is that of a kernel's function.
+/// `context` is that of [`IoSetCompletionRoutineEx`], once.
+unsafe extern "system" fn unload_safe(
+    device: *mut DEVICE_OBJECT,
+    irp: *mut IRP,
+    context: *mut c_void,
+) -> NTSTATUS {
+    const CALL: &str = "IofCompleteRequest";
+    let here = this::here(CALL);
+    // SAFETY: the caller says what the context is.
+    let kept = unsafe { context.cast::<Context>().read() };
+    let number = here.image.enter(&here, Routine::Completion, Some(kept.device));
+    // SAFETY: the driver set the routine to be called like this. It may free the IRP.
+    let status = unsafe { (kept.routine)(device, irp, kept.context) };
+    pool::free(&here, CALL, context, pool::Kind::NonPaged, TAG);
+    here.image.leave(&here, number);
+    status
+}
+
+/// Sets a completion routine and holds a device until it has returned; see [`wsk_sys::nt::IoSetCompletionRoutineEx`].
+///
+/// # Safety
+/// `irp` points to an IRP that the caller owns and that has a free stack location; `routine` may be called with
+/// `context` until the IRP has completed.
 #[unsafe(no_mangle)]
-pub unsafe extern "system" fn NtUserImageWords() -> *mut [usize; 2] {
-    this::here("NtUserImageWords").image.0.get()
+pub unsafe extern "system" fn IoSetCompletionRoutineEx(
+    device: *mut DEVICE_OBJECT,
+    irp: *mut IRP,
+    routine: Option<IO_COMPLETION_ROUTINE>,
+    context: *mut c_void,
+    invoke_on_success: u8,
+    invoke_on_error: u8,
+    invoke_on_cancel: u8,
+) -> NTSTATUS {
+    const CALL: &str = "IoSetCompletionRoutineEx";
+    let here = this::here(CALL);
+    at_most(&here, CALL, DISPATCH_LEVEL);
+    // SAFETY: forwarded to the caller.
+    unsafe { irp::check(&here, irp, CALL) };
+    let Some(routine) = routine else { return STATUS_INVALID_PARAMETER };
+    if here.faults.fails(Point::Pool, size_of::<Context>(), TAG) {
+        return STATUS_INSUFFICIENT_RESOURCES;
+    }
+    let kept = here.pool.allocate(size_of::<Context>(), TAG, pool::Kind::NonPaged);
+    if kept.is_null() {
+        return STATUS_INSUFFICIENT_RESOURCES;
+    }
+    if here.image.reference(device.addr()).is_none() {
+        here.bug_check(
+            rule::OBJECT,
+            CALL,
+            format!("there is no device object at {device:p}, or it has gone"),
+        );
+    }
+    // SAFETY: the block is new, aligned and large enough.
+    unsafe { kept.cast::<Context>().write(Context { routine, context, device: device.addr() }) };
+    // SAFETY: forwarded to the caller.
+    unsafe { io_set_completion_routine(irp, unload_safe, kept) };
+    let when = |invoke: u8, bit: u8| if invoke == 0 { 0 } else { bit };
+    let control = when(invoke_on_success, SL_INVOKE_ON_SUCCESS)
+        | when(invoke_on_error, SL_INVOKE_ON_ERROR)
+        | when(invoke_on_cancel, SL_INVOKE_ON_CANCEL);
+    // SAFETY: forwarded to the caller.
+    let location = unsafe { io_get_next_irp_stack_location(irp) };
+    // SAFETY: the next location belongs to the IRP that the caller owns.
+    unsafe { set_stack_control(location, control) };
+    STATUS_SUCCESS
+}
+
+/// Takes a reference on a thread or device object; see [`wsk_sys::nt::ObfReferenceObject`]. Returns how many there are.
+///
+/// # Safety
+/// `object` points to an object that is there.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn ObfReferenceObject(object: *mut c_void) -> isize {
+    const CALL: &str = "ObfReferenceObject";
+    let here = this::here(CALL);
+    at_most(&here, CALL, DISPATCH_LEVEL);
+    let count = here.image.reference(object.addr()).or_else(|| here.threads.reference(object.addr()));
+    count.unwrap_or_else(|| {
+        here.violation(rule::OBJECT, CALL, format!("there is no object at {object:p} that is referenced"));
+        0
+    })
+}
+
+/// Gives a reference on a device object back, if it is one.
+pub(crate) fn dereference(here: &Here, object: *mut c_void) -> Option<isize> {
+    here.image.dereference(here, object.addr())
 }

@@ -23,9 +23,10 @@ use crate::checker::{self, Checker};
 use crate::dpc::DpcQueue;
 use crate::faults::Faults;
 use crate::idle::Idle;
-use crate::image::Words;
+use crate::image::Image;
 use crate::pool::{Leak, Pool};
 use crate::seam::{Live, Seam};
+use crate::statics::Words;
 use crate::thread::{Owner, Threads, this};
 use crate::timer::TimerQueue;
 use crate::work::WorkQueue;
@@ -79,6 +80,7 @@ pub(crate) struct Inner {
     pub(crate) dpcs: DpcQueue,
     pub(crate) timers: TimerQueue,
     pub(crate) work: WorkQueue,
+    pub(crate) image: Image,
     pub(crate) idle: OnceLock<Weak<dyn Idle>>,
     /// The system-wide cancel spin lock.
     pub(crate) cancel_lock: AtomicUsize,
@@ -88,7 +90,7 @@ pub(crate) struct Inner {
     /// What `IoGetCurrentProcess` points to.
     process: u64,
     /// The static data of the driver.
-    pub(crate) image: Words,
+    pub(crate) statics: Words,
 }
 
 impl Inner {
@@ -223,13 +225,14 @@ impl Kernel {
             dpcs: DpcQueue::new(config.processors),
             timers: TimerQueue::default(),
             work: WorkQueue::new(config.workers),
+            image: Image::default(),
             idle: OnceLock::new(),
             cancel_lock: AtomicUsize::new(0),
             extensions: Mutex::default(),
             stopping: AtomicBool::new(false),
             stopped: OnceLock::new(),
             process: 0,
-            image: Words::default(),
+            statics: Words::default(),
             config,
         });
         let handles = Arc::new(Handles { inner });
@@ -356,7 +359,7 @@ impl Kernel {
         LeakReport {
             threads,
             handles,
-            references,
+            references: references + inner.image.references(),
             timers: inner.timers.set(),
             dpcs: inner.dpcs.queued(),
             work_items: inner.work.queued(),

@@ -21,6 +21,8 @@
 //! [bug check](Kernel::stopped): the kernel stops, the offending thread stays where it is, and the process lives on
 //! so that a test can say what happened.
 //!
+//! The [image] of the driver, and what keeps it, is watched on request.
+//!
 //! Time, threads and randomness come through one narrow [`seam`].
 
 #![allow(non_snake_case)]
@@ -45,6 +47,7 @@ pub mod pool;
 pub mod rundown;
 pub mod seam;
 pub mod spinlock;
+pub mod statics;
 pub mod thread;
 pub mod time;
 pub mod timer;

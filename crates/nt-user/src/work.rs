@@ -22,6 +22,7 @@ use crate::checker::context::{self, Context, at_most};
 use crate::checker::violation::rule;
 use crate::faults::Point;
 use crate::gate::Gate;
+use crate::image::Routine;
 use crate::irql;
 use crate::kernel::Inner;
 use crate::pool::{self, Kind};
@@ -131,12 +132,19 @@ impl WorkQueue {
             state.busy += 1;
             drop(state);
             let entered = context::enter(Context::WorkItem);
+            // The I/O manager holds the device of its work items until they have returned.
+            let device = match call {
+                Call::Io(_, device, _) => inner.image.reference(device.addr()).map(|_| device.addr()),
+                Call::Ex(..) => None,
+            };
+            let number = inner.image.enter(inner, Routine::WorkItem, device);
             match call {
                 // SAFETY: the driver set the routine to be called like this.
                 Call::Ex(routine, parameter) => unsafe { routine(parameter) },
                 // SAFETY: as above.
                 Call::Io(routine, device, context) => unsafe { routine(device, context) },
             }
+            inner.image.leave(inner, number);
             irql::check_return("the work item", PASSIVE_LEVEL, 0);
             drop(entered);
             self.state.lock().busy -= 1;

@@ -41,19 +41,12 @@ fn an_irp_between_two_lines_of_pool_is_caught() {
     assert_only(&kernel, "IRP-28");
     run(&kernel, move || {
         set_routine(irp.get(), keep, ptr::null_mut());
-        // SAFETY: the IRP has a free location.
-        unsafe { io_set_next_irp_stack_location(irp.get()) };
-        // SAFETY: the test plays the driver below too.
-        unsafe { IofCompleteRequest(irp.get(), 0) };
+        hand_down(irp.get());
+        complete(irp.get(), STATUS_SUCCESS, 0);
         free(irp.get().cast::<c_void>().wrapping_byte_sub(MEMORY_ALLOCATION_ALIGNMENT / 2));
     });
     assert_only(&kernel, "IRP-28");
     finish_clean(&kernel);
-}
-
-/// A routine that keeps the IRP.
-unsafe extern "system" fn keep(_: *mut DEVICE_OBJECT, _: *mut IRP, _: *mut c_void) -> NTSTATUS {
-    STATUS_MORE_PROCESSING_REQUIRED
 }
 
 /// What the kernel allocates itself is aligned, and so is what pool storage begins with.
@@ -81,34 +74,34 @@ fn irps_of_the_kernel_and_at_the_start_of_pool_are_aligned() {
 fn other_structures_off_their_alignment_stop_the_kernel() {
     type Try = fn(*mut u8);
     let attempts: [(&str, Try); 10] = [
-        // SAFETY, of all: the kernel looks at the address only, and stops.
+        // SAFETY: the kernel looks at the address only, and stops.
         ("KeInitializeDpc", |at| unsafe { KeInitializeDpc(at.cast(), None, ptr::null_mut()) }),
         ("KeInsertQueueDpc", |at| {
-            // SAFETY: see above.
+            // SAFETY: the kernel looks at the address only, and stops.
             unsafe { KeInsertQueueDpc(at.cast(), ptr::null_mut(), ptr::null_mut()) };
         }),
-        // SAFETY: see above.
+        // SAFETY: the kernel looks at the address only, and stops.
         ("KeInitializeTimer", |at| unsafe { KeInitializeTimer(at.cast()) }),
-        // SAFETY: see above.
+        // SAFETY: the kernel looks at the address only, and stops.
         ("KeInitializeEvent", |at| unsafe { KeInitializeEvent(at.cast(), NOTIFICATION_EVENT, 0) }),
         ("KeAcquireSpinLockRaiseToDpc", |at| {
-            // SAFETY: see above.
+            // SAFETY: the kernel looks at the address only, and stops.
             unsafe { KeAcquireSpinLockRaiseToDpc(at.cast()) };
         }),
         ("ExInitializeRundownProtection", |at| {
-            // SAFETY: see above.
+            // SAFETY: the kernel looks at the address only, and stops.
             unsafe { ExInitializeRundownProtection(at.cast()) };
         }),
         ("ExAcquireRundownProtection", |at| {
-            // SAFETY: see above.
+            // SAFETY: the kernel looks at the address only, and stops.
             unsafe { ExAcquireRundownProtection(at.cast()) };
         }),
-        // SAFETY: see above.
+        // SAFETY: the kernel looks at the address only, and stops.
         ("ExQueueWorkItem", |at| unsafe { ExQueueWorkItem(at.cast(), DELAYED_WORK_QUEUE) }),
-        // SAFETY: see above.
+        // SAFETY: the kernel looks at the address only, and stops.
         ("MmBuildMdlForNonPagedPool", |at| unsafe { MmBuildMdlForNonPagedPool(at.cast()) }),
         ("MmMapLockedPagesSpecifyCache", |at| {
-            // SAFETY: see above.
+            // SAFETY: the kernel looks at the address only, and stops.
             unsafe {
                 MmMapLockedPagesSpecifyCache(at.cast(), KERNEL_MODE, MM_CACHED, ptr::null_mut(), 0, 0);
             }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use wsk_sys::nt::{DISPATCH_LEVEL, KIRQL};
 
 use super::violation::{Severity, rule};
+use crate::image::Routine;
 use crate::irql;
 use crate::thread::this;
 
@@ -158,6 +159,7 @@ pub struct Callback {
     restore: KIRQL,
     locks: u32,
     since: Option<Duration>,
+    number: u64,
     _context: Guard,
 }
 
@@ -169,13 +171,19 @@ pub fn callback(name: &'static str, at_dispatch: bool) -> Callback {
     let irql = if at_dispatch { restore.max(DISPATCH_LEVEL) } else { restore };
     this::set_irql(irql);
     let since = (irql >= DISPATCH_LEVEL && here.dispatch_budget().is_some()).then(|| here.seam().now());
-    Callback { name, irql, restore, locks: this::locks(), since, _context: enter(Context::Callback { name }) }
+    let number = here.image.enter(&here, Routine::Callback(name), None);
+    let guard = enter(Context::Callback { name });
+    Callback { name, irql, restore, locks: this::locks(), since, number, _context: guard }
 }
 
 impl Drop for Callback {
     fn drop(&mut self) {
         irql::check_return(self.name, self.irql, self.locks);
         this::set_irql(self.restore);
+        if self.number != 0 {
+            let here = this::here(self.name);
+            here.image.leave(&here, self.number);
+        }
         let Some(since) = self.since else { return };
         let here = this::here(self.name);
         let Some(budget) = here.dispatch_budget() else { return };

@@ -13,6 +13,7 @@ use wsk_sys::status::{STATUS_SUCCESS, STATUS_TIMEOUT};
 use super::Object;
 use crate::checker::context::{self, at_most};
 use crate::checker::violation::rule;
+use crate::image::Routine;
 use crate::thread::this::{self, Here};
 
 /// The time in the seam's clock at which a driver's timeout passes: relative if negative, else system time.
@@ -50,6 +51,12 @@ impl Watchdog {
     }
 }
 
+/// The wait has succeeded. Who has waited for a thread knows that it has left the driver's image.
+fn seen(here: &Here, target: Object<'_>) -> NTSTATUS {
+    here.image.settle(here, |routine| routine == Routine::Thread(target.key()));
+    STATUS_SUCCESS
+}
+
 /// Waits for an event, timer or thread; see [`wsk_sys::nt::KeWaitForSingleObject`].
 ///
 /// # Safety
@@ -81,18 +88,18 @@ pub unsafe extern "system" fn KeWaitForSingleObject(
         Some(unsafe { timeout.read() })
     };
     if timeout == Some(0) {
-        return if target.try_take() { STATUS_SUCCESS } else { STATUS_TIMEOUT };
+        return if target.try_take() { seen(&here, target) } else { STATUS_TIMEOUT };
     }
     object_to_waiting(&here, CALL);
     if target.try_take() {
-        return STATUS_SUCCESS;
+        return seen(&here, target);
     }
     let deadline = match timeout {
         Some(timeout) => Some(due(&here, timeout)),
         None => Watchdog::new(&here).deadline(),
     };
     if here.lend(target, deadline) || target.wait(here.seam(), deadline) {
-        return STATUS_SUCCESS;
+        return seen(&here, target);
     }
     if timeout.is_none() {
         Watchdog::bite(&here, CALL, "a wait without a timeout");

@@ -24,6 +24,7 @@ use wsk_sys::status::{STATUS_MORE_PROCESSING_REQUIRED, STATUS_PENDING, nt_succes
 use super::{STAMP_COMPLETED, State, check, device, stamp, state};
 use crate::checker::context::{self, Context, at_most};
 use crate::checker::violation::rule;
+use crate::image::{self, Routine};
 use crate::irql;
 use crate::thread::this::{self, Here};
 
@@ -133,8 +134,15 @@ unsafe fn step(irp: *mut IRP) -> bool {
             let irql = this::irql();
             let locks = this::locks();
             let context = context::enter(Context::Completion);
+            let here = this::here(CALL);
+            let number = if image::keeps_account(routine) {
+                0
+            } else {
+                here.image.enter(&here, Routine::Completion, None)
+            };
             // SAFETY: the driver above set the routine to be called like this.
             let answer = unsafe { routine(device, irp, argument) };
+            here.image.leave(&here, number);
             drop(context);
             irql::check_return("the completion routine", irql, locks);
             if answer == STATUS_MORE_PROCESSING_REQUIRED {

@@ -26,10 +26,10 @@ use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use wsk_sys::nt::{
-    DEVICE_OBJECT, DISPATCH_LEVEL, IO_STACK_LOCATION, IRP, MEMORY_ALLOCATION_ALIGNMENT, NTSTATUS, io_size_of_irp, irp_allocation_flags,
-    irp_current_location, irp_size, irp_stack_count, irp_stack_pointer, irp_type, set_irp_allocation_flags,
-    set_irp_current_location, set_irp_size, set_irp_stack_count, set_irp_stack_pointer, set_irp_status,
-    set_irp_type,
+    DEVICE_OBJECT, DISPATCH_LEVEL, IO_STACK_LOCATION, IRP, MEMORY_ALLOCATION_ALIGNMENT, NTSTATUS,
+    io_size_of_irp, irp_allocation_flags, irp_current_location, irp_size, irp_stack_count, irp_stack_pointer,
+    irp_type, set_irp_allocation_flags, set_irp_current_location, set_irp_size, set_irp_stack_count,
+    set_irp_stack_pointer, set_irp_status, set_irp_type,
 };
 
 use crate::checker::context::at_most;

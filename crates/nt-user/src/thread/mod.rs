@@ -95,6 +95,14 @@ impl Threads {
         self.live.lock().iter().filter(|thread| of(thread.owner)).map(|thread| thread.name.clone()).collect()
     }
 
+    /// Takes another reference on a thread object that has one; `None` if there is none.
+    pub(crate) fn reference(&self, address: usize) -> Option<isize> {
+        let mut table = self.table.lock();
+        let (_, count) = table.referenced.get_mut(&address)?;
+        *count += 1;
+        Some(*count)
+    }
+
     /// Open handles and references on thread objects.
     pub(crate) fn held(&self) -> (usize, usize) {
         let table = self.table.lock();

@@ -14,6 +14,7 @@ use super::{Owner, ThreadObject, this};
 use crate::checker::context::at_most;
 use crate::checker::violation::rule;
 use crate::faults::Point;
+use crate::image::{self, Routine};
 
 /// An argument that may go to another thread.
 struct Carried(*mut c_void);
@@ -44,10 +45,14 @@ pub unsafe extern "system" fn PsCreateSystemThread(
     }
     let object = ThreadObject::new(here.next_thread_name("system-thread"), Owner::Driver);
     let context = Carried(start_context);
+    let routine = Routine::Thread(object.address());
     let started = here.start_thread(here.kernel(), Arc::clone(&object), move || {
         let Carried(context) = { context };
+        let here = this::here(CALL);
+        let number = here.image.enter(&here, routine, None);
         // SAFETY: the caller of PsCreateSystemThread allows this call.
         unsafe { start_routine(context) };
+        here.image.leave(&here, number);
     });
     if started.is_err() {
         return STATUS_INSUFFICIENT_RESOURCES;
@@ -116,11 +121,15 @@ pub unsafe extern "system" fn ObReferenceObjectByHandle(
 /// Gives back a reference; see [`wsk_sys::nt::ObfDereferenceObject`]. Returns how many remain.
 ///
 /// # Safety
-/// `object` came from [`ObReferenceObjectByHandle`] and is not used any more.
+/// `object` came from [`ObReferenceObjectByHandle`] or was given to [`ObfReferenceObject`](crate::image::ObfReferenceObject),
+/// and that reference is not used any more.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn ObfDereferenceObject(object: *mut c_void) -> isize {
     const CALL: &str = "ObfDereferenceObject";
     let here = this::here(CALL);
+    if let Some(left) = image::dereference(&here, object) {
+        return left;
+    }
     let mut table = here.threads.table.lock();
     let Some((_, count)) = table.referenced.get_mut(&object.addr()) else {
         drop(table);

@@ -17,6 +17,19 @@ unsafe extern "system" {
     pub fn IoInitializeIrp(irp: *mut IRP, packet_size: u16, stack_size: i8);
     /// Makes a completed IRP ready for another request; the completion routine must be set again. IRQL <= DISPATCH.
     pub fn IoReuseIrp(irp: *mut IRP, status: NTSTATUS);
+    /// Sets the completion routine of an IRP's next stack location, and has the I/O manager hold `device` until the routine
+    /// has returned, so that the image it is part of stays. `STATUS_INSUFFICIENT_RESOURCES` when memory is out; the routine
+    /// is not set then. What this takes is given back after the routine has run, so an IRP that got one must be completed.
+    /// IRQL <= DISPATCH.
+    pub fn IoSetCompletionRoutineEx(
+        device: *mut DEVICE_OBJECT,
+        irp: *mut IRP,
+        routine: Option<IO_COMPLETION_ROUTINE>,
+        context: *mut c_void,
+        invoke_on_success: u8,
+        invoke_on_error: u8,
+        invoke_on_cancel: u8,
+    ) -> NTSTATUS;
     /// Asks for the cancellation of an IRP; non-zero if a cancel routine ran. IRQL <= DISPATCH.
     pub fn IoCancelIrp(irp: *mut IRP) -> u8;
     /// Completes an IRP (`IoCompleteRequest`). IRQL <= DISPATCH.
@@ -138,6 +151,8 @@ unsafe extern "system" {
         object: *mut *mut c_void,
         handle_information: *mut c_void,
     ) -> NTSTATUS;
+    /// Takes a reference on an object that the caller knows to be there (`ObReferenceObject`). IRQL <= DISPATCH.
+    pub fn ObfReferenceObject(object: *mut c_void) -> isize;
     /// Gives back a reference on an object (`ObDereferenceObject`). IRQL <= DISPATCH.
     pub fn ObfDereferenceObject(object: *mut c_void) -> isize;
     /// Closes a handle. IRQL = PASSIVE.

@@ -1,0 +1,33 @@
+//! The data of a driver's image.
+//!
+//! A driver has static data of its own on each machine that loads it, but a process has one copy of a static, and any number
+//! of kernels. The little that drivers share in that way lies in the kernel instead.
+
+use std::cell::UnsafeCell;
+use std::fmt;
+
+use crate::thread::this;
+
+/// Two words, zero at first.
+#[derive(Default)]
+pub(crate) struct Words(UnsafeCell<[usize; 2]>);
+
+// SAFETY: nothing here reads or writes the words; the driver that gets their address orders that.
+unsafe impl Send for Words {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Words {}
+
+impl fmt::Debug for Words {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Words")
+    }
+}
+
+/// Two words that belong to the driver; see [`wsk_sys::nt::image_words`]. They live as long as the kernel.
+///
+/// # Safety
+/// None beyond being called on a thread of a kernel; the signature is that of a kernel's function.
+#[unsafe(no_mangle)]
+pub unsafe extern "system" fn NtUserImageWords() -> *mut [usize; 2] {
+    this::here("NtUserImageWords").statics.0.get()
+}
