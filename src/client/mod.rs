@@ -9,7 +9,23 @@
 //!                           │ no captures and no sockets left
 //!                           ▼
 //!                      WskDeregister, the reaper thread ends, `unload` returns
+//!                           │ completion routines that run in this moment return to the I/O manager
+//!                           ▼
+//!                      with `register_for`: the image may go
 //! ```
+//!
+//! What a driver has to do before its image goes:
+//!
+//! | registered with | before `DriverUnload` returns | and then |
+//! |---|---|---|
+//! | [`Client::register_for`] | [`Client::unload`] has succeeded | the I/O manager keeps the image until the last completion routine has returned |
+//! | [`Client::register`] | there is no `DriverUnload`, or something else keeps the image | |
+//!
+//! `WskDeregister` returns when captures, calls, sockets and requests are gone. That a request is gone does not mean that its
+//! completion routine has returned: another processor may still be in the routine's last instructions, and no code of the image
+//! can wait for those, because what gives the status back to the I/O manager is one of them. The I/O manager can
+//! (`IoSetCompletionRoutineEx`): it holds a device object of the driver until the routine has returned, and a driver's image
+//! stays as long as any of its device objects.
 //!
 //! Closing, releasing and deregistering are the business of one system thread per client, the *reaper*, so that
 //! handles may be dropped anywhere and nothing here ever blocks a caller but [`Client::unload`], whose wait is
@@ -32,6 +48,8 @@ pub use provider::{Provider, SecurityDescriptor};
 pub(crate) use reaper::Node;
 pub(crate) use shared::ClientShared;
 
+use wsk_sys::nt::DEVICE_OBJECT;
+
 use crate::error::{Error, Operation, Result};
 use crate::executor::Thread;
 use crate::irql::Passive;
@@ -39,15 +57,18 @@ use crate::memory::Ref;
 
 /// A registration with WSK (`WskRegister`).
 ///
-/// Dropping it without [`Client::unload`] closes everything in the background; a driver must not let its image
-/// be unloaded before that has ended, so it calls `unload`.
+/// Dropping it without [`Client::unload`] closes everything in the background, and nobody knows when that has ended; a driver
+/// must not let its image be unloaded before, so it calls `unload`.
 pub struct Client {
     shared: Ref<ClientShared>,
     reaper: Thread,
 }
 
 impl Client {
-    /// Registers with WSK. Does not wait for WSK to be there; [`Client::capture`] does.
+    /// Registers with WSK, for a driver whose image stays: one without a `DriverUnload`, or one that keeps its image by other
+    /// means until the machine goes down. A driver that can be unloaded uses [`Client::register_for`].
+    ///
+    /// Does not wait for WSK to be there; [`Client::capture`] does.
     ///
     /// # IRQL
     /// `PASSIVE_LEVEL`.
@@ -55,9 +76,55 @@ impl Client {
     /// # Errors
     /// When memory is out or a thread cannot be made; nothing stays registered then.
     pub fn register(passive: Passive<'_>) -> Result<Self> {
+        // SAFETY: there is no device.
+        unsafe { Self::register_for(core::ptr::null_mut(), passive) }
+    }
+
+    /// Registers with WSK, for a driver that can be unloaded: the I/O manager holds `device`, and with it the driver's image,
+    /// until each completion routine of this client has returned (`IoSetCompletionRoutineEx`).
+    ///
+    /// The client takes a reference of its own on the device, which [`Client::unload`] gives back, and the I/O manager takes one
+    /// for each request under way. `IoDeleteDevice` may be called at any time, as `DriverUnload` does: the object stays as long
+    /// as it is referenced. Each request takes a few words of pool from the I/O manager, so it can fail with
+    /// `STATUS_INSUFFICIENT_RESOURCES` where one of [`Client::register`] would not; closing and deciding cannot.
+    ///
+    /// ```no_run
+    /// # use core::time::Duration;
+    /// # use wsk::{Client, Passive};
+    /// # use wsk_sys::nt::DEVICE_OBJECT;
+    /// # struct State { client: Client }
+    /// /// In `DriverEntry`, when `IoCreateDevice` has made the driver's device.
+    /// fn load(device: *mut DEVICE_OBJECT, passive: Passive<'_>) -> wsk::Result<State> {
+    ///     // SAFETY: the device is this driver's, and was just made.
+    ///     Ok(State { client: unsafe { Client::register_for(device, passive) }? })
+    /// }
+    ///
+    /// /// In `DriverUnload`, before `IoDeleteDevice`.
+    /// fn unload(state: State, passive: Passive<'_>) {
+    ///     let mut client = state.client;
+    ///     while let Err(still_held) = client.unload(Duration::from_secs(5), passive) {
+    ///         client = still_held.client;
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`.
+    ///
+    /// # Errors
+    /// As [`Client::register`].
+    ///
+    /// # Safety
+    /// `device` is a device object of the driver that this code is part of, and it is there during the call. Null means
+    /// [`Client::register`].
+    pub unsafe fn register_for(device: *mut DEVICE_OBJECT, passive: Passive<'_>) -> Result<Self> {
         let shared =
             Ref::try_new(ClientShared::try_new()?).map_err(|_| Error::out_of_memory(Operation::Register))?;
-        shared.register(passive)?;
+        // SAFETY: forwarded to the caller; the value is not shared yet.
+        unsafe { shared.hold(device) };
+        // SAFETY: a `Ref` never moves its value, and the reaper made below keeps it until it has deregistered, as does this
+        // function if there is no reaper.
+        unsafe { shared.register(passive) }?;
         let reapers = shared.clone();
         match Thread::spawn(passive, move |passive| reapers.run_reaper(passive)) {
             Ok(reaper) => Ok(Self { shared, reaper }),
@@ -108,7 +175,12 @@ impl Client {
     }
 
     /// Closes every socket, waits for the callbacks, deregisters, and ends the reaper thread; waits up to `timeout`
-    /// for all that. After success no code of this crate runs for this client any more.
+    /// for all that.
+    ///
+    /// After success WSK calls nothing of this client any more, every request has completed, and the reaper thread has ended.
+    /// What may still be running is the end of a completion routine, on its way back to the I/O manager. With
+    /// [`Client::register_for`] the image stays until that has returned: `DriverUnload` may return. With [`Client::register`]
+    /// nothing keeps the image, so it must not go.
     ///
     /// Handles that still exist do no harm: their operations fail. But [`Provider`]s must be dropped, and retained
     /// receive indications released, before it can end.
@@ -123,13 +195,16 @@ impl Client {
         self.shared.stop();
         if self.reaper.wait(passive, Some(timeout)) {
             crate::time::flush_timers(passive);
+            // Should it be the last reference, the image stays all the same: this runs inside of a routine of the driver, which the
+            // kernel called and keeps the image for.
+            // SAFETY: the reaper has ended, which it does when it has deregistered.
+            unsafe { self.shared.let_go() };
             return Ok(());
         }
-        Err(StillHeld {
-            sockets: self.shared.open_sockets() + usize::from(!self.shared.releases().are_over()),
-            providers: self.shared.open_captures(),
-            client: self,
-        })
+        let (sockets, providers) = (self.shared.unfinished_sockets(), self.shared.open_captures());
+        // With neither, what is left is the registration itself: WSK is ending it, or the reaper is about to ask.
+        let registration = usize::from(sockets == 0 && providers == 0);
+        Err(StillHeld { sockets, providers: providers + registration, client: self })
     }
 }
 
@@ -150,9 +225,11 @@ impl fmt::Debug for Client {
 pub struct StillHeld {
     /// The client, to go on waiting with.
     pub client: Client,
-    /// Sockets whose close has not completed.
+    /// Sockets whose close has not completed, or whose completion is not over yet.
     pub sockets: usize,
-    /// [`Provider`]s (and listeners and connections being made) that were not dropped.
+    /// What else holds the registration: [`Provider`]s (and what has one: listeners and connections being made, cached
+    /// security descriptors) that were not dropped. When neither those nor sockets are left, the registration itself, which
+    /// counts until WSK has ended it and the reaper thread has gone. So the two are never both zero.
     pub providers: usize,
 }
 
@@ -160,7 +237,8 @@ impl fmt::Display for StillHeld {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "the WSK client cannot deregister yet: {} socket(s) still closing, {} provider handle(s) not dropped",
+            "the WSK client has not deregistered yet: {} socket(s) still closing, {} provider handle(s) or the registration \
+             itself left",
             self.sockets, self.providers
         )
     }

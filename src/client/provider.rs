@@ -17,7 +17,7 @@ use crate::error::{Error, Operation, Result};
 use crate::irql::Passive;
 use crate::listener::ListenerBuilder;
 use crate::memory::{Cache, Ref, RefCount};
-use crate::operation::{Op, Outcome, Refusal, Request, Submission};
+use crate::operation::{Op, Outcome, Refusal, Request, Submission, keep_image};
 use crate::socket::{Core, CoreRef, Socket, attach};
 
 /// WSK's functions, captured (`WskCaptureProviderNPI`). Clones share one capture, which is released when the last one was
@@ -114,7 +114,8 @@ impl Lease for Captured {
     }
 
     fn end(&self) {
-        self.client.release();
+        // SAFETY: this value is one capture, and its lease ends once.
+        unsafe { self.client.release() };
     }
 }
 
@@ -187,6 +188,10 @@ impl Provider {
         let Some(create) = (unsafe { (*npi.Dispatch).WskSocket }) else {
             return Submission::Refused(Refusal::NO_FUNCTION);
         };
+        // SAFETY: the operation has just prepared the IRP; the capture keeps the client from letting its device go.
+        if unsafe { keep_image(irp, self.client().device()) }.is_err() {
+            return Submission::Refused(Refusal::OUT_OF_MEMORY);
+        }
         let family = if recipe.ipv6 { AF_INET6 } else { AF_INET };
         // SAFETY: the client handle is captured, the context outlives the socket by the rules of `socket`, the
         // table is that of the category (rule SOCK-03), and the IRP was prepared by the operation.

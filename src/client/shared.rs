@@ -3,11 +3,11 @@
 use core::cell::UnsafeCell;
 use core::pin::Pin;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use core::task::Waker;
 use core::time::Duration;
 
-use wsk_sys::nt::NTSTATUS;
+use wsk_sys::nt::{self, DEVICE_OBJECT, NTSTATUS};
 use wsk_sys::{
     MAKE_WSK_VERSION, STATUS_DEVICE_NOT_READY, STATUS_SUCCESS, WSK_CLIENT_DISPATCH, WSK_CLIENT_NPI,
     WSK_PROVIDER_CHARACTERISTICS, WSK_PROVIDER_NPI, WSK_REGISTRATION, WskCaptureProviderNPI, WskDeregister,
@@ -42,10 +42,13 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// - `registration` is registered from `register`'s success until `run_reaper` has deregistered it, which happens
 ///   once, when there are no captures and no sockets.
 /// - Whoever uses it was let in by `uses`.
+/// - `device` is null or a device object of the driver that one reference of this value's is held on. It is used by holders of
+///   a socket's gate or of a capture only, and the reference is given back when there are none left.
 /// - It never moves: the value lives in a [`Ref`](crate::memory::Ref) (rule LIFE-03).
 pub(crate) struct ClientShared {
     registration: UnsafeCell<WSK_REGISTRATION>,
     registered: AtomicBool,
+    device: AtomicPtr<DEVICE_OBJECT>,
     cache: Cache,
     sockets: Sockets,
     /// Captures, and calls that use the registration.
@@ -69,6 +72,7 @@ impl ClientShared {
         Ok(Self {
             registration: UnsafeCell::new(WSK_REGISTRATION::zeroed()),
             registered: AtomicBool::new(false),
+            device: AtomicPtr::new(core::ptr::null_mut()),
             cache: Cache::try_new(CACHE_DEPTH).map_err(out_of_memory)?,
             sockets: Sockets::new(),
             uses: Uses::new(),
@@ -79,11 +83,46 @@ impl ClientShared {
         })
     }
 
-    /// `WskRegister`. Call once, when the value has come to its final place.
-    pub(super) fn register(&self, _passive: Passive<'_>) -> Result<()> {
+    /// Takes the reference on the driver's device. Call at most once, before the value is shared.
+    ///
+    /// # Safety
+    /// `device` is null or a device object of this driver that is there during the call.
+    pub(super) unsafe fn hold(&self, device: *mut DEVICE_OBJECT) {
+        if !device.is_null() {
+            // SAFETY: the caller says that the object is there.
+            unsafe { nt::ObfReferenceObject(device.cast()) };
+            self.device.store(device, Ordering::Release);
+        }
+    }
+
+    /// The driver's device, for [`keep_image`](crate::operation::keep_image); null if the client was registered without one.
+    ///
+    /// It is there as long as the caller holds a socket's gate or a capture.
+    pub(crate) fn device(&self) -> *mut DEVICE_OBJECT {
+        self.device.load(Ordering::Acquire)
+    }
+
+    /// Gives the reference on the device back.
+    ///
+    /// # Safety
+    /// The client has deregistered or was never registered: nobody holds a socket's gate or a capture.
+    pub(super) unsafe fn let_go(&self) {
+        let device = self.device.swap(core::ptr::null_mut(), Ordering::AcqRel);
+        if !device.is_null() {
+            // SAFETY: `hold` took this reference, and the pointer is taken out once.
+            unsafe { nt::ObfDereferenceObject(device.cast()) };
+        }
+    }
+
+    /// `WskRegister`.
+    ///
+    /// # Safety
+    /// Once, when the value has come to its final place, where it stays until it has deregistered.
+    pub(super) unsafe fn register(&self, _passive: Passive<'_>) -> Result<()> {
         let mut npi =
             WSK_CLIENT_NPI { ClientContext: core::ptr::null_mut(), Dispatch: &raw const CLIENT_DISPATCH };
-        // SAFETY: the dispatch table is static, the registration block does not move, and the level is passive.
+        // SAFETY: the dispatch table is static, the caller says that the registration block does not move (rule LIFE-03), and
+        // the level is passive.
         let status = unsafe { WskRegister(&raw mut npi, self.registration.get()) };
         check(Operation::Register, status)?;
         self.registered.store(true, Ordering::Release);
@@ -118,8 +157,11 @@ impl ClientShared {
     }
 
     /// `WskReleaseProviderNPI` for one success of [`ClientShared::capture`].
-    pub(super) fn release(&self) {
-        // SAFETY: the caller gives up one capture, so the client is registered.
+    ///
+    /// # Safety
+    /// The caller gives up such a capture, and makes no call through it any more.
+    pub(super) unsafe fn release(&self) {
+        // SAFETY: the caller gives up one capture, so the client is registered (rule REG-11).
         unsafe { WskReleaseProviderNPI(self.registration.get()) };
         self.capture_ended();
     }
@@ -146,8 +188,15 @@ impl ClientShared {
         &self.cache
     }
 
+    /// Sockets whose close has not completed.
     pub(super) fn open_sockets(&self) -> usize {
         self.sockets.count()
+    }
+
+    /// Sockets of whose close anything still runs: the last of it is [`ClientShared::socket_closed`]. Cores that are being
+    /// dropped count as one.
+    pub(super) fn unfinished_sockets(&self) -> usize {
+        self.sockets.unfinished() + usize::from(!self.releases.are_over())
     }
 
     pub(super) fn open_captures(&self) -> usize {
@@ -173,8 +222,18 @@ impl ClientShared {
         &self.releases
     }
 
-    /// Called when a socket has gone, after it was delisted, and when cores were dropped.
-    pub(crate) fn socket_closed(&self) {
+    /// Called when cores were dropped.
+    pub(crate) fn cores_dropped(&self) {
+        self.wake_if_stopping();
+    }
+
+    /// Called last of all when a socket has gone, after it was delisted.
+    ///
+    /// # Safety
+    /// Once for each socket that was delisted.
+    pub(crate) unsafe fn socket_closed(&self) {
+        // SAFETY: the caller says so: once for each.
+        unsafe { self.sockets.finish() };
         self.wake_if_stopping();
     }
 
@@ -225,11 +284,6 @@ impl ClientShared {
         self.wake.set();
     }
 
-    /// How much there is left to wait for before the client is deregistered, other than captures.
-    fn unfinished(&self) -> usize {
-        self.open_sockets() + usize::from(!self.releases.are_over())
-    }
-
     /// Waits until there is something for the reaper to do, and ends pauses whenever it is time.
     ///
     /// The waits are bounded, so that one that lasts is never mistaken for one that hangs. A bound that has passed is no
@@ -263,11 +317,19 @@ impl ClientShared {
                 job.run();
             }
             // A capture that makes a socket is given back only when the socket is listed.
-            if self.uses.are_over(|| self.unfinished()) {
+            if self.uses.are_over(|| self.unfinished_sockets()) {
                 self.deregister(passive);
                 return;
             }
         }
+    }
+}
+
+impl Drop for ClientShared {
+    fn drop(&mut self) {
+        // A client that was not unloaded, or not registered after all.
+        // SAFETY: nobody has the client any more, and the reaper is its owner until it has deregistered.
+        unsafe { self.let_go() };
     }
 }
 

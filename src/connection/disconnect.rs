@@ -88,14 +88,23 @@ impl DisconnectRequest {
         };
         // None for an abortive one, which has no last buffer (rule DISC-23).
         let wsk_buf = wsk_buf.as_mut().map_or(core::ptr::null_mut(), core::ptr::from_mut);
-        connection.submit(|handle| {
+        let call = |handle: *mut wsk_sys::WSK_SOCKET| {
             // SAFETY: the gate is held, so the socket is a connection that is not closing.
             let table = unsafe { (*handle).Dispatch }.cast::<WSK_PROVIDER_CONNECTION_DISPATCH>();
             // SAFETY: the table is that of a connection; the member was always there.
             let disconnect = unsafe { (*table).WskDisconnect }?;
             // SAFETY: the descriptor is null, or its range is inside the buffer that the request owns until completion.
             Some(unsafe { disconnect(handle, wsk_buf, flags, irp) })
-        })
+        };
+        // SAFETY: the operation has just prepared the IRP, and `call` hands it to WSK or leaves it alone.
+        let submission = unsafe { connection.submit(irp, call) };
+        if let Submission::Refused(_) = submission
+            && flags != WSK_FLAG_ABORTIVE
+        {
+            // WSK has not heard of it, so sends may go on, and so may another disconnect.
+            connection.common().sends.go_on();
+        }
+        submission
     }
 }
 

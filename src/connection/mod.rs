@@ -57,7 +57,7 @@ use crate::listener::{Ends, InspectId};
 use crate::memory::{OutOfMemory, Ref};
 use crate::socket::{
     Closed, Control, Core, CoreRef, Disabled, Silent, Socket, SocketRef, WaitClosed, control, disable_event,
-    disable_event_and_wait, enable_events, query_inspect_id,
+    disable_event_and_wait, enable_events, query_inspect_id, reserve,
 };
 use crate::sync::SpinLock;
 
@@ -123,7 +123,9 @@ impl<E: ConnectionEvents> ConnectionCore<E> {
             Self { common, events }
         };
         let core = Ref::try_make(Some(client.cache()), events, make).map_err(|(error, _)| error)?;
-        Ok(CoreRef::new(core))
+        let core = CoreRef::new(core);
+        reserve(&core)?;
+        Ok(core)
     }
 
     /// What WSK gets as the connection's context and table: null for both when no event will ever be enabled

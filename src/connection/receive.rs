@@ -232,14 +232,16 @@ impl<T: Target> ReceiveRequest<T> {
         // The descriptor is needed only during the call (rule LIFE-08); what it describes lives until completion.
         // SAFETY: the request is live and not yet WSK's.
         let mut wsk_buf = unsafe { &mut *request }.target.describe();
-        connection.submit(|handle: *mut WSK_SOCKET| {
+        let call = |handle: *mut WSK_SOCKET| {
             // SAFETY: the gate is held, so the socket is a connection that is not closing.
             let table = unsafe { (*handle).Dispatch }.cast::<WSK_PROVIDER_CONNECTION_DISPATCH>();
             // SAFETY: the table is that of a connection; the member was always there.
             let receive = unsafe { (*table).WskReceive }?;
             // SAFETY: the range is inside the buffer (rule SND-08), which the request owns until completion.
             Some(unsafe { receive(handle, &raw mut wsk_buf, flags, irp) })
-        })
+        };
+        // SAFETY: the operation has just prepared the IRP, and `call` hands it to WSK or leaves it alone.
+        unsafe { connection.submit(irp, call) }
     }
 }
 

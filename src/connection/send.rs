@@ -87,14 +87,16 @@ impl SendRequest {
             Ok(wsk_buf) => wsk_buf,
             Err(error) => return Submission::Refused(error.into()),
         };
-        connection.submit(|handle| {
+        let call = |handle: *mut wsk_sys::WSK_SOCKET| {
             // SAFETY: the gate is held, so the socket is a connection that is not closing.
             let table = unsafe { (*handle).Dispatch }.cast::<WSK_PROVIDER_CONNECTION_DISPATCH>();
             // SAFETY: the table is that of a connection; the member was always there.
             let send = unsafe { (*table).WskSend }?;
             // SAFETY: the range is inside the buffer (rule SND-08), which the request owns until completion.
             Some(unsafe { send(handle, &raw mut wsk_buf, flags.bits(), irp) })
-        })
+        };
+        // SAFETY: the operation has just prepared the IRP, and `call` hands it to WSK or leaves it alone.
+        unsafe { connection.submit(irp, call) }
     }
 }
 

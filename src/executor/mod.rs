@@ -220,6 +220,11 @@ impl StopError {
         self.unfinished
     }
 
+    /// How many threads have yet to end; at least one, also when no task is left.
+    pub fn threads(&self) -> usize {
+        self.executor.threads.len()
+    }
+
     /// The executor, which goes on stopping; stop it again to wait longer.
     pub fn into_executor(self) -> Executor {
         self.executor
@@ -228,8 +233,8 @@ impl StopError {
 
 impl fmt::Display for StopError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { executor, unfinished } = self;
-        let threads = executor.threads.len();
+        let Self { unfinished, .. } = self;
+        let threads = self.threads();
         write!(
             f,
             "the executor has not stopped: unfinished tasks: {unfinished}, threads that have not ended: "

@@ -67,7 +67,7 @@ impl<E: ConnectionEvents> AcceptRequest<E> {
         let local = unsafe { &raw mut (*request).local }.cast();
         // SAFETY: the request is live; only the address of a field is computed.
         let remote = unsafe { &raw mut (*request).remote }.cast();
-        listener.submit(|handle| {
+        let call = |handle: *mut WSK_SOCKET| {
             // SAFETY: the gate is held, so the socket is a listener that is not closing.
             let table = unsafe { (*handle).Dispatch }.cast::<WSK_PROVIDER_LISTEN_DISPATCH>();
             // SAFETY: the table is that of a listening socket; the member was always there.
@@ -75,7 +75,9 @@ impl<E: ConnectionEvents> AcceptRequest<E> {
             // SAFETY: flags are zero; the context is the core of the connection-to-be, non-paged and complete; the
             // address buffers live in the request until the IRP has completed (rules LSN-09 to LSN-20).
             Some(unsafe { accept(handle, 0, context, dispatch, local, remote, irp) })
-        })
+        };
+        // SAFETY: the operation has just prepared the IRP, and `call` hands it to WSK or leaves it alone.
+        unsafe { listener.submit(irp, call) }
     }
 }
 
@@ -102,6 +104,10 @@ impl<E: ConnectionEvents> Accept<E> {
             return Err(Error::new(Operation::Accept, STATUS_FILE_FORCED_CLOSED));
         }
         let out_of_memory = || Error::out_of_memory(Operation::Accept);
+        // Held from here on: the client's device, which the connection's IRPs are made with, is there meanwhile.
+        let Some(_permit) = listener.call() else {
+            return Err(Error::new(Operation::Accept, STATUS_FILE_FORCED_CLOSED));
+        };
         let connection = ConnectionCore::try_new(listener.client(), events).map_err(|_| out_of_memory())?;
         let (local, remote) = (SockAddr::unspecified(), SockAddr::unspecified());
         let client = listener.client().clone();

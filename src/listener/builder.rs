@@ -20,7 +20,7 @@ use crate::client::{Provider, Recipe, SecurityDescriptor};
 use crate::error::{Error, Operation, Result};
 use crate::memory::Ref;
 use crate::operation::{Op, Request, Submission};
-use crate::socket::{Control, CoreRef, Socket, SocketRef, control};
+use crate::socket::{Control, CoreRef, Socket, SocketRef, control, reserve};
 use crate::sync::SpinLock;
 
 /// A listening socket in the making; see [`Provider::listener`].
@@ -142,6 +142,7 @@ impl<I: Condition, A: Acceptance> ListenerBuilder<I, A> {
         let core = Ref::try_make(None, (condition, acceptance, security), make)
             .map_err(|_| Error::out_of_memory(Operation::Socket))?;
         let core = CoreRef::new(core);
+        reserve(&core).map_err(|_| Error::out_of_memory(Operation::Socket))?;
         let dispatch = core::ptr::from_ref(ListenerCore::<I, A>::DISPATCH).cast();
         let recipe = Recipe { flags: WSK_FLAG_LISTEN_SOCKET, ipv6: local.is_ipv6(), dispatch };
         provider.create(&core, recipe).await?;
@@ -255,7 +256,7 @@ impl AddressRequest {
     ) -> Submission {
         // SAFETY: the request is live; only the address of a field is computed.
         let address = unsafe { &raw mut (*request).address }.cast();
-        socket.submit(|handle| {
+        let call = |handle: *mut wsk_sys::WSK_SOCKET| {
             // SAFETY: the gate is held, so the socket is a listener that is not closing.
             let table = unsafe { (*handle).Dispatch }.cast::<WSK_PROVIDER_LISTEN_DISPATCH>();
             if operation == Operation::Bind {
@@ -269,6 +270,8 @@ impl AddressRequest {
                 // SAFETY: 128 bytes are enough for every family (rule LIFE-07), and they live in the request.
                 Some(unsafe { get(handle, address, irp) })
             }
-        })
+        };
+        // SAFETY: the operation has just prepared the IRP, and `call` hands it to WSK or leaves it alone.
+        unsafe { socket.submit(irp, call) }
     }
 }

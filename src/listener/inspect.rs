@@ -101,8 +101,7 @@ impl<'a> Inspection<'a> {
     /// # Errors
     /// When memory is out; the inspection comes back, to be accepted or rejected at once.
     pub fn pend(self) -> core::result::Result<(Decision<'a>, InspectToken), (Error, Self)> {
-        let make = |()| Record::new(self.listener.clone(), self.id, self.ends);
-        match Ref::try_make(Some(self.listener.client().cache()), (), make) {
+        match Record::try_new(self.listener, self.id, self.ends) {
             Ok(record) => {
                 // Listed before the callback returns: an abort may run the moment it has (rule INSP-26).
                 self.listener.pending().insert(&record);

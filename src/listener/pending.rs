@@ -53,8 +53,8 @@ use super::stage::{Progress, Stage};
 use super::tree::{Branches, Element, Tree};
 use super::{Ends, InspectId, ListenerRef};
 use crate::client::Node;
-use crate::memory::Ref;
-use crate::operation::{IrpStorage, Outcome};
+use crate::memory::{OutOfMemory, Ref};
+use crate::operation::{Outcome, ReservedIrp, comes_back_unused};
 use crate::sync::SpinLock;
 
 /// What became of an attempt to decide.
@@ -76,7 +76,7 @@ pub(super) enum Decided {
 pub(super) struct Record {
     /// For the reaper, which rejects the request of a token that was dropped; used at most once.
     node: Node,
-    irp: IrpStorage,
+    irp: ReservedIrp,
     /// The ID as WSK wants it, at a fixed address.
     raw_id: UnsafeCell<WSK_INSPECT_ID>,
     listener: ListenerRef,
@@ -92,17 +92,35 @@ unsafe impl Send for Record {}
 unsafe impl Sync for Record {}
 
 impl Record {
-    pub(super) fn new(listener: ListenerRef, id: InspectId, ends: Ends) -> Self {
-        Self {
+    /// A record that nobody knows yet, with the IRP of its decision reserved, so that deciding cannot fail.
+    ///
+    /// Called inside a callback of the listener, whose close waits for that; so the client has its device meanwhile.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`].
+    #[inline(never)]
+    pub(super) fn try_new(
+        listener: &ListenerRef,
+        id: InspectId,
+        ends: Ends,
+    ) -> core::result::Result<Ref<Self>, OutOfMemory> {
+        let make = |()| Self {
             node: Node::new(reject_from_node),
-            irp: IrpStorage::new(),
+            irp: ReservedIrp::new(),
             raw_id: UnsafeCell::new(id.to_raw()),
-            listener,
+            listener: listener.clone(),
             id,
             ends,
             progress: Progress::new(),
             branches: UnsafeCell::new([None; 2]),
-        }
+        };
+        let client = listener.client();
+        let record = Ref::try_make(Some(client.cache()), (), make).map_err(|(error, ())| error)?;
+        let context = Ref::as_ptr(&record).cast_mut().cast();
+        // SAFETY: the record is new and never moves, so nobody uses the IRP; `completed` takes the record's address for a
+        // reference only when the IRP was handed out, and then `complete` has made that reference.
+        unsafe { record.irp.reserve(client.device(), completed, context) }?;
+        Ok(record)
     }
 
     pub(super) fn id(&self) -> InspectId {
@@ -192,10 +210,11 @@ impl Record {
         if record.step(from, to).is_err() {
             return Decided::Gone;
         }
-        let irps_reference = Ref::into_raw(record.clone());
-        // SAFETY: the record was moved on just now, which happens once, so nobody else uses the storage; the reference
-        // just made keeps the record where it is until the completion routine takes it back.
-        let irp = unsafe { record.irp.prepare(completed, irps_reference.cast_mut().cast()) };
+        // The address of the record is what the IRP was reserved with.
+        let _ = Ref::into_raw(record.clone());
+        // SAFETY: it was reserved when the request was pended, and the record was moved on just now, which happens once; the
+        // reference just made keeps the record where it is until the completion routine takes it back.
+        let irp = unsafe { record.irp.take() };
         // SAFETY: the ID is the record's own copy (rule INSP-20), the action is accept or reject (rule ICMP-10), and
         // the IRP was prepared above. The status is that of the IRP (rule IRP-12).
         let _ = unsafe { inspect_complete(handle, record.raw_id.get(), action, irp) };
@@ -242,12 +261,17 @@ unsafe fn reject_from_node(node: NonNull<Node>) {
 /// The completion routine of `WskInspectComplete`.
 ///
 /// # Safety
-/// `context` is the record reference that [`Record::complete`] made; the I/O manager calls this once.
+/// `irp` and `context` are those of [`Record::try_new`]; the I/O manager calls this once, when the call that
+/// [`Record::complete`] made has completed, or when a record goes that was never decided by one.
 unsafe extern "system" fn completed(
     _device: *mut nt::DEVICE_OBJECT,
-    _irp: *mut nt::IRP,
+    irp: *mut nt::IRP,
     context: *mut c_void,
 ) -> NTSTATUS {
+    // SAFETY: the IRP is the reserved one of the record.
+    if unsafe { comes_back_unused(irp) } {
+        return STATUS_MORE_PROCESSING_REQUIRED;
+    }
     // SAFETY: `complete` leaked exactly this reference.
     let record = unsafe { Ref::<Record>::from_raw(context.cast_const().cast()) };
     record.listener.note(record.irp_outcome());

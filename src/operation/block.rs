@@ -7,7 +7,10 @@ use core::pin::Pin;
 use core::task::{Context, Poll};
 
 use wsk_sys::nt::{self, NTSTATUS};
-use wsk_sys::{STATUS_FILE_FORCED_CLOSED, STATUS_MORE_PROCESSING_REQUIRED, STATUS_NOT_SUPPORTED, nt_success};
+use wsk_sys::{
+    STATUS_FILE_FORCED_CLOSED, STATUS_INSUFFICIENT_RESOURCES, STATUS_MORE_PROCESSING_REQUIRED,
+    STATUS_NOT_SUPPORTED, nt_success,
+};
 
 use super::cell::{Abandoned, Cell, End};
 use super::irp::IrpStorage;
@@ -33,6 +36,8 @@ impl Refusal {
     pub(crate) const CLOSING: Self = Self(STATUS_FILE_FORCED_CLOSED);
     /// This WSK does not have the function.
     pub(crate) const NO_FUNCTION: Self = Self(STATUS_NOT_SUPPORTED);
+    /// The I/O manager has no memory to keep the image with.
+    pub(crate) const OUT_OF_MEMORY: Self = Self(STATUS_INSUFFICIENT_RESOURCES);
 }
 
 impl From<Error> for Refusal {

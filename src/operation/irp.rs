@@ -1,10 +1,26 @@
 //! An IRP with one stack location in the owner's own memory.
+//!
+//! ```text
+//!   IrpStorage:   prepare ──▶ [keep_image] ──▶ handed to WSK, or completed here ──▶ completion routine
+//!   ReservedIrp:  reserve (may fail) ──▶ kept ──▶ take: handed to WSK, which cannot fail ──▶ completion routine
+//!                                         │ dropped
+//!                                         └──▶ completed here: the routine sees that it comes back unused
+//! ```
+//!
+//! A completion routine returns to the I/O manager when whoever waited for the request may be long done with it, up to the
+//! driver's unloading. With a device object of the driver, [`keep_image`] has the I/O manager hold that object, and with it the
+//! image, until the routine has returned (`IoSetCompletionRoutineEx`). No code of the image can do that for itself: the
+//! routine's last instruction, which gives the status back (rule IRP-03), is always still to come.
 
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
 use core::mem::{MaybeUninit, align_of, offset_of, size_of};
+use core::sync::atomic::{AtomicBool, Ordering};
 
-use wsk_sys::nt;
+use wsk_sys::nt::{self, NTSTATUS};
+use wsk_sys::{STATUS_CANCELLED, nt_success};
+
+use crate::memory::OutOfMemory;
 
 /// Storage for an IRP with one stack location, initialised anew for every request (`IoInitializeIrp`), so that
 /// no request allocates an IRP.
@@ -50,8 +66,8 @@ impl IrpStorage {
     /// (rules IRP-02, IRP-06).
     ///
     /// # Safety
-    /// No request uses the storage now, and `this` points to storage that stays where it is, with `context`,
-    /// until `routine` has run.
+    /// No request uses the storage now. The storage stays where it is until `routine` has run, and so does what the routine
+    /// makes of `context`.
     pub(crate) unsafe fn prepare(
         &self,
         routine: nt::IO_COMPLETION_ROUTINE,
@@ -64,4 +80,115 @@ impl IrpStorage {
         unsafe { nt::io_set_completion_routine(irp, routine, context) };
         irp
     }
+}
+
+/// Has the image of `device`'s driver stay until the completion routine of a prepared IRP has returned. Without a device
+/// there is nothing to do.
+///
+/// After success the IRP must be completed, by WSK or by [`complete_here`]: what the I/O manager has allocated is given back
+/// then. Each call takes memory of the I/O manager's; IRQL up to `DISPATCH_LEVEL`.
+///
+/// # Safety
+/// `irp` was prepared and nobody has it yet. `device` is null, or a device object that is there during the call.
+#[inline(never)]
+pub(crate) unsafe fn keep_image(
+    irp: *mut nt::IRP,
+    device: *mut nt::DEVICE_OBJECT,
+) -> Result<(), OutOfMemory> {
+    if device.is_null() {
+        return Ok(());
+    }
+    // SAFETY: a prepared IRP has one free location.
+    let location = unsafe { nt::io_get_next_irp_stack_location(irp) };
+    // SAFETY: the location is the caller's.
+    let routine = unsafe { nt::stack_completion_routine(location) };
+    // SAFETY: as above.
+    let context = unsafe { nt::stack_context(location) };
+    // SAFETY: as above; routine and context are the ones that were to be set anyhow, and the caller vouches for the device.
+    let status = unsafe { nt::IoSetCompletionRoutineEx(device, irp, routine, context, 1, 1, 1) };
+    if nt_success(status) { Ok(()) } else { Err(OutOfMemory) }
+}
+
+/// Completes a prepared IRP that WSK was not given: its routine runs before this returns.
+///
+/// # Safety
+/// `irp` was prepared and nobody has it. It is the routine's from here on.
+#[inline(never)]
+pub(crate) unsafe fn complete_here(irp: *mut nt::IRP, status: NTSTATUS) {
+    // SAFETY: nobody else has the IRP.
+    unsafe { nt::set_irp_status(irp, status) };
+    // SAFETY: as above.
+    unsafe { nt::set_irp_information(irp, 0) };
+    // SAFETY: as above, and it has one free location.
+    unsafe { nt::io_set_next_irp_stack_location(irp) };
+    // SAFETY: as above; this code plays the driver below, and does not touch the IRP any more.
+    unsafe { nt::IofCompleteRequest(irp, nt::IO_NO_INCREMENT as i8) };
+}
+
+/// An IRP that was made ready beforehand, so that handing it to WSK cannot fail.
+///
+/// # Invariants
+/// While `unused` is set, the IRP is prepared, the I/O manager holds the image for its routine, and nobody was given it.
+#[repr(C)]
+pub(crate) struct ReservedIrp {
+    storage: IrpStorage,
+    unused: AtomicBool,
+}
+
+impl ReservedIrp {
+    /// Memory not yet an IRP.
+    pub(crate) const fn new() -> Self {
+        Self { storage: IrpStorage::new(), unused: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn as_ptr(&self) -> *mut nt::IRP {
+        self.storage.as_ptr()
+    }
+
+    /// Prepares the IRP; see [`IrpStorage::prepare`] and [`keep_image`].
+    ///
+    /// # Safety
+    /// As for both of them, once. `routine` asks [`comes_back_unused`] first, and does nothing else when it does.
+    pub(crate) unsafe fn reserve(
+        &self,
+        device: *mut nt::DEVICE_OBJECT,
+        routine: nt::IO_COMPLETION_ROUTINE,
+        context: *mut c_void,
+    ) -> Result<(), OutOfMemory> {
+        // SAFETY: forwarded to the caller.
+        let irp = unsafe { self.storage.prepare(routine, context) };
+        // SAFETY: the IRP was just prepared; the rest is forwarded to the caller.
+        unsafe { keep_image(irp, device) }?;
+        self.unused.store(!device.is_null(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The IRP, which the caller now hands to WSK.
+    ///
+    /// # Safety
+    /// It was reserved, and is taken once.
+    pub(crate) unsafe fn take(&self) -> *mut nt::IRP {
+        self.unused.store(false, Ordering::Relaxed);
+        self.storage.as_ptr()
+    }
+}
+
+impl Drop for ReservedIrp {
+    fn drop(&mut self) {
+        if *self.unused.get_mut() {
+            // Its routine sees that it comes back unused, and only what the I/O manager holds for it is given back.
+            // SAFETY: by the invariant it is prepared, and nobody was given it.
+            unsafe { complete_here(self.storage.as_ptr(), STATUS_CANCELLED) };
+        }
+    }
+}
+
+/// Whether a reserved IRP comes back to its routine without having been handed to WSK, because its owner goes. The routine
+/// then leaves its context alone.
+///
+/// # Safety
+/// `irp` is that of a [`ReservedIrp`], which has completed.
+pub(crate) unsafe fn comes_back_unused(irp: *mut nt::IRP) -> bool {
+    // SAFETY: the caller says that the IRP is the first field of one, which is there as long as its routine runs.
+    unsafe { &*irp.cast::<ReservedIrp>() }.unused.load(Ordering::Relaxed)
 }

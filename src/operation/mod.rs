@@ -30,4 +30,4 @@ mod cell;
 mod irp;
 
 pub(crate) use block::{Op, Outcome, Refusal, Request, Submission};
-pub(crate) use irp::IrpStorage;
+pub(crate) use irp::{ReservedIrp, comes_back_unused, complete_here, keep_image};

@@ -10,8 +10,10 @@ use core::task::{Context, Poll};
 use wsk_sys::nt::{self, NTSTATUS};
 use wsk_sys::{STATUS_MORE_PROCESSING_REQUIRED, WSK_PROVIDER_BASIC_DISPATCH};
 
-use super::{Duty, Socket, SocketRef};
+use super::{Core, Duty, Socket, SocketRef};
 use crate::client::Node;
+use crate::memory::{OutOfMemory, Ref};
+use crate::operation::comes_back_unused;
 
 /// Resolves when a socket's close has completed.
 #[must_use = "futures do nothing unless polled"]
@@ -53,6 +55,22 @@ pub(super) unsafe fn start_from_node(node: NonNull<Node>) {
     unsafe { start(node.cast::<Socket>()) };
 }
 
+/// Makes the IRP of the close ready, so that closing cannot fail (rule CLOSE-14).
+///
+/// # Errors
+/// [`OutOfMemory`]; the core is of no use then.
+pub(crate) fn reserve<C: Core>(core: &Ref<C>) -> Result<(), OutOfMemory> {
+    reserve_for(core.socket(), Ref::as_ptr(core).cast_mut().cast())
+}
+
+/// The same for all cores, so that there is one copy of it.
+#[inline(never)]
+fn reserve_for(socket: &Socket, core: *mut c_void) -> Result<(), OutOfMemory> {
+    // SAFETY: the core is new, so nobody uses the IRP, which is part of it, like the socket that the context leads to.
+    // Whoever makes a socket has a capture, or another socket's gate, which keeps the device.
+    unsafe { socket.close_irp.reserve(socket.client.device(), completed, core) }
+}
+
 /// Calls `WskCloseSocket`.
 ///
 /// No reference to the socket lives during the call: WSK's own, which is the last one perhaps, goes when the close
@@ -71,10 +89,9 @@ unsafe fn start(socket: NonNull<Socket>) {
     // SAFETY: the caller was told to start the close, and has not done so yet.
     unsafe { closing(socket, lives.then_some(handle)) };
     // SAFETY: WSK's reference keeps the socket alive until its close has completed.
-    let storage = unsafe { &socket.as_ref().close_irp };
-    // SAFETY: the duty to close is told once, so nobody else uses the storage, and WSK's own reference keeps the
-    // socket where it is until `completed` gives it back.
-    let irp = unsafe { storage.prepare(completed, socket.as_ptr().cast()) };
+    let reserved = unsafe { &socket.as_ref().close_irp };
+    // SAFETY: the core was made with it reserved, and the duty to close is told once.
+    let irp = unsafe { reserved.take() };
     // SAFETY: the handle is the one WSK gave and the gate is empty, so it is valid until this very call.
     let table = unsafe { (*handle).Dispatch }.cast::<WSK_PROVIDER_BASIC_DISPATCH>();
     // SAFETY: every provider table begins with the basic table (rule LAY-14).
@@ -89,13 +106,18 @@ unsafe fn start(socket: NonNull<Socket>) {
 /// The completion routine of the close. No callback of the socket runs or will run (rule CLOSE-08).
 ///
 /// # Safety
-/// `context` is the socket whose close [`start`] asked for; the I/O manager calls this once.
+/// `irp` and `context` are those of [`reserve`]; the I/O manager calls this once, when the close that [`start`] asked for has
+/// completed, or when the core goes without ever having had a socket.
 unsafe extern "system" fn completed(
     _device: *mut nt::DEVICE_OBJECT,
-    _irp: *mut nt::IRP,
+    irp: *mut nt::IRP,
     context: *mut c_void,
 ) -> NTSTATUS {
-    // SAFETY: `start` passed a socket, which is never null, as a pointer to its whole core.
+    // SAFETY: the IRP is the reserved one of the core.
+    if unsafe { comes_back_unused(irp) } {
+        return STATUS_MORE_PROCESSING_REQUIRED;
+    }
+    // SAFETY: `reserve` passed a socket, which is never null, as a pointer to its whole core.
     let whole = unsafe { NonNull::new_unchecked(context.cast::<Socket>()) };
     // SAFETY: WSK's reference, given back below, keeps the socket alive.
     let socket = unsafe { whole.as_ref() };
@@ -109,6 +131,8 @@ unsafe extern "system" fn completed(
     socket.closed.give();
     // SAFETY: this is the reference that `attach` made for WSK.
     unsafe { (lifetime.release)(whole) };
-    client.socket_closed();
+    // Last of all: until here the client counts the socket, so that it cannot say that nothing is left.
+    // SAFETY: the socket was delisted above, once.
+    unsafe { client.socket_closed() };
     STATUS_MORE_PROCESSING_REQUIRED
 }

@@ -118,7 +118,7 @@ unsafe fn hand_over<I>(
     let input = unsafe { &raw mut (*request).input }.cast::<c_void>();
     // SAFETY: the request is live; only the address of a field is computed.
     let output = unsafe { &raw mut (*request).output }.cast::<c_void>();
-    socket.submit(|handle| {
+    let call = |handle: *mut WSK_SOCKET| {
         // SAFETY: the gate is held, so the socket is not closing.
         let function = unsafe { control_function(handle) }?;
         // SAFETY: both buffers are part of the request, which lives until the IRP has completed (rule LIFE-11).
@@ -136,7 +136,9 @@ unsafe fn hand_over<I>(
                 irp,
             )
         })
-    })
+    };
+    // SAFETY: the operation has just prepared the IRP, and `call` hands it to WSK or leaves it alone.
+    unsafe { socket.submit(irp, call) }
 }
 
 /// Runs one control operation without an IRP, which completes inline (rule IRP-19). A socket that WSK says is dead is

@@ -26,10 +26,10 @@ mod waiters;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
-use wsk_sys::WSK_SOCKET;
-use wsk_sys::nt::NTSTATUS;
+use wsk_sys::nt::{IRP, NTSTATUS};
+use wsk_sys::{STATUS_NOT_SUPPORTED, WSK_SOCKET};
 
-pub(crate) use close::Closed;
+pub(crate) use close::{Closed, reserve};
 pub use closed::CloseReason;
 pub(crate) use closed::{Probing, Silent, Told, WaitClosed};
 pub use control::Disabled;
@@ -42,7 +42,7 @@ pub(crate) use waiters::{Registered, Waiter, Waiters};
 
 use crate::client::{ClientShared, Links, Node};
 use crate::memory::Ref;
-use crate::operation::{IrpStorage, Outcome, Refusal, Submission};
+use crate::operation::{Outcome, Refusal, ReservedIrp, Submission, complete_here, keep_image};
 use crate::sync::Signal;
 
 /// The common part of every core.
@@ -51,7 +51,8 @@ use crate::sync::Signal;
 /// - `handle` is what WSK gave, from `attach` until the close was started; it is used only by holders of `gate`
 ///   and by the one starter of the close.
 /// - `whole` leads to this very socket and reaches its whole core; it is null before `attach`, which sets it once.
-/// - `close_irp` belongs to the starter of the close, then to WSK.
+/// - `close_irp` is reserved as soon as the core has its place ([`reserve`]); it belongs to the starter of the close, then to
+///   WSK.
 #[repr(C)]
 pub(crate) struct Socket {
     /// Its place in the reaper's queue, used at most once, when the close is to be started; and then among the cores to be
@@ -64,7 +65,7 @@ pub(crate) struct Socket {
     whole: AtomicPtr<Socket>,
     client: Ref<ClientShared>,
     lifetime: &'static Lifetime,
-    close_irp: IrpStorage,
+    close_irp: ReservedIrp,
     /// WSK has said that it can no longer run the socket: nothing but closing it is allowed.
     dead: AtomicBool,
     closed: Signal,
@@ -288,7 +289,7 @@ impl Socket {
             whole: AtomicPtr::new(core::ptr::null_mut()),
             client,
             lifetime: C::LIFETIME,
-            close_irp: IrpStorage::new(),
+            close_irp: ReservedIrp::new(),
             dead: AtomicBool::new(false),
             closed: Signal::new(),
             waiters: Waiters::new(),
@@ -314,13 +315,38 @@ impl Socket {
         self.gate.enter().then(|| Call { socket: self })
     }
 
-    /// Makes one WSK call inside the gate and says what became of it.
-    pub(crate) fn submit(&self, call: impl FnOnce(*mut WSK_SOCKET) -> Option<NTSTATUS>) -> Submission {
-        let Some(permit) = self.call() else { return Submission::Refused(Refusal::CLOSING) };
-        match call(permit.handle()) {
-            Some(_) => Submission::Handed,
-            None => Submission::Refused(Refusal::NO_FUNCTION),
+    /// Makes one WSK call inside the gate, which hands over `irp`, and says what became of it.
+    ///
+    /// # Safety
+    /// An operation has just prepared the IRP. `call` hands it to WSK, or answers `None` and leaves it alone.
+    pub(crate) unsafe fn submit(
+        &self,
+        irp: *mut IRP,
+        call: impl FnOnce(*mut WSK_SOCKET) -> Option<NTSTATUS>,
+    ) -> Submission {
+        // SAFETY: the caller says that the IRP was prepared.
+        let permit = match unsafe { self.admit(irp) } {
+            Ok(permit) => permit,
+            Err(refusal) => return Submission::Refused(refusal),
+        };
+        if call(permit.handle()).is_none() {
+            // This WSK does not have the function. The I/O manager may hold memory for the IRP, so that is completed.
+            // SAFETY: the IRP was prepared, and WSK was not given it.
+            unsafe { complete_here(irp, STATUS_NOT_SUPPORTED) };
         }
+        Submission::Handed
+    }
+
+    /// Enters the gate with a prepared IRP. The same for all calls, so that there is one copy of it.
+    ///
+    /// # Safety
+    /// As for [`Socket::submit`].
+    #[inline(never)]
+    unsafe fn admit(&self, irp: *mut IRP) -> Result<Call<'_>, Refusal> {
+        let permit = self.call().ok_or(Refusal::CLOSING)?;
+        // SAFETY: the caller says that the IRP was prepared; the gate keeps the client from letting its device go.
+        unsafe { keep_image(irp, self.client.device()) }.map_err(|_| Refusal::OUT_OF_MEMORY)?;
+        Ok(permit)
     }
 
     /// Leaves the gate after [`Call::keep`]. The last one out starts a close that was asked for.

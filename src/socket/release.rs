@@ -130,5 +130,5 @@ pub(super) fn release(last: Last) {
             break;
         }
     }
-    client.socket_closed();
+    client.cores_dropped();
 }

@@ -9,6 +9,7 @@ use wsk::{Buffer, Client, Connection, Error, Events, Handlers, Listener, Listene
 use wsk_sim::nt_user::pool::{IRP_TAG, MDL_TAG, WORK_ITEM_TAG};
 use wsk_sim::raw::Peer;
 use wsk_sim::{Completion, Kernel, Sim};
+use wsk_sys::nt::DEVICE_OBJECT;
 
 use crate::support::*;
 
@@ -22,7 +23,10 @@ struct Unloaded(Option<Client>);
 
 impl Unloaded {
     fn register() -> Result<Self> {
-        Ok(Self(Some(Client::register(passive())?)))
+        let device = Kernel::current().and_then(|kernel| kernel.find_extension::<TheDevice>());
+        let device = device.map_or(std::ptr::null_mut(), |device| device.0);
+        // SAFETY: the device is there until the scenario is over.
+        Ok(Self(Some(unsafe { Client::register_for(device, passive()) }?)))
     }
 }
 
@@ -42,16 +46,26 @@ impl Drop for Unloaded {
     }
 }
 
+/// The device that the clients of a machine are registered for, if there is one.
+struct TheDevice(*mut DEVICE_OBJECT);
+
+// SAFETY: a device object may be named on any thread.
+unsafe impl Send for TheDevice {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for TheDevice {}
+
 /// Runs `scenario` again and again, on new machines, until every single allocation has failed once: first each alone,
 /// then each with all that follow it.
 #[track_caller]
 fn sweep(completion: Completion, scenario: fn() -> Result<()>) {
-    for all_that_follow in [false, true] {
+    for (all_that_follow, with_device) in [(false, false), (true, false), (false, true), (true, true)] {
         let mut attempt = 1;
         loop {
             let sim = Sim::builder().completion(completion).build();
             let (say, said) = channel();
             sim.run(move |sim| {
+                let device =
+                    with_device.then(|| sim.kernel().extension(|| TheDevice(sim.kernel().create_device())));
                 if all_that_follow {
                     sim.kernel().faults().fail_from(attempt);
                 } else {
@@ -60,6 +74,10 @@ fn sweep(completion: Completion, scenario: fn() -> Result<()>) {
                 let outcome = scenario();
                 let injected = sim.kernel().faults().injected();
                 sim.kernel().faults().clear();
+                if let Some(device) = device {
+                    eventually(|| sim.kernel().device_references(device.0) == 1);
+                    sim.kernel().delete_device(device.0);
+                }
                 say.say((outcome, injected));
             });
             let (outcome, injected): (Result<()>, _) = said.next();

@@ -100,7 +100,24 @@ impl<S: RecordSink> Service<S> {
     /// # Errors
     /// Those of registering, capturing and binding; nothing is left behind then.
     pub fn start(settings: Settings, sink: S, left: impl Fn(&StillUp), passive: Passive<'_>) -> Result<Self> {
-        let client = Client::register(passive)?;
+        Self::start_with(Client::register(passive)?, settings, sink, left, passive)
+    }
+
+    /// [`start`](Self::start) with a client, whose registration says what keeps the driver's image: a driver that can be unloaded
+    /// gives one of [`Client::register_for`]. The client is unloaded with the service, or when it does not start.
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_with(
+        client: Client,
+        settings: Settings,
+        sink: S,
+        left: impl Fn(&StillUp),
+        passive: Passive<'_>,
+    ) -> Result<Self> {
         let mut service =
             Self { local: settings.listen, executor: None, client: Some(client), _sink: PhantomData };
         match service.open(settings, sink, passive) {
@@ -159,7 +176,7 @@ impl<S: RecordSink> Service<S> {
         if let Some(executor) = self.executor.take()
             && let Err(error) = executor.stop(passive, limit)
         {
-            let tasks = error.unfinished();
+            let tasks = error.unfinished().max(error.threads());
             self.executor = Some(error.into_executor());
             return Err(StillUp { tasks, sockets: 0, providers: 0 });
         }
@@ -282,11 +299,11 @@ async fn accept<S: RecordSink>(gate: Ref<Gate<S>>, listener: Ref<Entrance<S>>) {
 /// What [`Service::unload`] was still waiting for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StillUp {
-    /// Tasks that had not ended.
+    /// Tasks that had not ended, or the threads that had run them.
     pub tasks: usize,
     /// Sockets that had not closed.
     pub sockets: usize,
-    /// Captures of WSK that were not released.
+    /// Captures of WSK that were not released, or the registration, which ends last. One of the three is never zero.
     pub providers: usize,
 }
 
