@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! netio: loaded: callbacks=dispatch completions=dispatch
+//! netio: replaced: IoSetCompletionRoutineEx, of which this kernel has a stub
 //! netio: start 2
 //! netio: violation REG-25 WskDeregister: called inside WskReceiveEvent
 //! netio: advice IRP-14 WskSend: a completion routine was entered 2 deep

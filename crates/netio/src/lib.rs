@@ -27,6 +27,7 @@ pub mod host;
 pub mod journal;
 pub mod machine;
 pub mod settings;
+pub mod stub;
 pub mod thread;
 
 #[cfg(all(feature = "image", windows))]

@@ -7,6 +7,7 @@ use windows_sys::Win32::System::LibraryLoader::{GetModuleHandleA, GetProcAddress
 use windows_sys::core::s;
 use wsk_sys::nt::{IRP, KIRQL};
 
+use super::unload_safe;
 use crate::thread::{self, Completing};
 
 type CompleteRequest = unsafe extern "system" fn(irp: *mut IRP, priority_boost: i8);
@@ -14,10 +15,11 @@ type CompleteRequest = unsafe extern "system" fn(irp: *mut IRP, priority_boost: 
 /// The kernel's own `IofCompleteRequest`.
 static COMPLETE_REQUEST: OnceLock<CompleteRequest> = OnceLock::new();
 
-/// Finds what the functions here stand before.
-pub(super) fn prepare() -> io::Result<()> {
+/// Finds what the functions here stand before, and stands in for what the kernel has the name of only. The result is what
+/// there is to say about that.
+pub(super) fn prepare() -> io::Result<Option<String>> {
     if COMPLETE_REQUEST.get().is_some() {
-        return Ok(());
+        return Ok(None);
     }
     // SAFETY: the name is a string that ends with a null.
     let kernel = unsafe { GetModuleHandleA(s!("ntoskrnl.exe")) };
@@ -31,7 +33,8 @@ pub(super) fn prepare() -> io::Result<()> {
     let function =
         unsafe { std::mem::transmute::<unsafe extern "system" fn() -> isize, CompleteRequest>(found) };
     COMPLETE_REQUEST.get_or_init(|| function);
-    Ok(())
+    // SAFETY: the module is the kernel's, and the caller has the machine's lock: nobody is registered, so nobody has IRPs.
+    Ok(unsafe { unload_safe::stand_in(kernel) })
 }
 
 /// Completes an IRP; the thread is known to be inside of a completion routine meanwhile.

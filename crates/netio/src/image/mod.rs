@@ -3,3 +3,4 @@
 mod executive;
 mod exports;
 mod process;
+mod unload_safe;

@@ -54,8 +54,11 @@ pub(super) fn machine() -> &'static Machine {
         journal.line(&format!("loaded: {settings}"));
         wsk_provider::set_provider_lookup(|| machine().running());
         let host = Arc::new(Process::new(Arc::clone(&journal)));
+        let says = Arc::clone(&journal);
         Machine::new(journal, PATIENCE, move || {
-            executive::prepare()?;
+            if let Some(line) = executive::prepare()? {
+                says.line(&line);
+            }
             Ok(Provider::new(settings.config(), Arc::new(Live::new()?), host.clone()))
         })
     })
