@@ -99,6 +99,11 @@ impl ControlDevice {
         Some((Self { _link: Link(()), device }, running))
     }
 
+    /// The device object, for the client whose completion routines keep it.
+    pub(crate) fn as_ptr(&self) -> *mut DEVICE_OBJECT {
+        self.device.0.as_ptr()
+    }
+
     /// What the device is for.
     pub(crate) fn control(&self) -> &Control {
         &self.device.extension().control

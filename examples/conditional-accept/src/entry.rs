@@ -8,6 +8,9 @@
 //!     the thread that has the service
 //! ```
 //!
+//! The service's client is registered with the device: the I/O manager holds it, and the image with it, until the last completion
+//! routine has returned, also when `DriverUnload` has.
+//!
 //! Whatever fails in `DriverEntry` undoes what came before it, and the driver is not loaded. The I/O manager calls
 //! `DriverUnload` when nobody has the device open any more: `sc stop` with a handle open marks the driver for unloading, and
 //! the last close unloads it. (Wine's calls it at once; then the control completes what programs left with it.)
@@ -41,7 +44,8 @@ unsafe extern "system" fn driver_entry(driver: &mut DRIVER_OBJECT, path: PCUNICO
         Ok(device) => device,
         Err(status) => return status,
     };
-    match Running::start(control, passive) {
+    // SAFETY: the device was just made; it is deleted when the thread has ended, here or in `DriverUnload`.
+    match unsafe { Running::start(control, device.as_ptr(), passive) } {
         Ok(running) => {
             device.keep(running);
             driver.DriverUnload = Some(driver_unload);

@@ -12,10 +12,10 @@
 //! address is taken, the driver stays loaded and its device says why.
 
 use echo_gate::{Control, Record, RecordSink as _, Service};
-use wdk_sys::STATUS_INVALID_PARAMETER;
+use wdk_sys::{DEVICE_OBJECT, STATUS_INVALID_PARAMETER};
 use wsk::executor::Thread;
 use wsk::sync::{Event, EventKind};
-use wsk::{Passive, Result};
+use wsk::{Client, Passive, Result};
 
 use crate::debugger;
 
@@ -40,10 +40,18 @@ impl Running {
     ///
     /// # Errors
     /// Out of memory, or the status of `PsCreateSystemThread`.
-    pub(crate) fn start(control: Control, passive: Passive<'_>) -> Result<Self> {
+    ///
+    /// # Safety
+    /// `device` is a device object of this driver, and is there until the thread has ended.
+    pub(crate) unsafe fn start(
+        control: Control,
+        device: *mut DEVICE_OBJECT,
+        passive: Passive<'_>,
+    ) -> Result<Self> {
         let stop = Event::try_new(EventKind::Notification)?;
         let stopped = stop.clone();
-        let thread = Thread::spawn(passive, move |passive| serve(&control, &stopped, passive))?;
+        let device = Owned(device);
+        let thread = Thread::spawn(passive, move |passive| serve(&control, &device, &stopped, passive))?;
         Ok(Self { thread, stop })
     }
 
@@ -57,11 +65,26 @@ impl Running {
     }
 }
 
+/// A device object of this driver.
+///
+/// # Invariants
+/// It is there as long as the thread that has this value.
+struct Owned(*mut DEVICE_OBJECT);
+
+// SAFETY: device objects are named on any thread.
+unsafe impl Send for Owned {}
+
 /// What the thread does.
-fn serve(control: &Control, stop: &Event, passive: Passive<'_>) {
+fn serve(control: &Control, device: &Owned, stop: &Event, passive: Passive<'_>) {
+    // This driver can be unloaded, so its device keeps its image until the last completion routine has returned.
+    // SAFETY: the device is this driver's, and by its invariant it is there.
+    let register = || unsafe { Client::register_for(device.0, passive) };
     // Without an address there is nothing to start; a record says what is wrong with it.
     let started = match control.settings(THREADS, MOST) {
-        Some(settings) => Service::start(settings, control.clone(), debugger::still_waiting, passive)
+        Some(settings) => register()
+            .and_then(|client| {
+                Service::start_with(client, settings, control.clone(), debugger::still_waiting, passive)
+            })
             .map_err(|error| error.status().raw()),
         None => Err(STATUS_INVALID_PARAMETER),
     };
