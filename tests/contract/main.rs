@@ -38,6 +38,7 @@ mod receive;
 mod receive_event;
 mod receive_event_checked;
 mod receive_event_gate;
+mod registrar;
 mod registration;
 mod send;
 mod send_checked;
