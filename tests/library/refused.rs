@@ -127,7 +127,9 @@ fn a_server_accepts_until_it_is_unloaded() {
                 }
             });
             driver.unload();
-            assert_eq!(server.join().unwrap(), Status::FILE_FORCED_CLOSED);
+            // Refused, or under way when the listener was closed.
+            let ended = server.join().unwrap();
+            assert!([Status::FILE_FORCED_CLOSED, Status::CANCELLED].contains(&ended), "{ended:?}");
             peer.expect_reset();
             drop((token, accepted, plain));
         });
@@ -204,16 +206,13 @@ fn a_connection_that_dies_in_a_call_closes_itself() {
     }
 }
 
-/// What can be asked of a listener with a pended request.
-type AskListener = fn(&Pending, wsk::InspectToken, bool);
+/// What can be asked of a listener.
+type AskListener = fn(&Pending, bool);
 
-const LISTENER_ASKS: [AskListener; 5] = [
-    |pending, _token, to_its_end| dies(run(pending.listener.accept(), to_its_end)),
-    |pending, _token, to_its_end| dies(run(pending.listener.disable_accept_and_wait(), to_its_end)),
-    |pending, _token, _| dies(Some(pending.listener.disable_accept())),
-    |_pending, token, to_its_end| dies(run(token.accept(), to_its_end)),
-    // The reaper rejects it.
-    |_pending, token, _| drop(token),
+const LISTENER_ASKS: [AskListener; 3] = [
+    |pending, to_its_end| dies(run(pending.listener.accept(), to_its_end)),
+    |pending, to_its_end| dies(run(pending.listener.disable_accept_and_wait(), to_its_end)),
+    |pending, _| dies(Some(pending.listener.disable_accept())),
 ];
 
 /// A listener that dies in any call closes itself, and its pended requests are gone.
@@ -233,10 +232,10 @@ fn a_listener_that_dies_in_a_call_closes_itself() {
                     // Before that a decision is no call.
                     eventually(|| pended.load(Ordering::SeqCst) == 1);
                     sim.choose_once(Knob::DieInCall, 1);
-                    ask(&pending, token, to_its_end);
+                    ask(&pending, to_its_end);
                     driver.await_sockets(0);
                     assert!(!pending.listener.is_open());
-                    drop(pending);
+                    drop((pending, token));
                     peer.expect_reset();
                 }
                 driver.unload();
