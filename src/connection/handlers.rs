@@ -159,7 +159,7 @@ pub trait ConnectionEvents: sealed::Sealed + Send + Sync + Sized + 'static {
     const DISPATCH: &'static WSK_CLIENT_CONNECTION_DISPATCH;
     /// Tells the handlers that the connection is dead.
     #[doc(hidden)]
-    fn dead(&self);
+    fn dead(&self) {}
 }
 
 impl<R: ReceiveSlot, D: DisconnectSlot, B: BacklogSlot> ConnectionEvents for Handlers<R, D, B> {

@@ -3,13 +3,14 @@
 //! ```text
 //!   Asking ──the callback has returned──► returned: what follows is the provider's own, and ends by itself
 //!     │
-//!     ├── its thread has slept for a while ──► it stays: the callback waits for something
+//!     ├── its thread has slept for a while, or has been run for a while ──► it stays: the callback waits for something
 //!     └── its thread runs, or is to run ─────► nothing is known yet
 //! ```
 //!
 //! A client decides after the last act of its callback, and no client can see the return itself. The host may keep the
 //! thread from running in between for as long as it likes, so time tells nothing; but such a thread is ready to run. One
-//! that sleeps has been told to by the client's code, which is therefore not done.
+//! that sleeps has been told to by the client's code, which is therefore not done; nor is code that the processor has run for
+//! long since.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::ThreadId;
@@ -17,8 +18,11 @@ use std::time::{Duration, Instant};
 
 /// How long a thread sleeps that is not about to return.
 const SLEEP: Duration = Duration::from_millis(20);
-/// How long a callback may run before that is taken for a loop which waits for the decision.
-const LOOP: Duration = Duration::from_secs(10);
+/// How long the processor runs a callback before that is taken for a loop which waits for the decision.
+const RUN: Duration = Duration::from_millis(400);
+/// The same where the host tells nothing of threads: time that passes, whoever runs.
+const LOOP: Duration =
+    if cfg!(target_os = "linux") { Duration::from_secs(10) } else { Duration::from_millis(500) };
 /// The time between two looks.
 const STEP: Duration = Duration::from_millis(1);
 
@@ -49,6 +53,7 @@ impl Asking {
             return self.returned.load(Ordering::Acquire);
         }
         let begin = Instant::now();
+        let ran = self.host.ran();
         let mut asleep: Option<(u64, Instant)> = None;
         loop {
             let sleeps = self.host.sleeps();
@@ -60,7 +65,8 @@ impl Asking {
                 (Some(now), Some((then, since))) if now == then => Some((then, since)),
                 (now, _) => now.map(|now| (now, Instant::now())),
             };
-            if asleep.is_some_and(|(_, since)| since.elapsed() >= SLEEP) || begin.elapsed() >= LOOP {
+            let runs = ran.zip(self.host.ran()).is_some_and(|(then, now)| now.saturating_sub(then) >= RUN);
+            if runs || asleep.is_some_and(|(_, since)| since.elapsed() >= SLEEP) || begin.elapsed() >= LOOP {
                 return false;
             }
             std::thread::sleep(STEP);
@@ -74,15 +80,16 @@ mod host {
     use std::fs;
     use std::path::{Path, PathBuf};
     use std::sync::Arc;
+    use std::time::Duration;
 
     thread_local! {
-        static HERE: Option<Arc<Path>> = status_of_this();
+        static HERE: Option<Arc<Path>> = directory_of_this();
     }
 
-    fn status_of_this() -> Option<Arc<Path>> {
+    fn directory_of_this() -> Option<Arc<Path>> {
         let proc = PathBuf::from("/proc");
         let link = fs::read_link(proc.join("thread-self")).ok()?;
-        Some(proc.join(link).join("status").into())
+        Some(proc.join(link).into())
     }
 
     #[derive(Debug)]
@@ -95,10 +102,16 @@ mod host {
 
         /// If it sleeps, which of its sleeps this is.
         pub(super) fn sleeps(&self) -> Option<u64> {
-            let status = fs::read_to_string(self.0.as_deref()?).ok()?;
+            let status = fs::read_to_string(self.0.as_deref()?.join("status")).ok()?;
             let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
             let sleeps = field("State:")?.starts_with('S');
             sleeps.then(|| field("voluntary_ctxt_switches:")?.parse().ok()).flatten()
+        }
+
+        /// How long a processor has run it.
+        pub(super) fn ran(&self) -> Option<Duration> {
+            let times = fs::read_to_string(self.0.as_deref()?.join("schedstat")).ok()?;
+            times.split(' ').next()?.parse().ok().map(Duration::from_nanos)
         }
     }
 }
@@ -106,6 +119,8 @@ mod host {
 /// Elsewhere nothing is told, and a callback that waits is taken for one that loops.
 #[cfg(not(target_os = "linux"))]
 mod host {
+    use std::time::Duration;
+
     #[derive(Debug)]
     pub(super) struct Thread;
 
@@ -115,6 +130,10 @@ mod host {
         }
 
         pub(super) fn sleeps(&self) -> Option<u64> {
+            None
+        }
+
+        pub(super) fn ran(&self) -> Option<Duration> {
             None
         }
     }
@@ -164,6 +183,22 @@ mod tests {
         });
         begun.wait();
         assert!(asking.returns());
+        thread.join().expect("it ends");
+    }
+
+    #[test]
+    fn a_callback_that_runs_and_runs_does_not_return() {
+        let (begun, stop) = (Arc::new(Barrier::new(2)), Arc::new(AtomicBool::new(false)));
+        let (begins, stops) = (Arc::clone(&begun), Arc::clone(&stop));
+        let (asking, thread) = asking(move || {
+            begins.wait();
+            while !stops.load(Ordering::Acquire) {
+                std::hint::spin_loop();
+            }
+        });
+        begun.wait();
+        assert!(!asking.returns());
+        stop.store(true, Ordering::Release);
         thread.join().expect("it ends");
     }
 

@@ -78,9 +78,13 @@ impl Call {
         }
         if dies_now || life == Life::Dead as u32 {
             let mut state = self.socket.lock();
-            // Whatever is told of this death from now on, this call came before it.
-            let told = state.told.filter(|_| !dies_now);
+            // Whatever is told of this death from now on, this call came before it. So did the first calls of other threads
+            // when it is a call that tells: they may have been on their way in before that one returned.
+            let here = std::thread::current().id();
+            let on_its_way = !state.refused.is_empty() && !state.refused.contains(&here);
+            let told = state.told.filter(|_| !dies_now && !on_its_way);
             state.told.get_or_insert(if self.name == "WskAccept" { "LSN-07" } else { "LIFE-17" });
+            state.refused.push(here);
             drop(state);
             if let Some(rule) = told {
                 provider.violation(rule, self.name, "called on a dead socket that should have been closed");

@@ -158,6 +158,8 @@ pub(crate) struct State {
     pub(crate) life: Life,
     /// The client has been told that the socket is dead; the rule that asks it to close it.
     pub(crate) told: Option<&'static str>,
+    /// The threads that a call on the dead socket has told.
+    pub(crate) refused: Vec<std::thread::ThreadId>,
     /// `SocketContext`.
     pub(crate) context: Context,
     /// The client's callback tables.
@@ -223,6 +225,7 @@ impl Socket {
             state: Mutex::new(State {
                 life: Life::Live,
                 told: None,
+                refused: Vec::new(),
                 context: plan.context,
                 tables: plan.tables,
                 events: events::Events::default(),
