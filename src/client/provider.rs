@@ -18,7 +18,7 @@ use crate::irql::Passive;
 use crate::listener::ListenerBuilder;
 use crate::memory::{Cache, Ref, RefCount};
 use crate::operation::{Op, Outcome, Refusal, Request, Submission, keep_image};
-use crate::socket::{Core, CoreRef, Socket, attach};
+use crate::socket::{Core, CoreRef, attach};
 
 /// WSK's functions, captured (`WskCaptureProviderNPI`). Clones share one capture, which is released when the last one was
 /// dropped: soon after, by the client's reaper thread, so that clones may be dropped anywhere.
@@ -294,10 +294,8 @@ struct CreateRequest<C: Core> {
 }
 
 impl<C: Core> Request for CreateRequest<C> {
-    fn socket(&self) -> Option<&Socket> {
-        // It is made on the client.
-        None
-    }
+    /// It is made on the client, and there is no socket yet.
+    fn note(&self, _outcome: Outcome) {}
 
     /// The socket belongs to the client from here on, also if the future is never polled again.
     fn completed(&mut self, outcome: Outcome) {

@@ -194,9 +194,11 @@ impl ClientShared {
     }
 
     /// Sockets of whose close anything still runs: the last of it is [`ClientShared::socket_closed`]. Cores that are being
-    /// dropped count as one.
+    /// dropped, which may be what is left of sockets that have closed, count as one at least.
     pub(super) fn unfinished_sockets(&self) -> usize {
-        self.sockets.unfinished() + usize::from(!self.releases.are_over())
+        // A core is on the list of releases before its socket is finished, so it is looked at second.
+        let sockets = self.sockets.unfinished();
+        sockets.max(usize::from(!self.releases.are_over()))
     }
 
     pub(super) fn open_captures(&self) -> usize {

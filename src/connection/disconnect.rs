@@ -11,8 +11,7 @@ use wsk_sys::{STATUS_INVALID_DEVICE_STATE, WSK_FLAG_ABORTIVE, WSK_PROVIDER_CONNE
 use super::{Connection, ConnectionEvents, ConnectionRef};
 use crate::buffer::Buffer;
 use crate::error::{Error, Operation, Result};
-use crate::operation::{Op, Request, Submission};
-use crate::socket::Socket;
+use crate::operation::{Op, Outcome, Request, Submission};
 
 impl<E: ConnectionEvents> Connection<E> {
     /// Ends this side gracefully (`WskDisconnect`): what was sent is transmitted, then the end of the stream. Nothing
@@ -63,8 +62,8 @@ struct DisconnectRequest {
 }
 
 impl Request for DisconnectRequest {
-    fn socket(&self) -> Option<&Socket> {
-        Some(&self.connection)
+    fn note(&self, outcome: Outcome) {
+        self.connection.note(outcome);
     }
 }
 

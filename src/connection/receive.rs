@@ -33,7 +33,6 @@ use super::{Connection, ConnectionEvents, ConnectionRef};
 use crate::buffer::Buffer;
 use crate::error::{Error, Operation, Result};
 use crate::operation::{Op, Outcome, Request, Submission};
-use crate::socket::Socket;
 
 bitflags! {
     /// How to receive.
@@ -201,8 +200,8 @@ struct ReceiveRequest<T> {
 }
 
 impl<T: Target> Request for ReceiveRequest<T> {
-    fn socket(&self) -> Option<&Socket> {
-        Some(&self.connection)
+    fn note(&self, outcome: Outcome) {
+        self.connection.note(outcome);
     }
 
     fn orphaned(mut self, outcome: Outcome) {

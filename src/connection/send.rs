@@ -14,8 +14,7 @@ use wsk_sys::{
 use super::{Connection, ConnectionEvents, ConnectionRef};
 use crate::buffer::Buffer;
 use crate::error::{Error, Operation, Result};
-use crate::operation::{Op, Request, Submission};
-use crate::socket::Socket;
+use crate::operation::{Op, Outcome, Request, Submission};
 
 bitflags! {
     /// How to send.
@@ -64,8 +63,8 @@ struct SendRequest {
 }
 
 impl Request for SendRequest {
-    fn socket(&self) -> Option<&Socket> {
-        Some(&self.connection)
+    fn note(&self, outcome: Outcome) {
+        self.connection.note(outcome);
     }
 }
 

@@ -25,7 +25,7 @@ use crate::address::SockAddr;
 use crate::connection::{Connection, ConnectionCore, ConnectionEvents};
 use crate::error::{Error, Operation, Result};
 use crate::operation::{Op, Outcome, Request, Submission};
-use crate::socket::{Core, CoreRef, Socket, attach};
+use crate::socket::{Core, CoreRef, attach};
 
 /// What WSK reads and writes while an accept is under way.
 struct AcceptRequest<E: ConnectionEvents> {
@@ -36,8 +36,8 @@ struct AcceptRequest<E: ConnectionEvents> {
 }
 
 impl<E: ConnectionEvents> Request for AcceptRequest<E> {
-    fn socket(&self) -> Option<&Socket> {
-        Some(&self.listener)
+    fn note(&self, outcome: Outcome) {
+        self.listener.note(outcome);
     }
 
     /// The socket belongs to the client from here on: it is counted, and closed when the client unloads, also if the

@@ -19,7 +19,7 @@ use crate::address::SockAddr;
 use crate::client::{Provider, Recipe, SecurityDescriptor};
 use crate::error::{Error, Operation, Result};
 use crate::memory::Ref;
-use crate::operation::{Op, Request, Submission};
+use crate::operation::{Op, Outcome, Request, Submission};
 use crate::socket::{Control, CoreRef, Socket, SocketRef, control, reserve};
 use crate::sync::SpinLock;
 
@@ -222,8 +222,8 @@ struct AddressRequest {
 }
 
 impl Request for AddressRequest {
-    fn socket(&self) -> Option<&Socket> {
-        Some(&self.socket)
+    fn note(&self, outcome: Outcome) {
+        self.socket.note(outcome);
     }
 }
 

@@ -16,7 +16,6 @@ use super::cell::{Abandoned, Cell, End};
 use super::irp::IrpStorage;
 use crate::error::{Error, Operation, Result};
 use crate::memory::{Cache, OutOfMemory, Ref};
-use crate::socket::Socket;
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug)]
@@ -87,9 +86,9 @@ pub(crate) enum Submission {
 ///
 /// The value lives in the operation block, at a fixed address, from submission to completion.
 pub(crate) trait Request: Send + Sized + 'static {
-    /// The socket the request is made on, if there is one. The completion routine closes it when the outcome says that it
-    /// is dead (rules LSN-07, LIFE-17), before anybody learns of the completion and also when nobody ever looks at it.
-    fn socket(&self) -> Option<&Socket>;
+    /// Has the socket that the request is made on closed, if the outcome says that it is dead (rules LSN-07, LIFE-17). Called in
+    /// the completion routine, before anybody learns of the completion and also when nobody ever looks at it.
+    fn note(&self, outcome: Outcome);
 
     /// Called once, in the completion routine, before anybody learns of the completion, whether or not the future is
     /// still there. What the result owns is taken over here, because the future may never be polled again.
@@ -296,9 +295,7 @@ unsafe extern "system" fn completed<R: Request>(
     let outcome = block.head.outcome(End::Completed);
     // SAFETY: until the state is done the request belongs to WSK, which has just given it back to this routine.
     if let Some(request) = unsafe { (*block.request.get()).as_mut() } {
-        if let Some(socket) = request.socket() {
-            socket.note(outcome);
-        }
+        request.note(outcome);
         request.completed(outcome);
     }
     if block.head.cell.complete() {

@@ -10,7 +10,7 @@ use wsk_sys::{
     WSK_EVENT_DISABLE, WSK_INSPECT_ID, WSK_PROVIDER_BASIC_DISPATCH, WSK_SOCKET, WskIoctl, WskSetOption,
 };
 
-use super::{Socket, SocketRef};
+use super::SocketRef;
 use crate::error::{Error, Operation, Result};
 use crate::operation::{Op, Outcome, Refusal, Request, Submission};
 
@@ -67,8 +67,8 @@ struct ControlRequest<I> {
 unsafe impl<I: Input> Send for ControlRequest<I> {}
 
 impl<I: Input> Request for ControlRequest<I> {
-    fn socket(&self) -> Option<&Socket> {
-        Some(&self.socket)
+    fn note(&self, outcome: Outcome) {
+        self.socket.note(outcome);
     }
 }
 

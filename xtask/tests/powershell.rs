@@ -67,7 +67,7 @@ fn steps(workflow: &str) -> Vec<String> {
         let Some(run) = text.strip_prefix("run: ") else { continue };
         found.push(if run == "|" {
             let deeper = |next: &&&str| next.trim().is_empty() || indent(next) > indent(line);
-            lines[index + 1..].iter().take_while(deeper).map(|next| format!("{next}\n")).collect()
+            lines[index + 1..].iter().take_while(deeper).copied().collect::<Vec<_>>().join("\n")
         } else {
             run.to_owned()
         });
