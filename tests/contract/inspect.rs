@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use wsk_sim::raw::*;
-use wsk_sim::wsk_provider::behaviours::{CloseWithPended, MissingInspection, Retransmission};
+use wsk_sim::wsk_provider::behaviours::{CloseWithPended, IdReuse, MissingInspection, Retransmission};
 use wsk_sim::{Knob, Sim};
 use wsk_sys::*;
 
@@ -426,6 +426,31 @@ fn a_retransmitted_request_is_inspected_again_or_not() {
         },
     );
     assert_eq!(Retransmission::default(), Retransmission::Ignored);
+}
+
+/// Shows: INSP-35
+#[test]
+fn the_value_of_an_identifier_may_return() {
+    for_each_choice(
+        |behaviours, choice: IdReuse| behaviours.id_reuse = choice,
+        |_, choice| {
+            let client = Client::new();
+            let events = Recorder::new();
+            let (listener, address) = client.conditional_listener(&events);
+            events.inspecting(WskInspectPend);
+            let ids = [(); 3].map(|()| {
+                let peer = Peer::connect(address);
+                let id = events.inspect().id();
+                listener.inspect_complete(id, WskInspectReject).ok();
+                peer.expect_reset();
+                id
+            });
+            assert!(ids.iter().all(|id| id.Key == ids[0].Key));
+            let serials: std::collections::BTreeSet<_> = ids.iter().map(|id| id.SerialNumber).collect();
+            assert_eq!(serials.len(), if choice == IdReuse::AtOnce { 1 } else { 3 });
+        },
+    );
+    assert_eq!(IdReuse::default(), IdReuse::Counted);
 }
 
 /// Shows: INSP-35

@@ -17,7 +17,7 @@ const SHORT: Duration = Duration::from_millis(30);
 
 /// A registration is ended once, whether by unloading or by dropping; the checker counts.
 ///
-/// Prevents: REG-02, REG-05, REG-25, REG-26, LIFE-01, LIFE-03, EVT-42, EVT-53, EVT-54, IRQL-06
+/// Prevents: REG-02, REG-05, REG-25, REG-26, LIFE-01, LIFE-03, EVT-42, EVT-53, EVT-54, IRQL-06, IRP-28
 #[test]
 fn every_registration_is_ended_once() {
     Sim::new().run(|sim| {

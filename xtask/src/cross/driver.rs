@@ -8,6 +8,7 @@
 //! | `WDKContentRoot`, `Version_Number` | the kit made of Debian's packages |
 //! | `paths=[…/wdk-build]` | the copy of `wdk-build` that runs here |
 //! | `CARGO_TARGET_…_LINKER` | `lld-link` behind its wrapper |
+//! | `RUSTC_WRAPPER` | tells crates apart by name and version, not by their directories: the same image from anywhere |
 //! | `LIBCLANG_PATH` | the library that reads the headers |
 //!
 //! The linker here knows no `/RELEASE`, so the checksum that it would have written is written afterwards.
@@ -255,6 +256,7 @@ fn cargo_build(
         .env("WDKContentRoot", layout.wdk())
         .env("Version_Number", wdk_root::VERSION)
         .env(wdk_build::MANIFEST_VARIABLE, manifest)
+        .env("RUSTC_WRAPPER", layout.rustc_wrapper())
         .env("CARGO_TARGET_X86_64_PC_WINDOWS_MSVC_LINKER", layout.linker());
     if let Some(libclang) = wdk_root::libclang() {
         command.env("LIBCLANG_PATH", libclang);
