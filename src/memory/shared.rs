@@ -106,7 +106,10 @@ impl<T> Ref<T> {
     /// # Errors
     /// [`OutOfMemory`]; `value` is dropped then.
     pub fn try_new(value: T) -> Result<Self, OutOfMemory> {
-        Self::try_make(None, value, |value| value).map_err(|(error, _)| error)
+        // Not made as `try_make` does it, which gives the value back: of each type that would be one more move.
+        let block = Block::allocate(None)?;
+        // SAFETY: the block was made for a value, and has none yet.
+        Ok(unsafe { Self::fill(block, value) })
     }
 
     /// Moves `value` into a block of `cache`, to which the block returns when its last owner is gone.
