@@ -231,9 +231,7 @@ impl Desk {
 
     /// Rejects what a handle that is closed holds, and ends its calls. IRQL: `<= DISPATCH_LEVEL`.
     pub(crate) fn forget(&self, owner: &Ref<Open>) {
-        while let Some(call) = self.0.with_waiting(|waiting| waiting.claim(|other| other.is(owner))) {
-            call.complete(STATUS_CANCELLED, 0);
-        }
+        self.0.cancel_calls(&|other| other.is(owner));
         self.reject_all(|state| state.held.take_where(|it| it.is_held_by(owner)));
         self.hand_out();
     }
@@ -242,9 +240,7 @@ impl Desk {
     pub(crate) fn close(&self) {
         self.0.state.with(|state| state.closed = true);
         self.reject_all(|state| state.held.pop().or_else(|| state.asked.pop()));
-        while let Some(call) = self.0.with_waiting(|waiting| waiting.claim(|_| true)) {
-            call.complete(STATUS_CANCELLED, 0);
-        }
+        self.0.cancel_calls(&|_| true);
     }
 
     /// Rejects the questions that `next` takes out of their lines, one by one.
@@ -276,7 +272,7 @@ impl State {
         if self.asked.is_empty() || self.held.len() >= HELD {
             return None;
         }
-        let mut call = self.waiting.claim(|_| true)?;
+        let mut call = self.waiting.claim(&|_| true)?;
         let question = self.asked.pop()?;
         question.state.store(HELD_BY, Ordering::Relaxed);
         question.holder.store(call.owner().number(), Ordering::Relaxed);

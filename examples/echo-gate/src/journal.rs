@@ -147,17 +147,13 @@ impl Journal {
 
     /// Ends the calls of a handle that is closed. IRQL: `<= DISPATCH_LEVEL`.
     pub(crate) fn forget(&self, owner: &Ref<Open>) {
-        while let Some(call) = self.with_waiting(|waiting| waiting.claim(|other| other.is(owner))) {
-            call.complete(STATUS_CANCELLED, 0);
-        }
+        self.cancel_calls(&|other| other.is(owner));
     }
 
     /// Ends all calls and takes no more. IRQL: `<= DISPATCH_LEVEL`.
     pub(crate) fn close(&self) {
         self.state.with(|state| state.closed = true);
-        while let Some(call) = self.with_waiting(|waiting| waiting.claim(|_| true)) {
-            call.complete(STATUS_CANCELLED, 0);
-        }
+        self.cancel_calls(&|_| true);
     }
 
     /// What the records add up to. IRQL: `<= DISPATCH_LEVEL`.
@@ -200,7 +196,7 @@ impl State {
             return None;
         }
         let next = self.next;
-        let mut call = self.waiting.claim(|owner| owner.cursor().next() < next)?;
+        let mut call = self.waiting.claim(&|owner| owner.cursor().next() < next)?;
         let owner = call.owner().clone();
         let size = self.fetch(owner.cursor(), call.output());
         Some((call, size))

@@ -33,6 +33,13 @@ pub(crate) trait Waits: Send + Sync + Sized + 'static {
 
     /// How many requests have come to the list and have not been completed yet.
     fn unfinished(&self) -> &AtomicUsize;
+
+    /// Ends the calls of the owners that are `wanted`. IRQL: `<= DISPATCH_LEVEL`, without a spin lock.
+    fn cancel_calls(&self, wanted: &(dyn Fn(&Open) -> bool + Sync)) {
+        while let Some(call) = self.with_waiting(|waiting| waiting.claim(wanted)) {
+            call.complete(STATUS_CANCELLED, 0);
+        }
+    }
 }
 
 /// Requests that wait, the oldest first.
@@ -120,7 +127,9 @@ impl<W: Waits> Waiting<W> {
     }
 
     /// Takes the oldest call whose owner is `wanted`, unless it is being cancelled.
-    pub(crate) fn claim(&mut self, wanted: impl Fn(&Open) -> bool) -> Option<Call<W>> {
+    // Of each list there is one copy of this, whatever is wanted.
+    #[inline(never)]
+    pub(crate) fn claim(&mut self, wanted: &dyn Fn(&Open) -> bool) -> Option<Call<W>> {
         let at = self.calls.iter().position(|call| wanted(&call.owner) && call.request.disarm())?;
         self.calls.remove(at)
     }
