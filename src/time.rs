@@ -347,6 +347,14 @@ impl Future for Sleep {
     }
 }
 
+impl Sleep {
+    /// Polls a sleep that ends something: why that is over. The same for all futures, so that there is one copy of it.
+    fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<Error> {
+        let over = |()| Error::new(Operation::Timeout, Status::IO_TIMEOUT);
+        Pin::new(self).poll(context).map(|slept| slept.map_or_else(|error| error, over))
+    }
+}
+
 impl Drop for Sleep {
     fn drop(&mut self) {
         let Some(timer) = self.timer.take() else { return };
@@ -409,9 +417,6 @@ impl<F: Future> Future for Timeout<F> {
         if let Poll::Ready(output) = future.poll(context) {
             return Poll::Ready(Ok(output));
         }
-        Pin::new(&mut this.sleep).poll(context).map(|slept| {
-            slept?;
-            Err(Error::new(Operation::Timeout, Status::IO_TIMEOUT))
-        })
+        this.sleep.poll_over(context).map(Err)
     }
 }

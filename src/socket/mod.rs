@@ -281,6 +281,11 @@ impl Drop for Call<'_> {
 impl Socket {
     /// A socket that WSK has not made yet.
     pub(crate) fn new<C: Core>(client: Ref<ClientShared>) -> Self {
+        Self::with_lifetime(client, C::LIFETIME)
+    }
+
+    #[inline(never)]
+    fn with_lifetime(client: Ref<ClientShared>, lifetime: &'static Lifetime) -> Self {
         Self {
             _node: Node::new(close::start_from_node),
             links: Links::new(),
@@ -288,7 +293,7 @@ impl Socket {
             handle: AtomicPtr::new(core::ptr::null_mut()),
             whole: AtomicPtr::new(core::ptr::null_mut()),
             client,
-            lifetime: C::LIFETIME,
+            lifetime,
             close_irp: ReservedIrp::new(),
             dead: AtomicBool::new(false),
             closed: Signal::new(),

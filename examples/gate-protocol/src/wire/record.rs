@@ -95,50 +95,50 @@ const NOBODY: SocketAddr = SocketAddr::new(core::net::IpAddr::V4(Ipv4Addr::UNSPE
 impl From<&TimedRecord> for RecordBytes {
     fn from(timed: &TimedRecord) -> Self {
         let mut id = RequestId { key: 0, serial: 0 };
-        let (mut address, mut numbers) = (NOBODY, (0, 0));
-        let (kind, detail) = match timed.record {
+        let (mut address, mut numbers) = (&NOBODY, (0, 0));
+        let (kind, detail) = match &timed.record {
             Record::Loaded { local } => {
                 address = local;
                 (1, 0)
             }
             Record::Inspect { id: request, remote, action } => {
-                (id, address) = (request, remote);
-                (2, encode_inspection(action))
+                (id, address) = (*request, remote);
+                (2, encode_inspection(*action))
             }
             Record::Verdict { id: request, action } => {
-                id = request;
-                (3, encode_answer(action))
+                id = *request;
+                (3, encode_answer(*action))
             }
             Record::Abort { id: request } => {
-                id = request;
+                id = *request;
                 (4, 0)
             }
             Record::Accepted { remote, by } => {
                 address = remote;
-                (5, encode_accept_by(by))
+                (5, encode_accept_by(*by))
             }
             Record::Disconnect { remote, kind } => {
                 address = remote;
-                (6, encode_disconnect(kind))
+                (6, encode_disconnect(*kind))
             }
             Record::Closed { remote, received, sent } => {
-                (address, numbers) = (remote, (received, sent));
+                (address, numbers) = (remote, (*received, *sent));
                 (7, 0)
             }
             Record::Unloaded { violations, leaks } => {
-                numbers = (violations, leaks);
+                numbers = (*violations, *leaks);
                 (8, 0)
             }
             Record::Policy { networks } => {
-                numbers.0 = networks.into();
+                numbers.0 = (*networks).into();
                 (9, 0)
             }
             Record::BadSetting { setting, problem, entry } => {
-                numbers = (encode_problem(problem).into(), entry.into());
-                (10, encode_setting(setting))
+                numbers = (encode_problem(*problem).into(), (*entry).into());
+                (10, encode_setting(*setting))
             }
             Record::Failed { status } => {
-                numbers.0 = status.into();
+                numbers.0 = (*status).into();
                 (11, 0)
             }
             Record::Died { local } => {
@@ -152,7 +152,7 @@ impl From<&TimedRecord> for RecordBytes {
             detail: U16::new(detail.into()),
             serial: U32::new(id.serial),
             key: U64::new(id.key),
-            address: address.into(),
+            address: (*address).into(),
             reserved: U32::ZERO,
             first: U64::new(numbers.0),
             second: U64::new(numbers.1),
