@@ -226,36 +226,42 @@ impl Started {
 /// the first attempt to listen fails.
 ///
 /// It has the capture, which ends with it, and the tasks of the executor end before the client is unloaded.
-async fn attend<S: RecordSink>(
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an `async fn` keeps its arguments twice, and moves them when it is polled first"
+)]
+fn attend<S: RecordSink>(
     provider: Provider,
     gate: Ref<Gate<S>>,
     mut local: SocketAddr,
     accept_by: AcceptBy,
     started: Started,
-) {
-    let mut pauses = 0;
-    loop {
-        match bind(&provider, &gate, local).await {
-            Ok(listener) => {
-                local = listener.local_addr();
-                gate.sink.record(Record::Loaded { local });
-                if pauses == 0 {
-                    started.tell(Ok(local));
+) -> impl Future<Output = ()> + Send {
+    async move {
+        let mut pauses = 0;
+        loop {
+            match bind(&provider, &gate, local).await {
+                Ok(listener) => {
+                    local = listener.local_addr();
+                    gate.sink.record(Record::Loaded { local });
+                    if pauses == 0 {
+                        started.tell(Ok(local));
+                    }
+                    begin(&gate, &listener, accept_by).await;
+                    if listener.closed().await != CloseReason::Dead {
+                        return;
+                    }
+                    gate.sink.record(Record::Died { local });
+                    pauses = 1;
                 }
-                begin(&gate, &listener, accept_by).await;
-                if listener.closed().await != CloseReason::Dead {
-                    return;
+                Err(error) if pauses == 0 => return started.tell(Err(error)),
+                Err(_) => {
+                    // Whatever it is may pass, and somebody who has taken the address may go.
+                    for _ in 0..pauses {
+                        provider.pause().await;
+                    }
+                    pauses = (pauses * 2).min(PAUSES);
                 }
-                gate.sink.record(Record::Died { local });
-                pauses = 1;
-            }
-            Err(error) if pauses == 0 => return started.tell(Err(error)),
-            Err(_) => {
-                // Whatever it is may pass, and somebody who has taken the address may go.
-                for _ in 0..pauses {
-                    provider.pause().await;
-                }
-                pauses = (pauses * 2).min(PAUSES);
             }
         }
     }
