@@ -167,6 +167,7 @@ impl Disconnect {
 impl Future for Disconnect {
     type Output = Result<()>;
 
+    #[inline(never)]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
         match core::mem::replace(&mut self.state, State::Finished) {
             State::Start(connection, last) => {

@@ -157,6 +157,7 @@ impl Send {
 impl Future for Send {
     type Output = (Result<usize>, Buffer);
 
+    #[inline(never)]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let op = match core::mem::replace(&mut self.state, State::Finished) {
             State::Start(connection, buffer, flags) => match Self::start(&connection, buffer, flags) {

@@ -141,6 +141,7 @@ impl<E: ConnectionEvents> Unpin for Accept<E> {}
 impl<E: ConnectionEvents> Future for Accept<E> {
     type Output = Result<Connection<E>>;
 
+    #[inline(never)]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let op = match core::mem::replace(&mut self.state, State::Finished) {
             State::Start(listener, events) => Self::start(&listener, events)?,
