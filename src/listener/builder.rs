@@ -20,7 +20,7 @@ use crate::client::{Provider, Recipe, SecurityDescriptor};
 use crate::error::{Error, Operation, Result};
 use crate::memory::Ref;
 use crate::operation::{Op, Outcome, Request, Submission};
-use crate::socket::{Control, CoreRef, Socket, SocketRef, control, reserve};
+use crate::socket::{Control, CoreRef, Socket, SocketRef, control_with_irp, reserve};
 use crate::sync::SpinLock;
 
 /// A listening socket in the making; see [`Provider::listener`].
@@ -151,12 +151,10 @@ impl<I: Condition, A: Acceptance> ListenerBuilder<I, A> {
         let socket = SocketRef::new(&listener.core);
 
         // One wait for all of them: each wait in the sources is code and state of its own.
-        while let Some(setting) = settings.next() {
-            set(&socket, setting).await?;
+        let options = core::iter::from_fn(|| settings.next()).map(Step::Set);
+        for step in options.chain([Step::Bind, Step::LocalAddress]) {
+            listener.local = StepRequest::run(&socket, step, local).await?;
         }
-        AddressRequest::run(&socket, Operation::Bind, SockAddr::from(local)).await?;
-        let bound = AddressRequest::run(&socket, Operation::LocalAddress, SockAddr::unspecified()).await?;
-        listener.local = bound.require(Operation::LocalAddress)?;
         Ok(listener)
     }
 }
@@ -198,77 +196,108 @@ impl Setting {
     fn pointer(level: u32, code: u32, value: usize) -> Self {
         Self { level, code, value, length: size_of::<usize>() }
     }
+
+    fn option(self) -> Control {
+        Control {
+            operation: Operation::SetOption,
+            request: WskSetOption,
+            code: self.code,
+            level: self.level,
+            input: self.length,
+            output: 0,
+        }
+    }
 }
 
 const _: () = assert!(cfg!(target_endian = "little"), "a number in a word is read from its first bytes");
 
-/// Sets one option, with an IRP (rule OPT-02).
-async fn set(socket: &SocketRef, setting: Setting) -> Result<()> {
-    let what = Control {
-        operation: Operation::SetOption,
-        request: WskSetOption,
-        code: setting.code,
-        level: setting.level,
-        input: setting.length,
-        output: 0,
-    };
-    control(socket.clone(), what, setting.value).await.map(drop)
+/// What is done with the socket that was made, with an IRP each (rule OPT-02).
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Set(Setting),
+    Bind,
+    LocalAddress,
 }
 
-/// An address that WSK reads or writes; it stays in the operation block until completion (rules LIFE-06, LIFE-07).
-struct AddressRequest {
+impl Step {
+    fn operation(self) -> Operation {
+        match self {
+            Self::Set(_) => Operation::SetOption,
+            Self::Bind => Operation::Bind,
+            Self::LocalAddress => Operation::LocalAddress,
+        }
+    }
+}
+
+/// A step, with what WSK reads or writes; that stays in the operation block until completion (rules LIFE-06, LIFE-07).
+///
+/// The one option whose value is an address, `SO_WSK_SECURITY`, names a descriptor that WSK itself keeps for its users on all
+/// threads, until the listener, which has a reference on it, gives it back after its operations.
+struct StepRequest {
+    step: Step,
+    /// The value of an option.
+    value: usize,
     address: SockAddr,
     socket: SocketRef,
 }
 
-impl Request for AddressRequest {
+impl Request for StepRequest {
     fn note(&self, outcome: Outcome) {
         self.socket.note(outcome);
     }
 }
 
-impl AddressRequest {
-    /// Binds to `address`, or reads the local address in its place.
-    async fn run(socket: &SocketRef, operation: Operation, address: SockAddr) -> Result<SockAddr> {
-        let request = Self { address, socket: socket.clone() };
-        let op =
-            Op::try_new(socket.client().cache(), request).map_err(|_| Error::out_of_memory(operation))?;
+impl StepRequest {
+    /// Does one step; gives the address that was read, or else `local`, which is bound to.
+    async fn run(socket: &SocketRef, step: Step, local: SocketAddr) -> Result<SocketAddr> {
+        let value = if let Step::Set(setting) = step { setting.value } else { 0 };
+        let address =
+            if let Step::LocalAddress = step { SockAddr::unspecified() } else { SockAddr::from(local) };
+        let request = Self { step, value, address, socket: socket.clone() };
+        let op = Op::try_new(socket.client().cache(), request)
+            .map_err(|_| Error::out_of_memory(step.operation()))?;
         let call = |irp, request| {
             // SAFETY: `run` passes the request, and an IRP that was prepared for it.
-            unsafe { Self::hand_over(socket, operation, irp, request) }
+            unsafe { Self::hand_over(socket, step, irp, request) }
         };
-        // SAFETY: the operation is new; `hand_over` passes the IRP and the request's address alone.
+        // SAFETY: the operation is new; `hand_over` passes the IRP and the request's memory alone.
         let run = unsafe { op.run(call) };
         let (outcome, request) = run.await;
-        outcome.result(operation).map(|_| request.address)
+        outcome.result(step.operation())?;
+        request.address.require(step.operation())
     }
 
-    /// Calls `WskBind` or `WskGetLocalAddress`.
+    /// Calls `WskControlSocket`, `WskBind` or `WskGetLocalAddress`.
     ///
     /// # Safety
     /// `request` is live, not yet WSK's, and stays where it is until `irp`, which was prepared for it, has completed.
     /// `socket` is a listener.
-    unsafe fn hand_over(
-        socket: &SocketRef,
-        operation: Operation,
-        irp: *mut IRP,
-        request: *mut Self,
-    ) -> Submission {
+    unsafe fn hand_over(socket: &SocketRef, step: Step, irp: *mut IRP, request: *mut Self) -> Submission {
         // SAFETY: the request is live; only the address of a field is computed.
         let address = unsafe { &raw mut (*request).address }.cast();
+        // SAFETY: the request is live; only the address of a field is computed.
+        let value = unsafe { &raw mut (*request).value }.cast();
         let call = |handle: *mut wsk_sys::WSK_SOCKET| {
             // SAFETY: the gate is held, so the socket is a listener that is not closing.
             let table = unsafe { (*handle).Dispatch }.cast::<WSK_PROVIDER_LISTEN_DISPATCH>();
-            if operation == Operation::Bind {
-                // SAFETY: the table is that of a listening socket; the member was always there.
-                let bind = unsafe { (*table).WskBind }?;
-                // SAFETY: the address is of the socket's family (rule BIND-12) and lives in the request.
-                Some(unsafe { bind(handle, address, 0, irp) })
-            } else {
-                // SAFETY: the table is that of a listening socket; the member was always there.
-                let get = unsafe { (*table).WskGetLocalAddress }?;
-                // SAFETY: 128 bytes are enough for every family (rule LIFE-07), and they live in the request.
-                Some(unsafe { get(handle, address, irp) })
+            match step {
+                Step::Set(setting) => {
+                    let (what, output) = (setting.option(), core::ptr::null_mut());
+                    // SAFETY: the gate is held; the value lives in the request, and is as long as the setting says.
+                    unsafe { control_with_irp(handle, what, value, output, irp) }
+                }
+                Step::Bind => {
+                    // SAFETY: the table is that of a listening socket; the member was always there.
+                    let bind = unsafe { (*table).WskBind }?;
+                    // SAFETY: the address is of the socket's family (rule BIND-12) and lives in the request.
+                    Some(unsafe { bind(handle, address, 0, irp) })
+                }
+                Step::LocalAddress => {
+                    // SAFETY: the table is that of a listening socket; the member was always there.
+                    let get = unsafe { (*table).WskGetLocalAddress }?;
+                    // SAFETY: 128 bytes are enough for every family (rule LIFE-07), and they live in the request.
+                    Some(unsafe { get(handle, address, irp) })
+                }
             }
         };
         // SAFETY: the operation has just prepared the IRP, and `call` hands it to WSK or leaves it alone.

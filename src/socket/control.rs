@@ -3,7 +3,7 @@
 use core::ffi::c_void;
 use core::mem::size_of;
 
-use wsk_sys::nt::IRP;
+use wsk_sys::nt::{IRP, NTSTATUS};
 use wsk_sys::{
     NPI_WSK_INTERFACE_ID, PFN_WSK_CONTROL_SOCKET, SIO_WSK_QUERY_INSPECT_ID, SO_WSK_EVENT_CALLBACK,
     SOL_SOCKET, STATUS_EVENT_PENDING, STATUS_SUCCESS, WSK_CONTROL_SOCKET_TYPE, WSK_EVENT_CALLBACK_CONTROL,
@@ -36,9 +36,7 @@ pub(crate) struct Control {
 /// The type may be read by any thread, pointers in it included, until the operation has completed.
 pub(crate) unsafe trait Input: 'static {}
 
-// SAFETY: a number may be read by any thread. The one option whose number is an address, `SO_WSK_SECURITY`, names a
-// descriptor that WSK itself keeps for its users on all threads, until the listener, which has a reference on it, gives
-// it back after its operations.
+// SAFETY: a number may be read by any thread.
 unsafe impl Input for usize {}
 
 /// A switch for event callbacks whose GUID is the static one of WSK.
@@ -119,26 +117,42 @@ unsafe fn hand_over<I>(
     // SAFETY: the request is live; only the address of a field is computed.
     let output = unsafe { &raw mut (*request).output }.cast::<c_void>();
     let call = |handle: *mut WSK_SOCKET| {
-        // SAFETY: the gate is held, so the socket is not closing.
-        let function = unsafe { control_function(handle) }?;
-        // SAFETY: both buffers are part of the request, which lives until the IRP has completed (rule LIFE-11).
-        Some(unsafe {
-            function(
-                handle,
-                what.request,
-                what.code,
-                what.level,
-                what.input,
-                if what.input == 0 { core::ptr::null_mut() } else { input },
-                what.output,
-                if what.output == 0 { core::ptr::null_mut() } else { output },
-                core::ptr::null_mut(),
-                irp,
-            )
-        })
+        // SAFETY: the gate is held; both buffers are part of the request, which lives until the IRP has completed (rule LIFE-11).
+        unsafe { control_with_irp(handle, what, input, output, irp) }
     };
     // SAFETY: the operation has just prepared the IRP, and `call` hands it to WSK or leaves it alone.
     unsafe { socket.submit(irp, call) }
+}
+
+/// Calls `WskControlSocket` with an IRP; `None` if this WSK does not have it.
+///
+/// # Safety
+/// `handle` is a socket that is not closing. `irp` was prepared, and the buffers, of the sizes that `what` names, are live until
+/// it has completed.
+pub(crate) unsafe fn control_with_irp(
+    handle: *mut WSK_SOCKET,
+    what: Control,
+    input: *mut c_void,
+    output: *mut c_void,
+    irp: *mut IRP,
+) -> Option<NTSTATUS> {
+    // SAFETY: the caller vouches for the socket.
+    let function = unsafe { control_function(handle) }?;
+    // SAFETY: the caller vouches for the buffers and the IRP.
+    Some(unsafe {
+        function(
+            handle,
+            what.request,
+            what.code,
+            what.level,
+            what.input,
+            if what.input == 0 { core::ptr::null_mut() } else { input },
+            what.output,
+            if what.output == 0 { core::ptr::null_mut() } else { output },
+            core::ptr::null_mut(),
+            irp,
+        )
+    })
 }
 
 /// Runs one control operation without an IRP, which completes inline (rule IRP-19). A socket that WSK says is dead is

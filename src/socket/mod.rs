@@ -34,7 +34,8 @@ pub use closed::CloseReason;
 pub(crate) use closed::{Probing, Silent, Told, WaitClosed};
 pub use control::Disabled;
 pub(crate) use control::{
-    Control, control, disable_event, disable_event_and_wait, enable_events, probe, query_inspect_id,
+    Control, control, control_with_irp, disable_event, disable_event_and_wait, enable_events, probe,
+    query_inspect_id,
 };
 use gate::{Duty, Gate};
 pub(crate) use release::{CoreRef, Releases};

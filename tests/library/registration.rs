@@ -17,7 +17,7 @@ const SHORT: Duration = Duration::from_millis(30);
 
 /// A registration is ended once, whether by unloading or by dropping; the checker counts.
 ///
-/// Prevents: REG-02, REG-05, REG-25, REG-26, LIFE-01, LIFE-03, EVT-42, EVT-53, EVT-54, IRQL-06, IRP-28
+/// Prevents: REG-02, REG-05, REG-25, REG-26, LIFE-01, LIFE-03, EVT-42, EVT-53, EVT-54, IRQL-06
 #[test]
 fn every_registration_is_ended_once() {
     Sim::new().run(|sim| {
@@ -120,7 +120,7 @@ fn an_unknown_version_is_an_error() {
 
 /// A higher minor version than was asked for is welcome.
 ///
-/// Prevents: REG-17
+/// Prevents: REG-17, IRP-28
 #[test]
 fn a_higher_minor_version_will_do() {
     Sim::builder().provider(|config| config.highest_version = 0x0105).build().run(|_| {
