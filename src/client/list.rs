@@ -3,7 +3,7 @@
 use core::cell::UnsafeCell;
 use core::ptr::NonNull;
 
-use crate::socket::Socket;
+use crate::socket::{Socket, SocketRef};
 use crate::sync::SpinLock;
 
 /// A socket's place in the list.
@@ -41,8 +41,10 @@ pub(super) struct Sockets {
 /// # Invariants
 /// - A socket in the list is alive: WSK's reference is given back only after it was taken out, which takes the lock.
 /// - `count` sockets are listed; `unfinished` are, or were and their close is not over yet.
+/// - `to_shut` is listed, and so are those behind it that are yet to be told of the end.
 struct List {
     first: Option<NonNull<Socket>>,
+    to_shut: Option<NonNull<Socket>>,
     count: usize,
     unfinished: usize,
     shutting: bool,
@@ -53,7 +55,8 @@ unsafe impl Send for List {}
 
 impl Sockets {
     pub(super) fn new() -> Self {
-        Self { list: SpinLock::new(List { first: None, count: 0, unfinished: 0, shutting: false }) }
+        let list = List { first: None, to_shut: None, count: 0, unfinished: 0, shutting: false };
+        Self { list: SpinLock::new(list) }
     }
 
     /// Adds a socket. When everything is shutting already, the socket is told so.
@@ -75,7 +78,9 @@ impl Sockets {
         list.first = Some(socket);
         list.count += 1;
         list.unfinished += 1;
-        if list.shutting {
+        let shutting = list.shutting;
+        drop(list);
+        if shutting {
             // The socket is not attached yet, so this is noted and takes effect then.
             // SAFETY: the caller keeps the socket alive.
             let _ = unsafe { socket.as_ref() }.shut();
@@ -109,6 +114,9 @@ impl Sockets {
             // SAFETY: the lock is held.
             unsafe { *next.previous.get() = previous };
         }
+        if list.to_shut == Some(socket) {
+            list.to_shut = next;
+        }
         list.count -= 1;
     }
 
@@ -134,14 +142,22 @@ impl Sockets {
         if core::mem::replace(&mut list.shutting, true) {
             return;
         }
-        let mut at = list.first;
-        while let Some(socket) = at {
-            // SAFETY: a listed socket is alive.
-            unsafe { socket.as_ref() }.close_later();
-            // SAFETY: as above: taking it out takes the lock.
-            let own = unsafe { links(socket) };
-            // SAFETY: the lock is held.
-            at = unsafe { *own.next.get() };
+        list.to_shut = list.first;
+        drop(list);
+        // Not under the lock, and one after the other: whoever waits for a socket to be shut is woken, by code of the user's.
+        while let Some(socket) = self.next_to_shut() {
+            socket.close_later();
         }
+    }
+
+    fn next_to_shut(&self) -> Option<SocketRef> {
+        let mut list = self.list.lock();
+        let socket = list.to_shut?;
+        // SAFETY: a listed socket is alive while the lock is held.
+        let own = unsafe { links(socket) };
+        // SAFETY: the lock is held.
+        list.to_shut = unsafe { *own.next.get() };
+        // SAFETY: WSK has a reference as long as the socket is listed, and `enlist` passed a pointer that reaches the whole core.
+        Some(unsafe { SocketRef::share(socket) })
     }
 }

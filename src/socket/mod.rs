@@ -23,6 +23,7 @@ mod gate;
 mod release;
 mod waiters;
 
+use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
@@ -213,6 +214,15 @@ unsafe impl Sync for SocketRef {}
 impl SocketRef {
     pub(crate) fn new<C: Core>(core: &Ref<C>) -> Self {
         Self::from(core.clone())
+    }
+
+    /// A further reference on the core that begins with `socket`.
+    ///
+    /// # Safety
+    /// Somebody has a reference on the core during the call, and the pointer reaches all of it.
+    pub(crate) unsafe fn share(socket: NonNull<Socket>) -> Self {
+        // The reference that the caller knows of stays with whoever has it.
+        Self::clone(&ManuallyDrop::new(Self(socket)))
     }
 
     /// The socket, as a pointer that reaches the whole core.

@@ -12,6 +12,7 @@ mod absent;
 mod accept;
 mod accept_event;
 mod accept_loop;
+mod attack_wakers;
 mod chains;
 mod death;
 mod dying;
