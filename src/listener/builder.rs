@@ -234,7 +234,6 @@ impl Step {
 /// The one option whose value is an address, `SO_WSK_SECURITY`, names a descriptor that WSK itself keeps for its users on all
 /// threads, until the listener, which has a reference on it, gives it back after its operations.
 struct StepRequest {
-    step: Step,
     /// The value of an option.
     value: usize,
     address: SockAddr,
@@ -253,7 +252,7 @@ impl StepRequest {
         let value = if let Step::Set(setting) = step { setting.value } else { 0 };
         let address =
             if let Step::LocalAddress = step { SockAddr::unspecified() } else { SockAddr::from(local) };
-        let request = Self { step, value, address, socket: socket.clone() };
+        let request = Self { value, address, socket: socket.clone() };
         let op = Op::try_new(socket.client().cache(), request)
             .map_err(|_| Error::out_of_memory(step.operation()))?;
         let call = |irp, request| {

@@ -44,6 +44,8 @@ const _: () = assert!(size_of::<IrpStorage>() >= nt::io_size_of_irp(1) as usize)
 const _: () = assert!(offset_of!(IrpStorage, irp) == 0);
 const _: () = assert!(align_of::<IrpStorage>() == nt::MEMORY_ALLOCATION_ALIGNMENT);
 
+const _: () = assert!(offset_of!(ReservedIrp, _storage) == 0);
+
 // SAFETY: the storage is plain memory; the invariant says who may touch it when, on whatever processor.
 unsafe impl Send for IrpStorage {}
 // SAFETY: as for `Send`; a shared reference alone gives no access without `unsafe`.
@@ -74,12 +76,21 @@ impl IrpStorage {
         context: *mut c_void,
     ) -> *mut nt::IRP {
         let irp = self.as_ptr();
-        // SAFETY: the storage holds `IoSizeOfIrp(1)` bytes, and the caller says that nobody else uses it.
-        unsafe { nt::IoInitializeIrp(irp, nt::io_size_of_irp(1), 1) };
-        // SAFETY: the IRP was initialised with one free location; the caller keeps `context` alive.
-        unsafe { nt::io_set_completion_routine(irp, routine, context) };
+        // SAFETY: the storage is whole; the rest is forwarded to the caller.
+        unsafe { prepare(irp, routine, context) };
         irp
     }
+}
+
+/// Makes memory a fresh IRP; see [`IrpStorage::prepare`].
+///
+/// # Safety
+/// `irp` leads to an [`IrpStorage`] and reaches all of it; the rest is as for [`IrpStorage::prepare`].
+unsafe fn prepare(irp: *mut nt::IRP, routine: nt::IO_COMPLETION_ROUTINE, context: *mut c_void) {
+    // SAFETY: the storage holds `IoSizeOfIrp(1)` bytes, and the caller says that nobody else uses it.
+    unsafe { nt::IoInitializeIrp(irp, nt::io_size_of_irp(1), 1) };
+    // SAFETY: the IRP was initialised with one free location; the caller keeps `context` alive.
+    unsafe { nt::io_set_completion_routine(irp, routine, context) };
 }
 
 /// Has the image of `device`'s driver stay until the completion routine of a prepared IRP has returned. Without a device
@@ -128,21 +139,24 @@ pub(crate) unsafe fn complete_here(irp: *mut nt::IRP, status: NTSTATUS) {
 /// An IRP that was made ready beforehand, so that handing it to WSK cannot fail.
 ///
 /// # Invariants
-/// While `unused` is set, the IRP is prepared, the I/O manager holds the image for its routine, and nobody was given it.
+/// - While `unused` is set, the IRP is prepared, the I/O manager holds the image for its routine, and nobody was given it.
+/// - Whoever is given the IRP has a pointer that reaches this whole value, as [`comes_back_unused`] needs.
 #[repr(C)]
 pub(crate) struct ReservedIrp {
-    storage: IrpStorage,
+    /// The first field.
+    _storage: IrpStorage,
     unused: AtomicBool,
 }
 
 impl ReservedIrp {
     /// Memory not yet an IRP.
     pub(crate) const fn new() -> Self {
-        Self { storage: IrpStorage::new(), unused: AtomicBool::new(false) }
+        Self { _storage: IrpStorage::new(), unused: AtomicBool::new(false) }
     }
 
+    /// The IRP inside, as a pointer that reaches the whole value.
     pub(crate) fn as_ptr(&self) -> *mut nt::IRP {
-        self.storage.as_ptr()
+        core::ptr::from_ref(self).cast_mut().cast()
     }
 
     /// Prepares the IRP; see [`IrpStorage::prepare`] and [`keep_image`].
@@ -155,8 +169,9 @@ impl ReservedIrp {
         routine: nt::IO_COMPLETION_ROUTINE,
         context: *mut c_void,
     ) -> Result<(), OutOfMemory> {
-        // SAFETY: forwarded to the caller.
-        let irp = unsafe { self.storage.prepare(routine, context) };
+        let irp = self.as_ptr();
+        // SAFETY: the storage is the first field; the rest is forwarded to the caller.
+        unsafe { prepare(irp, routine, context) };
         // SAFETY: the IRP was just prepared; the rest is forwarded to the caller.
         unsafe { keep_image(irp, device) }?;
         self.unused.store(!device.is_null(), Ordering::Relaxed);
@@ -169,7 +184,7 @@ impl ReservedIrp {
     /// It was reserved, and is taken once.
     pub(crate) unsafe fn take(&self) -> *mut nt::IRP {
         self.unused.store(false, Ordering::Relaxed);
-        self.storage.as_ptr()
+        self.as_ptr()
     }
 }
 
@@ -178,7 +193,7 @@ impl Drop for ReservedIrp {
         if *self.unused.get_mut() {
             // Its routine sees that it comes back unused, and only what the I/O manager holds for it is given back.
             // SAFETY: by the invariant it is prepared, and nobody was given it.
-            unsafe { complete_here(self.storage.as_ptr(), STATUS_CANCELLED) };
+            unsafe { complete_here(self.as_ptr(), STATUS_CANCELLED) };
         }
     }
 }
@@ -187,8 +202,9 @@ impl Drop for ReservedIrp {
 /// then leaves its context alone.
 ///
 /// # Safety
-/// `irp` is that of a [`ReservedIrp`], which has completed.
+/// `irp` is that of a [`ReservedIrp`], as that gave it out, which has completed.
 pub(crate) unsafe fn comes_back_unused(irp: *mut nt::IRP) -> bool {
-    // SAFETY: the caller says that the IRP is the first field of one, which is there as long as its routine runs.
+    // SAFETY: the caller says that the IRP is the first field of one, which is there as long as its routine runs; by its invariant
+    // the pointer reaches all of it. Nobody writes to it now but through cells.
     unsafe { &*irp.cast::<ReservedIrp>() }.unused.load(Ordering::Relaxed)
 }
