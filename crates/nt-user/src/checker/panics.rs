@@ -14,8 +14,10 @@
 //! to tell what happened. It sleeps in the signal handler and not in the hook, since whoever is in the hook keeps
 //! the hook locked, and test harnesses replace it. On a thread that no kernel started the process aborts as usual.
 //!
-//! Windows ends a process that aborts without asking anybody in it, so there the thread sleeps in the hook after all:
-//! other threads still panic as they like, and only who replaces the hook later waits for ever.
+//! Windows ends a process that aborts without asking anybody in it. There the thread is single-stepped from the hook to the
+//! instruction that would end the process, and sleeps instead of it. On processors other than x86-64 it sleeps in the hook
+//! after all: other threads still panic as they like, but who replaces the hook later, as a test harness does when its tests
+//! are over, waits for ever.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -142,7 +144,80 @@ mod signal {
     }
 }
 
-#[cfg(not(unix))]
+/// What happens between the hook and the end of the process.
+#[cfg(all(windows, target_arch = "x86_64"))]
+mod signal {
+    use std::arch::asm;
+    use std::ptr;
+
+    use windows_sys::Win32::Foundation::EXCEPTION_SINGLE_STEP;
+    use windows_sys::Win32::System::Diagnostics::Debug::{
+        AddVectoredExceptionHandler, EXCEPTION_CONTINUE_EXECUTION, EXCEPTION_CONTINUE_SEARCH, EXCEPTION_POINTERS,
+    };
+
+    /// The flag that makes the processor stop after the next instruction.
+    const TRAP: u32 = 1 << 8;
+    /// `int 0x29`, which ends the process at once, and `ud2`.
+    const ENDS: [[u8; 2]; 2] = [[0xCD, 0x29], [0x0F, 0x0B]];
+
+    pub(super) fn install() {
+        // SAFETY: the handler keeps to what such a handler may do, and is never removed.
+        let handler = unsafe { AddVectoredExceptionHandler(1, Some(on_step)) };
+        assert!(!handler.is_null(), "no memory for the handler of single steps");
+    }
+
+    /// The handler holds the thread, once the hook is left.
+    pub(super) fn hold() {
+        // SAFETY: the stack is as before, and of the flags only the one is changed, whose traps `on_step` takes.
+        unsafe { asm!("pushfq", "or dword ptr [rsp], 0x100", "popfq") };
+    }
+
+    /// Goes on step by step, up to the instruction that would end the process.
+    unsafe extern "system" fn on_step(exception: *mut EXCEPTION_POINTERS) -> i32 {
+        // SAFETY: the system passes what it made for this call.
+        let exception = unsafe { &*exception };
+        // SAFETY: as above.
+        let record = unsafe { &*exception.ExceptionRecord };
+        if record.ExceptionCode != EXCEPTION_SINGLE_STEP || !super::HALTED.get() {
+            return EXCEPTION_CONTINUE_SEARCH;
+        }
+        // SAFETY: as above; nobody else looks at it during the call.
+        let context = unsafe { &mut *exception.ContextRecord };
+        let next = ptr::with_exposed_provenance(context.Rip as usize);
+        // SAFETY: the thread is about to execute that.
+        if unsafe { is_end(next) } {
+            // Sleeping in here would be sleeping inside of the system's handling of exceptions. A function is entered with its
+            // return address on top of the caller's 32 bytes; this one never returns.
+            context.Rip = rest as *const () as u64;
+            context.Rsp = (context.Rsp & !0xF) - 0x28;
+            context.EFlags &= !TRAP;
+        } else {
+            context.EFlags |= TRAP;
+        }
+        EXCEPTION_CONTINUE_EXECUTION
+    }
+
+    /// Whether an instruction ends the process.
+    ///
+    /// # Safety
+    /// There is an instruction at `code`.
+    unsafe fn is_end(code: *const u8) -> bool {
+        // SAFETY: an instruction has a first byte.
+        let first = unsafe { code.read() };
+        ENDS.iter().any(|end| {
+            // SAFETY: those that begin so have a second one.
+            first == end[0] && unsafe { code.wrapping_add(1).read() } == end[1]
+        })
+    }
+
+    /// Where the thread stays.
+    extern "system" fn rest() -> ! {
+        eprint!("{}", super::WORDS);
+        super::halt()
+    }
+}
+
+#[cfg(not(any(unix, all(windows, target_arch = "x86_64"))))]
 mod signal {
     pub(super) fn install() {}
 
