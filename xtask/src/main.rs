@@ -30,6 +30,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+// See the manifest.
+#[cfg(windows)]
+use wsk_sim as _;
 
 use crate::cross::Layout;
 

@@ -52,6 +52,10 @@ mod request;
 mod scenes;
 mod socket;
 
+// The kernel that tests are linked with.
+#[cfg(test)]
+use wsk_sim as _;
+
 pub use report::Output;
 
 /// The columns, as the first line that is no comment names them.
