@@ -188,11 +188,10 @@ impl Outbound {
         } else if let Some((request, farewell)) = farewell {
             self.farewells.push_front(request, socket, farewell);
         }
-        // The transport is done when the peer has everything; where it cannot tell, or the peer has ended too, the
-        // peer's end is the sign.
-        if (peer_ended || stream.drained().map_err(|error| status_of(&error))? == Some(true))
-            && let Some((request, _)) = self.farewells.pop()
-        {
+        // The transport is done when the peer has everything, or has ended too. Where it cannot tell, it is when it has taken
+        // everything, the end included: it goes on by itself, and a peer may well wait for this end before it ends.
+        let done = peer_ended || stream.drained().map_err(|error| status_of(&error))? != Some(false);
+        if done && let Some((request, _)) = self.farewells.pop() {
             completions.push(request, STATUS_SUCCESS, 0);
         }
         Ok(())

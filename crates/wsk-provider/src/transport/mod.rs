@@ -224,7 +224,8 @@ pub trait Stream: Tune {
     fn shut_write(&mut self) -> io::Result<()>;
 
     /// Whether the peer has acknowledged all that was written, and the end if [`shut_write`](Self::shut_write) was
-    /// called. `None` where the host cannot tell; a host that can also reports readiness when it becomes true.
+    /// called. `None` where the host cannot tell, and a graceful disconnect is then over when the host has taken the end; a
+    /// host that can also reports readiness when it becomes true.
     fn drained(&self) -> io::Result<Option<bool>>;
 
     /// The peer's address.
