@@ -69,8 +69,8 @@ impl Peer {
         let reset = match socket.connect_timeout(&address.into(), BOUND) {
             Ok(()) => false,
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => true,
-            // Wine's server has taken the error for itself, and a wait finds a hang-up without one.
-            Err(error) if cfg!(windows) && error.kind() == io::ErrorKind::Other => true,
+            // Wine's server has taken the error for itself, and a wait finds a hang-up without one: that, and no other.
+            Err(error) if cfg!(windows) && error.to_string() == "no error set after POLLHUP" => true,
             Err(error) => return Err(error),
         };
         let mut peer = Self::over(socket.into(), bound)?;
