@@ -11,6 +11,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use wsk_provider::{Config, Level};
 
@@ -62,6 +63,8 @@ impl Settings {
             backlog: 16_384,
             // This host watches none.
             watch_memory: false,
+            // A Windows host does not tell that a callback sleeps, and the probe holds one for no more than a second.
+            return_patience: Duration::from_millis(500),
             ..Config::default()
         }
     }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use probe_calls::answers::{Answers, Expected};
 use probe_calls::{Output, calls, run};
@@ -30,7 +31,8 @@ impl Output for Lines {
 
 /// Makes the calls on such a machine; returns the lines and the rules that were broken.
 fn probe(machine: Builder) -> (String, BTreeSet<&'static str>) {
-    let sim = machine.build();
+    // Less than the second for which the probe holds a callback, so that a decision out of it is answered before.
+    let sim = machine.provider(|config| config.return_patience = Duration::from_millis(500)).build();
     let lines = Arc::new(Mutex::new(String::new()));
     let kept = Arc::clone(&lines);
     let body = move || {

@@ -88,6 +88,9 @@ pub struct Config {
     pub completion_depth: u32,
     /// How long a capture without end waits for the provider before that is called unwise (REG-29).
     pub capture_patience: Duration,
+    /// How long an inspection callback may run, while its request is decided already, before that is taken for a loop which waits
+    /// for the decision (ICMP-12). Where the host tells that the callback sleeps, no time is needed.
+    pub return_patience: Duration,
     /// How long a deregistration waits for the calling thread's own captures before that is called a deadlock (REG-26).
     pub self_deadlock_after: Duration,
     /// Whether the deregistration takes these captures back then, which is a broken rule, and goes on. Otherwise it goes on
@@ -117,6 +120,7 @@ impl Default for Config {
             marked_mdls: true,
             completion_depth: 1,
             capture_patience: Duration::from_secs(5),
+            return_patience: Duration::from_secs(10),
             self_deadlock_after: Duration::from_millis(500),
             breaks_deadlocks: false,
             extensions: Vec::new(),

@@ -152,7 +152,8 @@ mod signal {
 
     use windows_sys::Win32::Foundation::EXCEPTION_SINGLE_STEP;
     use windows_sys::Win32::System::Diagnostics::Debug::{
-        AddVectoredExceptionHandler, EXCEPTION_CONTINUE_EXECUTION, EXCEPTION_CONTINUE_SEARCH, EXCEPTION_POINTERS,
+        AddVectoredExceptionHandler, EXCEPTION_CONTINUE_EXECUTION, EXCEPTION_CONTINUE_SEARCH,
+        EXCEPTION_POINTERS,
     };
 
     /// The flag that makes the processor stop after the next instruction.

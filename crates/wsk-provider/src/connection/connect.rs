@@ -214,7 +214,8 @@ impl Connection {
             }
             Err(error) => {
                 self.phase = Phase::Failed;
-                after.stream = self.stream.take();
+                // Now, and not with what is let go after the lock: a host may not give its address again before that.
+                self.stream = None;
                 if let Some((request, attempt)) = self.attempts.pop() {
                     after.completions.push(request, status_of(&error), 0);
                     after.discard = attempt.discard;

@@ -164,7 +164,7 @@ fn returns_meanwhile(call: &Call, name: &Arc<Name>) -> bool {
         return false;
     }
     let Some(asking) = asking(call, name) else { return true };
-    if !asking.returns() {
+    if !asking.returns(provider.steering.get(|config| config.return_patience)) {
         return false;
     }
     // What is left to do is the provider's.

@@ -20,9 +20,6 @@ use std::time::{Duration, Instant};
 const SLEEP: Duration = Duration::from_millis(20);
 /// How long the processor runs a callback before that is taken for a loop which waits for the decision.
 const RUN: Duration = Duration::from_millis(400);
-/// The same where the host tells nothing of threads: time that passes, whoever runs.
-const LOOP: Duration =
-    if cfg!(target_os = "linux") { Duration::from_secs(10) } else { Duration::from_millis(500) };
 /// The time between two looks.
 const STEP: Duration = Duration::from_millis(1);
 
@@ -46,8 +43,9 @@ impl Asking {
         self.returned.store(true, Ordering::Release);
     }
 
-    /// Waits until the callback has returned, or it is certain that it does something first: false then.
-    pub(super) fn returns(&self) -> bool {
+    /// Waits until the callback has returned, or it is certain that it does something first: false then. One that has run for
+    /// `longest` is taken for a loop.
+    pub(super) fn returns(&self, longest: Duration) -> bool {
         if self.thread == std::thread::current().id() {
             // Whatever this thread does it does inside.
             return self.returned.load(Ordering::Acquire);
@@ -66,7 +64,8 @@ impl Asking {
                 (now, _) => now.map(|now| (now, Instant::now())),
             };
             let runs = ran.zip(self.host.ran()).is_some_and(|(then, now)| now.saturating_sub(then) >= RUN);
-            if runs || asleep.is_some_and(|(_, since)| since.elapsed() >= SLEEP) || begin.elapsed() >= LOOP {
+            if runs || asleep.is_some_and(|(_, since)| since.elapsed() >= SLEEP) || begin.elapsed() >= longest
+            {
                 return false;
             }
             std::thread::sleep(STEP);
@@ -146,6 +145,9 @@ mod tests {
 
     use super::*;
 
+    /// Longer than anything here takes.
+    const LONGEST: Duration = Duration::from_secs(60);
+
     /// A thread that runs `body` inside the callback, and returns from it when that returns.
     fn asking(body: impl FnOnce() + Send + 'static) -> (Arc<Asking>, thread::JoinHandle<()>) {
         let (tell, told) = mpsc::channel();
@@ -162,11 +164,11 @@ mod tests {
     fn a_callback_that_waits_does_not_return() {
         let (go, wait) = mpsc::channel::<()>();
         let (asking, thread) = asking(move || wait.recv().expect("it is let go"));
-        assert!(!asking.returns());
-        assert!(!asking.returns());
+        assert!(!asking.returns(LONGEST));
+        assert!(!asking.returns(LONGEST));
         go.send(()).expect("it waits");
         thread.join().expect("it ends");
-        assert!(asking.returns());
+        assert!(asking.returns(LONGEST));
     }
 
     /// However long it takes: the thread is on its way, as one is that the host does not let run.
@@ -182,7 +184,7 @@ mod tests {
             }
         });
         begun.wait();
-        assert!(asking.returns());
+        assert!(asking.returns(LONGEST));
         thread.join().expect("it ends");
     }
 
@@ -210,16 +212,16 @@ mod tests {
                 thread::sleep(Duration::from_millis(2));
             }
         });
-        assert!(asking.returns());
+        assert!(asking.returns(LONGEST));
         thread.join().expect("it ends");
     }
 
     #[test]
     fn a_callback_that_asks_itself_has_not_returned() {
         let asking = Asking::here();
-        assert!(!asking.returns());
+        assert!(!asking.returns(LONGEST));
         asking.returned();
-        assert!(asking.returns());
+        assert!(asking.returns(LONGEST));
     }
 
     #[test]
@@ -227,6 +229,16 @@ mod tests {
         let asking = Arc::new(Asking::here());
         asking.returned();
         let own = Arc::clone(&asking);
-        assert!(thread::spawn(move || own.returns()).join().expect("it ends"));
+        assert!(thread::spawn(move || own.returns(LONGEST)).join().expect("it ends"));
+    }
+
+    #[test]
+    fn a_callback_that_runs_on_and_on_does_not_return() {
+        let (go, wait) = mpsc::channel::<()>();
+        let (asking, thread) = asking(move || while wait.try_recv().is_err() {});
+        assert!(!asking.returns(5 * SLEEP));
+        go.send(()).expect("it runs");
+        thread.join().expect("it ends");
+        assert!(asking.returns(LONGEST));
     }
 }

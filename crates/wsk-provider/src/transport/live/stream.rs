@@ -285,13 +285,18 @@ fn unread(socket: &TcpStream) -> io::Result<usize> {
     query(socket, libc::FIONREAD)
 }
 
-/// Without a count from the host: what fits into one look.
-#[cfg(not(unix))]
+#[cfg(windows)]
 fn unread(socket: &TcpStream) -> io::Result<usize> {
-    let mut look = vec![std::mem::MaybeUninit::uninit(); 1 << 16];
-    match SockRef::from(socket).peek(&mut look) {
-        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
-        result => result,
+    use std::os::windows::io::AsRawSocket;
+    use windows_sys::Win32::Networking::WinSock::{FIONREAD, ioctlsocket};
+    let mut bytes = 0;
+    let socket = usize::try_from(socket.as_raw_socket()).map_err(io::Error::other)?;
+    // SAFETY: the socket is open, and this request writes one number.
+    let result = unsafe { ioctlsocket(socket, FIONREAD, &raw mut bytes) };
+    if result != 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(usize::try_from(bytes).unwrap_or(usize::MAX))
     }
 }
 
