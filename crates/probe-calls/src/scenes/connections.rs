@@ -73,7 +73,7 @@ pub(super) fn transfers(report: &mut Report<'_>, client: &Client) -> Result<(), 
     let flags = WSK_FLAG_WAITALL | WSK_FLAG_DRAIN;
     report.call("receive.waitall-drain", || accepted.receive(DATA, flags))?;
     report.call("send.empty", || accepted.send(b""))?;
-    // It completes when the peer has everything; a transport that cannot know that waits for the peer's end.
+    // It completes when the peer has everything; a transport that cannot know that may wait for the peer's end.
     let end = accepted.disconnect(0, None)?;
     end.linger();
     report.call("send.after-disconnect", || accepted.send(b"x"))?;
