@@ -7,25 +7,20 @@ pub(super) const LEFT_OUT: &[(&str, &str)] = &[
         "it asks the compiler, and there is none for Windows; what it asks does not depend on the system",
     ),
     (
-        "wsk::contract",
-        "a good part of it needs a host that tells when the peer has everything, or that lets an address be shared after a \
-         bind; its tests have yet to be told apart by that",
-    ),
-    (
-        "wsk::library",
-        "some ten of its 114 tests disconnect before the peer does, share an address after a bind or meet a reset that Wine \
-         shows as something else; they have yet to be told apart and listed",
+        "xtask::static_runtime",
+        "it asks cargo, and there is none for Windows; what it asks does not depend on the system",
     ),
 ];
 
-/// The host does not tell when the peer has acknowledged what was sent, so a graceful disconnect ends with the peer's.
-const DRAIN: &str =
-    "Wine does not tell when the peer has everything: a graceful disconnect lasts until the peer ends too";
-/// What sharing an address takes there.
-const SHARING: &str =
-    "Wine lets a second socket bind an address only if the first was allowed to share it before its own bind";
+/// What a graceful disconnect waits for elsewhere.
+const DRAIN: &str = "a Windows host does not tell what the peer has: a graceful disconnect is over when the host has taken all of it";
+/// What sharing an address takes there; seen with two sockets of Winsock alone.
+const SHARING: &str = "Wine refuses a second socket on a stream's address (WSAEACCES) when the first listens, or was allowed to share it only \
+     after its own bind";
+/// Seen with two sockets of Winsock alone.
+const LOOPBACK: &str = "Wine takes 127.0.0.1 and 127.0.0.77 for one address when datagram sockets are bound to a port of both (WSAEADDRINUSE)";
 
-/// A test that fails under Wine for a reason of Wine's own. It is run, and must fail.
+/// A test that fails under Wine for a reason of Wine's own, or of every Windows host. It is run, and must fail.
 #[derive(Debug)]
 pub(super) struct Failing {
     pub(super) suite: &'static str,
@@ -33,24 +28,50 @@ pub(super) struct Failing {
     pub(super) why: &'static str,
 }
 
+impl Failing {
+    const fn new(suite: &'static str, test: &'static str, why: &'static str) -> Self {
+        Self { suite, test, why }
+    }
+}
+
 /// All of them.
 pub(super) const FAILING: &[Failing] = &[
-    Failing { suite: "wsk-provider::integrity", test: "cancelled_receives_lose_nothing", why: DRAIN },
-    Failing {
-        suite: "wsk-provider::integrity",
-        test: "declined_and_kept_indications_lose_nothing",
-        why: DRAIN,
-    },
-    Failing {
-        suite: "wsk-provider::lend",
-        test: "a_lent_thread_serves_the_sockets",
-        why: "Wine's reports seem to come singly, and a thread is lent for four of one poll: none was in half a minute",
-    },
-    Failing { suite: "wsk-provider::sockets", test: "addresses_are_shared_as_asked", why: SHARING },
-    Failing {
-        suite: "wsk-provider::transport",
-        test: "a_granted_overlap_works_and_strangers_still_collide",
-        why: SHARING,
-    },
-    Failing { suite: "wsk-sim::smoke", test: "a_connection_by_accept_carries_data_both_ways", why: DRAIN },
+    Failing::new("wsk::contract", "bind_sharing::a_second_binder_that_wants_the_address_for_itself", SHARING),
+    Failing::new("wsk::contract", "bind_sharing::a_second_binder_with_reuse", SHARING),
+    Failing::new("wsk::contract", "bind_sharing::a_second_binder_without_an_option", SHARING),
+    Failing::new("wsk::contract", "bind_sharing::different_addresses_never_conflict", LOOPBACK),
+    Failing::new(
+        "wsk::contract",
+        "bind_sharing::the_descriptor_set_as_an_option_is_the_one_that_counts",
+        SHARING,
+    ),
+    Failing::new(
+        "wsk::contract",
+        "disconnect::a_graceful_disconnect_waits_for_what_the_peer_has_yet_to_take",
+        DRAIN,
+    ),
+    Failing::new(
+        "wsk::contract",
+        "option::the_sharing_options_are_off_until_they_are_set_before_the_bind",
+        SHARING,
+    ),
+    Failing::new("wsk::contract", "socket::the_default_descriptor_forbids_sharing", SHARING),
+    Failing::new("wsk::library", "options::a_descriptor_is_cached_used_and_released", SHARING),
+    Failing::new("wsk-provider::sockets", "addresses_are_shared_as_asked", SHARING),
+    Failing::new("wsk-provider::transport", "a_granted_overlap_works_and_strangers_still_collide", SHARING),
+];
+
+/// A test of a dying socket whose outcome is not the same each time there.
+const DYING: &str = "seen to fail under Wine, not each time: the checker says that a socket was used (WskControlSocket) after its end was \
+     told; whether the test, the checker or the library is to blame is not settled";
+
+/// Tests that are not run, since their outcome is not the same each time.
+pub(super) const UNSETTLED: &[Failing] = &[
+    Failing::new(
+        "echo-gate::control",
+        "death::the_status_does_not_say_listening_while_nobody_listens",
+        DYING,
+    ),
+    Failing::new("echo-gate::control", "death::unloading_ends_the_attempts_to_listen", DYING),
+    Failing::new("wsk::library", "death::tasks_wait_for_the_end", DYING),
 ];
