@@ -199,7 +199,7 @@ mod tests {
             }
         });
         begun.wait();
-        assert!(!asking.returns());
+        assert!(!asking.returns(LONGEST));
         stop.store(true, Ordering::Release);
         thread.join().expect("it ends");
     }
