@@ -189,3 +189,28 @@ fn a_dead_socket_that_is_used_again_is_caught() {
         assert_caught(sim, "LIFE-17", "WskSendTo");
     });
 }
+
+/// What a call has told one thread another one cannot know, which may be on its way into a call.
+///
+/// Catches: LIFE-17
+#[test]
+fn a_thread_that_could_not_know_is_not_blamed() {
+    let sim = Sim::new();
+    sim.expect("LIFE-17");
+    sim.run(|sim| {
+        let client = Client::new();
+        let socket = datagram(&client);
+        sim.provider().kill(socket.raw());
+        socket.send_to(b"x", LOCALHOST).fails(STATUS_FILE_FORCED_CLOSED);
+        let counted = sim.clone();
+        let other = move || {
+            socket.send_to(b"x", LOCALHOST).fails(STATUS_FILE_FORCED_CLOSED);
+            assert!(counted.violations_of("LIFE-17").is_empty(), "this thread could not know");
+            socket.send_to(b"x", LOCALHOST).fails(STATUS_FILE_FORCED_CLOSED);
+            socket
+        };
+        let socket = sim.thread("another", other).join().unwrap();
+        assert_caught(sim, "LIFE-17", "WskSendTo");
+        drop(socket);
+    });
+}

@@ -3,6 +3,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
 
 use wsk_sys::nt::{self, IRP, NTSTATUS};
 use wsk_sys::{PWSK_SOCKET, STATUS_FILE_FORCED_CLOSED, STATUS_INVALID_HANDLE};
@@ -78,13 +79,15 @@ impl Call {
         }
         if dies_now || life == Life::Dead as u32 {
             let mut state = self.socket.lock();
-            // Whatever is told of this death from now on, this call came before it. So did the first calls of other threads
-            // when it is a call that tells: they may have been on their way in before that one returned.
-            let here = std::thread::current().id();
-            let on_its_way = !state.refused.is_empty() && !state.refused.contains(&here);
-            let told = state.told.filter(|_| !dies_now && !on_its_way);
+            // Whatever is told of this death from now on, this call came before it. And what a call has told its thread, another
+            // thread cannot know at once, which may have decided to call by then.
+            let thread = thread::current().id();
+            let knows = state.told_by_calls.is_empty() || state.told_by_calls.contains(&thread);
+            let told = state.told.filter(|_| !dies_now && knows);
             state.told.get_or_insert(if self.name == "WskAccept" { "LSN-07" } else { "LIFE-17" });
-            state.refused.push(here);
+            if !state.told_by_calls.contains(&thread) {
+                state.told_by_calls.push(thread);
+            }
             drop(state);
             if let Some(rule) = told {
                 provider.violation(rule, self.name, "called on a dead socket that should have been closed");

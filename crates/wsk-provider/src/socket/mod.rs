@@ -37,6 +37,7 @@ use std::ffi::c_void;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::thread::ThreadId;
 
 use parking_lot::{Mutex, MutexGuard};
 use wsk_sys::nt::{IRP, NTSTATUS};
@@ -158,8 +159,8 @@ pub(crate) struct State {
     pub(crate) life: Life,
     /// The client has been told that the socket is dead; the rule that asks it to close it.
     pub(crate) told: Option<&'static str>,
-    /// The threads that a call on the dead socket has told.
-    pub(crate) refused: Vec<std::thread::ThreadId>,
+    /// The threads that a call of theirs has told it. Another one may have been on its way in meanwhile.
+    told_by_calls: Vec<ThreadId>,
     /// `SocketContext`.
     pub(crate) context: Context,
     /// The client's callback tables.
@@ -225,7 +226,7 @@ impl Socket {
             state: Mutex::new(State {
                 life: Life::Live,
                 told: None,
-                refused: Vec::new(),
+                told_by_calls: Vec::new(),
                 context: plan.context,
                 tables: plan.tables,
                 events: events::Events::default(),
