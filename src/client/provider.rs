@@ -141,9 +141,10 @@ impl Provider {
         ListenerBuilder::new(self.clone())
     }
 
-    /// Waits a quarter of a second, about, before something is tried again that has failed with an error that
-    /// [passes](Error::is_transient). It needs no memory, which may be what was out; see
-    /// [`Listener::pause`](crate::Listener::pause). When the client unloads it ends at once. The future does not keep the capture.
+    /// Waits up to a quarter of a second before something is tried again that has failed with an error that
+    /// [passes](Error::is_transient): all that pause go on together, so one that joins others waits for less. It needs no memory,
+    /// which may be what was out; see [`Listener::pause`](crate::Listener::pause). When the client unloads it ends at once. The
+    /// future does not keep the capture.
     ///
     /// # IRQL
     /// Up to `DISPATCH_LEVEL`, also for polling and dropping the future.

@@ -168,8 +168,10 @@ impl core::ops::Deref for ConnectionRef {
 /// An established connection. Dropping it closes it in the background; see [`Connection::close`] and
 /// [`Connection::disconnect`]. A close waits for [`RetainedData`] to be dropped.
 ///
-/// Its handlers are dropped when the close has completed and no operation is left, at up to `DISPATCH_LEVEL`, never inside the
-/// `Drop` of another socket's handlers.
+/// Its handlers are dropped when the close has completed and neither the handle nor an operation or future of it is left, at up
+/// to `DISPATCH_LEVEL`, never inside the `Drop` of another socket's handlers. So a handler must not keep those of its own
+/// connection for good: that is a circle of memory that nobody frees. [`RetainedData`] that it keeps holds up the close besides,
+/// and with it the unloading.
 pub struct Connection<E: ConnectionEvents = NoEvents> {
     core: CoreRef<ConnectionCore<E>>,
     ends: Ends,

@@ -269,12 +269,13 @@ impl<I: Condition, A: Acceptance> Listener<I, A> {
         self.core.socket().is_open()
     }
 
-    /// Waits a quarter of a second, about, before accepting again after an error that [passes](Error::is_transient). It needs no
-    /// memory, which may be what was out. When the client unloads it ends at once. A listener that has died meanwhile is known
-    /// to be dead afterwards, so a loop that has no memory to accept with ends, too.
+    /// Waits up to a quarter of a second before accepting again after an error that [passes](Error::is_transient): all that pause
+    /// go on together, so one that joins others waits for less. It needs no memory, which may be what was out. When the client
+    /// unloads it ends at once. A listener that has died meanwhile is known to be dead afterwards, so a loop that has no memory to
+    /// accept with ends, too.
     ///
     /// # IRQL
-    /// Up to `DISPATCH_LEVEL`, also for polling and dropping the future.
+    /// Up to `DISPATCH_LEVEL`, also for polling and dropping the future; not in completion routines.
     ///
     /// # Cancel safety
     /// May be dropped at any time.
