@@ -16,8 +16,10 @@ use crate::sync::atomic::{AtomicUsize, Ordering};
 const ATTACHED: usize = 1;
 /// No new holder is let in.
 const SHUT: usize = 2;
+/// WSK has given the socket up. Nothing of what follows depends on it.
+const DEAD: usize = 4;
 /// One holder.
-const HOLDER: usize = 4;
+const HOLDER: usize = 8;
 
 /// What a caller has to do about closing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,13 +54,13 @@ impl Gate {
     /// Lets a holder out.
     pub(crate) fn leave(&self) -> Duty {
         let before = self.0.fetch_sub(HOLDER, Ordering::AcqRel);
-        if before == ATTACHED | SHUT | HOLDER { Duty::StartClose } else { Duty::None }
+        if before & !DEAD == ATTACHED | SHUT | HOLDER { Duty::StartClose } else { Duty::None }
     }
 
     /// Notes that a socket exists now.
     pub(crate) fn attach(&self) -> Duty {
         let before = self.0.fetch_or(ATTACHED, Ordering::AcqRel);
-        if before == SHUT { Duty::StartClose } else { Duty::None }
+        if before & !DEAD == SHUT { Duty::StartClose } else { Duty::None }
     }
 
     /// Notes that a socket exists now, with the caller as a holder.
@@ -69,7 +71,25 @@ impl Gate {
     /// Shuts the gate.
     pub(crate) fn shut(&self) -> Duty {
         let before = self.0.fetch_or(SHUT, Ordering::AcqRel);
-        if before == ATTACHED { Duty::StartClose } else { Duty::None }
+        if before & !DEAD == ATTACHED { Duty::StartClose } else { Duty::None }
+    }
+
+    /// Notes that WSK has given the socket up. `true` if that is news: this is the first to say so, and nobody has shut the
+    /// gate; then the caller is a holder.
+    ///
+    /// It is one step: another one who says so, and shuts the gate, cannot come between the first word and the way in.
+    pub(crate) fn die(&self) -> bool {
+        let is_open = |word: usize| word & (ATTACHED | SHUT) == ATTACHED;
+        let die = |word| {
+            let dead = word | DEAD;
+            (word != dead).then(|| if is_open(word) { dead.wrapping_add(HOLDER) } else { dead })
+        };
+        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, die).is_ok_and(is_open)
+    }
+
+    /// Whether WSK has given the socket up.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.0.load(Ordering::Acquire) & DEAD != 0
     }
 
     /// Whether calls are let in.

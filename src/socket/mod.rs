@@ -25,7 +25,7 @@ mod waiters;
 
 use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicPtr, Ordering};
 
 use wsk_sys::nt::{IRP, NTSTATUS};
 use wsk_sys::{STATUS_NOT_SUPPORTED, WSK_SOCKET};
@@ -68,8 +68,6 @@ pub(crate) struct Socket {
     client: Ref<ClientShared>,
     lifetime: &'static Lifetime,
     close_irp: ReservedIrp,
-    /// WSK has said that it can no longer run the socket: nothing but closing it is allowed.
-    dead: AtomicBool,
     closed: Signal,
     /// Who waits for the gate to be shut.
     waiters: Waiters,
@@ -306,7 +304,6 @@ impl Socket {
             client,
             lifetime,
             close_irp: ReservedIrp::new(),
-            dead: AtomicBool::new(false),
             closed: Signal::new(),
             waiters: Waiters::new(),
         }
@@ -410,10 +407,9 @@ impl Socket {
     /// Closes the socket because WSK has said that it is dead (rules INSP-08, ACPT-05, RCVE-02), and tells the handlers.
     /// The caller has a reference on the core, or is called by WSK, which keeps its own until the callback has returned.
     pub(crate) fn close_dead(&self) {
-        let is_first = !self.dead.swap(true, Ordering::AcqRel);
         // It is no news while this side closes the socket. Otherwise the gate is held until the handlers have been told: the
         // close, which takes them away, does not begin before.
-        let permit = if is_first { self.call() } else { None };
+        let permit = self.gate.die().then(|| Call { socket: self });
         self.close_later();
         if permit.is_some() {
             // SAFETY: the caller keeps the core alive, and the permit lives.
@@ -423,7 +419,7 @@ impl Socket {
 
     /// Whether WSK has said that the socket is dead.
     pub(crate) fn is_dead(&self) -> bool {
-        self.dead.load(Ordering::Acquire)
+        self.gate.is_dead()
     }
 
     /// Closes the socket if the outcome says that it is dead (rules LSN-07, LIFE-14).

@@ -15,11 +15,18 @@ struct Socket {
     /// Looked at by calls, changed by what makes the socket and by its close.
     handle: Guarded,
     closes: AtomicUsize,
+    /// How often the handlers were told of the death.
+    told: AtomicUsize,
 }
 
 impl Socket {
     fn new() -> Arc<Self> {
-        Arc::new(Self { gate: Gate::new(), handle: Guarded::new(), closes: AtomicUsize::new(0) })
+        Arc::new(Self {
+            gate: Gate::new(),
+            handle: Guarded::new(),
+            closes: AtomicUsize::new(0),
+            told: AtomicUsize::new(0),
+        })
     }
 
     /// Does what whoever was told to has to do.
@@ -40,6 +47,21 @@ impl Socket {
             self.handle.look();
             self.follow(self.gate.leave());
         }
+    }
+
+    /// WSK says that the socket is dead: it is closed, and the first to hear it tells the handlers before.
+    fn die(&self) {
+        let news = self.gate.die();
+        self.follow(self.gate.shut());
+        if news {
+            self.handle.look();
+            self.told.fetch_add(1, Ordering::Relaxed);
+            self.follow(self.gate.leave());
+        }
+    }
+
+    fn told(&self) -> usize {
+        self.told.load(Ordering::Relaxed)
     }
 
     fn closes(&self) -> usize {
@@ -117,6 +139,35 @@ fn a_socket_of_an_event_is_closed_after_its_callback() {
         let caller = spawn(&socket, Socket::call);
         socket.follow(socket.gate.shut());
         join([callback, caller]);
+        assert_eq!(socket.closes(), 1);
+    });
+}
+
+/// WSK says at several places at once that the socket is dead, as the requests that end with it do: the handlers are told, once,
+/// before the close begins, which nobody else asks for.
+#[test]
+fn a_death_that_is_told_at_several_places_is_news_once() {
+    orders(3, || {
+        let socket = Socket::new();
+        socket.attach();
+        let threads = [spawn(&socket, Socket::die), spawn(&socket, Socket::call)];
+        socket.die();
+        join(threads);
+        assert_eq!((socket.told(), socket.closes()), (1, 1));
+        assert!(socket.gate.is_dead() && !socket.gate.is_open());
+    });
+}
+
+/// A death meets a close of this side: it is news or not, and there is one close in either case.
+#[test]
+fn a_death_may_meet_the_close() {
+    orders(3, || {
+        let socket = Socket::new();
+        socket.attach();
+        let threads = [spawn(&socket, Socket::die), spawn(&socket, Socket::die)];
+        socket.follow(socket.gate.shut());
+        join(threads);
+        assert!(socket.told() <= 1);
         assert_eq!(socket.closes(), 1);
     });
 }
