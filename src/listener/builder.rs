@@ -229,7 +229,7 @@ impl Step {
     }
 }
 
-/// A step, with what WSK reads or writes; that stays in the operation block until completion (rules LIFE-06, LIFE-07).
+/// What WSK reads or writes in a step; it stays in the operation block until completion (rules LIFE-06, LIFE-07).
 ///
 /// The one option whose value is an address, `SO_WSK_SECURITY`, names a descriptor that WSK itself keeps for its users on all
 /// threads, until the listener, which has a reference on it, gives it back after its operations.

@@ -67,6 +67,8 @@ impl ControlDevice {
     ///
     /// # Errors
     /// The status of the kernel; `STATUS_OBJECT_NAME_COLLISION` if the driver is loaded under another name already.
+    // A frame of its own is smaller code than a part of the caller's.
+    #[inline(never)]
     pub(crate) fn create(
         driver: &mut DRIVER_OBJECT,
         control: Control,

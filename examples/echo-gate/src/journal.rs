@@ -173,6 +173,8 @@ impl Journal {
 }
 
 impl State {
+    // A frame of its own is smaller code than a part of the caller's.
+    #[inline(never)]
     fn add(&mut self, record: TimedRecord) {
         apply(&mut self.status, &record.record);
         if let Err(record) = self.records.push(record) {
@@ -203,6 +205,8 @@ impl State {
     }
 
     /// Copies the records at `cursor` to `output`, as many as fit, and moves the cursor behind them. Returns their size.
+    // A frame of its own is smaller code than a part of the caller's.
+    #[inline(never)]
     fn fetch(&mut self, cursor: &Cursor, output: &mut [u8]) -> usize {
         let missed = self.oldest().saturating_sub(cursor.next());
         let lost = cursor.lost.fetch_add(missed, Ordering::Relaxed) + missed;

@@ -67,7 +67,8 @@ impl Parameters {
         self.read(setting, kind, data, &mut report);
     }
 
-    /// [`set`](Self::set), compiled once.
+    /// [`set`](Self::set), compiled once, and apart from `DriverEntry`.
+    #[inline(never)]
     fn read(&mut self, setting: Setting, kind: u32, data: &[u8], report: &mut dyn FnMut(Record)) {
         let mut all_good = true;
         let mut bad = |problem, entry| {

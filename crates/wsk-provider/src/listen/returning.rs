@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     /// Longer than anything here takes.
-    const LONGEST: Duration = Duration::from_secs(60);
+    const LONGEST: Duration = Duration::from_mins(1);
 
     /// A thread that runs `body` inside the callback, and returns from it when that returns.
     fn asking(body: impl FnOnce() + Send + 'static) -> (Arc<Asking>, thread::JoinHandle<()>) {
