@@ -89,7 +89,7 @@ pub struct Config {
     /// How long a capture without end waits for the provider before that is called unwise (REG-29).
     pub capture_patience: Duration,
     /// How long an inspection callback may run, while its request is decided already, before that is taken for a loop which waits
-    /// for the decision (ICMP-12). Where the host tells that the callback sleeps, no time is needed.
+    /// for the decision. Where the host tells that the callback sleeps, no time is needed.
     pub return_patience: Duration,
     /// How long a deregistration waits for the calling thread's own captures before that is called a deadlock (REG-26).
     pub self_deadlock_after: Duration,

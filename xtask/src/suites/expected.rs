@@ -74,4 +74,9 @@ pub(super) const UNSETTLED: &[Failing] = &[
     ),
     Failing::new("echo-gate::control", "death::unloading_ends_the_attempts_to_listen", DYING),
     Failing::new("wsk::library", "death::tasks_wait_for_the_end", DYING),
+    Failing::new(
+        "xtask::bin/xtask",
+        "demo::client::tests::sights_are_told_apart",
+        "one run of three under Wine saw an end where the peer had reset the connection",
+    ),
 ];
