@@ -61,22 +61,9 @@ pub(super) const FAILING: &[Failing] = &[
     Failing::new("wsk-provider::transport", "a_granted_overlap_works_and_strangers_still_collide", SHARING),
 ];
 
-/// A test of a dying socket whose outcome is not the same each time there.
-const DYING: &str = "seen to fail under Wine, not each time: the checker says that a socket was used (WskControlSocket) after its end was \
-     told; whether the test, the checker or the library is to blame is not settled";
-
 /// Tests that are not run, since their outcome is not the same each time.
-pub(super) const UNSETTLED: &[Failing] = &[
-    Failing::new(
-        "echo-gate::control",
-        "death::the_status_does_not_say_listening_while_nobody_listens",
-        DYING,
-    ),
-    Failing::new("echo-gate::control", "death::unloading_ends_the_attempts_to_listen", DYING),
-    Failing::new("wsk::library", "death::tasks_wait_for_the_end", DYING),
-    Failing::new(
-        "xtask::bin/xtask",
-        "demo::client::tests::sights_are_told_apart",
-        "one run of three under Wine saw an end where the peer had reset the connection",
-    ),
-];
+pub(super) const UNSETTLED: &[Failing] = &[Failing::new(
+    "xtask::bin/xtask",
+    "demo::client::tests::sights_are_told_apart",
+    "one run of two under Wine saw an end where the peer had reset the connection",
+)];

@@ -79,10 +79,10 @@ impl Call {
         }
         if dies_now || life == Life::Dead as u32 {
             let mut state = self.socket.lock();
-            // Whatever is told of this death from now on, this call came before it. And what a call has told its thread, another
-            // thread cannot know at once, which may have decided to call by then.
+            // Whatever is told of this death from now on, this call came before it. And what one thread was told, by a call or an
+            // indication, another one cannot know at once, which may have decided to call by then: its own call tells it.
             let thread = thread::current().id();
-            let knows = state.told_by_calls.is_empty() || state.told_by_calls.contains(&thread);
+            let knows = state.told_by_calls.contains(&thread);
             let told = state.told.filter(|_| !dies_now && knows);
             state.told.get_or_insert(if self.name == "WskAccept" { "LSN-07" } else { "LIFE-17" });
             if !state.told_by_calls.contains(&thread) {
