@@ -8,7 +8,6 @@
 //! | `WDKContentRoot`, `Version_Number` | the kit made of Debian's packages |
 //! | `paths=[…/wdk-build]` | the copy of `wdk-build` that runs here |
 //! | `CARGO_TARGET_…_LINKER` | `lld-link` behind its wrapper |
-//! | `RUSTC_WRAPPER` | tells crates apart by name and version, not by their directories: the same image from anywhere |
 //! | `LIBCLANG_PATH` | the library that reads the headers |
 //!
 //! The linker here knows no `/RELEASE`, so the checksum that it would have written is written afterwards.
@@ -19,7 +18,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use cargo_metadata::{CrateType, Metadata, MetadataCommand, Package};
-use walkdir::{DirEntry, WalkDir};
 
 use super::{
     Layout, NO_NETWORK, cargo, cargo_logged, cross_cargo, link, packages, publish, remapped, summary,
@@ -50,9 +48,6 @@ pub(crate) struct Args {
     /// Build with the settings of the debug build, which is what `cargo make` deploys first
     #[arg(long)]
     debug: bool,
-    /// Build a second time from a copy of the sources in another directory, and compare the images
-    #[arg(long, conflicts_with_all = ["check", "debug", "manifest_path"])]
-    reproducible: bool,
     /// Another driver, by its Cargo.toml
     #[arg(long, value_name = "CARGO_TOML")]
     manifest_path: Option<PathBuf>,
@@ -68,11 +63,7 @@ pub(crate) fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
     let fit = match build_manifest(layout, &manifest, profile, args.check)? {
         Some(image) => {
             let expected = Expected { goal: profile.goal(), ..image::DRIVER };
-            let fit = summary::print(&image, Some(&expected), args.json)?;
-            if args.reproducible {
-                reproduce(layout, &image)?;
-            }
-            fit
+            summary::print(&image, Some(&expected), args.json)?
         }
         None => true,
     };
@@ -121,50 +112,6 @@ pub(crate) fn build(layout: &Layout) -> Result<PathBuf> {
 pub(crate) fn build_profile(layout: &Layout, profile: Profile) -> Result<PathBuf> {
     let image = build_manifest(layout, &layout.workspace.join(MANIFEST), profile, false)?;
     image.context("the driver was checked, not built")
-}
-
-/// Builds the sample driver from a copy of its sources in another directory, and compares the two images byte by byte.
-pub(crate) fn reproduce(layout: &Layout, image: &Path) -> Result<()> {
-    let place = tempfile::tempdir().context("there is no room for a second build")?;
-    let workspace = place.path().join("another").join("place");
-    let step = Step::start("Copying the sources");
-    copy_sources(layout, &workspace)?;
-    step.done();
-    let other = Layout { cross: workspace.join("target/cross"), workspace };
-    let again = build(&other)?;
-    let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
-    let (one, two) = (read(image)?, read(&again)?);
-    if let Some(at) = first_difference(&one, &two) {
-        bail!("the image depends on the directory of its sources: the bytes at {at:#x} differ");
-    }
-    println!("The same {} bytes from another directory.", one.len());
-    Ok(())
-}
-
-/// Where two images begin to differ.
-fn first_difference(one: &[u8], two: &[u8]) -> Option<usize> {
-    let common = one.iter().zip(two).position(|(one, two)| one != two);
-    common.or_else(|| (one.len() != two.len()).then(|| one.len().min(two.len())))
-}
-
-/// Copies what is in the workspace, other than what builds have left there.
-fn copy_sources(layout: &Layout, to: &Path) -> Result<()> {
-    let is_source = |entry: &DirEntry| {
-        let name = entry.file_name();
-        entry.depth() == 0 || !(name == "target" || name == ".git" || entry.path().starts_with(&layout.cross))
-    };
-    for entry in WalkDir::new(&layout.workspace).into_iter().filter_entry(is_source) {
-        let entry = entry.context("the sources cannot be listed")?;
-        let from = entry.path();
-        let to = to.join(from.strip_prefix(&layout.workspace).context("a source outside of the workspace")?);
-        let copied = if entry.file_type().is_dir() {
-            std::fs::create_dir_all(&to)
-        } else {
-            std::fs::copy(from, &to).map(drop)
-        };
-        copied.with_context(|| format!("cannot copy {}", from.display()))?;
-    }
-    Ok(())
 }
 
 /// Builds the driver that makes calls.
@@ -256,7 +203,6 @@ fn cargo_build(
         .env("WDKContentRoot", layout.wdk())
         .env("Version_Number", wdk_root::VERSION)
         .env(wdk_build::MANIFEST_VARIABLE, manifest)
-        .env("RUSTC_WRAPPER", layout.rustc_wrapper())
         .env("CARGO_TARGET_X86_64_PC_WINDOWS_MSVC_LINKER", layout.linker());
     if let Some(libclang) = wdk_root::libclang() {
         command.env("LIBCLANG_PATH", libclang);
@@ -315,31 +261,6 @@ mod tests {
         let error = build_manifest(&layout, Path::new("/none/Cargo.toml"), Profile::Release, true)
             .expect_err("there is none");
         assert_eq!(error.to_string(), "there is no driver at /none/Cargo.toml");
-    }
-
-    #[test]
-    fn images_that_differ_in_a_byte_or_in_length_differ() {
-        assert_eq!(first_difference(b"abc", b"abc"), None);
-        assert_eq!(first_difference(b"abc", b"axc"), Some(1));
-        assert_eq!(first_difference(b"abc", b"abcd"), Some(3));
-        assert_eq!(first_difference(b"abcd", b"abc"), Some(3));
-    }
-
-    #[test]
-    fn sources_are_copied_and_products_are_not() {
-        let place = tempfile::tempdir().unwrap();
-        let workspace = place.path().join("from");
-        let layout = Layout { cross: workspace.join("build/cross"), workspace: workspace.clone() };
-        for file in ["src/lib.rs", ".cargo/config.toml", "target/x", "a/target/x", ".git/x", "build/cross/x"]
-        {
-            std::fs::create_dir_all(workspace.join(file).parent().unwrap()).unwrap();
-            std::fs::write(workspace.join(file), file).unwrap();
-        }
-        let to = place.path().join("to");
-        copy_sources(&layout, &to).unwrap();
-        let copied = |file: &str| std::fs::read_to_string(to.join(file)).is_ok_and(|text| text == file);
-        assert!(copied("src/lib.rs") && copied(".cargo/config.toml"));
-        assert!(["target/x", "a/target/x", ".git/x", "build/cross/x"].iter().all(|file| !copied(file)));
     }
 
     #[test]

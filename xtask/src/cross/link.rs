@@ -2,8 +2,6 @@
 //!
 //! The script has the linker's name, from which rustc tells how to talk to it; so no linker flavour has to be put
 //! into flags that would also reach the host compiler.
-//!
-//! A second script stands before the compiler, so that images do not depend on the directory of their sources.
 
 use std::path::Path;
 
@@ -16,11 +14,10 @@ use super::stamp::Stamp;
 use super::{Layout, unix_lines};
 
 const SCRIPT: &str = include_str!("../../assets/lld-link.sh");
-const WRAPPER: &str = include_str!("../../assets/rustc-wrapper.sh");
 /// Stands in the script for the linker's path.
 const REAL: &str = "lld-link-real";
 
-/// Writes the scripts, unless they are there and up to date.
+/// Writes the script, unless it is there and up to date.
 pub(super) fn prepare(layout: &Layout, versions: &Versions) -> Result<bool> {
     let real = which::which("lld-link").context("lld-link is not there: run `cargo xtask setup`")?;
     write(layout, &real, versions.of("lld"))
@@ -30,18 +27,11 @@ fn write(layout: &Layout, real: &Path, version: &str) -> Result<bool> {
     let script = script(SCRIPT, real);
     let linker = layout.linker();
     let directory = linker.parent().unwrap_or(&layout.cross);
-    let scripts = [("lld-link", script), ("rustc-wrapper", unix_lines(WRAPPER).into_owned())];
-    let stamp = scripts
-        .iter()
-        .fold(Stamp::default().version("lld", version), |stamp, (name, text)| stamp.text(name, text));
-    stamp.prepare(directory, |to| {
+    Stamp::default().version("lld", version).text("lld-link", &script).prepare(directory, |to| {
         forget_linked(layout)?;
-        for (name, text) in &scripts {
-            let path = to.join(name);
-            std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-            executable(&path).with_context(|| format!("cannot make {} executable", path.display()))?;
-        }
-        Ok(())
+        let path = to.join("lld-link");
+        std::fs::write(&path, &script).with_context(|| format!("cannot write {}", path.display()))?;
+        executable(&path).with_context(|| format!("cannot make {} executable", path.display()))
     })
 }
 

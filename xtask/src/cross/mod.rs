@@ -82,11 +82,6 @@ impl Layout {
         self.cross.join("bin/lld-link")
     }
 
-    /// The compiler's wrapper.
-    pub(crate) fn rustc_wrapper(&self) -> PathBuf {
-        self.cross.join("bin/rustc-wrapper")
-    }
-
     /// The target directory of driver builds.
     pub(crate) fn driver_target(&self) -> PathBuf {
         self.cross.join("driver")
