@@ -39,7 +39,7 @@
 //!
 //! # Memory
 //! All that a call may touch until its IRP completes lies in the block of non-paged pool that has the IRP
-//! ([`request`]), and the block is freed only after that. Nothing here panics, allocates by `alloc`, or formats by `core::fmt`.
+//! (module `request`), and the block is freed only after that. Nothing here panics, allocates by `alloc`, or formats by `core::fmt`.
 #![no_std]
 
 #[cfg(feature = "answers")]
