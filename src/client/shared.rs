@@ -256,7 +256,7 @@ impl ClientShared {
     /// # Safety
     /// `waiter` is listed here alone, and [`ClientShared::pause_no_more`] is called before it goes.
     pub(crate) unsafe fn pause(&self, waiter: Pin<&Waiter>, waker: &Waker) -> Registered {
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller lists the waiter here alone, and takes it out before it goes.
         let registered = unsafe { self.pauses.register(waiter, waker, || self.uses.is_stopping()) };
         if registered == (Registered::New { first: true }) {
             // The reaper waits longer than that.
@@ -270,7 +270,7 @@ impl ClientShared {
     /// # Safety
     /// `waiter` is listed here alone.
     pub(crate) unsafe fn pause_no_more(&self, waiter: &Waiter) {
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller lists the waiter here alone.
         unsafe { self.pauses.remove(waiter) };
     }
 

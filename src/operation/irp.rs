@@ -113,9 +113,9 @@ pub(crate) unsafe fn keep_image(
     let location = unsafe { nt::io_get_next_irp_stack_location(irp) };
     // SAFETY: the location is the caller's.
     let routine = unsafe { nt::stack_completion_routine(location) };
-    // SAFETY: as above.
+    // SAFETY: the location is the caller's.
     let context = unsafe { nt::stack_context(location) };
-    // SAFETY: as above; routine and context are the ones that were to be set anyhow, and the caller vouches for the device.
+    // SAFETY: the IRP has one free location and nobody else has it; routine and context are the ones that were to be set anyhow, and the caller vouches for the device.
     let status = unsafe { nt::IoSetCompletionRoutineEx(device, irp, routine, context, 1, 1, 1) };
     if nt_success(status) { Ok(()) } else { Err(OutOfMemory) }
 }
@@ -128,11 +128,11 @@ pub(crate) unsafe fn keep_image(
 pub(crate) unsafe fn complete_here(irp: *mut nt::IRP, status: NTSTATUS) {
     // SAFETY: nobody else has the IRP.
     unsafe { nt::set_irp_status(irp, status) };
-    // SAFETY: as above.
+    // SAFETY: nobody else has the IRP.
     unsafe { nt::set_irp_information(irp, 0) };
-    // SAFETY: as above, and it has one free location.
+    // SAFETY: nobody else has the IRP, which was prepared with one free location.
     unsafe { nt::io_set_next_irp_stack_location(irp) };
-    // SAFETY: as above; this code plays the driver below, and does not touch the IRP any more.
+    // SAFETY: nobody else has the IRP, and its routine was set when it was prepared; this code plays the driver below, and does not touch the IRP any more.
     unsafe { nt::IofCompleteRequest(irp, nt::IO_NO_INCREMENT as i8) };
 }
 

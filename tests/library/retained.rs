@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use wsk::connection::{ConnectionEvents, On};
-use wsk::{Buffer, Connection, Events, Handlers, Indication, Received, RetainedData};
+use wsk::{Buffer, Connection, Events, Handlers, Indication, Listener, Received, RetainedData};
 use wsk_sim::raw::Peer;
 use wsk_sim::{Knob, Sim};
 
@@ -75,6 +75,19 @@ fn retained_data_is_given_back_once() {
     });
 }
 
+/// A connection whose handler has retained the four bytes that its peer sent.
+fn with_kept_data(driver: &Driver) -> (Listener, Connection<impl ConnectionEvents>, Peer, RetainedData) {
+    let listener = driver.listen();
+    let (tell, told) = channel();
+    let accept = listener.accept_with(Handlers::new().receive(retains(tell)));
+    let peer = Peer::connect(listener.local_addr());
+    let connection = wait(accept).unwrap();
+    connection.enable(Events::RECEIVE).unwrap();
+    peer.send(b"kept");
+    let retained = told.next();
+    (listener, connection, peer, retained)
+}
+
 /// Data retained while the connection goes: the close waits for it, and the release comes first.
 ///
 /// Prevents: RCVE-19, RCVE-20, CLOSE-13, CLOSE-01
@@ -82,14 +95,7 @@ fn retained_data_is_given_back_once() {
 fn retained_data_is_given_back_before_the_close() {
     for_each_mode(|_| {
         let driver = Driver::start();
-        let listener = driver.listen();
-        let (tell, told) = channel();
-        let accept = listener.accept_with(Handlers::new().receive(retains(tell)));
-        let peer = Peer::connect(listener.local_addr());
-        let connection = wait(accept).unwrap();
-        connection.enable(Events::RECEIVE).unwrap();
-        peer.send(b"kept");
-        let retained = told.next();
+        let (listener, connection, peer, retained) = with_kept_data(&driver);
         let mut close = Box::pin(connection.close());
         assert!(poll(&mut close).is_pending());
         assert_eq!(driver.client.open_sockets(), 2);
@@ -109,14 +115,7 @@ fn retained_data_is_given_back_before_the_close() {
 fn a_dead_connection_takes_retained_data_back() {
     for_each_mode(|sim| {
         let driver = Driver::start();
-        let listener = driver.listen();
-        let (tell, told) = channel();
-        let accept = listener.accept_with(Handlers::new().receive(retains(tell)));
-        let peer = Peer::connect(listener.local_addr());
-        let connection = wait(accept).unwrap();
-        connection.enable(Events::RECEIVE).unwrap();
-        peer.send(b"kept");
-        let retained = told.next();
+        let (listener, connection, _peer, retained) = with_kept_data(&driver);
         sim.provider().depart();
         // The sentinel has it close itself, and the retained data holds that up.
         eventually(|| !connection.is_open());
@@ -137,14 +136,7 @@ fn a_dead_connection_takes_retained_data_back() {
 fn refused_calls_do_not_close_over_retained_data() {
     for_each_mode(|sim| {
         let driver = Driver::start();
-        let listener = driver.listen();
-        let (tell, told) = channel();
-        let accept = listener.accept_with(Handlers::new().receive(retains(tell)));
-        let peer = Peer::connect(listener.local_addr());
-        let connection = wait(accept).unwrap();
-        connection.enable(Events::RECEIVE).unwrap();
-        peer.send(b"kept");
-        let retained = told.next();
+        let (listener, connection, _peer, retained) = with_kept_data(&driver);
         let mut later = Box::pin(connection.receive(Buffer::try_with_capacity(8).unwrap()));
         sim.provider().depart();
         eventually(|| !connection.is_open());
@@ -219,14 +211,7 @@ fn dropping_retained_data_races_with_the_return_of_its_callback() {
 fn retained_data_holds_up_the_unloading() {
     Sim::new().run(|_| {
         let driver = Driver::start();
-        let listener = driver.listen();
-        let (tell, told) = channel();
-        let accept = listener.accept_with(Handlers::new().receive(retains(tell)));
-        let peer = Peer::connect(listener.local_addr());
-        let connection = wait(accept).unwrap();
-        connection.enable(Events::RECEIVE).unwrap();
-        peer.send(b"kept");
-        let retained = told.next();
+        let (listener, connection, _peer, retained) = with_kept_data(&driver);
         drop(driver.provider);
         let held = driver.client.unload(std::time::Duration::from_millis(50), passive()).unwrap_err();
         assert_eq!((held.sockets, held.providers), (1, 0));
