@@ -35,6 +35,9 @@
 //! over to another one at once (rule INSP-35). A record is *listed* from the moment its token exists until WSK knows the
 //! decision: the callback returns it, or the IRP of `WskInspectComplete` completes. An inspection of a listed ID
 //! with the same two addresses is a repetition, and is answered with pend: the request has its token, or its decision.
+//! So is the new request of a peer that was rejected and is back from the same port under the same ID before WSK has
+//! completed that: nothing tells the two apart, and it waits until WSK drops it.
+//!
 //! Any other inspection is that of a new request, and the handler is asked. If its ID is listed all the same, the old
 //! request is over without a word; its token becomes inert, so that its decision cannot meet the new request.
 

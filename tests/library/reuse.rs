@@ -1,5 +1,6 @@
 //! Inspection identifiers that WSK uses again: an old decision never meets a new request, and no request is forgotten.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -21,9 +22,14 @@ enum End {
 
 const ENDS: [End; 4] = [End::Accepted, End::Rejected, End::Dropped, End::Aborted];
 
+/// An address of the host that the peer before this one did not have: it cannot be taken for a repetition of that one.
+fn another_address(round: usize) -> Ipv4Addr {
+    Ipv4Addr::new(127, 0, 0, 2 + u8::try_from(round % 200).unwrap())
+}
+
 /// Has a request be pended and end; says which identifier it had.
-fn one_request(pending: &Pending, end: End) -> InspectId {
-    let peer = Peer::connect(pending.listener.local_addr());
+fn one_request(pending: &Pending, round: usize, end: End) -> InspectId {
+    let peer = Peer::connect_from(another_address(round), pending.listener.local_addr());
     let mut token = pending.tokens.next();
     let id = token.id();
     assert_eq!(token.remote_addr(), peer.local());
@@ -63,7 +69,7 @@ fn a_used_identifier_is_asked_about_again() {
                 let pending = driver.listen_pending();
                 let mut ids = Vec::new();
                 for round in 0..40 {
-                    ids.push(one_request(&pending, ENDS[(round + round / 4) % 4]));
+                    ids.push(one_request(&pending, round, ENDS[(round + round / 4) % 4]));
                 }
                 let reused = ids.iter().filter(|id| **id == ids[0]).count();
                 assert!((choice == IdReuse::AtOnce) == (reused > 1), "{choice:?}: {reused} had the same");
@@ -86,12 +92,12 @@ fn a_peer_that_is_back_at_once_is_asked_about() {
             let pending = driver.listen_pending();
             let address = pending.listener.local_addr();
             for round in 0..60 {
-                let peer = Peer::connect(address);
+                let peer = Peer::connect_from(another_address(2 * round), address);
                 let token = pending.tokens.next();
                 // It comes back by itself, as soon as it is refused.
                 let back = std::thread::spawn(move || {
                     peer.expect_reset();
-                    Peer::connect(address)
+                    Peer::connect_from(another_address(2 * round + 1), address)
                 });
                 match round % 3 {
                     0 => drop(token),
@@ -214,7 +220,7 @@ fn a_repetition_is_told_from_a_new_request() {
                     let driver = Driver::start();
                     let pending = driver.listen_pending();
                     for round in 0..24 {
-                        one_request(&pending, ENDS[round % 4]);
+                        one_request(&pending, round, ENDS[round % 4]);
                         assert!(pending.tokens.now().is_none(), "a second token");
                     }
                     drop(pending);
