@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `Callbacks` | the IRQL of event callbacks: `passive`, `dispatch`, or `random:<seed>` | `dispatch` |
 //! | `Completions` | the IRQL of completion routines, likewise | `dispatch` |
+//! | `Connections` | the most connections at a time for listeners to take one more, or `none`; others wait | 1024 |
 //! | `Log` | a file that the [journal](crate::journal) is appended to | none |
 //!
 //! They are string values of `HKLM\System\CurrentControlSet\Services\netio\Parameters`, read when the first client
@@ -13,7 +14,12 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use wsk_provider::transport::live;
 use wsk_provider::{Config, Level};
+
+/// The connections at a time that Wine 8 holds: a thousand that end at once keep its server busy for some seconds, and that
+/// grows with the square, because it looks at each that has ended, over and over, between any two requests.
+const CONNECTIONS: usize = 1024;
 
 /// The settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,13 +28,20 @@ pub struct Settings {
     pub callbacks: Level,
     /// The IRQL of completion routines.
     pub completions: Level,
+    /// The most connections at a time for listeners to take one more; others wait in the host's queue.
+    pub connections: Option<usize>,
     /// The file of the journal.
     pub log: Option<PathBuf>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { callbacks: Level::Dispatch, completions: Level::Dispatch, log: None }
+        Self {
+            callbacks: Level::Dispatch,
+            completions: Level::Dispatch,
+            connections: Some(CONNECTIONS),
+            log: None,
+        }
     }
 }
 
@@ -48,8 +61,21 @@ impl Settings {
                 )),
             }
         }
+        if let Some(value) = find("Connections") {
+            match connections(&value) {
+                Some(connections) => settings.connections = connections,
+                None => complaints.push(format!(
+                    "setting Connections: {value:?} is neither none nor a number above 0; {CONNECTIONS} it is"
+                )),
+            }
+        }
         settings.log = find("Log").filter(|path| !path.is_empty()).map(PathBuf::from);
         (settings, complaints)
+    }
+
+    /// The settings of the network.
+    pub fn network(&self) -> live::Settings {
+        live::Settings { streams: self.connections, ..live::Settings::default() }
     }
 
     /// The configuration of a provider.
@@ -72,7 +98,16 @@ impl Settings {
 
 impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "callbacks={} completions={}", Shown(self.callbacks), Shown(self.completions))
+        write!(
+            f,
+            "callbacks={} completions={} connections=",
+            Shown(self.callbacks),
+            Shown(self.completions)
+        )?;
+        match self.connections {
+            Some(most) => write!(f, "{most}"),
+            None => f.write_str("none"),
+        }
     }
 }
 
@@ -82,6 +117,14 @@ fn level(value: &str) -> Option<Level> {
         "dispatch" => Some(Level::Dispatch),
         other => other.strip_prefix("random:")?.parse().ok().map(Level::Random),
     }
+}
+
+/// A number above 0, or `none`.
+fn connections(value: &str) -> Option<Option<usize>> {
+    if value.eq_ignore_ascii_case("none") {
+        return Some(None);
+    }
+    value.parse().ok().filter(|most| *most > 0).map(Some)
 }
 
 struct Shown(Level);
@@ -109,17 +152,26 @@ mod tests {
     #[test]
     fn nothing_set_is_the_default() {
         assert_eq!(read(&[]), (Settings::default(), Vec::new()));
-        assert_eq!(Settings::default().to_string(), "callbacks=dispatch completions=dispatch");
+        assert_eq!(
+            Settings::default().to_string(),
+            "callbacks=dispatch completions=dispatch connections=1024"
+        );
     }
 
     #[test]
     fn values_are_read() {
-        let (settings, complaints) =
-            read(&[("Callbacks", "Random:7"), ("Completions", "passive"), ("Log", r"C:\netio.log")]);
+        let (settings, complaints) = read(&[
+            ("Callbacks", "Random:7"),
+            ("Completions", "passive"),
+            ("Connections", "17"),
+            ("Log", r"C:\netio.log"),
+        ]);
         assert_eq!(settings.callbacks, Level::Random(7));
         assert_eq!(settings.completions, Level::Passive);
         assert_eq!(settings.log, Some(PathBuf::from(r"C:\netio.log")));
-        assert_eq!(settings.to_string(), "callbacks=random:7 completions=passive");
+        assert_eq!(settings.network().streams, Some(17));
+        assert_eq!(settings.to_string(), "callbacks=random:7 completions=passive connections=17");
+        assert_eq!(read(&[("Connections", "None")]).0.network().streams, None);
         assert!(complaints.is_empty());
     }
 
@@ -127,6 +179,11 @@ mod tests {
     fn a_bad_value_is_said_and_left_at_its_default() {
         for value in ["", "high", "random:", "random:x", "random:-1"] {
             let (settings, complaints) = read(&[("Callbacks", value)]);
+            assert_eq!(settings, Settings::default(), "{value}");
+            assert_eq!(complaints.len(), 1, "{value}");
+        }
+        for value in ["", "0", "-1", "many"] {
+            let (settings, complaints) = read(&[("Connections", value)]);
             assert_eq!(settings, Settings::default(), "{value}");
             assert_eq!(complaints.len(), 1, "{value}");
         }

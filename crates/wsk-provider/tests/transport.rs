@@ -90,9 +90,45 @@ fn dropping_a_stream_resets_it() {
     peer.expect_reset();
 }
 
+/// With as many streams as may be, the others wait in the host's queue, and are taken one by one as streams go.
+#[test]
+fn no_more_streams_are_taken_than_may_be() {
+    let live = network(Settings { streams: Some(2), ..Settings::default() });
+    let (sink, streams) = incoming();
+    let listener = live.listen(loopback(0), &BindOptions::default(), sink).unwrap();
+    listener.set_accepting(false);
+    let address = listener.local_address().unwrap();
+    let peers: Vec<_> = (0..5).map(|_| TcpStream::connect(address).unwrap()).collect();
+    listener.set_accepting(true);
+    let mut taken = Vec::new();
+    for next in &peers {
+        taken.push(streams.recv_timeout(PATIENCE).unwrap());
+        assert_eq!(taken.last().unwrap().remote_address(), next.local_addr().unwrap());
+        if taken.len() == 2 {
+            taken.remove(0).close();
+        }
+    }
+}
+
+/// All that the host has for a listener is looked at in one go, which the stop waits for.
+#[test]
+fn a_full_listener_leaves_the_rest_to_the_host() {
+    let live = network(Settings { streams: Some(2), ..Settings::default() });
+    let (sink, streams) = incoming();
+    let listener = live.listen(loopback(0), &BindOptions::default(), sink).unwrap();
+    listener.set_accepting(false);
+    let address = listener.local_address().unwrap();
+    let _peers: Vec<_> = (0..5).map(|_| TcpStream::connect(address).unwrap()).collect();
+    listener.set_accepting(true);
+    let first = streams.recv_timeout(PATIENCE).unwrap();
+    live.stop();
+    assert_eq!(1 + streams.try_iter().count(), 2);
+    drop(first);
+}
+
 #[test]
 fn a_stuck_peer_keeps_the_stream_undrained() {
-    let live = network(Settings { send_buffer: Some(16 << 10) });
+    let live = network(Settings { send_buffer: Some(16 << 10), ..Settings::default() });
     let (sink, streams) = incoming();
     let listener = live.listen(loopback(0), &BindOptions::default(), sink).unwrap();
     let mut peer = TcpStream::connect(listener.local_address().unwrap()).unwrap();

@@ -59,7 +59,7 @@ pub(super) fn machine() -> &'static Machine {
             if let Some(line) = executive::prepare()? {
                 says.line(&line);
             }
-            Ok(Provider::new(settings.config(), Arc::new(Live::new()?), host.clone()))
+            Ok(Provider::new(settings.config(), Arc::new(Live::with(settings.network())?), host.clone()))
         })
     })
 }

@@ -27,7 +27,7 @@ pub(super) enum Progress {
     Done,
     /// More may wait.
     More,
-    /// The host is out of descriptors or memory: try again when some became free.
+    /// There are as many streams as may be, or the host is out of descriptors or memory: try again when some went.
     Starved,
 }
 
@@ -49,6 +49,9 @@ impl Acceptor {
         for _ in 0..BATCH {
             if !self.accepting.load(Ordering::Acquire) {
                 return Progress::Done;
+            }
+            if self.reactor.is_full() {
+                return Progress::Starved;
             }
             let accepted = match &*self.socket.lock() {
                 Some(socket) => socket.accept(),

@@ -29,6 +29,9 @@ pub struct Settings {
     /// Send buffer size of every stream (`SO_SNDBUF`); `None` lets the host tune it. A small one makes a client's
     /// sends wait for a peer that does not read, as they do on Windows; below some 128 KiB a host's loopback crawls.
     pub send_buffer: Option<usize>,
+    /// The most streams at a time for listeners to take one more; beyond it, connections wait in the host's queue. `None` takes
+    /// what the host has descriptors for.
+    pub streams: Option<usize>,
 }
 
 /// [`Transport`] over the host's sockets.
@@ -47,7 +50,11 @@ impl Live {
 
     /// A network with `settings`.
     pub fn with(settings: Settings) -> io::Result<Self> {
-        Ok(Self { reactor: Arc::new(Reactor::new()?), bindings: Arc::new(Bindings::default()), settings })
+        Ok(Self {
+            reactor: Arc::new(Reactor::new(settings.streams)?),
+            bindings: Arc::new(Bindings::default()),
+            settings,
+        })
     }
 }
 

@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
@@ -45,10 +45,12 @@ const PATIENCE: Duration = Duration::from_millis(10);
 /// has to make the transfer. The owner knows sooner, from one that came out short. Unix hosts report by edge.
 pub(super) const REARMS: bool = cfg!(windows);
 
-/// How often everybody is told to look, whatever was reported. Wine 8 loses a report now and then, one in some thousand
-/// connections, and whoever waits for it would wait for ever.
-const LOOK_ALL: Duration = Duration::from_millis(250);
-
+/// How often some are told to look, whatever was reported, each in turn. Wine 8 loses a report now and then, one in some
+/// thousand connections, and whoever waits for it would wait for ever.
+const LOOK: Duration = Duration::from_millis(250);
+/// How many at a time. A look in vain takes Wine's server, which all its processes share, some 50 µs; so this keeps it busy for
+/// a twentieth of its time at the most.
+const LOOKS: usize = 256;
 /// What goes with the helm.
 struct Helm {
     poll: Poll,
@@ -57,8 +59,10 @@ struct Helm {
     batch: VecDeque<(Target, Ready)>,
     /// How many events the last poll took, if each was fit for a lent thread.
     lendable: usize,
-    /// When everybody was last told to look.
+    /// When some were last told to look.
     looked: Instant,
+    /// The slot whose turn it is next.
+    look_next: usize,
     /// The last poll has failed, and so it was told.
     failing: bool,
     complain: Option<Complain>,
@@ -92,6 +96,10 @@ pub(super) struct Reactor {
     /// Listeners that found no free descriptor.
     starving: Mutex<Vec<Arc<Acceptor>>>,
     starved: AtomicBool,
+    /// How many streams there are.
+    streams: AtomicUsize,
+    /// With so many, listeners take no more.
+    most_streams: usize,
     stop: AtomicBool,
     crew: Mutex<Crew>,
     crew_changed: Condvar,
@@ -149,12 +157,22 @@ impl Watch {
     }
 }
 
-/// Tells a starved listener, when dropped, that a descriptor has become free. Declared after the socket it goes with.
+/// The place of a stream among those there may be. Declared after the socket it goes with: dropping it tells a starved
+/// listener that there is room for another one.
 #[derive(Debug)]
-pub(super) struct FreeDescriptor(pub(super) Arc<Reactor>);
+pub(super) struct Place(Arc<Reactor>);
 
-impl Drop for FreeDescriptor {
+impl Place {
+    /// A place for one more stream, which is there already.
+    pub(super) fn new(reactor: Arc<Reactor>) -> Self {
+        reactor.streams.fetch_add(1, Ordering::Relaxed);
+        Self(reactor)
+    }
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Ordering::Relaxed);
         if self.0.starved.load(Ordering::Relaxed) {
             self.0.wake();
         }
@@ -162,7 +180,8 @@ impl Drop for FreeDescriptor {
 }
 
 impl Reactor {
-    pub(super) fn new() -> io::Result<Self> {
+    /// A reactor whose listeners leave connections to the host while there are `streams` of them.
+    pub(super) fn new(streams: Option<usize>) -> io::Result<Self> {
         let poll = Poll::new()?;
         let registry = poll.registry().try_clone()?;
         let waker = Waker::new(&registry, WAKE)?;
@@ -172,6 +191,7 @@ impl Reactor {
             batch: VecDeque::new(),
             lendable: 0,
             looked: Instant::now(),
+            look_next: 0,
             failing: false,
             complain: None,
         };
@@ -184,6 +204,8 @@ impl Reactor {
             accepting: Mutex::default(),
             starving: Mutex::default(),
             starved: AtomicBool::new(false),
+            streams: AtomicUsize::new(0),
+            most_streams: streams.unwrap_or(usize::MAX),
             stop: AtomicBool::new(false),
             crew: Mutex::default(),
             crew_changed: Condvar::new(),
@@ -316,6 +338,11 @@ impl Reactor {
         self.wake();
     }
 
+    /// Whether listeners leave further connections to the host.
+    pub(super) fn is_full(&self) -> bool {
+        self.streams.load(Ordering::Relaxed) >= self.most_streams
+    }
+
     pub(super) fn wake(&self) {
         // It fails only when the poll is gone, and then nobody waits.
         let _ = self.waker.wake();
@@ -389,7 +416,7 @@ impl Reactor {
         } else if self.starved.load(Ordering::Relaxed) {
             Some(STARVED_RETRY)
         } else if REARMS {
-            Some(LOOK_ALL)
+            Some(LOOK)
         } else {
             None
         };
@@ -403,10 +430,12 @@ impl Reactor {
             let reported = helm.events.iter();
             helm.batch
                 .extend(reported.filter_map(|event| Some((slots.target(event.token())?, ready(event)))));
-            if REARMS && helm.looked.elapsed() >= LOOK_ALL {
+            if REARMS && helm.looked.elapsed() >= LOOK {
                 helm.looked = Instant::now();
                 let look = Ready { readable: true, writable: true, ..Ready::default() };
-                helm.batch.extend(slots.all().map(|target| (target, look)));
+                let (targets, next) = slots.some(helm.look_next, LOOKS);
+                helm.batch.extend(targets.map(|target| (target, look)));
+                helm.look_next = next;
             }
             let fit = helm.batch.iter().all(|(target, _)| target.fits_loan());
             helm.lendable = if fit { helm.batch.len() } else { 0 };

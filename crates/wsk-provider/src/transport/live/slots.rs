@@ -68,9 +68,11 @@ impl Slots {
         self.slot(token)?.1.target.clone()
     }
 
-    /// Everybody.
-    pub(super) fn all(&self) -> impl Iterator<Item = Target> + '_ {
-        self.slots.iter().filter_map(|slot| slot.target.clone())
+    /// The targets of up to `count` slots from `first` on, and the slot that comes next: the first again behind the last.
+    pub(super) fn some(&self, first: usize, count: usize) -> (impl Iterator<Item = Target> + '_, usize) {
+        let first = if first < self.slots.len() { first } else { 0 };
+        let end = self.slots.len().min(first + count);
+        (self.slots[first..end].iter().filter_map(|slot| slot.target.clone()), end)
     }
 
     /// Puts another target in the place of the present one, which is the result.

@@ -10,7 +10,7 @@ use socket2::{SockAddr, SockRef, Socket};
 
 use super::bindings::Binding;
 use super::listener::{BACKLOG, LiveListener};
-use super::reactor::{FreeDescriptor, REARMS, Reactor, Watch};
+use super::reactor::{Place, REARMS, Reactor, Watch};
 use super::{on, tune};
 use crate::transport::{ListenSink, Listener, ReadySink, Reservation, Stream, Waiting};
 
@@ -80,7 +80,7 @@ fn in_progress(error: &io::Error) -> bool {
 ///
 /// # Invariants
 /// Fields are dropped in the order of declaration: the watch and the binding go before the socket is closed, the
-/// notice of a free descriptor after it.
+/// place of the stream after it.
 #[derive(Debug)]
 pub(super) struct LiveStream {
     watch: Option<Watch>,
@@ -93,12 +93,12 @@ pub(super) struct LiveStream {
     shut: bool,
     remote: SocketAddr,
     reactor: Arc<Reactor>,
-    _freed: FreeDescriptor,
+    _place: Place,
 }
 
 impl LiveStream {
     pub(super) fn new(socket: TcpStream, remote: SocketAddr, reactor: Arc<Reactor>) -> Self {
-        let freed = FreeDescriptor(Arc::clone(&reactor));
+        let place = Place::new(Arc::clone(&reactor));
         Self {
             watch: None,
             binding: None,
@@ -108,7 +108,7 @@ impl LiveStream {
             shut: false,
             remote,
             reactor,
-            _freed: freed,
+            _place: place,
         }
     }
 
