@@ -137,6 +137,34 @@ fn a_dropped_token_of_a_dead_listener_does_nothing() {
     });
 }
 
+/// The requests of a listener that has died are gone with it, and who waits for that is woken.
+///
+/// Prevents: LIFE-17, INSP-08
+#[test]
+fn the_tokens_of_a_dead_listener_are_woken() {
+    for completion in COMPLETIONS {
+        Sim::builder().completion(completion).build().run(|sim| {
+            let driver = Driver::start();
+            let pending = driver.listen_pending();
+            let pended = count_pended(sim);
+            let peer = Peer::connect(pending.listener.local_addr());
+            let mut token = pending.tokens.next();
+            eventually(|| pended.load(Ordering::SeqCst) == 1);
+            let mut aborted = Box::pin(token.aborted());
+            let wakes = Arc::new(Wakes::default());
+            assert!(wakes.poll(&mut aborted).is_pending());
+            sim.provider().depart();
+            eventually(|| wakes.count() > 0);
+            ready(&mut aborted);
+            drop(aborted);
+            assert!(wait(token.accept()).is_err());
+            peer.expect_reset();
+            drop(pending);
+            driver.unload();
+        });
+    }
+}
+
 /// WSK gives the listener up at a decision: it is closed, as it says of itself, without anybody asking for that.
 ///
 /// Prevents: LIFE-17, LSN-07, ICMP-06
