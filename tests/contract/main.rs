@@ -23,6 +23,7 @@ mod extension;
 mod inspect;
 mod inspect_checked;
 mod inspect_complete;
+mod inspect_ended;
 mod irp;
 mod irp_checked;
 mod irql;

@@ -164,6 +164,14 @@ behaviours! {
             /// `WskInspectEvent` is called again with the same identifier.
             InspectedAgain,
         }
+        /// The peer ends its side of a pended request, without having sent anything. A host tells an end from a reset, but not
+        /// somebody who only has nothing to say from somebody who has left.
+        "ABRT-01" pended_end: PendedEnd {
+            /// It has given up, and `WskAbortEvent` is called.
+            GivesUp,
+            /// It still waits for the decision; only a reset gives up.
+            Waits,
+        }
         /// Whether the value of an inspection identifier comes back.
         "INSP-35" id_reuse: IdReuse {
             /// Serial numbers count up, so that it does not while anybody remembers.

@@ -11,7 +11,7 @@ use wsk_sys::{
 use super::deliver::{Thread, deliver};
 use super::returning::Asking;
 use super::{Established, complete};
-use crate::behaviours::{CloseWithPended, IdReuse, Retransmission};
+use crate::behaviours::{CloseWithPended, IdReuse, PendedEnd, Retransmission};
 use crate::host::Knob;
 use crate::request::{Completions, Request};
 use crate::socket::{Category, Context, Ending, Life, Part, Running, Socket, State};
@@ -333,7 +333,8 @@ pub(super) fn accept(socket: &Arc<Socket>, name: Arc<Name>, knob: Knob, thread: 
     let Some((established, stage)) = listener.inspections.take(&name, Past::Decided) else { return };
     drop(state);
     refuse_early(socket, stage);
-    let dropped = matches!(established.stream.peek(), Ok(Waiting::End) | Err(_));
+    // Who has sent all it will send has not given up: the connection is delivered, with its end.
+    let dropped = established.stream.peek().is_err();
     if !dropped && !injected {
         return deliver(socket, established, thread);
     }
@@ -463,7 +464,11 @@ fn look_at_pended(socket: &Arc<Socket>, name: &Arc<Name>) {
     let Part::Listen(listener) = &mut state.part else { return };
     let Some(entry) = listener.inspections.entry(name) else { return };
     let dropped = matches!(entry.stage, Stage::Pended)
-        && matches!(entry.established.stream.peek(), Ok(Waiting::End) | Err(_));
+        && match entry.established.stream.peek() {
+            Ok(Waiting::End) => socket.provider().steering.behaviours().pended_end == PendedEnd::GivesUp,
+            Ok(Waiting::Data | Waiting::Nothing) => false,
+            Err(_) => true,
+        };
     drop(state);
     if dropped {
         drop_pended(socket, name);

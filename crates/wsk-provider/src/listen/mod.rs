@@ -13,8 +13,10 @@
 //!   deliver: oldest accept IRP, else AcceptEvent, else the queue of untaken connections, else reset
 //! ```
 //!
-//! The transport has accepted already when it reports a connection; as long as the inspection is open nothing is read
-//! or sent, and a peer that resets, or ends without having sent anything, counts as a dropped request.
+//! The transport has accepted already when it reports a connection; as long as the inspection is open nothing is read or
+//! sent, and a peer that resets counts as a dropped request. One that ends its side has only said all it will say: it is
+//! delivered with its end. While its request is pended, though, an end without anything before it counts as giving up,
+//! unless that is selected otherwise: a peer that has left ends no differently.
 
 mod accept;
 mod cells;
