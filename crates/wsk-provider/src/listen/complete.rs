@@ -12,7 +12,8 @@ use wsk_sys::{
 
 use super::cells::Origin;
 use super::deliver::Thread;
-use super::inspect::{self, Name, Past, Stage};
+use super::inspect::{self, Stage};
+use super::names::{Name, Past};
 use super::returning::Asking;
 use crate::behaviours::{CompleteAborted, CompleteEarly, IdReuse};
 use crate::host::Knob;
@@ -117,8 +118,10 @@ fn complete(call: &Call, request: Request, id: WSK_INSPECT_ID, action: WSK_INSPE
         Outcome::TooEarly(name) if returns_meanwhile(call, &name) => complete(call, request, id, action),
         Outcome::TooEarly(name) => too_early(call, request, &name, action),
         Outcome::AskedAgain(name) => keep(call, request, &name, action),
-        Outcome::Over(Past::Aborted { told }) => {
-            if told {
+        // One that is forgotten is not judged: a call that an abort has met may be on its way for as long as the caller's
+        // thread does not run.
+        Outcome::Over(past @ (Past::Aborted { .. } | Past::Forgotten)) => {
+            if past == (Past::Aborted { told: true }) {
                 provider.advice("ABRT-11", NAME, "the request was aborted, and the client knew");
             }
             let status = match behaviours.complete_aborted {

@@ -1,6 +1,6 @@
 //! Inspections: `WskInspectEvent`, what pends, and `WskAbortEvent` (contract 4.9, INSP and ABRT areas).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
@@ -9,6 +9,7 @@ use wsk_sys::{
 };
 
 use super::deliver::{Thread, deliver};
+use super::names::{Name, Names, Past};
 use super::returning::Asking;
 use super::{Established, complete};
 use crate::behaviours::{CloseWithPended, IdReuse, PendedEnd, Retransmission};
@@ -19,10 +20,6 @@ use crate::transport::{Ready, ReadySink, Waiting};
 
 const INSPECT: &str = "WskInspectEvent";
 const ABORT: &str = "WskAbortEvent";
-
-/// How many requests that are over are remembered: enough for every call that an abort has met on its way, however many
-/// requests are dropped together and however long the caller's thread does not run.
-const REMEMBERED: usize = 65_536;
 
 /// How far an inspection is.
 #[derive(Debug)]
@@ -38,29 +35,6 @@ pub(super) enum Stage {
     Deciding,
 }
 
-/// The identifier of a request. It is in use as long as this lives: until the request is delivered, rejected or
-/// aborted, and no callback that was given it runs (INSP-35).
-///
-/// The provider knows a request by this very value, the client by its contents.
-#[derive(Debug)]
-pub(super) struct Name(WSK_INSPECT_ID);
-
-impl Name {
-    /// What the client is given.
-    pub(super) fn id(&self) -> WSK_INSPECT_ID {
-        self.0
-    }
-}
-
-/// What became of a request that is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Past {
-    /// It was decided.
-    Decided,
-    /// It was dropped; `told` once the abort callback has returned.
-    Aborted { told: bool },
-}
-
 /// One request under inspection.
 #[derive(Debug)]
 struct Entry {
@@ -69,50 +43,19 @@ struct Entry {
     established: Established,
 }
 
-/// The requests of one listener that are under inspection.
-///
-/// # Invariants
-/// No two names that live have the same contents. Keys are used again; serial numbers are not, until they wrap, unless
-/// that is selected.
+/// The requests of one listener that are under inspection, by their keys.
 #[derive(Debug, Default)]
 pub(super) struct Inspections {
-    serial: u32,
     live: HashMap<usize, Entry>,
-    /// The last name with each key.
-    names: HashMap<usize, Weak<Name>>,
-    past: HashMap<(usize, u32), Past>,
-    /// What is in `past`, oldest first.
-    remembered: VecDeque<(usize, u32)>,
+    names: Names,
 }
-
-/// The two fields of an identifier.
-fn fields(id: WSK_INSPECT_ID) -> (usize, u32) {
-    (id.Key, id.SerialNumber)
-}
-
-/// The step between two keys; they look like the addresses they are on Windows.
-const KEY_STEP: usize = 0x40;
 
 impl Inspections {
     fn add(&mut self, mut established: Established, reuse: IdReuse, asking: &Arc<Asking>) -> Arc<Name> {
-        let in_use = |key: &usize| match reuse {
-            IdReuse::Counted => self.live.contains_key(key),
-            IdReuse::AtOnce => self.names.get(key).is_some_and(|name| name.strong_count() > 0),
-        };
-        let mut key = KEY_STEP;
-        while in_use(&key) {
-            key += KEY_STEP;
-        }
-        if reuse == IdReuse::Counted {
-            self.serial = self.serial.wrapping_add(1);
-        }
-        let id = WSK_INSPECT_ID { Key: key, SerialNumber: self.serial };
-        let name = Arc::new(Name(id));
-        self.past.remove(&fields(id));
-        self.names.insert(key, Arc::downgrade(&name));
+        let name = self.names.next(reuse);
         established.inspection = Some(Arc::clone(&name));
         let stage = Stage::Inspecting { asking: Arc::clone(asking), early: None };
-        self.live.insert(key, Entry { name: Arc::clone(&name), stage, established });
+        self.live.insert(name.id().Key, Entry { name: Arc::clone(&name), stage, established });
         name
     }
 
@@ -123,7 +66,7 @@ impl Inspections {
     }
 
     fn entry(&mut self, name: &Arc<Name>) -> Option<&mut Entry> {
-        self.live.get_mut(&name.0.Key).filter(|entry| Arc::ptr_eq(&entry.name, name))
+        self.live.get_mut(&name.id().Key).filter(|entry| Arc::ptr_eq(&entry.name, name))
     }
 
     /// How far a live request is.
@@ -134,26 +77,18 @@ impl Inspections {
     /// Takes a live request out; what became of it is remembered.
     pub(super) fn take(&mut self, name: &Arc<Name>, past: Past) -> Option<(Established, Stage)> {
         self.entry(name)?;
-        let entry = self.live.remove(&name.0.Key)?;
-        self.remember(name.id(), past);
+        let entry = self.live.remove(&name.id().Key)?;
+        self.names.over(name, past);
         Some((entry.established, entry.stage))
     }
 
     fn remember(&mut self, id: WSK_INSPECT_ID, past: Past) {
-        if self.past.insert(fields(id), past).is_some() {
-            return;
-        }
-        self.remembered.push_back(fields(id));
-        if self.remembered.len() > REMEMBERED
-            && let Some(oldest) = self.remembered.pop_front()
-        {
-            self.past.remove(&oldest);
-        }
+        self.names.remember(id, past);
     }
 
     /// What became of a request that is over.
     pub(super) fn past(&self, id: WSK_INSPECT_ID) -> Option<Past> {
-        self.past.get(&fields(id)).copied()
+        self.names.past(id)
     }
 
     /// Drops every request that is left.

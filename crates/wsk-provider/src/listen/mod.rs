@@ -23,6 +23,7 @@ mod cells;
 mod complete;
 mod deliver;
 mod inspect;
+mod names;
 mod returning;
 
 pub(crate) use accept::{AcceptItem, wsk_accept};
@@ -44,7 +45,8 @@ use crate::provider::Provider;
 use crate::request::{Completions, RequestQueue};
 use crate::socket::{Ending, Part, Socket};
 use crate::transport::{self, ListenSink, Stream, Tune};
-use inspect::{Inspections, Name};
+use inspect::Inspections;
+use names::Name;
 
 /// A connection that nobody has taken yet.
 #[derive(Debug)]

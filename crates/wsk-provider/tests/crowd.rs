@@ -1,0 +1,246 @@
+//! More requests at once than a test could make connections for: over a network that is nothing but a list of streams.
+
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use wsk_provider::transport::{
+    BindOptions, Complain, Datagram, ListenSink, Listener, Ready, ReadySink, Reservation, Spawn, Stream,
+    Transport, Tune, Waiting,
+};
+use wsk_sim::Sim;
+use wsk_sim::raw::*;
+use wsk_sys::*;
+
+/// The most requests that are pended at once.
+const CROWD: u32 = 100_000;
+
+/// Whom a stream reports to, once it is watched.
+type Watch = Arc<Mutex<Option<Arc<dyn ReadySink>>>>;
+
+/// A network on which connections come when the test says so, and say nothing.
+#[derive(Default)]
+struct Network {
+    listener: Mutex<Option<Arc<dyn ListenSink>>>,
+    streams: Mutex<Vec<Watch>>,
+}
+
+impl std::fmt::Debug for Network {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Network").finish_non_exhaustive()
+    }
+}
+
+const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7);
+
+impl Network {
+    fn streams(&self) -> MutexGuard<'_, Vec<Watch>> {
+        self.streams.lock().unwrap()
+    }
+
+    /// A peer connects; tells which one it is.
+    fn connect(&self) -> usize {
+        let sink = self.listener.lock().unwrap().clone().expect("somebody listens");
+        let watch = Watch::default();
+        let index = {
+            let mut streams = self.streams();
+            streams.push(Arc::clone(&watch));
+            streams.len() - 1
+        };
+        sink.incoming(Box::new(Still { watch, index }));
+        index
+    }
+
+    /// A peer resets its connection.
+    fn reset(&self, index: usize) {
+        let watch = self.streams()[index].lock().unwrap().take().expect("it is watched");
+        watch.ready(Ready { reset: true, ..Ready::default() });
+    }
+}
+
+impl Transport for Network {
+    fn start(&self, _spawn: Spawn, _complain: Complain) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn stop(&self) {
+        self.listener.lock().unwrap().take();
+        self.streams().clear();
+    }
+
+    fn reserve(&self, _local: SocketAddr, _options: &BindOptions) -> io::Result<Box<dyn Reservation>> {
+        Err(ErrorKind::Unsupported.into())
+    }
+
+    fn datagram(
+        &self,
+        _local: SocketAddr,
+        _options: &BindOptions,
+        _sink: Arc<dyn ReadySink>,
+    ) -> io::Result<Box<dyn Datagram>> {
+        Err(ErrorKind::Unsupported.into())
+    }
+
+    fn addresses(&self) -> io::Result<Vec<IpAddr>> {
+        Ok(vec![LOCAL.ip()])
+    }
+
+    fn listen(
+        &self,
+        _local: SocketAddr,
+        _options: &BindOptions,
+        sink: Arc<dyn ListenSink>,
+    ) -> io::Result<Box<dyn Listener>> {
+        *self.listener.lock().unwrap() = Some(sink);
+        Ok(Box::new(Port))
+    }
+}
+
+/// A connection on which nothing happens.
+struct Still {
+    watch: Watch,
+    index: usize,
+}
+
+impl std::fmt::Debug for Still {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Still").field(&self.index).finish()
+    }
+}
+
+/// A listening address.
+#[derive(Debug)]
+struct Port;
+
+macro_rules! tune {
+    ($name:ty) => {
+        impl Tune for $name {
+            fn local_address(&self) -> io::Result<SocketAddr> {
+                Ok(LOCAL)
+            }
+            fn set_keep_alive(&self, _on: bool) -> io::Result<()> {
+                Ok(())
+            }
+            fn set_receive_buffer(&self, _bytes: usize) -> io::Result<()> {
+                Ok(())
+            }
+            fn set_broadcast(&self, _on: bool) -> io::Result<()> {
+                Ok(())
+            }
+        }
+    };
+}
+
+tune!(Still);
+tune!(Port);
+
+impl Listener for Port {
+    fn set_accepting(&self, _on: bool) {}
+}
+
+impl Stream for Still {
+    fn attach(&mut self, sink: Arc<dyn ReadySink>) -> io::Result<()> {
+        *self.watch.lock().unwrap() = Some(sink);
+        Ok(())
+    }
+
+    fn connected(&self) -> io::Result<bool> {
+        Ok(true)
+    }
+
+    fn try_read(&mut self, _buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        Err(ErrorKind::WouldBlock.into())
+    }
+
+    fn try_write(&mut self, _buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+        Err(ErrorKind::WouldBlock.into())
+    }
+
+    fn peek(&self) -> io::Result<Waiting> {
+        Ok(Waiting::Nothing)
+    }
+
+    fn unread(&self) -> io::Result<usize> {
+        Ok(0)
+    }
+
+    fn shut_write(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn drained(&self) -> io::Result<Option<bool>> {
+        Ok(None)
+    }
+
+    fn remote_address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::from_bits(0x0A00_0000 + u32::try_from(self.index).unwrap()), 9))
+    }
+
+    fn close(self: Box<Self>) {}
+
+    fn abort(self: Box<Self>) {
+        self.watch.lock().unwrap().take();
+    }
+}
+
+/// A machine on this network, with a conditional listener that pends.
+fn run(test: impl FnOnce(&Network, &Recorder, &Socket) + Send + 'static) {
+    let network = Arc::new(Network::default());
+    Sim::builder().transport(Arc::clone(&network) as _).build().run(move |_| {
+        let client = Client::new();
+        let events = Recorder::new();
+        events.inspecting(WskInspectPend);
+        let (listener, _) = client.conditional_listener(&events);
+        test(&network, &events, &listener);
+    });
+}
+
+/// What one more request takes does not depend on how many there are: a search through them would make this test take the
+/// better part of an hour.
+#[test]
+fn as_many_requests_as_one_likes_are_pended() {
+    run(|network, events, listener| {
+        let mut pended = Vec::new();
+        for _ in 0..CROWD {
+            network.connect();
+            pended.push(events.inspect().id());
+        }
+        let mut keys: Vec<_> = pended.iter().map(|id| id.Key).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), pended.len());
+        // Those that are decided make room for as many others, and nothing grows.
+        let highest = keys[keys.len() - 1];
+        for id in pended.drain(..CROWD as usize / 2) {
+            listener.inspect_complete(id, WskInspectReject).ok();
+        }
+        for _ in 0..CROWD / 2 {
+            network.connect();
+            let id = events.inspect().id();
+            assert!(id.Key <= highest);
+            pended.push(id);
+        }
+        for id in pended {
+            listener.inspect_complete(id, WskInspectReject).ok();
+        }
+    });
+}
+
+/// A driver whose decision meets an abort, and that is not run until very many others were given up.
+#[test]
+fn a_decision_that_was_on_its_way_for_long_is_not_blamed() {
+    run(|network, events, listener| {
+        let peer = network.connect();
+        let id = events.inspect().id();
+        network.reset(peer);
+        assert_eq!(events.abort().id, Some(id));
+        for _ in 0..CROWD {
+            let peer = network.connect();
+            let other = events.inspect().id();
+            network.reset(peer);
+            assert_eq!(events.abort().id, Some(other));
+        }
+        let late = listener.inspect_complete(id, WskInspectAccept).wait();
+        assert!(matches!(late.status, STATUS_SUCCESS | STATUS_NOT_FOUND), "{late:?}");
+    });
+}
