@@ -2,7 +2,7 @@
 
 use wsk_sim::Sim;
 use wsk_sim::raw::*;
-use wsk_sim::wsk_provider::behaviours::SecondDisconnect;
+use wsk_sim::wsk_provider::behaviours::{GracefulEnd, SecondDisconnect};
 use wsk_sys::*;
 
 use crate::link::*;
@@ -85,6 +85,36 @@ fn a_graceful_disconnect_waits_for_what_the_peer_has_yet_to_take() {
         assert_eq!(link.peer.end(), End::Graceful(pattern(SENT)));
         disconnect.ok();
     });
+}
+
+/// A peer that has read everything and goes on sending does not keep the disconnect pending, unless that is selected.
+///
+/// Shows: DISC-21
+#[test]
+fn a_graceful_disconnect_is_over_with_the_acknowledgement_or_with_the_peers_end() {
+    for_each_choice(
+        |behaviours, choice: GracefulEnd| behaviours.graceful_end = choice,
+        |_, choice| {
+            let link = Link::new();
+            link.socket.send(b"last words").ok();
+            let disconnect = link.socket.disconnect();
+            assert_eq!(link.peer.end(), End::Graceful(b"last words".to_vec()));
+            if choice == GracefulEnd::Acknowledged {
+                disconnect.ok();
+                link.peer.send(b"and mine");
+                assert_eq!(link.socket.receive_all(8), b"and mine");
+                link.peer.half_close();
+            } else {
+                link.peer.send(b"and mine");
+                assert_eq!(link.socket.receive_all(8), b"and mine");
+                assert!(disconnect.wait_up_to(A_WHILE).is_none());
+                link.peer.half_close();
+                disconnect.ok();
+            }
+            assert_eq!(link.socket.receive_some(1), b"");
+        },
+    );
+    assert_eq!(GracefulEnd::default(), GracefulEnd::Acknowledged);
 }
 
 /// Shows: DISC-22

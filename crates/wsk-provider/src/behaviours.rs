@@ -253,6 +253,13 @@ behaviours! {
             /// It is told then.
             ToldWhenEnabled,
         }
+        /// When a graceful disconnect is over.
+        "DISC-21" graceful_end: GracefulEnd {
+            /// When the peer has acknowledged everything, the end included; at once where the host cannot tell.
+            Acknowledged,
+            /// When the peer has ended its side as well.
+            BothEnded,
+        }
         /// An abortive disconnect with a buffer.
         "DISC-24" abortive_buffer: AbortiveBuffer {
             /// `STATUS_INVALID_PARAMETER`

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use wsk_sys::nt::{IRP, NTSTATUS};
 use wsk_sys::{STATUS_SUCCESS, nt_success};
 
+use crate::behaviours::GracefulEnd;
 use crate::data::Span;
 use crate::request::{Completions, Request, RequestQueue};
 use crate::socket::Socket;
@@ -190,7 +191,9 @@ impl Outbound {
         }
         // The transport is done when the peer has everything, or has ended too. Where it cannot tell, it is when it has taken
         // everything, the end included: it goes on by itself, and a peer may well wait for this end before it ends.
-        let done = peer_ended || stream.drained().map_err(|error| status_of(&error))? != Some(false);
+        let done = peer_ended
+            || (socket.provider().steering.behaviours().graceful_end == GracefulEnd::Acknowledged
+                && stream.drained().map_err(|error| status_of(&error))? != Some(false));
         if done && let Some((request, _)) = self.farewells.pop() {
             completions.push(request, STATUS_SUCCESS, 0);
         }
