@@ -3,8 +3,8 @@
 use std::ffi::c_void;
 use std::ptr;
 
-use wsk_sim::Sim;
 use wsk_sim::raw::*;
+use wsk_sim::{Completion, Sim};
 use wsk_sys::nt::{self, DEVICE_OBJECT, IRP, NTSTATUS};
 use wsk_sys::*;
 
@@ -62,6 +62,7 @@ fn a_routine_that_does_not_carry_the_pending_bit_up_is_caught() {
         assert!(!done.pending_returned && done.returned == STATUS_PENDING);
         assert_eq!(sim.violations_of("IRP-04").len(), 1);
         // What completes inline has no bit to carry.
+        sim.provider().configure(|config| config.completion = Completion::Inline);
         link.peer.send(b"more");
         eventually("data waits", || {
             let query = Control::ioctl(SIO_WSK_QUERY_RECEIVE_BACKLOG, None, Some(size_of::<usize>()));

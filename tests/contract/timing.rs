@@ -9,7 +9,7 @@ use wsk_sim::{Completion, Sim};
 use wsk_sys::nt;
 use wsk_sys::*;
 
-use crate::link::Link;
+use crate::link::{Link, await_backlog};
 use crate::support::*;
 
 /// Longer than any patience with a thread that is about to return.
@@ -100,6 +100,63 @@ fn a_decision_inside_of_its_own_inspection_is_caught_at_once() {
         assert_caught(sim, "ICMP-12", "WskInspectComplete");
         events.inspecting(WskInspectReject);
         listener.close().ok();
+    });
+}
+
+/// What moves data and what closes was seen to pend on Windows. A driver that reads its IRP after an inline success, and whose
+/// completion routine has freed it by then, works there.
+#[test]
+fn what_windows_pends_is_pended_by_default() {
+    Sim::new().run(|_| {
+        let link = Link::new();
+        let (buffer, one) = (Buffer::of(b"x"), Buffer::new(1));
+        let pends = |request: Request| assert_eq!(request.ok().returned, STATUS_PENDING);
+        pends(Request::new().send(&link.socket, &buffer, 0));
+        pends(Request::new().send_ex(&link.socket, &buffer, &[], 0));
+        assert_eq!(link.peer.receive(2), b"xx");
+        link.peer.send(b"yy");
+        await_backlog(&link.socket, 2);
+        pends(Request::new().receive(&link.socket, &one, 0));
+        pends(Request::new().receive_ex(&link.socket, &one, 0));
+        // At the end there is an outcome at once as well.
+        link.peer.half_close();
+        assert_eq!(link.socket.receive_some(1), b"");
+        pends(Request::new().receive(&link.socket, &one, 0));
+        pends(Request::new().disconnect(&link.socket, None, 0));
+        pends(Request::new().disconnect(&link.socket, None, WSK_FLAG_ABORTIVE));
+        pends(link.socket.close());
+
+        let [datagram, other] = [(); 2].map(|()| {
+            let datagram = link.client.datagram(&Recorder::new());
+            datagram.bind_localhost();
+            datagram
+        });
+        let to = other.local_address();
+        let sent = Buffer::of(b"datagram");
+        pends(Request::new().send_to(&datagram, &sent, Some(to), &[], 0));
+        pends(Request::new().send_messages(
+            &datagram,
+            BufferList::new(std::slice::from_ref(&sent)),
+            Some(to),
+            0,
+        ));
+        // All but the first few are there when they are asked for.
+        for _ in 0..64 {
+            pends(datagram.send_to(b"datagram", to));
+        }
+        for _ in 0..66 {
+            let into = Buffer::new(8);
+            pends(Request::new().receive_from(&other, &into, ReceiveFromOptions::default()).0);
+            assert_eq!(into.read(), b"datagram");
+        }
+        pends(datagram.close());
+        pends(other.close());
+
+        let (listener, _) = link.client.bound_listener(&Recorder::new());
+        pends(listener.close());
+        let unbound = link.client.connection(&Recorder::new());
+        pends(unbound.close());
+        pends(link.client.open(&SocketOptions::new(Category::Basic)).socket().close());
     });
 }
 

@@ -9,7 +9,8 @@ use crate::socket::Extension;
 /// When a request completes whose outcome is known at once (contract 5.10, N1 and N2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Completion {
-    /// As Windows does: data-path requests inline, `WskSocket`, `WskBind` and the like pended.
+    /// As Windows was seen to: what makes, binds, connects and closes sockets and what moves data pends, and completes
+    /// once the call has returned, or while it does. What only asks or sets something completes inline.
     #[default]
     Natural,
     /// Before the call returns, by the calling thread, which then returns the outcome.

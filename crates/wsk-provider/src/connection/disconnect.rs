@@ -76,7 +76,7 @@ fn abort(socket: &Arc<Socket>, request: Request) -> NTSTATUS {
     state.unclosed = "DISC-29";
     drop(state);
     after.run(socket);
-    request.finish(socket, STATUS_SUCCESS, 0)
+    request.finish_pended(socket, STATUS_SUCCESS, 0)
 }
 
 fn close(socket: &Arc<Socket>, request: Request, last: Span) -> NTSTATUS {
@@ -105,7 +105,7 @@ fn close(socket: &Arc<Socket>, request: Request, last: Span) -> NTSTATUS {
         }
         (Some(STATUS_SUCCESS), _) => {
             drop(state);
-            request.finish(socket, STATUS_SUCCESS, 0)
+            request.finish_pended(socket, STATUS_SUCCESS, 0)
         }
         (refused, _) => {
             drop(state);

@@ -162,10 +162,10 @@ unsafe fn receive(call: &Call, mut request: Request, buffer: PWSK_BUF, flags: u3
     let Some((request, status, bytes)) = outcome else { return STATUS_PENDING };
     let answer = match gate {
         _ if !nt_success(status) => request.fail(provider, status),
-        None => request.finish(&**call, status, bytes),
+        None => request.finish_pended(&**call, status, bytes),
         Some(gate) => {
             let socket = Arc::clone(call);
-            request.finish_then(&**call, status, bytes, move || event::open(&socket, gate))
+            request.finish_pended_then(&**call, status, bytes, move || event::open(&socket, gate))
         }
     };
     if due {

@@ -114,7 +114,7 @@ unsafe fn send(call: &Call, mut request: Request, buffer: PWSK_BUF, flags: u32) 
     }
     match outcome {
         None => STATUS_PENDING,
-        Some((request, status)) if nt_success(status) => request.finish(&**call, status, size),
+        Some((request, status)) if nt_success(status) => request.finish_pended(&**call, status, size),
         Some((request, status)) => request.fail(provider, status),
     }
 }

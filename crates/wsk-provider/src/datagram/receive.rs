@@ -117,7 +117,7 @@ pub(crate) unsafe extern "system" fn wsk_receive_from(
     drop(state);
     let (status, bytes) = receive.take(&message, &call);
     if nt_success(status) {
-        return request.finish(&*call, status, bytes);
+        return request.finish_pended(&*call, status, bytes);
     }
     // A truncated datagram has been received all the same, whatever the status: the count tells how much of it.
     request.complete_exactly(provider, status, bytes);

@@ -184,8 +184,8 @@ fn send(
     }
     drop(state);
     match written {
-        Ok(_) => request.finish(&**call, STATUS_SUCCESS, outgoing.sent),
-        Err(status) => request.finish(&**call, status, 0),
+        Ok(_) => request.finish_pended(&**call, STATUS_SUCCESS, outgoing.sent),
+        Err(status) => request.finish_pended(&**call, status, 0),
     }
 }
 

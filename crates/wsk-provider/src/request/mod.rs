@@ -246,8 +246,8 @@ impl Request {
         self.finish_timed(owner, timing, status, information)
     }
 
-    /// Like [`finish`](Self::finish); `then` runs when the request has completed.
-    pub(crate) fn finish_then(
+    /// Like [`finish_pended`](Self::finish_pended); `then` runs when the request has completed.
+    pub(crate) fn finish_pended_then(
         mut self,
         owner: &impl Owns,
         status: NTSTATUS,
@@ -255,7 +255,7 @@ impl Request {
         then: impl FnOnce() + Send + 'static,
     ) -> NTSTATUS {
         let provider = owner.machine();
-        let timing = provider.steering.timing(false);
+        let timing = provider.steering.timing(true);
         match timing {
             Timing::Inline | Timing::Nested => {
                 let answer = self.finish_timed(owner, timing, status, information);
@@ -278,7 +278,7 @@ impl Request {
         }
     }
 
-    /// Like [`finish`](Self::finish), for the calls that Windows completes later as a rule.
+    /// Like [`finish`](Self::finish), for the calls that Windows was seen to complete later.
     pub(crate) fn finish_pended(self, owner: &impl Owns, status: NTSTATUS, information: usize) -> NTSTATUS {
         let timing = owner.machine().steering.timing(true);
         self.finish_timed(owner, timing, status, information)
