@@ -332,7 +332,7 @@ fn the_rules_of_switching_hold_for_extensions_too() {
         let socket = basic(&client);
         register(&socket, &ears);
         socket.control(&events(RINGS)).ok();
-        assert_caught(sim, "EVT-10", "WskControlSocket");
+        assert_advised(sim, "EVT-10", "WskControlSocket");
         let both = events(RINGS | STOPS | WSK_EVENT_DISABLE);
         assert_eq!(socket.control_now(&both).status, STATUS_INVALID_PARAMETER);
         assert_caught(sim, "EVT-28", "WskControlSocket");

@@ -14,6 +14,7 @@ mod callbacks_checked;
 mod client_event;
 mod close;
 mod connect;
+mod datagram;
 mod disconnect;
 mod disconnect_checked;
 mod disconnect_event;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use wsk_sim::raw::*;
 use wsk_sim::wsk_provider::Alternatives;
-use wsk_sim::{Behaviours, Builder, Completion, Level, Report, Sim};
+use wsk_sim::{Behaviours, Builder, Completion, Level, Report, Severity, Sim};
 use wsk_sys::nt::PSECURITY_DESCRIPTOR;
 use wsk_sys::{STATUS_SUCCESS, WSK_INSPECT_ACTION};
 
@@ -80,6 +80,15 @@ pub(crate) fn assert_caught(sim: &Sim, rule: &str, call: &str) {
     let found =
         violations.iter().any(|violation| violation.call == call && violation.place.contains("contract"));
     assert!(found, "{rule} was not caught in {call}, but: {:?}", sim.kernel().violations());
+}
+
+/// Expects that the checker has advised against something under `rule` in a call that this test made, and has not called it a
+/// violation.
+#[track_caller]
+pub(crate) fn assert_advised(sim: &Sim, rule: &str, call: &str) {
+    assert_caught(sim, rule, call);
+    let reports = sim.violations_of(rule);
+    assert!(reports.iter().all(|report| report.severity == Severity::Advice), "{reports:?}");
 }
 
 /// Expects that the checker has named `rule` for what a callback of this test has answered.

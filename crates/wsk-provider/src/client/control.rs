@@ -22,7 +22,7 @@ use crate::provider::Provider;
 use crate::request::{Completions, Purpose, Request};
 use crate::socket::StaticEvents;
 
-/// The arguments of a control call.
+/// The arguments of a control call. What has no length is null, as for [`WskControlSocket`](crate::control).
 #[derive(Clone, Copy, Debug)]
 struct Arguments {
     input_size: usize,
@@ -93,6 +93,8 @@ pub(crate) unsafe extern "system" fn wsk_control_client(
         Ok(call) => call,
         Err(status) => return status,
     };
+    let [input, output] = [(input_size, input), (output_size, output)]
+        .map(|(size, buffer)| if size == 0 { ptr::null_mut() } else { buffer });
     let provider = call.provider();
     let needs_irp = code == WSK_TRANSPORT_LIST_CHANGE;
     let request = if irp.is_null() && !needs_irp {

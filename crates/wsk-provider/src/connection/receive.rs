@@ -62,8 +62,11 @@ pub(crate) unsafe extern "system" fn wsk_receive_ex(
         return request.fail(call.provider(), STATUS_INVALID_PARAMETER);
     }
     request.borrows(control_length, Purpose::ControlMessages);
-    request.borrows(control, Purpose::ControlMessages);
     if !control_length.is_null() {
+        // SAFETY: the client passes a variable that says how long its buffer is.
+        if unsafe { control_length.read_unaligned() } != 0 {
+            request.borrows(control, Purpose::ControlMessages);
+        }
         // SAFETY: the client keeps the variable for the provider until the IRP completes (LIFE-10).
         unsafe { ptr::write_unaligned(control_length, 0) };
     }

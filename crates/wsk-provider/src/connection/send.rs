@@ -40,14 +40,16 @@ pub(crate) unsafe extern "system" fn wsk_send_ex(
     socket: PWSK_SOCKET,
     buffer: PWSK_BUF,
     flags: u32,
-    _control_length: u32,
+    control_length: u32,
     control: PCMSGHDR,
     irp: *mut IRP,
 ) -> NTSTATUS {
     // SAFETY: the client passes a socket of this provider and hands the IRP over.
     match unsafe { Call::begin("WskSendEx", "IRP-18", socket, irp) } {
         Ok((call, mut request)) => {
-            request.borrows(control, Purpose::ControlMessages);
+            if control_length != 0 {
+                request.borrows(control, Purpose::ControlMessages);
+            }
             call.provider().advice("SND-20", call.name, "the function is documented as reserved");
             // SAFETY: the client leaves the buffer alone until the IRP completes.
             unsafe { send(&call, request, buffer, flags) }

@@ -130,9 +130,7 @@ unsafe fn perform_now(call: &Call, with_irp: bool, arguments: &Arguments) -> Res
         }
         // SAFETY: forwarded to the caller.
         SIO_ADDRESS_LIST_SORT => unsafe { sort_addresses(arguments) },
-        SIO_LOOPBACK_FAST_PATH if arguments.input.is_null() || arguments.input_size == 0 => {
-            Err(STATUS_INVALID_BUFFER_SIZE)
-        }
+        SIO_LOOPBACK_FAST_PATH if arguments.input.is_null() => Err(STATUS_INVALID_BUFFER_SIZE),
         // Nothing on this machine redirects connections, and its loopback has one path only.
         SIO_LOOPBACK_FAST_PATH => Err(STATUS_NOT_SUPPORTED),
         SIO_SET_WFP_CONNECTION_REDIRECT_RECORDS => Err(STATUS_ACCESS_DENIED),
@@ -145,7 +143,7 @@ unsafe fn perform_now(call: &Call, with_irp: bool, arguments: &Arguments) -> Res
 /// # Safety
 /// The input has `input_size` bytes.
 unsafe fn set_fixed_address(call: &Call, arguments: &Arguments) -> Result<usize, NTSTATUS> {
-    let address = if arguments.input_size == 0 && arguments.input.is_null() {
+    let address = if arguments.input_size == 0 {
         None
     } else if arguments.input_size < call.family.size() {
         return Err(STATUS_INVALID_PARAMETER);

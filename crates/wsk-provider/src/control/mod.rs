@@ -4,6 +4,7 @@ mod ioctl;
 mod option;
 
 use std::ffi::c_void;
+use std::ptr;
 
 use wsk_sys::nt::{IRP, NTSTATUS};
 use wsk_sys::{
@@ -19,7 +20,8 @@ pub(crate) use ioctl::AddressListWatch;
 
 const NAME: &str = "WskControlSocket";
 
-/// The arguments of a control call.
+/// The arguments of a control call. What has no length is null, whatever pointer the client gave with it: Windows looks at
+/// no such pointer.
 #[derive(Clone, Copy, Debug)]
 struct Arguments {
     code: u32,
@@ -70,7 +72,7 @@ impl Arguments {
 
     /// Whether nothing is asked to be written.
     fn has_no_output(&self) -> bool {
-        self.output_size == 0 && self.output.is_null() && self.returned.is_null()
+        self.output.is_null() && self.returned.is_null()
     }
 }
 
@@ -97,6 +99,8 @@ pub(crate) unsafe extern "system" fn wsk_control_socket(
         Ok(call) => call,
         Err(status) => return status,
     };
+    let [input, output] = [(input_size, input), (output_size, output)]
+        .map(|(size, buffer)| if size == 0 { ptr::null_mut() } else { buffer });
     let request = if irp.is_null() {
         None
     } else {
@@ -177,7 +181,7 @@ unsafe fn end(
 unsafe fn switch_events(call: &Call, request: Option<Request>, arguments: Arguments) -> NTSTATUS {
     let provider = call.provider();
     if !arguments.has_no_output() {
-        provider.violation("EVT-03", NAME, "outputs are given to SO_WSK_EVENT_CALLBACK");
+        provider.advice("EVT-03", NAME, "outputs are given to SO_WSK_EVENT_CALLBACK");
     }
     if arguments.input_size != size_of::<WSK_EVENT_CALLBACK_CONTROL>() {
         let detail = format!("InputSize is {}", arguments.input_size);

@@ -81,7 +81,7 @@ pub(super) unsafe fn set(call: &Call, mut request: Option<Request>, arguments: A
     let provider = call.provider();
     let behaviours = provider.steering.behaviours();
     if !arguments.has_no_output() {
-        provider.violation("OPT-01", NAME, "outputs are given when an option is set");
+        provider.advice("OPT-01", NAME, "outputs are given when an option is set");
     }
     let Some(known) = Known::find(arguments.level, arguments.code) else {
         return refuse(call, request, behaviours.unknown_option.status());
@@ -207,11 +207,11 @@ fn set_conditional(call: &Call, on: bool) -> Result<usize, NTSTATUS> {
 pub(super) unsafe fn get(call: &Call, request: Option<Request>, arguments: Arguments) -> NTSTATUS {
     let provider = call.provider();
     let behaviours = provider.steering.behaviours();
-    if arguments.input_size != 0 || !arguments.input.is_null() {
-        provider.violation("OPT-01", NAME, "an input is given when an option is read");
+    if !arguments.input.is_null() {
+        provider.advice("OPT-01", NAME, "an input is given when an option is read");
     }
     if !arguments.returned.is_null() {
-        provider.violation("OPT-01", NAME, "OutputSizeReturned is given when an option is read");
+        provider.advice("OPT-01", NAME, "OutputSizeReturned is given when an option is read");
     }
     let Some(known) = Known::find(arguments.level, arguments.code).filter(|known| known.belongs_to(call))
     else {

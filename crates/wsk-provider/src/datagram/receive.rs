@@ -97,7 +97,10 @@ pub(crate) unsafe extern "system" fn wsk_receive_from(
     request.borrows(remote, Purpose::AddressOut);
     if !control_length.is_null() {
         request.borrows(control_length, Purpose::ControlMessages);
-        request.borrows(control, Purpose::ControlMessages);
+        // SAFETY: the client passes a variable that says how long its buffer is.
+        if unsafe { control_length.read_unaligned() } != 0 {
+            request.borrows(control, Purpose::ControlMessages);
+        }
         request.borrows(control_flags, Purpose::ControlMessages);
     }
     let receive = ReceiveFrom { span, remote, control_length, control_flags };

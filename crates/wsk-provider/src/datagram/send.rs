@@ -53,7 +53,9 @@ pub(crate) unsafe extern "system" fn wsk_send_to(
     let datagrams =
         unsafe { Span::new(call.provider(), buffer) }.map(|span| VecDeque::from([bytes_of(span)]));
     request.borrows(remote, Purpose::AddressIn);
-    request.borrows(control, Purpose::ControlMessages);
+    if control_length != 0 {
+        request.borrows(control, Purpose::ControlMessages);
+    }
     // SAFETY: the client passes a whole address.
     let to = unsafe { destination(&call, remote) };
     send(&call, request, flags, to, control_length, control, datagrams)
@@ -84,7 +86,9 @@ pub(crate) unsafe extern "system" fn wsk_send_messages(
     // SAFETY: as above.
     let datagrams = unsafe { datagrams_of(call.provider(), list) };
     request.borrows(remote, Purpose::AddressIn);
-    request.borrows(control, Purpose::ControlMessages);
+    if control_length != 0 {
+        request.borrows(control, Purpose::ControlMessages);
+    }
     // SAFETY: the client passes a whole address.
     let to = unsafe { destination(&call, remote) };
     send(&call, request, flags, to, control_length, control, datagrams)
@@ -140,13 +144,13 @@ fn send(
         provider.violation("IRP-26", call.name, &format!("the reserved Flags are {flags:#x}"));
         return request.fail(provider, STATUS_INVALID_PARAMETER);
     }
-    if (control_length == 0) != control.is_null() {
-        provider.violation(
-            "DGR-07",
-            call.name,
-            "ControlInfoLength is zero and ControlInfo is not null, or the reverse",
-        );
-        return request.fail(provider, STATUS_INVALID_PARAMETER);
+    match (control_length, control.is_null()) {
+        (0, false) => provider.advice("DGR-07", call.name, "ControlInfo is given, of a length of zero"),
+        (0, true) | (_, false) => {}
+        (_, true) => {
+            provider.violation("DGR-07", call.name, "ControlInfoLength is given, and ControlInfo is null");
+            return request.fail(provider, STATUS_INVALID_PARAMETER);
+        }
     }
     let datagrams = match datagrams {
         Ok(datagrams) => datagrams,

@@ -485,7 +485,7 @@ fn too_early(call: &Call) -> NTSTATUS {
 /// Looks at how an enabling call is made.
 pub(super) fn check_enabling(call: &Call, with_irp: bool) {
     if with_irp {
-        call.provider().violation("EVT-10", call.name, "events are enabled with an IRP");
+        call.provider().advice("EVT-10", call.name, "events are enabled with an IRP");
     }
 }
 

@@ -9,14 +9,15 @@ mod text;
 
 pub(crate) use list::AddressLists;
 
+use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use wsk_sys::nt::{self, GUID, IRP, NTSTATUS, PEPROCESS, PETHREAD};
 use wsk_sys::{
-    AF_INET, AF_INET6, AF_UNSPEC, AI_CANONNAME, AI_NUMERICHOST, AI_PASSIVE, PADDRINFOEXW, PSOCKADDR,
-    PUNICODE_STRING, PWSK_CLIENT, SOCKADDR_STORAGE, STATUS_BUFFER_TOO_SMALL, STATUS_INVALID_PARAMETER,
-    STATUS_NO_MATCH, STATUS_NOT_FOUND, STATUS_PENDING, STATUS_SUCCESS,
+    ADDRESS_FAMILY, AF_INET, AF_INET6, AF_UNSPEC, AI_CANONNAME, AI_NUMERICHOST, AI_PASSIVE, PADDRINFOEXW,
+    PSOCKADDR, PUNICODE_STRING, PWSK_CLIENT, SOCKADDR_STORAGE, STATUS_BUFFER_TOO_SMALL,
+    STATUS_INVALID_PARAMETER, STATUS_NO_MATCH, STATUS_NOT_FOUND, STATUS_PENDING, STATUS_SUCCESS,
 };
 
 use self::lookup::{Answer, Question, Wanted};
@@ -139,7 +140,9 @@ pub(crate) unsafe extern "system" fn wsk_get_address_info(
 unsafe fn borrow_string(request: &mut Request, string: PUNICODE_STRING) {
     request.borrows(string, Purpose::NameQuery);
     // SAFETY: forwarded to the caller.
-    if let Some(string) = unsafe { string.as_ref() } {
+    if let Some(string) = unsafe { string.as_ref() }
+        && string.MaximumLength != 0
+    {
         request.borrows(string.Buffer, Purpose::NameQuery);
     }
 }
@@ -248,7 +251,8 @@ pub(crate) unsafe extern "system" fn wsk_get_name_info(
         // SAFETY: the client passes whole strings.
         unsafe { borrow_string(&mut request, string) };
     }
-    // SAFETY: the client passes an address.
+    let address = if (length as usize) < size_of::<ADDRESS_FAMILY>() { ptr::null_mut() } else { address };
+    // SAFETY: the client passes an address, long enough for its family.
     let family = unsafe { address::family_of(address) }.filter(|family| family.size() <= length as usize);
     // SAFETY: as above.
     let known = family.and_then(|family| unsafe { address::read(address, family) });
