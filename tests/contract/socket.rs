@@ -6,9 +6,9 @@ use std::sync::Mutex;
 
 use wsk_sim::raw::*;
 use wsk_sim::wsk_provider::Alternatives;
-use wsk_sim::wsk_provider::behaviours::{CategoryBits, NullClientIrp};
+use wsk_sim::wsk_provider::behaviours::{CategoryBits, NoSuchPair, NullClientIrp};
 use wsk_sim::{Completion, Knob, Sim};
-use wsk_sys::nt::NTSTATUS;
+use wsk_sys::nt::{IRP, NTSTATUS};
 use wsk_sys::*;
 
 use crate::support::*;
@@ -328,15 +328,83 @@ fn the_bind_of_a_datagram_listener_pends_before_it_fails() {
     });
 }
 
+/// `WskSocketConnect` for a protocol, from and to nowhere in particular.
+fn socket_connect(client: &Client, raw: PWSK_CLIENT, protocol: u32, irp: *mut IRP) -> NTSTATUS {
+    let function = client.dispatch().WskSocketConnect.expect("the table has WskSocketConnect");
+    let (address, null) = (CAddress::new(LOCALHOST), ptr::null_mut());
+    let (at, table) = (address.as_ptr(), ptr::null());
+    // SAFETY: the addresses are whole and last for the call, which fails; the provider recognises a null client.
+    unsafe {
+        function(raw, SOCK_STREAM, protocol, at, at, 0, null, table, null.cast(), null.cast(), null, irp)
+    }
+}
+
 /// Shows: SOCK-11
 #[test]
 fn protocol_0_stands_for_no_protocol() {
-    for_each_mode(|_| {
+    for_each_choice(
+        |behaviours, choice: NoSuchPair| behaviours.no_such_pair = choice,
+        |_, choice| {
+            let client = Client::new();
+            for category in CATEGORIES {
+                let pairs = [
+                    SocketOptions { protocol: 0, ..SocketOptions::new(category) },
+                    SocketOptions { socket_type: SOCK_SEQPACKET, ..SocketOptions::new(category) },
+                    SocketOptions { protocol: IPPROTO_ICMP, ..SocketOptions::new(category) },
+                ];
+                for options in pairs {
+                    let done = client.open(&options).fails(choice.status());
+                    assert_eq!((done.returned, done.information), (choice.status(), 0), "{options:?}");
+                }
+            }
+            let connect = Request::new()
+                .submit("WskSocketConnect", |irp| socket_connect(&client, client.npi().Client, 0, irp));
+            assert_eq!(connect.fails(choice.status()).returned, choice.status());
+        },
+    );
+    assert_eq!(NoSuchPair::default().status(), STATUS_PROTOCOL_NOT_SUPPORTED);
+    assert!(NoSuchPair::ALL.iter().any(|choice| choice.status() == 0xC000_023E_u32 as NTSTATUS));
+}
+
+/// Every call on a client that takes an IRP looks for that first.
+///
+/// Shows: SOCK-12, IRP-17
+#[test]
+fn a_null_client_without_an_irp_is_an_invalid_parameter() {
+    Sim::new().run(|_| {
         let client = Client::new();
-        for category in CATEGORIES {
-            let options = SocketOptions { protocol: 0, ..SocketOptions::new(category) };
-            assert_eq!(client.open(&options).fails(STATUS_PROTOCOL_NOT_SUPPORTED).information, 0);
-        }
+        let functions = client.dispatch();
+        let (null, no_irp) = (ptr::null_mut::<c_void>(), ptr::null_mut());
+        let make = functions.WskSocket.expect("the table has WskSocket");
+        let (family, tcp, flags) = (AF_INET, IPPROTO_TCP, WSK_FLAG_LISTEN_SOCKET);
+        let table = ptr::null();
+        // SAFETY: the provider recognises a null client and a null IRP.
+        let made = unsafe {
+            make(
+                null.cast(),
+                family,
+                SOCK_STREAM,
+                tcp,
+                flags,
+                null,
+                table,
+                null.cast(),
+                null.cast(),
+                null,
+                no_irp,
+            )
+        };
+        assert_eq!(made, STATUS_INVALID_PARAMETER);
+        let connected = socket_connect(&client, ptr::null_mut(), IPPROTO_TCP, no_irp.cast());
+        assert_eq!(connected, STATUS_INVALID_PARAMETER);
+        let control = functions.WskControlClient.expect("the table has WskControlClient");
+        let ask = |code| {
+            // SAFETY: as above.
+            unsafe { control(null.cast(), code, 0, null, 0, null, ptr::null_mut(), no_irp) }
+        };
+        assert_eq!(ask(WSK_TRANSPORT_LIST_CHANGE), STATUS_INVALID_PARAMETER);
+        // This one takes none.
+        assert_eq!(ask(WSK_TRANSPORT_LIST_QUERY), STATUS_INVALID_HANDLE);
     });
 }
 
@@ -434,7 +502,7 @@ fn a_basic_socket_has_control_and_close_and_nothing_else() {
         let query = Control::ioctl(SIO_ADDRESS_LIST_QUERY, None, Some(4096)).with_size();
         let answer = basic.control_now(&query);
         assert!(answer.status == STATUS_SUCCESS && answer.size != 0, "{answer:?}");
-        basic.set_option(SOL_SOCKET, SO_KEEPALIVE, 1).fails(STATUS_NOT_SUPPORTED);
+        basic.set_option(SOL_SOCKET, SO_KEEPALIVE, 1).fails(STATUS_INVALID_PARAMETER);
         basic.close().ok();
     });
 }

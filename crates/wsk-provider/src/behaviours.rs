@@ -71,6 +71,8 @@ macro_rules! behaviours {
 
 behaviours! {
     statuses {
+        /// `WskSocket` with a type and a protocol that do not go together.
+        "SOCK-11" no_such_pair: NoSuchPair = STATUS_PROTOCOL_NOT_SUPPORTED | STATUS_PROTOCOL_UNREACHABLE;
         /// A second `WskBind` on a bound socket.
         "BIND-11" second_bind: SecondBind = STATUS_INVALID_DEVICE_STATE | STATUS_INVALID_PARAMETER;
         /// `WskAccept` on a listening socket that is not bound.
@@ -94,7 +96,7 @@ behaviours! {
         /// An option that must precede the bind, set after it.
         "OPT-10" option_after_bind: OptionAfterBind = STATUS_INVALID_DEVICE_STATE | STATUS_INVALID_PARAMETER;
         /// An option nobody knows.
-        "OPT-16" unknown_option: UnknownOption = STATUS_NOT_SUPPORTED | STATUS_INVALID_PARAMETER;
+        "OPT-16" unknown_option: UnknownOption = STATUS_INVALID_PARAMETER | STATUS_NOT_SUPPORTED;
         /// WAITALL and DRAIN together.
         "RCV-10" wait_all_and_drain: WaitAllAndDrain = STATUS_INVALID_PARAMETER | STATUS_NOT_SUPPORTED;
         /// A send of no bytes.

@@ -135,7 +135,7 @@ fn options_keep_their_values_and_their_time() {
         for option in [SO_CONDITIONAL_ACCEPT, SO_REUSEADDR, SO_EXCLUSIVEADDRUSE] {
             listener.set_option(SOL_SOCKET, option, 1).fails(STATUS_INVALID_DEVICE_STATE);
         }
-        listener.set_option(SOL_SOCKET, 0x7777, 1).fails(STATUS_NOT_SUPPORTED);
+        listener.set_option(SOL_SOCKET, 0x7777, 1).fails(STATUS_INVALID_PARAMETER);
         let accept = listener.accept().pends();
         let _peer = Peer::connect(address);
         let accepted = accept.socket();

@@ -5,7 +5,7 @@ use std::ffi::c_void;
 use wsk_sys::nt::{IRP, NTSTATUS, PEPROCESS, PETHREAD, PSECURITY_DESCRIPTOR};
 use wsk_sys::{
     IPPROTO_TCP, PSOCKADDR, PWSK_CLIENT, SOCK_STREAM, STATUS_INVALID_PARAMETER,
-    STATUS_PROTOCOL_NOT_SUPPORTED, WSK_CLIENT_CONNECTION_DISPATCH,
+    WSK_CLIENT_CONNECTION_DISPATCH,
 };
 
 use super::create::{Wish, check_descriptor};
@@ -45,7 +45,7 @@ pub(crate) unsafe extern "system" fn wsk_socket_connect(
         return request.fail(provider, STATUS_INVALID_PARAMETER);
     }
     if socket_type != SOCK_STREAM || protocol != IPPROTO_TCP {
-        return request.fail(provider, STATUS_PROTOCOL_NOT_SUPPORTED);
+        return request.fail(provider, provider.steering.behaviours().no_such_pair.status());
     }
     request.borrows(local, Purpose::AddressIn);
     request.borrows(remote, Purpose::AddressIn);

@@ -88,6 +88,10 @@ pub(crate) unsafe extern "system" fn wsk_control_client(
     irp: *mut IRP,
 ) -> NTSTATUS {
     const NAME: &str = "WskControlClient";
+    let needs_irp = code == WSK_TRANSPORT_LIST_CHANGE;
+    if client.is_null() && irp.is_null() && needs_irp {
+        return STATUS_INVALID_PARAMETER;
+    }
     // SAFETY: the client passes its own handle.
     let call = match unsafe { ClientCall::enter(NAME, client) } {
         Ok(call) => call,
@@ -96,7 +100,6 @@ pub(crate) unsafe extern "system" fn wsk_control_client(
     let [input, output] = [(input_size, input), (output_size, output)]
         .map(|(size, buffer)| if size == 0 { ptr::null_mut() } else { buffer });
     let provider = call.provider();
-    let needs_irp = code == WSK_TRANSPORT_LIST_CHANGE;
     let request = if irp.is_null() && !needs_irp {
         None
     } else {

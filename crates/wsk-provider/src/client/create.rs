@@ -134,7 +134,7 @@ impl Wish {
         let category = category_of(provider, call.name, flags)?;
         let family = Family::from_number(address_family).ok_or(STATUS_PROTOCOL_NOT_SUPPORTED)?;
         if !pair_exists(category, socket_type, protocol) {
-            return Err(STATUS_PROTOCOL_NOT_SUPPORTED);
+            return Err(provider.steering.behaviours().no_such_pair.status());
         }
         let mut tables = Tables::default();
         match category {

@@ -18,7 +18,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, MutexGuard};
 use wsk_sys::nt::{GUID, IRP, NTSTATUS};
-use wsk_sys::{PWSK_CLIENT, STATUS_CANCELLED, STATUS_INVALID_HANDLE};
+use wsk_sys::{PWSK_CLIENT, STATUS_CANCELLED, STATUS_INVALID_HANDLE, STATUS_INVALID_PARAMETER};
 
 use crate::behaviours::NullClientIrp;
 use crate::provider::{Inner, Provider};
@@ -180,6 +180,7 @@ pub(crate) struct ClientCall {
 
 impl ClientCall {
     /// Begins a call that needs an IRP. On failure the IRP has been dealt with, and the result is the status to return.
+    /// Without client and IRP it is the IRP that is missed (SOCK-12).
     ///
     /// # Safety
     /// `client` is null or was given out by a provider of this crate; `irp` is null or handed over by the client.
@@ -188,6 +189,9 @@ impl ClientCall {
         client: PWSK_CLIENT,
         irp: *mut IRP,
     ) -> Result<(Self, Request), NTSTATUS> {
+        if client.is_null() && irp.is_null() {
+            return Err(STATUS_INVALID_PARAMETER);
+        }
         // SAFETY: forwarded to the caller.
         match unsafe { Self::enter(name, client) } {
             Ok(call) => {

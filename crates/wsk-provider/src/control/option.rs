@@ -10,7 +10,7 @@ use wsk_sys::{
 
 use super::{Arguments, NAME, end, refuse};
 use crate::address::{Family, Sharing};
-use crate::behaviours::{ConditionalStream, MissingInspection};
+use crate::behaviours::{Behaviours, ConditionalStream, MissingInspection};
 use crate::request::Request;
 use crate::socket::{Call, Category, State};
 use crate::transport::status_of;
@@ -55,6 +55,14 @@ impl Known {
         }
     }
 
+    /// What a socket answers that has not the option. Conditional accept is refused as by a transport that cannot do it.
+    fn foreign(self, behaviours: &Behaviours) -> NTSTATUS {
+        match self {
+            Self::Conditional => behaviours.conditional_unsupported.status(),
+            _ => behaviours.unknown_option.status(),
+        }
+    }
+
     /// The size of its value.
     fn size(self) -> usize {
         if self == Self::Security { size_of::<PSECURITY_DESCRIPTOR>() } else { size_of::<u32>() }
@@ -88,7 +96,7 @@ pub(super) unsafe fn set(call: &Call, mut request: Option<Request>, arguments: A
     };
     check_irp(call, request.as_ref());
     if !known.belongs_to(call) {
-        return refuse(call, request, behaviours.unknown_option.status());
+        return refuse(call, request, known.foreign(&behaviours));
     }
     if arguments.input.is_null() || arguments.input_size < known.size() {
         let detail =
@@ -213,10 +221,12 @@ pub(super) unsafe fn get(call: &Call, request: Option<Request>, arguments: Argum
     if !arguments.returned.is_null() {
         provider.advice("OPT-01", NAME, "OutputSizeReturned is given when an option is read");
     }
-    let Some(known) = Known::find(arguments.level, arguments.code).filter(|known| known.belongs_to(call))
-    else {
+    let Some(known) = Known::find(arguments.level, arguments.code) else {
         return refuse(call, request, behaviours.unknown_option.status());
     };
+    if !known.belongs_to(call) {
+        return refuse(call, request, known.foreign(&behaviours));
+    }
     check_irp(call, request.as_ref());
     // One byte is what reading it gives, and a client may know that (OPT-13).
     let size = if known == Known::KeepAlive { 1 } else { known.size() };
