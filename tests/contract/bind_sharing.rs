@@ -49,12 +49,17 @@ impl Verdict {
 fn binder(client: &Client, category: Category, form: Form, descriptor: &Descriptor<'_>) -> Socket {
     let options = SocketOptions { security: descriptor.raw(), ..SocketOptions::new(category) };
     let socket = client.open(&options).socket();
+    choose(&socket, form);
+    socket
+}
+
+/// Sets the option of the form.
+fn choose(socket: &Socket, form: Form) {
     match form {
         Default => {}
         Reuse => drop(socket.set_option(SOL_SOCKET, SO_REUSEADDR, 1).ok()),
         Exclusive => drop(socket.set_option(SOL_SOCKET, SO_EXCLUSIVEADDRUSE, 1).ok()),
     }
-    socket
 }
 
 /// Binds a second socket of the form after every kind of first one: on the wildcard (`wild`) and on an address of its
@@ -171,6 +176,159 @@ fn the_descriptor_set_as_an_option_is_the_one_that_counts() {
                 let port = holder.local_address().port();
                 let second = client.open(&SocketOptions::new(category)).socket();
                 assert_eq!(second.bind(([127, 0, 0, 1], port).into()).wait().status, expected);
+            }
+        }
+    });
+}
+
+/// The addresses of a listener, the address its client connects to, and whether the listener is to serve IPv4 as well.
+const LISTENERS: [(&str, &str, bool); 5] = [
+    ("127.0.0.1:0", "127.0.0.1", false),
+    ("0.0.0.0:0", "127.0.0.1", false),
+    ("[::1]:0", "::1", false),
+    ("[::]:0", "::1", false),
+    ("[::]:0", "127.0.0.1", true),
+];
+
+/// A socket of the form for an address, which serves IPv4 as well if it is to be `dual`.
+fn binder_for(
+    client: &Client,
+    address: SocketAddr,
+    form: Form,
+    dual: bool,
+    options: SocketOptions,
+) -> Socket {
+    let socket = client.open(&if address.is_ipv6() { options.v6() } else { options }).socket();
+    if dual {
+        socket.set_option(IPPROTO_IPV6, IPV6_V6ONLY, 0).ok();
+    }
+    choose(&socket, form);
+    socket
+}
+
+/// Another listener for the address.
+fn again(client: &Client, address: SocketAddr, form: Form, dual: bool) -> Socket {
+    binder_for(client, address, form, dual, SocketOptions::new(Category::Listen))
+}
+
+/// How a connection goes.
+#[derive(Clone, Copy, Debug)]
+enum Going {
+    Closed,
+    Aborted,
+    ResetByPeer,
+}
+
+/// A listener of the form that has accepted one connection and is closed: its address, the connection, and its peer.
+fn left_connection(
+    client: &Client,
+    form: Form,
+    (local, target, dual): (&str, &str, bool),
+    by_event: bool,
+) -> (SocketAddr, Socket, Peer) {
+    let events = Recorder::new();
+    let local: SocketAddr = local.parse().expect("an address");
+    let options = SocketOptions::new(Category::Listen).recorder(&events);
+    let listener = binder_for(client, local, form, dual, options);
+    listener.bind(local).ok();
+    let address = listener.local_address();
+    let target = SocketAddr::new(target.parse().expect("an address"), address.port());
+    let (connection, peer) = if by_event {
+        assert_eq!(listener.enable(WSK_EVENT_ACCEPT), STATUS_SUCCESS);
+        let peer = Peer::connect(target);
+        (events.accept().socket(), peer)
+    } else {
+        let accept = listener.accept().pends();
+        let peer = Peer::connect(target);
+        (accept.socket(), peer)
+    };
+    listener.close().ok();
+    (address, connection, peer)
+}
+
+/// The owner of an exclusive address cannot have it again while a connection that came through it is alive.
+///
+/// Shows: BIND-18
+#[test]
+fn a_connection_keeps_the_exclusive_address_of_its_listener() {
+    for_each_mode(|_| {
+        let client = Client::new();
+        for (kind, going, by_event) in LISTENERS.into_iter().flat_map(|kind| {
+            [(Going::Closed, false), (Going::Aborted, true), (Going::ResetByPeer, false)]
+                .map(|(going, by_event)| (kind, going, by_event))
+        }) {
+            let (address, connection, peer) = left_connection(&client, Exclusive, kind, by_event);
+            let second = again(&client, address, Exclusive, kind.2);
+            let bind = || second.bind(address).wait().status;
+            assert_eq!(bind(), STATUS_ADDRESS_ALREADY_EXISTS, "{kind:?}");
+            match going {
+                Going::Closed => drop(connection.close().ok()),
+                Going::Aborted => drop(connection.abort().ok()),
+                Going::ResetByPeer => {
+                    peer.reset();
+                    connection.receive(&Buffer::new(1)).wait();
+                }
+            }
+            assert_eq!(bind(), STATUS_SUCCESS, "{kind:?} {going:?}");
+        }
+    });
+}
+
+/// What overlaps is as taken as while the listener was there.
+///
+/// Shows: BIND-18
+#[test]
+fn a_connection_keeps_the_exclusive_address_against_what_overlaps() {
+    Sim::new().run(|_| {
+        let client = Client::new();
+        let all = |port: u16| {
+            ["127.0.0.1", "0.0.0.0", "::1", "::"]
+                .map(|ip| SocketAddr::new(ip.parse().expect("an address"), port))
+        };
+        for kind in LISTENERS {
+            let tries = |port: u16| {
+                let mut statuses = Vec::new();
+                for address in all(port) {
+                    for form in FORMS {
+                        // One that gets the address is gone again when the next one tries.
+                        let dual = address.is_ipv6() && kind.2;
+                        let second = again(&client, address, form, dual);
+                        statuses.push(second.bind(address).wait().status);
+                        second.close().ok();
+                    }
+                }
+                statuses
+            };
+            let (address, connection, _peer) = left_connection(&client, Exclusive, kind, false);
+            let after = tries(address.port());
+            assert!(after.iter().any(|status| *status != STATUS_SUCCESS), "{kind:?}");
+            connection.close().ok();
+            let listener = again(&client, address, Exclusive, kind.2);
+            listener.bind(address).ok();
+            assert_eq!(after, tries(address.port()), "{kind:?}");
+            listener.close().ok();
+        }
+    });
+}
+
+/// Without the option connections do not keep anybody from the address.
+///
+/// Shows: BIND-18
+#[test]
+fn a_connection_does_not_keep_an_address_that_is_not_exclusive() {
+    for_each_mode(|_| {
+        let client = Client::new();
+        for kind in LISTENERS {
+            for (first, second) in
+                [(Default, Default), (Reuse, Reuse), (Reuse, Default), (Default, Exclusive)]
+            {
+                let (address, _connection, _peer) = left_connection(&client, first, kind, false);
+                let other = again(&client, address, second, kind.2);
+                assert_eq!(
+                    other.bind(address).wait().status,
+                    STATUS_SUCCESS,
+                    "{kind:?} {first:?} {second:?}"
+                );
             }
         }
     });

@@ -1,4 +1,9 @@
-//! Who may bind an address that another socket holds (contract 4.7, BIND-07 and BIND-13 to BIND-17).
+//! Who may bind an address that another socket holds (contract 4.7, BIND-07 and BIND-13 to BIND-18).
+//!
+//! ```text
+//!   bind ──► Claim ──► listener, connection or datagram socket ──► released with it
+//!              └─ exclusive ──► each accepted connection ──► released with the last of them
+//! ```
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -42,11 +47,18 @@ struct Holders {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AddressTable(Arc<Mutex<Holders>>);
 
-/// The right to an address; it ends when this is dropped.
+/// An entry of the table, which is taken out when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Claim {
+struct Entry {
     table: AddressTable,
     ticket: u64,
+}
+
+/// The right to an address; it ends when the last copy of this is dropped.
+#[derive(Clone, Debug)]
+pub(crate) struct Claim {
+    entry: Arc<Entry>,
+    exclusive: bool,
     /// Another socket of this provider holds the address, or one that overlaps, and this one may too.
     pub(crate) shared: bool,
 }
@@ -133,21 +145,28 @@ impl AddressTable {
         holders.next += 1;
         let ticket = holders.next;
         holders.all.push(Holder { ticket, protocol, address, v6_only, sharing, rights });
-        Ok(Claim { table: self.clone(), ticket, shared })
+        let entry = Arc::new(Entry { table: self.clone(), ticket });
+        Ok(Claim { entry, exclusive: sharing == Sharing::Exclusive, shared })
     }
 }
 
 impl Claim {
     /// Notes the address that was really taken.
     pub(crate) fn settle(&self, address: SocketAddr) {
-        let mut holders = self.table.0.lock();
-        if let Some(holder) = holders.all.iter_mut().find(|holder| holder.ticket == self.ticket) {
+        let Entry { table, ticket } = &*self.entry;
+        let mut holders = table.0.lock();
+        if let Some(holder) = holders.all.iter_mut().find(|holder| holder.ticket == *ticket) {
             holder.address = address;
         }
     }
+
+    /// What a connection holds that was accepted through this address: its exclusive use outlasts the listener (BIND-18).
+    pub(crate) fn of_connections(&self) -> Option<Self> {
+        self.exclusive.then(|| self.clone())
+    }
 }
 
-impl Drop for Claim {
+impl Drop for Entry {
     fn drop(&mut self) {
         let mut holders = self.table.0.lock();
         if let Some(index) = holders.all.iter().position(|holder| holder.ticket == self.ticket) {

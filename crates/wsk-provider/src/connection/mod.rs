@@ -89,6 +89,8 @@ pub(crate) struct Connection {
     stream: Option<Box<dyn Stream>>,
     /// What the address table grants; held as long as the address is.
     claim: Option<Claim>,
+    /// The exclusive use of the address it was accepted through, as long as it lives (BIND-18).
+    listener_claim: Option<Claim>,
     /// How to take the address again after an attempt that failed.
     retry: Option<BindOptions>,
     /// The local address, once it cannot change any more or the stream is gone.
@@ -144,6 +146,7 @@ impl Connection {
             reservation: None,
             stream: None,
             claim: None,
+            listener_claim: None,
             retry: None,
             local: None,
             remote: None,
@@ -159,8 +162,9 @@ impl Connection {
     }
 
     /// An accepted connection. [`attach`] follows when its socket is there, [`delivered`] when the client has it.
-    pub(crate) fn accepted(stream: Box<dyn Stream>, config: &Config) -> Self {
+    pub(crate) fn accepted(stream: Box<dyn Stream>, claim: Option<Claim>, config: &Config) -> Self {
         let mut connection = Self::new(config);
+        connection.listener_claim = claim;
         connection.remote = Some(stream.remote_address());
         connection.stream = Some(stream);
         connection.phase = Phase::Connected;
@@ -231,6 +235,7 @@ impl Connection {
             if self.is_fully_closed(&*stream) { stream.close() } else { stream.abort() }
         }
         self.claim = None;
+        self.listener_claim = None;
         self.phase = Phase::Reset;
     }
 
@@ -273,6 +278,7 @@ impl Connection {
             return;
         }
         self.phase = Phase::Reset;
+        self.listener_claim = None;
         self.inbound.reset_due = true;
         self.inbound.discard();
         self.outbound.end_all(status, &mut after.completions);
@@ -283,6 +289,7 @@ impl Connection {
     fn abort(&mut self, after: &mut After) {
         self.local = self.local_address();
         self.phase = Phase::Reset;
+        self.listener_claim = None;
         self.inbound.discard();
         self.outbound.abort(STATUS_CANCELLED, STATUS_CONNECTION_ABORTED, &mut after.completions);
         self.inbound.end_all(STATUS_CONNECTION_ABORTED, &mut after.completions);

@@ -117,7 +117,14 @@ fn accepted_socket(
     stream: Box<dyn crate::transport::Stream>,
     inspection: Option<WSK_INSPECT_ID>,
 ) -> Arc<Socket> {
-    let options = listener.lock().options.inherited();
+    let (options, claim) = {
+        let state = listener.lock();
+        let claim = match &state.part {
+            Part::Listen(part) => part.claim_of_connections(),
+            _ => None,
+        };
+        (state.options.inherited(), claim)
+    };
     let provider = listener.provider();
     Socket::create(
         listener.client(),
@@ -131,7 +138,11 @@ fn accepted_socket(
             tables,
             options,
             inspection,
-            part: Part::Connection(Box::new(Connection::accepted(stream, &provider.steering.config()))),
+            part: Part::Connection(Box::new(Connection::accepted(
+                stream,
+                claim,
+                &provider.steering.config(),
+            ))),
         },
     )
 }

@@ -109,6 +109,11 @@ impl Listener {
         self.local
     }
 
+    /// What each accepted connection holds of the address.
+    pub(super) fn claim_of_connections(&self) -> Option<Claim> {
+        self.claim.as_ref().and_then(Claim::of_connections)
+    }
+
     /// Whether connections wait for somebody to take them.
     pub(crate) fn has_waiting(&self) -> bool {
         !self.backlog.is_empty()
