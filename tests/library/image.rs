@@ -287,7 +287,8 @@ fn handles_that_are_left_do_not_keep_the_device() {
 /// A client that is dropped, and one that cannot register, give the device back too.
 #[test]
 fn a_client_that_goes_by_itself_lets_the_device_go() {
-    Sim::new().run(|sim| {
+    let sim = Sim::new();
+    sim.expect("REG-27").run(|sim| {
         let kernel = sim.kernel();
         let device = kernel.create_device();
         for attempt in 1.. {

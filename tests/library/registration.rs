@@ -20,7 +20,8 @@ const SHORT: Duration = Duration::from_millis(30);
 /// Prevents: REG-02, REG-05, REG-25, REG-26, LIFE-01, LIFE-03, EVT-42, EVT-53, EVT-54, IRQL-06
 #[test]
 fn every_registration_is_ended_once() {
-    Sim::new().run(|sim| {
+    let sim = Sim::new();
+    sim.expect("REG-27").run(|sim| {
         let unloaded = Client::register(passive()).unwrap();
         let other = Client::register(passive()).unwrap();
         let dropped = Client::register(passive()).unwrap();
@@ -47,7 +48,7 @@ fn rejects(request: wsk::Inspection<'_>) -> wsk::Decision<'_> {
 
 /// Waits for the threads of clients that were dropped without unloading. A driver cannot: it unloads.
 #[track_caller]
-fn await_threads(sim: &Sim) {
+pub(crate) fn await_threads(sim: &Sim) {
     eventually(|| !sim.kernel().threads().iter().any(|name| name.starts_with("system-thread")));
 }
 
@@ -250,7 +251,8 @@ fn everything_may_be_open_when_the_driver_unloads() {
 /// Prevents: REG-02, REG-12, CLOSE-13, LIFE-05
 #[test]
 fn handles_may_be_dropped_in_any_order() {
-    Sim::new().run(|sim| {
+    let sim = Sim::new();
+    sim.expect("REG-27").run(|sim| {
         let mut order: Vec<usize> = (0..5).collect();
         loop {
             let Driver { client, provider } = Driver::start();
@@ -322,7 +324,8 @@ fn a_listener_in_the_making_may_be_dropped_at_every_step() {
 #[test]
 fn captures_race_with_the_end_of_the_client() {
     for _ in 0..20 {
-        Sim::new().run(|sim| {
+        let sim = Sim::new();
+        sim.expect("REG-27").run(|sim| {
             let client = Arc::new(Client::register(passive()).unwrap());
             let captors: Vec<_> = (0..3)
                 .map(|_| {

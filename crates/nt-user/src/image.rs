@@ -106,6 +106,8 @@ enum Phase {
 #[derive(Default)]
 struct State {
     phase: Phase,
+    /// It was the driver's `DriverEntry` that has ended its stay, by failing.
+    refused: bool,
     devices: BTreeMap<usize, Held>,
     frames: BTreeMap<u64, Frame>,
     last: u64,
@@ -214,11 +216,28 @@ impl Image {
     fn go(&self, inner: &Inner) {
         let mut state = self.state.lock();
         state.phase = Phase::Gone;
-        let inside: Vec<_> = state.frames.values().map(|frame| frame.routine.name()).collect();
+        let inside: Vec<_> = state.frames.values().map(|frame| frame.routine).collect();
+        let call = if state.refused { "DriverEntry" } else { "DriverUnload" };
         drop(state);
-        for what in inside {
-            let detail = format!("{what} has yet to return, and nothing keeps the driver's image any more");
-            inner.violation(RULE, "DriverUnload", detail);
+        for routine in inside {
+            let what = routine.name();
+            let name = match routine {
+                Routine::Thread(address) => inner.threads.name(address),
+                _ => None,
+            };
+            let name = name.map(|name| format!(" (`{name}`)")).unwrap_or_default();
+            let detail =
+                format!("{what}{name} has yet to return, and nothing keeps the driver's image any more");
+            inner.violation(RULE, call, detail);
+        }
+        let queued = [
+            (inner.timers.set(), "a timer is set"),
+            (inner.dpcs.queued(), "a deferred call is queued"),
+            (inner.work.queued(), "a work item is queued"),
+        ];
+        for (count, what) in queued.into_iter().filter(|(count, _)| *count != 0) {
+            let detail = format!("{what} ({count} in all), and nothing keeps the driver's image any more");
+            inner.violation(RULE, call, detail);
         }
     }
 }
@@ -249,16 +268,32 @@ impl Kernel {
     }
 
     /// The driver's `DriverUnload` has returned: its image goes, unless a device object of it is referenced; then it goes
-    /// with the last reference. Whatever is inside when it goes, or enters later, breaks LIFE-19.
+    /// with the last reference. Whatever is inside when it goes, is queued or set to be called then, or enters later, breaks
+    /// LIFE-19.
     pub fn image_goes(&self) {
+        self.end_image(false);
+    }
+
+    /// The driver's `DriverEntry` has failed: its image goes as after [`DriverUnload`](Self::image_goes), which is not called.
+    pub fn image_is_refused(&self) {
+        self.end_image(true);
+    }
+
+    fn end_image(&self, refused: bool) {
         let image = &self.inner().image;
         let mut state = image.state.lock();
         state.phase = Phase::Kept;
+        state.refused = refused;
         let kept = !state.devices.is_empty();
         drop(state);
         if !kept {
             image.go(self.inner());
         }
+    }
+
+    /// Whether [what runs in the image](Self::watch_image) is kept account of.
+    pub fn image_is_watched(&self) -> bool {
+        self.inner().image.watched.load(Ordering::Acquire)
     }
 
     /// Whether the driver's image has gone.

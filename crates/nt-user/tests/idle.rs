@@ -83,24 +83,7 @@ fn system_thread(body: impl FnOnce() + Send) {
         )
     };
     assert_eq!(status, STATUS_SUCCESS);
-    let mut thread = ptr::null_mut();
-    // SAFETY: the object has a place.
-    let status = unsafe {
-        ObReferenceObjectByHandle(
-            handle,
-            THREAD_ALL_ACCESS,
-            ptr::null_mut(),
-            0,
-            &raw mut thread,
-            ptr::null_mut(),
-        )
-    };
-    assert_eq!(status, STATUS_SUCCESS);
-    // SAFETY: the handle is open and not used any more.
-    assert_eq!(unsafe { ZwClose(handle) }, STATUS_SUCCESS);
-    assert_eq!(wait(thread), STATUS_SUCCESS);
-    // SAFETY: the reference was taken above.
-    unsafe { ObfDereferenceObject(thread) };
+    assert_eq!(join(handle), STATUS_SUCCESS);
 }
 
 /// What a lent thread completes can be what it waits for; nobody has to wake it then, also when others sleep on the

@@ -364,8 +364,7 @@ fn scenario() -> bool {
                 };
                 all = status == 0;
                 if all {
-                    // SAFETY: the handle is open.
-                    unsafe { ZwClose(handle) };
+                    join(handle);
                 }
                 // SAFETY: the item is not queued.
                 unsafe { IoFreeWorkItem(item) };

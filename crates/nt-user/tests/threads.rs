@@ -32,43 +32,6 @@ fn create(routine: KSTART_ROUTINE, context: *mut c_void) -> HANDLE {
     handle
 }
 
-/// Takes a reference on the thread behind a handle.
-fn reference(handle: HANDLE) -> *mut c_void {
-    let mut object = ptr::null_mut();
-    // SAFETY: the object has a place.
-    let status = unsafe {
-        ObReferenceObjectByHandle(
-            handle,
-            THREAD_ALL_ACCESS,
-            ptr::null_mut(),
-            0,
-            &raw mut object,
-            ptr::null_mut(),
-        )
-    };
-    assert_eq!(status, STATUS_SUCCESS);
-    object
-}
-
-fn close(handle: HANDLE) -> NTSTATUS {
-    // SAFETY: nothing is required.
-    unsafe { ZwClose(handle) }
-}
-
-fn dereference(object: *mut c_void) -> isize {
-    // SAFETY: the tests do not use the object any more.
-    unsafe { ObfDereferenceObject(object) }
-}
-
-/// Waits for the thread behind a handle, and forgets it.
-fn join(handle: HANDLE) -> NTSTATUS {
-    let object = reference(handle);
-    assert_eq!(close(handle), STATUS_SUCCESS);
-    let status = wait(object);
-    assert_eq!(dereference(object), 0);
-    status
-}
-
 unsafe extern "system" fn add_seven(counter: *mut c_void) {
     assert_eq!(irql(), PASSIVE_LEVEL);
     // SAFETY: nothing is required.

@@ -10,11 +10,14 @@
 //!                └──► afterwards: broken rules, leaked memory, IRPs, sockets, threads
 //! ```
 //!
+//! [`Sim::driver`] runs a driver's two ends, and looks at what is left when its image goes.
+//!
 //! Tests of the provider itself, and of the checker, use the [`raw`] kit.
 
 #![allow(non_snake_case)]
 
 mod callback;
+mod driver;
 #[allow(unreachable_pub, reason = "the symbols are reached by name")]
 mod exports;
 mod host;

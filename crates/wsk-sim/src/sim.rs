@@ -259,13 +259,27 @@ impl Sim {
     /// If `body` did, or with the report if that is not clean.
     #[track_caller]
     pub fn run(&self, body: impl FnOnce(&Sim) + Send + 'static) {
+        self.run_for("run", body);
+    }
+
+    /// [`run`](Self::run) with the result of the body; `None` if the kernel has stopped as expected.
+    ///
+    /// # Panics
+    /// As `run`.
+    #[track_caller]
+    pub(crate) fn run_for<R: Send + 'static>(
+        &self,
+        name: &str,
+        body: impl FnOnce(&Sim) -> R + Send + 'static,
+    ) -> Option<R> {
         let sim = self.clone();
-        let joiner = self.thread("run", move || body(&sim));
+        let joiner = self.thread(name, move || body(&sim));
         match joiner.join() {
-            Ok(()) => {
+            Ok(result) => {
                 let report = self.finish();
                 report.assert_clean();
                 report.print_advice();
+                Some(result)
             }
             Err(Failure::Panicked(payload)) => {
                 // What the checker has seen often tells why; the rest of the machine is in an unknown state.
@@ -277,6 +291,7 @@ impl Sim {
             Err(Failure::Stopped(stop)) => {
                 let report = self.finish();
                 assert!(report.is_clean(), "the kernel stopped: {stop}\n{report}");
+                None
             }
         }
     }

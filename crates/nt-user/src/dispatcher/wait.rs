@@ -10,7 +10,7 @@ use std::time::Duration;
 use wsk_sys::nt::{APC_LEVEL, NTSTATUS};
 use wsk_sys::status::{STATUS_SUCCESS, STATUS_TIMEOUT};
 
-use super::Object;
+use super::{Kind, Object};
 use crate::checker::context::{self, at_most};
 use crate::checker::violation::rule;
 use crate::image::Routine;
@@ -52,8 +52,12 @@ impl Watchdog {
 }
 
 /// The wait has succeeded. Who has waited for a thread knows that it has left the driver's image.
-fn seen(here: &Here, target: Object<'_>) -> NTSTATUS {
-    here.image.settle(here, |routine| routine == Routine::Thread(target.key()));
+/// Nothing is read from the object, which another waiter may have freed.
+fn seen(here: &Here, kind: Kind, target: Object<'_>) -> NTSTATUS {
+    if kind == Kind::Thread {
+        here.threads.seen(target.key());
+        here.image.settle(here, |routine| routine == Routine::Thread(target.key()));
+    }
     STATUS_SUCCESS
 }
 
@@ -73,8 +77,8 @@ pub unsafe extern "system" fn KeWaitForSingleObject(
     const CALL: &str = "KeWaitForSingleObject";
     let here = this::here(CALL);
     // SAFETY: forwarded to the caller.
-    let target = unsafe { Object::from_raw(object) }.filter(|target| target.kind().is_some());
-    let Some(target) = target else {
+    let target = unsafe { Object::from_raw(object) };
+    let Some((target, kind)) = target.and_then(|target| Some((target, target.kind()?))) else {
         here.bug_check(
             rule::OBJECT,
             CALL,
@@ -88,18 +92,18 @@ pub unsafe extern "system" fn KeWaitForSingleObject(
         Some(unsafe { timeout.read() })
     };
     if timeout == Some(0) {
-        return if target.try_take() { seen(&here, target) } else { STATUS_TIMEOUT };
+        return if target.try_take() { seen(&here, kind, target) } else { STATUS_TIMEOUT };
     }
     object_to_waiting(&here, CALL);
     if target.try_take() {
-        return seen(&here, target);
+        return seen(&here, kind, target);
     }
     let deadline = match timeout {
         Some(timeout) => Some(due(&here, timeout)),
         None => Watchdog::new(&here).deadline(),
     };
     if here.lend(target, deadline) || target.wait(here.seam(), deadline) {
-        return seen(&here, target);
+        return seen(&here, kind, target);
     }
     if timeout.is_none() {
         Watchdog::bite(&here, CALL, "a wait without a timeout");

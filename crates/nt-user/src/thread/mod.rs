@@ -47,6 +47,8 @@ pub(crate) struct ThreadObject {
     name: String,
     owner: Owner,
     ended: AtomicBool,
+    /// A wait for the object has succeeded: someone knows that the thread has left the driver's image.
+    seen: AtomicBool,
     status: AtomicI32,
 }
 
@@ -57,6 +59,7 @@ impl ThreadObject {
             name,
             owner,
             ended: AtomicBool::new(false),
+            seen: AtomicBool::new(false),
             status: AtomicI32::new(0),
         })
     }
@@ -73,6 +76,14 @@ struct Table {
     /// By address, with the number of references taken.
     referenced: BTreeMap<usize, (Arc<ThreadObject>, isize)>,
     last_handle: usize,
+}
+
+impl Table {
+    /// Whether the driver can still wait for a thread.
+    fn holds(&self, thread: &ThreadObject) -> bool {
+        self.referenced.contains_key(&thread.address())
+            || self.handles.values().any(|held| held.address() == thread.address())
+    }
 }
 
 /// The threads of a kernel.
@@ -95,12 +106,25 @@ impl Threads {
         self.live.lock().iter().filter(|thread| of(thread.owner)).map(|thread| thread.name.clone()).collect()
     }
 
+    /// The name of the thread whose object is at `address`, as long as it runs.
+    pub(crate) fn name(&self, address: usize) -> Option<String> {
+        let live = self.live.lock();
+        live.iter().find(|thread| thread.address() == address).map(|thread| thread.name.clone())
+    }
+
     /// Takes another reference on a thread object that has one; `None` if there is none.
     pub(crate) fn reference(&self, address: usize) -> Option<isize> {
         let mut table = self.table.lock();
         let (_, count) = table.referenced.get_mut(&address)?;
         *count += 1;
         Some(*count)
+    }
+
+    /// A wait for the thread object at `address` has succeeded.
+    pub(crate) fn seen(&self, address: usize) {
+        if let Some((thread, _)) = self.table.lock().referenced.get(&address) {
+            thread.seen.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Open handles and references on thread objects.
@@ -159,6 +183,19 @@ impl Inner {
         thread.header.object().signal(self);
         self.threads.live.lock().retain(|live| live.address() != thread.address());
         self.threads.changed.notify(self.seam());
+    }
+
+    /// REG-27: a driver that gives up its last hold on a thread that it has not waited for never learns when the thread has
+    /// left its image. On a kernel that has stopped nobody learns anything.
+    fn check_seen(&self, thread: &ThreadObject, call: &'static str) {
+        if !thread.seen.load(Ordering::Relaxed) && self.stopped().is_none() {
+            let detail = format!(
+                "the driver has not waited for its thread `{}`, and from here on it cannot: it is never to know when the thread \
+                 has left its image (what owns a thread is unloaded or stopped, and not just dropped)",
+                thread.name
+            );
+            self.violation("REG-27", call, detail);
+        }
     }
 
     fn next_thread_name(&self, stem: &str) -> String {

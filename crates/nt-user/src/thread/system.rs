@@ -139,8 +139,11 @@ pub unsafe extern "system" fn ObfDereferenceObject(object: *mut c_void) -> isize
     *count -= 1;
     let left = *count;
     let last = if left == 0 { table.referenced.remove(&object.addr()) } else { None };
+    let given_up = last.filter(|(thread, _)| !table.holds(thread));
     drop(table);
-    drop(last);
+    if let Some((thread, _)) = given_up {
+        here.check_seen(&thread, CALL);
+    }
     left
 }
 
@@ -153,10 +156,16 @@ pub unsafe extern "system" fn ZwClose(handle: HANDLE) -> NTSTATUS {
     const CALL: &str = "ZwClose";
     let here = this::here(CALL);
     at_most(&here, CALL, PASSIVE_LEVEL);
-    let closed = here.threads.table.lock().handles.remove(&handle.addr());
-    if closed.is_none() {
+    let mut table = here.threads.table.lock();
+    let Some(thread) = table.handles.remove(&handle.addr()) else {
+        drop(table);
         here.violation(rule::OBJECT, CALL, format!("{handle:p} is not an open handle"));
         return STATUS_INVALID_HANDLE;
+    };
+    let held = table.holds(&thread);
+    drop(table);
+    if !held {
+        here.check_seen(&thread, CALL);
     }
     STATUS_SUCCESS
 }

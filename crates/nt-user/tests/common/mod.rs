@@ -274,3 +274,42 @@ pub(crate) unsafe extern "system" fn keep(_: *mut DEVICE_OBJECT, _: *mut IRP, _:
 pub(crate) unsafe extern "system" fn let_go(_: *mut DEVICE_OBJECT, _: *mut IRP, _: *mut c_void) -> NTSTATUS {
     STATUS_SUCCESS
 }
+
+/// Takes a reference on the thread behind a handle.
+pub(crate) fn reference(handle: HANDLE) -> *mut c_void {
+    let mut object = ptr::null_mut();
+    // SAFETY: the object has a place.
+    let status = unsafe {
+        ObReferenceObjectByHandle(
+            handle,
+            THREAD_ALL_ACCESS,
+            ptr::null_mut(),
+            0,
+            &raw mut object,
+            ptr::null_mut(),
+        )
+    };
+    assert_eq!(status, STATUS_SUCCESS);
+    object
+}
+
+/// Closes a handle.
+pub(crate) fn close(handle: HANDLE) -> NTSTATUS {
+    // SAFETY: nothing is required.
+    unsafe { ZwClose(handle) }
+}
+
+/// Gives a reference back.
+pub(crate) fn dereference(object: *mut c_void) -> isize {
+    // SAFETY: the tests do not use the object any more.
+    unsafe { ObfDereferenceObject(object) }
+}
+
+/// Waits for the thread behind a handle, and forgets it.
+pub(crate) fn join(handle: HANDLE) -> NTSTATUS {
+    let object = reference(handle);
+    assert_eq!(close(handle), STATUS_SUCCESS);
+    let status = wait(object);
+    assert_eq!(dereference(object), 0);
+    status
+}
