@@ -13,7 +13,7 @@ use wsk_sys::nt::{self, KIRQL};
 use crate::address::{AddressTable, DescriptorCache};
 use crate::client::AddressLists;
 use crate::config::Config;
-use crate::data::Packets;
+use crate::data::{Packet, Packets, Show};
 use crate::host::{Host, Knob, Report, Severity};
 use crate::listen::IdCells;
 use crate::registration::Registrar;
@@ -158,6 +158,11 @@ impl Provider {
             let detail = format!("left open: {}", open.description);
             self.0.violation(open.rule, "WskCloseSocket", &detail);
         }
+        let written = self.0.packets.written();
+        if written != 0 {
+            let detail = format!("{written} pieces of data were written to when WSK had them back");
+            self.0.violation("LIFE-13", "WskReceiveEvent", &detail);
+        }
         self.0.registrar.report_leftovers(&self.0);
         self.0.descriptors.report_leftovers(&self.0);
         self.0.address_lists.report_leftovers(&self.0);
@@ -277,6 +282,28 @@ impl Inner {
         drop(inside);
         drop(raised);
         result
+    }
+
+    /// Takes back the data of an indication.
+    pub(crate) fn take_back(&self, call: &'static str, packet: Box<Packet>) {
+        let used = self.packets.give_back(packet);
+        self.check_unused(call, used);
+    }
+
+    /// Takes back a datagram of an indication.
+    pub(crate) fn bury(&self, call: &'static str, datagram: Box<dyn Show>) {
+        let used = self.packets.bury(datagram);
+        self.check_unused(call, used);
+    }
+
+    fn check_unused(&self, call: &'static str, used: bool) {
+        if used {
+            self.violation(
+                "LIFE-13",
+                call,
+                "WSK has the data back, and a pending request of the client's uses it",
+            );
+        }
     }
 
     /// Keeps a closed socket for a while.

@@ -79,7 +79,7 @@ pub(crate) unsafe extern "system" fn wsk_connect_ex(
     // SAFETY: the client leaves the buffer alone until the IRP completes.
     unsafe { request.borrows_buffer(buffer) };
     // SAFETY: as above.
-    let first = match unsafe { Span::new(call.provider(), buffer) } {
+    let first = match unsafe { Span::new(call.provider(), call.name, buffer) } {
         Ok(first) => first,
         Err(fault) => {
             let status = refuse_buffer(call.provider(), call.name, fault);

@@ -46,7 +46,7 @@ pub(crate) unsafe extern "system" fn wsk_disconnect(
     // SAFETY: the client leaves the buffer alone until the IRP completes.
     unsafe { request.borrows_buffer(buffer) };
     // SAFETY: as above.
-    match unsafe { Span::new(provider, buffer) } {
+    match unsafe { Span::new(provider, call.name, buffer) } {
         Ok(last) => close(&call, request, last),
         Err(fault) => {
             let status = refuse_buffer(provider, call.name, fault);

@@ -253,7 +253,7 @@ fn indicate(socket: &Arc<Socket>, running: &Running, list: PWSK_DATA_INDICATION,
     }
     drop(state);
     if let Some(packet) = kept {
-        provider.packets.give_back(packet);
+        provider.take_back(RECEIVE, packet);
     }
     after.run(socket);
     if released && status != STATUS_PENDING {
@@ -385,7 +385,7 @@ pub(crate) unsafe extern "system" fn wsk_release(
     drop(state);
     match packet {
         Some(packet) => {
-            provider.packets.give_back(packet);
+            provider.take_back(call.name, packet);
             STATUS_SUCCESS
         }
         None if during => STATUS_SUCCESS,

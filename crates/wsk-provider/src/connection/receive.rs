@@ -104,7 +104,7 @@ unsafe fn receive(call: &Call, mut request: Request, buffer: PWSK_BUF, flags: u3
     // SAFETY: forwarded to the caller.
     unsafe { request.borrows_buffer(buffer) };
     // SAFETY: forwarded to the caller.
-    let span = match unsafe { Span::new(provider, buffer) } {
+    let span = match unsafe { Span::new(provider, call.name, buffer) } {
         Ok(span) => span,
         Err(fault) => {
             let status = refuse_buffer(provider, call.name, fault);

@@ -73,7 +73,7 @@ unsafe fn send(call: &Call, mut request: Request, buffer: PWSK_BUF, flags: u32) 
     // SAFETY: forwarded to the caller.
     unsafe { request.borrows_buffer(buffer) };
     // SAFETY: forwarded to the caller.
-    let mut span = match unsafe { Span::new(provider, buffer) } {
+    let mut span = match unsafe { Span::new(provider, call.name, buffer) } {
         Ok(span) => span,
         Err(fault) => {
             let status = refuse_buffer(provider, call.name, fault);

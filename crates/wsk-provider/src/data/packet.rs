@@ -6,9 +6,10 @@
 //! ```
 
 use std::fmt;
-use std::ptr::null_mut;
+use std::ops::Range;
+use std::ptr::{self, null_mut};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use parking_lot::Mutex;
 use wsk_sys::nt::{
     MDL, MDL_MAPPED_TO_SYSTEM_VA, MDL_PAGES_LOCKED, MDL_SOURCE_IS_NONPAGED_POOL, set_mdl_byte_count,
     set_mdl_byte_offset, set_mdl_flags, set_mdl_mapped_system_va, set_mdl_next, set_mdl_size,
@@ -16,14 +17,14 @@ use wsk_sys::nt::{
 };
 use wsk_sys::{WSK_BUF, WSK_DATA_INDICATION};
 
+use super::shown::{Graves, SPOILED, Show, Shown};
+
 /// The data one packet has room for: as much as one datagram can have.
 pub(crate) const ROOM: usize = 64 * 1024;
 /// Bytes in front of the data, so that an MDL can begin before it.
 const HEADROOM: usize = 64;
 /// List elements a packet has, and MDLs for each.
 const NODES: usize = 4;
-/// Packets kept for later use.
-const SPARE: usize = 64;
 /// The page size that MDL arithmetic uses.
 const PAGE: usize = 4096;
 
@@ -88,6 +89,11 @@ impl Packet {
     /// The data.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.data[HEADROOM..HEADROOM + self.length]
+    }
+
+    /// Whether the data is as [`spoil`](Show::spoil) has left it.
+    fn is_spoiled(&self) -> bool {
+        self.bytes().iter().all(|byte| *byte == SPOILED)
     }
 
     /// Whether `element` is one of this packet's.
@@ -178,24 +184,85 @@ pub(crate) fn describe(mdl: &mut MDL, address: *mut u8, length: usize, next: *mu
     unsafe { set_mdl_byte_count(mdl, length as u32) };
 }
 
-/// Packets not in use, shared by the sockets of a provider.
-#[derive(Debug, Default)]
+impl Show for Packet {
+    fn pieces(&self) -> [Range<usize>; 2] {
+        let own = ptr::from_ref(self);
+        let data = self.data.as_ptr_range();
+        [own.addr()..own.wrapping_add(1).addr(), data.start.addr()..data.end.addr()]
+    }
+
+    fn spoil(&mut self) {
+        self.data[HEADROOM..HEADROOM + self.length].fill(SPOILED);
+    }
+}
+
+/// The packets of a provider, and all the memory that its indications show.
+#[derive(Default)]
 pub(crate) struct Packets {
-    #[allow(clippy::vec_box, reason = "a packet keeps its place in memory")]
-    spare: Mutex<Vec<Box<Packet>>>,
+    shown: Shown,
+    /// Packets that are over, to be used again.
+    spare: Graves<Packet>,
+    /// Datagrams that are over.
+    datagrams: Graves<dyn Show>,
+    /// Packets that somebody wrote to when they were over.
+    written: AtomicUsize,
+}
+
+impl fmt::Debug for Packets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Packets").field("shown", &self.shown).finish_non_exhaustive()
+    }
 }
 
 impl Packets {
     /// An empty packet.
     pub(crate) fn take(&self) -> Box<Packet> {
-        self.spare.lock().pop().unwrap_or_else(Packet::new)
+        let packet = match self.spare.reuse(|packet| self.shown.is_used(packet)) {
+            Some(packet) => {
+                self.written.fetch_add(usize::from(!packet.is_spoiled()), Ordering::Relaxed);
+                packet
+            }
+            None => Packet::new(),
+        };
+        self.shown.begin(&*packet);
+        packet
     }
 
-    /// Takes a packet back that no client looks at any more.
-    pub(crate) fn give_back(&self, packet: Box<Packet>) {
-        let mut spare = self.spare.lock();
-        if spare.len() < SPARE {
-            spare.push(packet);
+    /// Takes a packet back that no client may look at any more; true if a pending request uses it all the same.
+    pub(crate) fn give_back(&self, mut packet: Box<Packet>) -> bool {
+        let used = self.shown.end(&mut *packet);
+        if let Some(oldest) = self.spare.bury(packet, |packet| self.shown.is_used(packet)) {
+            self.shown.forget(&*oldest);
         }
+        used
+    }
+
+    /// A datagram is about to be indicated.
+    pub(crate) fn show(&self, datagram: &dyn Show) {
+        self.shown.begin(datagram);
+    }
+
+    /// Takes a datagram that no client may look at any more; true if a pending request uses it all the same.
+    pub(crate) fn bury(&self, mut datagram: Box<dyn Show>) -> bool {
+        let used = self.shown.end(&mut *datagram);
+        if let Some(oldest) = self.datagrams.bury(datagram, |datagram| self.shown.is_used(datagram)) {
+            self.shown.forget(&*oldest);
+        }
+        used
+    }
+
+    /// A datagram was not taken: it is to be indicated again, or to be received.
+    pub(crate) fn hide(&self, datagram: &dyn Show) {
+        self.shown.forget(datagram);
+    }
+
+    /// What is known of the memory that indications show.
+    pub(crate) fn shown(&self) -> &Shown {
+        &self.shown
+    }
+
+    /// How many packets were written to when they were over.
+    pub(crate) fn written(&self) -> usize {
+        self.written.load(Ordering::Relaxed) + self.spare.count(|packet| !packet.is_spoiled())
     }
 }

@@ -80,12 +80,17 @@ impl Span {
     /// A span of no bytes.
     pub(crate) const EMPTY: Self = Self { mdl: std::ptr::null_mut(), offset: 0, left: 0 };
 
-    /// The whole of `buffer`; null stands for no bytes.
+    /// The whole of `buffer`, which is given to `call`; null stands for no bytes. What an indication has shown and shows no
+    /// longer is reported (LIFE-13), and used all the same: it is the provider's, which keeps it for a while.
     ///
     /// # Safety
     /// `buffer` is null or points to a buffer descriptor whose chain the client leaves alone, as the invariant says, as
     /// long as the span is used.
-    pub(crate) unsafe fn new(provider: &Inner, buffer: *const WSK_BUF) -> Result<Self, Fault> {
+    pub(crate) unsafe fn new(
+        provider: &Inner,
+        call: &'static str,
+        buffer: *const WSK_BUF,
+    ) -> Result<Self, Fault> {
         if buffer.is_null() {
             return Ok(Self::EMPTY);
         }
@@ -104,6 +109,7 @@ impl Span {
         }
         let mut missing = span.offset.saturating_add(span.left);
         let mut mdl = span.mdl;
+        let mut lent = false;
         while missing > 0 {
             if mdl.is_null() {
                 return Err(Fault::OutOfChain);
@@ -113,13 +119,22 @@ impl Span {
                 return Err(Fault::NotLocked);
             }
             // SAFETY: the MDL is alive, and was just seen to be fit.
-            if unsafe { address(mdl) }.is_null() {
+            let bytes = unsafe { address(mdl) };
+            if bytes.is_null() {
                 return Err(Fault::NotMapped);
             }
+            lent |= [mdl.addr(), bytes.addr()]
+                .into_iter()
+                .any(|used| provider.packets.shown().is_over(used) == Some(true));
             // SAFETY: the caller guarantees a live chain.
             missing = missing.saturating_sub(unsafe { mdl_byte_count(mdl) } as usize);
             // SAFETY: the caller guarantees a live chain.
             mdl = unsafe { mdl_next(mdl) };
+        }
+        if lent {
+            let detail = "the buffer is data that a callback was shown, and WSK has it back: the callback has not kept it, or it \
+                          was released";
+            provider.violation("LIFE-13", call, detail);
         }
         Ok(span)
     }

@@ -13,6 +13,7 @@ use wsk_sys::{
 
 use super::message::Message;
 use super::part;
+use crate::data::Packets;
 use crate::host::Knob;
 use crate::socket::{Call, Event, Life, Running, Socket, State};
 
@@ -71,21 +72,28 @@ fn begin(socket: &Arc<Socket>, state: &mut State) -> Option<(Running, Indication
                 crate::transport::Received { length: 0, from: message.from, to: None, broadcast: false };
             let mut empty = Message::new(&[], &received, socket.family);
             let node = empty.empty_element();
-            datagram.lend(node, empty, &mut nodes);
+            datagram.lend(&provider.packets, node, empty, &mut nodes);
         }
         let node = message.element(chained);
-        datagram.lend(node, message, &mut nodes);
+        datagram.lend(&provider.packets, node, message, &mut nodes);
     }
     Some((running, Indication { nodes, flags }))
 }
 
 impl super::Datagram {
     /// Puts a message at the end of the list that a client is to look at.
-    fn lend(&mut self, node: PWSK_DATAGRAM_INDICATION, message: Box<Message>, nodes: &mut Vec<usize>) {
+    fn lend(
+        &mut self,
+        packets: &Packets,
+        node: PWSK_DATAGRAM_INDICATION,
+        message: Box<Message>,
+        nodes: &mut Vec<usize>,
+    ) {
         if let Some(last) = nodes.last().and_then(|last| self.lent.get_mut(last)) {
             last.link(node);
         }
         nodes.push(node as usize);
+        packets.show(&*message);
         self.lent.insert(node as usize, message);
     }
 }
@@ -118,6 +126,7 @@ fn indicate(socket: &Arc<Socket>, running: Running, indication: &Indication) {
             if status != STATUS_SUCCESS && !fixed {
                 // The event goes off, and what it did not take waits for whoever comes next.
                 for message in done.drain(..).rev() {
+                    provider.packets.hide(&*message);
                     datagram.messages.push_front(message);
                 }
             }
@@ -128,7 +137,9 @@ fn indicate(socket: &Arc<Socket>, running: Running, indication: &Indication) {
         state.events.switch_off(Event::ReceiveFrom);
     }
     drop(state);
-    drop(done);
+    for message in done {
+        provider.bury(EVENT, message);
+    }
     if missing {
         provider.violation("RCVE-20", EVENT, "a list was released that the callback did not keep");
     }
@@ -198,7 +209,9 @@ pub(crate) unsafe extern "system" fn wsk_release(
         released.push(message);
     }
     drop(state);
-    drop(released);
+    for message in released {
+        call.provider().bury(call.name, message);
+    }
     if foreign {
         call.provider().violation(
             "RCVE-20",

@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::ptr::null_mut;
+use std::ops::Range;
+use std::ptr::{self, null_mut};
 
 use wsk_sys::nt::MDL;
 use wsk_sys::{MSG_BCAST, MSG_MCAST, WSK_BUF, WSK_DATAGRAM_INDICATION};
 
-use crate::address::{Family, OwnSockaddr};
-use crate::data::describe;
+use crate::address::{Family, OwnSockaddr, Stale};
+use crate::data::{SPOILED, Show, describe};
 use crate::transport::Received;
 
 /// Bytes in front of the data, so that an MDL can begin before it.
@@ -32,6 +33,19 @@ pub(super) struct Message {
 
 // SAFETY: the pointers lead into the message itself, or along the list that its owner made.
 unsafe impl Send for Message {}
+
+impl Show for Message {
+    fn pieces(&self) -> [Range<usize>; 2] {
+        let own = ptr::from_ref(self);
+        let data = self.data.as_ptr_range();
+        [own.addr()..own.wrapping_add(1).addr(), data.start.addr()..data.end.addr()]
+    }
+
+    fn spoil(&mut self) {
+        self.data.fill(SPOILED);
+        self.address.poison(Stale::Indication);
+    }
+}
 
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -84,7 +84,7 @@ pub(crate) unsafe extern "system" fn wsk_receive_from(
         return request.fail(provider, STATUS_INVALID_PARAMETER);
     }
     // SAFETY: the client leaves the buffer alone until the IRP completes.
-    let span = match unsafe { Span::new(provider, buffer) } {
+    let span = match unsafe { Span::new(provider, call.name, buffer) } {
         Ok(span) => span,
         Err(fault) => {
             let status = refuse_buffer(provider, call.name, fault);

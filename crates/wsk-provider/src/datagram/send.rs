@@ -51,7 +51,7 @@ pub(crate) unsafe extern "system" fn wsk_send_to(
     unsafe { request.borrows_buffer(buffer) };
     // SAFETY: as above.
     let datagrams =
-        unsafe { Span::new(call.provider(), buffer) }.map(|span| VecDeque::from([bytes_of(span)]));
+        unsafe { Span::new(call.provider(), call.name, buffer) }.map(|span| VecDeque::from([bytes_of(span)]));
     request.borrows(remote, Purpose::AddressIn);
     if control_length != 0 {
         request.borrows(control, Purpose::ControlMessages);
@@ -84,7 +84,7 @@ pub(crate) unsafe extern "system" fn wsk_send_messages(
     // SAFETY: the client leaves the list and its buffers alone until the IRP completes.
     unsafe { request.borrows_list(list) };
     // SAFETY: as above.
-    let datagrams = unsafe { datagrams_of(call.provider(), list) };
+    let datagrams = unsafe { datagrams_of(call.provider(), call.name, list) };
     request.borrows(remote, Purpose::AddressIn);
     if control_length != 0 {
         request.borrows(control, Purpose::ControlMessages);
@@ -104,13 +104,17 @@ fn bytes_of(mut span: Span) -> Vec<u8> {
 ///
 /// # Safety
 /// The client leaves the list and its buffers alone.
-unsafe fn datagrams_of(provider: &Inner, mut list: PWSK_BUF_LIST) -> Result<VecDeque<Vec<u8>>, Fault> {
+unsafe fn datagrams_of(
+    provider: &Inner,
+    call: &'static str,
+    mut list: PWSK_BUF_LIST,
+) -> Result<VecDeque<Vec<u8>>, Fault> {
     let mut datagrams = VecDeque::new();
     while !list.is_null() {
         // SAFETY: the caller guarantees a live list.
         let buffer = unsafe { &raw const (*list).Buffer };
         // SAFETY: the buffer is the element's; the caller leaves it alone.
-        datagrams.push_back(bytes_of(unsafe { Span::new(provider, buffer) }?));
+        datagrams.push_back(bytes_of(unsafe { Span::new(provider, call, buffer) }?));
         // SAFETY: as above.
         list = unsafe { (*list).Next };
     }

@@ -115,6 +115,22 @@ impl Loans {
         if held.descriptor != 0 {
             provider.descriptors.begin_use(held.descriptor);
         }
+        for loan in &self.memory {
+            match *loan {
+                Loan::Memory(..) => {}
+                // SAFETY: by the invariant the chain stays until the request completes.
+                Loan::Chain(mdl) => unsafe { use_shown(provider, &mut held, mdl) },
+                Loan::List(mut list) => {
+                    while !list.is_null() {
+                        // SAFETY: by the invariant the list stays until the request completes.
+                        let node = unsafe { list.read() };
+                        // SAFETY: as above.
+                        unsafe { use_shown(provider, &mut held, node.Buffer.Mdl) };
+                        list = node.Next;
+                    }
+                }
+            }
+        }
         if !provider.steering.watches_memory() {
             return held;
         }
@@ -162,10 +178,32 @@ unsafe fn hold_chain(host: &dyn Host, held: &mut Held, mut mdl: *mut MDL) {
     }
 }
 
-/// Memory of the client's that the host watches, and a descriptor in use. The owner lets both go.
+/// Notes the use of what indications show, among the MDLs of a chain and what they describe.
+///
+/// # Safety
+/// The chain is live.
+unsafe fn use_shown(provider: &Inner, held: &mut Held, mut mdl: *mut MDL) {
+    let shown = provider.packets.shown();
+    while !mdl.is_null() {
+        held.shown.extend(shown.begin_use(mdl.addr()));
+        // SAFETY: forwarded to the caller.
+        let mapped = unsafe { mdl_flags(mdl) } & (MDL_MAPPED_TO_SYSTEM_VA | MDL_SOURCE_IS_NONPAGED_POOL) != 0;
+        if mapped {
+            // SAFETY: as above.
+            let bytes = unsafe { mdl_mapped_system_va(mdl) };
+            held.shown.extend(shown.begin_use(bytes.addr()));
+        }
+        // SAFETY: as above.
+        mdl = unsafe { mdl_next(mdl) };
+    }
+}
+
+/// Memory of the client's that the host watches, memory of the provider's that an indication shows, and a descriptor in use.
+/// The owner lets all of it go.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     memory: SmallVec<[Hold; 2]>,
+    shown: Vec<usize>,
     descriptor: usize,
 }
 
@@ -189,6 +227,9 @@ impl Held {
     pub(crate) fn let_go(&mut self, provider: &Inner) {
         for hold in self.memory.drain(..) {
             provider.host.let_go(hold);
+        }
+        for shown in self.shown.drain(..) {
+            provider.packets.shown().end_use(shown);
         }
         let descriptor = std::mem::take(&mut self.descriptor);
         if descriptor != 0 {

@@ -297,6 +297,27 @@ impl Request {
         })
     }
 
+    /// `WskSend` of what a descriptor of the test's own says.
+    ///
+    /// # Safety
+    /// Its chain is there until the request has completed, or the provider recognises it.
+    pub unsafe fn send_described(self, socket: &Socket, mut descriptor: WSK_BUF) -> Self {
+        let function = member_of!(socket, WskSend: Connection => WSK_PROVIDER_CONNECTION_DISPATCH,
+            Stream => WSK_PROVIDER_STREAM_DISPATCH);
+        self.on(socket).submit("WskSend", |irp| {
+            // SAFETY: forwarded to the caller; the descriptor is needed during the call only.
+            unsafe { function(socket.raw(), &raw mut descriptor, 0, irp) }
+        })
+    }
+
+    /// `WskReceive` into what a descriptor of the test's own says.
+    ///
+    /// # Safety
+    /// As for [`send_described`](Self::send_described).
+    pub unsafe fn receive_described(self, socket: &Socket, descriptor: WSK_BUF) -> Self {
+        self.receive_descriptor(socket, descriptor, 0)
+    }
+
     /// `WskReceive`
     pub fn receive(self, socket: &Socket, buffer: &Buffer, flags: u32) -> Self {
         let descriptor = buffer.wsk_buf();

@@ -61,6 +61,22 @@ impl ListHandle {
         // SAFETY: forwarded to the caller.
         unsafe { read_data(self.0.cast()) }.unwrap_or_default()
     }
+
+    /// The descriptors of a list of stream data, as they are now.
+    ///
+    /// # Safety
+    /// As for [`elements`](Self::elements).
+    pub unsafe fn descriptors(self) -> Vec<WSK_BUF> {
+        let mut descriptors = Vec::new();
+        let mut list: *const WSK_DATA_INDICATION = self.0.cast();
+        while !list.is_null() {
+            // SAFETY: forwarded to the caller.
+            let element = unsafe { list.read() };
+            descriptors.push(element.Buffer);
+            list = element.Next;
+        }
+        descriptors
+    }
 }
 
 // SAFETY: the handle is a number here; who releases the list calls the provider, which synchronises.
