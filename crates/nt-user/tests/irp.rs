@@ -285,6 +285,85 @@ fn freeing_a_pending_irp_is_caught() {
     finish_clean(&kernel);
 }
 
+/// What was an IRP is the driver's memory again when the IRP has come back. What the driver makes of it is not taken for an
+/// IRP, and not read at all: it may not even have been written.
+#[test]
+fn what_was_an_irp_is_not_looked_at() {
+    let kernel = kernel();
+    run(&kernel, || {
+        let size = io_size_of_irp(1);
+        let block = allocate(size.into());
+        let irp = block.cast::<IRP>();
+        let mut copy = vec![0_u8; size.into()];
+        for _ in 0..2 {
+            // SAFETY: the storage is the test's.
+            unsafe { IoInitializeIrp(irp, size, 1) };
+            set_routine(irp, keep, ptr::null_mut());
+            assert!(check_submission(irp));
+            hand_down(irp);
+            // SAFETY: both are of that size.
+            unsafe { ptr::copy_nonoverlapping(block.cast(), copy.as_mut_ptr(), size.into()) };
+            complete(irp, STATUS_SUCCESS, 0);
+            // SAFETY: the IRP is back, and its storage of that size.
+            unsafe { ptr::copy_nonoverlapping(copy.as_ptr(), block.cast(), size.into()) };
+        }
+        free(block);
+    });
+    finish_clean(&kernel);
+}
+
+/// Writes a word where the first location below an IRP's would be, at an offset. So does a driver that fills the current
+/// location of an IRP which has not been handed down.
+fn write_behind(irp: *mut IRP, offset: usize) {
+    let word = irp.wrapping_byte_add(usize::from(io_size_of_irp(1)) + offset).cast::<u64>();
+    // SAFETY: the kernel keeps room for a location behind each block, to see what is written there.
+    unsafe { word.write(7) };
+}
+
+/// An IRP of its own, and one in the driver's storage.
+fn irps() -> [*mut IRP; 2] {
+    let size = io_size_of_irp(1);
+    let stored = allocate(size.into()).cast::<IRP>();
+    // SAFETY: the storage is the test's.
+    unsafe { IoInitializeIrp(stored, size, 1) };
+    [allocate_irp(1), stored]
+}
+
+/// What is written behind an IRP is named by whoever sees it first, and once: at the submission that follows it, at the
+/// completion, or when the IRP is freed.
+#[test]
+fn words_behind_an_irp_are_caught() {
+    for offset in [0, 0x38, 0x40] {
+        let kernel = kernel();
+        let inside = kernel.clone();
+        run(&kernel, move || {
+            let named = |call: &str| {
+                let said = inside.take(nt_user::rule::POOL_OVERRUN);
+                let [said] = &said[..] else { panic!("{call}: {said:?}") };
+                assert_eq!(said.call, call);
+                assert!(said.detail.contains("8 bytes"), "{said}");
+            };
+            let irps = irps();
+            for irp in irps {
+                set_routine(irp, keep, ptr::null_mut());
+                write_behind(irp, offset);
+                assert!(check_submission(irp));
+                named("WskTest");
+                hand_down(irp);
+                write_behind(irp, offset);
+                complete(irp, STATUS_SUCCESS, 0);
+                named("IofCompleteRequest");
+                write_behind(irp, offset);
+            }
+            free_irp(irps[0]);
+            named("IoFreeIrp");
+            free(irps[1].cast());
+            named("ExFreePoolWithTag");
+        });
+        finish_clean(&kernel);
+    }
+}
+
 /// An IRP without a free stack location cannot be submitted.
 /// Catches: IRP-01
 #[test]

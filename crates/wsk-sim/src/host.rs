@@ -86,7 +86,11 @@ impl Host for SimHost {
 
     unsafe fn check_irp(&self, irp: *mut IRP, call: &'static str) -> bool {
         // SAFETY: forwarded to the caller.
-        unsafe { nt_user::irp::submitted(irp, call) }
+        let fit = unsafe { nt_user::irp::submitted(irp, call) };
+        if fit {
+            nt_user::irp::handed_down(irp);
+        }
+        fit
     }
 
     fn place(&self) -> Place {

@@ -47,6 +47,7 @@ pub unsafe extern "system" fn IofCompleteRequest(irp: *mut IRP, _priority_boost:
         here.violation(rule::IRP_COMPLETE, CALL, detail);
         return;
     }
+    here.pool.check_behind_irp(&here, CALL, irp.addr());
     // SAFETY: the caller has the IRP.
     unsafe { check_outcome(&here, irp) };
     // SAFETY: as above.
@@ -112,6 +113,7 @@ unsafe fn step(irp: *mut IRP) -> bool {
     // SAFETY: as above.
     unsafe { set_irp_stack_pointer(irp, upper) };
     if top {
+        this::here(CALL).pool.irp_is_back(irp.addr());
         // SAFETY: as above. From here on the creator may free or re-use the IRP once its routine knows.
         unsafe { stamp(irp) }.store(STAMP_COMPLETED, Ordering::Release);
     }

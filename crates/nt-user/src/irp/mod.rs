@@ -12,10 +12,10 @@
 //!                               freed
 //! ```
 //!
-//! An IRP is *submitted* exactly while its current stack location is one that it has, so nobody needs to tell the
-//! checker. *Completed* differs from *idle* by a stamp in `ThreadListEntry`, which on Windows belongs to the I/O
-//! manager and is therefore left alone by everybody else. No list of IRPs is kept: an allocated one is a block of
-//! [pool], and one in the driver's own storage is remembered by the block it lies in.
+//! An IRP is *submitted* exactly while its current stack location is one that it has. *Completed* differs from *idle* by a
+//! stamp in `ThreadListEntry`, which on Windows belongs to the I/O manager and is therefore left alone by everybody else.
+//! So an IRP tells itself where it is, to whoever knows that there is one. Storage where there was an IRP may be anything, so
+//! the [pool] keeps the addresses of the IRPs that drivers below have ([`handed_down`]).
 
 mod complete;
 mod submit;
@@ -39,7 +39,7 @@ use crate::pool::{self, Kind};
 use crate::thread::this::{self, Here};
 
 pub use complete::*;
-pub use submit::submitted;
+pub use submit::{handed_down, submitted};
 
 /// `IO_TYPE_IRP`.
 const IO_TYPE_IRP: i16 = 6;
@@ -196,20 +196,15 @@ pub unsafe extern "system" fn IoInitializeIrp(irp: *mut IRP, packet_size: u16, s
         here.bug_check(rule::OBJECT, CALL, detail);
     }
     check_alignment(&here, irp, CALL);
-    match here.pool.note_irp(irp.addr()) {
-        // SAFETY: an IRP has been initialised here since the block was allocated, so the bytes are written.
-        pool::Note::Known if unsafe { state(irp) } == Some(State::Submitted) => {
-            let detail = format!("the IRP at {irp:p} is initialised again while a driver below has it");
-            here.violation("IRP-06", CALL, detail);
-            return;
-        }
-        pool::Note::Known | pool::Note::New => {}
-        pool::Note::Elsewhere => {
-            if !pool::in_image(irp.addr(), packet_size.into()) {
-                let detail = format!("the storage at {irp:p} is no non-paged memory of this kernel");
-                here.report(Severity::Advice, rule::NON_PAGED, CALL, detail);
-            }
-        }
+    // Nothing is read from the storage: it may be new, or have been something else since there was an IRP.
+    if here.pool.is_below(irp.addr()) {
+        let detail = format!("the IRP at {irp:p} is initialised again while a driver below has it");
+        here.violation("IRP-06", CALL, detail);
+        return;
+    }
+    if !here.pool.has_irp(irp.addr()) && !pool::in_image(irp.addr(), packet_size.into()) {
+        let detail = format!("the storage at {irp:p} is no non-paged memory of this kernel");
+        here.report(Severity::Advice, rule::NON_PAGED, CALL, detail);
     }
     // SAFETY: forwarded to the caller.
     unsafe { initialise(irp, packet_size, stack_size) };
@@ -258,10 +253,10 @@ pub unsafe extern "system" fn IoFreeIrp(irp: *mut IRP) {
     pool::free(&here, CALL, irp.cast::<c_void>(), Kind::Irp, pool::IRP_TAG);
 }
 
-/// Whether the bytes at `address` are an IRP that a driver below has.
+/// Whether the IRP at `address` is one that a driver below has.
 ///
 /// # Safety
-/// The address is aligned, and the bytes of an IRP there are readable.
+/// There is an allocated IRP at the address, or what a driver has made of it.
 pub(crate) unsafe fn is_submitted_at(address: *mut u8) -> bool {
     // SAFETY: forwarded to the caller.
     unsafe { state(address.cast()) == Some(State::Submitted) }

@@ -12,7 +12,8 @@ use crate::thread::this;
 const ALWAYS: u8 = SL_INVOKE_ON_SUCCESS | SL_INVOKE_ON_ERROR | SL_INVOKE_ON_CANCEL;
 
 /// Checks an IRP that a client hands to `call`, before anything is done with it, and reports what is wrong (IRP-01,
-/// IRP-02, IRP-05, IRP-06). False if the IRP must be left alone.
+/// IRP-02, IRP-05, IRP-06), and what was written behind it. False if the IRP must be left alone; else the driver below
+/// takes it, and says so ([`handed_down`]).
 ///
 /// # Safety
 /// `irp` is not null and points to readable storage of the size of an IRP.
@@ -23,6 +24,7 @@ pub unsafe fn submitted(irp: *mut IRP, call: &'static str) -> bool {
         here.violation(rule::OBJECT, call, format!("there is no IRP at {irp:p}, or it has been freed"));
         return false;
     };
+    here.pool.check_behind_irp(&here, call, irp.addr());
     // SAFETY: there is an IRP.
     let location = unsafe { irp_current_location(irp) };
     // SAFETY: there is an IRP.
@@ -60,4 +62,9 @@ pub unsafe fn submitted(irp: *mut IRP, call: &'static str) -> bool {
         here.violation("IRP-02", call, format!("the IRP at {irp:p} has {what}"));
     }
     true
+}
+
+/// A driver below takes an IRP: until it is complete, its storage must be left alone.
+pub fn handed_down(irp: *mut IRP) {
+    this::here("IoCallDriver").pool.irp_goes_down(irp.addr());
 }

@@ -1,12 +1,14 @@
-//! Who needs the memory of drivers: places that must not be freed for now, and places where there is an IRP.
+//! Who needs the memory of drivers: places that must not be freed for now, IRPs that a driver below has, and places where
+//! there is an IRP.
 //!
-//! Both are asked for with every request, so they are kept apart from the [table](super::table) of blocks, which only
+//! All are asked for with every request, so they are kept apart from the [table](super::table) of blocks, which only
 //! allocations change:
 //!
 //! ```text
-//!   hold(address)  ──► the list of the address's page, one lock for some pages
-//!   free(block)    ──► the lists of the block's pages: anything inside?
-//!   irp(address)   ──► a slot for the address: seen before? else ask the table
+//!   hold(address)         ──► the list of the address's page, one lock for some pages
+//!   free(block)           ──► the lists of the block's pages: anything inside?
+//!   handed down(IRP)      ──► likewise
+//!   initialised(address)  ──► a slot for the address: seen before? else ask the table
 //! ```
 
 use std::ops::Range;
@@ -78,6 +80,52 @@ impl Holds {
             self.parts.iter().filter_map(last).max_by_key(|need| need.number)
         };
         found.map(|need| (need.rule, need.what))
+    }
+}
+
+/// The IRPs that drivers below have.
+///
+/// Whether an IRP is below is not read from where it was: that memory is the driver's own again when it has come back, with
+/// whatever the driver has put there, or nothing.
+#[derive(Debug)]
+pub(super) struct Below(Vec<Mutex<Vec<usize>>>);
+
+impl Below {
+    pub(super) fn new() -> Self {
+        Self((0..PARTS).map(|_| Mutex::default()).collect())
+    }
+
+    fn part(&self, page: usize) -> &Mutex<Vec<usize>> {
+        &self.0[spread(page, PARTS)]
+    }
+
+    pub(super) fn add(&self, irp: usize) {
+        let mut part = self.part(irp / PAGE).lock();
+        if !part.contains(&irp) {
+            part.push(irp);
+        }
+    }
+
+    pub(super) fn remove(&self, irp: usize) {
+        let mut part = self.part(irp / PAGE).lock();
+        if let Some(place) = part.iter().rposition(|other| *other == irp) {
+            part.swap_remove(place);
+        }
+    }
+
+    pub(super) fn contains(&self, irp: usize) -> bool {
+        self.part(irp / PAGE).lock().contains(&irp)
+    }
+
+    /// An IRP that begins in `range`.
+    pub(super) fn within(&self, range: &Range<usize>) -> Option<usize> {
+        let mut pages = range.start / PAGE..range.end.div_ceil(PAGE).max(range.start / PAGE + 1);
+        let first = |part: &Mutex<Vec<usize>>| part.lock().iter().copied().find(|irp| range.contains(irp));
+        if pages.len() < PARTS {
+            pages.find_map(|page| first(self.part(page)))
+        } else {
+            self.0.iter().find_map(first)
+        }
     }
 }
 

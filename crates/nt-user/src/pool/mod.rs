@@ -18,12 +18,13 @@ mod table;
 
 use std::ffi::c_void;
 use std::fmt;
+use std::ops::Range;
 
 use parking_lot::RwLock;
 use wsk_sys::nt::APC_LEVEL;
 
 pub use functions::*;
-use holds::{Holds, Noted};
+use holds::{Below, Holds, Noted};
 pub(crate) use image::contains as in_image;
 use table::{Removed, Table};
 
@@ -115,29 +116,20 @@ impl fmt::Display for Leak {
     }
 }
 
-/// Whether the kernel knows an address where an IRP is initialised.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Note {
-    /// An IRP has been initialised there since the block was allocated.
-    Known,
-    /// None has; now it is known.
-    New,
-    /// The address is not in pool.
-    Elsewhere,
-}
-
 /// The pool of one kernel.
 #[derive(Debug)]
 pub(crate) struct Pool {
     trace: bool,
     table: RwLock<Table>,
     holds: Holds,
+    below: Below,
     noted: Noted,
 }
 
 impl Pool {
     pub(crate) fn new(poison: bool, trace: bool) -> Self {
-        Self { trace, table: RwLock::new(Table::new(poison)), holds: Holds::new(), noted: Noted::new() }
+        let table = RwLock::new(Table::new(poison));
+        Self { trace, table, holds: Holds::new(), below: Below::new(), noted: Noted::new() }
     }
 
     /// A block of at least `bytes`; null if the host has none.
@@ -146,12 +138,32 @@ impl Pool {
         self.table.write().insert(bytes, tag, kind, place).cast()
     }
 
-    /// Remembers that an IRP is initialised at `address`.
-    pub(crate) fn note_irp(&self, address: usize) -> Note {
-        if self.noted.contains(address) {
-            return Note::Known;
+    /// Whether an IRP that is initialised at `address` lies in pool.
+    pub(crate) fn has_irp(&self, address: usize) -> bool {
+        self.noted.contains(address) || self.table.read().note_irp(address, &self.noted)
+    }
+
+    /// A driver below has the IRP at `address` from here on.
+    pub(crate) fn irp_goes_down(&self, address: usize) {
+        self.below.add(address);
+    }
+
+    /// The IRP at `address` has come back to its creator.
+    pub(crate) fn irp_is_back(&self, address: usize) {
+        self.below.remove(address);
+    }
+
+    /// Whether a driver below has the IRP at `address`.
+    pub(crate) fn is_below(&self, address: usize) -> bool {
+        self.below.contains(address)
+    }
+
+    /// Reports what was written behind the IRP at `address`, and makes it as if it had not been.
+    pub(crate) fn check_behind_irp(&self, inner: &Inner, call: &str, address: usize) {
+        let intact = self.table.read().is_guarded(address);
+        if !intact && let Some(detail) = self.table.write().mend_guard(address) {
+            inner.violation(rule::POOL_OVERRUN, call, detail);
         }
-        self.table.read().note_irp(address, &self.noted)
     }
 
     pub(crate) fn is_non_paged(&self, address: usize, bytes: usize) -> bool {
@@ -190,7 +202,12 @@ fn report_written(inner: &Inner, call: &str, written: &[Leak]) {
 /// Frees a block. A wrong block, kind or tag is reported; what is still in use is kept.
 pub(crate) fn free(here: &Here, call: &'static str, block: *mut c_void, kind: Kind, tag: u32) {
     let address = block.addr();
-    let in_use = |range| {
+    let in_use = |range: Range<usize>| {
+        if let Some(irp) = here.pool.below.within(&range) {
+            let offset = irp - range.start;
+            let what = format!("it holds an IRP, at offset {offset}, that a driver below still has");
+            return Some(("IRP-16", what));
+        }
         if let Some((rule, what)) = here.pool.holds.within(&range) {
             return Some((rule, format!("it is still needed for {what}")));
         }

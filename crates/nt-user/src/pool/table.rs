@@ -6,10 +6,10 @@ use std::ops::Range;
 use std::ptr;
 
 use parking_lot::Mutex;
-use wsk_sys::nt::IRP;
+use wsk_sys::nt::IO_STACK_LOCATION;
 
 use super::holds::Noted;
-use super::{Kind, Leak, Note, PoolStats};
+use super::{Kind, Leak, PoolStats};
 use crate::checker::violation::rule;
 use crate::irp;
 
@@ -17,8 +17,10 @@ use crate::irp;
 const FILL_NEW: u8 = 0xCD;
 const FILL_FREED: u8 = 0xDD;
 const FILL_GUARD: u8 = 0xFD;
-/// Bytes behind every block.
-const GUARD: usize = 16;
+/// Bytes behind every block: more than a stack location, which is what is written behind an IRP whose current location is
+/// written to before it has been handed down.
+const GUARD: usize = 80;
+const _: () = assert!(GUARD >= size_of::<IO_STACK_LOCATION>() && GUARD.is_multiple_of(ALIGNMENT));
 /// From this size on a block starts on a page, as it does on Windows.
 const PAGE: usize = 4096;
 const ALIGNMENT: usize = 16;
@@ -55,24 +57,26 @@ impl Block {
         }
     }
 
-    /// The offset of an IRP in this block that a driver below has.
-    fn submitted_irp(&self) -> Option<usize> {
-        let irps = self.irps.lock();
-        let fits = |offset: &usize| offset + size_of::<IRP>() <= self.bytes;
-        let offsets = irps.iter().copied().chain((self.kind == Kind::Irp).then_some(0));
-        offsets.filter(fits).find(|offset| {
-            let address = self.address.wrapping_add(*offset);
-            // SAFETY: the bytes are the block's, and an IRP was initialised there when it was noted.
-            unsafe { irp::is_submitted_at(address) }
-        })
-    }
-
     fn is_filled(&self, part: Range<usize>, with: u8) -> bool {
         let start = self.address.wrapping_add(part.start);
         // SAFETY: the part lies inside the allocation and has been filled, and the table owns it.
         let part = unsafe { std::slice::from_raw_parts(start, part.len()) };
         // All bytes equal the first one if each equals its neighbour; comparing slices is the fast way to say so.
         part.split_last().is_none_or(|(last, others)| *last == with && *others == part[1..])
+    }
+
+    /// What was written behind the block.
+    fn overrun(&self) -> Option<String> {
+        let guard = self.bytes..self.bytes + GUARD;
+        if self.is_filled(guard.clone(), FILL_GUARD) {
+            return None;
+        }
+        let is_written = |offset: &usize| !self.is_filled(*offset..offset + 1, FILL_GUARD);
+        let first = guard.clone().find(is_written)?;
+        let last = guard.rev().find(is_written)?;
+        let (from, bytes) = (first - self.bytes, last - first + 1);
+        let place = if from == 0 { "right behind it".to_owned() } else { format!("{from} bytes behind it") };
+        Some(format!("someone wrote past the end of {}: {bytes} bytes, {place}", self.describe()))
     }
 
     fn fill(&self, part: Range<usize>, with: u8) {
@@ -182,16 +186,18 @@ impl Table {
         stats.blocks -= 1;
         stats.bytes -= block.bytes;
         let kind = block.kind;
-        let irp = block.submitted_irp().map(|offset| {
-            ("IRP-16", format!("it holds an IRP, at offset {offset}, that a driver below still has"))
-        });
-        if let Some((rule, why)) = irp.or_else(|| in_use(block.range())) {
+        let submitted = || {
+            // SAFETY: an allocated IRP was made one when it was allocated, and the table owns it.
+            let submitted = block.kind == Kind::Irp && unsafe { irp::is_submitted_at(block.address) };
+            submitted.then(|| ("IRP-16", "a driver below still has it".to_owned()))
+        };
+        if let Some((rule, why)) = in_use(block.range()).or_else(submitted) {
             let detail = format!("{} was freed, but {why}", block.describe());
             self.condemned.push(block);
             return Removed::Freed { kind, complaint: Some((rule, detail)), written: Vec::new() };
         }
-        let complaint = if !block.is_filled(block.bytes..block.bytes + GUARD, FILL_GUARD) {
-            Some((rule::POOL_OVERRUN, format!("someone wrote past the end of {}", block.describe())))
+        let complaint = if let Some(overrun) = block.overrun() {
+            Some((rule::POOL_OVERRUN, overrun))
         } else if tag != 0 && tag != block.tag {
             let tag = tag.to_le_bytes();
             let detail = format!("{} was freed with the tag '{}'", block.describe(), tag.escape_ascii());
@@ -255,22 +261,31 @@ impl Table {
         (address < block.range().end.max(block.range().start + 1)).then_some(block)
     }
 
-    pub(super) fn note_irp(&self, address: usize, noted: &Noted) -> Note {
-        let Some(block) = self.find(address) else { return Note::Elsewhere };
+    /// Remembers that an IRP is initialised at `address`; false if that is not in pool.
+    pub(super) fn note_irp(&self, address: usize, noted: &Noted) -> bool {
+        let Some(block) = self.find(address) else { return false };
         let offset = address - block.range().start;
-        if block.kind == Kind::Irp && offset == 0 {
-            return Note::Known;
-        }
         let mut irps = block.irps.lock();
         // Before the table lets go of the block, which needs it to be changed.
         noted.add(address);
-        match irps.binary_search(&offset) {
-            Ok(_) => Note::Known,
-            Err(place) => {
-                irps.insert(place, offset);
-                Note::New
-            }
+        if let Err(place) = irps.binary_search(&offset) {
+            irps.insert(place, offset);
         }
+        true
+    }
+
+    /// Whether nothing was written behind the block that covers `address`, if one does.
+    pub(super) fn is_guarded(&self, address: usize) -> bool {
+        let whole = |block: &Block| block.is_filled(block.bytes..block.bytes + GUARD, FILL_GUARD);
+        self.find(address).is_none_or(whole)
+    }
+
+    /// Says what was written behind the block that covers `address`, and takes it away.
+    pub(super) fn mend_guard(&mut self, address: usize) -> Option<String> {
+        let block = self.find(address)?;
+        let overrun = block.overrun()?;
+        block.fill(block.bytes..block.bytes + GUARD, FILL_GUARD);
+        Some(overrun)
     }
 
     /// Whether a freed block that is still kept covers `address`.
