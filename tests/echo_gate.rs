@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use echo_gate::policy::{Action, Answer, Policy};
 use echo_gate::record::{AcceptBy, Inspection, Record, RecordSink};
-use echo_gate::{Asker, Rules, Service, Settings};
+use echo_gate::{Asker, Limits, Reason, Rules, Service, Settings};
 use socket2::SockRef;
 use wsk::Passive;
 use wsk_sim::{Completion, Level, Sim};
@@ -42,12 +42,12 @@ fn serve(
     accept_by: AcceptBy,
     clients: impl FnOnce(SocketAddr),
 ) -> (wsk::Result<()>, Journal) {
-    serve_at_most(1000, sim, default, accept_by, clients)
+    serve_within(Limits::DEFAULT, sim, default, accept_by, clients)
 }
 
-/// The same for so many clients at once.
-fn serve_at_most(
-    most: usize,
+/// The same within these limits.
+fn serve_within(
+    limits: Limits,
     sim: &Sim,
     default: Action,
     accept_by: AcceptBy,
@@ -57,7 +57,7 @@ fn serve_at_most(
     let (started, start) = channel();
     let (finish, finished) = channel::<()>();
     let sink = journal.clone();
-    let driver = sim.thread("driver", move || drive(most, default, accept_by, sink, &started, &finished));
+    let driver = sim.thread("driver", move || drive(limits, default, accept_by, sink, &started, &finished));
     if let Ok(local) = start.recv() {
         clients(local);
     }
@@ -71,7 +71,7 @@ fn serve_at_most(
 }
 
 fn drive(
-    most: usize,
+    limits: Limits,
     default: Action,
     accept_by: AcceptBy,
     sink: Journal,
@@ -81,14 +81,15 @@ fn drive(
     // SAFETY: the start of a system thread, at PASSIVE_LEVEL, without locks.
     let passive = unsafe { Passive::assume() };
     // Where few are let in, they stay.
-    let after = if most < 1000 { Duration::from_hours(1) } else { Duration::from_millis(1) };
+    let after = if limits.clients < 1000 { Duration::from_hours(1) } else { Duration::from_millis(1) };
+    let mut policy = Policy::new(default);
+    policy.set_limits(limits);
     let settings = Settings {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-        policy: Rules::try_new(&Policy::new(default))?,
+        policy: Rules::try_new(&policy)?,
         asker: Asker::Timed { answer: Answer::Accept, after },
         accept_by,
         threads: 2,
-        most,
     };
     let mut service = Service::start(settings, sink, |left| panic!("{left}"), passive)?;
     // Nobody waits for it if the test has failed.
@@ -128,10 +129,11 @@ fn give_up(to: SocketAddr) {
 fn who_comes_when_it_is_full_is_rejected() {
     const MOST: usize = 5;
     const MORE: usize = 20;
+    let limits = Limits { clients: MOST as u32, ..Limits::DEFAULT };
     for accept_by in BOTH_WAYS {
         for (default, ends) in [(Action::Accept, "served"), (Action::Ask, "asked about")] {
             let sim = Sim::builder().build();
-            let (outcome, journal) = serve_at_most(MOST, &sim, default, accept_by, |to| {
+            let (outcome, journal) = serve_within(limits, &sim, default, accept_by, |to| {
                 // Who was let in stays, and so does who is asked about, as nobody answers in an hour.
                 let mut clients = Vec::new();
                 for number in 0..MOST + MORE {
@@ -149,10 +151,167 @@ fn who_comes_when_it_is_full_is_rejected() {
             let let_in = journal.count(|record| {
                 matches!(record, Record::Inspect { action: Inspection::Accept | Inspection::Pend, .. })
             });
-            let rejected =
-                journal.count(|record| matches!(record, Record::Inspect { action: Inspection::Reject, .. }));
+            let rejected = journal.count(|record| {
+                matches!(
+                    record,
+                    Record::Inspect { action: Inspection::Reject, reason: Some(Reason::Full), .. }
+                )
+            });
             assert_eq!((let_in, rejected), (MOST, MORE), "{ends}, {accept_by:?}: {journal:?}");
         }
+    }
+}
+
+/// A connection from 127.0.0.`last`.
+#[cfg(target_os = "linux")]
+fn connect_from(last: u8, to: SocketAddr) -> std::io::Result<TcpStream> {
+    use socket2::{Domain, Socket, Type};
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from(([127, 0, 0, last], 0)).into())?;
+    socket.connect(&to.into())?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    Ok(socket.into())
+}
+
+/// Whether a client is served.
+#[cfg(target_os = "linux")]
+fn is_served(mut client: &TcpStream) -> bool {
+    client.write_all(b"x").and_then(|()| client.read_exact(&mut [0])).is_ok()
+}
+
+/// Whoever takes all that one source can have keeps nobody else out, and has room again for each that goes.
+#[cfg(target_os = "linux")]
+#[test]
+fn one_source_leaves_room_for_the_others() {
+    const SHARE: usize = 3;
+    let limits = Limits { per_source: SHARE as u32, ..Limits::DEFAULT };
+    for accept_by in BOTH_WAYS {
+        let sim = Sim::builder().build();
+        let (outcome, journal) = serve_within(limits, &sim, Action::Accept, accept_by, |to| {
+            let mut greedy: Vec<_> = (0..SHARE).map(|_| connect_from(2, to).expect("connected")).collect();
+            assert!(greedy.iter().all(is_served), "{accept_by:?}");
+            for _ in 0..10 {
+                assert!(!connect_from(2, to).is_ok_and(|client| is_served(&client)), "{accept_by:?}");
+            }
+            let other = connect_from(3, to).expect("connected");
+            assert!(is_served(&other), "{accept_by:?}");
+            // One goes, the service notices, and there is room for one.
+            let mut one = greedy.pop().expect("there are some");
+            one.shutdown(Shutdown::Write).expect("an open socket");
+            assert_eq!(one.read(&mut [0]).expect("the other end"), 0);
+            let start = std::time::Instant::now();
+            while !connect_from(2, to).is_ok_and(|client| is_served(&client)) {
+                assert!(start.elapsed() < PATIENCE, "{accept_by:?}: the place is not given back");
+            }
+        });
+        outcome.expect("started");
+        let refused = journal.count(|record| {
+            matches!(record, Record::Inspect { action: Inspection::Reject, reason: Some(Reason::Source), .. })
+        });
+        assert!(refused >= 10, "{accept_by:?}: {journal:?}");
+    }
+}
+
+/// Requests that nobody decides count for their source as connections do.
+#[cfg(target_os = "linux")]
+#[test]
+fn pended_requests_of_one_source_leave_room_for_the_others() {
+    const SHARE: usize = 3;
+    // Few clients, as nobody answers them then.
+    let limits = Limits { clients: 100, per_source: SHARE as u32, ..Limits::DEFAULT };
+    for accept_by in BOTH_WAYS {
+        let sim = Sim::builder().build();
+        let (outcome, journal) = serve_within(limits, &sim, Action::Ask, accept_by, |to| {
+            let pended: Vec<_> = (0..SHARE).map(|_| connect_from(2, to).expect("connected")).collect();
+            for _ in 0..10 {
+                assert!(!connect_from(2, to).is_ok_and(|client| is_served(&client)), "{accept_by:?}");
+            }
+            drop((pended, connect_from(3, to).expect("connected")));
+        });
+        outcome.expect("started");
+        let asked =
+            journal.count(|record| matches!(record, Record::Inspect { action: Inspection::Pend, .. }));
+        assert_eq!(asked, SHARE + 1, "{accept_by:?}: {journal:?}");
+    }
+}
+
+/// Requests that are inspected before any of their connections is delivered are all let in, as there is room for each: the limit
+/// holds at delivery.
+#[test]
+fn a_crowd_that_comes_at_once_gets_no_more_than_its_share() {
+    const SHARE: usize = 3;
+    const CROWD: usize = 60;
+    let limits = Limits { per_source: SHARE as u32, ..Limits::DEFAULT };
+    for accept_by in BOTH_WAYS {
+        let sim = Sim::builder().build();
+        let (outcome, journal) = serve_within(limits, &sim, Action::Accept, accept_by, |to| {
+            std::thread::scope(|scope| {
+                let crowd: Vec<_> = (0..CROWD).map(|_| scope.spawn(move || connect(to))).collect();
+                let crowd: Vec<_> = crowd.into_iter().filter_map(|one| one.join().ok()?.ok()).collect();
+                // All are there until all have tried.
+                let served = |mut client: &TcpStream| {
+                    client.write_all(b"x").and_then(|()| client.read_exact(&mut [0])).is_ok()
+                };
+                let served = crowd.iter().filter(|client| served(client)).count();
+                assert!((1..=SHARE).contains(&served), "{accept_by:?}: {served}");
+            });
+        });
+        outcome.expect("started");
+        let (mut open, mut most) = (0_usize, 0);
+        for record in &*journal.0.lock().expect("not poisoned") {
+            match record {
+                Record::Accepted { .. } => open += 1,
+                Record::Closed { .. } => open -= 1,
+                _ => {}
+            }
+            most = most.max(open);
+        }
+        assert!((1..=SHARE).contains(&most), "{accept_by:?}: {most} at once: {journal:?}");
+    }
+}
+
+/// Clients that say nothing, and clients that take nothing, lose their connections; one that talks keeps its own.
+#[test]
+fn silent_clients_lose_their_places() {
+    const SILENT: usize = 4;
+    let limits = Limits { clients: SILENT as u32 + 2, idle_timeout: 2000, ..Limits::DEFAULT };
+    for accept_by in BOTH_WAYS {
+        let sim = Sim::builder().build();
+        let (outcome, journal) = serve_within(limits, &sim, Action::Accept, accept_by, |to| {
+            let mut talker = connect(to).expect("connected");
+            let silent: Vec<_> = (0..SILENT).map(|_| connect(to).expect("connected")).collect();
+            // One that never reads what it is owed, until nothing more goes in.
+            let stuck = connect(to).expect("connected");
+            stuck.set_nonblocking(true).expect("an open socket");
+            std::thread::scope(|scope| {
+                let ends: Vec<_> = silent
+                    .iter()
+                    .map(|mut client| scope.spawn(move || matches!(client.read(&mut [0]), Ok(0) | Err(_))))
+                    .collect();
+                let bytes = vec![0; 1 << 16];
+                let mut gone = false;
+                while !gone || ends.iter().any(|end| !end.is_finished()) {
+                    talker.write_all(b"ping").expect("served");
+                    talker.read_exact(&mut [0; 4]).expect("served");
+                    gone |= matches!((&stuck).write(&bytes), Err(error) if error.kind() != std::io::ErrorKind::WouldBlock);
+                }
+                assert!(ends.into_iter().all(|end| end.join().expect("no panic")), "{accept_by:?}");
+            });
+            // Their places are free.
+            let next: Vec<_> = (0..SILENT).map(|_| connect(to).expect("connected")).collect();
+            for mut client in next {
+                client.write_all(b"next").expect("served");
+                client.read_exact(&mut [0; 4]).expect("served");
+            }
+        });
+        outcome.expect("started");
+        let dropped = journal.count(|record| matches!(record, Record::Dropped { reason: Reason::Idle, .. }));
+        assert_eq!(dropped, SILENT + 1, "{accept_by:?}: {journal:?}");
+        let (accepted, closed) = (
+            journal.count(|record| matches!(record, Record::Accepted { .. })),
+            journal.count(|record| matches!(record, Record::Closed { .. })),
+        );
+        assert_eq!(accepted, closed, "{accept_by:?}: {journal:?}");
     }
 }
 

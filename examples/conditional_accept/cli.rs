@@ -1,11 +1,13 @@
 //! The options of the example.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use clap::builder::PossibleValue;
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser, ValueEnum};
+use echo_gate::Limits;
 use echo_gate::policy::{Action, Answer, Net, Policy, PolicyError};
 use echo_gate::record::AcceptBy;
 
@@ -48,6 +50,21 @@ pub(crate) struct Options {
     #[arg(long, value_name = "WAY", default_value = "irp")]
     accept_by: Word<AcceptBy>,
 
+    /// Reject who comes when so many are served and asked about; the host's limit of descriptors is lower, nearly always
+    #[arg(long, value_name = "N", default_value_t = MOST, value_parser = among(Limits::CLIENTS))]
+    max_clients: u32,
+
+    /// Reject who comes when so many of them are of the same source, an IPv4 address or an IPv6 /64; 0 for any number
+    #[arg(long, value_name = "N", default_value_t = MOST / 2, value_parser = among(Limits::PER_SOURCE))]
+    max_per_source: u32,
+
+    /// Close a connection that is silent for so many milliseconds; 0 for never
+    #[arg(
+        long, value_name = "MS", default_value_t = Limits::DEFAULT.idle_timeout,
+        value_parser = among(Limits::IDLE_TIMEOUT)
+    )]
+    idle_timeout: u32,
+
     /// Unload after so many seconds; without it on Ctrl-C or SIGTERM
     #[arg(long, value_name = "N")]
     seconds: Option<u32>,
@@ -55,6 +72,15 @@ pub(crate) struct Options {
     /// Print for people, or one JSON object per line
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub(crate) log: Format,
+}
+
+/// How many clients there may be if it is not said: more than the driver takes, as memory is not scarce here. Half of them can be
+/// of one source, which is more than one address has ports: on one machine, where the example is tried, there are few of those.
+const MOST: u32 = *Limits::CLIENTS.end();
+
+/// A number in a range.
+fn among(range: RangeInclusive<u32>) -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(i64::from(*range.start())..=i64::from(*range.end()))
 }
 
 const AFTER_HELP: &str = "\
@@ -75,6 +101,8 @@ impl Options {
     /// The networks and their actions.
     fn policy(&self) -> Result<Policy, PolicyError> {
         let mut policy = Policy::new(self.default.0);
+        let Self { max_clients: clients, max_per_source: per_source, idle_timeout, .. } = *self;
+        policy.set_limits(Limits { clients, per_source, idle_timeout });
         for (nets, action) in
             [(&self.accept, Action::Accept), (&self.reject, Action::Reject), (&self.ask, Action::Ask)]
         {
@@ -163,13 +191,16 @@ mod tests {
         );
         assert_eq!((options.accept_by(), options.unload_after()), (AcceptBy::Irp, None));
         assert_eq!(options.log, Format::Text);
+        let limits = Limits { clients: 65_536, per_source: 32_768, idle_timeout: 120_000 };
+        assert_eq!(options.policy().expect("empty").limits(), limits);
     }
 
     #[test]
     fn every_option_is_taken() {
         let options = parse(
             "--listen [::1]:0 --accept 127.0.0.1 --accept ::1 --reject 127.0.0.0/8 --ask 127.0.0.4/31 \
-             --default reject --verdict reject --verdict-after 0 --accept-by event --seconds 3 --log json",
+             --default reject --verdict reject --verdict-after 0 --accept-by event --seconds 3 --log json \
+             --max-clients 9 --max-per-source 0 --idle-timeout 1500",
         )
         .expect("well formed");
         assert_eq!(options.listen, "[::1]:0".parse().expect("an address"));
@@ -183,6 +214,7 @@ mod tests {
         ] {
             assert_eq!(policy.action(remote.parse().expect("an address")), action, "{remote}");
         }
+        assert_eq!(policy.limits(), Limits { clients: 9, per_source: 0, idle_timeout: 1500 });
         assert_eq!((options.verdict(), options.verdict_after()), (Answer::Reject, Duration::ZERO));
         assert_eq!(
             (options.accept_by(), options.unload_after()),
@@ -206,6 +238,10 @@ mod tests {
             "--accept-by hand",
             "--seconds soon",
             "--log xml",
+            "--max-clients 0",
+            "--max-clients 65537",
+            "--max-per-source -1",
+            "--idle-timeout 86400001",
             "--colour",
             "extra",
         ] {

@@ -29,9 +29,6 @@ const UNLOAD: Duration = Duration::from_secs(2);
 /// Threads that serve connections.
 const THREADS: usize = 2;
 
-/// How many clients there may be at once; the host's limit of descriptors is lower, nearly always.
-const MOST: usize = 65_536;
-
 /// How many established connections may wait to be taken: as many as clients may come at once. What a small number
 /// does, dropping requests, is for tests to look at (rule LSN-37).
 const UNTAKEN: usize = 16_384;
@@ -65,7 +62,7 @@ fn run(options: &Options, policy: Policy) -> Result<(), String> {
     let driver = sim.thread("driver", move || {
         // The policy is in the pool of the simulated kernel, which only its threads can use.
         let policy = Rules::try_new(&policy).map_err(|error| error.to_string())?;
-        let settings = Settings { listen, policy, asker, accept_by, threads: THREADS, most: MOST };
+        let settings = Settings { listen, policy, asker, accept_by, threads: THREADS };
         drive(settings, sink, &stopped, limit)
     });
     let driven = match driver.join() {

@@ -78,6 +78,33 @@ fn rejected_clients_are_reset() {
     }
 }
 
+/// Whoever takes all the places of one address keeps nobody else out, and silence costs them.
+#[test]
+fn silent_clients_of_one_address_keep_nobody_else_out() {
+    for by in BOTH_WAYS {
+        let limits = ["--max-clients", "6", "--max-per-source", "4", "--idle-timeout", "1500"];
+        let service = Service::start(&[&["--accept-by", by][..], &limits].concat());
+        let silent: Vec<_> = (0..4).map(|_| connect(2, service.address)).collect();
+        for client in &silent {
+            service.wait(&[("event", "accepted"), ("remote", &name(client))]);
+        }
+        let refused = connect_from(IpAddr::from([127, 0, 0, 2]), service.address);
+        let remote = refused.as_ref().map(name).ok();
+        assert_refused(refused);
+        if let Some(remote) = remote {
+            service.wait(&[("event", "inspect"), ("remote", &remote), ("reason", "source")]);
+        }
+        echo(&mut connect(1, service.address), b"the others are served");
+        for client in silent {
+            service.wait(&[("event", "dropped"), ("remote", &name(&client)), ("reason", "idle")]);
+            service.wait(&[("event", "closed"), ("remote", &name(&client))]);
+            assert_refused(Ok(client));
+        }
+        echo(&mut connect(2, service.address), b"there is room again");
+        service.stop();
+    }
+}
+
 #[test]
 fn asked_then_accepted() {
     for by in BOTH_WAYS {

@@ -22,9 +22,6 @@ use crate::debugger;
 /// How many threads serve connections.
 const THREADS: usize = 2;
 
-/// How many clients there may be, served and asked about: each takes some ten kilobytes of non-paged memory.
-const MOST: usize = 4096;
-
 /// The thread, and what tells it to end.
 #[derive(Debug)]
 pub(crate) struct Running {
@@ -80,7 +77,7 @@ fn serve(control: &Control, device: &Owned, stop: &Event, passive: Passive<'_>) 
     // SAFETY: the device is this driver's, and by its invariant it is there.
     let register = || unsafe { Client::register_for(device.0, passive) };
     // Without an address there is nothing to start; a record says what is wrong with it.
-    let started = match control.settings(THREADS, MOST) {
+    let started = match control.settings(THREADS) {
         Some(settings) => register()
             .and_then(|client| {
                 Service::start_with(client, settings, control.clone(), debugger::still_waiting, passive)

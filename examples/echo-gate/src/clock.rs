@@ -1,5 +1,6 @@
 //! The time since boot.
 
+use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 
 use wsk::Passive;
@@ -35,6 +36,36 @@ impl Moment {
     pub(crate) fn since(self, earlier: Self) -> Duration {
         let units = self.0.saturating_sub(earlier.0);
         Duration::new(units / SECOND, (units % SECOND) as u32 * UNIT)
+    }
+}
+
+/// A moment that moves on.
+#[derive(Debug)]
+pub(crate) struct Last(AtomicU64);
+
+impl Last {
+    /// It is now.
+    ///
+    /// # IRQL
+    /// Any.
+    pub(crate) fn now() -> Self {
+        Self(AtomicU64::new(Moment::now().0))
+    }
+
+    /// It is now, again.
+    ///
+    /// # IRQL
+    /// Any.
+    pub(crate) fn touch(&self) {
+        self.0.store(Moment::now().0, Ordering::Relaxed);
+    }
+
+    /// How long ago it was.
+    ///
+    /// # IRQL
+    /// Any.
+    pub(crate) fn ago(&self) -> Duration {
+        Moment::now().since(Moment(self.0.load(Ordering::Relaxed)))
     }
 }
 

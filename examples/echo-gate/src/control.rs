@@ -19,7 +19,7 @@
 //! |---|---|
 //! | no such control code | `STATUS_INVALID_DEVICE_REQUEST` |
 //! | input of another length | `STATUS_INVALID_BUFFER_SIZE` |
-//! | a value that stands for nothing | `STATUS_INVALID_PARAMETER` |
+//! | a value that stands for nothing, or another version | `STATUS_INVALID_PARAMETER` |
 //! | no room for the output | `STATUS_BUFFER_TOO_SMALL` |
 //! | no question with this number, or another handle holds it | `STATUS_NOT_FOUND` |
 //! | too many calls wait already | `STATUS_DEVICE_BUSY` |
@@ -101,6 +101,7 @@ impl Control {
             local: listen.unwrap_or(NOWHERE),
             accept_by,
             verdict_timeout,
+            limits: parameters.policy.limits(),
             counters: Counters::default(),
         };
         let hub = Hub {
@@ -118,11 +119,11 @@ impl Control {
 
     /// The settings for [`Service::start`](crate::Service::start): pended requests are put to the programs that ask for them. The
     /// service's sink is this value, cloned. `None` if the parameters do not say where to listen.
-    pub fn settings(&self, threads: usize, most: usize) -> Option<Settings> {
+    pub fn settings(&self, threads: usize) -> Option<Settings> {
         let Hub { desk, rules, listen, accept_by, .. } = &*self.0;
         let asker = Asker::Desk(desk.clone());
         let (listen, accept_by) = ((*listen)?, *accept_by);
-        Some(Settings { listen, policy: rules.clone(), asker, accept_by, threads, most })
+        Some(Settings { listen, policy: rules.clone(), asker, accept_by, threads })
     }
 
     /// Puts the policy that these bytes are in force.
@@ -158,6 +159,9 @@ impl Control {
         let mut status = self.0.journal.status();
         (status.counters.questions, status.counters.timed_out) = self.0.desk.counts();
         status.counters.handles = self.0.handles.load(Ordering::Relaxed);
+        status.limits = self.0.rules.policy().limits();
+        let (clients, sources) = self.0.rules.clients();
+        (status.counters.clients, status.counters.sources) = (clients.into(), sources.into());
         status
     }
 
@@ -332,7 +336,7 @@ impl Handle {
 fn refuse(error: Malformed) -> NTSTATUS {
     match error {
         Malformed::Length { .. } => STATUS_INVALID_BUFFER_SIZE,
-        Malformed::Field(_) => STATUS_INVALID_PARAMETER,
+        Malformed::Field(_) | Malformed::Version(_) => STATUS_INVALID_PARAMETER,
     }
 }
 

@@ -8,6 +8,9 @@
 //!                           └── given up: abort; the asker is dropped
 //! ```
 //!
+//! Whom the policy lets in or asks about is rejected all the same if there is no room, see `seats`: conditional accept comes without
+//! the transport's own limits, so whoever floods the gate must have neither all the memory nor all the places.
+//!
 //! All of this runs at up to `DISPATCH_LEVEL`: it looks things up, records, and starts tasks.
 
 use wsk::executor::Spawner;
@@ -17,9 +20,11 @@ use wsk::{
     Verdict,
 };
 
+use crate::Reason;
 use crate::policy::{Action, Answer};
 use crate::record::{AcceptBy, Inspection as Seen, Record, RecordSink, RequestId};
 use crate::rules::Rules;
+use crate::seats::Seat;
 use crate::service::Asker;
 use crate::session::{self, Connected, Events};
 
@@ -30,8 +35,6 @@ pub(crate) struct Gate<S> {
     pub(crate) asker: Asker,
     pub(crate) sink: S,
     pub(crate) spawner: Spawner,
-    /// How many tasks there may be when a request is let in or pended.
-    pub(crate) most: usize,
 }
 
 /// The gate as a handler: the sessions it starts share it.
@@ -45,40 +48,50 @@ impl<S> Clone for Door<S> {
 }
 
 impl<S: RecordSink> Door<S> {
-    fn seen(&self, request: &Inspection<'_>, action: Seen) {
+    fn seen(&self, request: &Inspection<'_>, action: Seen, reason: Option<Reason>) {
         let (id, remote) = (name(request.id()), request.remote_addr());
-        self.0.sink.record(Record::Inspect { id, remote, action });
+        self.0.sink.record(Record::Inspect { id, remote, action, reason });
+    }
+
+    fn reject<'a>(&self, request: Inspection<'a>, reason: Reason) -> Decision<'a> {
+        self.seen(&request, Seen::Reject, Some(reason));
+        request.reject()
+    }
+
+    /// Pends a request, and has somebody asked about it.
+    fn ask<'a>(&self, request: Inspection<'a>) -> Decision<'a> {
+        let Self(gate) = self;
+        let remote = request.remote_addr();
+        let seat = match gate.policy.seat(remote.ip(), gate.spawner.cache()) {
+            Ok(seat) => seat,
+            Err(reason) => return self.reject(request, reason),
+        };
+        match request.pend() {
+            Ok((decision, token)) => {
+                let id = name(token.id());
+                gate.sink.record(Record::Inspect { id, remote, action: Seen::Pend, reason: None });
+                // An asker that cannot be started is dropped here, and its token with it: that rejects.
+                if gate.spawner.spawn(ask(gate.clone(), token, seat)).is_err() {
+                    gate.sink.record(Record::Dropped { remote, reason: Reason::Memory });
+                }
+                decision
+            }
+            // Without memory to ask with, the answer is no.
+            Err((_, request)) => self.reject(request, Reason::Memory),
+        }
     }
 }
 
 impl<S: RecordSink> InspectHandler for Door<S> {
     fn inspect<'a>(&self, request: Inspection<'a>) -> Decision<'a> {
-        // Conditional accept comes without the transport's own limits, so whoever floods the gate must not have all the memory.
-        let full = self.0.spawner.unfinished() >= self.0.most;
-        let action = if full { Action::Reject } else { self.0.policy.action(request.remote_addr().ip()) };
-        match action {
-            Action::Accept => {
-                self.seen(&request, Seen::Accept);
+        match self.0.policy.look(request.remote_addr().ip()) {
+            Ok(Action::Accept) => {
+                self.seen(&request, Seen::Accept, None);
                 request.accept()
             }
-            Action::Reject => {
-                self.seen(&request, Seen::Reject);
-                request.reject()
-            }
-            Action::Ask => match request.pend() {
-                Ok((decision, token)) => {
-                    let (id, remote) = (name(token.id()), token.remote_addr());
-                    self.0.sink.record(Record::Inspect { id, remote, action: Seen::Pend });
-                    // An asker that cannot be started is dropped here, and its token with it: that rejects.
-                    let _ = self.0.spawner.spawn(ask(self.0.clone(), token));
-                    decision
-                }
-                // Without memory to ask with, the answer is no.
-                Err((_, request)) => {
-                    self.seen(&request, Seen::Reject);
-                    request.reject()
-                }
-            },
+            Ok(Action::Ask) => self.ask(request),
+            Ok(Action::Reject) => self.reject(request, Reason::Policy),
+            Err(reason) => self.reject(request, reason),
         }
     }
 }
@@ -93,10 +106,13 @@ impl<S: RecordSink> AcceptHandler for Door<S> {
     type Events = Events<S>;
 
     fn accept(&self, incoming: Incoming<'_, Events<S>>) {
-        // Memory that cannot be had refuses the connection: it is not taken.
-        let Ok(connected) = Connected::try_new(&self.0) else { return };
+        // What cannot be had refuses the connection: it is not taken.
+        let remote = incoming.remote_addr();
+        let Ok(connected) = Connected::try_new(&self.0) else {
+            return self.0.sink.record(Record::Dropped { remote, reason: Reason::Memory });
+        };
         // Recorded first, because the connection's events may come before it is in our hands.
-        let tally = connected.accepted(incoming.remote_addr(), AcceptBy::Event);
+        let Some(tally) = connected.accepted(remote, AcceptBy::Event) else { return };
         if let Ok(connection) = incoming.accept(connected.events()) {
             session::start(&self.0.spawner, connection, connected, tally);
         }
@@ -104,7 +120,7 @@ impl<S: RecordSink> AcceptHandler for Door<S> {
 }
 
 /// The asker: gets an answer, and decides. An abort drops it, and the question with it.
-async fn ask<S: RecordSink>(gate: Ref<Gate<S>>, token: InspectToken) {
+async fn ask<S: RecordSink>(gate: Ref<Gate<S>>, token: InspectToken, seat: Seat) {
     let (id, remote) = (name(token.id()), token.remote_addr());
     let verdict = async {
         let cache = gate.spawner.cache();
@@ -116,6 +132,8 @@ async fn ask<S: RecordSink>(gate: Ref<Gate<S>>, token: InspectToken) {
             Asker::Desk(desk) => desk.ask(id, remote, cache).await,
         };
         gate.sink.record(Record::Verdict { id, action });
+        // Before the connection comes, which takes one of its own.
+        drop(seat);
         match action {
             Answer::Accept => Verdict::Accept,
             Answer::Reject => Verdict::Reject,

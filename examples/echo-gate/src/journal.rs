@@ -15,6 +15,7 @@
 
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use gate_protocol::Reason;
 use gate_protocol::policy::Answer;
 use gate_protocol::record::{DisconnectKind, Inspection, Record};
 use gate_protocol::status::{Counters, Phase, Status};
@@ -249,7 +250,10 @@ fn apply(status: &mut Status, record: &Record) {
             status.phase = Phase::Failed;
         }
         Record::Inspect { action: Inspection::Accept, .. } => counters.accepted += 1,
-        Record::Inspect { action: Inspection::Reject, .. } => counters.rejected += 1,
+        Record::Inspect { action: Inspection::Reject, reason, .. } => {
+            counters.rejected += 1;
+            blame(counters, reason);
+        }
         Record::Inspect { action: Inspection::Pend, .. } => counters.pended += 1,
         Record::Verdict { action: Answer::Accept, .. } => counters.answered_accept += 1,
         Record::Verdict { action: Answer::Reject, .. } => counters.answered_reject += 1,
@@ -265,6 +269,18 @@ fn apply(status: &mut Status, record: &Record) {
             counters.received = counters.received.saturating_add(received);
             counters.sent = counters.sent.saturating_add(sent);
         }
+        Record::Dropped { reason, .. } => blame(counters, Some(reason)),
         Record::Policy { .. } | Record::BadSetting { .. } | Record::Unloaded { .. } => {}
+    }
+}
+
+/// Counts a client that was refused, or lost its connection.
+fn blame(counters: &mut Counters, reason: Option<Reason>) {
+    match reason {
+        Some(Reason::Full) => counters.refused_full += 1,
+        Some(Reason::Source) => counters.refused_source += 1,
+        Some(Reason::Memory) => counters.refused_memory += 1,
+        Some(Reason::Idle) => counters.dropped_idle += 1,
+        Some(Reason::Policy) | None => {}
     }
 }

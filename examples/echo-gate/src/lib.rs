@@ -5,7 +5,8 @@
 //! ```text
 //!   front ── Settings, RecordSink ──► service ─┬─ gate      inspect, ask, abort; connections by the event
 //!     ▲                                        ├─ session   one connection
-//!     └───────────── Record ───────────────────┴─ rules     who may connect
+//!     └───────────── Record ───────────────────┼─ rules     who may connect
+//!                                              └─ seats     how many are there, and of whom
 //! ```
 //!
 //! The driver's front is more than that, because user-mode programs look at it and have a say. What of it needs no driver is
@@ -33,12 +34,13 @@ pub mod irp;
 pub mod journal;
 pub mod parameters;
 mod rules;
+mod seats;
 mod service;
 mod session;
 
 pub use control::{Control, Handle};
 pub use gate_protocol::record::{Record, RecordSink};
-pub use gate_protocol::{policy, record, status, wire};
+pub use gate_protocol::{Limits, Reason, policy, record, status, wire};
 pub use irp::{Inside, Request};
 pub use parameters::Parameters;
 pub use rules::Rules;

@@ -7,6 +7,9 @@
 //! | `Default` | `REG_SZ` | `accept`, `reject` or `ask`: the action for everyone else | `accept` |
 //! | `VerdictTimeout` | `REG_DWORD` | milliseconds that an answer may take, 1 to 600000 | 5000 |
 //! | `AcceptBy` | `REG_SZ` | `irp` or `event` | `irp` |
+//! | `MaxClients` | `REG_DWORD` | connections and pended requests at a time, 1 to 65536 | 4096 |
+//! | `MaxPerSource` | `REG_DWORD` | how many of them of one IPv4 address or IPv6 /64, up to 65536; 0: any number | 64 |
+//! | `IdleTimeout` | `REG_DWORD` | milliseconds that a connection may be silent, up to 86400000; 0: for ever | 120000 |
 //!
 //! Whatever the bytes are, there are parameters. A value that cannot be used is reported, and so is each such entry of a list. A
 //! gate does not open because it cannot read what it was told: without a good address there is none, and with anything wrong in
@@ -16,6 +19,7 @@ use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::str::FromStr;
 
 use arrayvec::ArrayString;
+use gate_protocol::Limits;
 use gate_protocol::policy::{Action, Net, Policy, PolicyError};
 use gate_protocol::record::{AcceptBy, Problem, Record, Setting};
 
@@ -87,8 +91,16 @@ impl Parameters {
                     self.policy.set_default(action);
                 }
             }),
-            Setting::VerdictTimeout => number(kind, data).map(|time| self.verdict_timeout = time),
+            Setting::VerdictTimeout => {
+                number(kind, data, VERDICT_TIMEOUT).map(|time| self.verdict_timeout = time)
+            }
             Setting::AcceptBy => word(kind, data).map(|way| self.accept_by = way),
+            Setting::MaxClients => number(kind, data, Limits::CLIENTS)
+                .map(|clients| self.policy.set_limits(Limits { clients, ..self.policy.limits() })),
+            Setting::MaxPerSource => number(kind, data, Limits::PER_SOURCE)
+                .map(|per_source| self.policy.set_limits(Limits { per_source, ..self.policy.limits() })),
+            Setting::IdleTimeout => number(kind, data, Limits::IDLE_TIMEOUT)
+                .map(|idle_timeout| self.policy.set_limits(Limits { idle_timeout, ..self.policy.limits() })),
         };
         if let Err(problem) = done {
             bad(problem, 0);
@@ -106,7 +118,12 @@ impl Parameters {
                 self.strict = true;
                 self.policy.set_default(Action::Reject);
             }
-            Setting::VerdictTimeout | Setting::AcceptBy => {}
+            // What stays in force is a limit, too.
+            Setting::VerdictTimeout
+            | Setting::AcceptBy
+            | Setting::MaxClients
+            | Setting::MaxPerSource
+            | Setting::IdleTimeout => {}
         }
     }
 
@@ -171,10 +188,10 @@ fn word<T: FromStr>(kind: u32, data: &[u8]) -> Result<T, Problem> {
     text.parse(Problem::UnknownWord)
 }
 
-fn number(kind: u32, data: &[u8]) -> Result<u32, Problem> {
+fn number(kind: u32, data: &[u8], range: core::ops::RangeInclusive<u32>) -> Result<u32, Problem> {
     let bytes = <[u8; 4]>::try_from(data).ok().filter(|_| kind == REG_DWORD).ok_or(Problem::WrongType)?;
     let number = u32::from_le_bytes(bytes);
-    if VERDICT_TIMEOUT.contains(&number) { Ok(number) } else { Err(Problem::OutOfRange) }
+    if range.contains(&number) { Ok(number) } else { Err(Problem::OutOfRange) }
 }
 
 /// A text that is short enough to be an address, a network or a word. The longest is an IPv6 address with its scope, its port,

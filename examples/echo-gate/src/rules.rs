@@ -1,10 +1,14 @@
-//! The policy in force, which can be replaced at any moment.
+//! The policy in force, which can be replaced at any moment, and the clients that count against its limits.
 
 use core::net::IpAddr;
+use core::time::Duration;
 
 use gate_protocol::policy::{Action, Policy};
-use wsk::memory::{OutOfMemory, Ref};
+use gate_protocol::{Limits, Reason};
+use wsk::memory::{Cache, OutOfMemory, Ref};
 use wsk::sync::SpinLock;
+
+use crate::seats::{Hall, Seat};
 
 /// The policy in force, shared by the gate that asks it and whoever replaces it.
 ///
@@ -13,35 +17,64 @@ use wsk::sync::SpinLock;
 /// # IRQL
 /// `<= DISPATCH_LEVEL` for everything.
 #[derive(Clone, Debug)]
-pub struct Rules(Ref<SpinLock<Ref<Policy>>>);
+pub struct Rules {
+    policy: Ref<SpinLock<Ref<Policy>>>,
+    hall: Hall,
+}
 
 impl Rules {
-    /// Puts a policy in force.
+    /// Puts a policy in force, with no clients there.
     ///
     /// # Errors
     /// [`OutOfMemory`].
     pub fn try_new(policy: &Policy) -> Result<Self, OutOfMemory> {
-        Ref::try_new(SpinLock::new(share(policy)?)).map(Self)
+        Ok(Self { policy: Ref::try_new(SpinLock::new(share(policy)?))?, hall: Hall::try_new()? })
     }
 
-    /// Puts another policy in force, as a whole. What was answered or pended before stays so.
+    /// Puts another policy in force, as a whole. What was answered or pended before stays so; the limit on silence counts for
+    /// connections that are there, too.
     ///
     /// # Errors
     /// [`OutOfMemory`]; the former policy stays in force then.
     pub fn replace(&self, policy: &Policy) -> Result<(), OutOfMemory> {
         let mut policy = share(policy)?;
-        self.0.with(|current| core::mem::swap(current, &mut policy));
+        self.policy.with(|current| core::mem::swap(current, &mut policy));
         Ok(())
     }
 
     /// The policy that is in force now.
     pub fn policy(&self) -> Ref<Policy> {
-        self.0.with(|policy| policy.clone())
+        self.policy.with(|policy| policy.clone())
     }
 
     /// What the policy says to a request from `remote`.
     pub fn action(&self, remote: IpAddr) -> Action {
         self.policy().action(remote)
+    }
+
+    /// How many clients there are now, and of how many sources.
+    pub fn clients(&self) -> (u32, u32) {
+        self.hall.count()
+    }
+
+    /// What is to be done with a request from `remote`: an error if it is to be rejected, by the policy or for its limits.
+    pub(crate) fn look(&self, remote: IpAddr) -> Result<Action, Reason> {
+        let policy = self.policy();
+        match policy.action(remote) {
+            Action::Reject => Err(Reason::Policy),
+            action => self.hall.room(policy.limits(), remote).map(|()| action),
+        }
+    }
+
+    /// Takes a seat for a client from `remote`.
+    pub(crate) fn seat(&self, remote: IpAddr, cache: &Cache) -> Result<Seat, Reason> {
+        self.hall.take(self.policy().limits(), remote, cache)
+    }
+
+    /// How long a connection may be silent; `None` for ever.
+    pub(crate) fn idle_timeout(&self) -> Option<Duration> {
+        let limit = self.policy().limits().idle_timeout;
+        (limit != Limits::NONE).then(|| Duration::from_millis(limit.into()))
     }
 }
 

@@ -49,7 +49,7 @@ const PAUSES: u32 = 32;
 pub struct Settings {
     /// Where to listen; port 0 has one assigned.
     pub listen: SocketAddr,
-    /// What to do with requests.
+    /// What to do with requests, and how many clients there may be.
     pub policy: Rules,
     /// Who answers requests that are asked about.
     pub asker: Asker,
@@ -57,8 +57,6 @@ pub struct Settings {
     pub accept_by: AcceptBy,
     /// How many threads serve.
     pub threads: usize,
-    /// How many connections and pended requests there may be, together; who comes then is rejected.
-    pub most: usize,
 }
 
 /// Who answers pended requests.
@@ -145,10 +143,8 @@ impl<S: RecordSink> Service<S> {
         let Some(client) = &self.client else { return Ok(()) };
         let provider = client.capture(CAPTURE, passive)?;
         let executor = self.executor.insert(Executor::start(passive, settings.threads)?);
-        let Settings { listen, policy, asker, accept_by, most, .. } = settings;
-        // Each connection and each pended request is a task, and so is each accept, and what attends to the listener.
-        let own = if accept_by == AcceptBy::Irp { ACCEPTS + 1 } else { 1 };
-        let gate = Gate { policy, asker, sink, spawner: executor.spawner(), most: most + own };
+        let Settings { listen, policy, asker, accept_by, .. } = settings;
+        let gate = Gate { policy, asker, sink, spawner: executor.spawner() };
         let gate = Ref::try_new(gate)?;
         let started = Started::try_new()?;
         executor.spawner().spawn(attend(provider, gate, listen, accept_by, started.clone()))?;
@@ -291,7 +287,8 @@ async fn accept<S: RecordSink>(gate: Ref<Gate<S>>, listener: Ref<Entrance<S>>) {
         if let Ok(connected) = Connected::try_new(&gate)
             && let Ok(connection) = listener.accept_with(connected.events()).await
         {
-            let tally = connected.accepted(connection.remote_addr(), AcceptBy::Irp);
+            // Who comes when there is no room any more is dropped here, which resets the connection.
+            let Some(tally) = connected.accepted(connection.remote_addr(), AcceptBy::Irp) else { continue };
             // If it fails, the session notices the end by itself.
             let _ = connection.enable(Events::DISCONNECT);
             session::start(&gate.spawner, connection, connected, tally);

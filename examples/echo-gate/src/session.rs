@@ -7,21 +7,30 @@
 //!      └──────────┴── error: close, which resets what is left
 //! ```
 //!
+//! A connection on which nothing comes and nothing is taken for as long as the policy says is closed, which resets it: silence must
+//! not keep others out.
+//!
 //! A session that is dropped, as all are at unload, closes its connection in the background.
 
+use core::future::poll_fn;
 use core::net::SocketAddr;
+use core::pin::pin;
 use core::sync::atomic::{AtomicU8, Ordering};
+use core::task::Poll;
 use core::time::Duration;
 
 use wsk::connection::{On, Unset};
-use wsk::executor::{Spawner, yield_now};
+use wsk::executor::{SpawnError, Spawner, yield_now};
 use wsk::memory::{OutOfMemory, Ref};
 use wsk::sync::SpinLock;
-use wsk::time::timeout_in;
+use wsk::time::{sleep_in, timeout_in};
 use wsk::{Buffer, Connection, DisconnectHandler, Handlers, Status};
 
+use crate::Reason;
+use crate::clock::Last;
 use crate::gate::Gate;
 use crate::record::{AcceptBy, DisconnectKind, Record, RecordSink};
+use crate::seats::Seat;
 
 /// How much of a connection is on its way at a time.
 const BUFFER: usize = 8 * 1024;
@@ -31,6 +40,9 @@ const ROUNDS: u32 = 16;
 
 /// How long the other side may take to hear of the end.
 const PARTING: Duration = Duration::from_secs(30);
+
+/// A connection is looked at this often at least: the policy may say something else about silence by then.
+const LOOK: Duration = Duration::from_secs(30);
 
 /// The handlers of a connection.
 pub(crate) type Events<S> = Handlers<Unset, On<Peer<S>>, Unset>;
@@ -91,11 +103,20 @@ impl<S: RecordSink> Connected<S> {
         Handlers::new().disconnect(Peer(self.0.clone()))
     }
 
-    /// Records that the connection is there.
-    pub(crate) fn accepted(&self, remote: SocketAddr, by: AcceptBy) -> Tally<S> {
-        self.0.remote.with(|known| *known = Some(remote));
-        self.0.gate.sink.record(Record::Accepted { remote, by });
-        Tally { gate: self.0.gate.clone(), remote, received: 0, sent: 0 }
+    /// Records that the connection is there, or why it cannot be served: then it is to be dropped.
+    pub(crate) fn accepted(&self, remote: SocketAddr, by: AcceptBy) -> Option<Tally<S>> {
+        let State { gate, remote: known, .. } = &*self.0;
+        match gate.policy.seat(remote.ip(), gate.spawner.cache()) {
+            Ok(seat) => {
+                known.with(|known| *known = Some(remote));
+                gate.sink.record(Record::Accepted { remote, by });
+                Some(Tally { gate: gate.clone(), remote, received: 0, sent: 0, _seat: seat })
+            }
+            Err(reason) => {
+                gate.sink.record(Record::Dropped { remote, reason });
+                None
+            }
+        }
     }
 }
 
@@ -106,6 +127,7 @@ pub(crate) struct Tally<S: RecordSink> {
     remote: SocketAddr,
     received: u64,
     sent: u64,
+    _seat: Seat,
 }
 
 impl<S: RecordSink> Drop for Tally<S> {
@@ -126,8 +148,11 @@ pub(crate) fn start<S: RecordSink>(
 ) {
     // The order of the fields is the order in which a session that is not run, or not run to its end, goes.
     let session = Session { connection, tally, state: connected.0 };
+    let (state, remote) = (session.state.clone(), session.tally.remote);
     // An error has dropped the session.
-    let _ = spawner.spawn(session.run());
+    if spawner.spawn(session.run()) == Err(SpawnError::OutOfMemory) {
+        state.gate.sink.record(Record::Dropped { remote, reason: Reason::Memory });
+    }
 }
 
 struct Session<S: RecordSink> {
@@ -138,20 +163,37 @@ struct Session<S: RecordSink> {
 
 impl<S: RecordSink> Session<S> {
     async fn run(mut self) {
-        let outcome = self.echo().await;
-        if let Err(error) = outcome
-            && [Status::CONNECTION_RESET, Status::CONNECTION_DISCONNECTED, Status::REMOTE_DISCONNECT]
-                .contains(&error.status())
-        {
-            self.state.ended(DisconnectKind::Abortive);
+        let outcome = self.serve().await;
+        let Self { connection, tally, state } = self;
+        match outcome {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                if [Status::CONNECTION_RESET, Status::CONNECTION_DISCONNECTED, Status::REMOTE_DISCONNECT]
+                    .contains(&error.status())
+                {
+                    state.ended(DisconnectKind::Abortive);
+                }
+            }
+            Err(reason) => state.gate.sink.record(Record::Dropped { remote: tally.remote, reason }),
         }
-        let Self { connection, tally, .. } = self;
         connection.close().await;
         drop(tally);
     }
 
+    /// Serves until the other side ends; an error if it is silent for too long, or nobody can look at the clock.
+    async fn serve(&mut self) -> Result<wsk::Result<()>, Reason> {
+        let (state, last) = (self.state.clone(), Last::now());
+        let mut silence = pin!(silence(&state.gate, &last));
+        let mut echo = pin!(self.echo(&last));
+        poll_fn(|context| match echo.as_mut().poll(context) {
+            Poll::Ready(outcome) => Poll::Ready(Ok(outcome)),
+            Poll::Pending => silence.as_mut().poll(context).map(Err),
+        })
+        .await
+    }
+
     /// Sends everything back until the other side ends, then ends this side.
-    async fn echo(&mut self) -> wsk::Result<()> {
+    async fn echo(&mut self, last: &Last) -> wsk::Result<()> {
         let mut buffer = Buffer::try_with_capacity(BUFFER)?;
         'talk: loop {
             for _ in 0..ROUNDS {
@@ -160,9 +202,11 @@ impl<S: RecordSink> Session<S> {
                 if received == 0 {
                     break 'talk;
                 }
+                last.touch();
                 self.tally.received += received as u64;
                 let (sent, emptied) = self.connection.send(filled).await;
                 self.tally.sent += sent? as u64;
+                last.touch();
                 buffer = emptied;
             }
             yield_now().await;
@@ -171,5 +215,21 @@ impl<S: RecordSink> Session<S> {
         // A peer that reads nothing could put the end off for ever. Closing resets the connection then.
         let cache = self.tally.gate.spawner.cache();
         timeout_in(PARTING, cache, self.connection.disconnect()).await?
+    }
+}
+
+/// Waits until nothing has happened since `last` for as long as the policy allows. One timer does, however much is said meanwhile.
+async fn silence<S: RecordSink>(gate: &Gate<S>, last: &Last) -> Reason {
+    loop {
+        let rest = match gate.policy.idle_timeout() {
+            Some(limit) => match limit.saturating_sub(last.ago()) {
+                Duration::ZERO => return Reason::Idle,
+                rest => rest.min(LOOK),
+            },
+            None => LOOK,
+        };
+        if sleep_in(rest, gate.spawner.cache()).await.is_err() {
+            return Reason::Memory;
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`policy`] | who may connect |
+//! | [`limits`] | how many, and for how long they may be silent |
 //! | [`record`] | what happened |
 //! | [`status`] | how the service is doing |
 //! | [`wire`] | all of it as the bytes of the control device's requests |
@@ -13,6 +14,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod limits;
 pub mod policy;
 pub mod record;
 pub mod status;
@@ -20,6 +22,7 @@ pub mod status;
 pub mod text;
 pub mod wire;
 
+pub use limits::{Limits, Reason};
 pub use policy::{Action, Answer, Net, Policy};
 pub use record::{Record, RecordSink};
 pub use status::{Counters, Phase, Status};

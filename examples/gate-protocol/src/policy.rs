@@ -9,6 +9,8 @@ use core::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net};
 
+use crate::limits::Limits;
+
 /// What the gate does with a connection request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -179,7 +181,7 @@ impl fmt::Display for NetError {
 
 impl core::error::Error for NetError {}
 
-/// Networks with their actions, and the action for everyone else.
+/// Networks with their actions, the action for everyone else, and the limits for all of them.
 ///
 /// # Invariants
 ///
@@ -190,21 +192,32 @@ pub struct Policy {
     rules: [(Net, Action); Self::CAPACITY],
     len: usize,
     default: Action,
+    limits: Limits,
 }
 
 impl Policy {
     /// The number of networks a policy can name.
     pub const CAPACITY: usize = 64;
 
-    /// A policy that gives everyone the action `default`.
+    /// A policy that gives everyone the action `default`, under the limits of [`Limits::DEFAULT`].
     pub const fn new(default: Action) -> Self {
         let unused = Net(IpNet::V4(Ipv4Net::new_assert(core::net::Ipv4Addr::UNSPECIFIED, 0)));
-        Self { rules: [(unused, Action::Reject); Self::CAPACITY], len: 0, default }
+        Self { rules: [(unused, Action::Reject); Self::CAPACITY], len: 0, default, limits: Limits::DEFAULT }
     }
 
     /// Gives everyone whom no network names the action `default`.
     pub fn set_default(&mut self, default: Action) {
         self.default = default;
+    }
+
+    /// Sets the limits.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// The limits.
+    pub fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// Gives the network `net` the action `action`. The order of calls does not matter.

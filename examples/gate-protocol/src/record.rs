@@ -9,6 +9,7 @@ use core::net::SocketAddr;
 
 use core::str::FromStr;
 
+use crate::limits::Reason;
 use crate::policy::{Answer, UnknownWord};
 
 /// One thing that happened.
@@ -28,6 +29,9 @@ pub enum Record {
         remote: SocketAddr,
         /// The answer.
         action: Inspection,
+        /// Why, if it was rejected.
+        #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+        reason: Option<Reason>,
     },
     /// A pended request was answered.
     Verdict {
@@ -63,6 +67,13 @@ pub enum Record {
         received: u64,
         /// Bytes that were sent there.
         sent: u64,
+    },
+    /// A connection was ended from here for this reason: if it had been served, [`Closed`](Self::Closed) follows.
+    Dropped {
+        /// The other side.
+        remote: SocketAddr,
+        /// Why.
+        reason: Reason,
     },
     /// The policy was replaced.
     Policy {
@@ -210,11 +221,17 @@ pub enum Setting {
     VerdictTimeout,
     /// How connections are taken.
     AcceptBy,
+    /// How many clients there may be.
+    MaxClients,
+    /// How many of them may come from one source.
+    MaxPerSource,
+    /// How long a connection may be silent, in milliseconds.
+    IdleTimeout,
 }
 
 impl Setting {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::Listen,
         Self::Accept,
         Self::Reject,
@@ -222,6 +239,9 @@ impl Setting {
         Self::Default,
         Self::VerdictTimeout,
         Self::AcceptBy,
+        Self::MaxClients,
+        Self::MaxPerSource,
+        Self::IdleTimeout,
     ];
 
     /// The name of the value.
@@ -234,6 +254,9 @@ impl Setting {
             Self::Default => "Default",
             Self::VerdictTimeout => "VerdictTimeout",
             Self::AcceptBy => "AcceptBy",
+            Self::MaxClients => "MaxClients",
+            Self::MaxPerSource => "MaxPerSource",
+            Self::IdleTimeout => "IdleTimeout",
         }
     }
 }
@@ -330,7 +353,7 @@ mod tests {
         for (record, line) in [
             (Record::Loaded { local }, r#"{"event":"loaded","local":"127.0.0.1:40213"}"#),
             (
-                Record::Inspect { id, remote, action: Inspection::Pend },
+                Record::Inspect { id, remote, action: Inspection::Pend, reason: None },
                 r#"{"event":"inspect","id":"1f-7","remote":"127.0.0.2:5555","action":"pend"}"#,
             ),
             (
@@ -349,6 +372,14 @@ mod tests {
             (
                 Record::Closed { remote, received: 3, sent: 3 },
                 r#"{"event":"closed","remote":"127.0.0.2:5555","received":3,"sent":3}"#,
+            ),
+            (
+                Record::Inspect { id, remote, action: Inspection::Reject, reason: Some(Reason::Source) },
+                r#"{"event":"inspect","id":"1f-7","remote":"127.0.0.2:5555","action":"reject","reason":"source"}"#,
+            ),
+            (
+                Record::Dropped { remote, reason: Reason::Idle },
+                r#"{"event":"dropped","remote":"127.0.0.2:5555","reason":"idle"}"#,
             ),
             (Record::Died { local }, r#"{"event":"died","local":"127.0.0.1:40213"}"#),
             (

@@ -3,6 +3,7 @@
 use core::fmt;
 use core::net::SocketAddr;
 
+use crate::limits::Limits;
 use crate::record::AcceptBy;
 
 /// The life of the service.
@@ -44,6 +45,8 @@ pub struct Status {
     pub accept_by: AcceptBy,
     /// How long an answer to a question may take, in milliseconds; then the answer is reject.
     pub verdict_timeout: u32,
+    /// The limits in force.
+    pub limits: Limits,
     /// What has happened since the driver was loaded.
     pub counters: Counters,
 }
@@ -81,7 +84,7 @@ macro_rules! counters {
 counters! {
     /// Requests that the policy accepted.
     accepted,
-    /// Requests that the policy rejected.
+    /// Requests that were rejected, for whatever reason.
     rejected,
     /// Requests that were pended.
     pended,
@@ -111,4 +114,16 @@ counters! {
     handles,
     /// Records that some watcher missed because it did not fetch them in time.
     records_lost,
+    /// Clients that are there now: connections and pended requests.
+    clients,
+    /// Sources that they come from.
+    sources,
+    /// Clients that were refused because there were as many as there may be.
+    refused_full,
+    /// Clients that were refused because there were as many of their source as there may be.
+    refused_source,
+    /// Clients that were refused because there was no memory for them.
+    refused_memory,
+    /// Connections that were closed because they were silent for too long.
+    dropped_idle,
 }

@@ -68,13 +68,18 @@ impl fmt::Display for Line<'_> {
         };
         match self.record {
             Record::Loaded { local } => line(GOOD, "loaded", local, format_args!("listening")),
-            Record::Inspect { id, remote, action } => {
+            Record::Inspect { id, remote, action, reason } => {
                 let style = match action {
                     Inspection::Accept => GOOD,
                     Inspection::Reject => BAD,
                     Inspection::Pend => WAITS,
                 };
-                line(style, "inspect", remote, format_args!("{action}, request {id}"))
+                match reason {
+                    Some(reason) => {
+                        line(style, "inspect", remote, format_args!("{action} ({reason}), request {id}"))
+                    }
+                    None => line(style, "inspect", remote, format_args!("{action}, request {id}")),
+                }
             }
             Record::Verdict { id, action } => {
                 let style = if *action == Answer::Accept { GOOD } else { BAD };
@@ -90,6 +95,7 @@ impl fmt::Display for Line<'_> {
                 let style = if received == sent { PLAIN } else { WAITS };
                 line(style, "closed", remote, format_args!("received {received}, sent {sent}"))
             }
+            Record::Dropped { remote, reason } => line(BAD, "dropped", remote, format_args!("{reason}")),
             Record::Policy { networks } => {
                 line(PLAIN, "policy", &"", format_args!("replaced, {networks} networks"))
             }
@@ -117,6 +123,7 @@ mod tests {
     use std::vec::Vec;
 
     use super::*;
+    use crate::limits::Reason;
     use crate::record::{AcceptBy, Problem, RequestId, Setting};
 
     /// The line without its colours and its time.
@@ -137,7 +144,9 @@ mod tests {
         let remote = SocketAddr::from(([127, 0, 0, 2], 5555));
         let records = [
             Record::Loaded { local: remote },
-            Record::Inspect { id, remote, action: Inspection::Pend },
+            Record::Inspect { id, remote, action: Inspection::Pend, reason: None },
+            Record::Inspect { id, remote, action: Inspection::Reject, reason: Some(Reason::Full) },
+            Record::Dropped { remote, reason: Reason::Idle },
             Record::Verdict { id, action: Answer::Reject },
             Record::Abort { id },
             Record::Accepted { remote, by: AcceptBy::Irp },
@@ -156,6 +165,8 @@ mod tests {
             [
                 "loaded      127.0.0.2:5555         listening",
                 "inspect     127.0.0.2:5555         pend, request 1-2",
+                "inspect     127.0.0.2:5555         reject (full), request 1-2",
+                "dropped     127.0.0.2:5555         idle",
                 "verdict                            reject, request 1-2",
                 "abort                              given up, request 1-2",
                 "accepted    127.0.0.2:5555         by irp",

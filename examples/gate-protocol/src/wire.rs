@@ -37,8 +37,12 @@ pub use status::StatusBytes;
 /// The device's name in user mode.
 pub const DEVICE_PATH: &str = r"\\.\ConditionalAccept";
 
-/// The version of everything here; [`StatusBytes`] carries it.
-pub const PROTOCOL_VERSION: u32 = 1;
+/// The version of everything here; [`StatusBytes`] and [`PolicyHeader`] begin with it. A driver refuses a policy of another
+/// version, and a program asks for the status first, to say which versions do not go together.
+///
+/// Version 2 has limits in policies and in the status, reasons, and records of dropped connections. A driver of version 1, whose
+/// policies had no version, takes a policy of this one for one of a wrong length.
+pub const PROTOCOL_VERSION: u32 = 2;
 
 const FILE_DEVICE_NETWORK: u32 = 0x12;
 const METHOD_BUFFERED: u32 = 0;
@@ -75,6 +79,8 @@ pub enum Malformed {
     },
     /// This field has a value that stands for nothing.
     Field(&'static str),
+    /// They are of another version of the protocol.
+    Version(u32),
 }
 
 impl fmt::Display for Malformed {
@@ -82,6 +88,7 @@ impl fmt::Display for Malformed {
         match self {
             Self::Length { expected, found } => write!(f, "{found} bytes where {expected} are expected"),
             Self::Field(name) => write!(f, "the field `{name}` has a value that stands for nothing"),
+            Self::Version(version) => write!(f, "version {version} where {PROTOCOL_VERSION} is expected"),
         }
     }
 }
@@ -181,11 +188,13 @@ macro_rules! numbers {
 }
 use numbers;
 
+use crate::limits::Reason;
 use crate::policy::{Action, Answer};
 use crate::record::AcceptBy;
 
 numbers!(encode_action, decode_action, Action, "action": Accept = 1, Reject = 2, Ask = 3);
 numbers!(encode_answer, decode_answer, Answer, "answer": Accept = 1, Reject = 2);
+numbers!(encode_reason, decode_reason, Reason, "reason": Policy = 1, Full = 2, Source = 3, Memory = 4, Idle = 5);
 numbers!(encode_accept_by, decode_accept_by, AcceptBy, "accept_by": Irp = 1, Event = 2);
 
 #[cfg(test)]

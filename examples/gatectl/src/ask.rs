@@ -61,8 +61,8 @@ pub fn ask(
     remarks: &mut dyn Write,
     input: Option<Input>,
 ) -> Result<(), Error> {
-    let limits = options.limits;
-    let end = limits.end();
+    let until = options.until;
+    let end = until.end();
     let (events, inbox) = channel();
     let (next, wanted) = channel();
     let answers = match (options.verdict, &input) {
@@ -89,7 +89,7 @@ pub fn ask(
         drop(next);
         (ended.and_then(|end| left.map(|()| end)), dialogue.answered())
     });
-    match (ended?, limits.count) {
+    match (ended?, until.count) {
         (end, Some(wanted)) if found < wanted => {
             Err(Error::Incomplete { found, wanted, what: "questions were answered", end })
         }
@@ -159,7 +159,7 @@ impl Requests {
     /// What a record says of a question.
     fn lapse(&mut self, record: Record) -> Option<(RequestId, Option<SocketAddr>, Reason)> {
         match record {
-            Record::Inspect { id, remote, action: Inspection::Pend } => {
+            Record::Inspect { id, remote, action: Inspection::Pend, .. } => {
                 self.0.insert(id, remote);
                 None
             }

@@ -189,7 +189,7 @@ mod tests {
             (Error::opening(32), "cannot open the driver's device: Windows error 32"),
             (
                 Error::Version(7),
-                "the driver speaks version 7 of the protocol, this program version 1: use the gatectl that was built \
+                "the driver speaks version 7 of the protocol, this program version 2: use the gatectl that was built \
                  with the driver",
             ),
             (

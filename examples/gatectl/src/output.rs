@@ -4,6 +4,7 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 
+use gate_protocol::Limits;
 use serde::Serialize;
 
 /// Writes a line.
@@ -16,4 +17,9 @@ pub(crate) fn line(out: &mut dyn Write, line: impl Display) -> io::Result<()> {
 /// Writes an object on a line of its own.
 pub(crate) fn json(out: &mut dyn Write, object: &impl Serialize) -> io::Result<()> {
     line(out, serde_json::to_string(object)?)
+}
+
+/// A limit for people; zero stands for none.
+pub(crate) fn limit(number: u32, unit: &str) -> String {
+    if number == Limits::NONE { "none".to_owned() } else { format!("{number}{unit}") }
 }

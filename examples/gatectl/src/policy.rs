@@ -3,13 +3,13 @@
 use std::io::{self, Write};
 
 use gate_protocol::text::{BAD, GOOD, WAITS};
-use gate_protocol::{Action, Policy};
+use gate_protocol::{Action, Limits, Policy};
 use serde::Serialize;
 
 use crate::cli::{Format, PolicyOptions};
 use crate::driver::Driver;
 use crate::error::Error;
-use crate::output;
+use crate::output::{self, limit};
 
 /// Prints the policy that is in force.
 pub fn show(driver: &Driver, format: Format, out: &mut dyn Write) -> Result<(), Error> {
@@ -18,7 +18,7 @@ pub fn show(driver: &Driver, format: Format, out: &mut dyn Write) -> Result<(), 
 
 /// Replaces the policy, and prints what is in force then.
 pub fn set(driver: &Driver, options: &PolicyOptions, out: &mut dyn Write) -> Result<(), Error> {
-    driver.set_policy(&options.policy)?;
+    driver.set_policy(&options.apply(&driver.policy()?))?;
     show(driver, options.format, out)
 }
 
@@ -29,6 +29,9 @@ struct Object {
     accept: Vec<String>,
     reject: Vec<String>,
     ask: Vec<String>,
+    max_clients: u32,
+    max_per_source: u32,
+    idle_timeout: u32,
 }
 
 impl Object {
@@ -37,11 +40,15 @@ impl Object {
             let rules = policy.rules().iter().filter(move |(_, other)| *other == action);
             rules.map(|(net, _)| net.to_string()).collect()
         };
+        let Limits { clients, per_source, idle_timeout } = policy.limits();
         Self {
             default: policy.default_action().to_string(),
             accept: nets(Action::Accept),
             reject: nets(Action::Reject),
             ask: nets(Action::Ask),
+            max_clients: clients,
+            max_per_source: per_source,
+            idle_timeout,
         }
     }
 }
@@ -62,7 +69,11 @@ fn print(policy: &Policy, format: Format, out: &mut dyn Write) -> io::Result<()>
         };
         output::line(out, format_args!("{net:<width$}  {style}{action}{style:#}"))?;
     }
-    Ok(())
+    let Limits { clients, per_source, idle_timeout } = policy.limits();
+    output::line(out, "")?;
+    output::line(out, format_args!("max clients     {clients}"))?;
+    output::line(out, format_args!("max per source  {}", limit(per_source, "")))?;
+    output::line(out, format_args!("idle time-out   {}", limit(idle_timeout, " ms")))
 }
 
 #[cfg(test)]
@@ -76,6 +87,7 @@ mod tests {
         {
             policy.add(net.parse().expect("a network"), action).expect("room");
         }
+        policy.set_limits(Limits { idle_timeout: Limits::NONE, ..Limits::DEFAULT });
         let mut out = Vec::new();
         print(&policy, Format { json }, &mut anstream::StripStream::new(&mut out)).expect("memory takes all");
         String::from_utf8(out).expect("text")
@@ -85,7 +97,8 @@ mod tests {
     fn the_table_has_the_most_specific_network_first() {
         assert_eq!(
             printed(false),
-            "10.1.0.0/16    ask\n10.0.0.0/8     reject\n2001:db8::/32  accept\neveryone else  accept\n"
+            "10.1.0.0/16    ask\n10.0.0.0/8     reject\n2001:db8::/32  accept\neveryone else  accept\n\n\
+             max clients     4096\nmax per source  64\nidle time-out   none\n"
         );
     }
 
@@ -93,7 +106,8 @@ mod tests {
     fn the_object_has_the_options_that_set_it() {
         assert_eq!(
             printed(true),
-            "{\"default\":\"accept\",\"accept\":[\"2001:db8::/32\"],\"reject\":[\"10.0.0.0/8\"],\"ask\":[\"10.1.0.0/16\"]}\n"
+            "{\"default\":\"accept\",\"accept\":[\"2001:db8::/32\"],\"reject\":[\"10.0.0.0/8\"],\"ask\":[\"10.1.0.0/16\"],\
+             \"max_clients\":4096,\"max_per_source\":64,\"idle_timeout\":0}\n"
         );
     }
 }

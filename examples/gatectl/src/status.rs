@@ -4,11 +4,11 @@ use std::fmt::Display;
 use std::io::{self, Write};
 
 use gate_protocol::text::{BAD, GOOD, WAITS};
-use gate_protocol::{Counters, Phase, Status};
+use gate_protocol::{Counters, Limits, Phase, Status};
 
 use crate::cli::Format;
 use crate::error::Error;
-use crate::output;
+use crate::output::{self, limit};
 
 /// Prints a status.
 pub fn print(status: &Status, format: Format, out: &mut dyn Write) -> Result<(), Error> {
@@ -35,6 +35,10 @@ fn table(status: &Status, out: &mut dyn Write) -> io::Result<()> {
     row("address", &status.local)?;
     row("accepts by", &status.accept_by)?;
     row("verdict time-out", &format_args!("{} ms", status.verdict_timeout))?;
+    let Limits { clients, per_source, idle_timeout } = status.limits;
+    row("max clients", &clients)?;
+    row("max per source", &limit(per_source, ""))?;
+    row("idle time-out", &limit(idle_timeout, " ms"))?;
     output::line(out, "")?;
     let values = status.counters.values().map(|value| value.to_string());
     let width = values.iter().map(String::len).max().unwrap_or(0);
@@ -66,6 +70,7 @@ mod tests {
             local: SocketAddr::from(([0, 0, 0, 0], 7007)),
             accept_by: AcceptBy::Irp,
             verdict_timeout: 30_000,
+            limits: Limits { per_source: Limits::NONE, ..Limits::DEFAULT },
             counters: Counters {
                 accepted: 12,
                 answered_accept: 3,
@@ -82,6 +87,9 @@ phase             listening
 address           0.0.0.0:7007
 accepts by        irp
 verdict time-out  30000 ms
+max clients       4096
+max per source    none
+idle time-out     120000 ms
 
 accepted               12
 rejected                0
@@ -91,7 +99,7 @@ answered accept         3
         let table = printed(&status(), false);
         assert!(table.starts_with(expected), "{table}");
         let width = |line: &str| line.len();
-        let counters: Vec<_> = table.lines().skip(5).map(width).collect();
+        let counters: Vec<_> = table.lines().skip(8).map(width).collect();
         assert_eq!(counters, vec![NAMES + 2 + 7; Counters::COUNT], "{table}");
     }
 
@@ -106,7 +114,7 @@ answered accept         3
         let line = printed(&status(), true);
         assert!(
             line.starts_with(
-                r#"{"phase":"listening","error":0,"local":"0.0.0.0:7007","accept_by":"irp","verdict_timeout":30000,"counters":{"accepted":12,"#
+                r#"{"phase":"listening","error":0,"local":"0.0.0.0:7007","accept_by":"irp","verdict_timeout":30000,"limits":{"clients":4096,"per_source":0,"idle_timeout":120000},"counters":{"accepted":12,"#
             ),
             "{line}"
         );

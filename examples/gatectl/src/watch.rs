@@ -30,8 +30,8 @@ pub fn watch(
     out: &mut dyn Write,
     remarks: &mut dyn Write,
 ) -> Result<(), Error> {
-    let WatchOptions { limits, format } = *options;
-    let end = limits.end();
+    let WatchOptions { until, format } = *options;
+    let end = until.end();
     let mut buffer = Vec::new();
     let (mut found, mut lost, mut time) = (0, 0, Duration::ZERO);
     let mut unloaded = false;
@@ -72,17 +72,17 @@ pub fn watch(
             }
             unloaded = matches!(timed.record, Record::Unloaded { .. });
             found += 1;
-            if Some(found) == limits.count {
+            if Some(found) == until.count {
                 break;
             }
         }
         out.write_all(&lines)?;
         out.flush()?;
-        if Some(found) == limits.count {
+        if Some(found) == until.count {
             return Ok(());
         }
     }
-    match limits.count {
+    match until.count {
         Some(wanted) => {
             let end = if end.is_some_and(|end| end <= Instant::now()) { End::Time } else { End::Stopped };
             Err(Error::Incomplete { found, wanted, what: "records came", end })

@@ -294,6 +294,9 @@ fn parameters(settings: &Settings) -> Vec<Parameter> {
         Parameter::new("Default", Value::Text(settings.default.to_string())),
         Parameter::new("VerdictTimeout", Value::Number(timeout)),
         Parameter::new("AcceptBy", Value::Text(settings.by.to_string())),
+        Parameter::new("MaxClients", Value::Number(settings.limits.clients)),
+        Parameter::new("MaxPerSource", Value::Number(settings.limits.per_source)),
+        Parameter::new("IdleTimeout", Value::Number(settings.limits.idle_timeout)),
     ];
     for (name, bad) in &settings.bad {
         let value = match bad {

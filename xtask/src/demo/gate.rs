@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use gate_protocol::{Action, Answer, record::AcceptBy};
+use gate_protocol::{Action, Answer, Limits, record::AcceptBy};
 
 use super::records::Records;
 use crate::wine::Pool;
@@ -28,6 +28,8 @@ pub(crate) struct Settings {
     pub verdict_timeout: Duration,
     /// How connections are taken.
     pub by: AcceptBy,
+    /// How many clients there may be, and how long one may be silent.
+    pub limits: Limits,
     /// What a program answers to every question; without one there is no such program.
     pub answer: Option<Answer>,
     /// Values that cannot be used, by name. They come last, so they stand in the place of good ones.
@@ -47,7 +49,7 @@ pub(crate) enum Bad {
 
 impl Settings {
     /// What most scenarios need: everyone is accepted but 127.0.0.3, which is rejected, and 127.0.0.4 and 127.0.0.5, which are
-    /// asked about.
+    /// asked about. How many come from one address is not limited, as all clients come from few.
     pub(crate) fn usual(by: AcceptBy) -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -55,6 +57,7 @@ impl Settings {
             default: Action::Accept,
             verdict_timeout: Duration::from_mins(1),
             by,
+            limits: Limits { per_source: Limits::NONE, ..Limits::DEFAULT },
             answer: None,
             bad: Vec::new(),
         }

@@ -207,7 +207,10 @@ fn tell(lines: &[Value], name: &str) -> (String, bool) {
             "inspect" => {
                 id = line["id"].as_str();
                 ended |= action == "reject";
-                write!(story, "{action}")
+                match line["reason"].as_str() {
+                    None | Some("policy") => write!(story, "{action}"),
+                    Some(reason) => write!(story, "{action} ({reason})"),
+                }
             }
             "verdict" => {
                 ended |= action == "reject";
@@ -218,6 +221,7 @@ fn tell(lines: &[Value], name: &str) -> (String, bool) {
                 write!(story, "abort")
             }
             "accepted" => write!(story, "accepted by {}", text(line, "by")),
+            "dropped" => write!(story, "dropped ({})", text(line, "reason")),
             "disconnect" => write!(story, "{} disconnect", text(line, "kind")),
             "closed" => {
                 ended = true;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use cargo_metadata::Message;
-use gate_protocol::Answer;
+use gate_protocol::{Answer, Limits};
 
 use super::gate::{Gate, Settings, Started};
 use super::processes;
@@ -96,6 +96,12 @@ impl UserMode {
             command.arg(format!("--{action}")).arg(net);
         }
         command.args(["--default", &settings.default.to_string(), "--accept-by", &settings.by.to_string()]);
+        let Limits { clients, per_source, idle_timeout } = settings.limits;
+        for (option, limit) in
+            [("max-clients", clients), ("max-per-source", per_source), ("idle-timeout", idle_timeout)]
+        {
+            command.arg(format!("--{option}")).arg(limit.to_string());
+        }
         // Nobody who answers is an asker that never comes to an end.
         let (answer, after) = match settings.answer {
             Some(answer) => (answer, THINKS),

@@ -61,6 +61,16 @@ fn values_are_taken() {
         let data = u32::to_le_bytes(time);
         assert_eq!(good(Setting::VerdictTimeout, REG_DWORD, &data).verdict_timeout, time);
     }
+    let limits = |setting, number: u32| good(setting, REG_DWORD, &number.to_le_bytes()).policy.limits();
+    for clients in [1, 65_536] {
+        assert_eq!(limits(Setting::MaxClients, clients), Limits { clients, ..Limits::DEFAULT });
+    }
+    for per_source in [0, 1, 65_536] {
+        assert_eq!(limits(Setting::MaxPerSource, per_source), Limits { per_source, ..Limits::DEFAULT });
+    }
+    for idle_timeout in [0, 1, 86_400_000] {
+        assert_eq!(limits(Setting::IdleTimeout, idle_timeout), Limits { idle_timeout, ..Limits::DEFAULT });
+    }
 }
 
 #[test]
@@ -104,6 +114,11 @@ fn every_problem_is_named_and_opens_nothing() {
         (Setting::VerdictTimeout, REG_DWORD, &[1, 0, 0, 0, 0], Problem::WrongType),
         (Setting::VerdictTimeout, REG_DWORD, &[0; 4], Problem::OutOfRange),
         (Setting::VerdictTimeout, REG_DWORD, &u32::to_le_bytes(600_001), Problem::OutOfRange),
+        (Setting::MaxClients, REG_DWORD, &[0; 4], Problem::OutOfRange),
+        (Setting::MaxClients, REG_DWORD, &u32::to_le_bytes(65_537), Problem::OutOfRange),
+        (Setting::MaxPerSource, REG_SZ, &utf16("5"), Problem::WrongType),
+        (Setting::MaxPerSource, REG_DWORD, &[255; 4], Problem::OutOfRange),
+        (Setting::IdleTimeout, REG_DWORD, &u32::to_le_bytes(86_400_001), Problem::OutOfRange),
     ];
     for (setting, kind, data, problem) in cases {
         let (parameters, bad) = read(*setting, *kind, data);
@@ -111,7 +126,11 @@ fn every_problem_is_named_and_opens_nothing() {
         let mut expected = Parameters::default();
         match setting {
             Setting::Listen => expected.listen = None,
-            Setting::VerdictTimeout | Setting::AcceptBy => {}
+            Setting::VerdictTimeout
+            | Setting::AcceptBy
+            | Setting::MaxClients
+            | Setting::MaxPerSource
+            | Setting::IdleTimeout => {}
             _ => {
                 expected.strict = true;
                 expected.policy.set_default(Action::Reject);
@@ -193,7 +212,7 @@ fn values() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #[test]
     fn any_bytes_give_parameters(
-        values in proptest::collection::vec((0..7_usize, prop_oneof![0..12_u32, any::<u32>()], values()), 0..8)
+        values in proptest::collection::vec((0..Setting::ALL.len(), prop_oneof![0..12_u32, any::<u32>()], values()), 0..8)
     ) {
         let mut parameters = Parameters::default();
         for (setting, kind, data) in values {
@@ -213,5 +232,6 @@ proptest! {
             }
         }
         prop_assert!(VERDICT_TIMEOUT.contains(&parameters.verdict_timeout));
+        prop_assert_eq!(parameters.policy.limits().out_of_range(), None);
     }
 }

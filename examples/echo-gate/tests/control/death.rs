@@ -13,7 +13,7 @@ use nt_user::Failure;
 use wsk::Passive;
 use wsk_sim::{Completion, Level, Sim};
 
-use crate::io::{File, MOST, PATIENCE};
+use crate::io::{File, PATIENCE};
 use crate::records::records;
 
 const UNLOAD: Duration = Duration::from_secs(5);
@@ -58,7 +58,7 @@ impl Driver {
         let parameters =
             Parameters { listen, policy: Policy::new(Action::Accept), accept_by, ..Parameters::default() };
         let control = Control::try_new(&parameters).expect("memory");
-        let settings = control.settings(2, MOST).expect("an address");
+        let settings = control.settings(2).expect("an address");
         let service = Service::start(settings, control.clone(), |left| panic!("{left}"), passive);
         Self { control, service: service.expect("started") }
     }

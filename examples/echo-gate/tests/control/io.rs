@@ -17,9 +17,6 @@ use wsk_sys::{STATUS_CANCELLED, STATUS_MORE_PROCESSING_REQUIRED, STATUS_PENDING,
 /// What takes longer than this will not happen at all.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// More clients than there are.
-pub(crate) const MOST: usize = 1000;
-
 /// What the buffer holds behind the input.
 const STALE: u8 = 0xA5;
 

@@ -17,7 +17,7 @@ use wsk_sys::{
 };
 use zerocopy::IntoBytes as _;
 
-use crate::io::{Call, File, MOST, PATIENCE, control, run};
+use crate::io::{Call, File, PATIENCE, control, run};
 use crate::questions::ROOM;
 
 const CODES: [u32; 6] =
@@ -95,7 +95,7 @@ fn every_room_for_output() {
                 expected(size_of::<StatusBytes>()),
                 "{room}"
             );
-            assert_eq!(status_of(&file, IOCTL_GET_POLICY, &[], room), expected(4), "{room}");
+            assert_eq!(status_of(&file, IOCTL_GET_POLICY, &[], room), expected(20), "{room}");
             let waits = |least| if room < least { STATUS_BUFFER_TOO_SMALL } else { STATUS_CANCELLED };
             assert_eq!(status_of(&file, IOCTL_NEXT_QUESTION, &[], room), waits(ROOM), "{room}");
             assert_eq!(status_of(&watcher, IOCTL_NEXT_RECORDS, &[], room), waits(16 + 72), "{room}");
@@ -112,8 +112,9 @@ fn values_that_stand_for_nothing() {
         let mut policy = Policy::new(Action::Accept);
         policy.add("10.0.0.0/8".parse().expect("a network"), Action::Reject).expect("room");
         let policy = encoded(&policy);
-        // The default action; then family, prefix and action of the first network.
-        for (at, value) in [(0, 0), (0, 4), (4, 5), (5, 33), (6, 0), (6, 255)] {
+        // The version, the default action, a limit; then family, prefix and action of the first network.
+        for (at, value) in [(0, 1), (0, 3), (4, 0), (4, 4), (11, 255), (20, 5), (21, 33), (22, 0), (22, 255)]
+        {
             let mut bytes = policy.clone();
             bytes[at] = value;
             assert_eq!(status_of(&file, IOCTL_SET_POLICY, &bytes, 0), STATUS_INVALID_PARAMETER, "{at}");
@@ -130,7 +131,7 @@ fn values_that_stand_for_nothing() {
         }
         assert_eq!(control.status().counters.handles, 1);
         assert_eq!(
-            control.settings(1, MOST).expect("an address").policy.action([10, 1, 1, 1].into()),
+            control.settings(1).expect("an address").policy.action([10, 1, 1, 1].into()),
             Action::Accept
         );
     });

@@ -14,7 +14,7 @@ use wsk_sys::nt::NTSTATUS;
 use wsk_sys::{STATUS_CANCELLED, STATUS_DEVICE_BUSY, STATUS_NOT_FOUND, STATUS_PENDING};
 use zerocopy::IntoBytes as _;
 
-use crate::io::{self, File, MOST, PATIENCE, control, run};
+use crate::io::{self, File, PATIENCE, control, run};
 
 /// Long enough never to pass in a test.
 const LONG: Duration = Duration::from_mins(10);
@@ -45,7 +45,7 @@ pub(crate) fn ask(control: &Control, spawner: &Spawner, serial: u32) -> Receiver
 }
 
 fn desk(control: &Control) -> echo_gate::desk::Desk {
-    match control.settings(1, MOST).expect("an address").asker {
+    match control.settings(1).expect("an address").asker {
         echo_gate::Asker::Desk(desk) => desk,
         other @ echo_gate::Asker::Timed { .. } => panic!("{other:?}"),
     }

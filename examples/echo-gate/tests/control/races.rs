@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use echo_gate::policy::{Action, Answer, Policy};
 use echo_gate::wire::{
-    IOCTL_NEXT_QUESTION, IOCTL_NEXT_RECORDS, IOCTL_SET_POLICY, IOCTL_STATUS, encode_policy,
+    IOCTL_NEXT_QUESTION, IOCTL_NEXT_RECORDS, IOCTL_SET_POLICY, IOCTL_STATUS, PolicyHeader, encode_policy,
 };
 use echo_gate::{Record, RecordSink as _};
 use wsk::Passive;
@@ -275,7 +275,7 @@ fn a_busy_day() {
         let (watcher, watched) = (control.clone(), Arc::clone(&over));
         helpers.push(thread(move || {
             let (file, mut seen) = (File::open(&watcher), 0);
-            let mut policy = [0; 4];
+            let mut policy = [0; size_of::<PolicyHeader>()];
             encode_policy(&Policy::new(Action::Ask), &mut policy).expect("it fits");
             for made in 1.. {
                 file.call(IOCTL_SET_POLICY, &policy, 0).expect("it is one");

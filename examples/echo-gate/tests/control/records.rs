@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use echo_gate::Limits;
 use echo_gate::policy::{Action, Answer, Policy};
 use echo_gate::record::{AcceptBy, DisconnectKind, Inspection, Problem, RequestId, Setting};
 use echo_gate::status::{Counters, Phase, Status};
@@ -17,7 +18,7 @@ use wsk_sys::{
     STATUS_INVALID_PARAMETER, STATUS_PENDING,
 };
 
-use crate::io::{File, MOST, control, run};
+use crate::io::{File, control, run};
 
 const HEADER: usize = 16;
 const RECORD: usize = 72;
@@ -183,7 +184,7 @@ fn address() -> SocketAddr {
 
 fn every_record() -> Vec<Record> {
     let (remote, id) = (address(), RequestId { key: u64::MAX, serial: 7 });
-    let inspect = |action| Record::Inspect { id, remote, action };
+    let inspect = |action| Record::Inspect { id, remote, action, reason: None };
     vec![
         inspect(Inspection::Accept),
         inspect(Inspection::Reject),
@@ -215,6 +216,7 @@ fn the_status_adds_up() {
             error: 0,
             local: "0.0.0.0:7007".parse().expect("an address"),
             accept_by: AcceptBy::Irp,
+            limits: Limits::DEFAULT,
             verdict_timeout: 1234,
             counters: Counters { handles: 1, ..Counters::default() },
         };
@@ -268,18 +270,28 @@ fn the_policy_is_shown_and_replaced() {
         assert_eq!(file.call(IOCTL_GET_POLICY, &[], bytes.len()), Ok(bytes.clone()));
         assert_eq!(file.call(IOCTL_GET_POLICY, &[], bytes.len() - 1), Err(STATUS_BUFFER_TOO_SMALL));
         // It is the one that the service asks, and it is recorded.
-        let rules = control.settings(1, MOST).expect("an address").policy;
+        let rules = control.settings(1).expect("an address").policy;
         assert_eq!(rules.action([10, 0, 0, 1].into()), Action::Reject);
         assert_eq!(rules.action([11, 0, 0, 1].into()), Action::Ask);
         assert_eq!(numbers(file.call(IOCTL_NEXT_RECORDS, &[], PLENTY)), (0, vec![Policy::CAPACITY as u32]));
         // What cannot be taken leaves it as it is.
-        bytes[0] = 1;
+        bytes[4] = 1;
         let kernel = nt_user::Kernel::current().expect("a kernel");
         kernel.faults().fail_if(|attempt| attempt.tag == wsk::memory::TAG);
         assert_eq!(file.call(IOCTL_SET_POLICY, &bytes, 0), Err(STATUS_INSUFFICIENT_RESOURCES));
         kernel.faults().clear();
-        bytes[0] = 9;
+        bytes[4] = 9;
+        assert_eq!(file.call(IOCTL_SET_POLICY, &bytes, 0), Err(STATUS_INVALID_PARAMETER));
+        // As a program of the version before sends it.
+        bytes[4] = 1;
+        bytes[0] = 1;
         assert_eq!(file.call(IOCTL_SET_POLICY, &bytes, 0), Err(STATUS_INVALID_PARAMETER));
         assert_eq!(shown(&file).default_action(), Action::Ask);
+        // Limits are part of it, and of the status.
+        let limits = Limits { clients: 7, per_source: 0, idle_timeout: 1000 };
+        policy.set_limits(limits);
+        encode_policy(&policy, &mut bytes).expect("it fits");
+        assert_eq!(file.call(IOCTL_SET_POLICY, &bytes, 0), Ok(vec![]));
+        assert_eq!((shown(&file).limits(), status(&file).limits), (limits, limits));
     });
 }

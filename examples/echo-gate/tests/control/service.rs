@@ -18,7 +18,7 @@ use wsk::Passive;
 use wsk_sim::{Completion, Level, Sim};
 use wsk_sys::{STATUS_CANCELLED, STATUS_NOT_FOUND};
 
-use crate::io::{File, MOST, PATIENCE};
+use crate::io::{File, PATIENCE};
 use crate::questions::{ROOM, answer, question, until_open};
 use crate::records::records;
 
@@ -27,7 +27,7 @@ const UNLOAD: Duration = Duration::from_secs(5);
 
 /// Starts the service of a control.
 fn start(control: &Control, threads: usize, passive: Passive<'_>) -> wsk::Result<Service<Control>> {
-    let settings = control.settings(threads, MOST).expect("an address");
+    let settings = control.settings(threads).expect("an address");
     Service::start(settings, control.clone(), |left| panic!("{left}"), passive)
 }
 
@@ -152,7 +152,7 @@ fn a_program_decides_who_is_served() {
                 drop(client);
                 let id = question.id;
                 until_recorded(&watcher, |record| {
-                    *record == Record::Inspect { id, remote, action: Inspection::Pend }
+                    *record == Record::Inspect { id, remote, action: Inspection::Pend, reason: None }
                 });
                 until_recorded(&watcher, |record| *record == Record::Verdict { id, action: expected });
                 if expected == Answer::Accept {

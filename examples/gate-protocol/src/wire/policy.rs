@@ -1,21 +1,32 @@
 //! A policy as bytes.
 
-use zerocopy::little_endian::U16;
+use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{Malformed, decode_action, decode_ip, encode_action, encode_ip, exactly, prefix};
+use super::{
+    Malformed, PROTOCOL_VERSION, decode_action, decode_ip, encode_action, encode_ip, exactly, prefix,
+};
+use crate::limits::Limits;
 use crate::policy::{Action, Net, Policy, PolicyError};
 
-/// What a policy begins with: 4 bytes.
+/// What a policy begins with: 20 bytes.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct PolicyHeader {
+    /// [`PROTOCOL_VERSION`].
+    pub version: U32,
     /// The action for everyone whom no network names: 1 accept, 2 reject, 3 ask.
     pub default_action: u8,
     /// Zero.
     pub reserved: u8,
     /// How many networks follow: up to [`Policy::CAPACITY`].
     pub count: U16,
+    /// How many clients there may be.
+    pub clients: U32,
+    /// How many of them may come from one source; 0: as many as there may be.
+    pub per_source: U32,
+    /// Milliseconds that a connection may be silent; 0: for ever.
+    pub idle_timeout: U32,
 }
 
 /// A network and its action: 20 bytes.
@@ -48,7 +59,16 @@ pub fn encode_policy(policy: &Policy, output: &mut [u8]) -> Option<usize> {
     let size = policy_size(policy);
     let output = output.get_mut(..size)?;
     let count = U16::new(policy.rules().len() as u16);
-    let header = PolicyHeader { default_action: encode_action(policy.default_action()), reserved: 0, count };
+    let Limits { clients, per_source, idle_timeout } = policy.limits();
+    let header = PolicyHeader {
+        version: U32::new(PROTOCOL_VERSION),
+        default_action: encode_action(policy.default_action()),
+        reserved: 0,
+        count,
+        clients: U32::new(clients),
+        per_source: U32::new(per_source),
+        idle_timeout: U32::new(idle_timeout),
+    };
     let (first, rest) = output.split_at_mut_checked(size_of::<PolicyHeader>())?;
     header.write_to(first).ok()?;
     for (slot, (net, action)) in rest.chunks_exact_mut(size_of::<NetBytes>()).zip(policy.rules()) {
@@ -64,8 +84,8 @@ pub fn encode_policy(policy: &Policy, output: &mut [u8]) -> Option<usize> {
 ///
 /// # Errors
 ///
-/// When the bytes are no policy: a wrong length, an unknown action or family, too long a prefix, too many networks, or a network
-/// that is named twice with different actions.
+/// When the bytes are no policy of this version: a wrong length, an unknown action or family, too long a prefix, too many
+/// networks, a network that is named twice with different actions, or a limit out of its range.
 pub fn decode_policy(bytes: &[u8]) -> Result<Policy, Malformed> {
     let mut policy = Policy::new(Action::Reject);
     decode_policy_into(bytes, &mut policy)?;
@@ -78,6 +98,11 @@ pub fn decode_policy(bytes: &[u8]) -> Result<Policy, Malformed> {
 ///
 /// As for [`decode_policy`]; the policy holds a part of what was read then.
 pub fn decode_policy_into(bytes: &[u8], policy: &mut Policy) -> Result<(), Malformed> {
+    // Those of version 1 begin with something else, and may be shorter than the header.
+    let (version, _) = prefix::<U32>(bytes)?;
+    if version.get() != PROTOCOL_VERSION {
+        return Err(Malformed::Version(version.get()));
+    }
     let (header, nets) = prefix::<PolicyHeader>(bytes)?;
     let count = usize::from(header.count.get());
     if count > Policy::CAPACITY {
@@ -88,6 +113,15 @@ pub fn decode_policy_into(bytes: &[u8], policy: &mut Policy) -> Result<(), Malfo
         return Err(Malformed::Length { expected, found: bytes.len() });
     }
     policy.set_default(decode_action(header.default_action)?);
+    let limits = Limits {
+        clients: header.clients.get(),
+        per_source: header.per_source.get(),
+        idle_timeout: header.idle_timeout.get(),
+    };
+    if let Some(name) = limits.out_of_range() {
+        return Err(Malformed::Field(name));
+    }
+    policy.set_limits(limits);
     for net in nets.chunks_exact(size_of::<NetBytes>()) {
         let bytes = exactly::<NetBytes>(net)?;
         let address = decode_ip(bytes.family, bytes.address)?;

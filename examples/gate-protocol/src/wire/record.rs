@@ -7,15 +7,16 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::{
-    AddressBytes, Malformed, decode_accept_by, decode_answer, encode_accept_by, encode_answer, exactly,
-    numbers, prefix,
+    AddressBytes, Malformed, decode_accept_by, decode_answer, decode_reason, encode_accept_by, encode_answer,
+    encode_reason, exactly, numbers, prefix,
 };
 use crate::record::{DisconnectKind, Inspection, Problem, Record, RequestId, Setting};
 
 numbers!(encode_inspection, decode_inspection, Inspection, "detail": Accept = 1, Reject = 2, Pend = 3);
 numbers!(encode_disconnect, decode_disconnect, DisconnectKind, "detail": Graceful = 1, Abortive = 2);
 numbers!(encode_setting, decode_setting, Setting, "detail":
-    Listen = 1, Accept = 2, Reject = 3, Ask = 4, Default = 5, VerdictTimeout = 6, AcceptBy = 7);
+    Listen = 1, Accept = 2, Reject = 3, Ask = 4, Default = 5, VerdictTimeout = 6, AcceptBy = 7,
+    MaxClients = 8, MaxPerSource = 9, IdleTimeout = 10);
 numbers!(encode_problem, decode_problem, Problem, "first":
     WrongType = 1, TooLong = 2, NotText = 3, NotAnAddress = 4, NotANetwork = 5, UnknownWord = 6, OutOfRange = 7,
     Contradiction = 8, Unreadable = 9);
@@ -46,7 +47,7 @@ pub struct RecordsHeader {
 /// | kind | record | `detail` | others |
 /// |---:|---|---|---|
 /// | 1 | loaded | | `address`: where it listens |
-/// | 2 | inspect | 1 accepted, 2 rejected, 3 pended | `key`, `serial`, `address`: who asks |
+/// | 2 | inspect | 1 accepted, 2 rejected, 3 pended | `key`, `serial`, `address`: who asks; `first`: why it was rejected, as in 13, or 0 |
 /// | 3 | verdict | 1 accept, 2 reject | `key`, `serial` |
 /// | 4 | abort | | `key`, `serial` |
 /// | 5 | accepted | 1 by `WskAccept`, 2 by `WskAcceptEvent` | `address`: the other side |
@@ -57,6 +58,7 @@ pub struct RecordsHeader {
 /// | 10 | bad setting | the setting, from 1, in the order of [`Setting::ALL`] | `first`: the problem, from 1, in the order of [`Problem::ALL`]; `second`: the entry |
 /// | 11 | failed | | `first`: the `NTSTATUS` |
 /// | 12 | died | | `address`: where it listened |
+/// | 13 | dropped | 1 policy, 2 full, 3 source, 4 memory, 5 idle | `address`: the other side |
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct RecordBytes {
@@ -101,8 +103,9 @@ impl From<&TimedRecord> for RecordBytes {
                 address = local;
                 (1, 0)
             }
-            Record::Inspect { id: request, remote, action } => {
+            Record::Inspect { id: request, remote, action, reason } => {
                 (id, address) = (*request, remote);
+                numbers.0 = reason.map_or(0, encode_reason).into();
                 (2, encode_inspection(*action))
             }
             Record::Verdict { id: request, action } => {
@@ -145,6 +148,10 @@ impl From<&TimedRecord> for RecordBytes {
                 address = local;
                 (12, 0)
             }
+            Record::Dropped { remote, reason } => {
+                address = remote;
+                (13, encode_reason(*reason))
+            }
         };
         Self {
             time: U64::new(units(timed.time)),
@@ -180,7 +187,13 @@ impl TimedRecord {
         let number = |number: u64, field| u32::try_from(number).map_err(|_| Malformed::Field(field));
         let record = match bytes.kind.get() {
             1 => Record::Loaded { local: remote },
-            2 => Record::Inspect { id, remote, action: decode_inspection(detail)? },
+            2 => {
+                let reason = match small(first, "first")? {
+                    0 => None,
+                    reason => Some(decode_reason(reason)?),
+                };
+                Record::Inspect { id, remote, action: decode_inspection(detail)?, reason }
+            }
             3 => Record::Verdict { id, action: decode_answer(detail)? },
             4 => Record::Abort { id },
             5 => Record::Accepted { remote, by: decode_accept_by(detail)? },
@@ -195,6 +208,7 @@ impl TimedRecord {
             },
             11 => Record::Failed { status: number(first, "first")? },
             12 => Record::Died { local: remote },
+            13 => Record::Dropped { remote, reason: decode_reason(detail)? },
             _ => return Err(Malformed::Field("kind")),
         };
         let time = bytes.time.get();

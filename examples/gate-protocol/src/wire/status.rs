@@ -6,11 +6,12 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use super::{
     AddressBytes, Malformed, PROTOCOL_VERSION, decode_accept_by, encode_accept_by, exactly, numbers,
 };
+use crate::limits::Limits;
 use crate::status::{Counters, Phase, Status};
 
 numbers!(encode_phase, decode_phase, Phase, "phase": Starting = 1, Listening = 2, Failed = 3, Stopping = 4);
 
-/// A [`Status`]: 48 bytes, and 8 for each counter.
+/// A [`Status`]: 56 bytes, and 8 for each counter.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct StatusBytes {
@@ -28,8 +29,12 @@ pub struct StatusBytes {
     pub verdict_timeout: U32,
     /// The address it listens on.
     pub local: AddressBytes,
-    /// Zero.
-    pub reserved2: U32,
+    /// How many clients there may be.
+    pub clients: U32,
+    /// How many of them may come from one source.
+    pub per_source: U32,
+    /// Milliseconds that a connection may be silent.
+    pub idle_timeout: U32,
     /// The [`Counters`], in their order.
     pub counters: [U64; Counters::COUNT],
 }
@@ -44,7 +49,9 @@ impl From<&Status> for StatusBytes {
             error: U32::new(status.error),
             verdict_timeout: U32::new(status.verdict_timeout),
             local: status.local.into(),
-            reserved2: U32::ZERO,
+            clients: U32::new(status.limits.clients),
+            per_source: U32::new(status.limits.per_source),
+            idle_timeout: U32::new(status.limits.idle_timeout),
             counters: status.counters.values().map(U64::new),
         }
     }
@@ -59,7 +66,7 @@ impl Status {
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let bytes = exactly::<StatusBytes>(bytes)?;
         if bytes.version.get() != PROTOCOL_VERSION {
-            return Err(Malformed::Field("version"));
+            return Err(Malformed::Version(bytes.version.get()));
         }
         Ok(Self {
             phase: decode_phase(bytes.phase)?,
@@ -67,6 +74,11 @@ impl Status {
             local: (&bytes.local).try_into()?,
             accept_by: decode_accept_by(bytes.accept_by)?,
             verdict_timeout: bytes.verdict_timeout.get(),
+            limits: Limits {
+                clients: bytes.clients.get(),
+                per_source: bytes.per_source.get(),
+                idle_timeout: bytes.idle_timeout.get(),
+            },
             counters: Counters::from_values(bytes.counters.map(U64::get)),
         })
     }

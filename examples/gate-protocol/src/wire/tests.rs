@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use zerocopy::IntoBytes as _;
 
 use super::*;
+use crate::limits::{Limits, Reason};
 use crate::policy::{Net, Policy};
 use crate::record::{DisconnectKind, Inspection, Problem, Record, RequestId, Setting};
 use crate::status::{Counters, Phase, Status};
@@ -38,6 +39,21 @@ fn ways() -> impl Strategy<Value = AcceptBy> {
     prop_oneof![Just(AcceptBy::Irp), Just(AcceptBy::Event)]
 }
 
+fn reasons() -> impl Strategy<Value = Reason> {
+    prop_oneof![
+        Just(Reason::Policy),
+        Just(Reason::Full),
+        Just(Reason::Source),
+        Just(Reason::Memory),
+        Just(Reason::Idle)
+    ]
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    (Limits::CLIENTS, Limits::PER_SOURCE, Limits::IDLE_TIMEOUT)
+        .prop_map(|(clients, per_source, idle_timeout)| Limits { clients, per_source, idle_timeout })
+}
+
 fn records() -> impl Strategy<Value = Record> {
     let inspections = prop_oneof![Just(Inspection::Accept), Just(Inspection::Reject), Just(Inspection::Pend)];
     let kinds = prop_oneof![Just(DisconnectKind::Graceful), Just(DisconnectKind::Abortive)];
@@ -45,11 +61,9 @@ fn records() -> impl Strategy<Value = Record> {
     let problems = proptest::sample::select(&Problem::ALL[..]);
     prop_oneof![
         addresses().prop_map(|local| Record::Loaded { local }),
-        (ids(), addresses(), inspections).prop_map(|(id, remote, action)| Record::Inspect {
-            id,
-            remote,
-            action
-        }),
+        (ids(), addresses(), inspections, proptest::option::of(reasons()))
+            .prop_map(|(id, remote, action, reason)| Record::Inspect { id, remote, action, reason }),
+        (addresses(), reasons()).prop_map(|(remote, reason)| Record::Dropped { remote, reason }),
         (ids(), answers()).prop_map(|(id, action)| Record::Verdict { id, action }),
         ids().prop_map(|id| Record::Abort { id }),
         (addresses(), ways()).prop_map(|(remote, by)| Record::Accepted { remote, by }),
@@ -73,8 +87,9 @@ fn records() -> impl Strategy<Value = Record> {
 
 fn policies() -> impl Strategy<Value = Policy> {
     let nets = proptest::collection::vec((addresses(), any::<u8>(), actions()), 0..Policy::CAPACITY + 3);
-    (actions(), nets).prop_map(|(default, nets)| {
+    (actions(), nets, limits()).prop_map(|(default, nets, limits)| {
         let mut policy = Policy::new(default);
+        policy.set_limits(limits);
         for (address, bits, action) in nets {
             // A prefix that is too long, a contradiction and a full list leave the policy as it is.
             if let Some(net) = Net::new(address.ip(), bits) {
@@ -119,6 +134,7 @@ proptest! {
         let decoded = decode_policy(&bytes).expect("what was encoded");
         prop_assert_eq!(decoded.rules(), policy.rules());
         prop_assert_eq!(decoded.default_action(), policy.default_action());
+        prop_assert_eq!(decoded.limits(), policy.limits());
         let mut small = vec![0; bytes.len() - 1];
         prop_assert_eq!(encode_policy(&policy, &mut small), None);
     }
@@ -134,11 +150,11 @@ proptest! {
     }
 
     #[test]
-    fn the_status_goes_round(local in addresses(), numbers in any::<[u64; Counters::COUNT]>(), accept_by in ways()) {
+    fn the_status_goes_round(local in addresses(), numbers in any::<[u64; Counters::COUNT]>(), accept_by in ways(), limits in limits()) {
         let counters = Counters::from_values(numbers);
         let (error, verdict_timeout) = (numbers[0] as u32, numbers[1] as u32);
         for phase in [Phase::Starting, Phase::Listening, Phase::Failed, Phase::Stopping] {
-            let status = Status { phase, error, local, accept_by, verdict_timeout, counters };
+            let status = Status { phase, error, local, accept_by, verdict_timeout, limits, counters };
             prop_assert_eq!(Status::decode(StatusBytes::from(&status).as_bytes()), Ok(status));
         }
     }
@@ -163,13 +179,13 @@ proptest! {
 fn sizes_are_as_documented() {
     let sizes = [
         (size_of::<AddressBytes>(), 28),
-        (size_of::<PolicyHeader>(), 4),
+        (size_of::<PolicyHeader>(), 20),
         (size_of::<NetBytes>(), 20),
         (size_of::<QuestionBytes>(), 56),
         (size_of::<AnswerBytes>(), 16),
         (size_of::<RecordsHeader>(), 16),
         (size_of::<RecordBytes>(), 72),
-        (size_of::<StatusBytes>(), 48 + 8 * Counters::COUNT),
+        (size_of::<StatusBytes>(), 56 + 8 * Counters::COUNT),
     ];
     for (found, documented) in sizes {
         assert_eq!(found, documented);
@@ -200,6 +216,44 @@ fn every_wrong_length_is_refused() {
     }
 }
 
+/// What a program and a driver of different versions make of each other's policies and status: nothing.
+#[test]
+fn other_versions_are_told_apart() {
+    // A policy of version 1: the default, and how many networks follow.
+    for (default, count) in [(1, 0_u16), (2, 0), (3, 64)] {
+        let mut old = vec![0; 4 + usize::from(count) * size_of::<NetBytes>()];
+        old[0] = default;
+        old[2..4].copy_from_slice(&count.to_le_bytes());
+        let refused = decode_policy(&old).expect_err("another version");
+        // Of "reject everyone" the first four bytes are those of version 2.
+        let short = Malformed::Length { expected: size_of::<PolicyHeader>(), found: old.len() };
+        assert!(matches!(refused, Malformed::Version(_)) || refused == short, "{refused:?}");
+    }
+    // As version 1 reads one of this version: no networks, and yet more bytes than its header has.
+    let bytes = encoded(&Policy::new(Action::Accept));
+    assert_eq!(u16::from_le_bytes([bytes[2], bytes[3]]), 0);
+    assert!(bytes.len() > 4);
+    let mut next = bytes;
+    next[0] += 1;
+    assert_eq!(decode_policy(&next).err(), Some(Malformed::Version(3)));
+    let mut status = [0; size_of::<StatusBytes>()];
+    status[0] = 1;
+    assert_eq!(Status::decode(&status), Err(Malformed::Version(1)));
+}
+
+#[test]
+fn limits_out_of_range_are_refused() {
+    let good = encoded(&Policy::new(Action::Accept));
+    for (at, name) in [(8, "clients"), (12, "per_source"), (16, "idle_timeout")] {
+        let mut bytes = good.clone();
+        bytes[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert_eq!(decode_policy(&bytes).err(), Some(Malformed::Field(name)));
+    }
+    let mut bytes = good;
+    bytes[8..12].fill(0);
+    assert_eq!(decode_policy(&bytes).err(), Some(Malformed::Field("clients")));
+}
+
 #[test]
 fn contradictions_and_too_many_networks_are_refused() {
     let mut policy = Policy::new(Action::Accept);
@@ -210,9 +264,10 @@ fn contradictions_and_too_many_networks_are_refused() {
     bytes[last] = bytes[last - size_of::<NetBytes>()];
     assert_eq!(decode_policy(&bytes).err(), Some(Malformed::Field("action")));
     let many = Policy::CAPACITY as u16 + 1;
-    let mut bytes = vec![0; 4 + usize::from(many) * 20];
-    bytes[0] = 1;
-    bytes[2..4].copy_from_slice(&many.to_le_bytes());
+    let mut bytes = vec![0; size_of::<PolicyHeader>() + usize::from(many) * 20];
+    bytes[0] = PROTOCOL_VERSION as u8;
+    bytes[4] = 1;
+    bytes[6..8].copy_from_slice(&many.to_le_bytes());
     assert_eq!(decode_policy(&bytes).err(), Some(Malformed::Field("count")));
 }
 

@@ -140,7 +140,7 @@ impl<'a> Dialogue<'a> {
         Self {
             driver,
             answers,
-            wanted: options.limits.count,
+            wanted: options.until.count,
             json: options.format.json,
             out,
             remarks,

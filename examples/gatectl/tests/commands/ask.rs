@@ -347,7 +347,7 @@ fn namesake(number: u64) -> Question {
 
 /// The record of a request that was pended.
 fn pended(question: &Question) -> Record {
-    Record::Inspect { id: question.id, remote: question.remote, action: Inspection::Pend }
+    Record::Inspect { id: question.id, remote: question.remote, action: Inspection::Pend, reason: None }
 }
 
 /// Identifiers are used again: what became of the one that had it before is not said of the one that has it now.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use gate_protocol::Limits;
 use gate_protocol::policy::{Action, Policy};
 use gate_protocol::record::{AcceptBy, Inspection, Record, RequestId};
 use gate_protocol::wire::{
@@ -21,10 +22,16 @@ fn some_records() -> [Record; 3] {
     let remote = "127.0.0.2:5555".parse().expect("an address");
     let id = RequestId { key: 0x1f, serial: 7 };
     [
-        Record::Inspect { id, remote, action: Inspection::Accept },
+        Record::Inspect { id, remote, action: Inspection::Accept, reason: None },
         Record::Accepted { remote, by: AcceptBy::Irp },
         Record::Closed { remote, received: 3, sent: 3 },
     ]
+}
+
+fn encoded(policy: &Policy) -> Vec<u8> {
+    let mut bytes = vec![0; policy_size(policy)];
+    encode_policy(policy, &mut bytes).expect("room");
+    bytes
 }
 
 #[test]
@@ -49,9 +56,13 @@ fn every_command_sees_that_the_driver_is_of_another_version() {
     for (reply, said) in [
         (Reply::Bytes(7u32.to_le_bytes().repeat(60)), "speaks version 7"),
         (Reply::Bytes(7u32.to_le_bytes().to_vec()), "speaks version 7"),
-        (Reply::Bytes(1u32.to_le_bytes().to_vec()), "4 bytes where"),
+        (
+            Reply::Bytes(1u32.to_le_bytes().repeat(44)),
+            "speaks version 1 of the protocol, this program version 2",
+        ),
+        (Reply::Bytes(2u32.to_le_bytes().to_vec()), "4 bytes where"),
         (Reply::Bytes(vec![]), "0 bytes where"),
-        (Reply::Bytes([&1u32.to_le_bytes()[..], &[9; 172]].concat()), "the field `"),
+        (Reply::Bytes([&2u32.to_le_bytes()[..], &[9; size_of::<StatusBytes>() - 4]].concat()), "the field `"),
         (Reply::Code(1), "did not understand"),
         (Reply::Code(50), "did not understand"),
         (Reply::Code(122), "other lengths"),
@@ -87,29 +98,40 @@ fn set_replaces_the_policy_and_shows_what_is_in_force_then() {
     script.always(IOCTL_SET_POLICY, Reply::Bytes(vec![]));
     let mut in_force = Policy::new(Action::Reject);
     in_force.add("127.0.0.0/8".parse().expect("a network"), Action::Ask).expect("room");
-    let mut bytes = vec![0; policy_size(&in_force)];
-    encode_policy(&in_force, &mut bytes).expect("room");
-    script.always(IOCTL_GET_POLICY, Reply::Bytes(bytes));
+    in_force.set_limits(Limits { clients: 7, per_source: 3, idle_timeout: Limits::NONE });
+    script.always(IOCTL_GET_POLICY, Reply::Bytes(encoded(&in_force)));
 
-    let ran = run(&script, "policy set --accept ::1 --ask 10.0.0.0/8 --default reject", None);
+    let ran =
+        run(&script, "policy set --accept ::1 --ask 10.0.0.0/8 --default reject --max-per-source 2", None);
     ran.result.expect("the device takes it");
-    assert_eq!(ran.out, "127.0.0.0/8    ask\neveryone else  reject\n");
+    assert_eq!(
+        ran.out,
+        "127.0.0.0/8    ask\neveryone else  reject\n\n\
+         max clients     7\nmax per source  3\nidle time-out   none\n"
+    );
     let [sent] = &script.inputs(IOCTL_SET_POLICY)[..] else { panic!("one request") };
     let sent = decode_policy(sent).expect("a policy");
     assert_eq!(sent.default_action(), Action::Reject);
     assert_eq!(sent.rules().len(), 2);
+    // What is not said of the limits stays as it was in force.
+    assert_eq!(sent.limits(), Limits { clients: 7, per_source: 2, idle_timeout: Limits::NONE });
     assert_eq!(sent.action("10.1.2.3".parse().expect("an address")), Action::Ask);
     let ran = run(&script, "policy show --json", None);
-    assert_eq!(ran.out, "{\"default\":\"reject\",\"accept\":[],\"reject\":[],\"ask\":[\"127.0.0.0/8\"]}\n");
+    assert_eq!(
+        ran.out,
+        "{\"default\":\"reject\",\"accept\":[],\"reject\":[],\"ask\":[\"127.0.0.0/8\"],\
+         \"max_clients\":7,\"max_per_source\":3,\"idle_timeout\":0}\n"
+    );
 }
 
 #[test]
 fn a_policy_that_is_refused_is_not_shown_as_if_it_were_in_force() {
     let script = Script::new();
     script.always(IOCTL_SET_POLICY, Reply::Code(87));
+    script.always(IOCTL_GET_POLICY, Reply::Bytes(encoded(&Policy::new(Action::Accept))));
     let ran = run(&script, "policy set --default ask", None);
     assert!(ran.error().contains("it has other values"), "{}", ran.error());
-    assert_eq!((ran.out.as_str(), script.inputs(IOCTL_GET_POLICY).len()), ("", 0));
+    assert_eq!((ran.out.as_str(), script.inputs(IOCTL_GET_POLICY).len()), ("", 1));
 }
 
 #[test]

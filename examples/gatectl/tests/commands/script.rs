@@ -11,7 +11,7 @@ use gate_protocol::record::AcceptBy;
 use gate_protocol::wire::{
     IOCTL_STATUS, Question, QuestionBytes, RecordBytes, RecordsHeader, StatusBytes, TimedRecord,
 };
-use gate_protocol::{Counters, Phase, Record, Status};
+use gate_protocol::{Counters, Limits, Phase, Record, Status};
 use gatectl::device::{Device, Patience, Refusal};
 use gatectl::{Error, Input};
 use zerocopy::IntoBytes as _;
@@ -134,6 +134,7 @@ pub(crate) fn status() -> Status {
         local: "127.0.0.1:7007".parse().expect("an address"),
         accept_by: AcceptBy::Event,
         verdict_timeout: 30_000,
+        limits: Limits::DEFAULT,
         counters: Counters { open: 3, ..Counters::default() },
     }
 }

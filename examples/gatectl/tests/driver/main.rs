@@ -54,7 +54,7 @@ fn with_driver(verdict_timeout: Duration, body: impl FnOnce(&Machine)) {
             ..Parameters::default()
         };
         let control = Control::try_new(&parameters).expect("memory");
-        let settings = control.settings(2, 1000).expect("an address");
+        let settings = control.settings(2).expect("an address");
         let mut service = Service::start(settings, control.clone(), |left| panic!("{left}"), passive)
             .expect("the service listens");
         // Nobody waits for it if the test has failed.

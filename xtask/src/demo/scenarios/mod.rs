@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `serving.rs` | accepted, rejected, ended and reset clients |
 //! | `asking.rs` | pended clients: answered, not answered, given up |
-//! | `steering.rs` | policy, parameters, a busy port |
+//! | `steering.rs` | policy, limits, parameters, a busy port |
 //! | `other.rs` | the driver in C, served by the same `netio.sys` |
 //! | `memory.rs` | every block of pool is given back |
 //! | `lasting.rs` | unload, crash, many starts under load, the ledger of all records |
@@ -134,6 +134,7 @@ pub(crate) const ALL: &[Scenario] = &[
     asking::ASKER_CLOSED,
     asking::ASKER_KILLED,
     lasting::UNLOAD,
+    steering::LIMITS,
     steering::POLICY,
     steering::BAD_SETTINGS,
     steering::BAD_ADDRESS,

@@ -4,11 +4,49 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use gate_protocol::Action;
+use gate_protocol::{Action, Limits};
 
 use super::{Paths, Scenario, Seen, Stage, within};
+use crate::demo::client::Client;
 use crate::demo::gate::{Bad, Started};
 use crate::demo::records::{PATIENCE, count};
+
+/// How many clients one source can have in [`LIMITS`].
+const SHARE: usize = 3;
+
+pub(super) const LIMITS: Scenario = Scenario {
+    name: "limits",
+    client: "3 silent, one more of them: reset; another: all 3 bytes back; then the 3: reset, reset, reset; one more: all 3 bytes back",
+    records: "one more: reject (source); each of the 3: accept, accepted by {by}, dropped (idle), closed 0/0",
+    paths: Paths::Both,
+    driver_only: false,
+    run: limits,
+};
+
+/// Silent clients of one source: they keep nobody else out, and not even their own for longer than silence may last.
+fn limits(stage: &mut Stage<'_>) -> Result<Seen> {
+    let mut settings = stage.usual();
+    settings.limits = Limits { clients: 8, per_source: SHARE as u32, idle_timeout: 2000 };
+    stage.serve(&settings)?;
+    let silent: Vec<Client> = (0..SHARE).map(|_| stage.client(2)).collect::<Result<_>>()?;
+    for client in &silent {
+        stage.records().accepted(stage.mark, client.name)?;
+    }
+    let one_more = stage.client(2)?;
+    let (refused, other) = (one_more.listen(), stage.client(6)?.echo(b"one"));
+    let ends: Vec<_> = silent.iter().map(|client| client.listen().to_string()).collect();
+    let mut stories: Vec<_> = silent.iter().map(|client| stage.story(client.name)).collect::<Result<_>>()?;
+    let again = stage.client(2)?.echo(b"one");
+    let refusal = stage.story(one_more.name)?;
+    stories.dedup();
+    Ok(Seen::new(
+        format!(
+            "{SHARE} silent, one more of them: {refused}; another: {other}; then the {SHARE}: {}; one more: {again}",
+            ends.join(", ")
+        ),
+        format!("one more: {refusal}; each of the {SHARE}: {}", stories.join(", or ")),
+    ))
+}
 
 pub(super) const POLICY: Scenario = Scenario {
     name: "policy-set",
