@@ -11,6 +11,7 @@
 //! registers. (The environment would not do: Wine gives the process of the drivers one of its own.)
 
 use std::fmt;
+use std::num::{NonZero, ParseIntError};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -63,8 +64,8 @@ impl Settings {
         }
         if let Some(value) = find("Connections") {
             match connections(&value) {
-                Some(connections) => settings.connections = connections,
-                None => complaints.push(format!(
+                Ok(connections) => settings.connections = connections,
+                Err(_) => complaints.push(format!(
                     "setting Connections: {value:?} is neither none nor a number above 0; {CONNECTIONS} it is"
                 )),
             }
@@ -120,11 +121,11 @@ fn level(value: &str) -> Option<Level> {
 }
 
 /// A number above 0, or `none`.
-fn connections(value: &str) -> Option<Option<usize>> {
+fn connections(value: &str) -> Result<Option<usize>, ParseIntError> {
     if value.eq_ignore_ascii_case("none") {
-        return Some(None);
+        return Ok(None);
     }
-    value.parse().ok().filter(|most| *most > 0).map(Some)
+    value.parse::<NonZero<usize>>().map(|most| Some(most.get()))
 }
 
 struct Shown(Level);
