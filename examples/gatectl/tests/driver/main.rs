@@ -181,7 +181,10 @@ fn status_and_policy_are_those_of_the_driver() {
         let status = machine.run("status");
         assert!(status.starts_with("phase             listening\n"), "{status}");
         assert!(status.contains(&format!("address           {}\n", machine.address)), "{status}");
-        assert_eq!(machine.run("policy show"), "everyone else  ask\n");
+        assert_eq!(
+            machine.run("policy show"),
+            "everyone else  ask\n\nmax clients     4096\nmax per source  64\nidle time-out   120000 ms\n"
+        );
         let set = machine.run("policy set --reject 127.0.0.0/8 --accept 10.0.0.0/8 --default ask --json");
         let policy = r#"{"default":"ask","accept":["10.0.0.0/8"],"reject":["127.0.0.0/8"],"ask":[]}"#;
         assert_eq!(set.trim_end(), policy);
