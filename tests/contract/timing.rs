@@ -160,6 +160,31 @@ fn what_windows_pends_is_pended_by_default() {
     });
 }
 
+/// Whoever has brought a request need not come back to wait for it, or for anything else.
+#[test]
+fn what_is_pended_completes_whatever_its_thread_does_next() {
+    Sim::new().run(|sim| {
+        let link = Link::new();
+        // This thread is known to wait for what it starts.
+        link.socket.send(b"x").ok();
+        for _ in 0..3 {
+            let send = link.socket.send(b"x");
+            eventually("one completes while its thread is busy", || send.is_completed());
+        }
+        let sends = [(); 64].map(|()| link.socket.send(b"x"));
+        eventually("all complete while their thread is busy", || sends.iter().all(Request::is_completed));
+        // Nor need it be there any more.
+        let socket = link.socket.clone();
+        let thread = sim.thread("goes", move || {
+            socket.send(b"x").ok();
+            socket.send(b"x")
+        });
+        let last = thread.join().expect("it ends");
+        eventually("the last one completes", || last.is_completed());
+        assert_eq!(link.peer.receive(70), [b'x'; 70]);
+    });
+}
+
 /// A completion that is to come before the return of its call does, however long the routine takes.
 #[test]
 fn an_early_completion_is_early_however_slow_its_routine_is() {

@@ -20,7 +20,7 @@ use crate::cross::{Layout, driver, netio, packages};
 use crate::demo;
 use crate::image;
 use crate::progress::Step;
-use crate::wine::Prefix;
+use crate::wine::{self, Prefix};
 
 /// What this project's provider answers.
 pub(crate) const EXPECTED: &str = "tests/probe-answers.tsv";
@@ -133,6 +133,7 @@ fn on_machine(layout: &Layout, prefix: &Prefix) -> Result<String> {
     let mark = prefix.log_mark();
     let service = prefix.service(SERVICE);
     service.install(&layout.image(&format!("{SERVICE}.sys")))?;
+    wine::set_completion(prefix, None)?;
     let step = Step::start("Making the calls");
     service.start()?;
     let deadline = Instant::now() + CALLS;

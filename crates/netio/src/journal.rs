@@ -3,7 +3,7 @@
 //! Each line begins with `netio:` and a word that says what it is:
 //!
 //! ```text
-//! netio: loaded: callbacks=dispatch completions=dispatch
+//! netio: loaded: callbacks=dispatch completions=dispatch completion=natural
 //! netio: replaced: IoSetCompletionRoutineEx, of which this kernel has a stub
 //! netio: start 2
 //! netio: violation REG-25 WskDeregister: called inside WskReceiveEvent

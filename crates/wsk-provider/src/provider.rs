@@ -94,7 +94,11 @@ impl Provider {
     /// is over, and for no longer than `patience`. It may come back before. On the thread requests complete, and no
     /// callback is made.
     pub fn lend(&self, patience: Duration, over: &mut dyn FnMut() -> bool) {
-        self.0.transport.lend(patience, over);
+        self.0.completer.lend(&self.0, || {
+            if !over() {
+                self.0.transport.lend(patience, over);
+            }
+        });
     }
 
     /// Has the threads that are lent ask soon whether their wait is over.

@@ -19,7 +19,7 @@ use super::gate::{Asker, Bad, Gate, Holdings, Settings, Started};
 use super::processes;
 use super::records::{Mark, PATIENCE, Records};
 use crate::cross::{Layout, driver, netio};
-use crate::wine::{Parameter, Pool, Prefix, SERVICE, Value};
+use crate::wine::{self, Parameter, Pool, Prefix, SERVICE, Value};
 
 /// How long a program that steers the driver may take.
 const COMMAND: Duration = Duration::from_secs(30);
@@ -171,6 +171,8 @@ impl Driver {
         if !self.prefix.is_up() {
             self.prefix.create()?;
             self.prefix.service(SERVICE).install(&self.layout.image("conditional_accept.sys"))?;
+            // Whoever used the machine before may have chosen another.
+            wine::set_completion(&self.prefix, None)?;
             self.parameters = None;
         }
         Ok(())

@@ -42,6 +42,30 @@ pub(crate) const SERVICE: &str = "conditional_accept";
 pub(crate) struct Args {
     #[command(subcommand)]
     action: Action,
+    /// For `start`: when netio.sys completes a request whose outcome is known at once: natural, inline, nested, early, late, or
+    /// random:SEED
+    #[arg(long, global = true, value_name = "WHEN", default_value = NATURAL, value_parser = completion)]
+    completion: String,
+}
+
+/// What [`COMPLETION`] is unless it is set.
+const NATURAL: &str = "natural";
+
+/// The service whose parameters are those of our `netio.sys`, and the one that says when requests complete.
+const NETIO: &str = "netio";
+const COMPLETION: &str = "Completion";
+
+/// Checks what [`COMPLETION`] is to be.
+fn completion(text: &str) -> Result<String, String> {
+    let seed = text.strip_prefix("random:").and_then(|seed| seed.parse::<u64>().ok());
+    let is_known = [NATURAL, "inline", "nested", "early", "late"].contains(&text) || seed.is_some();
+    if is_known { Ok(text.to_owned()) } else { Err("none of the six".to_owned()) }
+}
+
+/// Says when `netio.sys` completes requests, from its next start on.
+pub(crate) fn set_completion(prefix: &Prefix, completion: Option<&str>) -> Result<()> {
+    let value = completion.filter(|when| *when != NATURAL).map(|when| Value::Text(when.to_owned()));
+    prefix.service(NETIO).change_parameter(COMPLETION, value.as_ref())
 }
 
 #[derive(Debug, Subcommand)]
@@ -117,6 +141,7 @@ pub(crate) fn run(layout: &Layout, args: Args) -> Result<ExitCode> {
             }
             service.install(&image)?;
             service.set_parameters(&parameters)?;
+            set_completion(&prefix, Some(&args.completion))?;
             service.start()?;
             println!("{} is running. Log: {}", service.name(), prefix.log().display());
         }
@@ -182,4 +207,19 @@ fn hold(prefix: &Prefix) -> Result<File> {
         "a demo, a test or another command is using the prefix: wait for its end (or end the prefix: \
          `cargo xtask wine kill`)",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn when_requests_complete_is_one_of_six() {
+        for when in ["natural", "inline", "nested", "early", "late", "random:7"] {
+            assert_eq!(completion(when).as_deref(), Ok(when));
+        }
+        for other in ["", "Inline", "random", "random:", "random:x", "soon"] {
+            assert!(completion(other).is_err(), "{other}");
+        }
+    }
 }

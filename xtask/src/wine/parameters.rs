@@ -51,18 +51,40 @@ impl FromStr for Parameter {
 
 /// A `.reg` file that gives a service's `Parameters` key these values and no others, in UTF-16 as `reg import` takes it.
 pub(super) fn reg_file(service: &str, parameters: &[Parameter]) -> Vec<u8> {
-    let key = format!("HKEY_LOCAL_MACHINE\\System\\CurrentControlSet\\Services\\{service}\\Parameters");
-    let mut text = format!("Windows Registry Editor Version 5.00\r\n\r\n[-{key}]\r\n\r\n[{key}]\r\n");
+    let key = key(service);
+    let mut text = format!("{HEAD}[-{key}]\r\n\r\n[{key}]\r\n");
     for Parameter { name, value } in parameters {
-        let value = match value {
-            Value::Text(text) => format!("\"{}\"", quoted(text)),
-            Value::Number(number) => format!("dword:{number:08x}"),
-            Value::Texts(texts) => multi(texts),
-        };
         // Writing to a string does not fail.
-        let _ = write!(text, "\"{}\"={value}\r\n", quoted(name));
+        let _ = write!(text, "\"{}\"={}\r\n", quoted(name), value.in_file());
     }
+    in_utf16(&text)
+}
+
+/// The same for one value, which is removed if there is none; the others stay.
+pub(super) fn reg_change(service: &str, name: &str, value: Option<&Value>) -> Vec<u8> {
+    let value = value.map_or_else(|| "-".to_owned(), Value::in_file);
+    in_utf16(&format!("{HEAD}[{}]\r\n\"{}\"={value}\r\n", key(service), quoted(name)))
+}
+
+/// How a `.reg` file begins.
+const HEAD: &str = "Windows Registry Editor Version 5.00\r\n\r\n";
+
+fn key(service: &str) -> String {
+    format!("HKEY_LOCAL_MACHINE\\System\\CurrentControlSet\\Services\\{service}\\Parameters")
+}
+
+fn in_utf16(text: &str) -> Vec<u8> {
     [0xFEFF].into_iter().chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect()
+}
+
+impl Value {
+    fn in_file(&self) -> String {
+        match self {
+            Self::Text(text) => format!("\"{}\"", quoted(text)),
+            Self::Number(number) => format!("dword:{number:08x}"),
+            Self::Texts(texts) => multi(texts),
+        }
+    }
 }
 
 fn quoted(text: &str) -> String {
@@ -95,6 +117,21 @@ mod tests {
         }
     }
 
+    fn text(bytes: &[u8]) -> String {
+        let units: Vec<u16> = bytes.chunks(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
+        String::from_utf16(&units).unwrap()
+    }
+
+    #[test]
+    fn a_change_leaves_the_other_values() {
+        let set = text(&reg_change("netio", "Completion", Some(&Value::Text("late".into()))));
+        assert!(set.contains(
+            "[HKEY_LOCAL_MACHINE\\System\\CurrentControlSet\\Services\\netio\\Parameters]\r\n\"Completion\"=\"late\"\r\n"
+        ));
+        assert!(!set.contains("[-"));
+        assert!(text(&reg_change("netio", "Completion", None)).contains("\"Completion\"=-\r\n"));
+    }
+
     #[test]
     fn a_reg_file_replaces_the_whole_key() {
         let parameters = [
@@ -102,9 +139,7 @@ mod tests {
             Parameter::new("Wait", Value::Number(255)),
             Parameter::new("Nets", Value::Texts(vec!["x".into()])),
         ];
-        let bytes = reg_file("gate", &parameters);
-        let units: Vec<u16> = bytes.chunks(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
-        let text = String::from_utf16(&units).unwrap();
+        let text = text(&reg_file("gate", &parameters));
         assert!(text.starts_with("\u{feff}Windows Registry Editor Version 5.00\r\n"));
         assert!(
             text.contains("[-HKEY_LOCAL_MACHINE\\System\\CurrentControlSet\\Services\\gate\\Parameters]")

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::parameters::{Parameter, reg_file};
+use super::parameters::{Parameter, Value, reg_change, reg_file};
 use super::prefix::{self, COMMAND, Prefix};
 
 /// How long the service manager may take to answer a question.
@@ -72,9 +72,17 @@ impl<'a> Service<'a> {
 
     /// Gives the service's `Parameters` key these values and no others. They count from the next start.
     pub(crate) fn set_parameters(&self, parameters: &[Parameter]) -> Result<()> {
+        self.import(&reg_file(self.name, parameters))
+    }
+
+    /// Gives one value of the service's `Parameters` key, or removes it.
+    pub(crate) fn change_parameter(&self, name: &str, value: Option<&Value>) -> Result<()> {
+        self.import(&reg_change(self.name, name, value))
+    }
+
+    fn import(&self, reg_file: &[u8]) -> Result<()> {
         let file = self.prefix.directory().join(format!("drive_c/{}.reg", self.name));
-        std::fs::write(&file, reg_file(self.name, parameters))
-            .with_context(|| format!("cannot write {}", file.display()))?;
+        std::fs::write(&file, reg_file).with_context(|| format!("cannot write {}", file.display()))?;
         let mut import = self.prefix.command("reg")?;
         import.args(["import", &format!(r"C:\{}.reg", self.name)]);
         self.prefix.bounded(&mut import, COMMAND, "reg import")?;
