@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use wsk_sim::Sim;
 use wsk_sim::raw::*;
 use wsk_sim::wsk_provider::behaviours::InheritedEvents;
+use wsk_sys::nt::NTSTATUS;
 use wsk_sys::*;
 
 use crate::support::*;
@@ -335,6 +336,120 @@ fn a_refused_socket_that_is_used_is_caught() {
         refused.send(b"after all").fails(STATUS_FILE_FORCED_CLOSED);
         assert_caught(sim, "ACPT-09", "WskSend");
         peer.expect_reset();
+    });
+}
+
+/// What a client does inside the event that it does not answer with success.
+type Use = fn(&Socket) -> Option<Request>;
+
+/// Runs `test` for a client that uses each connection inside the event and refuses it; it is given what was begun.
+fn used_and_refused(sim: &Sim, use_it: Use, status: NTSTATUS) -> Option<Request> {
+    let client = Client::new();
+    let events = Recorder::new();
+    let begun = Arc::new(Mutex::new(None));
+    let keep = Arc::clone(&begun);
+    events.on_accept(move |event| {
+        *keep.lock().unwrap() = use_it(event.socket.as_ref().expect("a connection"));
+        AcceptAnswer { status, ..AcceptAnswer::refuse() }
+    });
+    let (listener, address) = listener_with_event(&client, &events);
+    // It may be ended and reset before the host of the peer looks.
+    let _peer = Peer::try_connect(address);
+    drop(events.accept());
+    let begun = begun.lock().unwrap().take();
+    if let Some(request) = &begun {
+        // Whatever comes of it, it ends.
+        request.wait();
+    }
+    listener.close().ok();
+    eventually("no socket is left", || sim.provider().open_sockets().is_empty());
+    begun
+}
+
+/// Catches: ACPT-09
+#[test]
+fn a_connection_that_is_used_inside_the_event_and_refused_is_caught() {
+    let uses: [(&str, Use); 5] = [
+        ("WskCloseSocket", |socket| Some(socket.close())),
+        ("WskReceive", |socket| Some(socket.receive(&Buffer::new(1)))),
+        ("WskSend", |socket| Some(socket.send(b"x"))),
+        ("WskDisconnect", |socket| Some(socket.disconnect())),
+        ("WskDisconnect", |socket| Some(socket.abort())),
+    ];
+    for completion in COMPLETIONS {
+        for (call, use_it) in uses {
+            let sim = Sim::builder().completion(completion).build();
+            sim.expect("ACPT-09").run(move |sim| {
+                let request = used_and_refused(sim, use_it, STATUS_REQUEST_NOT_ACCEPTED);
+                assert_answer_caught(sim, "ACPT-09", "WskAcceptEvent");
+                let caught = sim.violations_of("ACPT-09");
+                assert_eq!(caught.len(), 1);
+                assert!(caught[0].detail.contains(call), "{}", caught[0]);
+                drop(request);
+            });
+        }
+    }
+    let sim = Sim::new();
+    sim.expect("ACPT-09").expect("ACPT-10").run(|sim| {
+        used_and_refused(sim, |socket| Some(socket.send(b"x")), STATUS_UNSUCCESSFUL);
+        assert_answer_caught(sim, "ACPT-09", "WskAcceptEvent");
+    });
+}
+
+/// Catches: ACPT-09
+#[test]
+fn a_connection_whose_events_are_enabled_inside_the_event_and_that_is_refused_is_caught() {
+    let sim = Sim::new();
+    sim.expect("ACPT-09").run(|sim| {
+        let client = Client::new();
+        let (events, connected) = (Recorder::new(), Recorder::new());
+        let given = connected.clone();
+        events.on_accept(move |event| {
+            event.outputs.set(Some(&given));
+            assert_eq!(
+                event.socket.as_ref().expect("a connection").enable(WSK_EVENT_RECEIVE),
+                STATUS_SUCCESS
+            );
+            AcceptAnswer::refuse()
+        });
+        let (_listener, address) = listener_with_event(&client, &events);
+        Peer::connect(address).expect_reset();
+        assert_answer_caught(sim, "ACPT-09", "WskAcceptEvent");
+    });
+}
+
+/// To ask who it is, and to refuse then, is what the event is for.
+#[test]
+fn a_connection_may_be_asked_about_and_refused() {
+    for_each_mode(|sim| {
+        used_and_refused(
+            sim,
+            |socket| {
+                assert_eq!(socket.query_inspect_id(), Err(STATUS_INVALID_DEVICE_REQUEST));
+                Some(Request::new().remote_address(socket).0)
+            },
+            STATUS_REQUEST_NOT_ACCEPTED,
+        );
+    });
+}
+
+/// Who takes a connection may have closed it by then.
+#[test]
+fn a_connection_may_be_taken_and_closed_at_once() {
+    for_each_mode(|_| {
+        let client = Client::new();
+        let events = Recorder::new();
+        let close = Arc::new(Mutex::new(None));
+        let keep = Arc::clone(&close);
+        events.on_accept(move |event| {
+            *keep.lock().unwrap() = event.socket.as_ref().map(Socket::close);
+            AcceptAnswer::take()
+        });
+        let (_listener, address) = listener_with_event(&client, &events);
+        Peer::connect(address).expect_reset();
+        events.accept();
+        let close = close.lock().unwrap().take().expect("it was closed");
+        close.ok();
     });
 }
 

@@ -232,31 +232,33 @@ fn a_decision_before_the_inspection_has_returned_is_reported_or_kept() {
 }
 
 /// Shows: ICMP-12
+/// Catches: ICMP-13
 #[test]
 fn a_kept_decision_is_void_when_the_inspection_decides_itself() {
-    Sim::builder().behaviours(|behaviours| behaviours.complete_early = CompleteEarly::Queued).build().run(
-        |_| {
-            let client = Client::new();
-            let events = Recorder::new();
-            let inspector = Inspector::of(&events);
-            let (listener, address) = client.conditional_listener(&events);
-            let peer = Peer::connect(address);
-            let asked = inspector.next();
-            let early = listener.inspect_complete(asked.event.id(), WskInspectAccept).pends();
-            asked.answer(WskInspectReject);
-            early.fails(STATUS_NOT_FOUND);
-            peer.expect_reset();
-            let asked_at_close = Peer::connect(address);
-            let asked = inspector.next();
-            let early = listener.inspect_complete(asked.event.id(), WskInspectAccept).pends();
-            let close = listener.close();
-            early.fails(STATUS_CANCELLED);
-            assert!(!close.is_completed());
-            asked.answer(WskInspectPend);
-            close.ok();
-            asked_at_close.expect_reset();
-        },
-    );
+    let sim =
+        Sim::builder().behaviours(|behaviours| behaviours.complete_early = CompleteEarly::Queued).build();
+    sim.expect("ICMP-13").run(|sim| {
+        let client = Client::new();
+        let events = Recorder::new();
+        let inspector = Inspector::of(&events);
+        let (listener, address) = client.conditional_listener(&events);
+        let peer = Peer::connect(address);
+        let asked = inspector.next();
+        let early = listener.inspect_complete(asked.event.id(), WskInspectAccept).pends();
+        asked.answer(WskInspectReject);
+        early.fails(STATUS_NOT_FOUND);
+        peer.expect_reset();
+        assert_answer_caught(sim, "ICMP-13", "WskInspectEvent");
+        let asked_at_close = Peer::connect(address);
+        let asked = inspector.next();
+        let early = listener.inspect_complete(asked.event.id(), WskInspectAccept).pends();
+        let close = listener.close();
+        early.fails(STATUS_CANCELLED);
+        assert!(!close.is_completed());
+        asked.answer(WskInspectPend);
+        close.ok();
+        asked_at_close.expect_reset();
+    });
 }
 
 /// Shows: ICMP-14

@@ -139,6 +139,48 @@ fn a_release_of_another_pointer_than_the_lists_is_caught() {
     });
 }
 
+/// Closes the socket inside the callback that keeps what it is given: there is no way to give it back.
+///
+/// Catches: RCVE-19
+#[test]
+fn a_list_that_is_kept_by_a_callback_which_has_closed_the_socket_is_caught() {
+    let sim = Sim::new();
+    sim.expect("RCVE-19").run(|sim| {
+        let link = Link::with_events(WSK_EVENT_RECEIVE);
+        let close = std::sync::Arc::new(std::sync::Mutex::new(None));
+        let (keep, socket) = (std::sync::Arc::clone(&close), link.socket.clone());
+        link.events.on_receive(move |_| {
+            *keep.lock().unwrap() = Some(socket.close());
+            ReceiveAnswer::retain()
+        });
+        link.peer.send(b"x");
+        link.events.receive();
+        close.lock().unwrap().take().expect("it was closed").ok();
+        assert_answer_caught(sim, "RCVE-19", "WskReceiveEvent");
+        link.forget_answers();
+    });
+    let sim = Sim::new();
+    sim.expect("RCVE-19").run(|sim| {
+        let client = Client::new();
+        let events = Recorder::new();
+        let datagram = client.datagram(&events);
+        let address = datagram.bind_localhost();
+        assert_eq!(datagram.enable(WSK_EVENT_RECEIVE_FROM), STATUS_SUCCESS);
+        let close = std::sync::Arc::new(std::sync::Mutex::new(None));
+        let (keep, socket) = (std::sync::Arc::clone(&close), datagram.clone());
+        events.on_receive_from(move |_| {
+            *keep.lock().unwrap() = Some(socket.close());
+            STATUS_PENDING
+        });
+        let (host, _) = host_datagram();
+        host.send_to(b"x", address).expect("sending on the host");
+        events.receive_from();
+        close.lock().unwrap().take().expect("it was closed").ok();
+        assert_answer_caught(sim, "RCVE-19", "WskReceiveFromEvent");
+        events.on_receive_from(|_| STATUS_SUCCESS);
+    });
+}
+
 /// Catches: RCVE-19
 #[test]
 fn closing_with_a_list_that_is_kept_is_caught() {

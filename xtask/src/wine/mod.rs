@@ -59,7 +59,11 @@ const COMPLETION: &str = "Completion";
 fn completion(text: &str) -> Result<String, String> {
     let seed = text.strip_prefix("random:").and_then(|seed| seed.parse::<u64>().ok());
     let is_known = [NATURAL, "inline", "nested", "early", "late"].contains(&text) || seed.is_some();
-    if is_known { Ok(text.to_owned()) } else { Err("none of the six".to_owned()) }
+    if is_known {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("expected {NATURAL}, inline, nested, early, late or random:SEED"))
+    }
 }
 
 /// Says when `netio.sys` completes requests, from its next start on.

@@ -244,8 +244,10 @@ fn indicate(socket: &Arc<Socket>, running: &Running, list: PWSK_DATA_INDICATION,
             Some(packet)
         }
     };
+    let mut unreleasable = false;
     if kept.is_none() {
         state.retained += 1;
+        unreleasable = matches!(state.life, Life::Closing | Life::Freed);
     }
     // Receives that were posted meanwhile had to wait for what the callback leaves them.
     if let Some(connection) = part(&mut state) {
@@ -256,6 +258,13 @@ fn indicate(socket: &Arc<Socket>, running: &Running, list: PWSK_DATA_INDICATION,
         provider.take_back(RECEIVE, packet);
     }
     after.run(socket);
+    if unreleasable {
+        provider.violation(
+            "RCVE-19",
+            RECEIVE,
+            "keeps a list of a socket that is closed, and cannot release it",
+        );
+    }
     if released && status != STATUS_PENDING {
         provider.violation("RCVE-20", RECEIVE, "a list was released that the callback did not keep");
     }

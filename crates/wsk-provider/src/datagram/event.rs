@@ -133,12 +133,20 @@ fn indicate(socket: &Arc<Socket>, running: Running, indication: &Indication) {
         }
     }
     state.retained += retained;
+    let unreleasable = retained != 0 && matches!(state.life, Life::Closing | Life::Freed);
     if status != STATUS_SUCCESS && status != STATUS_PENDING {
         state.events.switch_off(Event::ReceiveFrom);
     }
     drop(state);
     for message in done {
         provider.bury(EVENT, message);
+    }
+    if unreleasable {
+        provider.violation(
+            "RCVE-19",
+            EVENT,
+            "keeps a list of a socket that is closed, and cannot release it",
+        );
     }
     if missing {
         provider.violation("RCVE-20", EVENT, "a list was released that the callback did not keep");

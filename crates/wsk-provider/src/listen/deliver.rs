@@ -203,7 +203,7 @@ fn by_event(listener: &Arc<Socket>, running: &Running, established: Established)
     let mut context_out = Handover::unwritten();
     let mut dispatch_out = Handover::unwritten().cast_const().cast();
     let handover = Handover { context: &raw mut context_out, dispatch: &raw mut dispatch_out };
-    socket.lock().handover = Some(handover);
+    socket.begin_handover(handover);
     connection::attach(&socket);
     if provider.steering.behaviours().inherited_events == InheritedEvents::OnceOutputsWritten {
         let (accepted, listener) = (Arc::clone(&socket), Arc::clone(listener));
@@ -230,12 +230,29 @@ fn by_event(listener: &Arc<Socket>, running: &Running, established: Established)
         adopt(listener, &socket, handover);
         return;
     }
-    socket.lock().handover = None;
     if status != STATUS_REQUEST_NOT_ACCEPTED {
         provider.violation("ACPT-10", EVENT, &format!("returned {status:#010x}"));
     }
-    socket.lock().told = Some("ACPT-09");
-    Socket::discard(&socket);
+    refuse(&socket);
+}
+
+/// The client has refused the connection, which is the provider's to close.
+fn refuse(socket: &Arc<Socket>) {
+    let mut state = socket.lock();
+    let used = state.end_handover(socket);
+    let closed = state.life == Life::Closing || state.life == Life::Freed;
+    if !closed {
+        state.told = Some("ACPT-09");
+    }
+    drop(state);
+    if let Some(call) = used {
+        let detail = format!("refused a connection on which {call} was called before");
+        socket.provider().violation("ACPT-09", EVENT, &detail);
+    }
+    // One that the client has closed itself goes with that.
+    if !closed {
+        Socket::discard(socket);
+    }
 }
 
 /// The client has taken the socket: it gets its context and table, and the inherited and static events.
@@ -251,7 +268,7 @@ fn adopt(listener: &Arc<Socket>, socket: &Arc<Socket>, handover: Handover) {
     }
     let (context, dispatch) = (context.unwrap_or(std::ptr::null_mut()), dispatch.unwrap_or(std::ptr::null()));
     let mut state = socket.lock();
-    state.handover = None;
+    let _ = state.end_handover(socket);
     state.unclosed = "ACPT-06";
     // What events have used while the callback was still running must have been final.
     let (used_context, used_table) = (state.context.0, state.tables.connection);

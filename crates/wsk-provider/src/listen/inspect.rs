@@ -295,9 +295,14 @@ pub(super) fn reject(socket: &Arc<Socket>, name: Arc<Name>) {
 
 /// A decision that came before the callback had answered something else than pend is void.
 fn refuse_early(socket: &Arc<Socket>, stage: Stage) {
+    let early = matches!(stage, Stage::Inspecting { .. });
     if let Stage::Inspecting { early: Some((request, _)), .. }
     | Stage::AskedAgain { decided: Some((request, _)) } = stage
     {
+        if early {
+            let detail = "decides a request itself for which WskInspectComplete was called already";
+            socket.provider().violation("ICMP-13", INSPECT, detail);
+        }
         let status = socket.provider().steering.behaviours().complete_unknown.status();
         request.complete(socket.provider(), status, 0);
     }

@@ -16,6 +16,9 @@ use crate::host::Knob;
 use crate::provider::Inner;
 use crate::request::Request;
 
+/// The calls that only ask, as far as their names tell. They may be made about a connection before it is refused.
+const ASKS: [&str; 3] = ["WskControlSocket", "WskGetLocalAddress", "WskGetRemoteAddress"];
+
 /// A call in progress. It keeps the socket's memory alive and counts for CLOSE-01.
 #[derive(Debug)]
 pub(crate) struct Call {
@@ -63,6 +66,9 @@ impl Call {
         socket.calls.fetch_add(1, Ordering::SeqCst);
         let call = Self { socket, name };
         check_place(call.provider(), name);
+        if call.socket.handed_over.load(Ordering::Relaxed) && !ASKS.contains(&name) {
+            call.socket.lock().note_use(name);
+        }
         Ok(call)
     }
 

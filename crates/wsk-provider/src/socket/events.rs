@@ -8,20 +8,17 @@
 //!                           Stopping ── last one returns ──► Off (the IRPs of the disabling complete)
 //! ```
 
-use std::ffi::c_void;
-use std::ptr;
 use std::sync::Arc;
 
 use parking_lot::MutexGuard;
 use wsk_sys::nt::NTSTATUS;
 use wsk_sys::{
     NPI_WSK_INTERFACE_ID, STATUS_EVENT_PENDING, STATUS_INVALID_PARAMETER, STATUS_NOT_SUPPORTED,
-    STATUS_PENDING, STATUS_SUCCESS, WSK_CLIENT_CONNECTION_DISPATCH, WSK_EVENT_ACCEPT,
-    WSK_EVENT_CALLBACK_CONTROL, WSK_EVENT_DISABLE, WSK_EVENT_DISCONNECT, WSK_EVENT_RECEIVE,
-    WSK_EVENT_RECEIVE_FROM, WSK_EVENT_SEND_BACKLOG,
+    STATUS_PENDING, STATUS_SUCCESS, WSK_EVENT_ACCEPT, WSK_EVENT_CALLBACK_CONTROL, WSK_EVENT_DISABLE,
+    WSK_EVENT_DISCONNECT, WSK_EVENT_RECEIVE, WSK_EVENT_RECEIVE_FROM, WSK_EVENT_SEND_BACKLOG,
 };
 
-use super::{Call, Category, Life, Part, Socket, State, extension, part};
+use super::{Call, Category, Life, Part, Socket, State, extension, handover, part};
 use crate::behaviours::{DisableSeveral, ForeignEvents, NullCallback};
 use crate::client::same_guid;
 use crate::request::{Held, Request};
@@ -368,41 +365,6 @@ impl State {
     }
 }
 
-/// The two outputs of a `WskAcceptEvent`, while that is running.
-///
-/// # Invariants
-/// Both point to variables of the thread that runs the callback, which clears the handover before it returns from
-/// there.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Handover {
-    /// `AcceptSocketContext`.
-    pub(crate) context: *mut *mut c_void,
-    /// `AcceptSocketDispatch`.
-    pub(crate) dispatch: *mut *const WSK_CLIENT_CONNECTION_DISPATCH,
-}
-
-/// What the outputs of a `WskAcceptEvent` hold before the client has written them.
-static UNWRITTEN: u64 = u64::from_ne_bytes(*b"unwritte");
-
-impl Handover {
-    /// The value of an output nobody has written.
-    pub(crate) fn unwritten() -> *mut c_void {
-        ptr::from_ref(&UNWRITTEN).cast_mut().cast()
-    }
-
-    /// The outputs as they are now; `None` for one that has not been written.
-    pub(crate) fn read(self) -> (Option<*mut c_void>, Option<*const WSK_CLIENT_CONNECTION_DISPATCH>) {
-        // SAFETY: by the invariant the variable is alive; the client may write it meanwhile, hence volatile.
-        let context = unsafe { self.context.read_volatile() };
-        // SAFETY: as above.
-        let dispatch = unsafe { self.dispatch.read_volatile() };
-        (
-            (context != Self::unwritten()).then_some(context),
-            (dispatch.cast_mut().cast() != Self::unwritten()).then_some(dispatch),
-        )
-    }
-}
-
 /// `SO_WSK_EVENT_CALLBACK` in either direction; `request` is there if an IRP was given.
 pub(crate) fn control_events(
     call: &Call,
@@ -501,7 +463,7 @@ fn enable(call: &Call, with_irp: bool, mask: u32) -> Result<(), NTSTATUS> {
         drop(state);
         return Err(too_early(call));
     }
-    adopt_handover(call, &mut state);
+    handover::adopt(call, &mut state);
     let behaviours = provider.steering.behaviours();
     for event in Event::ALL {
         if own & event.bit() == 0 || state.has_callback(event) {
@@ -526,25 +488,6 @@ fn enable(call: &Call, with_irp: bool, mask: u32) -> Result<(), NTSTATUS> {
         provider.elsewhere(Box::new(move |_| part::switched_on(&socket, event)));
     }
     Ok(())
-}
-
-/// Inside the `WskAcceptEvent` that hands this socket over: its context and table are what the outputs hold now.
-fn adopt_handover(call: &Call, state: &mut State) {
-    let Some(handover) = state.handover else { return };
-    let (context, dispatch) = handover.read();
-    if context.is_none() || dispatch.is_none() {
-        call.provider().violation(
-            "ACPT-11",
-            call.name,
-            "events are enabled inside WskAcceptEvent before both outputs were written",
-        );
-    }
-    if let Some(context) = context {
-        state.context.0 = context;
-    }
-    if let Some(dispatch) = dispatch {
-        state.tables.connection = dispatch;
-    }
 }
 
 /// The events that a disabling call names, which is to be one.

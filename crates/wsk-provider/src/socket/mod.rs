@@ -21,15 +21,17 @@ mod close;
 mod death;
 mod events;
 mod extension;
+mod handover;
 mod options;
 mod part;
 
 pub(crate) use bind::{Refusal, bind, check_output, wsk_bind, wsk_get_local_address};
 pub(crate) use call::{Call, check_place};
 pub(crate) use close::wsk_close_socket;
-pub(crate) use events::{Event, Handover, Running, StaticEvents, control_events};
+pub(crate) use events::{Event, Running, StaticEvents, control_events};
 pub(crate) use extension::register as register_extension;
 pub use extension::{Attachment, Extension, ExtensionCall};
+pub(crate) use handover::Handover;
 pub(crate) use options::Options;
 pub(crate) use part::{Ending, Part, switched_on};
 
@@ -133,6 +135,8 @@ pub(crate) struct Socket {
     calls: AtomicUsize,
     /// Requests that were pended and whose completion routine has not returned.
     outstanding: AtomicUsize,
+    /// The `WskAcceptEvent` that hands this socket over is running.
+    handed_over: AtomicBool,
     /// The socket was [taken back](Self::discard): nobody closes it, and it goes with its last request.
     discarded: AtomicBool,
     provider: Arc<Inner>,
@@ -181,6 +185,8 @@ pub(crate) struct State {
     pub(crate) inspection: Option<WSK_INSPECT_ID>,
     /// The outputs of the `WskAcceptEvent` that is handing this socket over right now.
     pub(crate) handover: Option<Handover>,
+    /// The call by which the client has made use of the socket meanwhile.
+    used: Option<&'static str>,
     /// Tables and context, which the client keeps until the close has completed.
     kept: Held,
     /// The request of `WskCloseSocket`.
@@ -215,6 +221,7 @@ impl Socket {
             mark: AtomicU32::new(Life::Live as u32),
             calls: AtomicUsize::new(0),
             outstanding: AtomicUsize::new(0),
+            handed_over: AtomicBool::new(false),
             discarded: AtomicBool::new(false),
             provider,
             client: Arc::clone(client),
@@ -237,6 +244,7 @@ impl Socket {
                 address_watch: AddressListWatch::default(),
                 inspection: plan.inspection,
                 handover: None,
+                used: None,
                 kept: Held::default(),
                 close: None,
                 part: plan.part,

@@ -1,0 +1,88 @@
+//! The handing over of an accepted socket by `WskAcceptEvent`, as long as that runs (contract 4.8).
+
+use std::ffi::c_void;
+use std::ptr;
+use std::sync::atomic::Ordering;
+
+use wsk_sys::WSK_CLIENT_CONNECTION_DISPATCH;
+
+use super::{Call, Socket, State};
+
+/// The two outputs of a `WskAcceptEvent`, while that is running.
+///
+/// # Invariants
+/// Both point to variables of the thread that runs the callback, which clears the handover before it returns from
+/// there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Handover {
+    /// `AcceptSocketContext`.
+    pub(crate) context: *mut *mut c_void,
+    /// `AcceptSocketDispatch`.
+    pub(crate) dispatch: *mut *const WSK_CLIENT_CONNECTION_DISPATCH,
+}
+
+impl Socket {
+    /// A `WskAcceptEvent` is about to hand this socket over.
+    pub(crate) fn begin_handover(&self, handover: Handover) {
+        self.lock().handover = Some(handover);
+        self.handed_over.store(true, Ordering::Relaxed);
+    }
+}
+
+impl State {
+    /// The client makes use of the socket.
+    pub(super) fn note_use(&mut self, call: &'static str) {
+        if self.handover.is_some() {
+            self.used.get_or_insert(call);
+        }
+    }
+
+    /// The `WskAcceptEvent` has returned; tells the call by which the client has made use of the socket by then.
+    pub(crate) fn end_handover(&mut self, socket: &Socket) -> Option<&'static str> {
+        socket.handed_over.store(false, Ordering::Relaxed);
+        self.handover = None;
+        self.used.take()
+    }
+}
+
+/// What the outputs of a `WskAcceptEvent` hold before the client has written them.
+static UNWRITTEN: u64 = u64::from_ne_bytes(*b"unwritte");
+
+impl Handover {
+    /// The value of an output nobody has written.
+    pub(crate) fn unwritten() -> *mut c_void {
+        ptr::from_ref(&UNWRITTEN).cast_mut().cast()
+    }
+
+    /// The outputs as they are now; `None` for one that has not been written.
+    pub(crate) fn read(self) -> (Option<*mut c_void>, Option<*const WSK_CLIENT_CONNECTION_DISPATCH>) {
+        // SAFETY: by the invariant the variable is alive; the client may write it meanwhile, hence volatile.
+        let context = unsafe { self.context.read_volatile() };
+        // SAFETY: as above.
+        let dispatch = unsafe { self.dispatch.read_volatile() };
+        (
+            (context != Self::unwritten()).then_some(context),
+            (dispatch.cast_mut().cast() != Self::unwritten()).then_some(dispatch),
+        )
+    }
+}
+
+/// Inside the `WskAcceptEvent` that hands this socket over: its context and table are what the outputs hold now.
+pub(super) fn adopt(call: &Call, state: &mut State) {
+    let Some(handover) = state.handover else { return };
+    state.note_use(call.name);
+    let (context, dispatch) = handover.read();
+    if context.is_none() || dispatch.is_none() {
+        call.provider().violation(
+            "ACPT-11",
+            call.name,
+            "events are enabled inside WskAcceptEvent before both outputs were written",
+        );
+    }
+    if let Some(context) = context {
+        state.context.0 = context;
+    }
+    if let Some(dispatch) = dispatch {
+        state.tables.connection = dispatch;
+    }
+}
