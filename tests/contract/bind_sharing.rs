@@ -257,19 +257,23 @@ fn a_connection_keeps_the_exclusive_address_of_its_listener() {
             [(Going::Closed, false), (Going::Aborted, true), (Going::ResetByPeer, false)]
                 .map(|(going, by_event)| (kind, going, by_event))
         }) {
-            let (address, connection, peer) = left_connection(&client, Exclusive, kind, by_event);
-            let second = again(&client, address, Exclusive, kind.2);
-            let bind = || second.bind(address).wait().status;
-            assert_eq!(bind(), STATUS_ADDRESS_ALREADY_EXISTS, "{kind:?}");
-            match going {
-                Going::Closed => drop(connection.close().ok()),
-                Going::Aborted => drop(connection.abort().ok()),
-                Going::ResetByPeer => {
-                    peer.reset();
-                    connection.receive(&Buffer::new(1)).wait();
+            let (_second, _, done) = free_of_strangers(STATUS_SUCCESS, || {
+                let (address, connection, peer) = left_connection(&client, Exclusive, kind, by_event);
+                let second = again(&client, address, Exclusive, kind.2);
+                let bind = || second.bind(address).wait();
+                assert_eq!(bind().status, STATUS_ADDRESS_ALREADY_EXISTS, "{kind:?}");
+                match going {
+                    Going::Closed => drop(connection.close().ok()),
+                    Going::Aborted => drop(connection.abort().ok()),
+                    Going::ResetByPeer => {
+                        peer.reset();
+                        connection.receive(&Buffer::new(1)).wait();
+                    }
                 }
-            }
-            assert_eq!(bind(), STATUS_SUCCESS, "{kind:?} {going:?}");
+                let done = bind();
+                (second, address.port(), done)
+            });
+            assert_eq!(done.status, STATUS_SUCCESS, "{kind:?} {going:?}");
         }
     });
 }
@@ -299,14 +303,16 @@ fn a_connection_keeps_the_exclusive_address_against_what_overlaps() {
                 }
                 statuses
             };
-            let (address, connection, _peer) = left_connection(&client, Exclusive, kind, false);
-            let after = tries(address.port());
-            assert!(after.iter().any(|status| *status != STATUS_SUCCESS), "{kind:?}");
-            connection.close().ok();
-            let listener = again(&client, address, Exclusive, kind.2);
-            listener.bind(address).ok();
-            assert_eq!(after, tries(address.port()), "{kind:?}");
-            listener.close().ok();
+            // A stranger that takes the port on another address in between makes the two differ.
+            let same = (0..TRIES).any(|_| {
+                let (address, connection, _peer) = left_connection(&client, Exclusive, kind, false);
+                let after = tries(address.port());
+                assert!(after.iter().any(|status| *status != STATUS_SUCCESS), "{kind:?}");
+                connection.close().ok();
+                let listener = again(&client, address, Exclusive, kind.2);
+                listener.bind(address).wait().status == STATUS_SUCCESS && after == tries(address.port())
+            });
+            assert!(same, "{kind:?}");
         }
     });
 }
@@ -322,13 +328,13 @@ fn a_connection_does_not_keep_an_address_that_is_not_exclusive() {
             for (first, second) in
                 [(Default, Default), (Reuse, Reuse), (Reuse, Default), (Default, Exclusive)]
             {
-                let (address, _connection, _peer) = left_connection(&client, first, kind, false);
-                let other = again(&client, address, second, kind.2);
-                assert_eq!(
-                    other.bind(address).wait().status,
-                    STATUS_SUCCESS,
-                    "{kind:?} {first:?} {second:?}"
-                );
+                let (_kept, _, done) = free_of_strangers(STATUS_SUCCESS, || {
+                    let (address, connection, peer) = left_connection(&client, first, kind, false);
+                    let other = again(&client, address, second, kind.2);
+                    let done = other.bind(address).wait();
+                    ((connection, peer, other), address.port(), done)
+                });
+                assert_eq!(done.status, STATUS_SUCCESS, "{kind:?} {first:?} {second:?}");
             }
         }
     });

@@ -35,6 +35,7 @@ mod listen_events;
 mod listen_parameters;
 mod modules;
 mod option;
+mod option_table;
 mod order;
 mod receive;
 mod receive_event;

@@ -54,6 +54,7 @@ mod worker;
 pub use behaviours::{Alternatives, Behaviours};
 pub use client::set_provider_lookup;
 pub use config::{Completion, Config, Level, Release};
+pub use control::table as controls;
 pub use host::{Hold, Host, Knob, Place, Report, Severity};
 pub use provider::{OpenSocket, Provider};
 pub use socket::{Attachment, Extension, ExtensionCall};

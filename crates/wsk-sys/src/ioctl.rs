@@ -61,6 +61,10 @@ pub const SIO_ADDRESS_LIST_QUERY: u32 = _WSAIOR(IOC_WS2, 22);
 pub const SIO_ADDRESS_LIST_CHANGE: u32 = _WSAIO(IOC_WS2, 23);
 /// Sorts a list of addresses.
 pub const SIO_ADDRESS_LIST_SORT: u32 = _WSAIORW(IOC_WS2, 25);
+/// Sets how idle connections are probed.
+pub const SIO_KEEPALIVE_VALS: u32 = _WSAIOW(IOC_VENDOR, 4);
+/// Reads how received data is spread over the processors.
+pub const SIO_QUERY_RSS_SCALABILITY_INFO: u32 = _WSAIOR(IOC_VENDOR, 210);
 /// Turns the loopback fast path on.
 pub const SIO_LOOPBACK_FAST_PATH: u32 = _WSAIOW(IOC_VENDOR, 16);
 /// Reads the redirect records of a redirected connection.

@@ -53,8 +53,21 @@ pub const SO_ERROR: u32 = 0x1007;
 /// The socket type.
 pub const SO_TYPE: u32 = 0x1008;
 
+/// The longest wait of a blocking send; sockets of the kernel do not block.
+pub const SO_SNDTIMEO: u32 = 0x1005;
+/// The longest wait of a blocking receive.
+pub const SO_RCVTIMEO: u32 = 0x1006;
+
 /// `IPPROTO_TCP`: small segments are sent at once.
 pub const TCP_NODELAY: u32 = 0x0001;
+/// `IPPROTO_TCP`: the seconds after which an idle connection is probed.
+pub const TCP_KEEPIDLE: u32 = 3;
+/// `IPPROTO_TCP`: the seconds for which unacknowledged data is sent again.
+pub const TCP_MAXRT: u32 = 5;
+/// `IPPROTO_TCP`: the probes without an answer after which a connection ends.
+pub const TCP_KEEPCNT: u32 = 16;
+/// `IPPROTO_TCP`: the seconds between two probes.
+pub const TCP_KEEPINTVL: u32 = 17;
 /// `IPPROTO_TCP`: data may ride in the SYN.
 pub const TCP_FASTOPEN: u32 = 15;
 /// `IPPROTO_IPV6`: the socket takes no IPv4.
@@ -63,6 +76,38 @@ pub const IPV6_V6ONLY: u32 = 27;
 pub const IP_PKTINFO: u32 = 19;
 /// `IPPROTO_IPV6`: datagrams carry their local address.
 pub const IPV6_PKTINFO: u32 = 19;
+/// `IPPROTO_IP`: how many hops sent packets live.
+pub const IP_TTL: u32 = 4;
+/// `IPPROTO_IP`: the interface by which datagrams for groups leave.
+pub const IP_MULTICAST_IF: u32 = 9;
+/// `IPPROTO_IP`: how many hops datagrams for groups live.
+pub const IP_MULTICAST_TTL: u32 = 10;
+/// `IPPROTO_IP`: the host gets its own datagrams for groups.
+pub const IP_MULTICAST_LOOP: u32 = 11;
+/// `IPPROTO_IP`: joins a group.
+pub const IP_ADD_MEMBERSHIP: u32 = 12;
+/// `IPPROTO_IP`: leaves a group.
+pub const IP_DROP_MEMBERSHIP: u32 = 13;
+/// `IPPROTO_IP`: packets are not fragmented.
+pub const IP_DONTFRAGMENT: u32 = 14;
+/// `IPPROTO_IP`: the interface by which packets leave.
+pub const IP_UNICAST_IF: u32 = 31;
+/// `IPPROTO_IPV6`: how many hops sent packets live.
+pub const IPV6_UNICAST_HOPS: u32 = 4;
+/// `IPPROTO_IPV6`: the interface by which datagrams for groups leave.
+pub const IPV6_MULTICAST_IF: u32 = 9;
+/// `IPPROTO_IPV6`: how many hops datagrams for groups live.
+pub const IPV6_MULTICAST_HOPS: u32 = 10;
+/// `IPPROTO_IPV6`: the host gets its own datagrams for groups.
+pub const IPV6_MULTICAST_LOOP: u32 = 11;
+/// `IPPROTO_IPV6`: joins a group.
+pub const IPV6_ADD_MEMBERSHIP: u32 = 12;
+/// `IPPROTO_IPV6`: leaves a group.
+pub const IPV6_DROP_MEMBERSHIP: u32 = 13;
+/// `IPPROTO_IPV6`: packets are not fragmented.
+pub const IPV6_DONTFRAG: u32 = 14;
+/// `IPPROTO_IPV6`: the interface by which packets leave.
+pub const IPV6_UNICAST_IF: u32 = 31;
 /// `IPPROTO_IP`: the type of service of sent packets.
 pub const IP_TOS: u32 = 3;
 /// `IPPROTO_IP`: datagrams carry their type of service.

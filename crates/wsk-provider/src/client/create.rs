@@ -202,7 +202,7 @@ impl Wish {
                 accepted: false,
                 context: self.context,
                 tables: self.tables,
-                options: Options { descriptor: self.descriptor, ..Options::default() },
+                options: Options::with(self.descriptor),
                 inspection: None,
                 part,
             },

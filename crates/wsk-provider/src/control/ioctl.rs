@@ -5,16 +5,18 @@ use std::net::{IpAddr, SocketAddr};
 use wsk_sys::nt::{self, NTSTATUS};
 use wsk_sys::{
     PFN_WSK_RECEIVE_EX_EVENT, PSOCKADDR, SIO_ADDRESS_LIST_CHANGE, SIO_ADDRESS_LIST_QUERY,
-    SIO_ADDRESS_LIST_SORT, SIO_LOOPBACK_FAST_PATH, SIO_QUERY_WFP_CONNECTION_REDIRECT_CONTEXT,
-    SIO_QUERY_WFP_CONNECTION_REDIRECT_RECORDS, SIO_SET_WFP_CONNECTION_REDIRECT_RECORDS,
-    SIO_WSK_QUERY_IDEAL_SEND_BACKLOG, SIO_WSK_QUERY_INSPECT_ID, SIO_WSK_QUERY_RECEIVE_BACKLOG,
-    SIO_WSK_REGISTER_EXTENSION, SIO_WSK_SET_RECEIVE_EX_CALLBACK, SIO_WSK_SET_REMOTE_ADDRESS,
-    SIO_WSK_SET_SENDTO_ADDRESS, SIO_WSK_SET_TCP_SILENT_MODE, SOCKET_ADDRESS, SOCKET_ADDRESS_LIST,
-    STATUS_ACCESS_DENIED, STATUS_BUFFER_OVERFLOW, STATUS_INVALID_BUFFER_SIZE, STATUS_INVALID_DEVICE_REQUEST,
-    STATUS_INVALID_DEVICE_STATE, STATUS_INVALID_PARAMETER, STATUS_NOT_FOUND, STATUS_NOT_SUPPORTED,
-    STATUS_PENDING, STATUS_SUCCESS, WSK_EXTENSION_CONTROL_IN, WSK_EXTENSION_CONTROL_OUT,
+    SIO_ADDRESS_LIST_SORT, SIO_KEEPALIVE_VALS, SIO_LOOPBACK_FAST_PATH, SIO_QUERY_RSS_SCALABILITY_INFO,
+    SIO_SET_WFP_CONNECTION_REDIRECT_RECORDS, SIO_WSK_QUERY_IDEAL_SEND_BACKLOG, SIO_WSK_QUERY_INSPECT_ID,
+    SIO_WSK_QUERY_RECEIVE_BACKLOG, SIO_WSK_REGISTER_EXTENSION, SIO_WSK_SET_RECEIVE_EX_CALLBACK,
+    SIO_WSK_SET_REMOTE_ADDRESS, SIO_WSK_SET_SENDTO_ADDRESS, SIO_WSK_SET_TCP_SILENT_MODE, SOCKET_ADDRESS,
+    SOCKET_ADDRESS_LIST, STATUS_ACCESS_DENIED, STATUS_BUFFER_OVERFLOW, STATUS_INVALID_BUFFER_SIZE,
+    STATUS_INVALID_DEVICE_REQUEST, STATUS_INVALID_DEVICE_STATE, STATUS_INVALID_PARAMETER, STATUS_NOT_FOUND,
+    STATUS_NOT_SUPPORTED, STATUS_PENDING, STATUS_SUCCESS, WSK_EXTENSION_CONTROL_IN,
+    WSK_EXTENSION_CONTROL_OUT,
 };
 
+use super::option::set_keep_alive;
+use super::table::{IoctlRow, Irp};
 use super::{Arguments, NAME, end, refuse};
 use crate::address::{self, Family};
 use crate::behaviours::ReceiveExIrp;
@@ -24,57 +26,27 @@ use crate::request::{Completions, Request, RequestQueue};
 use crate::socket::{Call, Part, register_extension as register};
 use crate::transport::status_of;
 
-/// Whether a code takes an IRP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Irp {
-    Required,
-    Forbidden,
-    Either,
-}
-
-/// What the page of a code says about its IRP, the rule that says so, and whether it is for passive level.
-fn terms(code: u32) -> Option<(Irp, &'static str, bool)> {
-    Some(match code {
-        SIO_WSK_SET_REMOTE_ADDRESS
-        | SIO_WSK_SET_SENDTO_ADDRESS
-        | SIO_WSK_QUERY_IDEAL_SEND_BACKLOG
-        | SIO_WSK_QUERY_RECEIVE_BACKLOG => (Irp::Required, "IRP-18", false),
-        SIO_WSK_SET_TCP_SILENT_MODE => (Irp::Required, "IOC-12", false),
-        SIO_WSK_QUERY_INSPECT_ID => (Irp::Forbidden, "IOC-11", false),
-        SIO_WSK_REGISTER_EXTENSION => (Irp::Forbidden, "IOC-06", false),
-        SIO_WSK_SET_RECEIVE_EX_CALLBACK => (Irp::Either, "IOC-15", false),
-        SIO_ADDRESS_LIST_QUERY => (Irp::Forbidden, "IRP-18", true),
-        SIO_ADDRESS_LIST_SORT => (Irp::Either, "IRP-18", true),
-        SIO_ADDRESS_LIST_CHANGE
-        | SIO_LOOPBACK_FAST_PATH
-        | SIO_QUERY_WFP_CONNECTION_REDIRECT_RECORDS
-        | SIO_QUERY_WFP_CONNECTION_REDIRECT_CONTEXT
-        | SIO_SET_WFP_CONNECTION_REDIRECT_RECORDS => (Irp::Required, "IRP-18", true),
-        _ => return None,
-    })
-}
-
 /// Performs an IOCTL.
 ///
 /// # Safety
 /// The buffers are as long as the arguments say.
 pub(super) unsafe fn perform(call: &Call, request: Option<Request>, arguments: Arguments) -> NTSTATUS {
     let provider = call.provider();
-    let Some((irp, rule, passive)) = terms(arguments.code) else {
+    let Some(IoctlRow { irp, rule, passive, name, .. }) = IoctlRow::find(arguments.code) else {
         return refuse(call, request, STATUS_INVALID_DEVICE_REQUEST);
     };
     // SAFETY: reading the IRQL has no precondition.
-    if passive && unsafe { nt::KeGetCurrentIrql() } != nt::PASSIVE_LEVEL {
-        let detail = format!("IOCTL {:#x} is issued above PASSIVE_LEVEL", arguments.code);
+    if *passive && unsafe { nt::KeGetCurrentIrql() } != nt::PASSIVE_LEVEL {
+        let detail = format!("{name} is issued above PASSIVE_LEVEL");
         provider.violation("IRQL-10", NAME, &detail);
     }
     match (irp, request.is_some()) {
         (Irp::Required, false) => {
-            provider.violation(rule, NAME, &format!("IOCTL {:#x} is issued without an IRP", arguments.code));
+            provider.violation(rule, NAME, &format!("{name} is issued without an IRP"));
             return STATUS_INVALID_PARAMETER;
         }
         (Irp::Forbidden, true) => {
-            provider.violation(rule, NAME, &format!("IOCTL {:#x} is given an IRP", arguments.code));
+            provider.violation(rule, NAME, &format!("{name} is given an IRP"));
         }
         _ => {}
     }
@@ -116,6 +88,11 @@ unsafe fn perform_now(call: &Call, with_irp: bool, arguments: &Arguments) -> Res
             unsafe { arguments.write(id) }
         }
         SIO_WSK_SET_TCP_SILENT_MODE => set_silent(call),
+        // SAFETY: forwarded to the caller.
+        SIO_KEEPALIVE_VALS => unsafe { set_keep_alive(call, arguments) },
+        // Nothing is spread here: `RssEnabled` is false.
+        // SAFETY: forwarded to the caller.
+        SIO_QUERY_RSS_SCALABILITY_INFO => unsafe { arguments.write(0_u8) },
         SIO_WSK_SET_RECEIVE_EX_CALLBACK => {
             // SAFETY: forwarded to the caller.
             unsafe { set_receive_ex(call, with_irp, arguments) }

@@ -2,6 +2,7 @@
 
 mod ioctl;
 mod option;
+pub mod table;
 
 use std::ffi::c_void;
 use std::ptr;

@@ -1,77 +1,58 @@
 //! Socket options (contract 4.16).
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ptr;
 
 use wsk_sys::nt::{NTSTATUS, PSECURITY_DESCRIPTOR};
 use wsk_sys::{
-    IPPROTO_IPV6, IPV6_V6ONLY, SO_BROADCAST, SO_CONDITIONAL_ACCEPT, SO_EXCLUSIVEADDRUSE, SO_KEEPALIVE,
-    SO_RCVBUF, SO_REUSEADDR, SO_WSK_SECURITY, SOL_SOCKET, STATUS_INVALID_PARAMETER, STATUS_NOT_SUPPORTED,
+    IP_ADD_MEMBERSHIP, IP_MULTICAST_IF, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, IPV6_ADD_MEMBERSHIP,
+    IPV6_V6ONLY, SO_BROADCAST, SO_CONDITIONAL_ACCEPT, SO_EXCLUSIVEADDRUSE, SO_KEEPALIVE, SO_RCVBUF,
+    SO_REUSEADDR, SO_WSK_SECURITY, SOL_SOCKET, STATUS_INVALID_DEVICE_REQUEST, STATUS_INVALID_DEVICE_STATE,
+    STATUS_INVALID_PARAMETER, STATUS_NOT_SUPPORTED, TCP_KEEPIDLE, TCP_KEEPINTVL,
 };
 
+use super::table::{OptionRow, Sockets, Value};
 use super::{Arguments, NAME, end, refuse};
 use crate::address::{Family, Sharing};
 use crate::behaviours::{Behaviours, ConditionalStream, MissingInspection};
 use crate::request::Request;
 use crate::socket::{Call, Category, State};
-use crate::transport::status_of;
+use crate::transport::{Tuning, status_of};
 
-/// The options this provider knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Known {
-    Conditional,
-    Exclusive,
-    Reuse,
-    Broadcast,
-    KeepAlive,
-    ReceiveBuffer,
-    V6Only,
-    Security,
-}
-
-impl Known {
-    fn find(level: u32, code: u32) -> Option<Self> {
-        match (level, code) {
-            (SOL_SOCKET, SO_CONDITIONAL_ACCEPT) => Some(Self::Conditional),
-            (SOL_SOCKET, SO_EXCLUSIVEADDRUSE) => Some(Self::Exclusive),
-            (SOL_SOCKET, SO_REUSEADDR) => Some(Self::Reuse),
-            (SOL_SOCKET, SO_BROADCAST) => Some(Self::Broadcast),
-            (SOL_SOCKET, SO_KEEPALIVE) => Some(Self::KeepAlive),
-            (SOL_SOCKET, SO_RCVBUF) => Some(Self::ReceiveBuffer),
-            (SOL_SOCKET, SO_WSK_SECURITY) => Some(Self::Security),
-            (IPPROTO_IPV6, IPV6_V6ONLY) => Some(Self::V6Only),
-            _ => None,
-        }
-    }
-
-    /// Whether a socket of the category has the option.
-    fn belongs_to(self, call: &Call) -> bool {
+impl OptionRow {
+    /// Whether a socket has the option.
+    fn belongs_to(&self, call: &Call) -> bool {
         use Category::{Basic, Connection, Datagram, Listen, Stream};
-        match self {
-            Self::Conditional => matches!(call.category, Listen | Stream),
-            Self::Broadcast => call.category == Datagram,
-            Self::KeepAlive => matches!(call.category, Listen | Connection | Stream),
-            Self::V6Only => call.family == Family::V6 && call.category != Basic,
-            Self::Exclusive | Self::Reuse | Self::ReceiveBuffer | Self::Security => call.category != Basic,
-        }
+        let category = match self.sockets {
+            Sockets::Listening => matches!(call.category, Listen | Stream),
+            Sockets::Tcp => matches!(call.category, Listen | Connection | Stream),
+            Sockets::Connecting => matches!(call.category, Connection | Stream),
+            Sockets::Datagram => call.category == Datagram,
+            Sockets::Bindable => call.category != Basic,
+            Sockets::Nobody => false,
+        };
+        category
+            && match self.level {
+                IPPROTO_IP => call.family == Family::V4 || !call.lock().options.v6_only,
+                IPPROTO_IPV6 => call.family == Family::V6,
+                _ => true,
+            }
     }
 
     /// What a socket answers that has not the option. Conditional accept is refused as by a transport that cannot do it.
-    fn foreign(self, behaviours: &Behaviours) -> NTSTATUS {
-        match self {
-            Self::Conditional => behaviours.conditional_unsupported.status(),
+    fn foreign(&self, behaviours: &Behaviours) -> NTSTATUS {
+        match (self.level, self.code) {
+            (SOL_SOCKET, SO_CONDITIONAL_ACCEPT) => behaviours.conditional_unsupported.status(),
             _ => behaviours.unknown_option.status(),
         }
     }
+}
 
-    /// The size of its value.
-    fn size(self) -> usize {
-        if self == Self::Security { size_of::<PSECURITY_DESCRIPTOR>() } else { size_of::<u32>() }
-    }
-
-    /// Whether it has to be set before the bind.
-    fn precedes_bind(self) -> bool {
-        matches!(self, Self::Conditional | Self::Exclusive | Self::Reuse | Self::V6Only | Self::Security)
-    }
+/// The row of an option that the socket has, or what it answers.
+fn known(call: &Call, arguments: &Arguments) -> Result<&'static OptionRow, NTSTATUS> {
+    let behaviours = call.provider().steering.behaviours();
+    let row = OptionRow::find(arguments.level, arguments.code).ok_or(behaviours.unknown_option.status())?;
+    if row.belongs_to(call) { Ok(row) } else { Err(row.foreign(&behaviours)) }
 }
 
 /// OPT-02: the documented options ask for an IRP.
@@ -87,23 +68,20 @@ fn check_irp(call: &Call, request: Option<&Request>) {
 /// The buffers are as long as the arguments say.
 pub(super) unsafe fn set(call: &Call, mut request: Option<Request>, arguments: Arguments) -> NTSTATUS {
     let provider = call.provider();
-    let behaviours = provider.steering.behaviours();
     if !arguments.has_no_output() {
         provider.advice("OPT-01", NAME, "outputs are given when an option is set");
     }
-    let Some(known) = Known::find(arguments.level, arguments.code) else {
-        return refuse(call, request, behaviours.unknown_option.status());
+    let row = match known(call, &arguments) {
+        Ok(row) => row,
+        Err(status) => return refuse(call, request, status),
     };
     check_irp(call, request.as_ref());
-    if !known.belongs_to(call) {
-        return refuse(call, request, known.foreign(&behaviours));
-    }
-    if arguments.input.is_null() || arguments.input_size < known.size() {
-        let detail =
-            format!("InputSize is {}, and the option has {} bytes", arguments.input_size, known.size());
+    let least = row.least_size();
+    if arguments.input_size < least {
+        let detail = format!("InputSize is {}, and {} has {least} bytes", arguments.input_size, row.name);
         provider.violation("OPT-01", NAME, &detail);
     }
-    if known == Known::Security {
+    if row.value == Value::Descriptor {
         // SAFETY: forwarded to the caller.
         let descriptor = unsafe { arguments.read::<PSECURITY_DESCRIPTOR>() };
         if let (Ok(descriptor), Some(request)) = (descriptor, &mut request) {
@@ -113,8 +91,25 @@ pub(super) unsafe fn set(call: &Call, mut request: Option<Request>, arguments: A
         // SAFETY: forwarded to the caller.
         return unsafe { end(call, request, &arguments, result) };
     }
-    // SAFETY: forwarded to the caller.
-    let result = unsafe { arguments.read::<u32>() }.and_then(|value| set_number(call, known, value));
+    let result = match row.value {
+        // SAFETY: forwarded to the caller.
+        Value::Membership => unsafe { arguments.read::<[[u8; 4]; 2]>() }
+            .and_then(|[group, interface]| set_group(call, row, group.into(), interface.into())),
+        Value::MembershipV6 => {
+            // SAFETY: forwarded to the caller.
+            unsafe { arguments.read::<[[u8; 4]; 5]>() }.and_then(|[a, b, c, d, interface]| {
+                let group = [a, b, c, d].map(u32::from_be_bytes);
+                let bits = group.into_iter().fold(0, |bits, word| bits << 32 | u128::from(word));
+                set_group_v6(call, row, bits.into(), u32::from_ne_bytes(interface))
+            })
+        }
+        Value::Byte | Value::Flag if arguments.input_size < size_of::<u32>() => {
+            // SAFETY: forwarded to the caller.
+            unsafe { arguments.read::<u8>() }.and_then(|value| set_number(call, row, value.into()))
+        }
+        // SAFETY: forwarded to the caller.
+        _ => unsafe { arguments.read::<u32>() }.and_then(|value| set_number(call, row, value)),
+    };
     // SAFETY: forwarded to the caller.
     unsafe { end(call, request, &arguments, result) }
 }
@@ -138,7 +133,7 @@ fn set_security(call: &Call, descriptor: PSECURITY_DESCRIPTOR) -> Result<usize, 
     Ok(0)
 }
 
-fn set_number(call: &Call, known: Known, value: u32) -> Result<usize, NTSTATUS> {
+fn set_number(call: &Call, row: &OptionRow, value: u32) -> Result<usize, NTSTATUS> {
     let provider = call.provider();
     let behaviours = provider.steering.behaviours();
     let on = value != 0;
@@ -146,33 +141,89 @@ fn set_number(call: &Call, known: Known, value: u32) -> Result<usize, NTSTATUS> 
     if let Some(status) = state.refused() {
         return Err(status);
     }
-    if known.precedes_bind() && is_bound(&state) {
-        return Err(match known {
-            Known::Conditional => behaviours.conditional_after_bind.status(),
-            _ => behaviours.option_after_bind.status(),
+    let conditional = (row.level, row.code) == (SOL_SOCKET, SO_CONDITIONAL_ACCEPT);
+    if row.before_bind && is_bound(&state) {
+        return Err(if conditional {
+            behaviours.conditional_after_bind.status()
+        } else {
+            behaviours.option_after_bind.status()
         });
     }
-    match known {
-        Known::Conditional => {
-            drop(state);
-            return set_conditional(call, on);
+    if conditional {
+        drop(state);
+        return set_conditional(call, on);
+    }
+    let former = state.options.clone();
+    let options = &mut state.options;
+    match (row.level, row.code) {
+        (SOL_SOCKET, SO_EXCLUSIVEADDRUSE) => switch_sharing(&mut options.sharing, Sharing::Exclusive, on),
+        (SOL_SOCKET, SO_REUSEADDR) => switch_sharing(&mut options.sharing, Sharing::Reuse, on),
+        (IPPROTO_IPV6, IPV6_V6ONLY) => options.v6_only = on,
+        (SOL_SOCKET, SO_BROADCAST) => options.broadcast = on,
+        (SOL_SOCKET, SO_KEEPALIVE) => options.keep_alive = on,
+        (SOL_SOCKET, SO_RCVBUF) => options.receive_buffer = Some(value as usize),
+        // The number of an interface in place of its address.
+        (IPPROTO_IP, IP_MULTICAST_IF) if on && value.to_ne_bytes()[0] == 0 => {
+            return Err(STATUS_INVALID_PARAMETER);
         }
-        Known::Exclusive => switch_sharing(&mut state.options.sharing, Sharing::Exclusive, on),
-        Known::Reuse => switch_sharing(&mut state.options.sharing, Sharing::Reuse, on),
-        Known::V6Only => state.options.v6_only = on,
-        Known::Broadcast => state.options.broadcast = on,
-        Known::KeepAlive => state.options.keep_alive = on,
-        Known::ReceiveBuffer => state.options.receive_buffer = Some(value as usize),
-        Known::Security => return Err(STATUS_INVALID_PARAMETER),
+        _ => options.set_number(row.level, row.code, value),
     }
     // A socket that has a port or a stream takes it over at once; any other, when it gets one.
-    let tuned = state.part.tune().map_or(Ok(()), |tune| match known {
-        Known::KeepAlive => tune.set_keep_alive(on),
-        Known::ReceiveBuffer => tune.set_receive_buffer(value as usize),
-        Known::Broadcast => tune.set_broadcast(on),
+    let tuning = options.tuning(row.level, row.code);
+    let tuned = state.part.tune().map_or(Ok(()), |tune| match (row.level, row.code, &tuning) {
+        (SOL_SOCKET, SO_RCVBUF, _) => tune.set_receive_buffer(value as usize),
+        (SOL_SOCKET, SO_BROADCAST, _) => tune.set_broadcast(on),
+        (_, _, Some(tuning)) => tune.tune(tuning),
         _ => Ok(()),
     });
-    tuned.map(|()| 0).map_err(|error| status_of(&error))
+    if let Err(error) = tuned {
+        state.options = former;
+        return Err(status_of(&error));
+    }
+    Ok(0)
+}
+
+/// Tells the transport of a membership, for which the socket has to be bound.
+fn tune_bound(call: &Call, tuning: &Tuning) -> Result<usize, NTSTATUS> {
+    let state = call.lock();
+    if let Some(status) = state.refused() {
+        return Err(status);
+    }
+    let tune = state.part.tune().ok_or(STATUS_INVALID_DEVICE_STATE)?;
+    tune.tune(tuning).map(|()| 0).map_err(|error| status_of(&error))
+}
+
+fn set_group(call: &Call, row: &OptionRow, group: Ipv4Addr, interface: Ipv4Addr) -> Result<usize, NTSTATUS> {
+    let joined = row.code == IP_ADD_MEMBERSHIP;
+    tune_bound(call, &Tuning::Group { joined, group, interface })
+}
+
+fn set_group_v6(call: &Call, row: &OptionRow, group: Ipv6Addr, interface: u32) -> Result<usize, NTSTATUS> {
+    let joined = row.code == IPV6_ADD_MEMBERSHIP;
+    tune_bound(call, &Tuning::GroupV6 { joined, group, interface })
+}
+
+/// `SIO_KEEPALIVE_VALS`: the switch, and two times in milliseconds.
+///
+/// # Safety
+/// The input has `input_size` bytes.
+pub(super) unsafe fn set_keep_alive(call: &Call, arguments: &Arguments) -> Result<usize, NTSTATUS> {
+    // SAFETY: forwarded to the caller.
+    let [on, idle, interval] = unsafe { arguments.read::<[u32; 3]>() }?;
+    let rows = [
+        (IPPROTO_TCP, TCP_KEEPIDLE, (idle / 1000).max(1)),
+        (IPPROTO_TCP, TCP_KEEPINTVL, (interval / 1000).max(1)),
+        (SOL_SOCKET, SO_KEEPALIVE, on),
+    ];
+    for (level, code, value) in rows {
+        let row = OptionRow::find(level, code).filter(|row| row.belongs_to(call));
+        let row = row.ok_or(STATUS_INVALID_DEVICE_REQUEST)?;
+        // Without the switch the times are as they were.
+        if on != 0 || code == SO_KEEPALIVE && level == SOL_SOCKET {
+            set_number(call, row, value)?;
+        }
+    }
+    Ok(0)
 }
 
 /// Switches one of the two sharing options. The one set last counts, and clearing one leaves the other.
@@ -214,57 +265,61 @@ fn set_conditional(call: &Call, on: bool) -> Result<usize, NTSTATUS> {
 /// The buffers are as long as the arguments say.
 pub(super) unsafe fn get(call: &Call, request: Option<Request>, arguments: Arguments) -> NTSTATUS {
     let provider = call.provider();
-    let behaviours = provider.steering.behaviours();
     if !arguments.input.is_null() {
         provider.advice("OPT-01", NAME, "an input is given when an option is read");
     }
     if !arguments.returned.is_null() {
         provider.advice("OPT-01", NAME, "OutputSizeReturned is given when an option is read");
     }
-    let Some(known) = Known::find(arguments.level, arguments.code) else {
-        return refuse(call, request, behaviours.unknown_option.status());
+    let row = match known(call, &arguments) {
+        Ok(row) => row,
+        Err(status) => return refuse(call, request, status),
     };
-    if !known.belongs_to(call) {
-        return refuse(call, request, known.foreign(&behaviours));
-    }
+    let Some(size) = row.read_size(arguments.output_size) else {
+        let status = provider.steering.behaviours().unknown_option.status();
+        return refuse(call, request, status);
+    };
     check_irp(call, request.as_ref());
-    // One byte is what reading it gives, and a client may know that (OPT-13).
-    let size = if known == Known::KeepAlive { 1 } else { known.size() };
     if arguments.output.is_null() || arguments.output_size < size {
-        let detail = format!("OutputSize is {}, and the option has {size} bytes", arguments.output_size);
+        let detail = format!("OutputSize is {}, and {} has {size} bytes", arguments.output_size, row.name);
         provider.violation("OPT-01", NAME, &detail);
     }
     // SAFETY: forwarded to the caller.
-    let result = unsafe { read_option(call, known, &arguments) };
+    let result = unsafe { read_option(call, row, size, &arguments) };
     // SAFETY: forwarded to the caller.
     unsafe { end(call, request, &arguments, result) }
 }
 
 /// # Safety
 /// The output has room for `output_size` bytes.
-unsafe fn read_option(call: &Call, known: Known, arguments: &Arguments) -> Result<usize, NTSTATUS> {
+unsafe fn read_option(
+    call: &Call,
+    row: &OptionRow,
+    size: usize,
+    arguments: &Arguments,
+) -> Result<usize, NTSTATUS> {
     let options = call.lock().options.clone();
-    let value = match known {
-        Known::Conditional => u32::from(options.conditional),
-        Known::Exclusive => u32::from(options.sharing == Sharing::Exclusive),
-        Known::Reuse => u32::from(options.sharing == Sharing::Reuse),
-        Known::Broadcast => u32::from(options.broadcast),
-        Known::V6Only => u32::from(options.v6_only),
-        Known::ReceiveBuffer => options.receive_buffer.map_or(DEFAULT_RECEIVE_BUFFER, |bytes| bytes as u32),
-        // One byte is what reading it gives (OPT-13).
-        // SAFETY: forwarded to the caller.
-        Known::KeepAlive => return unsafe { arguments.write(u8::from(options.keep_alive)) },
-        Known::Security => {
+    let value = match (row.level, row.code) {
+        (SOL_SOCKET, SO_CONDITIONAL_ACCEPT) => u32::from(options.conditional),
+        (SOL_SOCKET, SO_EXCLUSIVEADDRUSE) => u32::from(options.sharing == Sharing::Exclusive),
+        (SOL_SOCKET, SO_REUSEADDR) => u32::from(options.sharing == Sharing::Reuse),
+        (SOL_SOCKET, SO_BROADCAST) => u32::from(options.broadcast),
+        (SOL_SOCKET, SO_KEEPALIVE) => u32::from(options.keep_alive),
+        (SOL_SOCKET, SO_RCVBUF) => options.receive_buffer.map_or(row.default, |bytes| bytes as u32),
+        (IPPROTO_IPV6, IPV6_V6ONLY) => u32::from(options.v6_only),
+        (SOL_SOCKET, SO_WSK_SECURITY) => {
             // SAFETY: forwarded to the caller.
             return unsafe { read_security(call, options.descriptor, arguments) };
         }
+        _ => options.number(row),
     };
+    if size == 1 {
+        // SAFETY: forwarded to the caller.
+        return unsafe { arguments.write(u8::from(value != 0)) };
+    }
     // SAFETY: forwarded to the caller.
     unsafe { arguments.write(value) }
 }
-
-/// What `SO_RCVBUF` shows before it was set.
-const DEFAULT_RECEIVE_BUFFER: u32 = 64 * 1024;
 
 /// # Safety
 /// The output has room for `output_size` bytes.

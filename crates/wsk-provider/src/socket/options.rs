@@ -1,11 +1,19 @@
 //! The options of a socket as they stand.
 
+use std::net::Ipv4Addr;
 use std::ptr;
+use std::time::Duration;
 
 use wsk_sys::nt::PSECURITY_DESCRIPTOR;
+use wsk_sys::{
+    IP_MULTICAST_IF, IP_MULTICAST_LOOP, IP_MULTICAST_TTL, IP_TOS, IP_TTL, IPPROTO_IP, IPPROTO_IPV6,
+    IPPROTO_TCP, IPV6_MULTICAST_HOPS, IPV6_MULTICAST_IF, IPV6_MULTICAST_LOOP, IPV6_UNICAST_HOPS,
+    SO_KEEPALIVE, SO_SNDBUF, SOL_SOCKET, TCP_KEEPCNT, TCP_KEEPIDLE, TCP_KEEPINTVL,
+};
 
 use crate::address::Sharing;
-use crate::transport::BindOptions;
+use crate::control::table::OptionRow;
+use crate::transport::{BindOptions, Tuning};
 
 /// The options of a socket as they stand.
 #[derive(Clone, Debug)]
@@ -24,6 +32,8 @@ pub(crate) struct Options {
     pub(crate) v6_only: bool,
     /// The cached security descriptor; null for the default.
     pub(crate) descriptor: PSECURITY_DESCRIPTOR,
+    /// The others that were set: level, number and value.
+    numbers: Vec<(u32, u32, u32)>,
 }
 
 impl Default for Options {
@@ -36,11 +46,17 @@ impl Default for Options {
             broadcast: false,
             v6_only: true,
             descriptor: ptr::null_mut(),
+            numbers: Vec::new(),
         }
     }
 }
 
 impl Options {
+    /// Those of a new socket.
+    pub(crate) fn with(descriptor: PSECURITY_DESCRIPTOR) -> Self {
+        Self { descriptor, ..Self::default() }
+    }
+
     /// How to take an address, `shared` saying that another socket of this provider holds one that overlaps.
     pub(crate) fn for_bind(&self, shared: bool) -> BindOptions {
         BindOptions {
@@ -50,11 +66,80 @@ impl Options {
             keep_alive: self.keep_alive,
             receive_buffer: self.receive_buffer,
             broadcast: self.broadcast,
+            tunings: self.tunings(),
         }
+    }
+
+    /// The value of an option that has no field of its own.
+    pub(crate) fn number(&self, row: &OptionRow) -> u32 {
+        self.value_of(row.level, row.code).unwrap_or(row.default)
+    }
+
+    /// Sets an option that has no field of its own.
+    pub(crate) fn set_number(&mut self, level: u32, code: u32, value: u32) {
+        match self.numbers.iter_mut().find(|known| (known.0, known.1) == (level, code)) {
+            Some(known) => known.2 = value,
+            None => self.numbers.push((level, code, value)),
+        }
+    }
+
+    fn value_of(&self, level: u32, code: u32) -> Option<u32> {
+        self.numbers.iter().find(|known| (known.0, known.1) == (level, code)).map(|known| known.2)
+    }
+
+    /// What the transport is told of an option; `None` if nothing.
+    pub(crate) fn tuning(&self, level: u32, code: u32) -> Option<Tuning> {
+        let value = self.value_of(level, code);
+        Some(match (level, code, value) {
+            (SOL_SOCKET, SO_KEEPALIVE, _) | (IPPROTO_TCP, TCP_KEEPIDLE | TCP_KEEPCNT | TCP_KEEPINTVL, _) => {
+                let number = |code| {
+                    let default = OptionRow::find(IPPROTO_TCP, code).map_or(0, |row| row.default);
+                    self.value_of(IPPROTO_TCP, code).unwrap_or(default)
+                };
+                let seconds = |code| Duration::from_secs(number(code).into());
+                Tuning::KeepAlive {
+                    on: self.keep_alive,
+                    idle: seconds(TCP_KEEPIDLE),
+                    interval: seconds(TCP_KEEPINTVL),
+                    count: number(TCP_KEEPCNT),
+                }
+            }
+            (SOL_SOCKET, SO_SNDBUF, Some(bytes)) => Tuning::SendBuffer(bytes as usize),
+            (IPPROTO_IP, IP_TOS, Some(value)) => Tuning::TypeOfService(value),
+            (IPPROTO_IP, IP_TTL, Some(hops)) => Tuning::TimeToLive(hops),
+            (IPPROTO_IP, IP_MULTICAST_TTL, Some(hops)) => Tuning::GroupTimeToLive(hops),
+            (IPPROTO_IP, IP_MULTICAST_LOOP, Some(on)) => Tuning::GroupLoop(on != 0),
+            (IPPROTO_IP, IP_MULTICAST_IF, Some(value)) => {
+                Tuning::GroupInterface(Ipv4Addr::from(value.to_ne_bytes()))
+            }
+            (IPPROTO_IPV6, IPV6_UNICAST_HOPS, Some(hops)) => Tuning::Hops(hops),
+            (IPPROTO_IPV6, IPV6_MULTICAST_HOPS, Some(hops)) => Tuning::GroupHops(hops),
+            (IPPROTO_IPV6, IPV6_MULTICAST_LOOP, Some(on)) => Tuning::GroupLoopV6(on != 0),
+            (IPPROTO_IPV6, IPV6_MULTICAST_IF, Some(interface)) => Tuning::GroupInterfaceV6(interface),
+            _ => return None,
+        })
+    }
+
+    /// What the transport is told when it takes an address.
+    fn tunings(&self) -> Vec<Tuning> {
+        let mut tunings: Vec<Tuning> = Vec::new();
+        let keep_alive = self.keep_alive.then_some((SOL_SOCKET, SO_KEEPALIVE));
+        let set = self.numbers.iter().map(|&(level, code, _)| (level, code));
+        for tuning in keep_alive.into_iter().chain(set).filter_map(|(level, code)| self.tuning(level, code)) {
+            if !tunings.contains(&tuning) {
+                tunings.push(tuning);
+            }
+        }
+        tunings
     }
 
     /// What an accepted connection inherits (OPT-12, OPT-14).
     pub(crate) fn inherited(&self) -> Self {
-        Self { keep_alive: self.keep_alive, receive_buffer: self.receive_buffer, ..Self::default() }
+        Self {
+            keep_alive: self.keep_alive,
+            receive_buffer: self.receive_buffer,
+            numbers: self.numbers.clone(),
+            ..Self::default()
+        }
     }
 }

@@ -29,7 +29,7 @@ pub use status::status_of;
 
 use std::fmt::Debug;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -102,6 +102,8 @@ pub struct BindOptions {
     pub receive_buffer: Option<usize>,
     /// Datagrams may go to broadcast addresses (`SO_BROADCAST`).
     pub broadcast: bool,
+    /// What else was chosen.
+    pub tunings: Vec<Tuning>,
 }
 
 impl Default for BindOptions {
@@ -113,8 +115,63 @@ impl Default for BindOptions {
             keep_alive: false,
             receive_buffer: None,
             broadcast: false,
+            tunings: Vec::new(),
         }
     }
+}
+
+/// An option that the state machines of WSK have no use for themselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tuning {
+    /// How idle connections are probed: whether, after how long, how often, and how many times.
+    KeepAlive {
+        /// `SO_KEEPALIVE`.
+        on: bool,
+        /// `TCP_KEEPIDLE`.
+        idle: Duration,
+        /// `TCP_KEEPINTVL`.
+        interval: Duration,
+        /// `TCP_KEEPCNT`.
+        count: u32,
+    },
+    /// Send buffer size (`SO_SNDBUF`).
+    SendBuffer(usize),
+    /// `IP_TOS`.
+    TypeOfService(u32),
+    /// `IP_TTL`.
+    TimeToLive(u32),
+    /// `IPV6_UNICAST_HOPS`.
+    Hops(u32),
+    /// `IP_MULTICAST_TTL`.
+    GroupTimeToLive(u32),
+    /// `IPV6_MULTICAST_HOPS`.
+    GroupHops(u32),
+    /// `IP_MULTICAST_LOOP`.
+    GroupLoop(bool),
+    /// `IPV6_MULTICAST_LOOP`.
+    GroupLoopV6(bool),
+    /// `IP_MULTICAST_IF`: an address of the interface; the unspecified one leaves the choice to the host.
+    GroupInterface(Ipv4Addr),
+    /// `IPV6_MULTICAST_IF`: the number of the interface; 0 leaves the choice to the host.
+    GroupInterfaceV6(u32),
+    /// `IP_ADD_MEMBERSHIP` and `IP_DROP_MEMBERSHIP`: a group, and an address of the interface.
+    Group {
+        /// Joined rather than left.
+        joined: bool,
+        /// The group.
+        group: Ipv4Addr,
+        /// An address of the interface.
+        interface: Ipv4Addr,
+    },
+    /// `IPV6_ADD_MEMBERSHIP` and `IPV6_DROP_MEMBERSHIP`: a group, and the number of the interface.
+    GroupV6 {
+        /// Joined rather than left.
+        joined: bool,
+        /// The group.
+        group: Ipv6Addr,
+        /// The number of the interface.
+        interface: u32,
+    },
 }
 
 /// Options that can change after an address was taken.
@@ -130,6 +187,12 @@ pub trait Tune: Send + Sync + Debug {
 
     /// `SO_BROADCAST`; means something for datagrams only.
     fn set_broadcast(&self, on: bool) -> io::Result<()>;
+
+    /// Any other option; on a listener for the streams to come. A network that has nothing of the kind lets it be.
+    fn tune(&self, tuning: &Tuning) -> io::Result<()> {
+        let _ = tuning;
+        Ok(())
+    }
 }
 
 /// A local stream address that is taken but not yet used.

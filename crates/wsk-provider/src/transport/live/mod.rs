@@ -11,6 +11,7 @@ mod listener;
 mod reactor;
 mod slots;
 mod stream;
+mod tuned;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -142,6 +143,9 @@ fn open(kind: Kind, local: SocketAddr, options: &BindOptions) -> io::Result<Sock
     if let Some(bytes) = options.receive_buffer {
         socket.set_recv_buffer_size(bytes)?;
     }
+    for tuning in &options.tunings {
+        tuned::apply(&SockRef::from(&socket), tuning)?;
+    }
     Ok(socket)
 }
 
@@ -166,6 +170,10 @@ macro_rules! tune {
 
             fn set_broadcast(&self, on: bool) -> std::io::Result<()> {
                 self.$with(|socket| socket.set_broadcast(on))
+            }
+
+            fn tune(&self, tuning: &crate::transport::Tuning) -> std::io::Result<()> {
+                self.$with(|socket| crate::transport::live::tuned::apply(socket, tuning))
             }
         }
     };

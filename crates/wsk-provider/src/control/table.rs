@@ -1,0 +1,268 @@
+//! Every option and every control code that `wsk.h`, the pages of WSK and public drivers name, and what becomes of it.
+//!
+//! What the pages do not have, and no driver was seen to use with success, is refused like what nobody knows (OPT-16).
+
+use wsk_sys::*;
+
+/// The sockets that have an option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sockets {
+    /// Listening sockets and stream sockets.
+    Listening,
+    /// Connection-oriented and listening sockets, and stream sockets.
+    Tcp,
+    /// Connection-oriented sockets and stream sockets.
+    Connecting,
+    /// Datagram sockets.
+    Datagram,
+    /// All but basic sockets.
+    Bindable,
+    /// None.
+    Nobody,
+}
+
+/// The value of an option, and the sizes it is taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// A `ULONG` of 0 or 1, and nothing shorter: the layer above the transport looks at it.
+    Switch,
+    /// A `ULONG` or a `BOOLEAN` of 0 or 1, read in either size.
+    Flag,
+    /// The same, which always reads as a `BOOLEAN`.
+    Byte,
+    /// A `ULONG`.
+    Number,
+    /// A cached security descriptor.
+    Descriptor,
+    /// An `IP_MREQ`; there is nothing to read.
+    Membership,
+    /// An `IPV6_MREQ`; there is nothing to read.
+    MembershipV6,
+}
+
+/// What becomes of an option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// WSK itself goes by it.
+    Own,
+    /// The host's socket gets it.
+    Host,
+    /// It is kept and read back: it lets the transport do what this one need not do.
+    Kept,
+    /// It is refused like an option that nobody knows.
+    Refused,
+}
+
+/// One option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OptionRow {
+    /// Its level.
+    pub level: u32,
+    /// Its number.
+    pub code: u32,
+    /// Its name.
+    pub name: &'static str,
+    /// The sockets that have it. Those of the level of IPv4 are for sockets that serve IPv4, and likewise with IPv6.
+    pub sockets: Sockets,
+    /// It has to be set before the bind.
+    pub before_bind: bool,
+    /// Its value.
+    pub value: Value,
+    /// What it is before it was set.
+    pub default: u32,
+    /// What becomes of it.
+    pub fate: Fate,
+}
+
+macro_rules! options {
+    ($($level:ident { $($name:ident: $sockets:ident, $when:ident, $value:ident = $default:literal => $fate:ident;)* })*) => {
+        /// All options.
+        pub const OPTIONS: &[OptionRow] = &[$($(OptionRow {
+            level: $level,
+            code: $name,
+            name: stringify!($name),
+            sockets: Sockets::$sockets,
+            before_bind: options!(@ $when),
+            value: Value::$value,
+            default: $default,
+            fate: Fate::$fate,
+        }),*),*];
+    };
+    (@ before) => { true };
+    (@ always) => { false };
+}
+
+options! {
+    // option                     sockets    set before the bind, or always; value = default => what becomes of it
+    SOL_SOCKET {
+        SO_CONDITIONAL_ACCEPT:       Listening,  before, Switch = 0          => Own;
+        SO_EXCLUSIVEADDRUSE:         Bindable,   before, Switch = 0          => Own;
+        SO_REUSEADDR:                Bindable,   before, Switch = 0          => Own;
+        SO_WSK_SECURITY:             Bindable,   before, Descriptor = 0      => Own;
+        SO_BROADCAST:                Datagram,   always, Flag = 0            => Host;
+        SO_KEEPALIVE:                Tcp,        always, Byte = 0            => Host;
+        SO_RCVBUF:                   Bindable,   always, Number = 65536      => Host;
+        SO_SNDBUF:                   Bindable,   always, Number = 65536      => Host;
+        // Of the layer above sockets in user mode; libraries over WSK answer the first three themselves.
+        SO_TYPE:                     Nobody,     always, Number = 0          => Refused;
+        SO_RCVTIMEO:                 Nobody,     always, Number = 0          => Refused;
+        SO_SNDTIMEO:                 Nobody,     always, Number = 0          => Refused;
+        SO_ERROR:                    Nobody,     always, Number = 0          => Refused;
+        SO_ACCEPTCONN:               Nobody,     always, Number = 0          => Refused;
+        SO_DEBUG:                    Nobody,     always, Number = 0          => Refused;
+        SO_DONTROUTE:                Nobody,     always, Number = 0          => Refused;
+        SO_LINGER:                   Nobody,     always, Number = 0          => Refused;
+        SO_OOBINLINE:                Nobody,     always, Number = 0          => Refused;
+        SO_PAUSE_ACCEPT:             Nobody,     always, Number = 0          => Refused;
+        SO_COMPARTMENT_ID:           Nobody,     always, Number = 0          => Refused;
+        SO_RANDOMIZE_PORT:           Nobody,     always, Number = 0          => Refused;
+        SO_PORT_SCALABILITY:         Nobody,     always, Number = 0          => Refused;
+        SO_REUSE_UNICASTPORT:        Nobody,     always, Number = 0          => Refused;
+        SO_REUSE_MULTICASTPORT:      Nobody,     always, Number = 0          => Refused;
+        SO_ORIGINAL_DST:             Nobody,     always, Number = 0          => Refused;
+    }
+    IPPROTO_TCP {
+        TCP_KEEPIDLE:                Tcp,        always, Number = 7200       => Host;
+        TCP_KEEPCNT:                 Tcp,        always, Number = 10         => Host;
+        TCP_KEEPINTVL:               Tcp,        always, Number = 1          => Host;
+        // The first data may follow the handshake as well.
+        TCP_FASTOPEN:                Connecting, always, Flag = 0            => Kept;
+        // WSK has WSK_FLAG_NODELAY for each send.
+        TCP_NODELAY:                 Nobody,     always, Flag = 0            => Refused;
+        TCP_MAXRT:                   Nobody,     always, Number = 0          => Refused;
+    }
+    IPPROTO_UDP {
+        // Drivers ask whether there is any, and go on without.
+        UDP_SEND_MSG_SIZE:           Nobody,     always, Number = 0          => Refused;
+        UDP_RECV_MAX_COALESCED_SIZE: Nobody,     always, Number = 0          => Refused;
+    }
+    IPPROTO_IP {
+        IP_TOS:                      Bindable,   always, Number = 0          => Host;
+        IP_TTL:                      Bindable,   always, Number = 128        => Host;
+        IP_MULTICAST_IF:             Datagram,   always, Number = 0          => Host;
+        IP_MULTICAST_TTL:            Datagram,   always, Number = 1          => Host;
+        IP_MULTICAST_LOOP:           Datagram,   always, Flag = 1            => Host;
+        IP_ADD_MEMBERSHIP:           Datagram,   always, Membership = 0      => Host;
+        IP_DROP_MEMBERSHIP:          Datagram,   always, Membership = 0      => Host;
+        // What a host does about fragments is its own affair.
+        IP_DONTFRAGMENT:             Bindable,   always, Flag = 0            => Kept;
+        // Control messages, of which there are none here.
+        IP_PKTINFO:                  Nobody,     always, Flag = 0            => Refused;
+        IP_RECVTOS:                  Nobody,     always, Flag = 0            => Refused;
+        IP_ECN:                      Nobody,     always, Flag = 0            => Refused;
+        IP_UNICAST_IF:               Nobody,     always, Number = 0          => Refused;
+    }
+    IPPROTO_IPV6 {
+        IPV6_V6ONLY:                 Bindable,   before, Flag = 1            => Own;
+        IPV6_UNICAST_HOPS:           Bindable,   always, Number = 128        => Host;
+        IPV6_MULTICAST_IF:           Datagram,   always, Number = 0          => Host;
+        IPV6_MULTICAST_HOPS:         Datagram,   always, Number = 1          => Host;
+        IPV6_MULTICAST_LOOP:         Datagram,   always, Flag = 1            => Host;
+        IPV6_ADD_MEMBERSHIP:         Datagram,   always, MembershipV6 = 0    => Host;
+        IPV6_DROP_MEMBERSHIP:        Datagram,   always, MembershipV6 = 0    => Host;
+        IPV6_DONTFRAG:               Bindable,   always, Flag = 0            => Kept;
+        // Control messages, of which there are none here.
+        IPV6_PKTINFO:                Nobody,     always, Flag = 0            => Refused;
+        IPV6_TCLASS:                 Nobody,     always, Number = 0          => Refused;
+        IPV6_ECN:                    Nobody,     always, Flag = 0            => Refused;
+        IPV6_UNICAST_IF:             Nobody,     always, Number = 0          => Refused;
+    }
+}
+
+/// Whether a code takes an IRP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Irp {
+    /// It needs one.
+    Required,
+    /// It takes none.
+    Forbidden,
+    /// With and without.
+    Either,
+}
+
+/// One control code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IoctlRow {
+    /// Its number.
+    pub code: u32,
+    /// Its name.
+    pub name: &'static str,
+    /// Whether it takes an IRP.
+    pub irp: Irp,
+    /// The rule that says so.
+    pub rule: &'static str,
+    /// It is for passive level.
+    pub passive: bool,
+}
+
+macro_rules! ioctls {
+    ($($name:ident: $irp:ident by $rule:literal, $level:ident;)*) => {
+        /// All control codes. Others are an invalid device request.
+        pub const IOCTLS: &[IoctlRow] = &[$(IoctlRow {
+            code: $name,
+            name: stringify!($name),
+            irp: Irp::$irp,
+            rule: $rule,
+            passive: ioctls!(@ $level),
+        }),*];
+    };
+    (@ passive) => { true };
+    (@ dispatch) => { false };
+}
+
+ioctls! {
+    // code                                      IRP, and the rule that says so; the highest level
+    SIO_WSK_SET_REMOTE_ADDRESS:                  Required  by "IRP-18", dispatch;
+    SIO_WSK_SET_SENDTO_ADDRESS:                  Required  by "IRP-18", dispatch;
+    SIO_WSK_QUERY_IDEAL_SEND_BACKLOG:            Required  by "IRP-18", dispatch;
+    SIO_WSK_QUERY_RECEIVE_BACKLOG:               Required  by "IRP-18", dispatch;
+    SIO_WSK_SET_TCP_SILENT_MODE:                 Required  by "IOC-12", dispatch;
+    SIO_WSK_QUERY_INSPECT_ID:                    Forbidden by "IOC-11", dispatch;
+    SIO_WSK_REGISTER_EXTENSION:                  Forbidden by "IOC-06", dispatch;
+    SIO_WSK_SET_RECEIVE_EX_CALLBACK:             Either    by "IOC-15", dispatch;
+    SIO_KEEPALIVE_VALS:                          Either    by "IRP-18", dispatch;
+    SIO_QUERY_RSS_SCALABILITY_INFO:              Either    by "IRP-18", dispatch;
+    SIO_ADDRESS_LIST_QUERY:                      Forbidden by "IRP-18", passive;
+    SIO_ADDRESS_LIST_SORT:                       Either    by "IRP-18", passive;
+    SIO_ADDRESS_LIST_CHANGE:                     Required  by "IRP-18", passive;
+    SIO_LOOPBACK_FAST_PATH:                      Required  by "IRP-18", passive;
+    SIO_QUERY_WFP_CONNECTION_REDIRECT_RECORDS:   Required  by "IRP-18", passive;
+    SIO_QUERY_WFP_CONNECTION_REDIRECT_CONTEXT:   Required  by "IRP-18", passive;
+    SIO_SET_WFP_CONNECTION_REDIRECT_RECORDS:     Required  by "IRP-18", passive;
+}
+
+impl IoctlRow {
+    /// The control code of that number.
+    pub fn find(code: u32) -> Option<&'static Self> {
+        IOCTLS.iter().find(|row| row.code == code)
+    }
+}
+
+impl OptionRow {
+    /// The option of that level and number.
+    pub fn find(level: u32, code: u32) -> Option<&'static Self> {
+        OPTIONS.iter().find(|row| row.level == level && row.code == code)
+    }
+
+    /// The bytes its value has when it is read, in a buffer of `room` bytes; `None` if there is nothing to read.
+    pub fn read_size(&self, room: usize) -> Option<usize> {
+        match self.value {
+            Value::Byte => Some(1),
+            Value::Flag if room < size_of::<u32>() => Some(1),
+            Value::Switch | Value::Flag | Value::Number => Some(size_of::<u32>()),
+            Value::Descriptor => Some(size_of::<usize>()),
+            Value::Membership | Value::MembershipV6 => None,
+        }
+    }
+
+    /// The fewest bytes it is set with.
+    pub fn least_size(&self) -> usize {
+        match self.value {
+            Value::Byte | Value::Flag => 1,
+            Value::Switch | Value::Number => size_of::<u32>(),
+            Value::Descriptor => size_of::<usize>(),
+            Value::Membership => 8,
+            Value::MembershipV6 => 20,
+        }
+    }
+}

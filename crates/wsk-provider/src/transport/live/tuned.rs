@@ -1,0 +1,35 @@
+//! Options of the host's sockets that WSK only passes on.
+
+use std::io;
+
+use socket2::{SockRef, TcpKeepalive};
+
+use crate::transport::Tuning;
+
+/// Sets an option of a host socket.
+pub(super) fn apply(socket: &SockRef<'_>, tuning: &Tuning) -> io::Result<()> {
+    match *tuning {
+        Tuning::KeepAlive { on, idle, interval, count } => {
+            let probes = TcpKeepalive::new().with_time(idle).with_interval(interval);
+            // Windows sets the number of probes apart, and hosts that are only like it may have no such option.
+            let probes = if cfg!(windows) { probes } else { probes.with_retries(count) };
+            // Setting the times switches the probes on, so that comes last.
+            socket.set_tcp_keepalive(&probes)?;
+            socket.set_keepalive(on)
+        }
+        Tuning::SendBuffer(bytes) => socket.set_send_buffer_size(bytes),
+        Tuning::TypeOfService(value) => socket.set_tos_v4(value),
+        Tuning::TimeToLive(hops) => socket.set_ttl_v4(hops),
+        Tuning::Hops(hops) => socket.set_unicast_hops_v6(hops),
+        Tuning::GroupTimeToLive(hops) => socket.set_multicast_ttl_v4(hops),
+        Tuning::GroupHops(hops) => socket.set_multicast_hops_v6(hops),
+        Tuning::GroupLoop(on) => socket.set_multicast_loop_v4(on),
+        Tuning::GroupLoopV6(on) => socket.set_multicast_loop_v6(on),
+        Tuning::GroupInterface(interface) => socket.set_multicast_if_v4(&interface),
+        Tuning::GroupInterfaceV6(interface) => socket.set_multicast_if_v6(interface),
+        Tuning::Group { joined: true, group, interface } => socket.join_multicast_v4(&group, &interface),
+        Tuning::Group { joined: false, group, interface } => socket.leave_multicast_v4(&group, &interface),
+        Tuning::GroupV6 { joined: true, group, interface } => socket.join_multicast_v6(&group, interface),
+        Tuning::GroupV6 { joined: false, group, interface } => socket.leave_multicast_v6(&group, interface),
+    }
+}
