@@ -315,6 +315,13 @@ behaviours! {
             /// Only without.
             Forbidden,
         }
+        /// The entries of an address where the hints of `WskGetAddressInfo` leave the socket type or the protocol open.
+        "NAME-12" address_entries: AddressEntries {
+            /// One for each protocol, TCP and UDP, that the hints do not rule out.
+            PerProtocol,
+            /// One, with what the hints say.
+            Single,
+        }
         /// Who resolves a name when no process is given.
         "NAME-07" name_process: NameProcess {
             /// An account of minimal rights.

@@ -1,7 +1,10 @@
 //! Name resolution over the provider's table.
 
+use std::net::SocketAddr;
 use std::ptr;
 
+use wsk_provider::Alternatives;
+use wsk_provider::behaviours::AddressEntries;
 use wsk_sim::Sim;
 use wsk_sim::raw::*;
 use wsk_sys::*;
@@ -35,6 +38,17 @@ impl Name {
 
 /// Starts `WskGetAddressInfo`.
 fn resolve(client: &Client, node: &Name, service: &Name, result: &PoolBox<PADDRINFOEXW>) -> Request {
+    resolve_as(client, node, service, ptr::null_mut(), result)
+}
+
+/// The same with hints.
+fn resolve_as(
+    client: &Client,
+    node: &Name,
+    service: &Name,
+    hints: PADDRINFOEXW,
+    result: &PoolBox<PADDRINFOEXW>,
+) -> Request {
     let function = client.dispatch().WskGetAddressInfo.expect("the table has names");
     Request::new().submit("WskGetAddressInfo", |irp| {
         // SAFETY: everything the call uses outlives the request, which the test waits for.
@@ -45,7 +59,7 @@ fn resolve(client: &Client, node: &Name, service: &Name, result: &PoolBox<PADDRI
                 service.string.as_ptr(),
                 0,
                 ptr::null_mut(),
-                ptr::null_mut(),
+                hints,
                 result.as_ptr(),
                 ptr::null_mut(),
                 ptr::null_mut(),
@@ -75,7 +89,6 @@ fn numbers_and_names_are_resolved() {
         // SAFETY: the entry has an address.
         let address = unsafe { read_address(head.ai_addr) };
         assert_eq!(address, Some("127.0.0.1:12345".parse().expect("an address")));
-        assert!(head.ai_next.is_null());
         free(&client, *result);
 
         let (node, service) = (Name::new("localhost", 0), Name::new("80", 0));
@@ -84,6 +97,76 @@ fn numbers_and_names_are_resolved() {
         let nobody = Name::new("no-such-host.invalid", 0);
         resolve(&client, &nobody, &service, &result).fails(STATUS_NOT_FOUND);
     });
+}
+
+/// Hints that say a socket type and a protocol, and leave the rest open.
+fn hints_of(ai_socktype: i32, ai_protocol: i32) -> ADDRINFOEXW {
+    ADDRINFOEXW {
+        ai_flags: 0,
+        ai_family: AF_UNSPEC.into(),
+        ai_socktype,
+        ai_protocol,
+        ai_addrlen: 0,
+        ai_canonname: ptr::null_mut(),
+        ai_addr: ptr::null_mut(),
+        ai_blob: ptr::null_mut(),
+        ai_bloblen: 0,
+        ai_provider: ptr::null_mut(),
+        ai_next: ptr::null_mut(),
+    }
+}
+
+/// The socket types and protocols of the entries of a list, all of them for one address.
+fn entries(head: PADDRINFOEXW, expected: SocketAddr) -> Vec<(i32, i32)> {
+    let mut entries = Vec::new();
+    let mut next = head;
+    // SAFETY: the list was handed out by the provider and has not been freed.
+    while let Some(entry) = unsafe { next.as_ref() } {
+        // SAFETY: the entry has an address.
+        assert_eq!(unsafe { read_address(entry.ai_addr) }, Some(expected));
+        assert_eq!(entry.ai_flags, 0);
+        entries.push((entry.ai_socktype, entry.ai_protocol));
+        next = entry.ai_next;
+    }
+    entries
+}
+
+/// Shows: NAME-12
+#[test]
+fn an_address_has_an_entry_for_every_protocol_that_the_hints_leave() {
+    const TCP: (i32, i32) = (SOCK_STREAM as i32, IPPROTO_TCP as i32);
+    const UDP: (i32, i32) = (SOCK_DGRAM as i32, IPPROTO_UDP as i32);
+    const ODD: (i32, i32) = (SOCK_STREAM as i32, IPPROTO_UDP as i32);
+    for &choice in AddressEntries::ALL {
+        Sim::builder().behaviours(|behaviours| behaviours.address_entries = choice).build().run(move |_| {
+            let client = Client::new();
+            let result = PoolBox::new(ptr::null_mut());
+            let (node, service) = (Name::new("127.0.0.1", 0), Name::new("12345", 0));
+            for (hints, per_protocol) in [
+                (None, vec![TCP, UDP]),
+                (Some((0, 0)), vec![TCP, UDP]),
+                (Some((TCP.0, 0)), vec![TCP]),
+                (Some((0, UDP.1)), vec![UDP]),
+                (Some(TCP), vec![TCP]),
+                // What is no pair is nobody's business but the client's.
+                (Some(ODD), vec![ODD]),
+                (Some((SOCK_RAW.into(), 0)), vec![(SOCK_RAW.into(), 0)]),
+            ] {
+                let given =
+                    hints.map(|(ai_socktype, ai_protocol)| PoolBox::new(hints_of(ai_socktype, ai_protocol)));
+                let pointer = given.as_ref().map_or(ptr::null_mut(), |hints| hints.as_ptr());
+                resolve_as(&client, &node, &service, pointer, &result).ok();
+                let found = entries(*result, "127.0.0.1:12345".parse().expect("an address"));
+                let expected = match choice {
+                    AddressEntries::PerProtocol => per_protocol,
+                    AddressEntries::Single => vec![hints.unwrap_or((0, 0))],
+                };
+                assert_eq!(found, expected, "{choice:?} {hints:?}");
+                free(&client, *result);
+            }
+        });
+    }
+    assert_eq!(AddressEntries::default(), AddressEntries::PerProtocol);
 }
 
 #[test]

@@ -15,8 +15,8 @@ pub(super) struct Wanted {
     pub(super) passive: bool,
     pub(super) numeric: bool,
     pub(super) canonical: bool,
-    pub(super) socket_type: i32,
-    pub(super) protocol: i32,
+    /// The socket type and the protocol of each entry that an address has.
+    pub(super) transports: Vec<(i32, i32)>,
 }
 
 /// A question about names.
@@ -51,14 +51,12 @@ impl Wanted {
         let mut found: Vec<Found> = Vec::new();
         for ip in addresses.into_iter().filter(fits) {
             let address = SocketAddr::new(ip, port);
-            if found.iter().all(|other| other.address != address) {
+            if found.iter().any(|other| other.address == address) {
+                continue;
+            }
+            for &(socket_type, protocol) in &self.transports {
                 let canonical = if self.canonical && found.is_empty() { self.node.clone() } else { None };
-                found.push(Found {
-                    address,
-                    canonical,
-                    socket_type: self.socket_type,
-                    protocol: self.protocol,
-                });
+                found.push(Found { address, canonical, socket_type, protocol });
             }
         }
         Answer::Addresses(found)

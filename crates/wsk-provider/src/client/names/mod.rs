@@ -15,15 +15,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use wsk_sys::nt::{self, GUID, IRP, NTSTATUS, PEPROCESS, PETHREAD};
 use wsk_sys::{
-    ADDRESS_FAMILY, AF_INET, AF_INET6, AF_UNSPEC, AI_CANONNAME, AI_NUMERICHOST, AI_PASSIVE, PADDRINFOEXW,
-    PSOCKADDR, PUNICODE_STRING, PWSK_CLIENT, SOCKADDR_STORAGE, STATUS_BUFFER_TOO_SMALL,
-    STATUS_INVALID_PARAMETER, STATUS_NO_MATCH, STATUS_NOT_FOUND, STATUS_PENDING, STATUS_SUCCESS,
+    ADDRESS_FAMILY, AF_INET, AF_INET6, AF_UNSPEC, AI_CANONNAME, AI_NUMERICHOST, AI_PASSIVE, IPPROTO_TCP,
+    IPPROTO_UDP, PADDRINFOEXW, PSOCKADDR, PUNICODE_STRING, PWSK_CLIENT, SOCK_DGRAM, SOCK_STREAM,
+    SOCKADDR_STORAGE, STATUS_BUFFER_TOO_SMALL, STATUS_INVALID_PARAMETER, STATUS_NO_MATCH, STATUS_NOT_FOUND,
+    STATUS_PENDING, STATUS_SUCCESS,
 };
 
 use self::lookup::{Answer, Question, Wanted};
 use self::text::Text;
 use super::{Client, ClientCall};
 use crate::address::{self, Family};
+use crate::behaviours::AddressEntries;
 use crate::config::Release;
 use crate::request::{Purpose, Request, RequestQueue};
 
@@ -119,8 +121,10 @@ pub(crate) unsafe extern "system" fn wsk_get_address_info(
         passive: flags & AI_PASSIVE != 0,
         numeric: flags & AI_NUMERICHOST != 0,
         canonical: flags & AI_CANONNAME != 0,
-        socket_type: hints.map_or(0, |hints| hints.ai_socktype),
-        protocol: hints.map_or(0, |hints| hints.ai_protocol),
+        transports: transports(
+            provider.steering.behaviours().address_entries,
+            hints.map_or((0, 0), |hints| (hints.ai_socktype, hints.ai_protocol)),
+        ),
     });
     let destination = Destination(result);
     ask(&call, request, question, move |client, answer| {
@@ -131,6 +135,17 @@ pub(crate) unsafe extern "system" fn wsk_get_address_info(
         destination.set(client.provider().address_lists.add(&found));
         STATUS_SUCCESS
     })
+}
+
+/// The socket type and the protocol of each entry that an address has, for those of the hints, where 0 leaves them open.
+fn transports(entries: AddressEntries, (socket_type, protocol): (i32, i32)) -> Vec<(i32, i32)> {
+    let all = [(SOCK_STREAM, IPPROTO_TCP), (SOCK_DGRAM, IPPROTO_UDP)];
+    let fits = |&(own_type, own_protocol): &(i32, i32)| {
+        (socket_type == 0 || socket_type == own_type) && (protocol == 0 || protocol == own_protocol)
+    };
+    let left: Vec<(i32, i32)> =
+        all.map(|(of, by)| (i32::from(of), by as i32)).into_iter().filter(fits).collect();
+    if left.is_empty() || entries == AddressEntries::Single { vec![(socket_type, protocol)] } else { left }
 }
 
 /// Notes that a request needs a string and its characters.
