@@ -154,7 +154,7 @@ fn an_address_has_an_entry_for_every_protocol_that_the_hints_leave() {
             ] {
                 let given =
                     hints.map(|(ai_socktype, ai_protocol)| PoolBox::new(hints_of(ai_socktype, ai_protocol)));
-                let pointer = given.as_ref().map_or(ptr::null_mut(), |hints| hints.as_ptr());
+                let pointer = given.as_ref().map_or(ptr::null_mut(), PoolBox::as_ptr);
                 resolve_as(&client, &node, &service, pointer, &result).ok();
                 let found = entries(*result, "127.0.0.1:12345".parse().expect("an address"));
                 let expected = match choice {

@@ -19,7 +19,7 @@
 //! ```
 //!
 //! A rule that leaves the provider a choice is shown under every alternative, which fails the command otherwise: see
-//! `open`.
+//! `open`. So it does where the table and the checker disagree on what is a violation and what is advice: see `severity`.
 //!
 //! A file under a `tests/compile_fail/` directory does the same in its leading `//!` lines (`Prevents:` only).
 //!
@@ -31,6 +31,7 @@ mod evidence;
 mod open;
 mod render;
 mod scan;
+mod severity;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -40,6 +41,7 @@ use anyhow::{Context as _, Result, bail};
 
 use self::coverage::Coverage;
 use self::open::Choices;
+use self::severity::Reports;
 use self::table::{Reasons, RuleTable};
 use crate::probe::EXPECTED;
 
@@ -83,7 +85,8 @@ pub(crate) fn run(root: &Path, args: &Args) -> Result<ExitCode> {
         print!("{}", settled(root, file)?);
         return Ok(ExitCode::SUCCESS);
     }
-    let coverage = load(root)?;
+    let table = rules(root)?;
+    let coverage = load(root, &table)?;
     if !args.rules.is_empty() {
         for id in &args.rules {
             let Some(entry) = coverage.entry(id) else { bail!("there is no rule {id} in {RULES}") };
@@ -92,10 +95,11 @@ pub(crate) fn run(root: &Path, args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if !args.quiet {
-        print!("{}", render::terminal(&coverage));
+        print!("{}\n{}", render::terminal(&coverage), severity::summary(&table));
     }
 
     let mut failures = Choices::read(root)?.failures(coverage.entries());
+    failures.extend(Reports::read(root)?.failures(&table));
     if args.seeds {
         failures.extend(coverage.seed_failures());
     }
@@ -120,12 +124,11 @@ pub(crate) fn run(root: &Path, args: &Args) -> Result<ExitCode> {
 }
 
 /// Reads the rules, the reasons and every test under `root`. Everything malformed is reported at once.
-fn load(root: &Path) -> Result<Coverage> {
-    let rules = rules(root)?;
-    let reasons = Reasons::parse(&read(root, UNSHOWN)?, &rules).with_context(|| UNSHOWN.to_owned())?;
-    answers::expected(&read(root, EXPECTED)?, &rules).with_context(|| EXPECTED.to_owned())?;
+fn load(root: &Path, rules: &RuleTable) -> Result<Coverage> {
+    let reasons = Reasons::parse(&read(root, UNSHOWN)?, rules).with_context(|| UNSHOWN.to_owned())?;
+    answers::expected(&read(root, EXPECTED)?, rules).with_context(|| EXPECTED.to_owned())?;
     let scan = scan::workspace(root)?;
-    Coverage::new(&rules, &reasons, scan)
+    Coverage::new(rules, &reasons, scan)
 }
 
 /// What the answers of a Windows machine say of the rules.
@@ -235,7 +238,7 @@ mod tests {
             "",
             "",
         );
-        let coverage = load(dir.path()).expect("well formed");
+        let coverage = load(dir.path(), &rules(dir.path()).expect("well formed")).expect("well formed");
         let terminal = render::terminal(&coverage);
         assert!(terminal.contains("Seen on Windows: 2 rules; builds 14393 (1), 26100 (2)."), "{terminal}");
         assert!(terminal.contains("LSN-01 on build 26100: STATUS_SUCCESS"), "{terminal}");
@@ -307,7 +310,10 @@ mod tests {
     /// The project's own inputs are well formed, and the number of rules with a seed is the known one.
     #[test]
     fn the_workspace_is_well_formed() {
-        let coverage = load(&crate::workspace_root()).expect("well formed");
+        let table = rules(&crate::workspace_root()).expect("well formed");
+        let coverage = load(&crate::workspace_root(), &table).expect("well formed");
+        let reports = Reports::read(&crate::workspace_root()).expect("Rust");
+        assert_eq!(reports.failures(&table), Vec::<String>::new());
         assert_eq!(coverage.seeds().count(), 131);
         let choices = Choices::read(&crate::workspace_root()).expect("well formed");
         assert_eq!(choices.failures(coverage.entries()), Vec::<String>::new());

@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use comfy_table::{Attribute, Cell, CellAlignment, Color, Table, presets};
 
 use super::coverage::{Area, Count, Coverage, Entry, IN_SCOPE};
+use super::severity::Severity;
 
 const BEGIN: &str = "<!-- rules:begin -->";
 const END: &str = "<!-- rules:end -->";
@@ -74,6 +75,9 @@ fn windows(coverage: &Coverage) -> String {
 /// One rule with the tests that name it.
 pub(crate) fn entry(entry: &Entry) -> String {
     let mut out = format!("{}  {}\n", entry.rule.id, entry.rule.text);
+    if entry.rule.severity != Severity::Violation {
+        writeln!(out, "  broken    reported as {}", entry.rule.severity).expect("a string takes all");
+    }
     for claim in &entry.claims {
         writeln!(out, "  {:<9} {} ({})", claim.kind.word(), claim.test, claim.place)
             .expect("a string takes all");

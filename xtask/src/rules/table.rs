@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use anyhow::{Context as _, Result, bail};
 
 use super::evidence::Evidence;
+use super::severity::Severity;
 
 /// Who must obey a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +50,8 @@ pub(crate) struct Rule {
     pub(crate) id: String,
     /// Who must obey it.
     pub(crate) side: Side,
+    /// What a client is told that breaks it.
+    pub(crate) severity: Severity,
     /// Where it comes from, and on which Windows it was seen.
     pub(crate) evidence: Evidence,
     /// True if it comes from one of the seed pages.
@@ -107,11 +110,18 @@ impl RuleTable {
             if !is_rule_id(id) {
                 bail!("line {number}: {id:?} is not a rule id (AREA-NN)");
             }
+            let (side, severity) = side.split_once('/').map_or((side, None), |(side, of)| (side, Some(of)));
             let side = match side {
                 "P" => Side::Provider,
                 "C" => Side::Client,
                 "PC" => Side::Both,
                 _ => bail!("line {number}: {id} has the side {side:?}; it is P, C or PC"),
+            };
+            let severity = match severity {
+                None => Severity::Violation,
+                Some("advice") => Severity::Advice,
+                Some("both") => Severity::Both,
+                Some(of) => bail!("line {number}: {id} has {of:?} behind its side; it is advice or both"),
             };
             for (name, value) in
                 [("evidence", evidence), ("seed", seed), ("section", section), ("rule", rule)]
@@ -128,7 +138,7 @@ impl RuleTable {
             table.by_id.insert(id.to_owned(), table.rules.len());
             let open = evidence.text.split(',').any(|kind| kind == "U");
             let text = rule.to_owned();
-            let rule = Rule { id: id.to_owned(), side, evidence, seed: seed != "-", open, text };
+            let rule = Rule { id: id.to_owned(), side, severity, evidence, seed: seed != "-", open, text };
             // What is the default is not an answer that differs from it.
             if let [default] = rule.defaults()[..]
                 && let Some((build, _)) = rule.evidence.otherwise().find(|(_, answer)| *answer == default)
@@ -160,7 +170,7 @@ impl RuleTable {
 }
 
 /// True for `AREA-NN`: capital letters, a hyphen, digits.
-fn is_rule_id(id: &str) -> bool {
+pub(super) fn is_rule_id(id: &str) -> bool {
     id.split_once('-').is_some_and(|(area, number)| {
         !area.is_empty()
             && area.bytes().all(|b| b.is_ascii_uppercase())
@@ -262,6 +272,7 @@ mod tests {
         assert!(error(rules("lsn-01\tP\tD\t-\t1\tx")).contains("not a rule id"));
         assert!(error(rules("LSN-1\tP\tD\t-\t1\tx")).contains("not a rule id"));
         assert!(error(rules("LSN-01\tX\tD\t-\t1\tx")).contains("the side \"X\""));
+        assert!(error(rules("LSN-01\tC/hint\tD\t-\t1\tx")).contains("advice or both"));
         assert!(error(rules("LSN-01\tP\tD\t\t1\tx")).contains("empty column seed"));
         let twice = error(rules("LSN-01\tP\tD\t-\t1\tx\nLSN-01\tP\tD\t-\t1\tx"));
         assert!(twice.contains("line 3") && twice.contains("line 2"), "{twice}");

@@ -118,7 +118,7 @@ pub(crate) unsafe extern "system" fn wsk_control_client(
         return await_change(&call, request);
     }
     if request.is_some() {
-        provider.violation("CTL-12", NAME, &format!("control code {code:#x} is given an IRP"));
+        provider.advice("CTL-12", NAME, &format!("control code {code:#x} is given an IRP"));
     }
     let arguments = Arguments { input_size, input, output_size, output, returned };
     // SAFETY: the client's buffers are as long as it says.

@@ -46,7 +46,13 @@ pub(super) unsafe fn perform(call: &Call, request: Option<Request>, arguments: A
             return STATUS_INVALID_PARAMETER;
         }
         (Irp::Forbidden, true) => {
-            provider.violation(rule, NAME, &format!("{name} is given an IRP"));
+            // Libraries over WSK pass one with every code, and it is completed as any other.
+            let detail = format!("{name} is given an IRP");
+            match arguments.code {
+                SIO_WSK_QUERY_INSPECT_ID => provider.advice("IOC-11", NAME, &detail),
+                SIO_WSK_REGISTER_EXTENSION => provider.advice("IOC-06", NAME, &detail),
+                _ => provider.advice("IRP-18", NAME, &detail),
+            }
         }
         _ => {}
     }

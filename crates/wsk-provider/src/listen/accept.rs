@@ -72,7 +72,7 @@ pub(crate) unsafe extern "system" fn wsk_accept(
         return request.fail(provider, STATUS_INVALID_PARAMETER);
     }
     if !context.is_null() && dispatch.is_null() {
-        provider.violation("LSN-13", NAME, "a context is given although no callback can be enabled");
+        provider.advice("LSN-13", NAME, "a context is given although no callback can be enabled");
     }
     check_context(provider, "LSN-12", NAME, context.cast::<u8>().cast_const());
     check_table(provider, "LSN-14", NAME, dispatch);
