@@ -26,6 +26,7 @@ mod inspect_checked;
 mod inspect_complete;
 mod inspect_ended;
 mod irp;
+mod irp_calls;
 mod irp_checked;
 mod irql;
 mod life;
