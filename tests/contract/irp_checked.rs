@@ -2,9 +2,10 @@
 
 use std::ffi::c_void;
 use std::ptr;
+use std::sync::atomic::Ordering;
 
 use wsk_sim::raw::*;
-use wsk_sim::{Completion, Sim};
+use wsk_sim::{Completion, Severity, Sim};
 use wsk_sys::nt::{self, DEVICE_OBJECT, IRP, NTSTATUS};
 use wsk_sys::*;
 
@@ -174,5 +175,135 @@ fn the_information_of_a_failed_request_used_as_a_socket_is_caught() {
         assert!(!nt_success(failed.status));
         assert_eq!(bind_as_listener(failed.information).returned(), STATUS_INVALID_HANDLE);
         assert_caught(sim, "IRP-23", "WskBind");
+    });
+}
+
+unsafe extern "system" fn own_cancel(_: *mut DEVICE_OBJECT, _: *mut IRP) {
+    unreachable!("the provider has taken it away");
+}
+
+/// Writes words into an IRP.
+fn write(irp: *mut IRP, offset: usize, words: &[usize]) {
+    for (index, word) in words.iter().enumerate() {
+        let field = irp.wrapping_byte_add(offset + index * size_of::<usize>()).cast::<usize>();
+        // SAFETY: the IRP is the test's, and the field inside of it.
+        unsafe { field.write_unaligned(*word) };
+    }
+}
+
+/// What a driver is known to set in an IRP, or has left there.
+type Setting = (&'static str, fn(*mut IRP));
+
+/// Hands over an IRP that `set` has changed, and returns how that was reported under IRP-05.
+fn hand_over_changed(completion: Completion, (name, set): Setting) -> Severity {
+    let sim = Sim::builder().completion(completion).build();
+    let machine = sim.clone();
+    sim.expect("IRP-05").run(move |_| {
+        let client = Client::new();
+        let listener = client.listener(&Recorder::new());
+        let address = CAddress::new(LOCALHOST);
+        // SAFETY: the socket is a listener.
+        let function = unsafe { table::<WSK_PROVIDER_LISTEN_DISPATCH>(&listener) }.WskBind.unwrap();
+        let bind = Request::new().submit("WskBind", |irp| {
+            set(irp);
+            // SAFETY: the address is kept until the request has completed.
+            unsafe { function(listener.raw(), address.as_ptr(), 0, irp) }
+        });
+        bind.ok();
+    });
+    let [said] = &machine.violations_of("IRP-05")[..] else { panic!("{name}: {machine:?}") };
+    assert!(said.call == "WskBind" && said.detail.contains(name), "{said}");
+    said.severity
+}
+
+/// Catches: IRP-05
+#[test]
+fn a_field_of_an_irp_that_is_not_the_clients_is_caught() {
+    let fields: [Setting; 10] = [
+        ("CancelRoutine", |irp| {
+            // SAFETY: the IRP is the test's.
+            let former = unsafe { nt::io_set_cancel_routine(irp, Some(own_cancel)) };
+            assert!(former.is_none());
+        }),
+        // SAFETY: as above.
+        ("Tail.Overlay.Thread", |irp| unsafe { nt::set_irp_thread(irp, 1) }),
+        ("UserEvent", |irp| write(irp, 0x50, &[8])),
+        ("UserIosb", |irp| write(irp, 0x48, &[8])),
+        ("UserBuffer", |irp| write(irp, 0x70, &[8])),
+        ("AssociatedIrp", |irp| write(irp, 0x18, &[8])),
+        ("Overlay", |irp| write(irp, 0x58, &[0, 8])),
+        ("Flags", |irp| write(irp, 0x10, &[8])),
+        ("AuxiliaryBuffer", |irp| write(irp, 0xA0, &[8])),
+        ("OriginalFileObject", |irp| write(irp, 0xC0, &[8])),
+    ];
+    for field in fields {
+        for completion in [Completion::Inline, Completion::PendLate] {
+            assert_eq!(hand_over_changed(completion, field), Severity::Violation, "{}", field.0);
+        }
+    }
+}
+
+/// What works on Windows, because WSK overwrites it, or does not look.
+///
+/// Catches: IRP-05
+#[test]
+fn a_field_of_an_irp_that_wsk_does_not_mind_is_advised_against() {
+    let fields: [Setting; 5] = [
+        ("MdlAddress", |irp| write(irp, 0x08, &[16])),
+        ("DriverContext", |irp| write(irp, 0x78, &[0, 0, 0, 8])),
+        // As a list leaves it that the IRP was taken out of.
+        ("ListEntry", |irp| write(irp, 0xA8, &[16, 16])),
+        // SAFETY: the IRP is the test's.
+        ("Cancel", |irp| unsafe { nt::irp_cancel(irp) }.store(1, Ordering::SeqCst)),
+        ("Parameters", |irp| {
+            // SAFETY: the IRP is the test's, and has a free location.
+            let next = unsafe { nt::io_get_next_irp_stack_location(irp) };
+            write(next.cast(), 8, &[8]);
+        }),
+    ];
+    for field in fields {
+        let completion = if field.0 == "Cancel" { Completion::Inline } else { Completion::PendLate };
+        assert_eq!(hand_over_changed(completion, field), Severity::Advice, "{}", field.0);
+    }
+}
+
+/// An IRP that is in a list of the driver's: WSK puts it into one of its own.
+///
+/// Catches: IRP-05
+#[test]
+fn an_irp_that_is_in_a_list_is_caught() {
+    let listed = |irp: *mut IRP| {
+        let entry = irp.wrapping_byte_add(0xA8);
+        write(irp, 0xA8, &[entry.expose_provenance(); 2]);
+    };
+    assert_eq!(hand_over_changed(Completion::PendLate, ("in a list", listed)), Severity::Violation);
+}
+
+/// Catches: IRP-05
+#[test]
+fn a_cancel_routine_on_an_irp_from_above_is_caught() {
+    let sim = Sim::new();
+    sim.expect("IRP-05").run(|sim| {
+        let link = Link::new();
+        let buffer = Buffer::new(4);
+        // SAFETY: the socket is a connection.
+        let function = unsafe { table::<WSK_PROVIDER_CONNECTION_DISPATCH>(&link.socket) }.WskReceive.unwrap();
+        let mut descriptor = buffer.wsk_buf();
+        let receive = Request::with_stack(2).submit("WskReceive", |irp| {
+            // What the I/O manager sets is its own business.
+            write(irp, 0x50, &[8]);
+            // SAFETY: the IRP has two free locations.
+            unsafe { nt::io_set_next_irp_stack_location(irp) };
+            // SAFETY: the IRP has one more.
+            unsafe { nt::io_set_completion_routine(irp, careful, ptr::null_mut()) };
+            // SAFETY: the driver in the middle has the IRP.
+            unsafe { nt::io_set_cancel_routine(irp, Some(own_cancel)) };
+            // SAFETY: the buffer outlives the request.
+            unsafe { function(link.socket.raw(), &raw mut descriptor, 0, irp) }
+        });
+        link.peer.send(b"good");
+        receive.ok();
+        let [said] = &sim.violations_of("IRP-05")[..] else { panic!("{sim:?}") };
+        assert!(said.detail.contains("CancelRoutine"), "{said}");
     });
 }

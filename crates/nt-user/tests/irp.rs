@@ -447,20 +447,55 @@ fn a_creator_that_lets_its_irp_go_is_caught() {
     finish_clean(&kernel);
 }
 
-/// `Tail.Overlay.Thread` is not the client's.
-/// Catches: IRP-05
+/// An IRP whose only location its creator has used up is not one that is pending.
+/// Catches: IRP-01
 #[test]
-fn a_set_thread_is_caught() {
+fn an_irp_that_was_moved_on_before_it_is_handed_over_is_caught() {
     let kernel = kernel();
     run(&kernel, || {
         let irp = allocate_irp(1);
         set_routine(irp, keep, ptr::null_mut());
+        // SAFETY: the IRP is the test's and has a free location.
+        unsafe { io_set_next_irp_stack_location(irp) };
+        assert!(!check_submission(irp));
         // SAFETY: the IRP is the test's.
-        unsafe { set_irp_thread(irp, 1) };
-        check_submission(irp);
+        unsafe { IoInitializeIrp(irp, io_size_of_irp(1), 1) };
         free_irp(irp);
     });
-    assert_only(&kernel, "IRP-05");
+    assert_only(&kernel, "IRP-01");
+    finish_clean(&kernel);
+}
+
+/// An IRP's own idea of where it is must be right.
+/// Catches: IRP-05
+#[test]
+fn an_irp_whose_stack_location_was_changed_is_caught() {
+    let kernel = kernel();
+    let changes: [fn(*mut IRP); 3] = [
+        // SAFETY: the IRP is the test's, as below.
+        |irp| unsafe { set_irp_current_location(irp, 3) },
+        // SAFETY: see above.
+        |irp| unsafe { set_irp_current_location(irp, 1) },
+        // SAFETY: see above.
+        |irp| {
+            // SAFETY: see above.
+            let pointer = unsafe { irp_stack_pointer(irp) };
+            // SAFETY: see above.
+            unsafe { set_irp_stack_pointer(irp, pointer.wrapping_sub(1)) };
+        },
+    ];
+    for change in changes {
+        run(&kernel, move || {
+            let irp = allocate_irp(1);
+            set_routine(irp, keep, ptr::null_mut());
+            change(irp);
+            assert!(!check_submission(irp));
+            // SAFETY: the IRP is the test's.
+            unsafe { IoInitializeIrp(irp, io_size_of_irp(1), 1) };
+            free_irp(irp);
+        });
+        assert_only(&kernel, "IRP-05");
+    }
     finish_clean(&kernel);
 }
 

@@ -119,7 +119,7 @@ pub trait Host: Send + Sync + Debug + 'static {
     fn callback_settled(&self) {}
 
     /// Looks at an IRP that a client hands to `call`, before anything is done with it, and reports what is wrong with
-    /// it (IRP-01, IRP-02, IRP-05, IRP-06). False if it must be left alone; else the provider takes it.
+    /// it (IRP-01, IRP-02, IRP-06). False if it must be left alone; else the provider looks at the rest, and takes it.
     ///
     /// # Safety
     /// `irp` points to readable storage of the size of an IRP.

@@ -1,8 +1,9 @@
 //! What a driver below may expect of an IRP that it is given.
 
 use wsk_sys::nt::{
-    IRP, SL_INVOKE_ON_CANCEL, SL_INVOKE_ON_ERROR, SL_INVOKE_ON_SUCCESS, io_get_next_irp_stack_location,
-    irp_current_location, irp_stack_count, irp_thread, stack_completion_routine, stack_control,
+    IO_STACK_LOCATION, IRP, SL_INVOKE_ON_CANCEL, SL_INVOKE_ON_ERROR, SL_INVOKE_ON_SUCCESS,
+    io_get_next_irp_stack_location, irp_current_location, irp_stack_count, irp_stack_pointer,
+    stack_completion_routine, stack_control,
 };
 
 use super::{State, state};
@@ -12,7 +13,7 @@ use crate::thread::this;
 const ALWAYS: u8 = SL_INVOKE_ON_SUCCESS | SL_INVOKE_ON_ERROR | SL_INVOKE_ON_CANCEL;
 
 /// Checks an IRP that a client hands to `call`, before anything is done with it, and reports what is wrong (IRP-01,
-/// IRP-02, IRP-05, IRP-06), and what was written behind it. False if the IRP must be left alone; else the driver below
+/// IRP-02, IRP-05 as to the stack locations, IRP-06), and what was written behind it. False if the IRP must be left alone; else the driver below
 /// takes it, and says so ([`handed_down`]).
 ///
 /// # Safety
@@ -28,10 +29,26 @@ pub unsafe fn submitted(irp: *mut IRP, call: &'static str) -> bool {
     // SAFETY: there is an IRP.
     let location = unsafe { irp_current_location(irp) };
     // SAFETY: there is an IRP.
-    let from_above = location <= unsafe { irp_stack_count(irp) };
+    let count = unsafe { irp_stack_count(irp) };
+    // SAFETY: there is an IRP.
+    let pointer = unsafe { irp_stack_pointer(irp) };
+    let first = irp.wrapping_add(1).cast::<IO_STACK_LOCATION>();
+    if location > count + 1 || pointer != first.wrapping_offset(isize::from(location) - 1) {
+        let detail = format!(
+            "CurrentLocation of the IRP at {irp:p} is {location} of {count}, and its current stack location at {pointer:p}"
+        );
+        here.violation("IRP-05", call, detail);
+        return false;
+    }
+    let from_above = location <= count;
     if location <= 1 {
-        let (rule, what) = if from_above {
+        let (rule, what) = if here.pool.is_below(irp.addr()) {
             ("IRP-06", "is pending already")
+        } else if from_above {
+            (
+                "IRP-01",
+                "has no free stack location: it has been moved past its last one before it was handed over",
+            )
         } else {
             ("IRP-01", "has no free stack location")
         };
@@ -41,11 +58,6 @@ pub unsafe fn submitted(irp: *mut IRP, call: &'static str) -> bool {
     if state == State::Completed {
         let detail = format!("the IRP at {irp:p} has completed and was not given to IoReuseIrp since");
         here.violation("IRP-06", call, detail);
-    }
-    // SAFETY: the IRP is the client's until the location is moved.
-    if unsafe { irp_thread(irp) } != 0 {
-        let detail = format!("Tail.Overlay.Thread of the IRP at {irp:p} is set");
-        here.violation("IRP-05", call, detail);
     }
     // SAFETY: there is a free location, since the current one is above the first.
     let next = unsafe { io_get_next_irp_stack_location(irp) };

@@ -13,6 +13,7 @@
 //! that meet are told apart. A [`Request`] is completed exactly once because completing consumes it; one that is
 //! dropped all the same completes as cancelled, so that no IRP is ever lost.
 
+mod fields;
 mod lent;
 mod queue;
 
@@ -190,6 +191,8 @@ impl Request {
             return Err(STATUS_INVALID_PARAMETER);
         }
         // SAFETY: the client handed the IRP over and it has a free stack location.
+        unsafe { fields::check(provider, call, irp.as_ptr()) };
+        // SAFETY: as above.
         unsafe { nt::io_set_next_irp_stack_location(irp.as_ptr()) };
         Ok(Self { irp, loans: Loans::default(), decoy: 0, pended: None })
     }
