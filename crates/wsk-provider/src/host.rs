@@ -162,6 +162,12 @@ pub trait Host: Send + Sync + Debug + 'static {
         false
     }
 
+    /// How many bytes the client has at `address`, as far as the host knows.
+    fn room(&self, address: *const u8) -> Option<usize> {
+        let _ = address;
+        None
+    }
+
     /// Whether the range will keep its place and its contents: a static of the image, or pool.
     fn is_constant(&self, address: *const u8, length: usize) -> bool {
         self.is_non_paged(address, length)

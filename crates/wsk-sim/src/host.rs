@@ -115,6 +115,10 @@ impl Host for SimHost {
         self.kernel.is_freed(address.cast())
     }
 
+    fn room(&self, address: *const u8) -> Option<usize> {
+        self.kernel.room(address.cast())
+    }
+
     fn is_non_paged(&self, address: *const u8, length: usize) -> bool {
         self.kernel.is_non_paged(address.cast(), length)
     }

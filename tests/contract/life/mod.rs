@@ -5,6 +5,7 @@ mod dead;
 mod lent_data;
 mod memory;
 mod objects;
+mod short;
 mod stall;
 
 pub(crate) use stall::{Stall, stalling, table};

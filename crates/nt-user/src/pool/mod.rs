@@ -290,6 +290,12 @@ impl Kernel {
         self.inner().pool.table.read().is_freed(address.addr())
     }
 
+    /// How many bytes there are from `address` to the end of the pool block that it lies in. `None` if it lies in none, as memory
+    /// of the stack and static data do.
+    pub fn room(&self, address: *const c_void) -> Option<usize> {
+        self.inner().pool.table.read().room(address.addr())
+    }
+
     /// Whether `bytes` at `address` are non-paged memory: a block of this kernel, or static data.
     ///
     /// Where the operating system does not tell which memory is static data, everything that is no pool counts as such.

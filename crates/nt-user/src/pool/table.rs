@@ -301,6 +301,11 @@ impl Table {
         })
     }
 
+    /// How many bytes there are from `address` to the end of its block, if it lies in one.
+    pub(super) fn room(&self, address: usize) -> Option<usize> {
+        self.find(address).map(|block| block.range().end - address)
+    }
+
     pub(super) fn stats(&self, tag: u32) -> PoolStats {
         self.tags.get(&tag).copied().unwrap_or_default()
     }

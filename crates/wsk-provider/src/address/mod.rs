@@ -6,6 +6,7 @@ mod sharing;
 pub(crate) use descriptor::{DescriptorCache, Released};
 pub(crate) use sharing::{AddressTable, Claim, Sharing};
 
+use std::ffi::c_void;
 use std::mem::{align_of, size_of};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
@@ -48,7 +49,7 @@ impl Family {
 ///
 /// # Safety
 /// `address` is null or points to a SOCKADDR.
-pub(crate) unsafe fn family_of(address: PSOCKADDR) -> Option<Family> {
+unsafe fn family_of(address: PSOCKADDR) -> Option<Family> {
     if address.is_null() {
         return None;
     }
@@ -60,7 +61,7 @@ pub(crate) unsafe fn family_of(address: PSOCKADDR) -> Option<Family> {
 ///
 /// # Safety
 /// `address` is null or points to a whole SOCKADDR of the family it names.
-pub(crate) unsafe fn read(address: PSOCKADDR, family: Family) -> Option<SocketAddr> {
+unsafe fn read(address: PSOCKADDR, family: Family) -> Option<SocketAddr> {
     // SAFETY: forwarded to the caller.
     if unsafe { family_of(address) } != Some(family) {
         return None;
@@ -200,11 +201,78 @@ impl Stale {
 }
 
 impl Inner {
-    /// Reads the address of `family` that a client passes to `call`; `None` if it is none. One that a callback was
-    /// given for its own time only is reported.
+    /// Whether `bytes` at `address`, which a client passes to `call`, are all there, as far as the host knows; if not, that breaks
+    /// `rule`.
+    pub(crate) fn is_whole<T>(
+        &self,
+        call: &'static str,
+        address: *const T,
+        bytes: usize,
+        rule: &'static str,
+    ) -> bool {
+        if address.is_null() || bytes == 0 {
+            return true;
+        }
+        let detail = match self.host.room(address.cast()) {
+            Some(room) if room < bytes => {
+                format!("{bytes} bytes at {address:p} are asked for, and the client has {room} there")
+            }
+            None if self.host.is_freed(address.cast()) => format!("the memory at {address:p} has been freed"),
+            _ => return true,
+        };
+        self.violation(rule, call, &detail);
+        false
+    }
+
+    /// Whether the buffers of a control call are as long as the client says (LIFE-11).
+    pub(crate) fn are_whole(
+        &self,
+        call: &'static str,
+        (input, input_size): (*mut c_void, usize),
+        (output, output_size): (*mut c_void, usize),
+    ) -> bool {
+        self.is_whole(call, input, input_size, "LIFE-11")
+            & self.is_whole(call, output, output_size, "LIFE-11")
+    }
+
+    /// Copies an address that a client passes to `call`. What is missing at its end is reported (LIFE-06), and taken for zeros.
     ///
     /// # Safety
-    /// `address` is null or points to a whole SOCKADDR of the family it names.
+    /// `address` is null or points to a whole SOCKADDR of the family it names, unless the host knows that it does not.
+    unsafe fn copy_address(&self, call: &'static str, address: PSOCKADDR) -> Option<SOCKADDR_STORAGE> {
+        if address.is_null() || !self.is_whole(call, address, size_of::<ADDRESS_FAMILY>(), "LIFE-06") {
+            return None;
+        }
+        // SAFETY: as far as anybody knows there is a family at least.
+        let needed = unsafe { family_of(address) }.map_or(size_of::<ADDRESS_FAMILY>(), Family::size);
+        let whole = self.is_whole(call, address, needed, "LIFE-06");
+        let there = if whole { needed } else { self.host.room(address.cast_const().cast()).unwrap_or(0) };
+        let mut storage = SOCKADDR_STORAGE::zeroed();
+        // SAFETY: the caller guarantees a whole address, or the host has said how many bytes there are; no more than the address of
+        // a family, which the storage has room for.
+        unsafe {
+            (&raw mut storage).cast::<u8>().copy_from_nonoverlapping(address.cast(), there.min(needed));
+        }
+        Some(storage)
+    }
+
+    /// The family of the address that a client passes to `call`.
+    ///
+    /// # Safety
+    /// As for [`read_address`](Self::read_address).
+    pub(crate) unsafe fn family_of(&self, call: &'static str, address: PSOCKADDR) -> Option<Family> {
+        if !self.is_whole(call, address, size_of::<ADDRESS_FAMILY>(), "LIFE-06") {
+            return None;
+        }
+        // SAFETY: forwarded to the caller.
+        unsafe { family_of(address) }
+    }
+
+    /// Reads the address of `family` that a client passes to `call`; `None` if it is none. One that a callback was
+    /// given for its own time only is reported, and so is one that is not all there.
+    ///
+    /// # Safety
+    /// `address` is null or points to a whole SOCKADDR of the family it names, unless the host knows that it does not.
     pub(crate) unsafe fn read_address(
         &self,
         call: &'static str,
@@ -212,10 +280,13 @@ impl Inner {
         family: Family,
     ) -> Option<SocketAddr> {
         // SAFETY: forwarded to the caller.
-        let read = unsafe { read(address, family) };
+        let mut copy = unsafe { self.copy_address(call, address) }?;
+        let copy: PSOCKADDR = (&raw mut copy).cast();
+        // SAFETY: the copy has room for an address of any family.
+        let read = unsafe { read(copy, family) };
         if read.is_none()
-            // SAFETY: forwarded to the caller.
-            && let Some(stale) = unsafe { Stale::of(address) }
+            // SAFETY: as above.
+            && let Some(stale) = unsafe { Stale::of(copy) }
         {
             self.violation(
                 stale.rule(),

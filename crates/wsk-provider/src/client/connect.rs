@@ -10,7 +10,6 @@ use wsk_sys::{
 
 use super::create::{Wish, check_descriptor};
 use super::{ClientCall, check_context, check_table};
-use crate::address;
 use crate::connection;
 use crate::request::Purpose;
 use crate::socket::{Category, Context, Refusal, Socket, Tables, bind};
@@ -50,7 +49,7 @@ pub(crate) unsafe extern "system" fn wsk_socket_connect(
     request.borrows(local, Purpose::AddressIn);
     request.borrows(remote, Purpose::AddressIn);
     // SAFETY: the client passes a whole address.
-    let Some(family) = (unsafe { address::family_of(local) }) else {
+    let Some(family) = (unsafe { provider.family_of(call.name, local) }) else {
         return request.fail(provider, STATUS_INVALID_PARAMETER);
     };
     // SAFETY: as above.

@@ -121,8 +121,12 @@ pub(crate) unsafe extern "system" fn wsk_control_client(
         provider.advice("CTL-12", NAME, &format!("control code {code:#x} is given an IRP"));
     }
     let arguments = Arguments { input_size, input, output_size, output, returned };
-    // SAFETY: the client's buffers are as long as it says.
-    let result = unsafe { control(&call, code, arguments) };
+    let result = if provider.are_whole(NAME, (input, input_size), (output, output_size)) {
+        // SAFETY: the client's buffers are as long as it says.
+        unsafe { control(&call, code, arguments) }
+    } else {
+        Err(STATUS_INVALID_PARAMETER)
+    };
     let (status, information) = match result {
         Ok(information) => (STATUS_SUCCESS, information),
         Err(status) => (status, 0),

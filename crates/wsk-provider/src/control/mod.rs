@@ -118,6 +118,9 @@ pub(crate) unsafe extern "system" fn wsk_control_socket(
     if let Some(status) = call.check() {
         return refuse(&call, request, status);
     }
+    if !call.provider().are_whole(NAME, (input, input_size), (output, output_size)) {
+        return refuse(&call, request, STATUS_INVALID_PARAMETER);
+    }
     let arguments = Arguments { code, level, input_size, input, output_size, output, returned };
     let proper = kind == WSK_CONTROL_SOCKET_TYPE::WskSetOption && level == SOL_SOCKET;
     if code == SO_WSK_EVENT_CALLBACK && !proper {

@@ -24,7 +24,7 @@ use wsk_sys::{
 use self::lookup::{Answer, Question, Wanted};
 use self::text::Text;
 use super::{Client, ClientCall};
-use crate::address::{self, Family};
+use crate::address::Family;
 use crate::behaviours::AddressEntries;
 use crate::config::Release;
 use crate::request::{Purpose, Request, RequestQueue};
@@ -267,10 +267,11 @@ pub(crate) unsafe extern "system" fn wsk_get_name_info(
         unsafe { borrow_string(&mut request, string) };
     }
     let address = if (length as usize) < size_of::<ADDRESS_FAMILY>() { ptr::null_mut() } else { address };
-    // SAFETY: the client passes an address, long enough for its family.
-    let family = unsafe { address::family_of(address) }.filter(|family| family.size() <= length as usize);
+    // SAFETY: the client passes an address.
+    let family = unsafe { provider.family_of(call.name, address) };
+    let family = family.filter(|family| family.size() <= length as usize);
     // SAFETY: as above.
-    let known = family.and_then(|family| unsafe { address::read(address, family) });
+    let known = family.and_then(|family| unsafe { provider.read_address(call.name, address, family) });
     let Some(address) = known else { return request.fail(provider, STATUS_INVALID_PARAMETER) };
     let question = Question::Names { address, flags, node: !node.is_null() };
     let outputs = Outputs { node, service };

@@ -25,13 +25,17 @@ impl Text {
         if string.Buffer.is_null() || length == 0 {
             return Self::default();
         }
+        if !call.provider().is_whole(call.name, string.Buffer, length * 2, "NAME-02") {
+            return Self::default();
+        }
         let units: Vec<u16> = (0..length)
             .map(|index| {
                 // SAFETY: the buffer has as many units as the length says.
                 unsafe { string.Buffer.wrapping_add(index).read_unaligned() }
             })
             .collect();
-        let terminated = usize::from(string.MaximumLength) / 2 > length && {
+        let room = call.provider().host.room(string.Buffer.cast_const().cast()).unwrap_or(usize::MAX) / 2;
+        let terminated = room.min(usize::from(string.MaximumLength) / 2) > length && {
             // SAFETY: the buffer has more units than the length says.
             let last = unsafe { string.Buffer.wrapping_add(length).read_unaligned() };
             last == 0
