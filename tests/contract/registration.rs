@@ -3,9 +3,13 @@
 use std::cell::UnsafeCell;
 use std::ptr;
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use wsk_sim::raw::*;
 use wsk_sim::{Completion, Sim};
+use wsk_sys::nt::{
+    EXECUTIVE, KERNEL_MODE, KEVENT, KeInitializeEvent, KeWaitForSingleObject, NOTIFICATION_EVENT,
+};
 use wsk_sys::*;
 
 use crate::support::*;
@@ -294,4 +298,91 @@ fn a_socket_that_is_never_closed_is_reported_at_the_end() {
         client.forget();
     });
     assert!(report.violations.iter().any(|violation| violation.rule == "REG-27"), "{report}");
+}
+
+/// Runs a driver that deregisters while something is left for ever, and returns what the kernel says of the hang.
+#[track_caller]
+fn hangs(leave: impl FnOnce(&Sim, &Arc<Client>) + Send + 'static) -> String {
+    let patience = Some(Duration::from_secs(1));
+    let sim = Sim::builder().kernel(|kernel| kernel.watchdog = patience).build();
+    let machine = sim.clone();
+    sim.expect("NT-HANG").run(move |sim| {
+        let client = Arc::new(Client::registered(VERSION).unwrap());
+        leave(sim, &client);
+        client.deregister();
+    });
+    let [said] = &machine.violations_of("NT-HANG")[..] else { panic!("one hang: {machine:?}") };
+    said.detail.clone()
+}
+
+/// Captures on a thread of its own, as drivers do that set up in the background.
+fn capture_elsewhere(sim: &Sim, client: &Arc<Client>) {
+    let own = Arc::clone(client);
+    sim.thread("captor", move || own.capture(WSK_NO_WAIT).unwrap()).join().unwrap();
+}
+
+#[test]
+fn a_capture_that_a_deregistration_waits_for_is_named_with_its_thread() {
+    let said = hangs(capture_elsewhere);
+    assert!(said.contains("1 captured NPI is not released, captured by thread `captor`"), "{said}");
+    assert!(!said.contains("socket"), "{said}");
+}
+
+#[test]
+fn a_socket_that_a_deregistration_waits_for_is_named_with_its_requests() {
+    let said = hangs(|sim, client| {
+        capture_elsewhere(sim, client);
+        let (listener, _) = client.bound_listener(&Recorder::new());
+        let accept = listener.accept().pends();
+        std::mem::forget(accept);
+        listener.forget();
+        client.release();
+    });
+    assert!(said.contains("1 socket is open: Listen socket"), "{said}");
+    assert!(said.contains("1 pending request"), "{said}");
+    assert!(!said.contains("captured NPI"), "{said}");
+}
+
+/// A request that the deregistration itself does not end: its completion routine has not returned.
+#[test]
+fn a_request_that_a_deregistration_waits_for_is_named() {
+    let said = hangs(|sim, client| {
+        capture_elsewhere(sim, client);
+        let (enter, entered) = mpsc::channel();
+        let hook = move |_, _| {
+            enter.send(()).unwrap();
+            loop {
+                std::thread::park();
+            }
+        };
+        let own = Arc::clone(client);
+        let request = sim.thread("maker", move || {
+            let options = SocketOptions::new(Category::Basic);
+            std::mem::forget(own.open_with(Request::new().hook(hook), &options));
+        });
+        std::mem::forget(request);
+        entered.recv().unwrap();
+        client.release();
+    });
+    assert!(said.contains("on the client"), "{said}");
+}
+
+/// A driver's own wait that has no end: what it has open may be the reason.
+#[test]
+fn what_is_open_is_named_with_any_hang() {
+    let sim = Sim::builder().kernel(|kernel| kernel.watchdog = Some(Duration::from_secs(1))).build();
+    let machine = sim.clone();
+    sim.expect("NT-HANG").run(|_| {
+        let client = Client::new();
+        let (listener, _) = client.bound_listener(&Recorder::new());
+        let accept = listener.accept().pends();
+        let event = PoolBox::new(KEVENT::default());
+        // SAFETY: the event is there, and nobody signals it.
+        unsafe { KeInitializeEvent(event.as_ptr(), NOTIFICATION_EVENT, 0) };
+        // SAFETY: as above.
+        unsafe { KeWaitForSingleObject(event.as_ptr().cast(), EXECUTIVE, KERNEL_MODE, 0, ptr::null_mut()) };
+        drop((accept, event));
+    });
+    let [said] = &machine.violations_of("NT-HANG")[..] else { panic!("one hang: {machine:?}") };
+    assert!(said.detail.contains("1 pending request") && said.detail.contains("thread `run`"), "{said}");
 }

@@ -8,7 +8,6 @@
 //! Nothing starts when the image is loaded, for then the loader's lock is held and no thread can be waited for. Threads,
 //! sockets and handles are those of one run, so a driver that is started a hundred times leaves what it found.
 
-use std::fmt::Write as _;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -141,16 +140,7 @@ impl Machine {
 }
 
 fn waiting(call: &str, provider: &Provider) -> String {
-    let sockets = provider.open_sockets();
-    let mut line = match sockets.len() {
-        0 => format!("waiting {call}: no socket is open; a captured NPI or a request is not given back"),
-        1 => format!("waiting {call}: 1 socket is open"),
-        count => format!("waiting {call}: {count} sockets are open"),
-    };
-    for (index, socket) in sockets.iter().take(4).enumerate() {
-        let sign = if index == 0 { ':' } else { ';' };
-        // Writing to a string does not fail.
-        let _ = write!(line, "{sign} {}", socket.description);
-    }
-    line
+    let awaited = provider.awaited();
+    let what = if awaited.is_empty() { "for what has just been given back" } else { &awaited };
+    format!("waiting {call}: {what}")
 }

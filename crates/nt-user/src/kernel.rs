@@ -82,6 +82,8 @@ pub(crate) struct Inner {
     pub(crate) work: WorkQueue,
     pub(crate) image: Image,
     pub(crate) idle: OnceLock<Weak<dyn Idle>>,
+    /// What others know about a hang.
+    witness: OnceLock<fn(&Kernel) -> String>,
     /// The system-wide cancel spin lock.
     pub(crate) cancel_lock: AtomicUsize,
     extensions: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
@@ -116,6 +118,12 @@ impl Inner {
             0 => None,
             nanoseconds => Some(Duration::from_nanos(nanoseconds)),
         }
+    }
+
+    /// What is known of why a wait does not end, for the end of a sentence.
+    pub(crate) fn testimony(&self) -> String {
+        let said = self.witness.get().zip(self.kernel()).map(|(witness, kernel)| witness(&kernel));
+        said.filter(|said| !said.is_empty()).map(|said| format!(". {said}")).unwrap_or_default()
     }
 
     /// Whether the kernel's own threads are to end.
@@ -227,6 +235,7 @@ impl Kernel {
             work: WorkQueue::new(config.workers),
             image: Image::default(),
             idle: OnceLock::new(),
+            witness: OnceLock::new(),
             cancel_lock: AtomicUsize::new(0),
             extensions: Mutex::default(),
             stopping: AtomicBool::new(false),
@@ -268,6 +277,12 @@ impl Kernel {
     pub fn set_dispatch_budget(&self, budget: Option<Duration>) {
         let budget = budget.map_or(0, |budget| budget.as_nanos() as u64);
         self.inner().dispatch_budget.store(budget, Ordering::Relaxed);
+    }
+
+    /// When a wait has lasted too long ([`Config::watchdog`]), `witness` is asked what may be the reason. Only the first setting has
+    /// an effect.
+    pub fn explain_hangs(&self, witness: fn(&Kernel) -> String) {
+        let _ = self.inner().witness.set(witness);
     }
 
     /// The one `T` of this kernel, made by `make` when it is asked for first.

@@ -32,6 +32,12 @@ pub(crate) fn current() -> Option<Provider> {
     Some(Kernel::current()?.find_extension::<Attached>()?.0.clone())
 }
 
+/// What the clients on a kernel have yet to give back.
+pub(crate) fn awaited(kernel: &Kernel) -> String {
+    let awaited = kernel.find_extension::<Attached>().map(|attached| attached.0.awaited());
+    awaited.filter(|said| !said.is_empty()).map(|said| format!("On WSK, {said}")).unwrap_or_default()
+}
+
 /// The provider of the calling thread's kernel.
 fn provider(call: &str) -> Provider {
     let Some(kernel) = Kernel::current() else {

@@ -111,6 +111,7 @@ impl Builder {
         let attached = kernel.extension(|| Attached(provider.clone()));
         let network: Arc<dyn Idle> = attached;
         kernel.set_idle(Arc::downgrade(&network));
+        kernel.explain_hangs(exports::awaited);
         wsk_provider::set_provider_lookup(exports::current);
         if !self.late {
             provider.arrive();

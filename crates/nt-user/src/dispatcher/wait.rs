@@ -47,7 +47,12 @@ impl Watchdog {
 
     pub(crate) fn bite(here: &Here, call: &str, what: &str) -> ! {
         let limit = here.config.watchdog.unwrap_or_default();
-        here.bug_check(rule::HANG, call, format!("{what} has lasted {limit:?}; nothing will end it"));
+        let testimony = here.testimony();
+        here.bug_check(
+            rule::HANG,
+            call,
+            format!("{what} has lasted {limit:?}; nothing will end it{testimony}"),
+        );
     }
 }
 

@@ -94,6 +94,11 @@ impl Client {
         self.captures.store(captures, Ordering::SeqCst);
     }
 
+    /// How often it is captured now.
+    pub(crate) fn captures(&self) -> usize {
+        self.captures.load(Ordering::SeqCst)
+    }
+
     /// The open sockets.
     pub(crate) fn sockets(&self) -> Vec<Arc<Socket>> {
         self.sockets.lock().values().cloned().collect()

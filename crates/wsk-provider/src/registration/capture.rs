@@ -8,7 +8,7 @@ use wsk_sys::{
     WSK_NO_WAIT, WSK_PROVIDER_NPI, WSK_REGISTRATION,
 };
 
-use super::this_thread;
+use super::Capture;
 use crate::dispatch;
 use crate::provider::Provider;
 
@@ -61,7 +61,7 @@ impl Provider {
                 if !serves {
                     return STATUS_NOINTERFACE;
                 }
-                state.captures.push(this_thread());
+                state.captures.push(Capture::here());
                 state.refused = false;
                 registration.client.set_captures(state.captures.len());
                 drop(state);
@@ -109,7 +109,7 @@ impl Provider {
         let Ok(registration) = (unsafe { provider.registration(block, RELEASE) }) else { return };
         let mut state = registration.state.lock();
         // Any capture may be the one that is given back; the own one is the likeliest.
-        let own = state.captures.iter().position(|thread| *thread == this_thread());
+        let own = state.captures.iter().position(Capture::is_own);
         let Some(index) = own.or_else(|| state.captures.len().checked_sub(1)) else {
             let refused = state.refused;
             drop(state);

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use wsk_sys::WSK_REGISTRATION;
 
-use super::{DEREGISTERED, Registration, check_passive, this_thread};
+use super::{Capture, DEREGISTERED, Registration, check_passive};
 use crate::provider::{Inner, Provider};
 
 const CALL: &str = "WskDeregister";
@@ -97,7 +97,7 @@ fn wait_for_the_rest(provider: &Inner, registration: &Registration, may_wait: bo
             registration.client.set_captures(0);
             return;
         }
-        let own = registration.state.lock().captures.contains(&this_thread());
+        let own = registration.state.lock().captures.iter().any(Capture::is_own);
         if !own || told {
             registration.progress.wait(None);
             continue;
@@ -115,7 +115,7 @@ fn wait_for_the_rest(provider: &Inner, registration: &Registration, may_wait: bo
             continue;
         }
         provider.violation("REG-26", CALL, &detail);
-        registration.state.lock().captures.retain(|thread| *thread != this_thread());
+        registration.state.lock().captures.retain(|capture| !capture.is_own());
         registration.client.set_captures(registration.state.lock().captures.len());
     }
 }

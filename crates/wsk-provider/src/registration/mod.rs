@@ -9,6 +9,7 @@
 //! The embedder exports the five functions of `netio.sys` and passes each call to its provider here. All waits go
 //! through kernel events, so whoever watches waits sees them.
 
+mod awaited;
 mod capture;
 mod client_event;
 mod deregister;
@@ -64,12 +65,33 @@ pub(crate) struct Registration {
     progress: Arc<Flag>,
 }
 
+/// One captured NPI.
+#[derive(Debug)]
+struct Capture {
+    thread: ThreadId,
+    /// What the thread is called.
+    name: String,
+}
+
+impl Capture {
+    /// One by the calling thread.
+    fn here() -> Self {
+        let thread = thread::current();
+        Self { thread: thread.id(), name: thread.name().unwrap_or("without a name").to_owned() }
+    }
+
+    /// Whether it is the calling thread's.
+    fn is_own(&self) -> bool {
+        self.thread == thread::current().id()
+    }
+}
+
 #[derive(Debug, Default)]
 struct RegistrationState {
     ending: bool,
     /// The last capture has failed, or has not succeeded yet.
     refused: bool,
-    captures: Vec<ThreadId>,
+    captures: Vec<Capture>,
 }
 
 /// All registrations of one provider, and whether the provider is there.
@@ -348,8 +370,4 @@ fn check_passive(provider: &Inner, call: &'static str) -> bool {
         provider.violation("IRQL-06", call, "called above PASSIVE_LEVEL");
     }
     passive
-}
-
-fn this_thread() -> ThreadId {
-    thread::current().id()
 }

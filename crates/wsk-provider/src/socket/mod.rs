@@ -323,12 +323,21 @@ impl Socket {
         OpenSocket {
             address: self.raw() as usize,
             description: format!(
-                "{:?} socket {:p} ({:?}, {:?}{})",
+                "{:?} socket {:p} ({:?}, {:?}{}{}{})",
                 self.category,
                 self.raw(),
                 self.family,
                 state.life,
-                if self.accepted { ", accepted" } else { "" }
+                if self.accepted { ", accepted" } else { "" },
+                match self.outstanding.load(Ordering::SeqCst) {
+                    0 => String::new(),
+                    1 => ", 1 pending request".to_owned(),
+                    requests => format!(", {requests} pending requests"),
+                },
+                match state.retained {
+                    0 => String::new(),
+                    retained => format!(", {retained} indications kept"),
+                }
             ),
             rule,
         }
