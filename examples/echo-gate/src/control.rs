@@ -22,8 +22,8 @@
 //! | a value that stands for nothing, or another version | `STATUS_INVALID_PARAMETER` |
 //! | no room for the output | `STATUS_BUFFER_TOO_SMALL` |
 //! | no question with this number, or another handle holds it | `STATUS_NOT_FOUND` |
-//! | too many calls wait already | `STATUS_DEVICE_BUSY` |
-//! | no memory for a policy | `STATUS_INSUFFICIENT_RESOURCES` |
+//! | too many calls of the handle wait already | `STATUS_DEVICE_BUSY` |
+//! | no memory for a policy, or for a call to wait | `STATUS_INSUFFICIENT_RESOURCES` |
 //! | the handle is closed, the call cancelled, or the driver unloaded | `STATUS_CANCELLED` |
 //!
 //! Calls that wait at unload end with `STATUS_CANCELLED`, too, which programs see as `ERROR_OPERATION_ABORTED`: in Wine, that is, as
@@ -36,7 +36,7 @@
 
 use core::ffi::c_void;
 use core::net::SocketAddr;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
 
 use gate_protocol::policy::{Action, Policy};
@@ -147,6 +147,7 @@ impl Control {
             number: self.0.numbers.fetch_add(1, Ordering::Relaxed),
             closed: AtomicBool::new(false),
             cursor: Cursor::new(),
+            shares: Shares::default(),
             link: Link::new(),
         };
         let handle = Handle(Ref::try_new(open)?);
@@ -218,13 +219,25 @@ pub(crate) struct Open {
     /// Set before the lines are searched for what belongs to the handle, and looked at whenever something is added to them.
     closed: AtomicBool,
     cursor: Cursor,
+    shares: Shares,
     /// In the list of those that file objects hold.
     link: Link,
 }
 
+/// How much of what there is a handle has: each has its own share, so that none can take that of the others.
+#[derive(Debug, Default)]
+pub(crate) struct Shares {
+    /// Calls that wait for records; under the lock of the journal.
+    pub(crate) records: AtomicU32,
+    /// Calls that wait for questions; under the lock of the desk.
+    pub(crate) questions: AtomicU32,
+    /// Questions that it holds; under the lock of the desk.
+    pub(crate) held: AtomicU32,
+}
+
 impl Open {
-    pub(crate) fn number(&self) -> u64 {
-        self.number
+    pub(crate) fn shares(&self) -> &Shares {
+        &self.shares
     }
 
     /// Whether both are the same handle.

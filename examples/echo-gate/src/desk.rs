@@ -12,8 +12,8 @@
 //! ```
 //!
 //! Questions that were asked, and calls that wait for one, form two lines; the oldest of each meet. A question's memory
-//! belongs to the pended request that asks it, and being in a line takes none. At most [`HELD`] questions are held at a
-//! time; when they are, calls wait until one of them is answered, so that looking for the one that is meant stays short.
+//! belongs to the pended request that asks it, and being in a line takes none. A handle holds [`HELD`] questions at the most; then
+//! its calls wait until it has answered one, and the questions go to others.
 //!
 //! A question leaves its line once, under the lock, and what takes it out settles it.
 
@@ -22,7 +22,7 @@ mod line;
 use core::fmt;
 use core::future::poll_fn;
 use core::net::SocketAddr;
-use core::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use core::task::Poll;
 use core::time::Duration;
 
@@ -41,8 +41,8 @@ use crate::control::Open;
 use crate::irp::{Call, Refused, Request, Waiting, Waits};
 use line::{Line, Link};
 
-/// How many questions can be held at a time, by all programs together.
-pub const HELD: usize = 256;
+/// How many questions a handle can hold at a time. There is no limit for all together, which some could use up for the others.
+pub const HELD: u32 = 32;
 
 /// The room that [`Desk::next`] needs.
 pub(crate) const ROOM: usize = size_of::<QuestionBytes>();
@@ -61,7 +61,8 @@ struct Board {
 }
 
 /// # Invariants
-/// `asked` holds exactly the questions whose state is `ASKED`, `held` those whose state is `HELD_BY`.
+/// `asked` holds exactly the questions whose state is `ASKED`, `held` those whose state is `HELD_BY`; these have a holder, and are
+/// counted with it.
 #[derive(Debug)]
 struct State {
     asked: Line,
@@ -77,7 +78,7 @@ const ACCEPTED: u8 = 2;
 const REJECTED: u8 = 3;
 
 /// # Invariants
-/// `state` and `holder` are written under the lock of the board only.
+/// `state` is written, and `holder` used, under the lock of the board only.
 struct Question {
     link: Link,
     number: u64,
@@ -86,8 +87,8 @@ struct Question {
     /// When the answer is due.
     due: Moment,
     state: AtomicU8,
-    /// The number of the handle that holds it.
-    holder: AtomicU64,
+    /// The handle that holds it.
+    holder: SpinLock<Option<Ref<Open>>>,
     waker: AtomicWaker,
 }
 
@@ -98,6 +99,10 @@ impl Waits for Board {
 
     fn unfinished(&self) -> &AtomicUsize {
         &self.unfinished
+    }
+
+    fn count(open: &Open) -> &AtomicU32 {
+        &open.shares().questions
     }
 }
 
@@ -112,11 +117,17 @@ impl Question {
     }
 
     fn is_held_by(&self, owner: &Open) -> bool {
-        self.holder.load(Ordering::Relaxed) == owner.number()
+        self.holder.with(|holder| holder.as_ref().is_some_and(|holder| holder.is(owner)))
     }
 
-    /// Settles a question that was just taken out of its line.
+    /// Settles a question that was just taken out of its line. Its holder, which has one less now, is not let go of here, under
+    /// the lock, but with the question.
     fn settle(&self, answer: Answer) {
+        self.holder.with(|holder| {
+            if let Some(holder) = holder {
+                holder.shares().held.fetch_sub(1, Ordering::Relaxed);
+            }
+        });
         let state = match answer {
             Answer::Accept => ACCEPTED,
             Answer::Reject => REJECTED,
@@ -137,7 +148,7 @@ impl Desk {
         let state = State {
             asked: Line::new(),
             held: Line::new(),
-            waiting: Waiting::try_new()?,
+            waiting: Waiting::new(),
             timed_out: 0,
             closed: false,
         };
@@ -161,7 +172,7 @@ impl Desk {
             remote,
             due: Moment::now().after(*time),
             state: AtomicU8::new(ASKED),
-            holder: AtomicU64::new(0),
+            holder: SpinLock::new(None),
             waker: AtomicWaker::new(),
         };
         // Without memory to ask with, the answer is no.
@@ -197,11 +208,15 @@ impl Desk {
     /// Has a request of `owner` wait for a question; it has [`ROOM`]. Returns what the dispatch routine returns.
     /// IRQL: `<= DISPATCH_LEVEL`.
     pub(crate) fn next(&self, owner: &Ref<Open>, request: Request) -> NTSTATUS {
+        let call = match Call::try_new(&self.0, owner, request) {
+            Ok(call) => call,
+            Err(status) => return status,
+        };
         let parked = self.0.state.with(|state| {
             if state.closed || owner.is_closed() {
-                return Err(Refused(request, STATUS_CANCELLED));
+                return Err(Refused(call, STATUS_CANCELLED));
             }
-            state.waiting.park(&self.0, request, owner)
+            state.waiting.park(call)
         });
         match parked {
             Ok(()) => {
@@ -271,13 +286,16 @@ impl State {
     // A frame of its own is smaller code than a part of the caller's.
     #[inline(never)]
     fn meet(&mut self) -> Option<(Call<Board>, usize)> {
-        if self.asked.is_empty() || self.held.len() >= HELD {
+        if self.asked.is_empty() {
             return None;
         }
-        let mut call = self.waiting.claim(&|_| true)?;
+        let has_room = |owner: &Open| owner.shares().held.load(Ordering::Relaxed) < HELD;
+        let mut call = self.waiting.claim(&has_room)?;
         let question = self.asked.pop()?;
         question.state.store(HELD_BY, Ordering::Relaxed);
-        question.holder.store(call.owner().number(), Ordering::Relaxed);
+        let owner = call.owner().clone();
+        owner.shares().held.fetch_add(1, Ordering::Relaxed);
+        question.holder.with(|holder| *holder = Some(owner));
         let left = question.due.since(Moment::now()).as_millis();
         let bytes = QuestionBytes::from(&wire::Question {
             number: question.number,

@@ -13,7 +13,7 @@
 //! calls that wait for it. While such a program fetches what it was given, further records gather, and its next call
 //! takes them together.
 
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use gate_protocol::Reason;
 use gate_protocol::policy::Answer;
@@ -91,6 +91,10 @@ impl Waits for Journal {
     fn unfinished(&self) -> &AtomicUsize {
         &self.unfinished
     }
+
+    fn count(open: &Open) -> &AtomicU32 {
+        &open.shares().records
+    }
 }
 
 impl Journal {
@@ -100,7 +104,7 @@ impl Journal {
     /// [`OutOfMemory`].
     pub(crate) fn try_new(status: Status) -> Result<Ref<Self>, OutOfMemory> {
         let records = PoolVec::try_with_capacity(RECORDS)?;
-        let state = State { records, next: 0, status, waiting: Waiting::try_new()?, closed: false };
+        let state = State { records, next: 0, status, waiting: Waiting::new(), closed: false };
         Ref::try_new(Self {
             state: SpinLock::new(state),
             unfinished: AtomicUsize::new(0),
@@ -118,7 +122,8 @@ impl Journal {
     /// Completes the calls that have something to fetch: those that waited when this began, at the most. One that comes later
     /// has a call of this of its own, and nobody can keep this one busy. IRQL: `<= DISPATCH_LEVEL`.
     fn hand_out(&self) {
-        for _ in 0..Waiting::<Self>::CAPACITY {
+        let waited = self.state.with(|state| state.waiting.len());
+        for _ in 0..waited {
             let Some((call, size)) = self.state.with(State::ready) else { return };
             call.complete(STATUS_SUCCESS, size);
         }
@@ -127,15 +132,19 @@ impl Journal {
     /// Has a request wait for records that `owner` has not seen; it has room for [`LEAST_ROOM`] at least. Returns what the
     /// dispatch routine returns. IRQL: `<= DISPATCH_LEVEL`.
     pub(crate) fn next(this: &Ref<Self>, owner: &Ref<Open>, request: Request) -> NTSTATUS {
+        let call = match Call::try_new(this, owner, request) {
+            Ok(call) => call,
+            Err(status) => return status,
+        };
         let parked = this.state.with(|state| {
             if state.closed || owner.is_closed() {
-                return Err(Refused(request, STATUS_CANCELLED));
+                return Err(Refused(call, STATUS_CANCELLED));
             }
             let cursor = owner.cursor();
             if cursor.next() == Cursor::NOWHERE {
                 cursor.move_to(state.oldest());
             }
-            state.waiting.park(this, request, owner)
+            state.waiting.park(call)
         });
         match parked {
             Ok(()) => {
@@ -195,9 +204,6 @@ impl State {
 
     /// Takes a call that has something to fetch, filled in, and how much that is.
     fn ready(&mut self) -> Option<(Call<Journal>, usize)> {
-        if self.waiting.is_empty() {
-            return None;
-        }
         let next = self.next;
         let mut call = self.waiting.claim(&|owner| owner.cursor().next() < next)?;
         let owner = call.owner().clone();

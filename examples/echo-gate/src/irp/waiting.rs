@@ -13,18 +13,20 @@
 //! it. An IRP whose cancellation has begun stays in the list until its cancel routine, which needs the lock, has come.
 //! `Io…Csq…` does the same on Windows; Wine does not have it.
 
-use core::sync::atomic::{AtomicUsize, Ordering, fence};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
 use core::{fmt, ptr};
 
-use wsk::memory::{OutOfMemory, PoolVec, Ref};
+use intrusive_collections::{LinkedList, LinkedListAtomicLink, UnsafeRef, intrusive_adapter};
+use wsk::memory::{PoolBox, Ref};
 use wsk_sys::nt::{self, DEVICE_OBJECT, IRP, NTSTATUS};
-use wsk_sys::{STATUS_CANCELLED, STATUS_DEVICE_BUSY};
+use wsk_sys::{STATUS_CANCELLED, STATUS_DEVICE_BUSY, STATUS_INSUFFICIENT_RESOURCES};
 
 use super::{Inside, Request};
 use crate::control::Open;
 
-/// How many of them one handle can leave there.
-const PER_HANDLE: usize = 8;
+/// How many of them one handle can leave in each list. There is no limit for all handles together, which some could use up for
+/// the others.
+const PER_HANDLE: u32 = 8;
 
 /// Whoever has a list of waiting requests, and the lock around it.
 pub(crate) trait Waits: Send + Sync + Sized + 'static {
@@ -33,6 +35,9 @@ pub(crate) trait Waits: Send + Sync + Sized + 'static {
 
     /// How many requests have come to the list and have not been completed yet.
     fn unfinished(&self) -> &AtomicUsize;
+
+    /// Where it is counted how many requests of a handle are in the list; under its lock.
+    fn count(open: &Open) -> &AtomicU32;
 
     /// Ends the calls of the owners that are `wanted`. IRQL: `<= DISPATCH_LEVEL`, without a spin lock.
     fn cancel_calls(&self, wanted: &(dyn Fn(&Open) -> bool + Sync)) {
@@ -45,16 +50,25 @@ pub(crate) trait Waits: Send + Sync + Sized + 'static {
 /// Requests that wait, the oldest first.
 ///
 /// # Invariants
-/// Each call's IRP has the cancel routine of `W` set and the address of its home in its driver context, or its
-/// cancellation has begun; in that case the routine waits for the lock around this list, or is about to.
+/// - Each call in the list came from [`PoolBox::into_raw`], and is the list's.
+/// - Its IRP has the cancel routine of `W` set, and the addresses of its home and of itself in its driver context, or its
+///   cancellation has begun; in that case the routine waits for the lock around this list, or is about to.
+/// - `len` is how many there are, and the count of each handle how many are its own.
 pub(crate) struct Waiting<W: Waits> {
-    calls: PoolVec<Call<W>>,
+    calls: LinkedList<Links<W>>,
+    len: usize,
 }
 
+intrusive_adapter!(Links<W> = UnsafeRef<Node<W>>: Node<W> { link => LinkedListAtomicLink } where W: Waits);
+
 /// A request that waits, or has waited.
-pub(crate) struct Call<W: Waits> {
+pub(crate) struct Call<W: Waits>(PoolBox<Node<W>>);
+
+struct Node<W: Waits> {
+    link: LinkedListAtomicLink,
     // The order of the fields is the order in which they go.
-    request: Request,
+    /// `None` before there is memory for the call, and when it is being completed.
+    request: Option<Request>,
     owner: Ref<Open>,
     /// Keeps the list, and counts the request there.
     home: Counted<W>,
@@ -75,39 +89,37 @@ impl<W: Waits> Drop for Counted<W> {
     }
 }
 
-/// A request that was not taken, and the status to complete it with.
-#[derive(Debug)]
-pub(crate) struct Refused(pub(crate) Request, pub(crate) NTSTATUS);
+/// A call that is not to wait, and the status to complete it with.
+pub(crate) struct Refused<W: Waits>(pub(crate) Call<W>, pub(crate) NTSTATUS);
 
-impl Refused {
+impl<W: Waits> Refused<W> {
     /// Completes it. IRQL: `<= DISPATCH_LEVEL`, without a spin lock.
     pub(crate) fn complete(self) -> NTSTATUS {
-        self.0.complete(self.1, 0)
+        let Self(call, status) = self;
+        call.complete(status, 0);
+        status
     }
 }
 
 impl<W: Waits> Waiting<W> {
-    /// How many requests can wait in one list.
-    pub(crate) const CAPACITY: usize = 128;
-
-    /// An empty list with all the room it will have.
-    pub(crate) fn try_new() -> Result<Self, OutOfMemory> {
-        Ok(Self { calls: PoolVec::try_with_capacity(Self::CAPACITY)? })
+    /// An empty list.
+    pub(crate) fn new() -> Self {
+        Self { calls: LinkedList::new(Links::NEW), len: 0 }
     }
 
-    /// Has a request of `owner` wait; its dispatch routine returns `STATUS_PENDING`. Called under the lock of `home`.
+    /// Has a call wait; its dispatch routine returns `STATUS_PENDING`. Called under the lock of its home.
     ///
     /// # Errors
-    /// The request, when too many wait already or it has been cancelled.
-    pub(crate) fn park(&mut self, home: &Ref<W>, request: Request, owner: &Ref<Open>) -> Result<(), Refused> {
-        let of_owner = self.calls.iter().filter(|call| Ref::ptr_eq(&call.owner, owner)).count();
-        if self.calls.len() == Self::CAPACITY || of_owner >= PER_HANDLE {
-            return Err(Refused(request, STATUS_DEVICE_BUSY));
+    /// The call, when too many of its owner wait already or it has been cancelled.
+    pub(crate) fn park(&mut self, call: Call<W>) -> Result<(), Refused<W>> {
+        let count = W::count(&call.0.owner);
+        if count.load(Ordering::Relaxed) >= PER_HANDLE {
+            return Err(Refused(call, STATUS_DEVICE_BUSY));
         }
-        let irp = request.irp.as_ptr();
-        let context =
-            [Ref::as_ptr(home).cast_mut().cast(), ptr::null_mut(), ptr::null_mut(), ptr::null_mut()];
-        // SAFETY: the request owns the IRP, whose driver context is for its owner.
+        let irp = call.0.irp();
+        let home = Ref::as_ptr(&call.0.home.0).cast_mut().cast();
+        let context = [home, PoolBox::as_ptr(&call.0).cast(), ptr::null_mut(), ptr::null_mut()];
+        // SAFETY: the call owns the IRP, whose driver context is for its owner.
         unsafe { nt::set_irp_driver_context(irp, context) };
         // SAFETY: as above. From here on the routine may be called; it waits for the lock, which the caller holds.
         unsafe { nt::io_set_cancel_routine(irp, Some(cancel::<W>)) };
@@ -115,14 +127,15 @@ impl<W: Waits> Waiting<W> {
         fence(Ordering::SeqCst);
         // SAFETY: whoever cancels it or not, the IRP is completed under the lock only, so it is alive.
         let cancelled = unsafe { nt::irp_cancel(irp) }.load(Ordering::SeqCst) != 0;
-        if cancelled && request.disarm() {
-            return Err(Refused(request, STATUS_CANCELLED));
+        if cancelled && call.0.disarm() {
+            return Err(Refused(call, STATUS_CANCELLED));
         }
         // SAFETY: as above; nobody completes it before the lock is released.
         unsafe { nt::io_mark_irp_pending(irp) };
-        let call = Call { request, owner: owner.clone(), home: Counted::new(home) };
-        // There is room, as was checked above; a call that were dropped here would complete.
-        drop(self.calls.push(call));
+        count.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the box gives the call up to the list, where it stays in its place.
+        self.calls.push_back(unsafe { UnsafeRef::from_raw(PoolBox::into_raw(call.0)) });
+        self.len += 1;
         Ok(())
     }
 
@@ -130,19 +143,50 @@ impl<W: Waits> Waiting<W> {
     // Of each list there is one copy of this, whatever is wanted.
     #[inline(never)]
     pub(crate) fn claim(&mut self, wanted: &dyn Fn(&Open) -> bool) -> Option<Call<W>> {
-        let at = self.calls.iter().position(|call| wanted(&call.owner) && call.request.disarm())?;
-        self.calls.remove(at)
+        let mut cursor = self.calls.front_mut();
+        while let Some(call) = cursor.get() {
+            if wanted(&call.owner) && call.disarm() {
+                let removed = cursor.remove();
+                return removed.map(|call| self.out(call));
+            }
+            cursor.move_next();
+        }
+        None
     }
 
-    /// Whether anybody waits.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.calls.is_empty()
+    /// How many wait.
+    pub(crate) fn len(&self) -> usize {
+        self.len
     }
 
-    /// Takes the call whose IRP is at `address`, for its cancel routine.
-    fn cancelled(&mut self, address: usize) -> Option<Call<W>> {
-        let at = self.calls.iter().position(|call| call.request.irp.addr().get() == address)?;
-        self.calls.remove(at)
+    /// Takes a call out, for its cancel routine.
+    ///
+    /// # Safety
+    /// The call is in this list.
+    unsafe fn take(&mut self, call: *const Node<W>) -> Option<Call<W>> {
+        // SAFETY: the caller says that it is in this list.
+        let removed = unsafe { self.calls.cursor_mut_from_ptr(call) }.remove();
+        removed.map(|call| self.out(call))
+    }
+
+    /// A call that is no longer in the list.
+    fn out(&mut self, call: UnsafeRef<Node<W>>) -> Call<W> {
+        self.len -= 1;
+        W::count(&call.owner).fetch_sub(1, Ordering::Relaxed);
+        // SAFETY: the list owned the call, by its invariant, and has just given it up.
+        Call(unsafe { PoolBox::from_raw(UnsafeRef::into_raw(call)) })
+    }
+}
+
+impl<W: Waits> Node<W> {
+    /// The IRP, as long as the call has its request.
+    fn irp(&self) -> *mut IRP {
+        self.request.as_ref().map_or(ptr::null_mut(), |request| request.irp.as_ptr())
+    }
+
+    /// Takes the cancel routine back; false if the request is being cancelled.
+    fn disarm(&self) -> bool {
+        self.request.as_ref().is_some_and(Request::disarm)
     }
 }
 
@@ -155,22 +199,41 @@ impl Request {
 }
 
 impl<W: Waits> Call<W> {
+    /// A request of `owner`, which is to wait at `home`.
+    ///
+    /// # Errors
+    /// What the dispatch routine returns, if there was no memory; the request is completed with it then.
+    pub(crate) fn try_new(home: &Ref<W>, owner: &Ref<Open>, request: Request) -> Result<Self, NTSTATUS> {
+        let node = Node {
+            link: LinkedListAtomicLink::new(),
+            request: None,
+            owner: owner.clone(),
+            home: Counted::new(home),
+        };
+        match PoolBox::try_new(node) {
+            Ok(mut node) => {
+                node.request = Some(request);
+                Ok(Self(node))
+            }
+            Err(_) => Err(request.complete(STATUS_INSUFFICIENT_RESOURCES, 0)),
+        }
+    }
+
     /// What the request's buffer has room for, to be filled in.
     pub(crate) fn output(&mut self) -> &mut [u8] {
-        self.request.output()
+        self.0.request.as_mut().map(Request::output).unwrap_or_default()
     }
 
     /// Whose it is.
     pub(crate) fn owner(&self) -> &Ref<Open> {
-        &self.owner
+        &self.0.owner
     }
 
     /// Completes the request. IRQL: `<= DISPATCH_LEVEL`, without a spin lock.
-    pub(crate) fn complete(self, status: NTSTATUS, information: usize) {
-        let Self { request, owner, home } = self;
-        request.complete(status, information);
-        drop(owner);
-        drop(home);
+    pub(crate) fn complete(mut self, status: NTSTATUS, information: usize) {
+        if let Some(request) = self.0.request.take() {
+            request.complete(status, information);
+        }
     }
 }
 
@@ -184,19 +247,21 @@ unsafe extern "system" fn cancel<W: Waits>(_device: *mut DEVICE_OBJECT, irp: *mu
     // SAFETY: the call to this routine makes this thread the owner of the IRP's cancellation.
     let irql = unsafe { nt::irp_cancel_irql(irp) };
     // SAFETY: `park` wrote it before it set the routine.
-    let [home, ..] = unsafe { nt::irp_driver_context(irp) };
+    let [home, call, ..] = unsafe { nt::irp_driver_context(irp) };
     // SAFETY: the IRP's call is in the list until it is taken out below, and keeps the list's home.
     let home = unsafe { Ref::<W>::clone_from_raw(home.cast_const().cast()) };
     // SAFETY: the cancel spin lock is held, and was taken at this level.
     unsafe { nt::IoReleaseCancelSpinLock(irql) };
-    let address = irp.addr();
-    if let Some(call) = home.with_waiting(|waiting| waiting.cancelled(address)) {
+    let call = call.expose_provenance();
+    // SAFETY: whoever cancels a call has taken its routine, so nobody else takes it out: it is in the list.
+    let take = |waiting: &mut Waiting<W>| unsafe { waiting.take(ptr::with_exposed_provenance(call)) };
+    if let Some(call) = home.with_waiting(take) {
         call.complete(STATUS_CANCELLED, 0);
     }
 }
 
 impl<W: Waits> fmt::Debug for Waiting<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.calls.iter().map(|call| &call.request)).finish()
+        f.debug_list().entries(self.calls.iter().filter_map(|call| call.request.as_ref())).finish()
     }
 }

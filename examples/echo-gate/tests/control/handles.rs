@@ -1,10 +1,10 @@
-//! File objects that end without a word, as those of a driver that Wine unloads.
+//! What a handle can have, whatever others have; and file objects that end without a word, as those of a driver that Wine unloads.
 
 use std::mem::forget;
 use std::time::Duration;
 
-use echo_gate::wire::IOCTL_NEXT_RECORDS;
-use wsk_sys::STATUS_CANCELLED;
+use echo_gate::wire::{IOCTL_NEXT_QUESTION, IOCTL_NEXT_RECORDS};
+use wsk_sys::{STATUS_CANCELLED, STATUS_DEVICE_BUSY};
 
 use crate::io::{File, control, run};
 
@@ -25,5 +25,35 @@ fn handles_that_nobody_closes_are_closed_at_the_unload() {
         // SAFETY: the two are forgotten, and with them their pointers.
         unsafe { control.close_handles() };
         assert_eq!(control.status().counters.handles, 0);
+    });
+}
+
+/// However many calls other handles leave, each has its own places.
+#[test]
+fn handles_do_not_take_each_others_places() {
+    run(|passive| {
+        let control = control(Duration::from_mins(1));
+        for code in [IOCTL_NEXT_RECORDS, IOCTL_NEXT_QUESTION] {
+            let greedy: Vec<_> = (0..40).map(|_| File::open(&control)).collect();
+            let calls: Vec<_> =
+                greedy.iter().flat_map(|file| (0..8).map(|_| file.send(code, &[], 4096))).collect();
+            for file in &greedy {
+                assert_eq!(file.call(code, &[], 4096), Err(STATUS_DEVICE_BUSY));
+            }
+            assert!(calls.iter().all(|call| !call.has_ended()), "{code:#X}: each handle has eight places");
+            // One place more for each that is given back, in whatever order.
+            for (at, call) in calls.iter().enumerate().step_by(3) {
+                call.cancel();
+                assert_eq!(call.wait(), Err(STATUS_CANCELLED));
+                let again = greedy[at / 8].send(code, &[], 4096);
+                assert!(!again.has_ended());
+                again.cancel();
+            }
+            drop(greedy);
+            for call in &calls {
+                assert_eq!(call.wait(), Err(STATUS_CANCELLED));
+            }
+        }
+        control.shut_down(passive);
     });
 }

@@ -299,10 +299,10 @@ fn a_call_that_was_cancelled_before_it_came_ends_at_once() {
 
 /// So many questions that calls have to wait until some are answered.
 #[test]
-fn no_more_than_so_many_questions_are_out() {
+fn a_handle_that_holds_its_share_waits_until_it_has_answered() {
     with_desk(LONG, |control, spawner, passive| {
         let file = File::open(control);
-        let count = echo_gate::desk::HELD as u32 + 2;
+        let count = echo_gate::desk::HELD + 2;
         let askers = Executor::start(passive, 1).expect("memory");
         let mut asked: Vec<_> = (1..=count).map(|serial| ask(control, spawner, serial)).collect();
         until_open(control, count.into());
@@ -322,6 +322,27 @@ fn no_more_than_so_many_questions_are_out() {
         }
         assert!(asked.drain(..).all(|asked| answered(&asked) == Answer::Accept));
         askers.stop(passive, PATIENCE).expect("nothing to do");
+    });
+}
+
+/// Whoever takes questions and answers none keeps them from nobody else.
+#[test]
+fn a_handle_holds_no_more_than_its_share() {
+    with_desk(LONG, |control, spawner, _| {
+        let (greedy, other) = (File::open(control), File::open(control));
+        let count = echo_gate::desk::HELD + 1;
+        let asked: Vec<_> = (1..=count).map(|serial| ask(control, spawner, serial)).collect();
+        until_open(control, count.into());
+        for _ in 0..echo_gate::desk::HELD {
+            question(greedy.call(IOCTL_NEXT_QUESTION, &[], ROOM));
+        }
+        let waits = greedy.send(IOCTL_NEXT_QUESTION, &[], ROOM);
+        let last = question(other.call(IOCTL_NEXT_QUESTION, &[], ROOM));
+        assert!(!waits.has_ended());
+        answer(&other, last.number, Answer::Accept).expect("held");
+        drop(greedy);
+        let answers: Vec<_> = asked.iter().map(answered).collect();
+        assert_eq!(answers.iter().filter(|answer| **answer == Answer::Accept).count(), 1);
     });
 }
 
