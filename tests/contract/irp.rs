@@ -253,7 +253,8 @@ fn a_completion_routine_that_is_not_for_every_outcome_is_caught() {
 /// Catches: IRP-03
 #[test]
 fn a_completion_routine_that_lets_go_of_a_client_irp_is_caught() {
-    let sim = Sim::new();
+    // By this thread, so that the routine has returned when the call has.
+    let sim = Sim::builder().completion(Completion::Inline).build();
     sim.expect("IRP-03");
     sim.run(|sim| {
         let client = Client::new();

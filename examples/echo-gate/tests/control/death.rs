@@ -28,15 +28,14 @@ fn until(mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Has WSK give up the listener.
+/// Has WSK give up the listener. One that it gave up before may still be closing.
 fn kill(sim: &Sim) {
-    let mut killed = 0;
-    for socket in sim.provider().open_sockets() {
-        if socket.description.starts_with("Listen") {
-            killed += usize::from(sim.provider().kill(socket.address as *mut _));
-        }
-    }
-    assert_eq!(killed, 1);
+    let listeners = || {
+        let sockets = sim.provider().open_sockets().into_iter();
+        sockets.filter(|socket| socket.description.starts_with("Listen")).collect::<Vec<_>>()
+    };
+    until(|| listeners().len() == 1);
+    assert!(sim.provider().kill(listeners()[0].address as *mut _));
 }
 
 /// Whether somebody who connects is served.

@@ -186,7 +186,9 @@ fn status_and_policy_are_those_of_the_driver() {
             "everyone else  ask\n\nmax clients     4096\nmax per source  64\nidle time-out   120000 ms\n"
         );
         let set = machine.run("policy set --reject 127.0.0.0/8 --accept 10.0.0.0/8 --default ask --json");
-        let policy = r#"{"default":"ask","accept":["10.0.0.0/8"],"reject":["127.0.0.0/8"],"ask":[]}"#;
+        let policy = r#"{"default":"ask","accept":["10.0.0.0/8"],"reject":["127.0.0.0/8"],"ask":[],"#
+            .to_owned()
+            + r#""max_clients":4096,"max_per_source":64,"idle_timeout":120000}"#;
         assert_eq!(set.trim_end(), policy);
         assert!(!served(machine.client()));
         machine.run("policy set --default accept");
