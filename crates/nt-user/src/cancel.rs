@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 
 use wsk_sys::nt::{DISPATCH_LEVEL, IRP, KIRQL, io_set_cancel_routine, irp_cancel, set_irp_cancel_irql};
 
+use crate::checker::argument;
 use crate::checker::context::{self, Context, at_most};
 use crate::irp;
 use crate::irql;
@@ -24,6 +25,7 @@ use crate::thread::this;
 pub unsafe extern "system" fn IoAcquireCancelSpinLock(irql: *mut KIRQL) {
     const CALL: &str = "IoAcquireCancelSpinLock";
     let here = this::here(CALL);
+    argument::place(&here, CALL, "a place for the IRQL", irql);
     let old = spinlock::acquire_raise(&here, &here.cancel_lock, CALL);
     // SAFETY: the caller guarantees a place for the IRQL.
     unsafe { irql.write(old) };

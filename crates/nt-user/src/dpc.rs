@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use parking_lot::Mutex;
 use wsk_sys::nt::{DISPATCH_LEVEL, KDEFERRED_ROUTINE, KDPC, PASSIVE_LEVEL};
 
+use crate::checker::argument;
 use crate::checker::context::{self, Context, at_most};
 use crate::checker::violation::rule;
 use crate::dispatcher::{Watchdog, object_to_waiting};
@@ -218,19 +219,12 @@ impl DpcQueue {
     }
 }
 
-/// Stops the kernel if no DPC can lie at `dpc`.
-fn check_alignment(here: &Here, call: &'static str, dpc: *mut KDPC) {
-    if !dpc.cast::<Dpc>().is_aligned() {
-        here.bug_check(rule::ALIGNMENT, call, format!("a DPC cannot be at {dpc:p}"));
-    }
-}
-
 /// The DPC at `dpc`, or a bug check.
-fn check(here: &Here, call: &'static str, dpc: *mut KDPC) {
-    check_alignment(here, call, dpc);
+pub(crate) fn check(here: &Here, call: &'static str, dpc: *mut KDPC) {
+    argument::place(here, call, "a DPC", dpc.cast::<Dpc>());
     let kind = dpc.cast::<u8>();
     // SAFETY: by the contract of the callers, the storage is a DPC's; the first byte is its kind.
-    if dpc.is_null() || unsafe { kind.read() } != DPC_OBJECT {
+    if unsafe { kind.read() } != DPC_OBJECT {
         here.bug_check(rule::OBJECT, call, format!("there is no initialised DPC at {dpc:p}"));
     }
 }
@@ -246,7 +240,11 @@ pub unsafe extern "system" fn KeInitializeDpc(
     context: *mut c_void,
 ) {
     const CALL: &str = "KeInitializeDpc";
-    check_alignment(&this::here(CALL), CALL, dpc);
+    let here = this::here(CALL);
+    argument::place(&here, CALL, "a DPC", dpc.cast::<Dpc>());
+    if routine.is_none() {
+        here.violation(rule::OBJECT, CALL, format!("the DPC at {dpc:p} has no routine"));
+    }
     let initial = Dpc {
         kind: DPC_OBJECT,
         importance: 1,

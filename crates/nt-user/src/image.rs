@@ -31,7 +31,7 @@ use parking_lot::Mutex;
 use wsk_sys::nt::{
     DEVICE_OBJECT, DISPATCH_LEVEL, IO_COMPLETION_ROUTINE, IRP, NTSTATUS, SL_INVOKE_ON_CANCEL,
     SL_INVOKE_ON_ERROR, SL_INVOKE_ON_SUCCESS, io_get_next_irp_stack_location, io_set_completion_routine,
-    set_stack_control,
+    irp_current_location, set_stack_control,
 };
 use wsk_sys::status::{STATUS_INSUFFICIENT_RESOURCES, STATUS_INVALID_PARAMETER, STATUS_SUCCESS};
 
@@ -380,6 +380,11 @@ pub unsafe extern "system" fn IoSetCompletionRoutineEx(
     // SAFETY: forwarded to the caller.
     unsafe { irp::check(&here, irp, CALL) };
     let Some(routine) = routine else { return STATUS_INVALID_PARAMETER };
+    // SAFETY: there is an IRP.
+    if unsafe { irp_current_location(irp) } <= 1 {
+        here.violation("IRP-01", CALL, format!("the IRP at {irp:p} has no free stack location"));
+        return STATUS_INVALID_PARAMETER;
+    }
     if here.faults.fails(Point::Pool, size_of::<Context>(), TAG) {
         return STATUS_INSUFFICIENT_RESOURCES;
     }

@@ -15,13 +15,17 @@ use wsk_sys::nt::{
     set_mdl_size, set_mdl_start_va,
 };
 
+use crate::checker::argument;
 use crate::checker::context::{at_most, mapping_failed};
 use crate::checker::violation::rule;
 use crate::faults::Point;
+use crate::irp;
 use crate::pool::{self, Kind};
 use crate::thread::this::{self, Here};
 
 const PAGE: usize = 4096;
+/// The most bytes that one MDL describes: 4 GiB less a page.
+const LONGEST: u32 = u32::MAX - PAGE as u32 + 1;
 
 /// The address of `Irp->MdlAddress`.
 ///
@@ -76,10 +80,13 @@ pub unsafe extern "system" fn IoAllocateMdl(
     let offset = address.addr() % PAGE;
     let pages = (offset + length as usize).div_ceil(PAGE);
     let bytes = size_of::<MDL>() + pages * size_of::<usize>();
-    // The field is a signed 16-bit number; what it cannot tell (16 MiB) is more than there is.
-    let Ok(size) = i16::try_from(bytes) else {
+    if length > LONGEST {
         return ptr::null_mut();
-    };
+    }
+    if !irp.is_null() {
+        // SAFETY: forwarded to the caller.
+        unsafe { irp::check(&here, irp, CALL) };
+    }
     if here.faults.fails(Point::Mdl, bytes, pool::MDL_TAG) {
         return ptr::null_mut();
     }
@@ -89,8 +96,9 @@ pub unsafe extern "system" fn IoAllocateMdl(
     }
     // SAFETY: the block is new and has the size.
     unsafe { ptr::write_bytes(mdl.cast::<u8>(), 0, bytes) };
+    // The field is a signed 16-bit number. Of an MDL for 16 MiB and more it has the lower bits only, and nobody asks it.
     // SAFETY: the block is an MDL, all zero.
-    unsafe { set_mdl_size(mdl, size) };
+    unsafe { set_mdl_size(mdl, bytes as i16) };
     // SAFETY: as above.
     unsafe { set_mdl_start_va(mdl, address.wrapping_byte_sub(offset)) };
     // SAFETY: as above.
@@ -116,10 +124,11 @@ pub unsafe extern "system" fn IoFreeMdl(mdl: *mut MDL) {
     pool::free(&here, CALL, mdl.cast(), Kind::Mdl, pool::MDL_TAG);
 }
 
-/// Stops the kernel if no MDL can lie at `mdl`.
-fn check_alignment(here: &Here, mdl: *mut MDL, call: &'static str) {
-    if !mdl.is_aligned() {
-        here.bug_check(rule::ALIGNMENT, call, format!("an MDL cannot be at {mdl:p}"));
+/// Stops the kernel if there can be no MDL at `mdl`.
+fn check(here: &Here, mdl: *mut MDL, call: &'static str) {
+    argument::place(here, call, "an MDL", mdl);
+    if here.pool.is_freed(mdl.addr()) {
+        here.bug_check(rule::OBJECT, call, format!("the MDL at {mdl:p} has been freed"));
     }
 }
 
@@ -144,7 +153,7 @@ pub unsafe extern "system" fn MmBuildMdlForNonPagedPool(mdl: *mut MDL) {
     const CALL: &str = "MmBuildMdlForNonPagedPool";
     let here = this::here(CALL);
     at_most(&here, CALL, DISPATCH_LEVEL);
-    check_alignment(&here, mdl, CALL);
+    check(&here, mdl, CALL);
     // SAFETY: forwarded to the caller.
     let address = unsafe { described(mdl) };
     // SAFETY: forwarded to the caller.
@@ -177,7 +186,7 @@ pub unsafe extern "system" fn MmMapLockedPagesSpecifyCache(
     const CALL: &str = "MmMapLockedPagesSpecifyCache";
     let here = this::here(CALL);
     at_most(&here, CALL, DISPATCH_LEVEL);
-    check_alignment(&here, mdl, CALL);
+    check(&here, mdl, CALL);
     if let Some(address) = mapped_already(&here, CALL, mdl) {
         return address;
     }

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use wsk_sys::nt::{DISPATCH_LEVEL, EX_RUNDOWN_REF};
 
+use crate::checker::argument;
 use crate::checker::context::at_most;
 use crate::checker::violation::rule;
 use crate::dispatcher::{Watchdog, object_to_waiting};
@@ -27,9 +28,8 @@ const HOLDER: usize = 2;
 /// # Safety
 /// `rundown` points to live run-down protection, which is accessed through these functions only.
 unsafe fn word<'a>(rundown: *mut EX_RUNDOWN_REF, call: &'static str) -> &'a AtomicUsize {
-    if !rundown.is_aligned() {
-        let detail = format!("run-down protection cannot be at {rundown:p}");
-        this::here(call).bug_check(rule::ALIGNMENT, call, detail);
+    if argument::is_nowhere(rundown) || !rundown.is_aligned() {
+        argument::place(&this::here(call), call, "run-down protection", rundown);
     }
     // SAFETY: forwarded to the caller; the structure is this one word.
     unsafe { AtomicUsize::from_ptr(rundown.cast()) }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use wsk_sys::nt::{DISPATCH_LEVEL, KIRQL, KSPIN_LOCK};
 
+use crate::checker::argument;
 use crate::checker::context::at_most;
 use crate::checker::violation::rule;
 use crate::irql;
@@ -22,9 +23,7 @@ use crate::thread::this::{self, Here};
 /// # Safety
 /// `lock` points to a live spin lock, which is accessed through these functions only.
 unsafe fn word<'a>(here: &Here, lock: *mut KSPIN_LOCK, call: &'static str) -> &'a AtomicUsize {
-    if !lock.is_aligned() {
-        here.bug_check(rule::ALIGNMENT, call, format!("a spin lock cannot be at {lock:p}"));
-    }
+    argument::place(here, call, "a spin lock", lock);
     // SAFETY: forwarded to the caller.
     unsafe { AtomicUsize::from_ptr(lock) }
 }

@@ -1,5 +1,6 @@
 //! The clocks.
 
+use crate::checker::argument;
 use crate::thread::this;
 
 /// Time since boot; see [`wsk_sys::nt::KeQueryInterruptTime`].
@@ -17,7 +18,10 @@ pub unsafe extern "system" fn KeQueryInterruptTime() -> u64 {
 /// `time` can be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn KeQuerySystemTime(time: *mut i64) {
-    let now = this::here("KeQuerySystemTime").seam().system_time();
+    const CALL: &str = "KeQuerySystemTime";
+    let here = this::here(CALL);
+    argument::somewhere(&here, CALL, "a place for the time", time);
+    let now = here.seam().system_time();
     // SAFETY: the caller guarantees a place for the time.
-    unsafe { time.write(now) };
+    unsafe { time.write_unaligned(now) };
 }

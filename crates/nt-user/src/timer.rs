@@ -18,9 +18,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use wsk_sys::nt::{DISPATCH_LEVEL, KDPC, KTIMER};
 
+use crate::checker::argument;
 use crate::checker::context::at_most;
 use crate::checker::violation::rule;
 use crate::dispatcher::{Kind, Object, due};
+use crate::dpc;
 use crate::gate::Gate;
 use crate::kernel::Inner;
 use crate::seam::Seam;
@@ -139,10 +141,10 @@ unsafe fn object<'a>(here: &Here, call: &'static str, timer: *mut KTIMER) -> Obj
 pub unsafe extern "system" fn KeInitializeTimer(timer: *mut KTIMER) {
     const CALL: &str = "KeInitializeTimer";
     let here = this::here(CALL);
+    argument::place(&here, CALL, "a timer", timer);
     // SAFETY: the caller guarantees the storage.
-    match unsafe { Object::from_raw(timer.cast()) } {
-        Some(object) => object.initialise(Kind::NotificationTimer, false),
-        None => here.bug_check(rule::ALIGNMENT, CALL, format!("a timer cannot be at {timer:p}")),
+    if let Some(object) = unsafe { Object::from_raw(timer.cast()) } {
+        object.initialise(Kind::NotificationTimer, false);
     }
 }
 
@@ -158,6 +160,9 @@ pub unsafe extern "system" fn KeSetTimer(timer: *mut KTIMER, due_time: i64, dpc:
     at_most(&here, CALL, DISPATCH_LEVEL);
     // SAFETY: forwarded to the caller.
     let object = unsafe { object(&here, CALL, timer) };
+    if !dpc.is_null() {
+        dpc::check(&here, CALL, dpc);
+    }
     let due = due(&here, due_time);
     let mut state = here.timers.state.lock();
     let former = state.remove(timer.addr());

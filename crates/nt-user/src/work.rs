@@ -18,6 +18,7 @@ use wsk_sys::nt::{
     WORKER_THREAD_ROUTINE,
 };
 
+use crate::checker::argument;
 use crate::checker::context::{self, Context, at_most};
 use crate::checker::violation::rule;
 use crate::faults::Point;
@@ -162,9 +163,7 @@ pub unsafe extern "system" fn ExQueueWorkItem(item: *mut WORK_QUEUE_ITEM, _queue
     let here = this::here(CALL);
     at_most(&here, CALL, DISPATCH_LEVEL);
     let fields = item.cast::<Item>();
-    if !fields.is_aligned() {
-        here.bug_check(rule::ALIGNMENT, CALL, format!("a work item cannot be at {item:p}"));
-    }
+    argument::place(&here, CALL, "a work item", fields);
     // SAFETY: forwarded to the caller.
     let routine = unsafe { (*fields).routine };
     // SAFETY: forwarded to the caller.
@@ -217,6 +216,9 @@ pub unsafe extern "system" fn IoQueueWorkItem(
             format!("the work item at {item:p} is queued without a routine"),
         );
     };
+    if !here.pool.is(item.addr(), Kind::WorkItem) {
+        here.bug_check(rule::OBJECT, CALL, format!("there is no allocated work item at {item:p}"));
+    }
     // SAFETY: forwarded to the caller.
     let device = unsafe { (*item.cast::<IoItem>()).device };
     here.work.insert(&here, CALL, item.addr(), Call::Io(routine, device, context));

@@ -202,16 +202,6 @@ fn a_leak_is_reported_with_its_place() {
     assert!(text.contains("tests/"), "{text}");
 }
 
-fn mdl(address: *mut c_void, bytes: u32) -> *mut MDL {
-    // SAFETY: no IRP is given.
-    unsafe { IoAllocateMdl(address, bytes, 0, 0, ptr::null_mut()) }
-}
-
-fn free_mdl(mdl: *mut MDL) {
-    // SAFETY: the MDL is the test's.
-    unsafe { IoFreeMdl(mdl) };
-}
-
 /// An MDL describes its memory, and maps to it.
 #[test]
 fn an_mdl_describes_its_memory() {

@@ -3,6 +3,7 @@
 //! [`violation`] is what it reports, `place` finds where, [`context`] knows in whose call a thread is, and
 //! `panics` turns a panic that would cross the kernel boundary into a report.
 
+pub(crate) mod argument;
 pub mod context;
 mod panics;
 mod place;

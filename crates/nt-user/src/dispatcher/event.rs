@@ -3,6 +3,7 @@
 use wsk_sys::nt::{APC_LEVEL, DISPATCH_LEVEL, KEVENT, NOTIFICATION_EVENT, SYNCHRONIZATION_EVENT};
 
 use super::{Kind, Object};
+use crate::checker::argument;
 use crate::checker::context::at_most;
 use crate::checker::violation::rule;
 use crate::thread::this::{self, Here};
@@ -20,10 +21,10 @@ pub unsafe extern "system" fn KeInitializeEvent(event: *mut KEVENT, event_type: 
         SYNCHRONIZATION_EVENT => Kind::SynchronizationEvent,
         other => here.bug_check(rule::OBJECT, CALL, format!("{other} is no type of event")),
     };
+    argument::place(&here, CALL, "an event", event);
     // SAFETY: the caller guarantees the storage.
-    match unsafe { Object::from_raw(event.cast()) } {
-        Some(object) => object.initialise(kind, state != 0),
-        None => here.bug_check(rule::ALIGNMENT, CALL, format!("an event cannot be at {event:p}")),
+    if let Some(object) = unsafe { Object::from_raw(event.cast()) } {
+        object.initialise(kind, state != 0);
     }
 }
 

@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use wsk_sys::nt::KEVENT;
 
+use crate::checker::argument::is_nowhere;
 use crate::kernel::Inner;
 use crate::seam::{Parked, Seam, Unpark};
 use crate::thread::this;
@@ -105,6 +106,9 @@ impl<'a> Object<'a> {
     /// `object` points to storage for a dispatcher header that lives for `'a`.
     pub(crate) unsafe fn from_raw(object: *mut c_void) -> Option<Self> {
         let header = NonNull::new(object.cast::<Header>()).filter(|header| header.is_aligned())?;
+        if is_nowhere(object) {
+            return None;
+        }
         Some(Self { header, _lives: PhantomData })
     }
 

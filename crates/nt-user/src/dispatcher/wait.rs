@@ -11,6 +11,7 @@ use wsk_sys::nt::{APC_LEVEL, NTSTATUS};
 use wsk_sys::status::{STATUS_SUCCESS, STATUS_TIMEOUT};
 
 use super::{Kind, Object};
+use crate::checker::argument;
 use crate::checker::context::{self, at_most};
 use crate::checker::violation::rule;
 use crate::image::Routine;
@@ -93,8 +94,9 @@ pub unsafe extern "system" fn KeWaitForSingleObject(
     let timeout = if timeout.is_null() {
         None
     } else {
+        argument::somewhere(&here, CALL, "a timeout", timeout);
         // SAFETY: the caller guarantees that a timeout that is not null can be read.
-        Some(unsafe { timeout.read() })
+        Some(unsafe { timeout.read_unaligned() })
     };
     if timeout == Some(0) {
         return if target.try_take() { seen(&here, kind, target) } else { STATUS_TIMEOUT };
@@ -129,8 +131,9 @@ pub unsafe extern "system" fn KeDelayExecutionThread(
     const CALL: &str = "KeDelayExecutionThread";
     let here = this::here(CALL);
     at_most(&here, CALL, APC_LEVEL);
+    argument::somewhere(&here, CALL, "an interval", interval);
     // SAFETY: the caller guarantees that the interval can be read.
-    let interval = unsafe { interval.read() };
+    let interval = unsafe { interval.read_unaligned() };
     let deadline = due(&here, interval);
     // Nobody wakes a sleeper: the key is a place on its own stack.
     let key = std::ptr::from_ref(&deadline).addr();

@@ -32,6 +32,7 @@ use wsk_sys::nt::{
     set_irp_stack_pointer, set_irp_status, set_irp_type,
 };
 
+use crate::checker::argument::is_nowhere;
 use crate::checker::context::at_most;
 use crate::checker::violation::{Severity, rule};
 use crate::faults::Point;
@@ -107,7 +108,7 @@ fn check_alignment(here: &Here, irp: *mut IRP, call: &'static str) {
 pub(crate) unsafe fn check(here: &Here, irp: *mut IRP, call: &'static str) {
     check_alignment(here, irp, call);
     // SAFETY: forwarded to the caller, except that null and what cannot be read as an IRP are told apart here.
-    if irp.is_null() || !irp.is_aligned() || unsafe { state(irp) }.is_none() {
+    if is_nowhere(irp) || !irp.is_aligned() || unsafe { state(irp) }.is_none() {
         here.bug_check(rule::OBJECT, call, format!("there is no IRP at {irp:p}, or it has been freed"));
     }
 }
@@ -190,7 +191,7 @@ pub unsafe extern "system" fn IoInitializeIrp(irp: *mut IRP, packet_size: u16, s
     const CALL: &str = "IoInitializeIrp";
     let here = this::here(CALL);
     at_most(&here, CALL, DISPATCH_LEVEL);
-    if stack_size < 0 || packet_size < io_size_of_irp(stack_size) || !irp.is_aligned() || irp.is_null() {
+    if stack_size < 0 || packet_size < io_size_of_irp(stack_size) || !irp.is_aligned() || is_nowhere(irp) {
         let detail =
             format!("{packet_size} bytes at {irp:p} cannot hold an IRP with {stack_size} stack locations");
         here.bug_check(rule::OBJECT, CALL, detail);

@@ -7,6 +7,7 @@ use wsk_sys::nt::{
 };
 
 use super::{State, state};
+use crate::checker::argument::is_nowhere;
 use crate::checker::violation::rule;
 use crate::thread::this;
 
@@ -20,8 +21,9 @@ const ALWAYS: u8 = SL_INVOKE_ON_SUCCESS | SL_INVOKE_ON_ERROR | SL_INVOKE_ON_CANC
 /// `irp` is not null and points to readable storage of the size of an IRP.
 pub unsafe fn submitted(irp: *mut IRP, call: &'static str) -> bool {
     let here = this::here(call);
-    // SAFETY: forwarded to the caller.
-    let Some(state) = (unsafe { state(irp) }) else {
+    // SAFETY: forwarded to the caller, except that what cannot be an IRP is told apart here.
+    let found = if is_nowhere(irp) { None } else { unsafe { state(irp) } };
+    let Some(state) = found else {
         here.violation(rule::OBJECT, call, format!("there is no IRP at {irp:p}, or it has been freed"));
         return false;
     };

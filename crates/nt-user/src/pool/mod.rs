@@ -166,6 +166,16 @@ impl Pool {
         }
     }
 
+    /// Whether a block of `kind` begins at `address`.
+    pub(crate) fn is(&self, address: usize, kind: Kind) -> bool {
+        self.table.read().kind_at(address) == Some(kind)
+    }
+
+    /// Whether `address` lies in a block that was freed a short while ago.
+    pub(crate) fn is_freed(&self, address: usize) -> bool {
+        self.table.read().is_freed(address)
+    }
+
     pub(crate) fn is_non_paged(&self, address: usize, bytes: usize) -> bool {
         self.table.read().is_non_paged(address, bytes) || in_image(address, bytes)
     }
@@ -287,7 +297,7 @@ impl Kernel {
     /// Whether `address` lies in a block that was freed a short while ago. Pool that is not [poisoned](crate::Config::poison)
     /// is forgotten at once.
     pub fn is_freed(&self, address: *const c_void) -> bool {
-        self.inner().pool.table.read().is_freed(address.addr())
+        self.inner().pool.is_freed(address.addr())
     }
 
     /// How many bytes there are from `address` to the end of the pool block that it lies in. `None` if it lies in none, as memory

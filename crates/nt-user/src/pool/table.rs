@@ -301,6 +301,11 @@ impl Table {
         })
     }
 
+    /// What begins at `address`.
+    pub(super) fn kind_at(&self, address: usize) -> Option<Kind> {
+        self.blocks.get(&address).map(|block| block.kind)
+    }
+
     /// How many bytes there are from `address` to the end of its block, if it lies in one.
     pub(super) fn room(&self, address: usize) -> Option<usize> {
         self.find(address).map(|block| block.range().end - address)

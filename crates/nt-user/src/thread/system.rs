@@ -11,6 +11,7 @@ use wsk_sys::status::{
 };
 
 use super::{Owner, ThreadObject, this};
+use crate::checker::argument;
 use crate::checker::context::at_most;
 use crate::checker::violation::rule;
 use crate::faults::Point;
@@ -39,6 +40,7 @@ pub unsafe extern "system" fn PsCreateSystemThread(
     const CALL: &str = "PsCreateSystemThread";
     let here = this::here(CALL);
     at_most(&here, CALL, PASSIVE_LEVEL);
+    argument::place(&here, CALL, "a place for a handle", thread);
     let Some(start_routine) = start_routine else { return STATUS_INVALID_PARAMETER };
     if here.faults.fails(Point::Thread, 0, 0) {
         return STATUS_INSUFFICIENT_RESOURCES;
@@ -104,6 +106,7 @@ pub unsafe extern "system" fn ObReferenceObjectByHandle(
     const CALL: &str = "ObReferenceObjectByHandle";
     let here = this::here(CALL);
     at_most(&here, CALL, PASSIVE_LEVEL);
+    argument::place(&here, CALL, "a place for a pointer", object);
     let mut table = here.threads.table.lock();
     let Some(thread) = table.handles.get(&handle.addr()).map(Arc::clone) else {
         drop(table);

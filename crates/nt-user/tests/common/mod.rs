@@ -314,3 +314,15 @@ pub(crate) fn join(handle: HANDLE) -> NTSTATUS {
     assert_eq!(dereference(object), 0);
     status
 }
+
+/// Frees an MDL.
+pub(crate) fn mdl(address: *mut c_void, bytes: u32) -> *mut MDL {
+    // SAFETY: no IRP is given.
+    unsafe { IoAllocateMdl(address, bytes, 0, 0, ptr::null_mut()) }
+}
+
+/// Frees an MDL.
+pub(crate) fn free_mdl(mdl: *mut MDL) {
+    // SAFETY: the MDL is the test's.
+    unsafe { IoFreeMdl(mdl) };
+}
