@@ -138,3 +138,77 @@ fn a_static_callback_that_uses_a_socket_pointer_not_stored_yet_is_caught() {
         events.on_receive_from(|_| STATUS_SUCCESS);
     });
 }
+
+/// A connection waits on a listener whose callback for it was never enabled.
+fn ignored(sim: &Sim) -> (Client, Socket, Peer) {
+    let client = Client::new();
+    let (listener, address) = client.bound_listener(&Recorder::new());
+    let peer = Peer::connect(address);
+    await_untaken(sim, &listener, 1);
+    (client, listener, peer)
+}
+
+/// Catches: SOCK-02
+#[test]
+fn an_accept_callback_that_was_never_enabled_while_a_client_waits_is_told() {
+    Sim::new().expect_advice("SOCK-02").run(|sim| {
+        let (_client, listener, _peer) = ignored(sim);
+        listener.close().ok();
+        let [said] = &sim.violations_of("SOCK-02")[..] else { panic!("{:?}", sim.kernel().violations()) };
+        assert!(said.detail.contains("WskAcceptEvent"), "{said}");
+    });
+}
+
+/// Who waits for the callback sees why it does not come when the wait is given up.
+#[test]
+fn a_hang_says_that_an_accept_callback_was_never_enabled() {
+    let patience = Some(std::time::Duration::from_secs(1));
+    let sim = Sim::builder().kernel(|kernel| kernel.watchdog = patience).build();
+    let machine = sim.clone();
+    sim.expect("NT-HANG").run(|sim| {
+        let (client, listener, peer) = ignored(sim);
+        client.deregister();
+        drop((listener, peer));
+    });
+    let [said] = &machine.violations_of("NT-HANG")[..] else { panic!("one hang: {machine:?}") };
+    assert!(said.detail.contains("with something for WskAcceptEvent, which was never enabled"), "{said}");
+}
+
+/// Catches: SOCK-02
+#[test]
+fn a_datagram_callback_that_was_never_enabled_while_datagrams_wait_is_told() {
+    Sim::new().expect_advice("SOCK-02").run(|sim| {
+        let client = Client::new();
+        let socket = client.datagram(&Recorder::new());
+        let address = socket.bind_localhost();
+        let sender = client.datagram(&Recorder::new());
+        sender.bind_localhost();
+        sender.send_to(b"unheard", address).ok();
+        eventually("the datagram has come", || {
+            let open = sim.provider().open_sockets();
+            open.iter().any(|open| open.description.contains("WskReceiveFromEvent"))
+        });
+        socket.close().ok();
+    });
+}
+
+/// Not where the callback was enabled once, or where connections are asked for.
+#[test]
+fn a_client_that_does_not_take_everything_is_left_alone() {
+    Sim::new().forbid_advice().run(|sim| {
+        let (_client, listener, _peer) = ignored(sim);
+        let _taken = listener.accept().socket();
+        let _other = Peer::connect(listener.local_address());
+        await_untaken(sim, &listener, 1);
+        listener.close().ok();
+    });
+    Sim::new().forbid_advice().run(|sim| {
+        let client = Client::new();
+        let (listener, address) = client.bound_listener(&Recorder::new());
+        assert_eq!(listener.enable(WSK_EVENT_ACCEPT), STATUS_SUCCESS);
+        listener.disable_with_irp(WSK_EVENT_ACCEPT).ok();
+        let _peer = Peer::connect(address);
+        await_untaken(sim, &listener, 1);
+        listener.close().ok();
+    });
+}

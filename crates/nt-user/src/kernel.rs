@@ -45,7 +45,8 @@ pub struct Config {
     pub poison: bool,
     /// Whether each pool block remembers where it was allocated; costs microseconds per allocation.
     pub trace_allocations: bool,
-    /// How long a callback may stay at DISPATCH_LEVEL before IRQL-05 is advised; `None` for any time.
+    /// How much processor time a callback may spend at DISPATCH_LEVEL before IRQL-05 is advised; `None` for any. A thread that the
+    /// host does not let run spends none.
     pub dispatch_budget: Option<Duration>,
     /// Time, threads and randomness; `None` for real ones.
     pub seam: Option<Arc<dyn Seam>>,
@@ -59,7 +60,7 @@ impl Default for Config {
             watchdog: Some(Duration::from_secs(30)),
             poison: true,
             trace_allocations: false,
-            dispatch_budget: None,
+            dispatch_budget: Some(Duration::from_millis(100)),
             seam: None,
         }
     }

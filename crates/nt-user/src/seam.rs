@@ -41,6 +41,11 @@ pub trait Seam: Send + Sync + fmt::Debug {
     /// Time since the kernel booted.
     fn now(&self) -> Duration;
 
+    /// How long the calling thread has run, if the host knows; else the time since the kernel booted.
+    fn processor_time(&self) -> Duration {
+        thread_time().unwrap_or_else(|| self.now())
+    }
+
     /// System time: units of 100 ns since 1601.
     fn system_time(&self) -> i64;
 
@@ -65,6 +70,21 @@ pub trait Seam: Send + Sync + fmt::Debug {
 
     /// A random number.
     fn random(&self) -> u64;
+}
+
+/// The processor time of the calling thread.
+#[cfg(unix)]
+fn thread_time() -> Option<Duration> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: there is a place for the time.
+    let failed = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    (failed == 0).then(|| Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
+}
+
+/// The processor time of the calling thread, which this system counts too coarsely.
+#[cfg(not(unix))]
+fn thread_time() -> Option<Duration> {
+    None
 }
 
 /// Real threads and real time.

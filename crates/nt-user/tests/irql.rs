@@ -232,8 +232,8 @@ fn a_long_stay_at_dispatch_is_noticed() {
         let seam = kernel.clone();
         run(&kernel, move || {
             let inside = context::callback("WskReceiveEvent", at_dispatch);
-            let until = seam.seam().now() + time;
-            while seam.seam().now() < until {
+            let until = seam.seam().processor_time() + time;
+            while seam.seam().processor_time() < until {
                 std::hint::spin_loop();
             }
             drop(inside);
@@ -246,6 +246,32 @@ fn a_long_stay_at_dispatch_is_noticed() {
     assert_only(&kernel, "IRQL-05");
     kernel.set_dispatch_budget(None);
     stay(true, Duration::from_millis(3));
+    finish_clean(&kernel);
+}
+
+/// Without being asked for, too: what spins at DISPATCH_LEVEL is told. What only waits for its processor is not.
+/// Catches: IRQL-05
+#[test]
+fn a_callback_that_spins_at_dispatch_is_noticed_by_default() {
+    let kernel = kernel();
+    let machine = kernel.clone();
+    run(&kernel, move || {
+        let inside = context::callback("WskReceiveEvent", true);
+        // What a host does that has other things to run.
+        std::thread::sleep(Duration::from_millis(300));
+        drop(inside);
+        if cfg!(unix) {
+            assert!(machine.violations().is_empty(), "{:?}", machine.violations());
+        }
+        machine.take("IRQL-05");
+        let inside = context::callback("WskReceiveEvent", true);
+        let until = machine.seam().processor_time() + Duration::from_millis(200);
+        while machine.seam().processor_time() < until {
+            std::hint::spin_loop();
+        }
+        drop(inside);
+    });
+    assert_only(&kernel, "IRQL-05");
     finish_clean(&kernel);
 }
 

@@ -158,6 +158,9 @@ impl Provider {
     /// Reports what a client has left behind: registrations, captures, sockets, cached descriptors. For the end of
     /// a run.
     pub fn finish(&self) {
+        for socket in self.0.registrar.sockets() {
+            socket.advise_unheard(&socket.lock());
+        }
         for open in self.open_sockets() {
             let detail = format!("left open: {}", open.description);
             self.0.violation(open.rule, "WskCloseSocket", &detail);

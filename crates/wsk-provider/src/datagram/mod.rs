@@ -57,6 +57,8 @@ pub(crate) struct Datagram {
     readable: bool,
     writable: bool,
     receives: RequestQueue<ReceiveFrom>,
+    /// Somebody has asked for a datagram by `WskReceiveFrom`.
+    asked: bool,
     sends: RequestQueue<Outgoing>,
     messages: VecDeque<Box<Message>>,
     lent: HashMap<usize, Box<Message>>,
@@ -78,6 +80,7 @@ impl Datagram {
             readable: false,
             writable: true,
             receives: RequestQueue::default(),
+            asked: false,
             sends: RequestQueue::default(),
             messages: VecDeque::new(),
             lent: HashMap::new(),
@@ -119,6 +122,11 @@ impl Datagram {
     /// Fixes the destination; `None` undoes that.
     pub(crate) fn set_send_to(&mut self, send_to: Option<SocketAddr>) {
         self.send_to = send_to;
+    }
+
+    /// Whether datagrams wait that nobody has ever asked for.
+    pub(crate) fn is_ignored(&self) -> bool {
+        !self.messages.is_empty() && !self.asked
     }
 
     /// The waiting request of `irp` is being cancelled.

@@ -112,6 +112,7 @@ pub(crate) unsafe extern "system" fn wsk_receive_from(
         drop(state);
         return request.fail(provider, refused.unwrap_or(unbound));
     };
+    datagram.asked = true;
     let waiting = if datagram.receives.is_empty() { datagram.messages.pop_front() } else { None };
     let Some(message) = waiting else {
         datagram.receives.push(request, &*call, receive);

@@ -109,6 +109,7 @@ fn accept(call: &Call, request: Request, item: AcceptItem) -> NTSTATUS {
     let refusal = match &mut state.part {
         Part::Listen(listener) if listener.local.is_none() => behaviours.accept_unbound.status(),
         Part::Listen(listener) => {
+            listener.asked = true;
             let Some(established) = listener.backlog.pop_front() else {
                 listener.accepts.push(request, &**call, item);
                 return STATUS_PENDING;

@@ -68,6 +68,8 @@ pub(crate) struct Listener {
     local: Option<SocketAddr>,
     accepts: RequestQueue<AcceptItem>,
     backlog: VecDeque<Established>,
+    /// Somebody has asked for a connection by `WskAccept`.
+    asked: bool,
     inspections: Inspections,
 }
 
@@ -117,6 +119,11 @@ impl Listener {
     /// Whether connections wait for somebody to take them.
     pub(crate) fn has_waiting(&self) -> bool {
         !self.backlog.is_empty()
+    }
+
+    /// Whether connections wait that nobody has ever asked for.
+    pub(crate) fn is_ignored(&self) -> bool {
+        self.has_waiting() && !self.asked
     }
 
     /// The options that can change now.

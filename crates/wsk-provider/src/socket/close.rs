@@ -53,6 +53,7 @@ fn close(call: &Call, mut request: Request) -> NTSTATUS {
         );
         return request.fail(provider, STATUS_FILE_FORCED_CLOSED);
     }
+    socket.advise_unheard(&state);
     let others = call.concurrent() - 1;
     let retained = state.retained;
     let mut completions = Completions::default();
@@ -101,6 +102,16 @@ fn close(call: &Call, mut request: Request) -> NTSTATUS {
 }
 
 impl Socket {
+    /// A client that has given a callback may think that it will be called (SOCK-02).
+    pub(crate) fn advise_unheard(&self, state: &State) {
+        if let Some(event) = state.unheard() {
+            let detail = format!(
+                "something came for {event}, which the socket's table has and which was never enabled"
+            );
+            self.provider().advice("SOCK-02", NAME, &detail);
+        }
+    }
+
     /// Completes a close before it returns, or has it pend after all if something has come in its way.
     fn finish_inline(socket: &Arc<Self>, mut request: Request, timing: Timing) -> NTSTATUS {
         let mut state = socket.lock();

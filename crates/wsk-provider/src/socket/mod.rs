@@ -323,7 +323,7 @@ impl Socket {
         OpenSocket {
             address: self.raw() as usize,
             description: format!(
-                "{:?} socket {:p} ({:?}, {:?}{}{}{})",
+                "{:?} socket {:p} ({:?}, {:?}{}{}{}{})",
                 self.category,
                 self.raw(),
                 self.family,
@@ -337,6 +337,10 @@ impl Socket {
                 match state.retained {
                     0 => String::new(),
                     retained => format!(", {retained} indications kept"),
+                },
+                match state.unheard() {
+                    None => String::new(),
+                    Some(event) => format!(", with something for {event}, which was never enabled"),
                 }
             ),
             rule,
@@ -345,6 +349,27 @@ impl Socket {
 }
 
 impl State {
+    /// The callback that the client has in its table and has never enabled, while there is something for it that nobody asks for
+    /// otherwise (SOCK-02).
+    pub(crate) fn unheard(&self) -> Option<&'static str> {
+        if self.events.were_used() {
+            return None;
+        }
+        match &self.part {
+            Part::Listen(listener) if listener.is_ignored() => {
+                // SAFETY: the client keeps its table alive and unchanged as long as the socket (CLOSE-17).
+                let table = unsafe { self.tables.listen.as_ref() };
+                table.and_then(|table| table.WskAcceptEvent).map(|_| "WskAcceptEvent")
+            }
+            Part::Datagram(datagram) if datagram.is_ignored() => {
+                // SAFETY: as above.
+                let table = unsafe { self.tables.datagram.as_ref() };
+                table.and_then(|table| table.WskReceiveFromEvent).map(|_| "WskReceiveFromEvent")
+            }
+            _ => None,
+        }
+    }
+
     /// CLOSE-17: tables and context are there until the close has completed. Without a table there are no callbacks, and
     /// the context is only a number.
     pub(crate) fn hold_client_memory(&mut self, provider: &Inner) {
