@@ -48,7 +48,7 @@ fn hold_the_reaper(driver: &Driver) -> Sender<()> {
 fn an_abort_ends_a_rejection_that_is_on_its_way() {
     for choice in [IdReuse::Counted, IdReuse::AtOnce] {
         let sim = Sim::builder().completion(Completion::Inline);
-        sim.behaviours(|behaviours| behaviours.id_reuse = choice).build().run(move |sim| {
+        sim.behaviours(|behaviours| behaviours.id_reuse = choice).build().forbid_advice().run(move |sim| {
             let driver = Driver::start();
             let pending = driver.listen_pending();
             let address = pending.listener.local_addr();

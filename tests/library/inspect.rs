@@ -153,7 +153,8 @@ fn hr<F: for<'a> Fn(Inspection<'a>) -> Decision<'a>>(inspect: F) -> F {
 fn a_decision_of_another_thread_waits_for_the_callback() {
     for_each_choice(
         |behaviours, choice: CompleteEarly| behaviours.complete_early = choice,
-        |_, _| {
+        |sim, _| {
+            sim.forbid_advice();
             let driver = Driver::start();
             let (tell, told) = channel();
             let (go, gone) = mpsc::channel();
@@ -190,7 +191,7 @@ fn a_decision_of_another_thread_waits_for_the_callback() {
 #[test]
 fn decisions_race_with_the_callbacks_that_pended() {
     for completion in COMPLETIONS {
-        Sim::builder().completion(completion).build().run(|sim| {
+        Sim::builder().completion(completion).build().forbid_advice().run(|sim| {
             let driver = Driver::start();
             let pending = driver.listen_pending();
             let address = pending.listener.local_addr();

@@ -167,7 +167,8 @@ fn an_identifier_that_was_answered_at_once_is_asked_about_again() {
 fn the_token_of_an_aborted_request_leaves_the_next_one_alone() {
     for_each_choice(
         |behaviours, choice: IdReuse| behaviours.id_reuse = choice,
-        |_, choice| {
+        |sim, choice| {
+            sim.forbid_advice();
             let driver = Driver::start();
             let pending = driver.listen_pending();
             let mut accept = Box::pin(pending.listener.accept());

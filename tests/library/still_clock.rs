@@ -130,7 +130,7 @@ fn a_capture_for_ever_is_bounded_all_the_same() {
     let seam = Arc::new(Still::default());
     let its = Arc::clone(&seam);
     let sim = Sim::builder().late().kernel(move |kernel| kernel.seam = Some(its)).build();
-    sim.run(move |sim| {
+    sim.forbid_advice().run(move |sim| {
         let client = Arc::new(Client::register(passive()).unwrap());
         let captures = Arc::clone(&client);
         let capture = sim.thread("capture", move || captures.capture(Duration::MAX, passive()).map(drop));
