@@ -5,6 +5,7 @@ use std::ptr;
 
 use wsk_sim::Sim;
 use wsk_sim::raw::*;
+use wsk_sim::wsk_provider::behaviours::*;
 use wsk_sys::*;
 
 use crate::support::*;
@@ -80,4 +81,131 @@ fn a_length_without_control_messages_is_caught() {
             sim.violations_of("DGR-07").iter().all(|report| report.severity == wsk_sim::Severity::Violation)
         );
     });
+}
+
+/// Shows: DGR-01
+#[test]
+fn nothing_is_sent_or_received_without_an_address() {
+    for_each_choice(
+        |behaviours, choice: DatagramUnbound| behaviours.datagram_unbound = choice,
+        |_, choice| {
+            let client = Client::new();
+            let socket = client.datagram(&Recorder::new());
+            let (_host, to) = host_datagram();
+            send_to(&socket, to, 0, ptr::null_mut()).fails(choice.status());
+            send_messages(&socket, to, 0, ptr::null_mut()).fails(choice.status());
+            let options = ReceiveFromOptions::default();
+            let (receive, _) = Request::new().receive_from(&socket, &Buffer::new(1), options);
+            assert_eq!(receive.fails(choice.status()).information, 0);
+        },
+    );
+    assert_eq!(DatagramUnbound::default().status(), STATUS_INVALID_DEVICE_STATE);
+}
+
+/// Shows: DGR-04
+#[test]
+fn a_datagram_needs_a_destination() {
+    for_each_choice(
+        |behaviours, choice: NoDestination| behaviours.no_destination = choice,
+        |_, choice| {
+            let client = Client::new();
+            let socket = client.datagram(&Recorder::new());
+            socket.bind_localhost();
+            let nowhere = Request::new().send_to(&socket, &Buffer::of(b"x"), None, &[], 0);
+            assert_eq!(nowhere.fails(choice.status()).information, 0);
+            let list = BufferList::new(&[Buffer::of(b"x")]);
+            Request::new().send_messages(&socket, list, None, 0).fails(choice.status());
+        },
+    );
+    assert_eq!(NoDestination::default().status(), STATUS_INVALID_PARAMETER);
+}
+
+/// Shows: DGR-13
+#[test]
+fn what_does_not_fit_of_a_datagram_is_lost_and_told() {
+    for_each_choice(
+        |behaviours, choice: Truncated| behaviours.truncated = choice,
+        |_, choice| {
+            let client = Client::new();
+            let socket = client.datagram(&Recorder::new());
+            let own = socket.bind_localhost();
+            for (sent, room) in [(b"whole", 5), (b"trunc", 3)] {
+                // The receive waits for the datagram, or finds it.
+                for waits in [true, false] {
+                    let buffer = Buffer::new(room);
+                    let receive =
+                        || Request::new().receive_from(&socket, &buffer, ReceiveFromOptions::default());
+                    let early = waits.then(receive);
+                    socket.send_to(sent, own).ok();
+                    let (request, outputs) = early.unwrap_or_else(receive);
+                    let done = request.wait();
+                    let (status, flags) = match room {
+                        5 => (STATUS_SUCCESS, 0),
+                        _ => (choice.status(), MSG_TRUNC),
+                    };
+                    assert_eq!((done.status, done.information), (status, room));
+                    assert_eq!((**outputs.control_flags, outputs.remote.get()), (flags, Some(own)));
+                    assert_eq!(buffer.read(), sent[..room]);
+                }
+            }
+        },
+    );
+    assert_eq!(Truncated::default().status(), STATUS_SUCCESS);
+}
+
+/// Waits until the host has nothing more for a datagram socket.
+#[cfg(target_os = "linux")]
+fn await_taken(local: SocketAddr) {
+    let port = format!(":{:04X}", local.port());
+    eventually("the host's queue is empty", || {
+        let table = std::fs::read_to_string("/proc/net/udp").expect("the sockets of the host");
+        let rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let mut queues = rows.filter(|row| row[1].ends_with(&port)).map(|row| row[4]);
+        queues.all(|queues| queues.ends_with(":00000000"))
+    });
+}
+
+/// Shows: DGR-32
+#[test]
+#[cfg(target_os = "linux")]
+fn datagrams_beyond_the_limit_are_dropped() {
+    for most in [1, 3] {
+        Sim::builder().provider(move |config| config.datagrams = most).build().run(move |_| {
+            let client = Client::new();
+            let socket = client.datagram(&Recorder::new());
+            let own = socket.bind_localhost();
+            let (host, _) = host_datagram();
+            for number in 0..8 {
+                host.send_to(&[number], own).unwrap();
+            }
+            await_taken(own);
+            for number in 0..most {
+                assert_eq!(socket.receive_datagram(1).0, [number as u8]);
+            }
+            // What comes now finds room again, and nothing before it.
+            host.send_to(b"n", own).unwrap();
+            assert_eq!(socket.receive_datagram(1).0, b"n");
+        });
+    }
+}
+
+/// Shows: IOC-04
+#[test]
+fn a_destination_is_fixed_for_a_socket_that_has_an_address() {
+    for_each_choice(
+        |behaviours, choice: FixedAddressUnbound| behaviours.fixed_address_unbound = choice,
+        |_, choice| {
+            let client = Client::new();
+            let socket = client.datagram(&Recorder::new());
+            for code in [SIO_WSK_SET_REMOTE_ADDRESS, SIO_WSK_SET_SENDTO_ADDRESS] {
+                let unset = || socket.control(&Control::ioctl(code, None, None));
+                assert_eq!(unset().fails(choice.status()).information, 0);
+            }
+            socket.bind_localhost();
+            for code in [SIO_WSK_SET_REMOTE_ADDRESS, SIO_WSK_SET_SENDTO_ADDRESS] {
+                socket.control(&Control::ioctl(code, None, None)).ok();
+            }
+        },
+    );
+    assert_eq!(FixedAddressUnbound::default().status(), STATUS_INVALID_DEVICE_STATE);
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use wsk_sim::Sim;
 use wsk_sim::raw::*;
+use wsk_sim::wsk_provider::behaviours::{ReceiveExIrp, UnknownCode};
 use wsk_sim::wsk_provider::controls::*;
 use wsk_sys::nt::NTSTATUS;
 use wsk_sys::*;
@@ -334,4 +335,37 @@ fn the_tables_have_every_option_and_control_code_that_the_headers_name() {
         let same = |other: &OptionRow| (other.level, other.code) == (row.level, row.code);
         assert_eq!(OPTIONS.iter().position(same), Some(index), "{} is there twice", row.name);
     }
+}
+
+/// Shows: IOC-15
+#[test]
+fn the_callback_for_received_data_is_set_with_an_irp_or_without() {
+    for_each_choice(
+        |behaviours, choice: ReceiveExIrp| behaviours.receive_ex_irp = choice,
+        |_, choice| {
+            let client = Client::new();
+            let (connection, _peer) = accepted_pair(&client, &Recorder::new());
+            // A null pointer turns the callback off.
+            let control =
+                Control::ioctl(SIO_WSK_SET_RECEIVE_EX_CALLBACK, Some(&[0; size_of::<usize>()]), None);
+            let expected = |taken| if taken { STATUS_SUCCESS } else { STATUS_INVALID_PARAMETER };
+            let with = connection.control(&control).wait().status;
+            assert_eq!(with, expected(choice != ReceiveExIrp::Forbidden));
+            let without = connection.control_now(&control).status;
+            assert_eq!(without, expected(choice != ReceiveExIrp::Required));
+        },
+    );
+}
+
+/// Shows: CTL-11
+#[test]
+fn an_unknown_code_for_the_client_is_refused() {
+    for_each_choice(
+        |behaviours, choice: UnknownCode| behaviours.unknown_code = choice,
+        |_, choice| {
+            let client = Client::new();
+            assert_eq!(client.control_now(0x7777, None, None).status, choice.status());
+        },
+    );
+    assert_eq!(UnknownCode::default().status(), STATUS_INVALID_PARAMETER);
 }

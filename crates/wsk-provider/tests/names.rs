@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::ptr;
 
 use wsk_provider::Alternatives;
-use wsk_provider::behaviours::AddressEntries;
+use wsk_provider::behaviours::{AddressEntries, NameProcess};
 use wsk_sim::Sim;
 use wsk_sim::raw::*;
 use wsk_sys::*;
@@ -167,6 +167,21 @@ fn an_address_has_an_entry_for_every_protocol_that_the_hints_leave() {
         });
     }
     assert_eq!(AddressEntries::default(), AddressEntries::PerProtocol);
+}
+
+/// Whoever resolves it, a name is resolved without a process of the client's.
+///
+/// Shows: NAME-07
+#[test]
+fn no_process_is_needed() {
+    for &choice in NameProcess::ALL {
+        Sim::builder().behaviours(|behaviours| behaviours.name_process = choice).build().run(|_| {
+            let client = Client::new();
+            let result = PoolBox::new(ptr::null_mut());
+            resolve(&client, &Name::new("localhost", 0), &Name::new("80", 0), &result).ok();
+            free(&client, *result);
+        });
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Rules that leave the provider a choice (evidence `U`): a test that shows one has to run under every alternative.
+//! Rules that leave the provider a choice (evidence `U`): each has to be shown under every alternative.
 //!
 //! ```text
 //!  wsk-provider/src/behaviours.rs ──► rule → the types of its alternatives ──┐
@@ -117,15 +117,15 @@ impl Choices {
         }
     }
 
-    /// The failures: rules that tests show, without running under all that they leave open. Rules with evidence `U` leave
-    /// something open, and so do others for which the provider has alternatives.
+    /// The failures: rules that leave something open, and no test shows them under all of it. Rules with evidence `U` do, and
+    /// have to be shown; so do others for which the provider has alternatives, once a test shows them.
     pub(crate) fn failures(&self, entries: &[Entry]) -> Vec<String> {
         let mut failures = Vec::new();
         for entry in entries {
             let id = &entry.rule.id;
             let counts = |choice: &&Choice| entry.rule.open || matches!(choice, Choice::Alternatives(_));
             let shows: Vec<_> = entry.claims.iter().filter(|claim| claim.kind == Kind::Shows).collect();
-            if shows.is_empty() {
+            if shows.is_empty() && !entry.rule.open {
                 continue;
             }
             let choices: Vec<_> = self.0.get(id).into_iter().flatten().filter(counts).collect();
