@@ -209,3 +209,109 @@ fn a_destination_is_fixed_for_a_socket_that_has_an_address() {
     );
     assert_eq!(FixedAddressUnbound::default().status(), STATUS_INVALID_DEVICE_STATE);
 }
+
+/// The datagrams that the host sends with this type of service, or traffic class, and what a socket is told of them.
+#[cfg(target_os = "linux")]
+const TOLD: [(&str, &str, &[(u32, u32)]); 4] = [
+    ("127.0.0.1:0", "127.0.0.1", &[(IPPROTO_IP, IP_PKTINFO), (IPPROTO_IP, IP_TOS), (IPPROTO_IP, IP_ECN)]),
+    ("[::1]:0", "::1", &[(IPPROTO_IPV6, IPV6_PKTINFO), (IPPROTO_IPV6, IPV6_ECN)]),
+    ("[::]:0", "::1", &[(IPPROTO_IPV6, IPV6_PKTINFO), (IPPROTO_IPV6, IPV6_ECN)]),
+    ("[::]:0", "127.0.0.1", &[(IPPROTO_IP, IP_PKTINFO), (IPPROTO_IP, IP_TOS), (IPPROTO_IP, IP_ECN)]),
+];
+
+/// The options that ask for control messages.
+#[cfg(target_os = "linux")]
+const ASKING: [(u32, u32); 5] = [
+    (IPPROTO_IP, IP_PKTINFO),
+    (IPPROTO_IP, IP_RECVTOS),
+    (IPPROTO_IP, IP_ECN),
+    (IPPROTO_IPV6, IPV6_PKTINFO),
+    (IPPROTO_IPV6, IPV6_ECN),
+];
+
+/// A datagram socket of the host whose packets have the type of service, or traffic class.
+#[cfg(target_os = "linux")]
+fn marked_host(to: SocketAddr, service: u32) -> socket2::Socket {
+    use socket2::{Domain, Socket, Type};
+    let host = Socket::new(Domain::for_address(to), Type::DGRAM, None).unwrap();
+    if to.is_ipv4() { host.set_tos_v4(service) } else { host.set_tclass_v6(service) }.unwrap();
+    host
+}
+
+/// The control messages in a buffer, and whether each tells what it should.
+#[cfg(target_os = "linux")]
+fn check_messages(control: &[u8], expected: &[(u32, u32)], to: SocketAddr, service: u32) {
+    let messages: Vec<ControlMessage<'_>> = ControlMessages::new(control).collect();
+    let kinds: Vec<(u32, u32)> = messages.iter().map(|m| (m.level as u32, m.kind as u32)).collect();
+    assert_eq!(kinds, expected);
+    for message in messages {
+        let number = |bytes: &[u8]| u32::from_ne_bytes(bytes.try_into().expect("four bytes"));
+        match (message.level as u32, message.kind as u32) {
+            (IPPROTO_IP, IP_TOS) => assert_eq!(number(message.data), service),
+            (_, IP_ECN) => assert_eq!(number(message.data), service & 3),
+            _ => {
+                let (address, interface) = message.data.split_at(message.data.len() - 4);
+                let ip = match to.ip() {
+                    std::net::IpAddr::V4(ip) => ip.octets().to_vec(),
+                    std::net::IpAddr::V6(ip) => ip.octets().to_vec(),
+                };
+                assert_eq!(address, ip);
+                assert_ne!(number(interface), 0, "the loopback interface has a number");
+            }
+        }
+    }
+}
+
+/// Shows: DGR-15, DGR-34
+#[test]
+#[cfg(target_os = "linux")]
+fn control_messages_tell_what_the_socket_has_asked_for() {
+    Sim::new().run(|_| {
+        let client = Client::new();
+        for (local, ip, expected) in TOLD {
+            let local: SocketAddr = local.parse().expect("an address");
+            let events = Recorder::new();
+            let options = SocketOptions::new(Category::Datagram).recorder(&events);
+            let socket = client.open(&if local.is_ipv6() { options.v6() } else { options }).socket();
+            let dual = local.is_ipv6() && local.ip().is_unspecified();
+            if dual {
+                socket.set_option(IPPROTO_IPV6, IPV6_V6ONLY, 0).ok();
+            }
+            socket.bind(local).ok();
+            let to = SocketAddr::new(ip.parse().expect("an address"), socket.local_address().port());
+            let service = 0x2D;
+            let host = marked_host(to, service);
+            let receive = |room: u32| {
+                host.send_to(b"x", &to.into()).unwrap();
+                let options = ReceiveFromOptions { control: Some(room), ..ReceiveFromOptions::default() };
+                let (request, outputs) = Request::new().receive_from(&socket, &Buffer::new(1), options);
+                request.ok();
+                let length = **outputs.control_length as usize;
+                (outputs.control.bytes()[..length].to_vec(), **outputs.control_flags)
+            };
+            assert_eq!(receive(128), (Vec::new(), 0), "nothing was asked for");
+            let has = |(level, _): &(u32, u32)| {
+                *level == IPPROTO_IPV6 && local.is_ipv6() || *level == IPPROTO_IP && (local.is_ipv4() || dual)
+            };
+            for (level, option) in ASKING.into_iter().filter(has) {
+                socket.set_option(level, option, 1).ok();
+            }
+            let (control, flags) = receive(128);
+            check_messages(&control, expected, to, service);
+            assert_eq!(flags, 0);
+            // What does not fit is left out, and that is told.
+            assert_eq!(receive(8), (Vec::new(), MSG_CTRUNC));
+            assert_eq!(receive(0), (Vec::new(), MSG_CTRUNC));
+
+            assert_eq!(socket.enable(WSK_EVENT_RECEIVE_FROM), STATUS_SUCCESS);
+            host.send_to(b"y", &to.into()).unwrap();
+            let told = events.receive_from().datagrams.expect("a datagram");
+            check_messages(&told[0].control, expected, to, service);
+            assert_eq!(socket.disable(WSK_EVENT_RECEIVE_FROM), STATUS_SUCCESS);
+            for (level, option) in ASKING.into_iter().filter(has) {
+                socket.set_option(level, option, 0).ok();
+            }
+            assert_eq!(receive(128), (Vec::new(), 0), "nothing is asked for any more");
+        }
+    });
+}

@@ -146,10 +146,10 @@ options! {
         IP_DROP_MEMBERSHIP:          Datagram,   always, Membership = 0      => Host;
         // What a host does about fragments is its own affair.
         IP_DONTFRAGMENT:             Bindable,   always, Flag = 0            => Kept;
-        // Control messages, of which there are none here.
-        IP_PKTINFO:                  Nobody,     always, Flag = 0            => Refused;
-        IP_RECVTOS:                  Nobody,     always, Flag = 0            => Refused;
-        IP_ECN:                      Nobody,     always, Flag = 0            => Refused;
+        // Control messages of received datagrams, where the host tells what they are about.
+        IP_PKTINFO:                  Datagram,   always, Flag = 0            => Own;
+        IP_RECVTOS:                  Datagram,   always, Flag = 0            => Own;
+        IP_ECN:                      Datagram,   always, Flag = 0            => Own;
         IP_UNICAST_IF:               Nobody,     always, Number = 0          => Refused;
     }
     IPPROTO_IPV6 {
@@ -161,10 +161,10 @@ options! {
         IPV6_ADD_MEMBERSHIP:         Datagram,   always, MembershipV6 = 0    => Host;
         IPV6_DROP_MEMBERSHIP:        Datagram,   always, MembershipV6 = 0    => Host;
         IPV6_DONTFRAG:               Bindable,   always, Flag = 0            => Kept;
-        // Control messages, of which there are none here.
-        IPV6_PKTINFO:                Nobody,     always, Flag = 0            => Refused;
+        // As with IPv4.
+        IPV6_PKTINFO:                Datagram,   always, Flag = 0            => Own;
+        IPV6_ECN:                    Datagram,   always, Flag = 0            => Own;
         IPV6_TCLASS:                 Nobody,     always, Number = 0          => Refused;
-        IPV6_ECN:                    Nobody,     always, Flag = 0            => Refused;
         IPV6_UNICAST_IF:             Nobody,     always, Number = 0          => Refused;
     }
 }

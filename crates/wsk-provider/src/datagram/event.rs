@@ -60,7 +60,8 @@ fn begin(socket: &Arc<Socket>, state: &mut State) -> Option<(Running, Indication
     let running = state.begin(socket, Event::ReceiveFrom)?;
     let datagram = part(state)?;
     let chained = provider.host.choose(Knob::IndicationShape, 4) == 2;
-    let bare = provider.host.choose(Knob::DatagramShape, 3) == 2;
+    let shape = provider.host.choose(Knob::DatagramShape, 3);
+    let (told, bare) = (shape != 1, shape == 2);
     let mut nodes: Vec<usize> = Vec::new();
     while nodes.len() < LIST
         && datagram.messages.front().is_some_and(|message| message.flags == flags)
@@ -68,13 +69,11 @@ fn begin(socket: &Arc<Socket>, state: &mut State) -> Option<(Running, Indication
     {
         if bare && nodes.is_empty() {
             // A provider short of memory for the data still tells that something has come.
-            let received =
-                crate::transport::Received { length: 0, from: message.from, to: None, broadcast: false };
-            let mut empty = Message::new(&[], &received, socket.family);
+            let mut empty = Message::empty(message.from, socket.family);
             let node = empty.empty_element();
             datagram.lend(&provider.packets, node, empty, &mut nodes);
         }
-        let node = message.element(chained);
+        let node = message.element(chained, told);
         datagram.lend(&provider.packets, node, message, &mut nodes);
     }
     Some((running, Indication { nodes, flags }))

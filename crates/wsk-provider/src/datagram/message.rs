@@ -8,6 +8,7 @@ use std::ptr::{self, null_mut};
 use wsk_sys::nt::MDL;
 use wsk_sys::{MSG_BCAST, MSG_MCAST, WSK_BUF, WSK_DATAGRAM_INDICATION};
 
+use super::control::{ControlInfo, Wanted};
 use crate::address::{Family, OwnSockaddr, Stale};
 use crate::data::{SPOILED, Show, describe};
 use crate::transport::Received;
@@ -24,6 +25,7 @@ pub(super) struct Message {
     mdls: [MDL; 2],
     address: OwnSockaddr,
     data: Box<[u8]>,
+    pub(super) control: ControlInfo,
     pub(super) from: SocketAddr,
     /// `MSG_BCAST` or `MSG_MCAST`.
     pub(super) flags: u32,
@@ -58,7 +60,14 @@ impl fmt::Debug for Message {
 }
 
 impl Message {
-    pub(super) fn new(bytes: &[u8], received: &Received, family: Family) -> Box<Self> {
+    /// A datagram without data, of which nothing is known but its sender.
+    pub(super) fn empty(from: SocketAddr, family: Family) -> Box<Self> {
+        let received = Received { length: 0, from, to: None, broadcast: false, interface: 0, service: None };
+        Self::new(&[], &received, Wanted::default(), family)
+    }
+
+    /// A datagram that was received, with the control messages that are wanted.
+    pub(super) fn new(bytes: &[u8], received: &Received, wanted: Wanted, family: Family) -> Box<Self> {
         let mut data = vec![0; HEADROOM + bytes.len()].into_boxed_slice();
         data[HEADROOM..].copy_from_slice(bytes);
         let flags = match received.to {
@@ -77,6 +86,7 @@ impl Message {
             mdls: [MDL::default(); 2],
             address: OwnSockaddr::new(received.from, family),
             data,
+            control: ControlInfo::new(wanted, received),
             from: received.from,
             flags,
             retained: false,
@@ -88,8 +98,9 @@ impl Message {
         &self.data[HEADROOM..]
     }
 
-    /// Makes the list element for it: `chained` spreads the data over two MDLs, the first of which begins before it.
-    pub(super) fn element(&mut self, chained: bool) -> *mut WSK_DATAGRAM_INDICATION {
+    /// Makes the list element for it: `chained` spreads the data over two MDLs, the first of which begins before it; only if
+    /// `told` it has its control messages.
+    pub(super) fn element(&mut self, chained: bool, told: bool) -> *mut WSK_DATAGRAM_INDICATION {
         let length = self.bytes().len();
         let base = self.data.as_mut_ptr();
         let [first, second] = &mut self.mdls;
@@ -100,6 +111,10 @@ impl Message {
         let next: *mut MDL = if tail > 0 { second } else { null_mut() };
         describe(first, base.wrapping_add(HEADROOM - offset), offset + length - tail, next);
         self.node.Buffer = WSK_BUF { Mdl: first, Offset: offset as u32, Length: length };
+        if told {
+            self.node.ControlInfo = self.control.as_ptr().cast();
+            self.node.ControlInfoLength = self.control.length() as u32;
+        }
         self.node.Next = null_mut();
         self.node.RemoteAddress = self.address.as_ptr();
         &raw mut self.node

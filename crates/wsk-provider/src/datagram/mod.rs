@@ -12,6 +12,7 @@
 //!                    └── sends go out at once, or wait until the host has room
 //! ```
 
+mod control;
 mod event;
 mod message;
 mod receive;
@@ -28,6 +29,7 @@ use std::sync::{Arc, Weak};
 
 use wsk_sys::nt::IRP;
 
+use self::control::Wanted;
 use self::message::Message;
 use self::receive::ReceiveFrom;
 use self::send::Outgoing;
@@ -147,7 +149,7 @@ impl Datagram {
     }
 
     /// Reads what has arrived, and serves the requests that wait.
-    fn pump(&mut self, socket: &Arc<Socket>, completions: &mut Completions) {
+    fn pump(&mut self, socket: &Arc<Socket>, wanted: Wanted, completions: &mut Completions) {
         self.pump_sends(socket, completions);
         let mut packet = socket.provider().packets.take();
         for _ in 0..BATCH {
@@ -156,7 +158,7 @@ impl Datagram {
                 Ok(received) => {
                     if self.remote.is_none_or(|remote| remote == received.from) {
                         packet.set_length(received.length);
-                        self.arrived(Message::new(packet.bytes(), &received, socket.family));
+                        self.arrived(Message::new(packet.bytes(), &received, wanted, socket.family));
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
@@ -212,11 +214,12 @@ impl ReadySink for Sink {
             let mut completions = Completions::default();
             let mut state = socket.lock();
             let life = state.life;
+            let wanted = Wanted::of(&state.options);
             let Some(datagram) = part(&mut state).filter(|_| life == Life::Live) else { return };
             datagram.readable |= more.readable || more.failed;
             datagram.writable |= more.writable || more.failed;
             more = Ready::default();
-            datagram.pump(&socket, &mut completions);
+            datagram.pump(&socket, wanted, &mut completions);
             let unread = datagram.readable;
             drop(state);
             completions.run(socket.provider());

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use wsk_sys::nt::{IRP, NTSTATUS};
 use wsk_sys::{
-    MSG_TRUNC, PCMSGHDR, PSOCKADDR, PWSK_BUF, PWSK_SOCKET, STATUS_INVALID_PARAMETER, STATUS_PENDING,
-    STATUS_SUCCESS, nt_success,
+    MSG_CTRUNC, MSG_TRUNC, PCMSGHDR, PSOCKADDR, PWSK_BUF, PWSK_SOCKET, STATUS_INVALID_PARAMETER,
+    STATUS_PENDING, STATUS_SUCCESS, nt_success,
 };
 
 use super::message::Message;
@@ -23,6 +23,9 @@ pub(super) struct ReceiveFrom {
     span: Span,
     remote: PSOCKADDR,
     control_length: *mut u32,
+    /// The control buffer, and its length when the call was made.
+    control: *mut u8,
+    room: u32,
     control_flags: *mut u32,
 }
 
@@ -40,10 +43,19 @@ impl ReceiveFrom {
         }
         // Without ControlLength the other two are ignored (DGR-14).
         if !self.control_length.is_null() {
+            let length = message.control.length();
+            let fits = length <= self.room as usize && (length == 0 || !self.control.is_null());
+            let told = if fits { length } else { 0 };
+            if told != 0 {
+                let bytes = message.control.bytes();
+                // SAFETY: the client keeps the buffer, which has room for them, until the request completes.
+                unsafe { self.control.copy_from(bytes.as_ptr(), told) };
+            }
             // SAFETY: the client keeps the variable until the request completes.
-            unsafe { ptr::write_unaligned(self.control_length, 0) };
+            unsafe { ptr::write_unaligned(self.control_length, told as u32) };
             if !self.control_flags.is_null() {
-                let flags = message.flags | if truncated { MSG_TRUNC } else { 0 };
+                let cut = if truncated { MSG_TRUNC } else { 0 } | if fits { 0 } else { MSG_CTRUNC };
+                let flags = message.flags | cut;
                 // SAFETY: as above.
                 unsafe { ptr::write_unaligned(self.control_flags, flags) };
             }
@@ -95,15 +107,17 @@ pub(crate) unsafe extern "system" fn wsk_receive_from(
     // SAFETY: as above.
     unsafe { request.borrows_buffer(buffer) };
     request.borrows(remote, Purpose::AddressOut);
+    let mut room = 0;
     if !control_length.is_null() {
         request.borrows(control_length, Purpose::ControlMessages);
         // SAFETY: the client passes a variable that says how long its buffer is.
-        if unsafe { control_length.read_unaligned() } != 0 {
+        room = unsafe { control_length.read_unaligned() };
+        if room != 0 {
             request.borrows(control, Purpose::ControlMessages);
         }
         request.borrows(control_flags, Purpose::ControlMessages);
     }
-    let receive = ReceiveFrom { span, remote, control_length, control_flags };
+    let receive = ReceiveFrom { span, remote, control_length, control: control.cast(), room, control_flags };
     let mut state = call.lock();
     let refused = state.refused();
     let unbound = provider.steering.behaviours().datagram_unbound.status();

@@ -83,6 +83,11 @@ impl Options {
         }
     }
 
+    /// Whether a flag that has no field of its own is on.
+    pub(crate) fn is_on(&self, level: u32, code: u32) -> bool {
+        self.value_of(level, code).is_some_and(|value| value != 0)
+    }
+
     fn value_of(&self, level: u32, code: u32) -> Option<u32> {
         self.numbers.iter().find(|known| (known.0, known.1) == (level, code)).map(|known| known.2)
     }

@@ -312,6 +312,10 @@ pub struct Received {
     pub to: Option<IpAddr>,
     /// It was sent to all hosts of a network.
     pub broadcast: bool,
+    /// The number of the interface by which it came; 0 where the host does not tell.
+    pub interface: u32,
+    /// Its type of service, or traffic class, where the host tells.
+    pub service: Option<u8>,
 }
 
 /// One datagram port.

@@ -58,7 +58,7 @@ impl Datagram for Port {
 mod host {
     use std::io;
     use std::mem::{size_of, zeroed};
-    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+    use std::net::{Ipv4Addr, Ipv6Addr};
     use std::os::fd::AsRawFd;
     use std::ptr;
 
@@ -67,20 +67,26 @@ mod host {
 
     use crate::transport::Received;
 
-    /// Room for one control message of either family.
-    const CONTROL: usize = 64;
+    /// Room for the control messages of either family.
+    const CONTROL: usize = 128;
 
     /// A control buffer, aligned for the headers in it.
     #[repr(C, align(8))]
     struct Control([u8; CONTROL]);
 
-    /// Has the host tell the destination of each datagram.
+    /// Has the host tell the destination of each datagram, and its type of service.
     pub(super) fn tell_destinations(socket: &UdpSocket) -> io::Result<()> {
-        let (level, option) = if socket.local_addr()?.is_ipv4() {
-            (libc::IPPROTO_IP, libc::IP_PKTINFO)
-        } else {
-            (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO)
-        };
+        if socket.local_addr()?.is_ipv4() {
+            switch_on(socket, libc::IPPROTO_IP, libc::IP_PKTINFO)?;
+            return switch_on(socket, libc::IPPROTO_IP, libc::IP_RECVTOS);
+        }
+        switch_on(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO)?;
+        switch_on(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS)?;
+        // For the datagrams of IPv4 on a socket that serves both.
+        switch_on(socket, libc::IPPROTO_IP, libc::IP_RECVTOS)
+    }
+
+    fn switch_on(socket: &UdpSocket, level: libc::c_int, option: libc::c_int) -> io::Result<()> {
         let on: libc::c_int = 1;
         let size = size_of::<libc::c_int>() as libc::socklen_t;
         // SAFETY: the descriptor is open, and the option takes an `int`, which lives during the call.
@@ -117,12 +123,13 @@ mod host {
             unsafe { SockAddr::try_init(receive) }?
         };
         let from = from.as_socket().ok_or(io::ErrorKind::InvalidData)?;
-        let (to, broadcast) = destination(&message).map_or((None, false), |(to, all)| (Some(to), all));
-        Ok(Received { length, from, to, broadcast })
+        let mut received = Received { length, from, to: None, broadcast: false, interface: 0, service: None };
+        read_control(&message, &mut received);
+        Ok(received)
     }
 
-    /// The destination in the control messages of a message just received, and whether it is a broadcast address.
-    fn destination(message: &libc::msghdr) -> Option<(IpAddr, bool)> {
+    /// What the control messages of a message just received tell.
+    fn read_control(message: &libc::msghdr, received: &mut Received) {
         // SAFETY: the host has filled in the header and the control buffer it points to.
         let mut header = unsafe { libc::CMSG_FIRSTHDR(message) };
         while !header.is_null() {
@@ -137,19 +144,30 @@ mod host {
                     let to = Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr));
                     let own = Ipv4Addr::from(u32::from_be(info.ipi_spec_dst.s_addr));
                     // The host answers a broadcast from an address of its own, so the two differ then.
-                    return Some((to.into(), to.is_broadcast() || (!to.is_multicast() && to != own)));
+                    received.to = Some(to.into());
+                    received.broadcast = to.is_broadcast() || (!to.is_multicast() && to != own);
+                    received.interface = info.ipi_ifindex.unsigned_abs();
                 }
                 (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                     // SAFETY: the kind tells what the data is; it may lie unaligned.
                     let info = unsafe { ptr::read_unaligned(data.cast::<libc::in6_pktinfo>()) };
-                    return Some((Ipv6Addr::from(info.ipi6_addr.s6_addr).into(), false));
+                    received.to = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
+                    received.interface = info.ipi6_ifindex;
+                }
+                (libc::IPPROTO_IP, libc::IP_TOS) => {
+                    // SAFETY: the kind tells that the data is a byte.
+                    received.service = Some(unsafe { data.read() });
+                }
+                (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+                    // SAFETY: the kind tells that the data is an `int`; it may lie unaligned.
+                    let class = unsafe { ptr::read_unaligned(data.cast::<libc::c_int>()) };
+                    received.service = u8::try_from(class).ok();
                 }
                 _ => {}
             }
             // SAFETY: as above.
             header = unsafe { libc::CMSG_NXTHDR(message, header) };
         }
-        None
     }
 }
 
@@ -169,6 +187,6 @@ mod host {
 
     pub(super) fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Received> {
         let (length, from) = socket.recv_from(buffer)?;
-        Ok(Received { length, from, to: None, broadcast: false })
+        Ok(Received { length, from, to: None, broadcast: false, interface: 0, service: None })
     }
 }
