@@ -210,9 +210,13 @@ fn a_destination_is_fixed_for_a_socket_that_has_an_address() {
     assert_eq!(FixedAddressUnbound::default().status(), STATUS_INVALID_DEVICE_STATE);
 }
 
-/// The datagrams that the host sends with this type of service, or traffic class, and what a socket is told of them.
+/// Levels and kinds of control messages.
 #[cfg(target_os = "linux")]
-const TOLD: [(&str, &str, &[(u32, u32)]); 4] = [
+type Kinds = &'static [(u32, u32)];
+
+/// Where sockets are bound, where datagrams are sent to, and what the sockets are told of them.
+#[cfg(target_os = "linux")]
+const TOLD: [(&str, &str, Kinds); 4] = [
     ("127.0.0.1:0", "127.0.0.1", &[(IPPROTO_IP, IP_PKTINFO), (IPPROTO_IP, IP_TOS), (IPPROTO_IP, IP_ECN)]),
     ("[::1]:0", "::1", &[(IPPROTO_IPV6, IPV6_PKTINFO), (IPPROTO_IPV6, IPV6_ECN)]),
     ("[::]:0", "::1", &[(IPPROTO_IPV6, IPV6_PKTINFO), (IPPROTO_IPV6, IPV6_ECN)]),
