@@ -40,11 +40,13 @@ pub(crate) struct Kind {
     pub(crate) flags: u32,
     pub(crate) dispatch: *const c_void,
     pub(crate) datagram: bool,
+    /// No protocol is named.
+    pub(crate) unnamed: bool,
 }
 
 impl Kind {
     const fn stream(flags: u32, dispatch: *const c_void) -> Self {
-        Self { flags, dispatch, datagram: false }
+        Self { flags, dispatch, datagram: false, unnamed: false }
     }
 
     pub(crate) const fn basic() -> Self {
@@ -65,7 +67,7 @@ impl Kind {
 
     pub(crate) fn datagram() -> Self {
         let dispatch = ptr::addr_of!(recorder::DATAGRAM).cast();
-        Self { flags: WSK_FLAG_DATAGRAM_SOCKET, dispatch, datagram: true }
+        Self { flags: WSK_FLAG_DATAGRAM_SOCKET, dispatch, datagram: true, unnamed: false }
     }
 }
 
@@ -140,6 +142,7 @@ impl Client {
         let function = unsafe { (*self.npi.Dispatch).WskSocket }.ok_or(STATUS_NOT_IMPLEMENTED)?;
         let (socket_type, protocol) =
             if kind.datagram { (SOCK_DGRAM, IPPROTO_UDP) } else { (SOCK_STREAM, IPPROTO_TCP) };
+        let protocol = if kind.unnamed { 0 } else { protocol };
         let (context, reserve) = (self.context(), Request::new()?);
         let (process, thread, security) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
         let call = |_, irp| {

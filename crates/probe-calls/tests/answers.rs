@@ -79,6 +79,7 @@ fn other_answers_are_seen() {
     let differences = expected.differences(&found);
     for (call, answer) in [
         ("socket.two-categories", "STATUS_SUCCESS+socket"),
+        ("socket.no-protocol", "STATUS_PROTOCOL_UNREACHABLE"),
         ("socket.null-client", "STATUS_INVALID_HANDLE"),
         ("bind.second", "STATUS_INVALID_PARAMETER"),
         ("conditional.null-inspect", "STATUS_SUCCESS"),
@@ -112,6 +113,7 @@ fn other(behaviours: &mut Behaviours) {
         *choice = *T::ALL.last().expect("there are alternatives");
     }
     last(&mut behaviours.category_bits);
+    last(&mut behaviours.no_such_pair);
     last(&mut behaviours.null_client_irp);
     last(&mut behaviours.second_bind);
     last(&mut behaviours.missing_inspection);

@@ -12,6 +12,9 @@ pub(super) fn sockets(report: &mut Report<'_>, client: &Client) -> Result<(), NT
     let (_, socket) = report.call("socket.two-categories", || client.socket(two))?;
     drop(socket);
     let listen = Kind::listen(&recorder::LISTEN);
+    let unnamed = Kind { unnamed: true, ..Kind::connection() };
+    let (_, socket) = report.call("socket.no-protocol", || client.socket(unnamed))?;
+    drop(socket);
     let (_, socket) = report.call("socket.null-client", || client.socket_of_null(listen))?;
     drop(socket);
     Ok(())

@@ -58,6 +58,8 @@ pub(super) fn options(report: &mut Report<'_>, client: &Client) -> Result<(), NT
     let datagram = client.open(Kind::datagram())?;
     report.call("conditional.datagram", || datagram.set(SOL_SOCKET, SO_CONDITIONAL_ACCEPT, 1))?;
     report.call("option.unknown", || bound.set(SOL_SOCKET, UNKNOWN, 1))?;
+    report.call("option.keep-idle", || bound.set(IPPROTO_TCP, TCP_KEEPIDLE, 60))?;
+    report.call("option.no-delay", || bound.set(IPPROTO_TCP, TCP_NODELAY, 1))?;
     // Last, as Windows before 1703 has no stream sockets.
     let stream = client.open(Kind::stream_socket())?;
     report.call("conditional.stream", || stream.set(SOL_SOCKET, SO_CONDITIONAL_ACCEPT, 1))?;

@@ -24,7 +24,11 @@ pub(crate) struct Scene {
 /// All of them. Those with a call that a system may not survive come last.
 pub(crate) const SCENES: [Scene; 19] = [
     Scene {
-        calls: &[("socket.two-categories", "SOCK-08"), ("socket.null-client", "SOCK-13")],
+        calls: &[
+            ("socket.two-categories", "SOCK-08"),
+            ("socket.no-protocol", "SOCK-11"),
+            ("socket.null-client", "SOCK-13"),
+        ],
         run: control::sockets,
     },
     Scene {
@@ -52,6 +56,8 @@ pub(crate) const SCENES: [Scene; 19] = [
             ("conditional.null-abort", "INSP-31"),
             ("conditional.datagram", "OPT-08"),
             ("option.unknown", "OPT-16"),
+            ("option.keep-idle", "OPT-17"),
+            ("option.no-delay", "OPT-18"),
             ("conditional.stream", "STRM-12"),
         ],
         run: listening::options,
