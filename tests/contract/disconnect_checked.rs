@@ -85,6 +85,23 @@ fn waiting_inside_the_event_is_caught() {
     });
 }
 
+/// A buffer of no bytes is none.
+///
+/// Catches: DISC-23
+#[test]
+fn an_abort_with_a_buffer_of_no_bytes_is_advised_against() {
+    for &choice in AbortiveBuffer::ALL {
+        let sim = Sim::builder().behaviours(|behaviours| behaviours.abortive_buffer = choice).build();
+        sim.expect_advice("DISC-23").run(move |sim| {
+            let link = Link::new();
+            let nothing = Buffer::of(b"");
+            Request::new().disconnect(&link.socket, Some(&nothing), WSK_FLAG_ABORTIVE).ok();
+            assert_advised(sim, "DISC-23", "WskDisconnect");
+            link.peer.expect_reset();
+        });
+    }
+}
+
 /// Shows: DISC-24
 /// Catches: DISC-23
 #[test]

@@ -219,6 +219,68 @@ fn the_host_is_told_how_idle_connections_are_probed() {
     });
 }
 
+/// Windows takes times that this host does not: they are cut, and read back as they were set.
+///
+/// Shows: OPT-17
+#[test]
+#[cfg(target_os = "linux")]
+fn times_that_the_host_does_not_take_are_cut() {
+    use std::time::Duration;
+    Sim::new().run(|_| {
+        let client = Client::new();
+        for before in [true, false] {
+            let socket = client.open(&SocketOptions::new(Category::Connection)).socket();
+            let set = || {
+                for (option, value) in [(TCP_KEEPIDLE, 86_400), (TCP_KEEPINTVL, 40_000), (TCP_KEEPCNT, 255)] {
+                    socket.set_option(IPPROTO_TCP, option, value).ok();
+                }
+            };
+            if before {
+                set();
+            }
+            let local = socket.bind_localhost();
+            if !before {
+                set();
+            }
+            with_host_socket(local, |host| {
+                let longest = Duration::from_secs(32_767);
+                assert_eq!(host.tcp_keepalive_time().unwrap(), longest);
+                assert_eq!(host.tcp_keepalive_interval().unwrap(), longest);
+                assert_eq!(host.tcp_keepalive_retries().unwrap(), 127);
+            });
+            assert_eq!(socket.get_option(IPPROTO_TCP, TCP_KEEPIDLE), 86_400);
+        }
+    });
+}
+
+/// Shows: OPT-18
+#[test]
+fn a_life_of_no_hops_or_too_many_is_refused_before_the_bind_and_after_it() {
+    Sim::new().run(|_| {
+        let client = Client::new();
+        let too_many = [
+            (IPPROTO_IP, IP_TTL),
+            (IPPROTO_IP, IP_MULTICAST_TTL),
+            (IPPROTO_IPV6, IPV6_UNICAST_HOPS),
+            (IPPROTO_IPV6, IPV6_MULTICAST_HOPS),
+        ];
+        for (level, option) in too_many {
+            let socket = open(&client, Category::Datagram, (level == IPPROTO_IPV6, false));
+            for bound in [false, true] {
+                if bound {
+                    socket.bind(if level == IPPROTO_IPV6 { LOCALHOST_V6 } else { LOCALHOST }).ok();
+                }
+                socket.set_option(level, option, 200).ok();
+                socket.set_option(level, option, 256).fails(STATUS_INVALID_PARAMETER);
+                if option == IP_TTL && level == IPPROTO_IP {
+                    socket.set_option(level, option, 0).fails(STATUS_INVALID_PARAMETER);
+                }
+                assert_eq!(socket.get_option(level, option), 200);
+            }
+        }
+    });
+}
+
 /// What an accepted connection has of its listener.
 ///
 /// Shows: OPT-17

@@ -35,7 +35,11 @@ pub(crate) unsafe extern "system" fn wsk_disconnect(
         return request.fail(provider, STATUS_NOT_SUPPORTED);
     }
     if flags & WSK_FLAG_ABORTIVE != 0 {
-        if !buffer.is_null() {
+        // SAFETY: the client passes null or a descriptor.
+        let bytes = unsafe { buffer.as_ref() }.map(|buffer| buffer.Length);
+        if bytes == Some(0) {
+            provider.advice("DISC-23", call.name, "an abortive disconnect with a buffer of no bytes");
+        } else if bytes.is_some() {
             provider.violation("DISC-23", call.name, "an abortive disconnect with a buffer");
             if provider.steering.behaviours().abortive_buffer == AbortiveBuffer::Refused {
                 return request.fail(provider, STATUS_INVALID_PARAMETER);

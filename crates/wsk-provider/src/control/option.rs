@@ -137,6 +137,9 @@ fn set_number(call: &Call, row: &OptionRow, value: u32) -> Result<usize, NTSTATU
     let provider = call.provider();
     let behaviours = provider.steering.behaviours();
     let on = value != 0;
+    if !row.takes(value) {
+        return Err(STATUS_INVALID_PARAMETER);
+    }
     let mut state = call.lock();
     if let Some(status) = state.refused() {
         return Err(status);

@@ -255,6 +255,17 @@ impl OptionRow {
         }
     }
 
+    /// Whether it can have the value: packets live for no more than 255 hops.
+    pub fn takes(&self, value: u32) -> bool {
+        const HOST_DEFAULT: u32 = u32::MAX;
+        match (self.level, self.code) {
+            (IPPROTO_IP, IP_TTL) => (1..=255).contains(&value),
+            (IPPROTO_IP, IP_MULTICAST_TTL) => value <= 255,
+            (IPPROTO_IPV6, IPV6_UNICAST_HOPS | IPV6_MULTICAST_HOPS) => value <= 255 || value == HOST_DEFAULT,
+            _ => true,
+        }
+    }
+
     /// The fewest bytes it is set with.
     pub fn least_size(&self) -> usize {
         match self.value {

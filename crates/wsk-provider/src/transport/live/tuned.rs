@@ -1,18 +1,26 @@
 //! Options of the host's sockets that WSK only passes on.
 
 use std::io;
+use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 
 use crate::transport::Tuning;
 
+/// The times that all hosts take; Windows takes others, too.
+const SHORTEST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(i16::MAX as u64);
+/// The number of probes that all hosts take.
+const MOST: u32 = 127;
+
 /// Sets an option of a host socket.
 pub(super) fn apply(socket: &SockRef<'_>, tuning: &Tuning) -> io::Result<()> {
     match *tuning {
         Tuning::KeepAlive { on, idle, interval, count } => {
+            let [idle, interval] = [idle, interval].map(|time| time.clamp(SHORTEST, LONGEST));
             let probes = TcpKeepalive::new().with_time(idle).with_interval(interval);
             // Windows sets the number of probes apart, and hosts that are only like it may have no such option.
-            let probes = if cfg!(windows) { probes } else { probes.with_retries(count) };
+            let probes = if cfg!(windows) { probes } else { probes.with_retries(count.clamp(1, MOST)) };
             // Setting the times switches the probes on, so that comes last.
             socket.set_tcp_keepalive(&probes)?;
             socket.set_keepalive(on)
