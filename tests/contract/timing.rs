@@ -50,6 +50,26 @@ fn an_inspection_that_is_slow_to_return_makes_no_decision_early() {
     });
 }
 
+/// Nor does it where nobody waits to see it return: the decision is put aside until it has.
+#[test]
+fn a_decision_that_nobody_can_judge_waits_for_the_return_of_its_inspection() {
+    Sim::builder().provider(|config| config.return_patience = Duration::ZERO).build().run(|_| {
+        let client = Client::new();
+        let events = Recorder::new();
+        let (tell, told) = mpsc::channel();
+        events.on_inspect(move |event| {
+            tell.send(event.id()).expect("the test listens");
+            be_busy();
+            WskInspectPend
+        });
+        let (listener, address) = client.conditional_listener(&events);
+        let peer = Peer::connect(address);
+        let id = told.recv_timeout(BOUND).expect("an inspection");
+        listener.inspect_complete(id, WskInspectAccept).ok();
+        assert_eq!(listener.accept().socket().remote_address(), peer.local());
+    });
+}
+
 /// The same from inside of another callback.
 #[test]
 fn a_callback_may_decide_for_another_that_is_slow_to_return() {

@@ -104,7 +104,7 @@ impl Settings {
             backlog: 16_384,
             // This host watches none.
             watch_memory: false,
-            // A Windows host does not tell that a callback sleeps, and the probe holds one for no more than a second.
+            // A Windows host tells how long a callback has run, and the probe holds one for no more than a second.
             return_patience: Duration::from_millis(500),
             ..Config::default()
         }

@@ -89,8 +89,9 @@ pub struct Config {
     pub completion_depth: u32,
     /// How long a capture without end waits for the provider before that is called unwise (REG-29).
     pub capture_patience: Duration,
-    /// How long an inspection callback may run, while its request is decided already, before that is taken for a loop which waits
-    /// for the decision. Where the host tells that the callback sleeps, no time is needed.
+    /// How long a decision waits for the return of its inspection callback, of which nobody can tell whether it is on its way
+    /// out, before it is put aside until that has returned. Where the host tells that the callback sleeps, or has run for
+    /// long, the decision is known to be early.
     pub return_patience: Duration,
     /// How long a deregistration waits for the calling thread's own captures before that is called a deadlock (REG-26).
     pub self_deadlock_after: Duration,

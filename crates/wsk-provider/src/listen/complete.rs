@@ -14,7 +14,7 @@ use super::cells::Origin;
 use super::deliver::Thread;
 use super::inspect::{self, Stage};
 use super::names::{Name, Past};
-use super::returning::Asking;
+use super::returning::{Asking, Returns};
 use crate::behaviours::{CompleteAborted, CompleteEarly, IdReuse};
 use crate::host::Knob;
 use crate::request::Request;
@@ -115,8 +115,19 @@ fn complete(call: &Call, request: Request, id: WSK_INSPECT_ID, action: WSK_INSPE
             decide(call, name, action);
             status
         }
-        Outcome::TooEarly(name) if returns_meanwhile(call, &name) => complete(call, request, id, action),
-        Outcome::TooEarly(name) => too_early(call, request, &name, action),
+        Outcome::TooEarly(name) => match returns_meanwhile(call, &name) {
+            Returns::Yes => complete(call, request, id, action),
+            Returns::No => too_early(call, request, &name, action),
+            Returns::Unknown => {
+                // A client that is right is not to be blamed, and one that is not may be told what it waits for.
+                provider.advice(
+                    "ICMP-12",
+                    NAME,
+                    "WskInspectEvent has yet to return: the decision waits for that",
+                );
+                keep(call, request, &name, action)
+            }
+        },
         Outcome::AskedAgain(name) => keep(call, request, &name, action),
         // One that is forgotten is not judged: a call that an abort has met may be on its way for as long as the caller's
         // thread does not run.
@@ -159,22 +170,20 @@ fn decide(socket: &Arc<Socket>, name: Arc<Name>, action: WSK_INSPECT_ACTION) {
 
 /// The callback may be on its way out: its last instruction is the client's, what follows up to here is not, and no
 /// client can tell where the one becomes the other. So the call counts as early only when it is certain that the callback
-/// has more to do. True if there is an answer now.
-fn returns_meanwhile(call: &Call, name: &Arc<Name>) -> bool {
+/// has more to do. If it has returned, there is an answer now.
+fn returns_meanwhile(call: &Call, name: &Arc<Name>) -> Returns {
     let provider = call.provider();
     let reported = provider.steering.behaviours().complete_early == CompleteEarly::Reported;
     if !reported {
-        return false;
+        return Returns::No;
     }
-    let Some(asking) = asking(call, name) else { return true };
-    if !asking.returns(provider.steering.get(|config| config.return_patience)) {
-        return false;
-    }
-    // What is left to do is the provider's.
-    while self::asking(call, name).is_some() {
+    let Some(asking) = asking(call, name) else { return Returns::Yes };
+    let returns = asking.returns(provider.steering.get(|config| config.return_patience));
+    // What is left to do then is the provider's.
+    while returns == Returns::Yes && self::asking(call, name).is_some() {
         thread::yield_now();
     }
-    true
+    returns
 }
 
 /// The callback that has not been answered for yet.

@@ -3,25 +3,37 @@
 //! ```text
 //!   Asking ──the callback has returned──► returned: what follows is the provider's own, and ends by itself
 //!     │
-//!     ├── its thread has slept for a while, or has been run for a while ──► it stays: the callback waits for something
-//!     └── its thread runs, or is to run ─────► nothing is known yet
+//!     ├── its thread sleeps at every look, or has been run for a while ──► it stays: the callback waits for something
+//!     └── its thread runs, or is to run ──► nothing is known yet, nor will time alone tell
 //! ```
 //!
 //! A client decides after the last act of its callback, and no client can see the return itself. The host may keep the
 //! thread from running in between for as long as it likes, so time tells nothing; but such a thread is ready to run. One
 //! that sleeps has been told to by the client's code, which is therefore not done; nor is code that the processor has run for
-//! long since.
+//! long since. Looks are counted, and not the time between them: where the host is short of processors it keeps whoever
+//! looks waiting as it does others, such as one for which the callback's thread sleeps a moment.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
-/// How long a thread sleeps that is not about to return.
-const SLEEP: Duration = Duration::from_millis(20);
+/// At how many looks, one after the other, a thread is found in the same sleep that is not about to return.
+const LOOKS: u32 = 30;
 /// How long the processor runs a callback before that is taken for a loop which waits for the decision.
-const RUN: Duration = Duration::from_millis(400);
+const RUN: Duration = Duration::from_millis(250);
 /// The time between two looks.
 const STEP: Duration = Duration::from_millis(1);
+
+/// Whether a callback returns by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Returns {
+    /// It has returned.
+    Yes,
+    /// It does something first.
+    No,
+    /// Nobody can tell.
+    Unknown,
+}
 
 /// A callback that was entered on the thread which made this.
 #[derive(Debug)]
@@ -43,30 +55,32 @@ impl Asking {
         self.returned.store(true, Ordering::Release);
     }
 
-    /// Waits until the callback has returned, or it is certain that it does something first: false then. One that has run for
-    /// `longest` is taken for a loop.
-    pub(super) fn returns(&self, longest: Duration) -> bool {
+    /// Waits until the callback has returned, or it is certain that it does something first, but no longer than `longest`.
+    pub(super) fn returns(&self, longest: Duration) -> Returns {
         if self.thread == std::thread::current().id() {
             // Whatever this thread does it does inside.
-            return self.returned.load(Ordering::Acquire);
+            let returned = self.returned.load(Ordering::Acquire);
+            return if returned { Returns::Yes } else { Returns::No };
         }
         let begin = Instant::now();
         let ran = self.host.ran();
-        let mut asleep: Option<(u64, Instant)> = None;
+        let mut asleep: Option<(u64, u32)> = None;
         loop {
             let sleeps = self.host.sleeps();
             // Looked at second: a thread that has returned may sleep.
             if self.returned.load(Ordering::Acquire) {
-                return true;
+                return Returns::Yes;
             }
             asleep = match (sleeps, asleep) {
-                (Some(now), Some((then, since))) if now == then => Some((then, since)),
-                (now, _) => now.map(|now| (now, Instant::now())),
+                (Some(now), Some((then, looks))) if now == then => Some((then, looks + 1)),
+                (now, _) => now.map(|now| (now, 1)),
             };
             let runs = ran.zip(self.host.ran()).is_some_and(|(then, now)| now.saturating_sub(then) >= RUN);
-            if runs || asleep.is_some_and(|(_, since)| since.elapsed() >= SLEEP) || begin.elapsed() >= longest
-            {
-                return false;
+            if runs || asleep.is_some_and(|(_, looks)| looks >= LOOKS) {
+                return Returns::No;
+            }
+            if begin.elapsed() >= longest {
+                return Returns::Unknown;
             }
             std::thread::sleep(STEP);
         }
@@ -115,8 +129,52 @@ mod host {
     }
 }
 
-/// Elsewhere nothing is told, and a callback that waits is taken for one that loops.
-#[cfg(not(target_os = "linux"))]
+/// What Windows tells of a thread: not whether it sleeps.
+#[cfg(windows)]
+mod host {
+    use std::time::Duration;
+
+    use windows_sys::Win32::Foundation::{CloseHandle, FILETIME};
+    use windows_sys::Win32::System::Threading::{
+        GetCurrentThreadId, GetThreadTimes, OpenThread, THREAD_QUERY_LIMITED_INFORMATION,
+    };
+
+    /// Its number. Another thread may have it when the callback has returned, and is not asked about then.
+    #[derive(Debug)]
+    pub(super) struct Thread(u32);
+
+    impl Thread {
+        pub(super) fn current() -> Self {
+            // SAFETY: the call has no precondition.
+            Self(unsafe { GetCurrentThreadId() })
+        }
+
+        pub(super) fn sleeps(&self) -> Option<u64> {
+            None
+        }
+
+        pub(super) fn ran(&self) -> Option<Duration> {
+            // SAFETY: the call has no precondition; it fails for what is no thread.
+            let thread = unsafe { OpenThread(THREAD_QUERY_LIMITED_INFORMATION, 0, self.0) };
+            if thread.is_null() {
+                return None;
+            }
+            let [mut created, mut ended, mut kernel, mut user] =
+                [FILETIME { dwLowDateTime: 0, dwHighDateTime: 0 }; 4];
+            // SAFETY: the handle is open, and the four times are there to be written.
+            let told = unsafe {
+                GetThreadTimes(thread, &raw mut created, &raw mut ended, &raw mut kernel, &raw mut user)
+            };
+            // SAFETY: the handle was opened above, and is used no more.
+            unsafe { CloseHandle(thread) };
+            let units = |time: FILETIME| u64::from(time.dwHighDateTime) << 32 | u64::from(time.dwLowDateTime);
+            (told != 0).then(|| Duration::from_nanos((units(kernel) + units(user)) * 100))
+        }
+    }
+}
+
+/// Elsewhere nothing is told.
+#[cfg(not(any(target_os = "linux", windows)))]
 mod host {
     use std::time::Duration;
 
@@ -164,11 +222,11 @@ mod tests {
     fn a_callback_that_waits_does_not_return() {
         let (go, wait) = mpsc::channel::<()>();
         let (asking, thread) = asking(move || wait.recv().expect("it is let go"));
-        assert!(!asking.returns(LONGEST));
-        assert!(!asking.returns(LONGEST));
+        assert_eq!(asking.returns(LONGEST), Returns::No);
+        assert_eq!(asking.returns(LONGEST), Returns::No);
         go.send(()).expect("it waits");
         thread.join().expect("it ends");
-        assert!(asking.returns(LONGEST));
+        assert_eq!(asking.returns(LONGEST), Returns::Yes);
     }
 
     /// However long it takes: the thread is on its way, as one is that the host does not let run.
@@ -179,12 +237,12 @@ mod tests {
         let (asking, thread) = asking(move || {
             begins.wait();
             let begin = Instant::now();
-            while begin.elapsed() < 5 * SLEEP {
+            while begin.elapsed() < Duration::from_millis(100) {
                 std::hint::spin_loop();
             }
         });
         begun.wait();
-        assert!(asking.returns(LONGEST));
+        assert_eq!(asking.returns(LONGEST), Returns::Yes);
         thread.join().expect("it ends");
     }
 
@@ -199,7 +257,7 @@ mod tests {
             }
         });
         begun.wait();
-        assert!(!asking.returns(LONGEST));
+        assert_eq!(asking.returns(LONGEST), Returns::No);
         stop.store(true, Ordering::Release);
         thread.join().expect("it ends");
     }
@@ -212,16 +270,16 @@ mod tests {
                 thread::sleep(Duration::from_millis(2));
             }
         });
-        assert!(asking.returns(LONGEST));
+        assert_eq!(asking.returns(LONGEST), Returns::Yes);
         thread.join().expect("it ends");
     }
 
     #[test]
     fn a_callback_that_asks_itself_has_not_returned() {
         let asking = Asking::here();
-        assert!(!asking.returns(LONGEST));
+        assert_eq!(asking.returns(LONGEST), Returns::No);
         asking.returned();
-        assert!(asking.returns(LONGEST));
+        assert_eq!(asking.returns(LONGEST), Returns::Yes);
     }
 
     #[test]
@@ -229,16 +287,17 @@ mod tests {
         let asking = Arc::new(Asking::here());
         asking.returned();
         let own = Arc::clone(&asking);
-        assert!(thread::spawn(move || own.returns(LONGEST)).join().expect("it ends"));
+        let told = thread::spawn(move || own.returns(LONGEST)).join().expect("it ends");
+        assert_eq!(told, Returns::Yes);
     }
 
     #[test]
-    fn a_callback_that_runs_on_and_on_does_not_return() {
+    fn time_alone_tells_nothing() {
         let (go, wait) = mpsc::channel::<()>();
         let (asking, thread) = asking(move || while wait.try_recv().is_err() {});
-        assert!(!asking.returns(5 * SLEEP));
+        assert_eq!(asking.returns(Duration::ZERO), Returns::Unknown);
         go.send(()).expect("it runs");
         thread.join().expect("it ends");
-        assert!(asking.returns(LONGEST));
+        assert_eq!(asking.returns(LONGEST), Returns::Yes);
     }
 }
