@@ -15,7 +15,6 @@
 use std::fmt;
 use std::num::{NonZero, ParseIntError};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use wsk_provider::transport::live;
 use wsk_provider::{Completion, Config, Level};
@@ -104,8 +103,6 @@ impl Settings {
             backlog: 16_384,
             // This host watches none.
             watch_memory: false,
-            // A Windows host tells how long a callback has run, and the probe holds one for no more than a second.
-            return_patience: Duration::from_millis(500),
             ..Config::default()
         }
     }

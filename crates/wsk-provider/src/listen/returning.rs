@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 /// At how many looks, one after the other, a thread is found in the same sleep that is not about to return.
 const LOOKS: u32 = 30;
 /// How long the processor runs a callback before that is taken for a loop which waits for the decision.
-const RUN: Duration = Duration::from_millis(250);
+const RUN: Duration = Duration::from_millis(150);
 /// The time between two looks.
 const STEP: Duration = Duration::from_millis(1);
 
