@@ -10,6 +10,7 @@
 //! netio: advice IRP-14 WskSend: a completion routine was entered 2 deep
 //! netio: waiting WskDeregister: 1 socket is open: a listening socket, live
 //! netio: error WskRegister: the network cannot be used: …
+//! netio: violation REG-27 DriverUnload: echo.sys goes, and has left with WSK: 1 registration
 //! netio: deregistered: clients=0 sockets=0 violations=1 advice=1
 //! netio: stop 2: violations=1 advice=1
 //! ```

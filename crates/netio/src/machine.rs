@@ -8,12 +8,14 @@
 //! Nothing starts when the image is loaded, for then the loader's lock is held and no thread can be waited for. Threads,
 //! sockets and handles are those of one run, so a driver that is started a hundred times leaves what it found.
 
+use std::collections::BTreeSet;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
-use wsk_provider::Provider;
+use wsk_provider::{Provider, Report, Severity};
 
 use crate::journal::Journal;
 
@@ -26,6 +28,8 @@ pub struct Machine {
     patience: Duration,
     make: Make,
     state: Mutex<State>,
+    /// Addresses in the images of those who have registered.
+    clients: Mutex<BTreeSet<usize>>,
 }
 
 /// What there is of it.
@@ -53,7 +57,7 @@ impl Machine {
         patience: Duration,
         make: impl Fn() -> io::Result<Provider> + Send + Sync + 'static,
     ) -> Self {
-        Self { journal, patience, make: Box::new(make), state: Mutex::default() }
+        Self { journal, patience, make: Box::new(make), state: Mutex::default(), clients: Mutex::default() }
     }
 
     /// The journal.
@@ -136,6 +140,41 @@ impl Machine {
             over.1.notify_all();
             result
         })
+    }
+}
+
+impl Machine {
+    /// A client registers whose image has something at `address`.
+    pub fn client_at(&self, address: usize) {
+        self.clients.lock().insert(address);
+    }
+
+    /// The image `name` is being unloaded. If it is a client's, the journal says what it has left behind (REG-27, LIFE-19):
+    /// registrations and sockets with the provider, and `threads`, which counts those that began in it and have not ended.
+    ///
+    /// The loader holds its lock. Whoever holds this machine's meanwhile may wait for that, so this waits for nobody.
+    pub fn image_goes(&self, name: &str, image: &Range<usize>, threads: impl FnOnce() -> usize) {
+        const CALL: &str = "DriverUnload";
+        let mut clients = self.clients.lock();
+        let known = clients.len();
+        clients.retain(|address| !image.contains(address));
+        let is_client = clients.len() != known;
+        drop(clients);
+        if !is_client {
+            return;
+        }
+        let report = |rule, detail| {
+            self.journal.report(&Report { rule, severity: Severity::Violation, call: CALL, detail });
+        };
+        let provider = self.state.try_lock().and_then(|state| state.provider.clone());
+        if let Some(left) = provider.and_then(|provider| provider.left_in(image)) {
+            report("REG-27", format!("{name} goes, and has left with WSK: {left}"));
+        }
+        let threads = threads();
+        if threads != 0 {
+            let detail = format!("{name} goes, and {threads} threads that began in it have not ended");
+            report("LIFE-19", detail);
+        }
     }
 }
 

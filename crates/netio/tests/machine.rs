@@ -201,3 +201,41 @@ fn the_journal_tells_what_a_deregistration_waits_for() {
     other.join().expect("the release ends");
     assert!(machine.running().is_none());
 }
+
+/// An image that has registered and goes: what it leaves is told, once, and not that of others.
+#[test]
+fn an_image_that_goes_before_it_has_deregistered_is_named() {
+    let (kernel, machine, lines) = machine(Duration::from_mins(1));
+    let _inside = kernel.enter();
+    let client = Client::register(&machine);
+    let block = (&raw const *client.block).addr();
+    let image = block & !0xFFF..(block & !0xFFF) + 0x2000;
+    let elsewhere = image.end..image.end + 0x1000;
+    lines.take();
+    machine.image_goes("other.sys", &image, || unreachable!("nobody there has registered"));
+    machine.client_at(block);
+    machine.image_goes("other.sys", &elsewhere, || unreachable!("nobody there has registered"));
+    assert!(lines.take().is_empty());
+    machine.image_goes("echo.sys", &image, || 2);
+    assert_eq!(
+        lines.take(),
+        [
+            "netio: violation REG-27 DriverUnload: echo.sys goes, and has left with WSK: 1 registration",
+            "netio: violation LIFE-19 DriverUnload: echo.sys goes, and 2 threads that began in it have not ended",
+        ]
+    );
+    client.deregister();
+}
+
+#[test]
+fn an_image_that_has_deregistered_goes_in_silence() {
+    let (kernel, machine, lines) = machine(Duration::from_mins(1));
+    let _inside = kernel.enter();
+    let client = Client::register(&machine);
+    let block = (&raw const *client.block).addr();
+    machine.client_at(block);
+    client.deregister();
+    lines.take();
+    machine.image_goes("echo.sys", &(block..block + 1), || 0);
+    assert!(lines.take().is_empty());
+}

@@ -47,6 +47,10 @@ unsafe extern "system" fn WskRegister(
     npi: *mut WSK_CLIENT_NPI,
     registration: *mut WSK_REGISTRATION,
 ) -> NTSTATUS {
+    // SAFETY: forwarded to the caller.
+    if let Some(npi) = unsafe { npi.as_ref() } {
+        machine().client_at(npi.Dispatch.addr());
+    }
     registering("WskRegister", |provider| {
         // SAFETY: forwarded to the caller.
         unsafe { provider.register(npi, registration) }
@@ -125,6 +129,11 @@ unsafe extern "system" fn NmrRegisterClient(
     context: *mut c_void,
     handle: *mut HANDLE,
 ) -> NTSTATUS {
+    // SAFETY: forwarded to the caller.
+    let attach = unsafe { characteristics.as_ref() }.and_then(|client| client.ClientAttachProvider);
+    if let Some(attach) = attach {
+        machine().client_at(attach as usize);
+    }
     registering("NmrRegisterClient", |provider| {
         // SAFETY: forwarded to the caller.
         unsafe { provider.register_module(characteristics, context, handle) }

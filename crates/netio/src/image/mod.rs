@@ -4,3 +4,4 @@ mod executive;
 mod exports;
 mod process;
 mod unload_safe;
+mod unloads;

@@ -16,7 +16,7 @@ use windows_sys::Win32::System::LibraryLoader::{
 use wsk_provider::Provider;
 use wsk_provider::transport::live::Live;
 
-use super::executive;
+use super::{executive, unloads};
 use crate::host::Process;
 use crate::journal::{Journal, Output};
 use crate::machine::Machine;
@@ -52,6 +52,9 @@ pub(super) fn machine() -> &'static Machine {
             journal.line(&format!("error {problem}"));
         }
         journal.line(&format!("loaded: {settings}"));
+        if !unloads::watch() {
+            journal.line("error the loader does not say which images it unloads");
+        }
         wsk_provider::set_provider_lookup(|| machine().running());
         let host = Arc::new(Process::new(Arc::clone(&journal)));
         let says = Arc::clone(&journal);

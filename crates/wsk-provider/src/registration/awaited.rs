@@ -1,6 +1,7 @@
 //! What clients have yet to give back, in words: for whoever wonders why a wait does not end.
 
 use std::fmt::Write as _;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::Registration;
@@ -77,5 +78,26 @@ impl Provider {
             add(&mut text, &of_client(&client, ""));
         }
         text
+    }
+
+    /// What the provider would still call, or write to, in `image`, which is about to go: registrations and sockets. `None` if it
+    /// is nothing.
+    pub fn left_in(&self, image: &Range<usize>) -> Option<String> {
+        let registrar = &self.0.registrar;
+        let lies_in = |registration: &Registration| {
+            image.contains(&registration.dispatch) || image.contains(&registration.block)
+        };
+        let registrations =
+            registrar.registrations().iter().filter(|registration| lies_in(registration)).count();
+        let registrations = registrations + registrar.modules.count_in(image);
+        let sockets = registrar.sockets().iter().filter(|socket| socket.is_called_in(image)).count();
+        let mut text = String::new();
+        if registrations != 0 {
+            add(&mut text, &count(registrations, "registration", "registrations"));
+        }
+        if sockets != 0 {
+            add(&mut text, &count(sockets, "socket", "sockets"));
+        }
+        (!text.is_empty()).then_some(text)
     }
 }

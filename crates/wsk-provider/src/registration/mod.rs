@@ -51,6 +51,8 @@ const RETIRED: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Registration {
     block: usize,
+    /// The client's dispatch table.
+    dispatch: usize,
     version: u16,
     /// The client's dispatch table and the registration block, which stay until the deregistration returns.
     kept: Mutex<Held>,
@@ -283,6 +285,7 @@ impl Provider {
         let progress = Arc::new(Flag::new());
         let registration = Arc::new(Registration {
             block: block as usize,
+            dispatch: npi.Dispatch.addr(),
             version: dispatch.Version,
             kept: Mutex::new(kept),
             event: dispatch.WskClientEvent,

@@ -15,6 +15,7 @@
 //! A binding has a client object of its own, as a registration of `WskRegister` has.
 
 use std::ffi::c_void;
+use std::ops::Range;
 use std::ptr;
 use std::sync::Arc;
 
@@ -87,6 +88,13 @@ impl Modules {
 
     fn find(&self, handle: HANDLE) -> Option<Arc<Module>> {
         self.0.lock().iter().find(|module| ptr::addr_eq(Arc::as_ptr(module), handle)).cloned()
+    }
+
+    /// How many modules have their callbacks in `image`.
+    pub(super) fn count_in(&self, image: &Range<usize>) -> usize {
+        let attach =
+            |module: &Module| module.callbacks.ClientAttachProvider.map_or(0, |attach| attach as usize);
+        self.all().iter().filter(|module| image.contains(&attach(module))).count()
     }
 
     fn bindings(&self) -> Vec<Arc<Binding>> {

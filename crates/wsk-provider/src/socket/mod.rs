@@ -36,6 +36,7 @@ pub(crate) use options::Options;
 pub(crate) use part::{Ending, Part, switched_on};
 
 use std::ffi::c_void;
+use std::ops::Range;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -95,7 +96,31 @@ pub(crate) struct Tables {
     pub(crate) datagram: *const WSK_CLIENT_DATAGRAM_DISPATCH,
 }
 
+/// What a socket's tables had callbacks for when it was made.
+#[derive(Clone, Copy, Debug, Default)]
+struct Offers {
+    accept: bool,
+    receive_from: bool,
+}
+
 impl Tables {
+    /// What there are callbacks for.
+    fn offers(&self) -> Offers {
+        // SAFETY: null, or the client keeps its table alive and unchanged as long as the socket (CLOSE-17), which begins now.
+        let listen = unsafe { self.listen.as_ref() };
+        // SAFETY: as above.
+        let datagram = unsafe { self.datagram.as_ref() };
+        Offers {
+            accept: listen.is_some_and(|table| table.WskAcceptEvent.is_some()),
+            receive_from: datagram.is_some_and(|table| table.WskReceiveFromEvent.is_some()),
+        }
+    }
+
+    /// The addresses of the tables; zero where there is none.
+    fn addresses(&self) -> [usize; 3] {
+        [self.listen.addr(), self.connection.addr(), self.datagram.addr()]
+    }
+
     /// Whether there is any table.
     fn any(&self) -> bool {
         !(self.listen.is_null() && self.connection.is_null() && self.datagram.is_null())
@@ -169,6 +194,7 @@ pub(crate) struct State {
     pub(crate) context: Context,
     /// The client's callback tables.
     pub(crate) tables: Tables,
+    offers: Offers,
     /// The event callbacks.
     pub(crate) events: events::Events,
     /// The extensions that the client has registered for, in the order of their events.
@@ -236,6 +262,7 @@ impl Socket {
                 told_by_calls: Vec::new(),
                 context: plan.context,
                 tables: plan.tables,
+                offers: plan.tables.offers(),
                 events: events::Events::default(),
                 extensions: Vec::new(),
                 options: plan.options,
@@ -313,6 +340,11 @@ impl Socket {
         self.mark.store(life as u32, Ordering::SeqCst);
     }
 
+    /// Whether a table of the socket lies in `image`.
+    pub(crate) fn is_called_in(&self, image: &Range<usize>) -> bool {
+        self.lock().tables.addresses().iter().any(|table| image.contains(table))
+    }
+
     /// Describes the socket for a leak report.
     pub(crate) fn as_open(self: &Arc<Self>) -> OpenSocket {
         let state = self.lock();
@@ -356,15 +388,9 @@ impl State {
             return None;
         }
         match &self.part {
-            Part::Listen(listener) if listener.is_ignored() => {
-                // SAFETY: the client keeps its table alive and unchanged as long as the socket (CLOSE-17).
-                let table = unsafe { self.tables.listen.as_ref() };
-                table.and_then(|table| table.WskAcceptEvent).map(|_| "WskAcceptEvent")
-            }
-            Part::Datagram(datagram) if datagram.is_ignored() => {
-                // SAFETY: as above.
-                let table = unsafe { self.tables.datagram.as_ref() };
-                table.and_then(|table| table.WskReceiveFromEvent).map(|_| "WskReceiveFromEvent")
+            Part::Listen(listener) if listener.is_ignored() && self.offers.accept => Some("WskAcceptEvent"),
+            Part::Datagram(datagram) if datagram.is_ignored() && self.offers.receive_from => {
+                Some("WskReceiveFromEvent")
             }
             _ => None,
         }
