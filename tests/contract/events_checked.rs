@@ -148,7 +148,7 @@ fn ignored(sim: &Sim) -> (Client, Socket, Peer) {
     (client, listener, peer)
 }
 
-/// Catches: SOCK-02
+/// Shows: SOCK-02
 #[test]
 fn an_accept_callback_that_was_never_enabled_while_a_client_waits_is_told() {
     Sim::new().expect_advice("SOCK-02").run(|sim| {
@@ -174,7 +174,7 @@ fn a_hang_says_that_an_accept_callback_was_never_enabled() {
     assert!(said.detail.contains("with something for WskAcceptEvent, which was never enabled"), "{said}");
 }
 
-/// Catches: SOCK-02
+/// Shows: SOCK-02
 #[test]
 fn a_datagram_callback_that_was_never_enabled_while_datagrams_wait_is_told() {
     Sim::new().expect_advice("SOCK-02").run(|sim| {
