@@ -214,3 +214,34 @@ fn a_datagram_that_is_used_when_it_is_over_is_caught() {
         });
     }
 }
+
+/// The sender's address in the list of a datagram goes with it.
+///
+/// Catches: LIFE-13
+#[test]
+fn the_senders_address_is_over_with_its_datagram() {
+    Sim::new().expect("LIFE-13").expect("BIND-12").run(|sim| {
+        let client = Client::new();
+        let events = Recorder::new();
+        let (tell, told) = std::sync::mpsc::channel();
+        let tell = Mutex::new(tell);
+        events.on_receive_from(move |received| {
+            let list: *const WSK_DATAGRAM_INDICATION = received.list.0.cast();
+            // SAFETY: the list is being indicated.
+            let remote = unsafe { (*list).RemoteAddress };
+            tell.lock().unwrap().send(remote.expose_provenance()).unwrap();
+            STATUS_SUCCESS
+        });
+        let socket = client.datagram(&events);
+        let address = socket.bind_localhost();
+        assert_eq!(socket.enable(WSK_EVENT_RECEIVE_FROM), STATUS_SUCCESS);
+        let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        peer.send_to(b"datagram", address).unwrap();
+        events.receive_from();
+        let remote = std::ptr::with_exposed_provenance_mut(told.recv().unwrap());
+        let other = client.datagram(&Recorder::new());
+        // SAFETY: the provider keeps what it has shown for a while.
+        unsafe { Request::new().bind_at(&other, remote) }.fails(STATUS_INVALID_PARAMETER);
+        assert_caught(sim, "LIFE-13", "WskBind");
+    });
+}
