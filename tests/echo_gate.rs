@@ -4,7 +4,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use echo_gate::policy::{Action, Answer, Policy};
@@ -74,7 +74,7 @@ fn drive(
     limits: Limits,
     default: Action,
     accept_by: AcceptBy,
-    sink: Journal,
+    sink: impl RecordSink,
     started: &Sender<SocketAddr>,
     finished: &Receiver<()>,
 ) -> wsk::Result<()> {
@@ -313,6 +313,71 @@ fn silent_clients_lose_their_places() {
         );
         assert_eq!(accepted, closed, "{accept_by:?}: {journal:?}");
     }
+}
+
+/// Holds every inspection until it is told to let go, and notes how many there were at a time.
+#[derive(Clone, Debug, Default)]
+struct Holding(Arc<(Mutex<Held>, Condvar)>);
+
+#[derive(Debug, Default)]
+struct Held {
+    inside: usize,
+    most: usize,
+    seen: usize,
+    let_go: bool,
+}
+
+impl RecordSink for Holding {
+    fn record(&self, record: Record) {
+        let Record::Inspect { .. } = record else { return };
+        let (held, changed) = &*self.0;
+        let mut held = held.lock().expect("not poisoned");
+        held.inside += 1;
+        held.seen += 1;
+        held.most = held.most.max(held.inside);
+        changed.notify_all();
+        held = changed.wait_while(held, |held| !held.let_go).expect("not poisoned");
+        held.inside -= 1;
+    }
+}
+
+/// However many clients come while callbacks are held open, there are no more than so many threads for them; the others wait.
+#[test]
+fn a_storm_of_callbacks_has_a_bounded_number_of_threads() {
+    const CLIENTS: usize = 120;
+    const THREADS: usize = 64;
+    let sim = Sim::builder().build();
+    let sink = Holding::default();
+    let (started, start) = channel();
+    let (finish, finished) = channel::<()>();
+    let driver = sim.thread("driver", {
+        let sink = sink.clone();
+        let limits = Limits { per_source: Limits::NONE, ..Limits::DEFAULT };
+        move || drive(limits, Action::Accept, AcceptBy::Event, sink, &started, &finished)
+    });
+    let to = start.recv().expect("started");
+    let clients: Vec<_> = (0..CLIENTS).map(|_| connect(to).expect("connected")).collect();
+    let (held, changed) = &*sink.0;
+    let wait = |limit, enough: fn(&Held) -> bool| {
+        let held = held.lock().expect("not poisoned");
+        changed.wait_timeout_while(held, limit, |held| !enough(held)).expect("not poisoned").1.timed_out()
+    };
+    assert!(!wait(PATIENCE, |held| held.seen >= THREADS), "{sink:?}");
+    // If more were let in, they would come about now; all that a slow machine does is not to see them.
+    wait(Duration::from_millis(500), |held| held.seen > THREADS + 20);
+    held.lock().expect("not poisoned").let_go = true;
+    changed.notify_all();
+    assert!(!wait(PATIENCE, |held| held.seen == CLIENTS), "{sink:?}");
+    for mut client in clients {
+        client.write_all(b"x").expect("served");
+        client.read_exact(&mut [0]).expect("served");
+    }
+    drop(finish);
+    driver.join().unwrap_or_else(|failure| panic!("{failure:?}")).expect("started");
+    sim.finish().assert_clean();
+    // Beside them, a thread of the network makes a callback itself where it can.
+    let most = held.lock().expect("not poisoned").most;
+    assert!((THREADS..=THREADS + 2).contains(&most), "{sink:?}");
 }
 
 #[test]

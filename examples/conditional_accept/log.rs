@@ -9,9 +9,8 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
-use std::thread::JoinHandle;
-use std::time::Instant;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::time::{Duration, Instant};
 
 use echo_gate::record::{Record, RecordSink};
 use gate_protocol::text::Line;
@@ -20,6 +19,12 @@ use crate::cli::Format;
 
 /// Records that may wait to be printed: what ten thousand clients that come and go at once give.
 const QUEUE: usize = 1 << 16;
+
+/// A reader of standard output that takes nothing for so long is not waited for at the end.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether it takes anything.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The entrance of the queue.
 #[derive(Clone, Debug)]
@@ -38,18 +43,13 @@ impl RecordSink for Journal {
     }
 }
 
-impl Journal {
-    /// Takes a record where waiting for room is fine.
-    pub(crate) fn record_patiently(&self, record: Record) {
-        // An error means that printing failed; `Printer::finish` says why.
-        let _ = self.queue.send((Instant::now(), record));
-    }
-}
-
 /// The thread that prints.
 #[derive(Debug)]
 pub(crate) struct Printer {
-    thread: JoinHandle<io::Result<()>>,
+    /// Gets what came of the printing.
+    result: Receiver<io::Result<()>>,
+    /// How many records have been printed.
+    printed: Arc<AtomicU64>,
     lost: Arc<AtomicU64>,
 }
 
@@ -60,29 +60,63 @@ impl Printer {
         failed: impl FnOnce() + Send + 'static,
     ) -> io::Result<(Journal, Self)> {
         let (sender, receiver) = sync_channel(QUEUE);
-        let lost = Arc::new(AtomicU64::new(0));
-        let thread = std::thread::Builder::new().name("printer".to_owned()).spawn(move || {
+        let (lost, printed) = <(Arc<AtomicU64>, Arc<AtomicU64>)>::default();
+        let (done, result) = sync_channel(1);
+        let counter = Arc::clone(&printed);
+        std::thread::Builder::new().name("printer".to_owned()).spawn(move || {
             // The stream knows whether it is a terminal, and leaves the colours out if not.
-            let result = print(&receiver, format, anstream::AutoStream::auto(io::stdout()));
+            let result = print(&receiver, format, anstream::AutoStream::auto(io::stdout()), &counter);
             if result.is_err() {
                 failed();
             }
-            result
+            // Who waits for it no longer does not need it.
+            let _ = done.send(result);
         })?;
-        Ok((Journal { queue: sender, lost: Arc::clone(&lost) }, Self { thread, lost }))
+        Ok((Journal { queue: sender, lost: Arc::clone(&lost) }, Self { result, printed, lost }))
     }
 
-    /// Waits until everything up to [`Record::Unloaded`] is printed, or until no [`Journal`] is left.
+    /// Has `last` printed, if there is one, and waits until everything up to [`Record::Unloaded`] is, or until no [`Journal`] is left;
+    /// but no longer than whoever reads standard output takes any of it.
     ///
     /// Returns how many records found the queue full and were not printed.
-    pub(crate) fn finish(self) -> io::Result<u64> {
-        self.thread.join().unwrap_or_else(|_| Err(io::Error::other("the printing thread panicked")))?;
-        Ok(self.lost.load(Ordering::Relaxed))
+    pub(crate) fn finish(self, journal: Journal, last: Option<Record>) -> io::Result<u64> {
+        let Self { result, printed, lost } = self;
+        let mut last = last.map(|last| (journal.queue, (Instant::now(), last)));
+        let (mut seen, mut since) = (printed.load(Ordering::Relaxed), Instant::now());
+        loop {
+            last = last.and_then(|(queue, record)| match queue.try_send(record) {
+                Err(TrySendError::Full(record)) => Some((queue, record)),
+                // A printer that has failed says why.
+                Ok(()) | Err(TrySendError::Disconnected(_)) => None,
+            });
+            match result.recv_timeout(LOOK) {
+                Ok(result) => return result.map(|()| lost.load(Ordering::Relaxed)),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(io::Error::other("the printing thread panicked"));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let now = printed.load(Ordering::Relaxed);
+            if now != seen {
+                (seen, since) = (now, Instant::now());
+            } else if since.elapsed() >= PATIENCE {
+                // The thread waits for that reader, and ends with the program.
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "nobody reads it; its last records are not printed",
+                ));
+            }
+        }
     }
 }
 
-/// Prints what comes out of the queue. Output is passed on whenever the queue is empty.
-fn print(queue: &Receiver<(Instant, Record)>, format: Format, out: impl Write) -> io::Result<()> {
+/// Prints what comes out of the queue, and counts it. Output is passed on whenever the queue is empty.
+fn print(
+    queue: &Receiver<(Instant, Record)>,
+    format: Format,
+    out: impl Write,
+    printed: &AtomicU64,
+) -> io::Result<()> {
     let mut out = io::BufWriter::new(out);
     let start = Instant::now();
     loop {
@@ -105,6 +139,7 @@ fn print(queue: &Receiver<(Instant, Record)>, format: Format, out: impl Write) -
                 writeln!(out, "{}", Line { time, record: &record })?;
             }
         }
+        printed.fetch_add(1, Ordering::Relaxed);
         if matches!(record, Record::Unloaded { .. }) {
             return out.flush();
         }
@@ -126,7 +161,8 @@ mod tests {
         }
         drop(sender);
         let mut out = Vec::new();
-        print(&receiver, format, anstream::StripStream::new(&mut out)).expect("memory takes all");
+        print(&receiver, format, anstream::StripStream::new(&mut out), &AtomicU64::new(0))
+            .expect("memory takes all");
         String::from_utf8(out).expect("text")
     }
 
@@ -183,7 +219,7 @@ mod tests {
         }
         let (sender, receiver) = sync_channel(1);
         sender.send((Instant::now(), Record::Loaded { local: remote() })).expect("there is room");
-        let error = print(&receiver, Format::Json, Closed).expect_err("nothing takes it");
+        let error = print(&receiver, Format::Json, Closed, &AtomicU64::new(0)).expect_err("nothing takes it");
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     }
 }

@@ -8,6 +8,8 @@
 //! `cargo run --release --example conditional_accept -- --help` lists the options.
 
 mod cli;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod host;
 mod log;
 
 use std::process::ExitCode;
@@ -37,6 +39,8 @@ const UNTAKEN: usize = 16_384;
 const INTERRUPTED: i32 = 130;
 
 fn main() -> ExitCode {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    host::keep_few_heaps();
     let (options, policy) = Options::from_command_line();
     match run(&options, policy) {
         Ok(()) => ExitCode::SUCCESS,
@@ -72,11 +76,8 @@ fn run(options: &Options, policy: Policy) -> Result<(), String> {
     };
     let report = sim.finish();
     let (violations, leaks) = (report.violations.len() as u64, report.leaks.count() as u64);
-    if driven.is_ok() {
-        journal.record_patiently(Record::Unloaded { violations, leaks });
-    }
-    drop(journal);
-    let printed = printer.finish();
+    let unloaded = driven.is_ok().then_some(Record::Unloaded { violations, leaks });
+    let printed = printer.finish(journal, unloaded);
     driven?;
     assess(&report)?;
     match printed {

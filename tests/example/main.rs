@@ -332,11 +332,12 @@ fn wrong_options_are_explained() {
 fn addresses_that_cannot_be_had_are_explained() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let taken = taken.local_addr().expect("an address").to_string();
-    for address in [&*taken, "192.0.2.1:0", "[2001:db8::1]:0"] {
+    for address in [&*taken, "192.0.2.1:0", "[2001:db8::1]:0", "[fe80::1%999]:0"] {
         let output = run(&["--listen", address]);
         let said = String::from_utf8(output.stderr).expect("text");
         assert_eq!(output.status.code(), Some(1), "{address}: {said}");
         assert!(said.starts_with("error: ") && said.contains(address) && said.contains("STATUS_"), "{said}");
+        assert!(!said.contains("STATUS_UNSUCCESSFUL"), "{said}");
         assert_eq!(said.lines().count(), 1, "{said}");
     }
 }
@@ -361,6 +362,37 @@ fn a_reader_that_goes_away_ends_the_service() {
     let said = String::from_utf8(output.stderr).expect("text");
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("standard output"), "{said}");
+}
+
+/// Told to end while nobody reads what it prints: it does not wait for that, and says so.
+#[test]
+fn a_reader_that_does_not_read_keeps_nobody_waiting() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let mut child = example()
+        .args(["--listen", "127.0.0.1:0", "--log", "json", "--reject", "127.0.0.3"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the example starts");
+    let mut stdout = child.stdout.take().expect("a pipe");
+    // As small as the host makes it.
+    let room = rustix::pipe::fcntl_setpipe_size(&stdout, 4096).expect("a pipe");
+    let mut loaded = vec![0; 256];
+    let length = stdout.read(&mut loaded).expect("a line");
+    let loaded: Value = serde_json::from_slice(&loaded[..length]).expect("JSON");
+    let address: SocketAddr = text(&loaded, "local").parse().expect("an address");
+    // Each gives more than fifty bytes to print.
+    for _ in 0..room / 50 + 100 {
+        assert_refused(connect_from(IpAddr::from([127, 0, 0, 3]), address));
+    }
+    let start = Instant::now();
+    kill_process(Pid::from_child(&child), Signal::TERM).expect("the process is there");
+    let output = child.wait_with_output().expect("a status");
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert!(start.elapsed() < Duration::from_secs(30), "{said}");
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.ends_with("standard output: nobody reads it; its last records are not printed\n"), "{said}");
+    drop(stdout);
 }
 
 /// With few file descriptors left some of the many clients are refused, and nothing else happens.

@@ -23,7 +23,8 @@ use crate::transport::Transport;
 use crate::worker::{CallbackThreads, Completer, Task};
 
 /// How many closed sockets are kept apart, so that a late call on one is recognised instead of read from freed memory.
-const RETIRED: usize = 4096;
+/// Each takes a kilobyte: with more of them a server that lives on would seem to leak, for as long as it takes to have so many.
+const RETIRED: usize = 1024;
 
 /// One instance of WSK. Clones are handles to the same instance.
 #[derive(Clone, Debug)]

@@ -16,6 +16,9 @@ use parking_lot::{Condvar, Mutex};
 pub(crate) use self::completer::Completer;
 use crate::provider::Inner;
 
+/// How many callback threads there are at the most. Each callback that a client holds open takes one, and no client waits in so many of
+/// them for one more; what comes in a storm waits for its turn.
+const MOST_THREADS: usize = 64;
 /// How long an idle callback thread stays.
 const IDLE: Duration = Duration::from_secs(2);
 
@@ -25,6 +28,8 @@ pub(crate) type Task = Box<dyn FnOnce(&Arc<Inner>) + Send>;
 #[derive(Default)]
 struct PoolState {
     tasks: VecDeque<Task>,
+    /// Those that have been made and have not ended.
+    threads: usize,
     idle: usize,
     /// Threads that have been made and have not looked for a task yet.
     coming: usize,
@@ -34,13 +39,19 @@ struct PoolState {
 }
 
 impl PoolState {
-    /// Whether more tasks wait than threads are on their way to them.
+    /// Whether more tasks wait than threads are on their way to them, and there may be one more.
     fn is_short(&self) -> bool {
-        self.tasks.len() > self.idle + self.coming
+        self.threads < MOST_THREADS && self.tasks.len() > self.idle + self.coming
+    }
+
+    /// Counts a thread that is about to be made.
+    fn add_thread(&mut self) {
+        self.threads += 1;
+        self.coming += 1;
     }
 }
 
-/// The threads for callbacks; there are as many as callbacks are being held open, and one idle.
+/// The threads for callbacks; there are as many as callbacks are being held open, and one idle, up to [`MOST_THREADS`].
 ///
 /// A task is never run by the thread that brings it, which may hold locks. Where no thread is to be had for it, it waits
 /// for one of those there are. The first one never goes, so that there always is one.
@@ -55,6 +66,7 @@ impl fmt::Debug for CallbackThreads {
         let state = self.state.lock();
         f.debug_struct("CallbackThreads")
             .field("tasks", &state.tasks.len())
+            .field("threads", &state.threads)
             .field("idle", &state.idle)
             .finish_non_exhaustive()
     }
@@ -67,7 +79,7 @@ impl CallbackThreads {
         if std::mem::replace(&mut state.manned, true) {
             return Ok(());
         }
-        state.coming += 1;
+        state.add_thread();
         drop(state);
         let made = self.make(provider, true);
         if made.is_err() {
@@ -81,7 +93,7 @@ impl CallbackThreads {
         let mut state = self.state.lock();
         state.tasks.push_back(task);
         if state.is_short() {
-            state.coming += 1;
+            state.add_thread();
             drop(state);
             // Without a thread of its own the task waits for another one's.
             let _ = self.make(provider, false);
@@ -97,7 +109,9 @@ impl CallbackThreads {
         let shared = Arc::clone(provider);
         let made = provider.host.spawn("wsk callbacks", Box::new(move || pool.serve(&shared, stays)));
         if made.is_err() {
-            self.state.lock().coming -= 1;
+            let mut state = self.state.lock();
+            state.coming -= 1;
+            state.threads -= 1;
         }
         made
     }
@@ -109,7 +123,9 @@ impl CallbackThreads {
             if let Some(task) = state.tasks.pop_front() {
                 // The task may take long, and what is behind it may be there because no thread was to be had.
                 let short = state.is_short();
-                state.coming += usize::from(short);
+                if short {
+                    state.add_thread();
+                }
                 drop(state);
                 if short {
                     let _ = self.make(provider, false);
@@ -119,6 +135,7 @@ impl CallbackThreads {
                 continue;
             }
             if state.stopping {
+                state.threads -= 1;
                 return;
             }
             state.idle += 1;
@@ -130,6 +147,7 @@ impl CallbackThreads {
             };
             state.idle -= 1;
             if timed_out && state.tasks.is_empty() {
+                state.threads -= 1;
                 return;
             }
         }

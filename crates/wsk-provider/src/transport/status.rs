@@ -31,6 +31,9 @@ pub fn status_of(error: &io::Error) -> NTSTATUS {
 fn other_status(error: &io::Error) -> NTSTATUS {
     match error.raw_os_error() {
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS) => status::STATUS_INSUFFICIENT_RESOURCES,
+        // The scope of an address names no interface.
+        Some(libc::ENODEV | libc::ENXIO) => status::STATUS_INVALID_ADDRESS_COMPONENT,
+        Some(libc::EHOSTDOWN) => status::STATUS_HOST_UNREACHABLE,
         Some(libc::EMSGSIZE) => status::STATUS_INVALID_BUFFER_SIZE,
         Some(libc::EISCONN) => status::STATUS_CONNECTION_ACTIVE,
         Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT) => status::STATUS_NOT_SUPPORTED,
@@ -44,6 +47,8 @@ fn other_status(error: &io::Error) -> NTSTATUS {
     match error.raw_os_error() {
         // WSAEMFILE and WSAENOBUFS.
         Some(10_024 | 10_055) => status::STATUS_INSUFFICIENT_RESOURCES,
+        // WSAEHOSTDOWN.
+        Some(10_064) => status::STATUS_HOST_UNREACHABLE,
         // WSAEMSGSIZE.
         Some(10_040) => status::STATUS_INVALID_BUFFER_SIZE,
         // WSAEISCONN.
