@@ -315,12 +315,13 @@ fn silent_clients_lose_their_places() {
     }
 }
 
-/// Holds every inspection until it is told to let go, and notes how many there were at a time.
+/// Holds every abort until it is told to let go, and notes how many there were at a time.
 #[derive(Clone, Debug, Default)]
 struct Holding(Arc<(Mutex<Held>, Condvar)>);
 
 #[derive(Debug, Default)]
 struct Held {
+    pended: usize,
     inside: usize,
     most: usize,
     seen: usize,
@@ -329,9 +330,16 @@ struct Held {
 
 impl RecordSink for Holding {
     fn record(&self, record: Record) {
-        let Record::Inspect { .. } = record else { return };
         let (held, changed) = &*self.0;
         let mut held = held.lock().expect("not poisoned");
+        match record {
+            Record::Abort { .. } => {}
+            Record::Inspect { .. } => {
+                held.pended += 1;
+                return changed.notify_all();
+            }
+            _ => return,
+        }
         held.inside += 1;
         held.seen += 1;
         held.most = held.most.max(held.inside);
@@ -341,7 +349,8 @@ impl RecordSink for Holding {
     }
 }
 
-/// However many clients come while callbacks are held open, there are no more than so many threads for them; the others wait.
+/// However many pended clients give up while the client holds its callbacks open, there are no more than so many threads for these;
+/// the others wait.
 #[test]
 fn a_storm_of_callbacks_has_a_bounded_number_of_threads() {
     const CLIENTS: usize = 120;
@@ -352,8 +361,9 @@ fn a_storm_of_callbacks_has_a_bounded_number_of_threads() {
     let (finish, finished) = channel::<()>();
     let driver = sim.thread("driver", {
         let sink = sink.clone();
-        let limits = Limits { per_source: Limits::NONE, ..Limits::DEFAULT };
-        move || drive(limits, Action::Accept, AcceptBy::Event, sink, &started, &finished)
+        // Few clients, as nobody answers them then.
+        let limits = Limits { clients: 500, per_source: Limits::NONE, ..Limits::DEFAULT };
+        move || drive(limits, Action::Ask, AcceptBy::Event, sink, &started, &finished)
     });
     let to = start.recv().expect("started");
     let clients: Vec<_> = (0..CLIENTS).map(|_| connect(to).expect("connected")).collect();
@@ -362,22 +372,22 @@ fn a_storm_of_callbacks_has_a_bounded_number_of_threads() {
         let held = held.lock().expect("not poisoned");
         changed.wait_timeout_while(held, limit, |held| !enough(held)).expect("not poisoned").1.timed_out()
     };
-    assert!(!wait(PATIENCE, |held| held.seen >= THREADS), "{sink:?}");
+    assert!(!wait(PATIENCE, |held| held.pended == CLIENTS), "{sink:?}");
+    for client in clients {
+        SockRef::from(&client).set_linger(Some(Duration::ZERO)).expect("an open socket");
+    }
+    assert!(!wait(PATIENCE, |held| held.seen >= THREADS - 2), "{sink:?}");
     // If more were let in, they would come about now; all that a slow machine does is not to see them.
     wait(Duration::from_millis(500), |held| held.seen > THREADS + 20);
     held.lock().expect("not poisoned").let_go = true;
     changed.notify_all();
     assert!(!wait(PATIENCE, |held| held.seen == CLIENTS), "{sink:?}");
-    for mut client in clients {
-        client.write_all(b"x").expect("served");
-        client.read_exact(&mut [0]).expect("served");
-    }
     drop(finish);
     driver.join().unwrap_or_else(|failure| panic!("{failure:?}")).expect("started");
     sim.finish().assert_clean();
-    // Beside them, a thread of the network makes a callback itself where it can.
+    // One of them looks after the others.
     let most = held.lock().expect("not poisoned").most;
-    assert!((THREADS..=THREADS + 2).contains(&most), "{sink:?}");
+    assert!((THREADS - 2..=THREADS).contains(&most), "{sink:?}");
 }
 
 #[test]

@@ -40,6 +40,9 @@ const STARVED_RETRY: Duration = Duration::from_millis(50);
 const POLL_RETRY: Duration = Duration::from_millis(50);
 /// How long a call may last before the watch takes the helm.
 const PATIENCE: Duration = Duration::from_millis(10);
+/// How many threads there are at the most, those included whose call lasts: no client waits in so many calls for one more, and on a
+/// busy host a call may last because its thread does not run.
+const MOST_THREADS: usize = 64;
 
 /// A Windows host reports once, and again only when asked: `mio` asks when it sees a transfer that would block, for which it
 /// has to make the transfer. The owner knows sooner, from one that came out short. Unix hosts report by edge.
@@ -75,6 +78,8 @@ struct Crew {
     /// The numbers of the threads at the helm, on watch, or about to be; one that was relieved is not among them.
     aboard: Vec<u64>,
     next: u64,
+    /// All that have not ended, also those that were relieved.
+    threads: usize,
     /// Who has the helm: the number and the thread.
     helmsman: Option<(u64, ThreadId)>,
     /// The threads that are lent.
@@ -248,6 +253,7 @@ impl Reactor {
             let own = crew.next;
             crew.next += 1;
             crew.aboard.push(own);
+            crew.threads += 1;
             own
         };
         let aboard = Aboard(Arc::clone(self), own);
@@ -498,6 +504,7 @@ impl Reactor {
                 }
             } else if now == before
                 && !now.is_multiple_of(2)
+                && (stopping || crew.threads < MOST_THREADS)
                 && self.calls.compare_exchange(now, now + 1, Ordering::SeqCst, Ordering::SeqCst).is_ok()
             {
                 break;
@@ -523,7 +530,10 @@ struct Aboard(Arc<Reactor>, u64);
 
 impl Drop for Aboard {
     fn drop(&mut self) {
-        self.0.crew.lock().aboard.retain(|aboard| *aboard != self.1);
+        let mut crew = self.0.crew.lock();
+        crew.aboard.retain(|aboard| *aboard != self.1);
+        crew.threads -= 1;
+        drop(crew);
         self.0.crew_changed.notify_all();
     }
 }
