@@ -130,8 +130,7 @@ pub(crate) trait Gate {
     /// The last lines of its log.
     fn log_tail(&self) -> String;
 
-    /// What the processes hold that it is loaded into; `None` if it is a process of its own, which gives an account of itself when
-    /// it ends.
+    /// What the processes hold that it is loaded into, or its own process, as long as it runs; `None` if there is none.
     fn holdings(&self) -> Option<Holdings> {
         None
     }

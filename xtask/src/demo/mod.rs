@@ -28,6 +28,7 @@ use self::driver::Driver;
 use self::gate::{Gate, Settings, Started};
 pub(crate) use self::processes::{checkpoint, end_all_on_interrupt, end_on_interrupt};
 use self::report::Outcome;
+use self::scenarios::Extent;
 use self::user_mode::UserMode;
 use crate::cross::{Layout, packages};
 
@@ -46,6 +47,9 @@ pub(crate) struct Args {
     /// How often the gate is started and stopped under load
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = STARTS)]
     starts: usize,
+    /// How many seconds the gate serves a mixed load while what it holds is watched
+    #[arg(long, value_name = "SECONDS", default_value_t = ENDURANCE, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    endurance: u32,
     /// Use what was built before as it is
     #[arg(long)]
     no_build: bool,
@@ -53,6 +57,9 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "user_mode")]
     keep: bool,
 }
+
+/// How many seconds of it are enough to see what leaks with each client.
+const ENDURANCE: u32 = 10;
 
 /// Reads a number of starts.
 pub(crate) const STARTS: fn(&str) -> Result<usize, String> = |text| match text.parse() {
@@ -83,7 +90,8 @@ fn run_through(layout: &Layout, args: &Args) -> Result<ExitCode> {
         Box::new(Driver::load(layout, !args.no_build)?)
     };
     eprintln!("Trying {} ({} scenarios)", gate.title(), plan.len());
-    let outcomes = try_all(gate.as_mut(), &plan, args.starts, args.json);
+    let extent = Extent { starts: args.starts, endurance: Duration::from_secs(args.endurance.into()) };
+    let outcomes = try_all(gate.as_mut(), &plan, extent, args.json);
     let failed = outcomes.iter().filter(|outcome| !outcome.ok).count();
     if failed > 0 {
         eprintln!("\nThe end of the log:\n{}", gate.log_tail());
@@ -131,7 +139,8 @@ pub(crate) fn try_example(layout: &Layout, starts: usize) -> Result<Tried> {
 fn try_gate(gate: &mut dyn Gate, driver: bool, starts: usize) -> Result<Tried> {
     let plan = scenarios::plan(driver, &[])?;
     let start = Instant::now();
-    let outcomes = try_all(gate, &plan, starts, false);
+    let extent = Extent { starts, endurance: Duration::from_secs(ENDURANCE.into()) };
+    let outcomes = try_all(gate, &plan, extent, false);
     let (expected, all) = (outcomes.iter().filter(|outcome| outcome.ok).count(), outcomes.len());
     if expected < all {
         eprintln!("\nThe end of the log:\n{}", gate.log_tail());
@@ -143,13 +152,13 @@ fn try_gate(gate: &mut dyn Gate, driver: bool, starts: usize) -> Result<Tried> {
 fn try_all(
     gate: &mut dyn Gate,
     plan: &[(scenarios::Scenario, AcceptBy)],
-    starts: usize,
+    extent: Extent,
     json: bool,
 ) -> Vec<Outcome> {
     let mut outcomes = Vec::with_capacity(plan.len());
     for (scenario, by) in plan {
         checkpoint();
-        let outcome = scenarios::run(gate, scenario, *by, starts);
+        let outcome = scenarios::run(gate, scenario, *by, extent);
         checkpoint();
         report::line(&outcome);
         if json {

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use cargo_metadata::Message;
 use gate_protocol::{Answer, Limits};
 
-use super::gate::{Gate, Settings, Started};
+use super::gate::{Gate, Holdings, Settings, Started};
 use super::processes;
 use super::records::{PATIENCE, Records};
 use crate::command::{self, logged_output};
@@ -204,6 +204,11 @@ impl Gate for UserMode {
 
     fn log_tail(&self) -> String {
         command::tail_of(&self.log, 20)
+    }
+
+    fn holdings(&self) -> Option<Holdings> {
+        let process = i32::try_from(self.running.as_ref()?.child.id()).ok()?;
+        Some(processes::holdings([process]))
     }
 
     fn end(&mut self) -> Result<()> {

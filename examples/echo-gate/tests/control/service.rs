@@ -32,14 +32,14 @@ fn start(control: &Control, threads: usize, passive: Passive<'_>) -> wsk::Result
 }
 
 /// A driver with its service.
-struct Driver<'a> {
+pub(crate) struct Driver<'a> {
     control: Control,
     service: Service<Control>,
     passive: Passive<'a>,
 }
 
 impl<'a> Driver<'a> {
-    fn load(default: Action, verdict_timeout: u32, passive: Passive<'a>) -> Self {
+    pub(crate) fn load(default: Action, verdict_timeout: u32, passive: Passive<'a>) -> Self {
         Self::load_by(AcceptBy::Irp, default, verdict_timeout, passive)
     }
 
@@ -56,11 +56,21 @@ impl<'a> Driver<'a> {
         Self { control, service, passive }
     }
 
+    /// What its device is for.
+    pub(crate) fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// Where it listens.
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.service.local_addr()
+    }
+
     fn connect(&self) -> TcpStream {
         connect(self.service.local_addr()).expect("connected")
     }
 
-    fn unload(mut self) {
+    pub(crate) fn unload(mut self) {
         let start = Instant::now();
         self.control.stopping();
         self.service.unload(UNLOAD, self.passive).expect("an unload in time");
@@ -83,7 +93,7 @@ fn drive(default: Action, verdict_timeout: u32, body: impl FnOnce(&Driver<'_>) +
 }
 
 /// Runs `body` on a thread of `sim`, which must be clean afterwards.
-fn on(sim: &Sim, body: impl FnOnce(Passive<'_>) + Send + 'static) {
+pub(crate) fn on(sim: &Sim, body: impl FnOnce(Passive<'_>) + Send + 'static) {
     let thread = sim.thread("driver", || {
         // SAFETY: the start of a system thread, at PASSIVE_LEVEL, without locks.
         body(unsafe { Passive::assume() });

@@ -134,24 +134,21 @@ fn slack(starts: usize) -> Holdings {
     Holdings { threads: 2 + starts / 10, descriptors: 10 + starts / 10, memory: 4096 + 128 * starts }
 }
 
-/// What the clients of the load share.
-struct Load {
+/// What the clients of a load share.
+pub(super) struct Load {
     to: Mutex<SocketAddr>,
-    served: AtomicUsize,
-    wrong: AtomicUsize,
-    over: AtomicBool,
+    pub(super) served: AtomicUsize,
+    pub(super) wrong: AtomicUsize,
+    pub(super) over: AtomicBool,
+    /// How long each waits between two of its clients.
+    pause: Duration,
 }
 
 fn starts(stage: &mut Stage<'_>) -> Result<Seen> {
     let settings = stage.usual();
     stage.gate.keep_process()?;
     stage.serve(&settings)?;
-    let load = Load {
-        to: Mutex::new(stage.gate.address()),
-        served: AtomicUsize::new(0),
-        wrong: AtomicUsize::new(0),
-        over: AtomicBool::new(false),
-    };
+    let load = Load::new(stage.gate.address(), Duration::ZERO);
     std::thread::scope(|scope| {
         for number in 0..LOAD {
             let load = &load;
@@ -171,7 +168,7 @@ fn starts(stage: &mut Stage<'_>) -> Result<Seen> {
 /// Stops and starts the gate, while the load goes on.
 fn cycle(stage: &mut Stage<'_>, settings: &super::Settings, load: &Load) -> Result<Seen> {
     let (mut good, mut slowest, mut held) = (0, Duration::ZERO, Vec::new());
-    for _ in 0..stage.starts {
+    for _ in 0..stage.extent.starts {
         slowest = slowest.max(stage.gate.stop()?);
         // While it is not loaded: what is there now is left over.
         held.extend(stage.gate.holdings());
@@ -189,7 +186,7 @@ fn cycle(stage: &mut Stage<'_>, settings: &super::Settings, load: &Load) -> Resu
     }
     let ends = ends(&held);
     let growth = match ends {
-        Some((first, last)) if has_grown((first, last), stage.starts) => {
+        Some((first, last)) if has_grown((first, last), stage.extent.starts) => {
             format!("grown from {first} to {last}")
         }
         None if !held.is_empty() => format!("growth cannot be told from {} starts", held.len()),
@@ -212,7 +209,7 @@ fn cycle(stage: &mut Stage<'_>, settings: &super::Settings, load: &Load) -> Resu
 
 /// What the processes held at the beginning and at the end. Of several looks at each the least counts: programs that are
 /// just ending add to the others.
-fn ends(held: &[Holdings]) -> Option<(Holdings, Holdings)> {
+pub(super) fn ends(held: &[Holdings]) -> Option<(Holdings, Holdings)> {
     // The first start makes what is made once.
     let held = held.get(1..)?;
     let part = (held.len() / 3).clamp(1, 10).min(held.len() / 2);
@@ -237,12 +234,18 @@ fn least(held: &[Holdings]) -> Option<Holdings> {
 }
 
 impl Load {
+    pub(super) fn new(to: SocketAddr, pause: Duration) -> Self {
+        let (served, wrong) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { to: Mutex::new(to), served, wrong, over: AtomicBool::new(false), pause }
+    }
+
     /// One client after the other: most talk, some are rejected, pended and give up, or reset.
-    fn work(&self, number: usize) {
+    pub(super) fn work(&self, number: usize) {
         let bytes = pattern(2000);
         let mut round = number;
         while !self.over.load(Ordering::Relaxed) {
             round += 1;
+            std::thread::sleep(self.pause);
             let to = *self.to.lock().unwrap_or_else(PoisonError::into_inner);
             let last = [2, 2, 4, 2, 3][round % 5];
             let Ok(client) = Client::connect(last, to) else {

@@ -8,9 +8,11 @@
 //! | `steering.rs` | policy, limits, parameters, a busy port |
 //! | `other.rs` | the driver in C, served by the same `netio.sys` |
 //! | `memory.rs` | every block of pool is given back |
+//! | `endurance.rs` | a mixed load for as long as one likes, and nothing grows |
 //! | `lasting.rs` | unload, crash, many starts under load, the ledger of all records |
 
 mod asking;
+mod endurance;
 mod lasting;
 mod memory;
 mod other;
@@ -81,11 +83,20 @@ impl Seen {
     }
 }
 
+/// How much is tried of what can be tried for long.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Extent {
+    /// How often the gate is started.
+    pub starts: usize,
+    /// How long it serves.
+    pub endurance: Duration,
+}
+
 /// What a scenario works with.
 pub(crate) struct Stage<'a> {
     gate: &'a mut dyn Gate,
     by: AcceptBy,
-    starts: usize,
+    extent: Extent,
     /// Where its records begin.
     mark: Mark,
 }
@@ -143,6 +154,7 @@ pub(crate) const ALL: &[Scenario] = &[
     memory::POOL,
     lasting::CRASH,
     lasting::STARTS,
+    endurance::ENDURANCE,
     lasting::LEDGER,
 ];
 
@@ -171,12 +183,12 @@ pub(crate) fn plan(driver: bool, only: &[String]) -> Result<Vec<(Scenario, Accep
 }
 
 /// Tries one.
-pub(crate) fn run(gate: &mut dyn Gate, scenario: &Scenario, by: AcceptBy, starts: usize) -> Outcome {
+pub(crate) fn run(gate: &mut dyn Gate, scenario: &Scenario, by: AcceptBy, extent: Extent) -> Outcome {
     let start = Instant::now();
-    let fill = |text: &str| text.replace("{by}", &by.to_string()).replace("{n}", &starts.to_string());
+    let fill = |text: &str| text.replace("{by}", &by.to_string()).replace("{n}", &extent.starts.to_string());
     let expected = Seen::new(fill(scenario.client), fill(scenario.records)).line();
     let mark = gate.records().mark();
-    let seen = (scenario.run)(&mut Stage { gate: &mut *gate, by, starts, mark });
+    let seen = (scenario.run)(&mut Stage { gate: &mut *gate, by, extent, mark });
     let (mut seen, note) = match seen {
         Ok(seen) => (seen.line(), seen.note),
         Err(error) => (format!("{error:#}"), String::new()),

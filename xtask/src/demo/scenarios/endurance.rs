@@ -1,0 +1,105 @@
+//! A mixed load for as long as one likes, while it is watched what the gate holds.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use gate_protocol::Answer;
+
+use super::lasting::{Load, ends};
+use super::{Paths, Scenario, Seen, Stage};
+use crate::demo::gate::Holdings;
+use crate::demo::processes::checkpoint;
+
+pub(super) const ENDURANCE: Scenario = Scenario {
+    name: "endurance",
+    client: "served throughout",
+    records: "threads, descriptors and memory are flat",
+    paths: Paths::Once,
+    driver_only: false,
+    run: endurance,
+};
+
+/// Clients that come at the same time.
+const LOAD: usize = 8;
+/// How long each waits before the next: what they do is to be mixed, and not all that the machine can do. All records are kept here.
+const PAUSE: Duration = Duration::from_millis(20);
+/// In each of so many parts of the time somebody has to be served.
+const PARTS: u32 = 10;
+/// How often it is looked in each of them what the gate holds.
+const LOOKS: u32 = 6;
+/// What may be more at the end: clients come and go, and what is kept to recognise late calls fills in the first minutes, up to some
+/// megabytes. What each client leaves behind adds up to more than that in ten minutes: a hundred bytes of each do.
+const SLACK: Holdings = Holdings { threads: 8, descriptors: 24, memory: 8 << 10 };
+
+/// Clients that talk, are rejected, pended and accepted, give up, or reset, for as long as it was told.
+fn endurance(stage: &mut Stage<'_>) -> Result<Seen> {
+    let mut settings = stage.usual();
+    settings.answer = Some(Answer::Accept);
+    stage.serve(&settings)?;
+    let load = Load::new(stage.gate.address(), PAUSE);
+    let (mut held, mut idle) = (Vec::new(), 0);
+    std::thread::scope(|scope| {
+        for number in 0..LOAD {
+            let load = &load;
+            scope.spawn(move || load.work(number));
+        }
+        let start = Instant::now();
+        for part in 1..=PARTS {
+            let before = load.served.load(Ordering::Relaxed);
+            for look in 1..=LOOKS {
+                let due = stage.extent.endurance * ((part - 1) * LOOKS + look) / (PARTS * LOOKS);
+                std::thread::sleep((start + due).saturating_duration_since(Instant::now()));
+                checkpoint();
+                held.extend(stage.gate.holdings());
+            }
+            idle += u32::from(load.served.load(Ordering::Relaxed) == before);
+        }
+        load.over.store(true, Ordering::Relaxed);
+    });
+    let Some((first, last)) = ends(&held) else { bail!("it cannot be told what the gate holds") };
+    let grown = grown(first, last);
+    let (served, wrong) = (load.served.load(Ordering::Relaxed), load.wrong.load(Ordering::Relaxed));
+    let client = match (idle, wrong) {
+        (0, 0) => "served throughout".to_owned(),
+        _ => format!("nobody served in {idle} of {PARTS} parts of the time; {wrong} with wrong bytes"),
+    };
+    let records = if grown.is_empty() {
+        "threads, descriptors and memory are flat".to_owned()
+    } else {
+        format!("grown: {}", grown.join(", "))
+    };
+    let seconds = stage.extent.endurance.as_secs();
+    let note = format!("{served} clients served in {seconds} s; at first {first}; at last {last}");
+    Ok(Seen::new(client, records).with_note(note))
+}
+
+/// What there is more of than comes and goes.
+fn grown(first: Holdings, last: Holdings) -> Vec<String> {
+    [
+        ("threads", first.threads, last.threads, SLACK.threads),
+        ("descriptors", first.descriptors, last.descriptors, SLACK.descriptors),
+        ("memory", first.memory, last.memory, SLACK.memory),
+    ]
+    .into_iter()
+    .filter(|(_, first, last, slack)| *last > first + slack)
+    .map(|(name, first, last, _)| format!("{name} from {first} to {last}"))
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn growth_is_named() {
+        let first = Holdings { threads: 10, descriptors: 20, memory: 30_000 };
+        assert!(grown(first, first).is_empty());
+        let more = Holdings { threads: 18, descriptors: 44, memory: 38_192 };
+        assert!(grown(first, more).is_empty() && grown(more, first).is_empty());
+        let last = Holdings { threads: 19, ..more };
+        assert_eq!(grown(first, last), ["threads from 10 to 19"]);
+        let last = Holdings { memory: 40_000, descriptors: 45, ..first };
+        assert_eq!(grown(first, last), ["descriptors from 20 to 45", "memory from 30000 to 40000"]);
+    }
+}
