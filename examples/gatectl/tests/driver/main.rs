@@ -181,20 +181,24 @@ fn status_and_policy_are_those_of_the_driver() {
         let status = machine.run("status");
         assert!(status.starts_with("phase             listening\n"), "{status}");
         assert!(status.contains(&format!("address           {}\n", machine.address)), "{status}");
-        assert_eq!(
-            machine.run("policy show"),
-            "everyone else  ask\n\nmax clients     4096\nmax per source  64\nidle time-out   120000 ms\n"
-        );
+        let limits = "max clients     4096\nmax per source  64\nidle time-out   120000 ms\n";
+        assert_eq!(machine.run("policy show"), format!("everyone else  ask\n\n{limits}"));
         let set = machine.run("policy set --reject 127.0.0.0/8 --accept 10.0.0.0/8 --default ask --json");
-        let policy = r#"{"default":"ask","accept":["10.0.0.0/8"],"reject":["127.0.0.0/8"],"ask":[],"#
-            .to_owned()
-            + r#""max_clients":4096,"max_per_source":64,"idle_timeout":120000}"#;
+        let policy = r#"{"default":"ask","accept":["10.0.0.0/8"],"reject":["127.0.0.0/8"],"ask":[],"max_clients":4096,"max_per_source":64,"idle_timeout":120000}"#;
         assert_eq!(set.trim_end(), policy);
         assert!(!served(machine.client()));
         machine.run("policy set --default accept");
         assert!(served(machine.client()));
         assert_eq!((machine.counter("rejected"), machine.counter("accepted")), (1, 1));
         assert_eq!(machine.counter("handles"), 1, "that of the command itself");
+        // Limits alone leave the rest as it is, and are in the status.
+        let set = machine.run("policy set --max-per-source 1 --idle-timeout 0");
+        assert_eq!(
+            set,
+            "everyone else  accept\n\nmax clients     4096\nmax per source  1\nidle time-out   none\n"
+        );
+        let status = machine.run("status");
+        assert!(status.contains("max per source    1\nidle time-out     none\n"), "{status}");
     });
 }
 
