@@ -16,12 +16,31 @@ use parking_lot::Mutex;
 use violation::{Severity, Violation};
 
 pub(crate) use panics::{halt, install as install_panic_hook, message as panic_message};
+use place::Frames;
 pub(crate) use place::capture as place;
+
+/// What was reported, and for advice where, until somebody asks: a server that lives on is given advice now and then, and reading the
+/// debug information takes tens of megabytes, which stay.
+#[derive(Clone, Debug)]
+struct Found {
+    violation: Violation,
+    frames: Option<Frames>,
+}
+
+impl Found {
+    fn told(self) -> Violation {
+        let Self { mut violation, frames } = self;
+        if let Some(frames) = frames {
+            violation.place = frames.place();
+        }
+        violation
+    }
+}
 
 /// A kernel's collection of violations.
 #[derive(Debug, Default)]
 pub(crate) struct Checker {
-    found: Mutex<Vec<Violation>>,
+    found: Mutex<Vec<Found>>,
     omitted: AtomicUsize,
     omitted_advice: AtomicUsize,
 }
@@ -31,7 +50,7 @@ impl Checker {
     /// no violation.
     const MOST: usize = 1000;
 
-    /// Records a violation and finds its place.
+    /// Records a violation and finds its place; that of advice is found when it is asked for.
     #[cold]
     pub(crate) fn report(
         &self,
@@ -40,10 +59,13 @@ impl Checker {
         call: String,
         detail: String,
     ) -> Violation {
-        let violation = Violation { severity, rule, call, detail, place: place() };
+        let is_advice = severity == Severity::Advice;
+        let place = if is_advice { String::new() } else { place() };
+        let violation = Violation { severity, rule, call, detail, place };
+        let frames = is_advice.then(Frames::capture);
         let mut found = self.found.lock();
-        if found.iter().filter(|known| known.severity == severity).count() < Self::MOST {
-            found.push(violation.clone());
+        if found.iter().filter(|known| known.violation.severity == severity).count() < Self::MOST {
+            found.push(Found { violation: violation.clone(), frames });
         } else {
             self.omitted(severity).fetch_add(1, Ordering::Relaxed);
         }
@@ -51,7 +73,8 @@ impl Checker {
     }
 
     pub(crate) fn violations(&self) -> Vec<Violation> {
-        self.found.lock().clone()
+        let found = self.found.lock().clone();
+        found.into_iter().map(Found::told).collect()
     }
 
     /// How many of a severity were not kept.
@@ -63,6 +86,7 @@ impl Checker {
     }
 
     pub(crate) fn take(&self, rule: &str) -> Vec<Violation> {
-        self.found.lock().extract_if(.., |violation| violation.rule == rule).collect()
+        let taken: Vec<_> = self.found.lock().extract_if(.., |found| found.violation.rule == rule).collect();
+        taken.into_iter().map(Found::told).collect()
     }
 }

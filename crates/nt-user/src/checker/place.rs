@@ -1,5 +1,6 @@
 //! Where in the driver's code something happened.
 
+use std::ffi::c_void;
 use std::path::Path;
 
 /// Frames of these files are the machinery, not the driver.
@@ -56,21 +57,49 @@ fn shown(file: &Path) -> String {
 ///
 /// Unwinding the stack and reading debug information take milliseconds, so this is for what went wrong only.
 pub(crate) fn capture() -> String {
-    let mut place = None;
-    backtrace::trace(|frame| {
-        backtrace::resolve_frame(frame, |symbol| {
-            let name = symbol.name().map(|name| format!("{name:#}")).unwrap_or_default();
-            if place.is_some() || is_machinery(&name, symbol.filename()) {
-                return;
-            }
-            place = Some(match (symbol.filename(), symbol.lineno()) {
-                (Some(file), Some(line)) => format!("{name} ({}:{line})", shown(file)),
-                _ => name,
-            });
+    Frames::capture().place()
+}
+
+/// The frames of a stack, whose debug information has not been read yet.
+#[derive(Clone, Debug)]
+pub(crate) struct Frames {
+    /// The addresses in them, the innermost first.
+    addresses: Vec<usize>,
+    thread: String,
+}
+
+impl Frames {
+    /// Those of this thread.
+    pub(crate) fn capture() -> Self {
+        let mut addresses = Vec::new();
+        backtrace::trace(|frame| {
+            addresses.push(frame.ip() as usize);
+            true
         });
-        place.is_none()
-    });
-    place.unwrap_or_else(|| format!("thread `{}`", std::thread::current().name().unwrap_or("without a name")))
+        let thread = std::thread::current().name().unwrap_or("without a name").to_owned();
+        Self { addresses, thread }
+    }
+
+    /// The innermost frame outside the machinery.
+    pub(crate) fn place(&self) -> String {
+        let mut place = None;
+        for address in &self.addresses {
+            backtrace::resolve(*address as *mut c_void, |symbol| {
+                let name = symbol.name().map(|name| format!("{name:#}")).unwrap_or_default();
+                if place.is_some() || is_machinery(&name, symbol.filename()) {
+                    return;
+                }
+                place = Some(match (symbol.filename(), symbol.lineno()) {
+                    (Some(file), Some(line)) => format!("{name} ({}:{line})", shown(file)),
+                    _ => name,
+                });
+            });
+            if place.is_some() {
+                break;
+            }
+        }
+        place.unwrap_or_else(|| format!("thread `{}`", self.thread))
+    }
 }
 
 #[cfg(test)]
