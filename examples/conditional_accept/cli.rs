@@ -87,8 +87,8 @@ const AFTER_HELP: &str = "\
 Example: accept by default, reject one address, ask about a network\n  \
   conditional_accept --reject 127.0.0.3 --ask 127.0.0.4/31\n\n\
 Exit status: 0 if the contract was kept and nothing leaked, 1 if not or if the service could not start or not print all, 2 for\n\
-wrong options. A host that has no memory left aborts it (134): the pool of the simulated kernel is the host's memory. Give it no limit\n\
-below 1 GB of address space (ulimit -v), and limit clients by --max-clients instead.";
+wrong options. A host that has no memory left aborts it (134): the pool of the simulated kernel is the host's memory. Limit\n\
+clients by --max-clients rather than memory by ulimit -v.";
 
 impl Options {
     /// Reads the command line; on wrong options it prints what is wrong and exits with status 2.
