@@ -5,6 +5,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use wsk_sim::raw::*;
+use wsk_sim::wsk_provider::behaviours::Truncated;
 use wsk_sim::{Completion, Sim};
 use wsk_sys::nt;
 use wsk_sys::*;
@@ -177,6 +178,27 @@ fn what_windows_pends_is_pended_by_default() {
         let unbound = link.client.connection(&Recorder::new());
         pends(unbound.close());
         pends(link.client.open(&SocketOptions::new(Category::Basic)).socket().close());
+    });
+}
+
+/// So is what ends with another status than success and has data all the same.
+#[test]
+fn a_truncated_datagram_is_pended_by_default() {
+    let truncated = Truncated::STATUS_BUFFER_OVERFLOW;
+    Sim::builder().behaviours(|behaviours| behaviours.truncated = truncated).build().run(move |_| {
+        let client = Client::new();
+        let [datagram, other] = [(); 2].map(|()| client.datagram(&Recorder::new()));
+        datagram.bind_localhost();
+        let to = other.bind_localhost();
+        for _ in 0..64 {
+            datagram.send_to(b"datagram", to).ok();
+        }
+        for _ in 0..64 {
+            let into = Buffer::new(4);
+            let done = Request::new().receive_from(&other, &into, ReceiveFromOptions::default()).0.wait();
+            assert_eq!((done.returned, done.status), (STATUS_PENDING, truncated.status()));
+            assert_eq!((done.information, into.read()), (4, b"data".to_vec()));
+        }
     });
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use wsk_sys::nt::{IRP, NTSTATUS};
 use wsk_sys::{
     MSG_CTRUNC, MSG_TRUNC, PCMSGHDR, PSOCKADDR, PWSK_BUF, PWSK_SOCKET, STATUS_INVALID_PARAMETER,
-    STATUS_PENDING, STATUS_SUCCESS, nt_success,
+    STATUS_PENDING, STATUS_SUCCESS,
 };
 
 use super::message::Message;
@@ -134,10 +134,6 @@ pub(crate) unsafe extern "system" fn wsk_receive_from(
     };
     drop(state);
     let (status, bytes) = receive.take(&message, &call);
-    if nt_success(status) {
-        return request.finish_pended(&*call, status, bytes);
-    }
     // A truncated datagram has been received all the same, whatever the status: the count tells how much of it.
-    request.complete_exactly(provider, status, bytes);
-    status
+    request.finish_exactly(&*call, provider.steering.timing(true), status, bytes)
 }

@@ -287,8 +287,20 @@ impl Request {
         self.finish_timed(owner, timing, status, information)
     }
 
-    /// Completes at the given time.
+    /// Completes at the given time. A failed request reports no information (IRP-22).
     pub(crate) fn finish_timed(
+        self,
+        owner: &impl Owns,
+        timing: Timing,
+        status: NTSTATUS,
+        information: usize,
+    ) -> NTSTATUS {
+        let information = if nt_success(status) { information } else { 0 };
+        self.finish_exactly(owner, timing, status, information)
+    }
+
+    /// Completes at the given time with exactly these results.
+    pub(crate) fn finish_exactly(
         mut self,
         owner: &impl Owns,
         timing: Timing,
@@ -297,12 +309,12 @@ impl Request {
     ) -> NTSTATUS {
         let provider = owner.machine();
         if timing == Timing::Inline {
-            self.complete(provider, status, information);
+            self.complete_exactly(provider, status, information);
             return status;
         }
         self.mark_pending(owner);
         match timing {
-            Timing::Inline | Timing::Nested => self.complete(provider, status, information),
+            Timing::Inline | Timing::Nested => self.complete_exactly(provider, status, information),
             Timing::Early => provider.completer().complete_early(provider, self, status, information),
             Timing::Late => provider.completer().complete_late(provider, self, status, information),
         }
