@@ -123,6 +123,34 @@ fn a_forgotten_decision_is_caught() {
     });
 }
 
+/// Catches: INSP-18
+#[test]
+fn a_request_that_is_pended_by_a_callback_which_has_closed_the_listener_is_caught() {
+    for (answer, caught) in [(WskInspectPend, 1), (WskInspectReject, 0)] {
+        let sim = Sim::new();
+        if caught != 0 {
+            sim.expect("INSP-18");
+        }
+        sim.run(move |sim| {
+            let client = Client::new();
+            let events = Recorder::new();
+            let (listener, address) = client.conditional_listener(&events);
+            let close = Arc::new(Mutex::new(None));
+            let (keep, handle) = (Arc::clone(&close), listener.clone());
+            events.on_inspect(move |_| {
+                *keep.lock().unwrap() = Some(handle.close());
+                answer
+            });
+            Peer::connect(address).expect_reset();
+            events.inspect();
+            close.lock().unwrap().take().expect("it was closed").ok();
+            assert_eq!(sim.violations_of("INSP-18").len(), caught);
+            // The closure keeps the listener.
+            events.inspecting(WskInspectReject);
+        });
+    }
+}
+
 /// Catches: INSP-19
 #[test]
 fn an_identifier_that_was_copied_too_late_is_caught() {

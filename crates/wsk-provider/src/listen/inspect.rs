@@ -311,6 +311,12 @@ fn refuse_early(socket: &Arc<Socket>, stage: Stage) {
 /// Leaves the request open, and watches for its end.
 fn pend(socket: &Arc<Socket>, name: Arc<Name>) {
     let mut state = socket.lock();
+    // This thread comes from the callback, and a listener that was closed before had not called it.
+    if state.closed_by == Some(std::thread::current().id()) {
+        drop(state);
+        let detail = "pends a request, having closed its listener: nobody can decide it";
+        return socket.provider().violation("INSP-18", INSPECT, detail);
+    }
     let Part::Listen(listener) = &mut state.part else { return };
     let Some(stage) = listener.inspections.stage(&name) else { return };
     let Stage::Inspecting { early, .. } = stage else { return };

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
 
 use parking_lot::MutexGuard;
 use wsk_sys::nt::{IRP, NTSTATUS};
@@ -60,6 +61,7 @@ fn close(call: &Call, mut request: Request) -> NTSTATUS {
     // Their aborts begin while the socket still lives, so that the close waits for them.
     let undecided = listen::take_undecided(socket, &mut state);
     socket.set_life(&mut state, Life::Closing);
+    state.closed_by = Some(thread::current().id());
     state.end(Ending::Closed, &mut completions);
     let busy = socket.outstanding.load(Ordering::SeqCst) != 0 || state.events.any_running();
     let timing = provider.steering.timing(true);

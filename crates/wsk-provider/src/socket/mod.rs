@@ -217,6 +217,8 @@ pub(crate) struct State {
     kept: Held,
     /// The request of `WskCloseSocket`.
     close: Option<Request>,
+    /// The thread that has called it.
+    pub(crate) closed_by: Option<ThreadId>,
     /// What the category adds.
     pub(crate) part: Part,
 }
@@ -274,6 +276,7 @@ impl Socket {
                 used: None,
                 kept: Held::default(),
                 close: None,
+                closed_by: None,
                 part: plan.part,
             }),
         });
