@@ -3,8 +3,7 @@
 use std::ffi::c_int;
 
 /// How many heaps the allocator keeps. By default there are eight for each processor, and memory that one thread has freed for another
-/// stays in the heap it came from: the many threads of the simulated kernel, which come and go, would have the program grow
-/// for hours and keep what it got.
+/// stays in the heap it came from: the threads of the simulated kernel, which come and go, would each add to what the program keeps.
 const HEAPS: c_int = 2;
 
 /// Has the allocator keep few heaps. To be called before there are other threads.
