@@ -123,6 +123,33 @@ fn an_accepted_request_for_which_the_queue_is_full_is_aborted() {
     });
 }
 
+/// The client is not called inside of its own call, in which it may hold what its callback takes.
+///
+/// Shows: ABRT-06
+#[test]
+fn a_decision_for_which_the_queue_is_full_aborts_on_another_thread() {
+    Sim::builder().provider(|config| config.backlog = 1).build().run(|sim| {
+        let client = Client::new();
+        let events = Recorder::new();
+        let (tell, told) = std::sync::mpsc::channel();
+        events.on_abort(move |_| {
+            let _ = tell.send(std::thread::current().id());
+            STATUS_SUCCESS
+        });
+        let (listener, address) = client.conditional_listener(&events);
+        events.inspecting(WskInspectAccept);
+        let _first = Peer::connect(address);
+        await_untaken(sim, &listener, 1);
+        events.inspect();
+        events.inspecting(WskInspectPend);
+        let second = Peer::connect(address);
+        let id = events.inspect().id();
+        listener.inspect_complete(id, WskInspectAccept).wait();
+        assert_ne!(told.recv_timeout(BOUND).expect("an abort"), std::thread::current().id());
+        second.expect_reset();
+    });
+}
+
 /// Shows: ABRT-07
 #[test]
 fn a_connection_that_is_lost_after_its_delivery_is_not_aborted() {

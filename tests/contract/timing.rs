@@ -1,12 +1,15 @@
 //! What does not depend on how fast the machine is: early completions, and the return of an inspection.
 
 use std::cell::UnsafeCell;
+use std::ffi::c_void;
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use wsk_sim::raw::*;
-use wsk_sim::wsk_provider::behaviours::Truncated;
-use wsk_sim::{Completion, Sim};
+use wsk_sim::wsk_provider::behaviours::{Retransmission, Truncated};
+use wsk_sim::{Completion, Knob, Sim};
 use wsk_sys::nt;
 use wsk_sys::*;
 
@@ -292,5 +295,134 @@ fn an_early_completion_is_late_inside_of_a_completion_routine() {
         let done = told.recv_timeout(BOUND).expect("the routine has run").ok();
         assert!(!done.before_return, "{done:?}");
         assert_eq!(link.peer.receive(2), b"xy");
+    });
+}
+
+unsafe extern "system" fn run_body(context: *mut c_void) {
+    // SAFETY: the context is the body that `on_a_system_thread` has boxed, and the routine runs once.
+    let body = unsafe { Box::from_raw(context.cast::<Box<dyn FnOnce() + Send>>()) };
+    body();
+}
+
+/// Runs `body` on a thread that the driver has made, which the kernel may lend while it waits, and waits for its end.
+fn on_a_system_thread(body: impl FnOnce() + Send + 'static) {
+    let body: Box<Box<dyn FnOnce() + Send>> = Box::new(Box::new(body));
+    let context = Box::into_raw(body).cast();
+    let mut handle = null_mut();
+    // SAFETY: the handle has a place, and the routine takes the context over.
+    let status = unsafe {
+        nt::PsCreateSystemThread(
+            &raw mut handle,
+            nt::THREAD_ALL_ACCESS,
+            null_mut(),
+            null_mut(),
+            null_mut(),
+            Some(run_body),
+            context,
+        )
+    };
+    assert_eq!(status, STATUS_SUCCESS);
+    let mut thread = null_mut();
+    // SAFETY: the handle is open, and the object has a place.
+    let status = unsafe {
+        nt::ObReferenceObjectByHandle(
+            handle,
+            nt::THREAD_ALL_ACCESS,
+            null_mut(),
+            0,
+            &raw mut thread,
+            null_mut(),
+        )
+    };
+    assert_eq!(status, STATUS_SUCCESS);
+    // SAFETY: the handle is open, and is not used any more.
+    assert_eq!(unsafe { nt::ZwClose(handle) }, STATUS_SUCCESS);
+    // SAFETY: the thread object is referenced.
+    let status = unsafe { nt::KeWaitForSingleObject(thread, nt::EXECUTIVE, nt::KERNEL_MODE, 0, null_mut()) };
+    assert_eq!(status, STATUS_SUCCESS);
+    // SAFETY: this is the reference taken above.
+    unsafe { nt::ObfDereferenceObject(thread) };
+}
+
+/// Sends a datagram, and another one when that is done, and so on until it is told to stop.
+fn send_on(socket: &Socket, to: std::net::SocketAddr, stop: &Arc<AtomicBool>, sent: &mpsc::Sender<Request>) {
+    let (socket, stop, sent) = (socket.clone(), Arc::clone(stop), sent.clone());
+    let (again, told) = (socket.clone(), sent.clone());
+    let request = Request::new().hook(move |_, _| {
+        if !stop.load(Ordering::SeqCst) {
+            send_on(&again, to, &stop, &sent);
+        }
+    });
+    let _ = told.send(request.send_to(&socket, &Buffer::of(b"x"), Some(to), &[], 0));
+}
+
+/// A thread that waits does for others what is to be done then, and no more: routines that submit again do not keep it.
+#[test]
+fn a_thread_that_waits_is_not_kept_by_routines_that_submit_again() {
+    Sim::new().run(|_| {
+        let client = Client::new();
+        let recorder = Recorder::new();
+        let (socket, idle) = (client.datagram(&recorder), Link::new());
+        socket.bind(LOCALHOST).ok();
+        let (_host, to) = host_datagram();
+        let stop = Arc::new(AtomicBool::new(false));
+        let (sent, requests) = mpsc::channel();
+        on_a_system_thread(move || {
+            let never = Request::new().receive(&idle.socket, &Buffer::new(1), 0).pends();
+            // The first wait makes the thread known as one that waits.
+            assert!(never.wait_up_to(Duration::from_millis(1)).is_none());
+            send_on(&socket, to, &stop, &sent);
+            assert!(never.wait_up_to(Duration::from_millis(50)).is_none());
+            stop.store(true, Ordering::SeqCst);
+        });
+        for request in requests {
+            request.ok();
+        }
+    });
+}
+
+/// What a thread was told by a call of its own is not known to the completion routines that it happens to run.
+#[test]
+fn a_routine_that_a_waiting_thread_runs_is_not_blamed_for_what_the_thread_knows() {
+    Sim::new().run(|sim| {
+        let (link, idle) = (Link::new(), Link::new());
+        let provider = sim.provider().clone();
+        on_a_system_thread(move || {
+            let never = Request::new().receive(&idle.socket, &Buffer::new(1), 0).pends();
+            assert!(never.wait_up_to(Duration::from_millis(1)).is_none());
+            let (tell, told) = mpsc::channel();
+            let (tell, again) = (std::sync::Mutex::new(tell), link.socket.clone());
+            let hook = move |_, _| tell.lock().unwrap().send(again.send(b"z")).expect("the test listens");
+            let first = Request::new().hook(hook).send(&link.socket, &Buffer::of(b"x"), 0);
+            assert!(provider.kill(link.socket.raw()));
+            link.socket.send(b"y").fails(STATUS_FILE_FORCED_CLOSED);
+            first.ok();
+            told.recv().expect("the routine has run").fails(STATUS_FILE_FORCED_CLOSED);
+        });
+    });
+}
+
+/// A client may decide under a lock that its inspection callback takes: nothing is asked again inside of the call then.
+#[test]
+fn a_repetition_does_not_wait_for_a_lock_of_the_caller() {
+    let sim =
+        Sim::builder().behaviours(|behaviours| behaviours.retransmission = Retransmission::InspectedAgain);
+    sim.build().run(|sim| {
+        sim.choose(Knob::RetransmissionDuringComplete, 1);
+        let lock = Arc::new(Locked(Box::new(UnsafeCell::new(0))));
+        let client = Client::new();
+        let events = Recorder::new();
+        let (tell, told) = mpsc::channel();
+        let its = Arc::clone(&lock);
+        events.on_inspect(move |event| {
+            its.with(|| ());
+            let _ = tell.send(event.id());
+            WskInspectPend
+        });
+        let (listener, address) = client.conditional_listener(&events);
+        let peer = Peer::connect(address);
+        let id = told.recv_timeout(BOUND).expect("an inspection");
+        lock.with(|| listener.inspect_complete(id, WskInspectReject)).ok();
+        peer.expect_reset();
     });
 }

@@ -304,7 +304,8 @@ impl Inner {
         self.check_unused(call, used);
     }
 
-    fn check_unused(&self, call: &'static str, used: bool) {
+    /// LIFE-13: what WSK has back is used by no request that pends.
+    pub(crate) fn check_unused(&self, call: &'static str, used: bool) {
         if used {
             self.violation(
                 "LIFE-13",

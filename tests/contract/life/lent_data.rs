@@ -215,6 +215,49 @@ fn a_datagram_that_is_used_when_it_is_over_is_caught() {
     }
 }
 
+/// One that the callback has not taken is WSK's again, whoever gets it next, and is shown again when the event is on.
+///
+/// Catches: LIFE-13
+#[test]
+fn a_datagram_that_is_used_when_it_was_not_taken_is_caught() {
+    // Late enough for the send to be under way when the callback has returned, and until it is indicated again.
+    let late = Sim::builder().provider(|config| config.late_by = std::time::Duration::from_millis(20));
+    late.completion(Completion::PendLate).build().expect("LIFE-13").run(|sim| {
+        let client = Client::new();
+        let events = Recorder::new();
+        let link = Link::new();
+        let sends = Arc::new(Mutex::new(Vec::new()));
+        let (own, to) = (Arc::clone(&sends), link.socket.clone());
+        events.on_receive_from(move |received| {
+            let mut sends = own.lock().unwrap();
+            if !sends.is_empty() {
+                return STATUS_SUCCESS;
+            }
+            let list: *const WSK_DATAGRAM_INDICATION = received.list.0.cast();
+            // SAFETY: the list is being indicated.
+            let buffer = unsafe { (*list).Buffer };
+            // SAFETY: that WSK has the data back before the send is done is the breach this test commits.
+            sends.push(unsafe { Request::new().send_described(&to, buffer) });
+            STATUS_DATA_NOT_ACCEPTED
+        });
+        let socket = client.datagram(&events);
+        let address = socket.bind_localhost();
+        assert_eq!(socket.enable(WSK_EVENT_RECEIVE_FROM), STATUS_SUCCESS);
+        let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        peer.send_to(b"datagram", address).unwrap();
+        events.receive_from();
+        eventually("the callback's return is judged", || !sim.violations_of("LIFE-13").is_empty());
+        assert_eq!(sim.violations_of("LIFE-13")[0].call, "WskReceiveFromEvent");
+        assert_eq!(socket.enable(WSK_EVENT_RECEIVE_FROM), STATUS_SUCCESS);
+        events.receive_from();
+        for send in sends.lock().unwrap().drain(..) {
+            send.ok();
+        }
+        // The closure keeps the connection.
+        events.on_receive_from(|_| STATUS_SUCCESS);
+    });
+}
+
 /// The sender's address in the list of a datagram goes with it.
 ///
 /// Catches: LIFE-13

@@ -251,9 +251,10 @@ impl Packets {
         used
     }
 
-    /// A datagram was not taken: it is to be indicated again, or to be received.
-    pub(crate) fn hide(&self, datagram: &dyn Show) {
-        self.shown.forget(datagram);
+    /// A datagram was not taken: it is to be indicated again, or to be received. True if a pending request uses it all the
+    /// same.
+    pub(crate) fn hide(&self, datagram: &dyn Show) -> bool {
+        self.shown.hide(datagram)
     }
 
     /// What is known of the memory that indications show.

@@ -32,6 +32,8 @@ pub(crate) trait Show: Any + Send {
 struct Piece {
     end: usize,
     over: bool,
+    /// No client has been shown it since it was taken back, and it is known only until no request uses it.
+    hidden: bool,
     /// Pending requests that use it.
     uses: usize,
 }
@@ -39,7 +41,8 @@ struct Piece {
 /// What is known of all such memory.
 ///
 /// # Invariants
-/// A piece is listed from before a client is first shown it until the object it belongs to is dropped.
+/// A piece is listed from before a client is first shown it until the object it belongs to is dropped or taken back, and until
+/// no pending request uses it.
 #[derive(Debug, Default)]
 pub(crate) struct Shown {
     count: AtomicUsize,
@@ -73,8 +76,12 @@ impl Shown {
 
     /// The request is about to complete.
     pub(crate) fn end_use(&self, start: usize) {
-        if let Some(piece) = self.pieces.write().get_mut(&start) {
-            piece.uses -= 1;
+        let mut pieces = self.pieces.write();
+        let Some(piece) = pieces.get_mut(&start) else { return };
+        piece.uses = piece.uses.saturating_sub(1);
+        if piece.uses == 0 && piece.hidden {
+            pieces.remove(&start);
+            self.count.store(pieces.len(), Ordering::Release);
         }
     }
 
@@ -82,7 +89,9 @@ impl Shown {
     pub(crate) fn begin(&self, object: &dyn Show) {
         let mut pieces = self.pieces.write();
         for Range { start, end } in object.pieces() {
-            pieces.insert(start, Piece { end, over: false, uses: 0 });
+            // A request may use it still that was made when it was shown before.
+            let uses = pieces.get(&start).map_or(0, |piece| piece.uses);
+            pieces.insert(start, Piece { end, over: false, hidden: false, uses });
         }
         self.count.store(pieces.len(), Ordering::Release);
     }
@@ -98,6 +107,23 @@ impl Shown {
                 used |= piece.uses > 0;
             }
         }
+        used
+    }
+
+    /// The object was taken back as it is, and may be shown again; true if a pending request uses it all the same.
+    pub(super) fn hide(&self, object: &dyn Show) -> bool {
+        let mut pieces = self.pieces.write();
+        let mut used = false;
+        for Range { start, .. } in object.pieces() {
+            let Some(piece) = pieces.get_mut(&start) else { continue };
+            if piece.uses == 0 {
+                pieces.remove(&start);
+            } else {
+                (piece.over, piece.hidden) = (true, true);
+                used = true;
+            }
+        }
+        self.count.store(pieces.len(), Ordering::Release);
         used
     }
 

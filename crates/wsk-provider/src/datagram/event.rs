@@ -105,6 +105,7 @@ fn indicate(socket: &Arc<Socket>, running: Running, indication: &Indication) {
     let fixed = state.events.is_static(Event::ReceiveFrom);
     let mut retained = 0;
     let mut missing = false;
+    let mut used = false;
     let mut done = Vec::new();
     if let Some(datagram) = part(&mut state) {
         if status == STATUS_PENDING {
@@ -125,7 +126,7 @@ fn indicate(socket: &Arc<Socket>, running: Running, indication: &Indication) {
             if status != STATUS_SUCCESS && !fixed {
                 // The event goes off, and what it did not take waits for whoever comes next.
                 for message in done.drain(..).rev() {
-                    provider.packets.hide(&*message);
+                    used |= provider.packets.hide(&*message);
                     datagram.messages.push_front(message);
                 }
             }
@@ -137,6 +138,7 @@ fn indicate(socket: &Arc<Socket>, running: Running, indication: &Indication) {
         state.events.switch_off(Event::ReceiveFrom);
     }
     drop(state);
+    provider.check_unused(EVENT, used);
     for message in done {
         provider.bury(EVENT, message);
     }

@@ -87,7 +87,10 @@ pub(super) fn deliver(socket: &Arc<Socket>, established: Established, thread: Th
             let inspection = established.inspection;
             established.stream.abort();
             if let Some(name) = inspection {
-                inspect::abort_now(socket, &name);
+                match thread {
+                    Thread::Own => inspect::abort_now(socket, &name),
+                    Thread::Elsewhere => inspect::abort_elsewhere(socket, name),
+                }
             }
         }
     }

@@ -166,7 +166,10 @@ fn ask_again(socket: &Arc<Socket>, name: &Arc<Name>) {
     }
     let (local, remote) = (entry.established.local, entry.established.remote);
     let Some(running) = state.begin_unmasked(socket) else { return };
-    let Callbacks { context, inspect: Some(inspect), .. } = callbacks(&state) else { return };
+    let Callbacks { context, inspect: Some(inspect), .. } = callbacks(&state) else {
+        // Before the end of the callback that has not begun, which takes the lock.
+        return drop(state);
+    };
     let Part::Listen(listener) = &mut state.part else { return };
     if let Some(stage) = listener.inspections.stage(name) {
         *stage = Stage::AskedAgain { decided: None };
@@ -197,6 +200,10 @@ pub(super) fn ask_during_complete(socket: &Arc<Socket>, name: &Arc<Name>) {
     if provider.steering.behaviours().retransmission == Retransmission::Ignored
         || !provider.injects(Knob::RetransmissionDuringComplete)
     {
+        return;
+    }
+    // The callback may need the caller's lock, and others like the caller may have all threads for callbacks.
+    if provider.host.holds_spin_lock() || provider.host.place().callback.is_some() {
         return;
     }
     let mut state = socket.lock();

@@ -87,11 +87,13 @@ impl Call {
             let mut state = self.socket.lock();
             // Whatever is told of this death from now on, this call came before it. And what one thread was told, by a call or an
             // indication, another one cannot know at once, which may have decided to call by then: its own call tells it.
+            // Nor does a completion routine know what the thread was told that happens to run it.
             let thread = thread::current().id();
-            let knows = state.told_by_calls.contains(&thread);
+            let acts_for_itself = provider.host.place().completion_depth == 0;
+            let knows = acts_for_itself && state.told_by_calls.contains(&thread);
             let told = state.told.filter(|_| !dies_now && knows);
             state.told.get_or_insert(if self.name == "WskAccept" { "LSN-07" } else { "LIFE-17" });
-            if !state.told_by_calls.contains(&thread) {
+            if acts_for_itself && !knows {
                 state.told_by_calls.push(thread);
             }
             drop(state);

@@ -52,7 +52,8 @@ struct Done {
 }
 
 /// # Invariants
-/// `completing` is there exactly while a thread completes what is ready; it goes on until nothing is.
+/// `completing` is there exactly while a thread completes what is ready. It goes on until nothing is, unless it was lent: then
+/// what has come meanwhile is left to the completer.
 #[derive(Debug, Default)]
 struct State {
     ready: VecDeque<Job>,
@@ -199,25 +200,26 @@ impl Completer {
                 state.running = false;
                 let later = std::mem::take(&mut state.later);
                 state.ready.extend(later.into_values());
-                Self::complete_all(provider, &mut state);
+                Self::complete(provider, &mut state, usize::MAX);
             }
         } else if wake {
             self.changed.notify_one();
         }
     }
 
-    /// Completes what is ready, unless a thread is at it already.
-    fn complete_all(provider: &Inner, state: &mut MutexGuard<'_, State>) {
+    /// Completes up to `most` of what is ready, unless a thread is at it already.
+    fn complete(provider: &Inner, state: &mut MutexGuard<'_, State>, most: usize) {
         if state.completing.is_some() {
             return;
         }
         state.completing = Some(thread::current().id());
-        while let Some(job) = state.ready.pop_front() {
+        for _ in 0..most {
+            let Some(job) = state.ready.pop_front() else { break };
             state.completed += 1;
             MutexGuard::unlocked(state, || finish(provider, job));
         }
         state.completing = None;
-        state.urgent = false;
+        state.urgent = !state.ready.is_empty();
     }
 
     /// Lends the calling thread, which is about to wait, for `body`, and completes what is ready before.
@@ -225,8 +227,13 @@ impl Completer {
         LENT_TO.set(std::ptr::from_ref(self).addr());
         let former = IS_LENT.replace(true);
         let mut state = self.state.lock();
-        if !state.ready.is_empty() {
-            Self::complete_all(provider, &mut state);
+        // No more than there is now: a routine that submits again would keep the thread for ever from what it waits for.
+        let there_now = state.ready.len();
+        if there_now > 0 {
+            Self::complete(provider, &mut state, there_now);
+            if state.urgent {
+                self.changed.notify_one();
+            }
         }
         drop(state);
         let result = body();
@@ -243,7 +250,7 @@ impl Completer {
             state.advance(Instant::now());
             let is_due = state.urgent || state.stopping || left == Some(state.completed);
             if is_due && !state.ready.is_empty() && state.completing.is_none() {
-                Self::complete_all(provider, &mut state);
+                Self::complete(provider, &mut state, usize::MAX);
                 continue;
             }
             left = (!state.ready.is_empty()).then_some(state.completed);

@@ -82,8 +82,9 @@ mod host {
         }
         switch_on(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO)?;
         switch_on(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS)?;
-        // For the datagrams of IPv4 on a socket that serves both.
-        switch_on(socket, libc::IPPROTO_IP, libc::IP_RECVTOS)
+        // For the datagrams of IPv4 on a socket that serves both; a host without IPv4 need not know it.
+        let _ = switch_on(socket, libc::IPPROTO_IP, libc::IP_RECVTOS);
+        Ok(())
     }
 
     fn switch_on(socket: &UdpSocket, level: libc::c_int, option: libc::c_int) -> io::Result<()> {

@@ -50,10 +50,8 @@ impl Acceptor {
             if !self.accepting.load(Ordering::Acquire) {
                 return Progress::Done;
             }
-            if self.reactor.is_full() {
-                return Progress::Starved;
-            }
             let accepted = match &*self.socket.lock() {
+                Some(_) if self.reactor.is_full() => return Progress::Starved,
                 Some(socket) => socket.accept(),
                 None => return Progress::Done,
             };
