@@ -285,6 +285,115 @@ fn freeing_a_pending_irp_is_caught() {
     finish_clean(&kernel);
 }
 
+/// A driver may keep the highest location of its IRP for itself. The IRP is back when the routine of the location below
+/// has kept it, although there is a location above: it may then be sent again, re-used, initialised, and freed.
+#[test]
+fn an_irp_is_back_with_a_driver_that_keeps_a_location_of_its_own() {
+    let kernel = kernel();
+    run(&kernel, || {
+        for locations in [2, 3, 5] {
+            let size = io_size_of_irp(locations);
+            let stored = allocate(size.into());
+            let mut own = vec![0_u128; usize::from(size).div_ceil(16)];
+            // SAFETY: the storage is the test's.
+            unsafe { IoInitializeIrp(stored.cast(), size, locations) };
+            // SAFETY: as above.
+            unsafe { IoInitializeIrp(own.as_mut_ptr().cast(), size, locations) };
+            let irps = [allocate_irp(locations), stored.cast(), own.as_mut_ptr().cast()];
+            for irp in irps {
+                // SAFETY: the IRP is the test's and has free locations.
+                unsafe { io_set_next_irp_stack_location(irp) };
+                for _ in 0..2 {
+                    send(irp);
+                    // SAFETY: the IRP is back.
+                    unsafe { IoReuseIrp(irp, STATUS_SUCCESS) };
+                    // SAFETY: as above.
+                    unsafe { io_set_next_irp_stack_location(irp) };
+                }
+                send(irp);
+                send(irp);
+            }
+            free_irp(irps[0]);
+            // SAFETY: the IRP is back.
+            unsafe { IoInitializeIrp(irps[1], size, locations) };
+            free(stored);
+            // SAFETY: as above.
+            unsafe { IoInitializeIrp(irps[2], size, locations) };
+        }
+    });
+    // The storage outside pool is no non-paged memory.
+    kernel.take(nt_user::rule::NON_PAGED);
+    finish_clean(&kernel);
+}
+
+/// Gives an IRP down, and has it back.
+fn send(irp: *mut IRP) {
+    let seen = Seen::default();
+    set_routine(irp, look, seen.context());
+    assert!(check_submission(irp));
+    hand_down(irp);
+    complete(irp, STATUS_SUCCESS, 0);
+    assert_eq!(seen.calls.load(Ordering::Relaxed), 1);
+}
+
+/// While the driver below has it, an IRP with locations of its driver's own is pending like any other.
+/// Catches: IRP-06, IRP-16
+#[test]
+fn a_pending_irp_with_more_locations_is_left_alone() {
+    type Mistake = fn(*mut IRP);
+    let kernel = kernel();
+    let uses: [(&str, Mistake); 4] = [
+        ("IRP-06", |irp| {
+            set_routine(irp, keep, ptr::null_mut());
+            assert!(!check_submission(irp));
+        }),
+        // SAFETY: the IRP is alive; the mistake is the point.
+        ("IRP-06", |irp| unsafe { IoReuseIrp(irp, STATUS_SUCCESS) }),
+        // SAFETY: as above.
+        ("IRP-06", |irp| unsafe { IoInitializeIrp(irp, io_size_of_irp(3), 3) }),
+        ("IRP-16", free_irp),
+    ];
+    for (rule, mistake) in uses {
+        for own in [false, true] {
+            run(&kernel, move || {
+                let irp = allocate_irp(3);
+                if own {
+                    // SAFETY: the IRP is the test's and has free locations.
+                    unsafe { io_set_next_irp_stack_location(irp) };
+                }
+                set_routine(irp, keep, ptr::null_mut());
+                assert!(check_submission(irp));
+                hand_down(irp);
+                mistake(irp);
+                complete(irp, STATUS_SUCCESS, 0);
+                if rule == "IRP-06" {
+                    free_irp(irp);
+                }
+            });
+            assert_only(&kernel, rule);
+        }
+    }
+    finish_clean(&kernel);
+}
+
+/// A driver in the middle that keeps an IRP has it, but whoever is above has not.
+/// Catches: IRP-16
+#[test]
+fn an_irp_that_is_kept_in_the_middle_is_not_back_at_the_top() {
+    let kernel = kernel();
+    run(&kernel, || {
+        let irp = allocate_irp(2);
+        set_routine(irp, keep, ptr::null_mut());
+        hand_down(irp);
+        set_routine(irp, keep, ptr::null_mut());
+        hand_down(irp);
+        complete(irp, STATUS_SUCCESS, 0);
+        free_irp(irp);
+    });
+    assert_only(&kernel, "IRP-16");
+    finish_clean(&kernel);
+}
+
 /// What was an IRP is the driver's memory again when the IRP has come back. What the driver makes of it is not taken for an
 /// IRP, and not read at all: it may not even have been written.
 #[test]

@@ -88,7 +88,8 @@ impl Host for SimHost {
         // SAFETY: forwarded to the caller.
         let fit = unsafe { nt_user::irp::submitted(irp, call) };
         if fit {
-            nt_user::irp::handed_down(irp);
+            // SAFETY: it is an IRP, and the client has just given it to the provider.
+            unsafe { nt_user::irp::handed_down(irp) };
         }
         fit
     }

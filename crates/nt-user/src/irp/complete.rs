@@ -112,9 +112,10 @@ unsafe fn step(irp: *mut IRP) -> bool {
     let upper = lower.wrapping_add(1);
     // SAFETY: as above.
     unsafe { set_irp_stack_pointer(irp, upper) };
+    // From where it was handed down, it is back: the driver there may free or re-use it once its routine knows.
+    this::here(CALL).pool.irp_rises(irp.addr(), location);
     if top {
-        this::here(CALL).pool.irp_is_back(irp.addr());
-        // SAFETY: as above. From here on the creator may free or re-use the IRP once its routine knows.
+        // SAFETY: as above.
         unsafe { stamp(irp) }.store(STAMP_COMPLETED, Ordering::Release);
     }
     // SAFETY: as above.

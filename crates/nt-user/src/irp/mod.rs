@@ -14,8 +14,9 @@
 //!
 //! An IRP is *submitted* exactly while its current stack location is one that it has. *Completed* differs from *idle* by a
 //! stamp in `ThreadListEntry`, which on Windows belongs to the I/O manager and is therefore left alone by everybody else.
-//! So an IRP tells itself where it is, to whoever knows that there is one. Storage where there was an IRP may be anything, so
-//! the [pool] keeps the addresses of the IRPs that drivers below have ([`handed_down`]).
+//! So an IRP tells itself where it is, to whoever knows that there is one. Whether a driver *below* has it is something
+//! else: its driver may keep locations for itself, and storage where there was an IRP may be anything. So the [pool] keeps the
+//! addresses of the IRPs that have been handed down ([`handed_down`]) and have not risen to where they came from.
 
 mod complete;
 mod submit;
@@ -50,7 +51,7 @@ const IO_TYPE_IRP: i16 = 6;
 pub enum State {
     /// Nobody below has it, and it is ready to be submitted.
     Idle,
-    /// A driver below has it.
+    /// One of its locations is current: a driver below has it, or its own driver has taken that location.
     Submitted,
     /// It has come back and may be re-used.
     Completed,
@@ -222,8 +223,7 @@ pub unsafe extern "system" fn IoReuseIrp(irp: *mut IRP, status: NTSTATUS) {
     at_most(&here, CALL, DISPATCH_LEVEL);
     // SAFETY: forwarded to the caller.
     unsafe { check(&here, irp, CALL) };
-    // SAFETY: forwarded to the caller.
-    if unsafe { state(irp) } == Some(State::Submitted) {
+    if here.pool.is_below(irp.addr()) {
         let detail = format!("the IRP at {irp:p} is re-used while a driver below has it");
         here.violation("IRP-06", CALL, detail);
         return;
@@ -252,15 +252,6 @@ pub unsafe extern "system" fn IoFreeIrp(irp: *mut IRP) {
     let here = this::here(CALL);
     at_most(&here, CALL, DISPATCH_LEVEL);
     pool::free(&here, CALL, irp.cast::<c_void>(), Kind::Irp, pool::IRP_TAG);
-}
-
-/// Whether the IRP at `address` is one that a driver below has.
-///
-/// # Safety
-/// There is an allocated IRP at the address, or what a driver has made of it.
-pub(crate) unsafe fn is_submitted_at(address: *mut u8) -> bool {
-    // SAFETY: forwarded to the caller.
-    unsafe { state(address.cast()) == Some(State::Submitted) }
 }
 
 const _: () = assert!(size_of::<IRP>() == 0xD0, "the IRP has its 64-bit size");

@@ -43,18 +43,14 @@ pub unsafe fn submitted(irp: *mut IRP, call: &'static str) -> bool {
         return false;
     }
     let from_above = location <= count;
+    if here.pool.is_below(irp.addr()) {
+        here.violation("IRP-06", call, format!("the IRP at {irp:p} is pending already"));
+        return false;
+    }
     if location <= 1 {
-        let (rule, what) = if here.pool.is_below(irp.addr()) {
-            ("IRP-06", "is pending already")
-        } else if from_above {
-            (
-                "IRP-01",
-                "has no free stack location: it has been moved past its last one before it was handed over",
-            )
-        } else {
-            ("IRP-01", "has no free stack location")
-        };
-        here.violation(rule, call, format!("the IRP at {irp:p} {what}"));
+        let why =
+            if from_above { ": it has been moved past its last one before it was handed over" } else { "" };
+        here.violation("IRP-01", call, format!("the IRP at {irp:p} has no free stack location{why}"));
         return false;
     }
     if state == State::Completed {
@@ -78,7 +74,13 @@ pub unsafe fn submitted(irp: *mut IRP, call: &'static str) -> bool {
     true
 }
 
-/// A driver below takes an IRP: until it is complete, its storage must be left alone.
-pub fn handed_down(irp: *mut IRP) {
-    this::here("IoCallDriver").pool.irp_goes_down(irp.addr());
+/// A driver below takes an IRP, whose current location is still that of the driver above: until it has come up to there, its
+/// storage must be left alone.
+///
+/// # Safety
+/// `irp` points to an IRP that the caller has.
+pub unsafe fn handed_down(irp: *mut IRP) {
+    // SAFETY: forwarded to the caller.
+    let from = unsafe { irp_current_location(irp) };
+    this::here("IoCallDriver").pool.irp_goes_down(irp.addr(), from);
 }

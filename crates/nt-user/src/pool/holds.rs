@@ -86,41 +86,57 @@ impl Holds {
 /// The IRPs that drivers below have.
 ///
 /// Whether an IRP is below is not read from where it was: that memory is the driver's own again when it has come back, with
-/// whatever the driver has put there, or nothing.
+/// whatever the driver has put there, or nothing. Nor do its stack locations tell, some of which its driver may keep for
+/// itself.
+///
+/// # Invariants
+/// There is at most one [`Lent`] for an address.
 #[derive(Debug)]
-pub(super) struct Below(Vec<Mutex<Vec<usize>>>);
+pub(super) struct Below(Vec<Mutex<Vec<Lent>>>);
+
+/// An IRP that a driver below has.
+#[derive(Clone, Copy, Debug)]
+struct Lent {
+    irp: usize,
+    /// The current location of the highest driver that has handed it down: there it is back.
+    from: i8,
+}
 
 impl Below {
     pub(super) fn new() -> Self {
         Self((0..PARTS).map(|_| Mutex::default()).collect())
     }
 
-    fn part(&self, page: usize) -> &Mutex<Vec<usize>> {
+    fn part(&self, page: usize) -> &Mutex<Vec<Lent>> {
         &self.0[spread(page, PARTS)]
     }
 
-    pub(super) fn add(&self, irp: usize) {
+    /// The IRP is handed down from location `from`.
+    pub(super) fn add(&self, irp: usize, from: i8) {
         let mut part = self.part(irp / PAGE).lock();
-        if !part.contains(&irp) {
-            part.push(irp);
+        match part.iter_mut().find(|lent| lent.irp == irp) {
+            Some(lent) => lent.from = lent.from.max(from),
+            None => part.push(Lent { irp, from }),
         }
     }
 
-    pub(super) fn remove(&self, irp: usize) {
+    /// The IRP has come up to location `to`.
+    pub(super) fn rises(&self, irp: usize, to: i8) {
         let mut part = self.part(irp / PAGE).lock();
-        if let Some(place) = part.iter().rposition(|other| *other == irp) {
+        if let Some(place) = part.iter().rposition(|lent| lent.irp == irp && to >= lent.from) {
             part.swap_remove(place);
         }
     }
 
     pub(super) fn contains(&self, irp: usize) -> bool {
-        self.part(irp / PAGE).lock().contains(&irp)
+        self.part(irp / PAGE).lock().iter().any(|lent| lent.irp == irp)
     }
 
     /// An IRP that begins in `range`.
     pub(super) fn within(&self, range: &Range<usize>) -> Option<usize> {
         let mut pages = range.start / PAGE..range.end.div_ceil(PAGE).max(range.start / PAGE + 1);
-        let first = |part: &Mutex<Vec<usize>>| part.lock().iter().copied().find(|irp| range.contains(irp));
+        let first =
+            |part: &Mutex<Vec<Lent>>| part.lock().iter().map(|lent| lent.irp).find(|irp| range.contains(irp));
         if pages.len() < PARTS {
             pages.find_map(|page| first(self.part(page)))
         } else {

@@ -143,14 +143,14 @@ impl Pool {
         self.noted.contains(address) || self.table.read().note_irp(address, &self.noted)
     }
 
-    /// A driver below has the IRP at `address` from here on.
-    pub(crate) fn irp_goes_down(&self, address: usize) {
-        self.below.add(address);
+    /// A driver below has the IRP at `address` from here on, given by the one at location `from`.
+    pub(crate) fn irp_goes_down(&self, address: usize, from: i8) {
+        self.below.add(address, from);
     }
 
-    /// The IRP at `address` has come back to its creator.
-    pub(crate) fn irp_is_back(&self, address: usize) {
-        self.below.remove(address);
+    /// The driver at location `to` of the IRP at `address` hears of its completion.
+    pub(crate) fn irp_rises(&self, address: usize, to: i8) {
+        self.below.rises(address, to);
     }
 
     /// Whether a driver below has the IRP at `address`.

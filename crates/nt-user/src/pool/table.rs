@@ -11,7 +11,6 @@ use wsk_sys::nt::IO_STACK_LOCATION;
 use super::holds::Noted;
 use super::{Kind, Leak, PoolStats};
 use crate::checker::violation::rule;
-use crate::irp;
 
 /// New memory, freed memory, and the guard behind a block are filled with these.
 const FILL_NEW: u8 = 0xCD;
@@ -186,12 +185,7 @@ impl Table {
         stats.blocks -= 1;
         stats.bytes -= block.bytes;
         let kind = block.kind;
-        let submitted = || {
-            // SAFETY: an allocated IRP was made one when it was allocated, and the table owns it.
-            let submitted = block.kind == Kind::Irp && unsafe { irp::is_submitted_at(block.address) };
-            submitted.then(|| ("IRP-16", "a driver below still has it".to_owned()))
-        };
-        if let Some((rule, why)) = in_use(block.range()).or_else(submitted) {
+        if let Some((rule, why)) = in_use(block.range()) {
             let detail = format!("{} was freed, but {why}", block.describe());
             self.condemned.push(block);
             return Removed::Freed { kind, complaint: Some((rule, detail)), written: Vec::new() };

@@ -229,8 +229,9 @@ pub(crate) fn set_routine(irp: *mut IRP, routine: IO_COMPLETION_ROUTINE, context
 
 /// Hands the IRP down, as a driver below does when it takes it.
 pub(crate) fn hand_down(irp: *mut IRP) {
-    nt_user::irp::handed_down(irp);
     // SAFETY: the IRP is the test's and has a free location.
+    unsafe { nt_user::irp::handed_down(irp) };
+    // SAFETY: as above.
     unsafe { io_set_next_irp_stack_location(irp) };
 }
 
