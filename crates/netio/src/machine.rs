@@ -19,6 +19,9 @@ use wsk_provider::{Provider, Report, Severity};
 
 use crate::journal::Journal;
 
+/// How long the loader is kept waiting for whoever has just begun or ended a registration.
+const A_MOMENT: Duration = Duration::from_millis(200);
+
 /// Makes the provider of one run.
 type Make = Box<dyn Fn() -> io::Result<Provider> + Send + Sync>;
 
@@ -152,7 +155,8 @@ impl Machine {
     /// The image `name` is being unloaded. If it is a client's, the journal says what it has left behind (REG-27, LIFE-19):
     /// registrations and sockets with the provider, and `threads`, which counts those that began in it and have not ended.
     ///
-    /// The loader holds its lock. Whoever holds this machine's meanwhile may wait for that, so this waits for nobody.
+    /// The loader holds its lock. Whoever holds one of the machine's or of the provider's meanwhile may wait for that, so this
+    /// waits for each of them only so long: what is behind a lock that is not given back is not told.
     pub fn image_goes(&self, name: &str, image: &Range<usize>, threads: impl FnOnce() -> usize) {
         const CALL: &str = "DriverUnload";
         let mut clients = self.clients.lock();
@@ -166,7 +170,7 @@ impl Machine {
         let report = |rule, detail| {
             self.journal.report(&Report { rule, severity: Severity::Violation, call: CALL, detail });
         };
-        let provider = self.state.try_lock().and_then(|state| state.provider.clone());
+        let provider = self.state.try_lock_for(A_MOMENT).and_then(|state| state.provider.clone());
         if let Some(left) = provider.and_then(|provider| provider.left_in(image)) {
             report("REG-27", format!("{name} goes, and has left with WSK: {left}"));
         }

@@ -22,7 +22,7 @@ use wsk_sys::{PWSK_CLIENT, STATUS_CANCELLED, STATUS_INVALID_HANDLE, STATUS_INVAL
 
 use crate::behaviours::NullClientIrp;
 use crate::provider::{Inner, Provider};
-use crate::registration::Flag;
+use crate::registration::{Flag, Look};
 use crate::request::{Completions, Request, RequestQueue};
 use crate::socket::{Context, Socket, StaticEvents, check_place};
 
@@ -104,6 +104,16 @@ impl Client {
         self.sockets.lock().values().cloned().collect()
     }
 
+    /// The open sockets, if they can be looked at.
+    pub(crate) fn look_at_sockets(&self, look: &mut Look) -> Option<Vec<Arc<Socket>>> {
+        look.lock(&self.sockets).map(|sockets| sockets.values().cloned().collect())
+    }
+
+    /// Calls in progress, and outstanding requests.
+    pub(crate) fn under_way(&self) -> (usize, usize) {
+        (self.calls.load(Ordering::SeqCst), self.outstanding.load(Ordering::SeqCst))
+    }
+
     pub(crate) fn add_socket(&self, socket: &Arc<Socket>) {
         self.sockets.lock().insert(Arc::as_ptr(socket) as usize, Arc::clone(socket));
     }
@@ -154,11 +164,8 @@ impl Client {
 
     /// Calls in progress, open sockets, outstanding requests.
     pub(crate) fn usage(&self) -> (usize, usize, usize) {
-        (
-            self.calls.load(Ordering::SeqCst),
-            self.sockets.lock().len(),
-            self.outstanding.load(Ordering::SeqCst),
-        )
+        let (calls, requests) = self.under_way();
+        (calls, self.sockets.lock().len(), requests)
     }
 }
 

@@ -13,9 +13,11 @@ mod awaited;
 mod capture;
 mod client_event;
 mod deregister;
+mod look;
 mod modules;
 mod wait;
 
+pub(crate) use look::Look;
 pub(crate) use wait::Flag;
 
 use std::collections::VecDeque;
@@ -152,6 +154,12 @@ impl Registrar {
 
     fn registrations(&self) -> Vec<Arc<Registration>> {
         self.state.lock().registrations.clone()
+    }
+
+    /// The registrations, and the client objects of modules, as far as they can be looked at.
+    fn look(&self, look: &mut Look) -> (Vec<Arc<Registration>>, Vec<Arc<Client>>) {
+        let registrations = look.lock(&self.state).map(|state| state.registrations.clone());
+        (registrations.unwrap_or_default(), self.modules.look_at_clients(look))
     }
 
     /// The client objects of all registrations.

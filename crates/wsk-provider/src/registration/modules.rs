@@ -28,7 +28,7 @@ use wsk_sys::{
     WSK_PROVIDER_CHARACTERISTICS,
 };
 
-use super::{Flag, check_passive};
+use super::{Flag, Look, check_passive};
 use crate::client::{Client, same_guid};
 use crate::dispatch;
 use crate::provider::{Inner, Provider};
@@ -91,10 +91,18 @@ impl Modules {
     }
 
     /// How many modules have their callbacks in `image`.
-    pub(super) fn count_in(&self, image: &Range<usize>) -> usize {
+    pub(super) fn count_in(&self, image: &Range<usize>, look: &mut Look) -> usize {
         let attach =
             |module: &Module| module.callbacks.ClientAttachProvider.map_or(0, |attach| attach as usize);
-        self.all().iter().filter(|module| image.contains(&attach(module))).count()
+        let Some(modules) = look.lock(&self.0) else { return 0 };
+        modules.iter().filter(|module| image.contains(&attach(module))).count()
+    }
+
+    /// The client objects of the bindings, as far as they can be looked at.
+    pub(super) fn look_at_clients(&self, look: &mut Look) -> Vec<Arc<Client>> {
+        let modules = look.lock(&self.0).map(|modules| modules.clone()).unwrap_or_default();
+        let binding = |module: &Arc<Module>| look.lock(&module.state)?.binding.clone();
+        modules.iter().filter_map(binding).map(|binding| Arc::clone(&binding.client)).collect()
     }
 
     fn bindings(&self) -> Vec<Arc<Binding>> {

@@ -53,6 +53,7 @@ use crate::address::Family;
 use crate::client::Client;
 use crate::control::AddressListWatch;
 use crate::provider::{Inner, OpenSocket};
+use crate::registration::Look;
 use crate::request::{Completions, Held, Request};
 use crate::steering::Timing;
 
@@ -343,14 +344,26 @@ impl Socket {
         self.mark.store(life as u32, Ordering::SeqCst);
     }
 
-    /// Whether a table of the socket lies in `image`.
-    pub(crate) fn is_called_in(&self, image: &Range<usize>) -> bool {
-        self.lock().tables.addresses().iter().any(|table| image.contains(table))
+    /// Whether a table of the socket is seen to lie in `image`.
+    pub(crate) fn is_called_in(&self, image: &Range<usize>, look: &mut Look) -> bool {
+        let Some(state) = look.lock(&self.state) else { return false };
+        state.tables.addresses().iter().any(|table| image.contains(table))
+    }
+
+    /// Describes the socket for somebody who must not wait for its lock.
+    pub(crate) fn look_at(self: &Arc<Self>, look: &mut Look) -> String {
+        match look.lock(&self.state) {
+            Some(state) => self.describe(&state).description,
+            None => format!("{:?} socket {:p} (busy: its lock is held)", self.category, self.raw()),
+        }
     }
 
     /// Describes the socket for a leak report.
     pub(crate) fn as_open(self: &Arc<Self>) -> OpenSocket {
-        let state = self.lock();
+        self.describe(&self.lock())
+    }
+
+    fn describe(self: &Arc<Self>, state: &State) -> OpenSocket {
         let rule = match state.told {
             Some(rule) => rule,
             None => state.unclosed,
