@@ -33,7 +33,7 @@
 //!   `Key` as a pointer. A wrong identifier here is a living request's key with another serial number, or one that was
 //!   decided, which a driver can always have: a decision races with an abort.
 //! - `WskInspectComplete` from inside of `WskInspectEvent`: whether the transport holds a lock there is unknown, and a call
-//!   on the same thread could never end. It is called from another thread while the callback waits, for one second at most.
+//!   on the same thread could never end. It is called from another thread while the callback waits, for five seconds at most.
 //! - A connection to a listener whose callback pointers are null, should enabling that have been allowed.
 //! - Calls on a closed socket, reused IRPs, reserved flags: answers to those are crashes.
 //!

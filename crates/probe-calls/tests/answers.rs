@@ -30,7 +30,7 @@ impl Output for Lines {
 
 /// Makes the calls on such a machine; returns the lines and the rules that were broken.
 fn probe(machine: Builder) -> (String, BTreeSet<&'static str>) {
-    // A held callback is known by what the processor runs of it in the second for which it is held: one at a time.
+    // A held callback is known by what the processor runs of it in the seconds for which it is held: one at a time.
     static HELD: Mutex<()> = Mutex::new(());
     let _alone = HELD.lock();
     let sim = machine.build();

@@ -90,7 +90,7 @@ pub struct Config {
     /// How long a capture without end waits for the provider before that is called unwise (REG-29).
     pub capture_patience: Duration,
     /// How long a decision waits for the return of its inspection callback, of which nobody can tell whether it is on its way
-    /// out, before it is put aside until that has returned. Where the host tells that the callback sleeps, or has run for
+    /// out, before it is put aside until that has returned. Where the host tells that the callback sleeps for long, or has run for
     /// long, the decision is known to be early.
     pub return_patience: Duration,
     /// How long a deregistration waits for the calling thread's own captures before that is called a deadlock (REG-26).

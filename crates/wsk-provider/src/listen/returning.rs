@@ -10,15 +10,19 @@
 //! A client decides after the last act of its callback, and no client can see the return itself. The host may keep the
 //! thread from running in between for as long as it likes, so time tells nothing; but such a thread is ready to run. One
 //! that sleeps has been told to by the client's code, which is therefore not done; nor is code that the processor has run for
-//! long since. Looks are counted, and not the time between them: where the host is short of processors it keeps whoever
-//! looks waiting as it does others, such as one for which the callback's thread sleeps a moment.
+//! long since. Only a sleep that is long counts, because on its way out a thread may sleep a moment for another one of the host's.
+//! Looks are counted as well as the time: where the host is short of processors it keeps whoever looks waiting as it does
+//! others, such as one for which the callback's thread sleeps.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
-/// At how many looks, one after the other, a thread is found in the same sleep that is not about to return.
+/// At how many looks, one after the other, and for how long a thread is found in the same sleep that is not about to return.
+/// The host itself puts threads to sleep: one that comes upon a lock of the host's, whose holder has been preempted, sleeps for
+/// as long as that is kept from running.
 const LOOKS: u32 = 30;
+const ASLEEP: Duration = Duration::from_millis(300);
 /// How long the processor runs a callback before that is taken for a loop which waits for the decision.
 const RUN: Duration = Duration::from_millis(150);
 /// The time between two looks.
@@ -33,6 +37,23 @@ pub(super) enum Returns {
     No,
     /// Nobody can tell.
     Unknown,
+}
+
+/// A sleep of the callback's thread.
+#[derive(Clone, Copy, Debug)]
+struct Sleep {
+    number: u64,
+    looks: u32,
+    /// When the first look had found it.
+    since: Instant,
+    /// When the last look began. Whoever looks may be kept from running as well, after the look.
+    until: Instant,
+}
+
+impl Sleep {
+    fn is_long(&self) -> bool {
+        self.looks >= LOOKS && self.until.saturating_duration_since(self.since) >= ASLEEP
+    }
 }
 
 /// A callback that was entered on the thread which made this.
@@ -64,19 +85,22 @@ impl Asking {
         }
         let begin = Instant::now();
         let ran = self.host.ran();
-        let mut asleep: Option<(u64, u32)> = None;
+        let mut asleep: Option<Sleep> = None;
         loop {
+            let until = Instant::now();
             let sleeps = self.host.sleeps();
             // Looked at second: a thread that has returned may sleep.
             if self.returned.load(Ordering::Acquire) {
                 return Returns::Yes;
             }
             asleep = match (sleeps, asleep) {
-                (Some(now), Some((then, looks))) if now == then => Some((then, looks + 1)),
-                (now, _) => now.map(|now| (now, 1)),
+                (Some(number), Some(sleep)) if number == sleep.number => {
+                    Some(Sleep { looks: sleep.looks + 1, until, ..sleep })
+                }
+                (number, _) => number.map(|number| Sleep { number, looks: 1, since: Instant::now(), until }),
             };
             let runs = ran.zip(self.host.ran()).is_some_and(|(then, now)| now.saturating_sub(then) >= RUN);
-            if runs || asleep.is_some_and(|(_, looks)| looks >= LOOKS) {
+            if runs || asleep.is_some_and(|sleep| sleep.is_long()) {
                 return Returns::No;
             }
             if begin.elapsed() >= longest {
@@ -259,6 +283,20 @@ mod tests {
         begun.wait();
         assert_eq!(asking.returns(LONGEST), Returns::No);
         stop.store(true, Ordering::Release);
+        thread.join().expect("it ends");
+    }
+
+    /// As where its last act meets a lock of the host's.
+    #[test]
+    fn a_callback_that_sleeps_a_moment_on_its_way_out_does_return() {
+        let begun = Arc::new(Barrier::new(2));
+        let begins = Arc::clone(&begun);
+        let (asking, thread) = asking(move || {
+            begins.wait();
+            thread::sleep(ASLEEP / 2);
+        });
+        begun.wait();
+        assert_eq!(asking.returns(LONGEST), Returns::Yes);
         thread.join().expect("it ends");
     }
 
