@@ -4,7 +4,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use echo_gate::policy::{Action, Answer, Policy};
@@ -21,17 +21,30 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Keeps all records.
 #[derive(Clone, Debug, Default)]
-struct Journal(Arc<Mutex<Vec<Record>>>);
+struct Journal(Arc<(Mutex<Vec<Record>>, Condvar)>);
 
 impl RecordSink for Journal {
     fn record(&self, record: Record) {
-        self.0.lock().expect("not poisoned").push(record);
+        self.records().push(record);
+        self.0.1.notify_all();
     }
 }
 
 impl Journal {
+    fn records(&self) -> MutexGuard<'_, Vec<Record>> {
+        self.0.0.lock().expect("not poisoned")
+    }
+
     fn count(&self, which: impl Fn(&Record) -> bool) -> usize {
-        self.0.lock().expect("not poisoned").iter().filter(|record| which(record)).count()
+        self.records().iter().filter(|record| which(record)).count()
+    }
+
+    /// Waits until there are `count` such records.
+    fn wait(&self, count: usize, which: impl Fn(&Record) -> bool) {
+        let short = |records: &mut Vec<Record>| records.iter().filter(|record| which(record)).count() < count;
+        let (records, waited) =
+            self.0.1.wait_timeout_while(self.records(), PATIENCE, short).expect("not poisoned");
+        assert!(!waited.timed_out(), "{records:?}");
     }
 }
 
@@ -42,16 +55,16 @@ fn serve(
     accept_by: AcceptBy,
     clients: impl FnOnce(SocketAddr),
 ) -> (wsk::Result<()>, Journal) {
-    serve_within(Limits::DEFAULT, sim, default, accept_by, clients)
+    serve_within(Limits::DEFAULT, sim, default, accept_by, |to, _| clients(to))
 }
 
-/// The same within these limits.
+/// The same within these limits; the clients can look at the records.
 fn serve_within(
     limits: Limits,
     sim: &Sim,
     default: Action,
     accept_by: AcceptBy,
-    clients: impl FnOnce(SocketAddr),
+    clients: impl FnOnce(SocketAddr, &Journal),
 ) -> (wsk::Result<()>, Journal) {
     let journal = Journal::default();
     let (started, start) = channel();
@@ -59,7 +72,7 @@ fn serve_within(
     let sink = journal.clone();
     let driver = sim.thread("driver", move || drive(limits, default, accept_by, sink, &started, &finished));
     if let Ok(local) = start.recv() {
-        clients(local);
+        clients(local, &journal);
     }
     drop(finish);
     let outcome = match driver.join() {
@@ -133,7 +146,7 @@ fn who_comes_when_it_is_full_is_rejected() {
     for accept_by in BOTH_WAYS {
         for (default, ends) in [(Action::Accept, "served"), (Action::Ask, "asked about")] {
             let sim = Sim::builder().build();
-            let (outcome, journal) = serve_within(limits, &sim, default, accept_by, |to| {
+            let (outcome, journal) = serve_within(limits, &sim, default, accept_by, |to, _| {
                 // Who was let in stays, and so does who is asked about, as nobody answers in an hour.
                 let mut clients = Vec::new();
                 for number in 0..MOST + MORE {
@@ -187,7 +200,7 @@ fn one_source_leaves_room_for_the_others() {
     let limits = Limits { per_source: SHARE as u32, ..Limits::DEFAULT };
     for accept_by in BOTH_WAYS {
         let sim = Sim::builder().build();
-        let (outcome, journal) = serve_within(limits, &sim, Action::Accept, accept_by, |to| {
+        let (outcome, journal) = serve_within(limits, &sim, Action::Accept, accept_by, |to, _| {
             let mut greedy: Vec<_> = (0..SHARE).map(|_| connect_from(2, to).expect("connected")).collect();
             assert!(greedy.iter().all(is_served), "{accept_by:?}");
             for _ in 0..10 {
@@ -212,6 +225,10 @@ fn one_source_leaves_room_for_the_others() {
     }
 }
 
+fn is_pended(record: &Record) -> bool {
+    matches!(record, Record::Inspect { action: Inspection::Pend, .. })
+}
+
 /// Requests that nobody decides count for their source as connections do.
 #[cfg(target_os = "linux")]
 #[test]
@@ -221,16 +238,18 @@ fn pended_requests_of_one_source_leave_room_for_the_others() {
     let limits = Limits { clients: 100, per_source: SHARE as u32, ..Limits::DEFAULT };
     for accept_by in BOTH_WAYS {
         let sim = Sim::builder().build();
-        let (outcome, journal) = serve_within(limits, &sim, Action::Ask, accept_by, |to| {
+        let (outcome, journal) = serve_within(limits, &sim, Action::Ask, accept_by, |to, journal| {
             let pended: Vec<_> = (0..SHARE).map(|_| connect_from(2, to).expect("connected")).collect();
             for _ in 0..10 {
                 assert!(!connect_from(2, to).is_ok_and(|client| is_served(&client)), "{accept_by:?}");
             }
-            drop((pended, connect_from(3, to).expect("connected")));
+            let other = connect_from(3, to).expect("connected");
+            // One that goes before it is seen is no request.
+            journal.wait(SHARE + 1, is_pended);
+            drop((pended, other));
         });
         outcome.expect("started");
-        let asked =
-            journal.count(|record| matches!(record, Record::Inspect { action: Inspection::Pend, .. }));
+        let asked = journal.count(is_pended);
         assert_eq!(asked, SHARE + 1, "{accept_by:?}: {journal:?}");
     }
 }
@@ -244,7 +263,7 @@ fn a_crowd_that_comes_at_once_gets_no_more_than_its_share() {
     let limits = Limits { per_source: SHARE as u32, ..Limits::DEFAULT };
     for accept_by in BOTH_WAYS {
         let sim = Sim::builder().build();
-        let (outcome, journal) = serve_within(limits, &sim, Action::Accept, accept_by, |to| {
+        let (outcome, journal) = serve_within(limits, &sim, Action::Accept, accept_by, |to, _| {
             std::thread::scope(|scope| {
                 let crowd: Vec<_> = (0..CROWD).map(|_| scope.spawn(move || connect(to))).collect();
                 let crowd: Vec<_> = crowd.into_iter().filter_map(|one| one.join().ok()?.ok()).collect();
@@ -258,7 +277,7 @@ fn a_crowd_that_comes_at_once_gets_no_more_than_its_share() {
         });
         outcome.expect("started");
         let (mut open, mut most) = (0_usize, 0);
-        for record in &*journal.0.lock().expect("not poisoned") {
+        for record in &*journal.records() {
             match record {
                 Record::Accepted { .. } => open += 1,
                 Record::Closed { .. } => open -= 1,
@@ -277,7 +296,7 @@ fn silent_clients_lose_their_places() {
     let limits = Limits { clients: SILENT as u32 + 2, idle_timeout: 2000, ..Limits::DEFAULT };
     for accept_by in BOTH_WAYS {
         let sim = Sim::builder().build();
-        let (outcome, journal) = serve_within(limits, &sim, Action::Accept, accept_by, |to| {
+        let (outcome, journal) = serve_within(limits, &sim, Action::Accept, accept_by, |to, _| {
             let mut talker = connect(to).expect("connected");
             let silent: Vec<_> = (0..SILENT).map(|_| connect(to).expect("connected")).collect();
             // One that never reads what it is owed, until nothing more goes in.
