@@ -58,7 +58,8 @@ pub(crate) struct Args {
     keep: bool,
 }
 
-/// How many seconds of it are enough to see what leaks with each client.
+/// How many seconds of it are enough to see the threads and descriptors that are left behind by each client. For memory, that takes ten
+/// minutes: there are too few clients before to tell what is left from what comes and goes.
 const ENDURANCE: u32 = 10;
 
 /// Reads a number of starts.

@@ -24,10 +24,12 @@ pub(super) const ENDURANCE: Scenario = Scenario {
 const LOAD: usize = 8;
 /// How long each waits before the next: what they do is to be mixed, and not all that the machine can do. All records are kept here.
 const PAUSE: Duration = Duration::from_millis(20);
-/// In each of so many parts of the time somebody has to be served.
+/// The time has so many parts, in each of which somebody has to be served,
 const PARTS: u32 = 10;
-/// How often it is looked in each of them what the gate holds.
-const LOOKS: u32 = 6;
+/// or fewer: each takes so many seconds at least, as the whole machine may stall for a while.
+const PART: u64 = 5;
+/// How often it is looked at what the gate holds: as many times in each part.
+const LOOKS: u32 = 60;
 /// What may be more at the end: clients come and go, and what is kept to recognise late calls fills in the first minutes, up to some
 /// megabytes. What each client leaves behind adds up to more than that in ten minutes: a hundred bytes of each do.
 const SLACK: Holdings = Holdings { threads: 8, descriptors: 24, memory: 8 << 10 };
@@ -38,6 +40,8 @@ fn endurance(stage: &mut Stage<'_>) -> Result<Seen> {
     settings.answer = Some(Answer::Accept);
     stage.serve(&settings)?;
     let load = Load::new(stage.gate.address(), PAUSE);
+    let parts = parts(stage.extent.endurance);
+    let looks = LOOKS / parts;
     let (mut held, mut idle) = (Vec::new(), 0);
     std::thread::scope(|scope| {
         for number in 0..LOAD {
@@ -45,10 +49,10 @@ fn endurance(stage: &mut Stage<'_>) -> Result<Seen> {
             scope.spawn(move || load.work(number));
         }
         let start = Instant::now();
-        for part in 1..=PARTS {
+        for part in 1..=parts {
             let before = load.served.load(Ordering::Relaxed);
-            for look in 1..=LOOKS {
-                let due = stage.extent.endurance * ((part - 1) * LOOKS + look) / (PARTS * LOOKS);
+            for look in 1..=looks {
+                let due = stage.extent.endurance * ((part - 1) * looks + look) / (parts * looks);
                 std::thread::sleep((start + due).saturating_duration_since(Instant::now()));
                 checkpoint();
                 held.extend(stage.gate.holdings());
@@ -57,12 +61,16 @@ fn endurance(stage: &mut Stage<'_>) -> Result<Seen> {
         }
         load.over.store(true, Ordering::Relaxed);
     });
+    // Figures of a gate that has come to its end would be those of what is left of it.
+    if let Some(why) = stage.gate.gone() {
+        bail!("{why}");
+    }
     let Some((first, last)) = ends(&held) else { bail!("it cannot be told what the gate holds") };
     let grown = grown(first, last);
     let (served, wrong) = (load.served.load(Ordering::Relaxed), load.wrong.load(Ordering::Relaxed));
     let client = match (idle, wrong) {
         (0, 0) => "served throughout".to_owned(),
-        _ => format!("nobody served in {idle} of {PARTS} parts of the time; {wrong} with wrong bytes"),
+        _ => format!("nobody served in {idle} of {parts} parts of the time; {wrong} with wrong bytes"),
     };
     let records = if grown.is_empty() {
         "threads, descriptors and memory are flat".to_owned()
@@ -72,6 +80,11 @@ fn endurance(stage: &mut Stage<'_>) -> Result<Seen> {
     let seconds = stage.extent.endurance.as_secs();
     let note = format!("{served} clients served in {seconds} s; at first {first}; at last {last}");
     Ok(Seen::new(client, records).with_note(note))
+}
+
+/// In how many parts of the time somebody has to be served.
+fn parts(time: Duration) -> u32 {
+    u32::try_from(time.as_secs() / PART).unwrap_or(PARTS).clamp(1, PARTS)
 }
 
 /// What there is more of than comes and goes.
@@ -90,6 +103,13 @@ fn grown(first: Holdings, last: Holdings) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stall_fits_into_each_part() {
+        for (seconds, expected) in [(1, 1), (10, 2), (49, 9), (50, 10), (86_400, 10)] {
+            assert_eq!(parts(Duration::from_secs(seconds)), expected, "{seconds} s");
+        }
+    }
 
     #[test]
     fn growth_is_named() {
