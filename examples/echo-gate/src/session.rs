@@ -8,7 +8,8 @@
 //! ```
 //!
 //! A connection on which nothing comes and nothing is taken for as long as the policy says is closed, which resets it: silence must
-//! not keep others out.
+//! not keep others out. What is sent back counts as taken when all of a piece is, which is what came in one go, up to 8 KiB: WSK
+//! tells nothing of a part, so whoever reads more slowly than that loses the connection, too.
 //!
 //! A session that is dropped, as all are at unload, closes its connection in the background.
 
@@ -21,7 +22,7 @@ use core::time::Duration;
 
 use wsk::connection::{On, Unset};
 use wsk::executor::{SpawnError, Spawner, yield_now};
-use wsk::memory::{OutOfMemory, Ref};
+use wsk::memory::{Cache, OutOfMemory, Ref};
 use wsk::sync::SpinLock;
 use wsk::time::{sleep_in, timeout_in};
 use wsk::{Buffer, Connection, DisconnectHandler, Handlers, Status};
@@ -30,6 +31,7 @@ use crate::Reason;
 use crate::clock::Last;
 use crate::gate::Gate;
 use crate::record::{AcceptBy, DisconnectKind, Record, RecordSink};
+use crate::rules::Rules;
 use crate::seats::Seat;
 
 /// How much of a connection is on its way at a time.
@@ -183,7 +185,8 @@ impl<S: RecordSink> Session<S> {
     /// Serves until the other side ends; an error if it is silent for too long, or nobody can look at the clock.
     async fn serve(&mut self) -> Result<wsk::Result<()>, Reason> {
         let (state, last) = (self.state.clone(), Last::now());
-        let mut silence = pin!(silence(&state.gate, &last));
+        let Gate { policy, spawner, .. } = &*state.gate;
+        let mut silence = pin!(silence(policy, spawner.cache(), &last));
         let mut echo = pin!(self.echo(&last));
         poll_fn(|context| match echo.as_mut().poll(context) {
             Poll::Ready(outcome) => Poll::Ready(Ok(outcome)),
@@ -199,10 +202,10 @@ impl<S: RecordSink> Session<S> {
             for _ in 0..ROUNDS {
                 let (received, filled) = self.connection.receive(buffer).await;
                 let received = received?;
+                last.touch();
                 if received == 0 {
                     break 'talk;
                 }
-                last.touch();
                 self.tally.received += received as u64;
                 let (sent, emptied) = self.connection.send(filled).await;
                 self.tally.sent += sent? as u64;
@@ -219,17 +222,31 @@ impl<S: RecordSink> Session<S> {
 }
 
 /// Waits until nothing has happened since `last` for as long as the policy allows. One timer does, however much is said meanwhile.
-async fn silence<S: RecordSink>(gate: &Gate<S>, last: &Last) -> Reason {
+///
+/// Without memory for it nobody would notice the silence. Where silence has no limit that harms nobody, until there is one: then it is
+/// looked at again when the session has something else to do.
+async fn silence(policy: &Rules, cache: &Cache, last: &Last) -> Reason {
     loop {
-        let rest = match gate.policy.idle_timeout() {
-            Some(limit) => match limit.saturating_sub(last.ago()) {
-                Duration::ZERO => return Reason::Idle,
-                rest => rest.min(LOOK),
-            },
+        let limit = policy.idle_timeout();
+        let rest = match limit.map(|limit| limit.saturating_sub(last.ago())) {
+            Some(Duration::ZERO) => return Reason::Idle,
+            Some(rest) => rest.min(LOOK),
             None => LOOK,
         };
-        if sleep_in(rest, gate.spawner.cache()).await.is_err() {
-            return Reason::Memory;
+        if sleep_in(rest, cache).await.is_err() {
+            if limit.is_some() {
+                return Reason::Memory;
+            }
+            next_poll().await;
         }
     }
 }
+
+/// Waits until the task is polled again, for whatever reason.
+async fn next_poll() {
+    let mut is_next = false;
+    poll_fn(|_| if core::mem::replace(&mut is_next, true) { Poll::Ready(()) } else { Poll::Pending }).await;
+}
+
+#[cfg(test)]
+mod tests;

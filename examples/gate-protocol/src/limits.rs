@@ -12,8 +12,8 @@ pub struct Limits {
     /// How many of them may come from one source: an IPv4 address, or an IPv6 network of 64 bits, which is what one subscriber
     /// has. [`NONE`](Self::NONE) for as many as there may be at all.
     pub per_source: u32,
-    /// How many milliseconds a connection may be silent: nothing comes, and nothing that was to be sent is taken. Then it is
-    /// closed. [`NONE`](Self::NONE) for ever.
+    /// How many milliseconds a connection may be silent: nothing comes, and no piece of what is to be sent, of up to 8 KiB, is taken
+    /// as a whole. Then it is closed. [`NONE`](Self::NONE) for ever.
     pub idle_timeout: u32,
 }
 
