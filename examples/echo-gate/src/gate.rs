@@ -24,7 +24,7 @@ use crate::Reason;
 use crate::policy::{Action, Answer};
 use crate::record::{AcceptBy, Inspection as Seen, Record, RecordSink, RequestId};
 use crate::rules::Rules;
-use crate::seats::Seat;
+use crate::seats::{Guest, Seat};
 use crate::service::Asker;
 use crate::session::{self, Connected, Events};
 
@@ -62,7 +62,7 @@ impl<S: RecordSink> Door<S> {
     fn ask<'a>(&self, request: Inspection<'a>) -> Decision<'a> {
         let Self(gate) = self;
         let remote = request.remote_addr();
-        let seat = match gate.policy.seat(remote.ip(), gate.spawner.cache()) {
+        let seat = match gate.policy.seat(remote.ip(), Guest::Pended, gate.spawner.cache()) {
             Ok(seat) => seat,
             Err(reason) => return self.reject(request, reason),
         };

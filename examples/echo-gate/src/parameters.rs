@@ -7,7 +7,7 @@
 //! | `Default` | `REG_SZ` | `accept`, `reject` or `ask`: the action for everyone else | `accept` |
 //! | `VerdictTimeout` | `REG_DWORD` | milliseconds that an answer may take, 1 to 600000 | 5000 |
 //! | `AcceptBy` | `REG_SZ` | `irp` or `event` | `irp` |
-//! | `MaxClients` | `REG_DWORD` | connections and pended requests at a time, 1 to 65536 | 4096 |
+//! | `MaxClients` | `REG_DWORD` | connections and pended requests at a time, 1 to 65536; half of them at most are pended | 4096 |
 //! | `MaxPerSource` | `REG_DWORD` | how many of them of one IPv4 address or IPv6 /64, up to 65536; 0: any number | 64 |
 //! | `IdleTimeout` | `REG_DWORD` | milliseconds that a connection may be silent, up to 86400000; 0: for ever | 120000 |
 //!

@@ -8,7 +8,7 @@ use gate_protocol::{Limits, Reason};
 use wsk::memory::{Cache, OutOfMemory, Ref};
 use wsk::sync::SpinLock;
 
-use crate::seats::{Hall, Seat};
+use crate::seats::{Guest, Hall, Seat};
 
 /// The policy in force, shared by the gate that asks it and whoever replaces it.
 ///
@@ -62,13 +62,16 @@ impl Rules {
         let policy = self.policy();
         match policy.action(remote) {
             Action::Reject => Err(Reason::Policy),
-            action => self.hall.room(policy.limits(), remote).map(|()| action),
+            Action::Ask => self.hall.room(policy.limits(), remote, Guest::Pended).map(|()| Action::Ask),
+            Action::Accept => {
+                self.hall.room(policy.limits(), remote, Guest::Connected).map(|()| Action::Accept)
+            }
         }
     }
 
-    /// Takes a seat for a client from `remote`.
-    pub(crate) fn seat(&self, remote: IpAddr, cache: &Cache) -> Result<Seat, Reason> {
-        self.hall.take(self.policy().limits(), remote, cache)
+    /// Takes a seat for such a client from `remote`.
+    pub(crate) fn seat(&self, remote: IpAddr, guest: Guest, cache: &Cache) -> Result<Seat, Reason> {
+        self.hall.take(self.policy().limits(), remote, guest, cache)
     }
 
     /// How long a connection may be silent; `None` for ever.

@@ -7,6 +7,9 @@
 //!                      └── Source: its number of seats; in the tree as long as it has one
 //! ```
 //!
+//! Pended requests take half of the places at most. Where the sender's address is not checked before a request is inspected, as on
+//! Windows, a flood of forged ones could take all of them otherwise, as none of these ever ends before its answer is due.
+//!
 //! A request that is accepted at once has no seat before its connection is delivered, as nobody says so if it is given up in between:
 //! so room is looked for when it is inspected, and taken when it is delivered. Sources are in a tree by address: what a request
 //! costs grows with the length of a path in it, which is bounded whatever addresses an attacker chooses, as the chains of a
@@ -61,20 +64,29 @@ impl<'a> KeyAdapter<'a> for Links {
 pub(crate) struct Hall(Ref<SpinLock<State>>);
 
 /// # Invariants
-/// `sources` holds exactly the sources with seats, `taken` is the sum of these, and `len` how many sources there are. Each source
-/// in the tree came from [`Ref::into_raw`], and that count is the tree's.
+/// `sources` holds exactly the sources with seats, `taken` is the sum of these, `pended` how many of them are for pended requests,
+/// and `len` how many sources there are. Each source in the tree came from [`Ref::into_raw`], and that count is the tree's.
 struct State {
     sources: RBTree<Links>,
     len: u32,
     taken: u32,
+    pended: u32,
+}
+
+/// What a place is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Guest {
+    Pended,
+    Connected,
 }
 
 /// A client's place; dropped, it is given back.
 ///
 /// # Invariants
-/// It is one of the seats of its source, which therefore is in the tree.
+/// It is one of the seats of its source, which therefore is in the tree, and counted as one for its guest.
 pub(crate) struct Seat {
     hall: Hall,
+    guest: Guest,
     source: Ref<Source>,
 }
 
@@ -84,7 +96,7 @@ impl Hall {
     /// # Errors
     /// Out of memory.
     pub(crate) fn try_new() -> Result<Self, wsk::memory::OutOfMemory> {
-        let state = State { sources: RBTree::new(Links::NEW), len: 0, taken: 0 };
+        let state = State { sources: RBTree::new(Links::NEW), len: 0, taken: 0, pended: 0 };
         Ref::try_new(SpinLock::new(state)).map(Self)
     }
 
@@ -92,9 +104,9 @@ impl Hall {
     ///
     /// # Errors
     /// Why there is none.
-    pub(crate) fn room(&self, limits: Limits, remote: IpAddr) -> Result<(), Reason> {
+    pub(crate) fn room(&self, limits: Limits, remote: IpAddr, guest: Guest) -> Result<(), Reason> {
         let origin = Origin::of(remote);
-        self.0.with(|state| state.room(limits, origin).map(drop))
+        self.0.with(|state| state.room(limits, origin, guest).map(drop))
     }
 
     /// Takes a seat for a client from `remote`; the memory for a source that is new comes from `cache`. IRQL:
@@ -102,17 +114,23 @@ impl Hall {
     ///
     /// # Errors
     /// Why there is none.
-    pub(crate) fn take(&self, limits: Limits, remote: IpAddr, cache: &Cache) -> Result<Seat, Reason> {
+    pub(crate) fn take(
+        &self,
+        limits: Limits,
+        remote: IpAddr,
+        guest: Guest,
+        cache: &Cache,
+    ) -> Result<Seat, Reason> {
         let origin = Origin::of(remote);
-        let mut source = self.0.with(|state| state.take(limits, origin, None))?;
+        let mut source = self.0.with(|state| state.take(limits, origin, guest, None))?;
         if source.is_none() {
             let new = Source { link: RBTreeAtomicLink::new(), origin, seats: AtomicU32::new(0) };
             let new = Ref::try_new_in(new, cache).map_err(|_| Reason::Memory)?;
             // Another client of the source may have come meanwhile, and then it is that one's source.
-            source = self.0.with(|state| state.take(limits, origin, Some(new)))?;
+            source = self.0.with(|state| state.take(limits, origin, guest, Some(new)))?;
         }
         let hall = self.clone();
-        source.map(|source| Seat { hall, source }).ok_or(Reason::Memory)
+        source.map(|source| Seat { hall, guest, source }).ok_or(Reason::Memory)
     }
 
     /// How many clients there are, and of how many sources. IRQL: `<= DISPATCH_LEVEL`.
@@ -123,8 +141,10 @@ impl Hall {
 
 impl State {
     /// The source that a client would be of, if it is known; an error if there is no room for the client.
-    fn room(&self, limits: Limits, origin: Origin) -> Result<Option<*const Source>, Reason> {
-        if self.taken >= limits.clients {
+    fn room(&self, limits: Limits, origin: Origin, guest: Guest) -> Result<Option<*const Source>, Reason> {
+        if self.taken >= limits.clients
+            || (guest == Guest::Pended && self.pended >= limits.clients.div_ceil(2))
+        {
             return Err(Reason::Full);
         }
         let found = self.sources.find(&origin);
@@ -142,9 +162,10 @@ impl State {
         &mut self,
         limits: Limits,
         origin: Origin,
+        guest: Guest,
         new: Option<Ref<Source>>,
     ) -> Result<Option<Ref<Source>>, Reason> {
-        let source = if let Some(known) = self.room(limits, origin)? {
+        let source = if let Some(known) = self.room(limits, origin, guest)? {
             // SAFETY: the tree has the source, and a share in it.
             unsafe { Ref::clone_from_raw(known) }
         } else {
@@ -156,12 +177,14 @@ impl State {
         };
         source.seats.fetch_add(1, Ordering::Relaxed);
         self.taken += 1;
+        self.pended += u32::from(guest == Guest::Pended);
         Ok(Some(source))
     }
 
-    /// Gives a seat of the source back; the tree's share in the source, if that was the last of its seats.
-    fn give_back(&mut self, source: &Ref<Source>) -> Option<Ref<Source>> {
+    /// Gives a seat of the source and the guest back; the tree's share in the source, if that was the last of its seats.
+    fn give_back(&mut self, source: &Ref<Source>, guest: Guest) -> Option<Ref<Source>> {
         self.taken -= 1;
+        self.pended -= u32::from(guest == Guest::Pended);
         if source.seats.fetch_sub(1, Ordering::Relaxed) > 1 {
             return None;
         }
@@ -175,20 +198,20 @@ impl State {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let source = &self.source;
-        drop(self.hall.0.with(|state| state.give_back(source)));
+        let Self { hall, guest, source } = self;
+        drop(hall.0.with(|state| state.give_back(source, *guest)));
     }
 }
 
 impl fmt::Debug for Seat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Seat({:?})", self.source.origin)
+        write!(f, "Seat({:?}, {:?})", self.guest, self.source.origin)
     }
 }
 
 impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} seats of {} sources", self.taken, self.len)
+        write!(f, "{} seats of {} sources, {} pended", self.taken, self.len, self.pended)
     }
 }
 

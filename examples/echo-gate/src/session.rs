@@ -32,7 +32,7 @@ use crate::clock::Last;
 use crate::gate::Gate;
 use crate::record::{AcceptBy, DisconnectKind, Record, RecordSink};
 use crate::rules::Rules;
-use crate::seats::Seat;
+use crate::seats::{Guest, Seat};
 
 /// How much of a connection is on its way at a time.
 const BUFFER: usize = 8 * 1024;
@@ -108,7 +108,7 @@ impl<S: RecordSink> Connected<S> {
     /// Records that the connection is there, or why it cannot be served: then it is to be dropped.
     pub(crate) fn accepted(&self, remote: SocketAddr, by: AcceptBy) -> Option<Tally<S>> {
         let State { gate, remote: known, .. } = &*self.0;
-        match gate.policy.seat(remote.ip(), gate.spawner.cache()) {
+        match gate.policy.seat(remote.ip(), Guest::Connected, gate.spawner.cache()) {
             Ok(seat) => {
                 known.with(|known| *known = Some(remote));
                 gate.sink.record(Record::Accepted { remote, by });

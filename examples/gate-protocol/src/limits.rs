@@ -7,7 +7,8 @@ use core::ops::RangeInclusive;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Limits {
-    /// How many clients there may be, connections and pended requests together; who comes then is refused.
+    /// How many clients there may be, connections and pended requests together; who comes then is refused. Pended requests
+    /// are half of them at most, rounded up.
     pub clients: u32,
     /// How many of them may come from one source: an IPv4 address, or an IPv6 network of 64 bits, which is what one subscriber
     /// has. [`NONE`](Self::NONE) for as many as there may be at all.
@@ -57,7 +58,7 @@ impl Default for Limits {
 pub enum Reason {
     /// The policy rejects where it comes from.
     Policy,
-    /// There are as many clients as there may be.
+    /// There are as many clients, or pended requests, as there may be.
     Full,
     /// There are as many of its source as there may be.
     Source,

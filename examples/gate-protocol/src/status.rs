@@ -118,7 +118,7 @@ counters! {
     clients,
     /// Sources that they come from.
     sources,
-    /// Clients that were refused because there were as many as there may be.
+    /// Clients that were refused because there were as many, or as many pended requests, as there may be.
     refused_full,
     /// Clients that were refused because there were as many of their source as there may be.
     refused_source,

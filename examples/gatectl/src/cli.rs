@@ -73,7 +73,7 @@ pub struct PolicyOptions {
 /// Limits, each of which stays as it is if it is not said.
 #[derive(Args, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LimitOptions {
-    /// How many clients there may be, connections and pended requests together
+    /// How many clients there may be, connections and pended requests together; of these, half at most are pended requests
     #[arg(long, value_name = "N", value_parser = among(Limits::CLIENTS))]
     max_clients: Option<u32>,
 
