@@ -9,7 +9,10 @@
 //! ```
 //!
 //! Whom the policy lets in or asks about is rejected all the same if there is no room, see `seats`: conditional accept comes without
-//! the transport's own limits, so whoever floods the gate must have neither all the memory nor all the places.
+//! the transport's own limits, so whoever floods the gate must have neither all the memory of the gate nor all the places. What is
+//! outside of these limits is a request that was accepted at once, until its connection is delivered: the gate holds nothing for it,
+//! but the transport does. On Windows it is a half-open connection then, and a flood of forged requests to a gate that accepts by default
+//! costs the transport's memory.
 //!
 //! All of this runs at up to `DISPATCH_LEVEL`: it looks things up, records, and starts tasks.
 

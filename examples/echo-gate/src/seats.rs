@@ -10,8 +10,9 @@
 //! Pended requests take half of the places at most. Where the sender's address is not checked before a request is inspected, as on
 //! Windows, a flood of forged ones could take all of them otherwise, as none of these ever ends before its answer is due.
 //!
-//! A request that is accepted at once has no seat before its connection is delivered, as nobody says so if it is given up in between:
-//! so room is looked for when it is inspected, and taken when it is delivered. Sources are in a tree by address: what a request
+//! A request that is accepted at once has no seat before its connection is delivered, as a seat could be lost: an abort follows if it
+//! is given up while it is inspected (INSP-33), and nothing need follow if that happens between the answer and the delivery. So room
+//! is looked for when it is inspected, and taken when it is delivered; in between it is in no limit. Sources are in a tree by address: what a request
 //! costs grows with the length of a path in it, which is bounded whatever addresses an attacker chooses, as the chains of a
 //! hash table are not.
 #![expect(clippy::expl_impl_clone_on_copy, reason = "the adapter is written by a macro")]
