@@ -318,7 +318,7 @@ unsafe extern "C" fn create(device: *mut DEVICE_OBJECT, irp: *mut IRP) -> NTSTAT
             unsafe { context.write(handle.into_context()) };
             incoming.complete(STATUS_SUCCESS)
         }
-        Err(_) => incoming.complete(STATUS_INSUFFICIENT_RESOURCES),
+        Err(status) => incoming.complete(status),
     }
 }
 

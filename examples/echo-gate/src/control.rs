@@ -23,7 +23,7 @@
 //! | no room for the output | `STATUS_BUFFER_TOO_SMALL` |
 //! | no question with this number, or another handle holds it | `STATUS_NOT_FOUND` |
 //! | too many calls of the handle wait already | `STATUS_DEVICE_BUSY` |
-//! | no memory for a policy, or for a call to wait | `STATUS_INSUFFICIENT_RESOURCES` |
+//! | no memory for a policy, for a handle, or for a call to wait, or too many handles are open | `STATUS_INSUFFICIENT_RESOURCES` |
 //! | the handle is closed, the call cancelled, or the driver unloaded | `STATUS_CANCELLED` |
 //!
 //! Calls that wait at unload end with `STATUS_CANCELLED`, too, which programs see as `ERROR_OPERATION_ABORTED`: in Wine, that is, as
@@ -65,6 +65,10 @@ use crate::journal::{self, Cursor, Journal};
 use crate::parameters::Parameters;
 use crate::rules::Rules;
 use crate::service::{Asker, Settings};
+
+/// How many handles may be open. Their waiting calls are walked at `DISPATCH_LEVEL`, by a record that is new or a question that is
+/// answered, so there is to be an end to them.
+pub const HANDLES: u64 = 256;
 
 /// What the status says of a service that does not know where to listen.
 const NOWHERE: SocketAddr = SocketAddr::new(core::net::IpAddr::V4(core::net::Ipv4Addr::UNSPECIFIED), 0);
@@ -140,8 +144,13 @@ impl Control {
     /// Somebody opens the device.
     ///
     /// # Errors
-    /// [`OutOfMemory`].
-    pub fn open(&self) -> Result<Handle, OutOfMemory> {
+    /// `STATUS_INSUFFICIENT_RESOURCES`: [`HANDLES`] are open, or memory is out.
+    pub fn open(&self) -> Result<Handle, NTSTATUS> {
+        let handles = &self.0.handles;
+        let one_more = |open| (open < HANDLES).then_some(open + 1);
+        handles
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+            .map_err(|_| STATUS_INSUFFICIENT_RESOURCES)?;
         let open = Open {
             control: self.clone(),
             number: self.0.numbers.fetch_add(1, Ordering::Relaxed),
@@ -150,9 +159,10 @@ impl Control {
             shares: Shares::default(),
             link: Link::new(),
         };
-        let handle = Handle(Ref::try_new(open)?);
-        self.0.handles.fetch_add(1, Ordering::Relaxed);
-        Ok(handle)
+        Ref::try_new(open).map(Handle).map_err(|OutOfMemory| {
+            handles.fetch_sub(1, Ordering::Relaxed);
+            STATUS_INSUFFICIENT_RESOURCES
+        })
     }
 
     /// How the service is doing.

@@ -3,8 +3,10 @@
 use std::mem::forget;
 use std::time::Duration;
 
+use echo_gate::control::HANDLES;
 use echo_gate::wire::{IOCTL_NEXT_QUESTION, IOCTL_NEXT_RECORDS};
-use wsk_sys::{STATUS_CANCELLED, STATUS_DEVICE_BUSY};
+use nt_user::Kernel;
+use wsk_sys::{STATUS_CANCELLED, STATUS_DEVICE_BUSY, STATUS_INSUFFICIENT_RESOURCES};
 
 use crate::io::{File, control, run};
 
@@ -25,6 +27,27 @@ fn handles_that_nobody_closes_are_closed_at_the_unload() {
         // SAFETY: the two are forgotten, and with them their pointers.
         unsafe { control.close_handles() };
         assert_eq!(control.status().counters.handles, 0);
+    });
+}
+
+/// There are so many handles and no more; one that cannot be made counts for none.
+#[test]
+fn handles_have_an_end() {
+    run(|passive| {
+        let control = control(Duration::from_mins(1));
+        let mut files: Vec<_> = (0..HANDLES).map(|_| File::open(&control)).collect();
+        assert_eq!(control.open().map(drop), Err(STATUS_INSUFFICIENT_RESOURCES));
+        assert_eq!(control.status().counters.handles, HANDLES);
+        drop(files.pop());
+        let kernel = Kernel::current().expect("the test runs in a kernel");
+        kernel.faults().fail_from(1);
+        assert_eq!(control.open().map(drop), Err(STATUS_INSUFFICIENT_RESOURCES));
+        kernel.faults().clear();
+        files.push(File::open(&control));
+        assert_eq!(control.open().map(drop), Err(STATUS_INSUFFICIENT_RESOURCES));
+        drop(files);
+        assert_eq!(control.status().counters.handles, 0);
+        control.shut_down(passive);
     });
 }
 

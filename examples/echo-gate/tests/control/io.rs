@@ -78,7 +78,7 @@ unsafe impl Sync for File {}
 
 impl File {
     pub(crate) fn open(control: &Control) -> Self {
-        Self(control.open().expect("memory").into_context())
+        Self(control.open().expect("memory, and few handles").into_context())
     }
 
     fn handle(&self) -> Handle {
