@@ -10,8 +10,9 @@ pub struct Limits {
     /// How many clients there may be, connections and pended requests together; who comes then is refused. Pended requests
     /// are half of them at most, rounded up.
     pub clients: u32,
-    /// How many of them may come from one source: an IPv4 address, or an IPv6 network of 64 bits, which is what one subscriber
-    /// has. [`NONE`](Self::NONE) for as many as there may be at all.
+    /// How many of them may come from one source: an IPv4 address, or an IPv6 network of 64 bits: one subnet, within which a host
+    /// chooses its addresses freely. A subscriber often has more of these, 256 in a /56 or 65,536 in a /48, and counts as as many
+    /// sources; [`clients`](Self::clients) bounds what they take. [`NONE`](Self::NONE) for as many as there may be at all.
     pub per_source: u32,
     /// How many milliseconds a connection may be silent: nothing comes, and no piece of what is to be sent, of up to 8 KiB, is taken
     /// as a whole. Then it is closed. [`NONE`](Self::NONE) for ever.
