@@ -16,7 +16,7 @@
 //!
 //! All of this runs at up to `DISPATCH_LEVEL`: it looks things up, records, and starts tasks.
 
-use wsk::executor::Spawner;
+use wsk::executor::{SpawnError, Spawner};
 use wsk::memory::Ref;
 use wsk::{
     AbortHandler, AcceptHandler, Decision, Incoming, InspectHandler, InspectId, InspectToken, Inspection,
@@ -73,8 +73,8 @@ impl<S: RecordSink> Door<S> {
             Ok((decision, token)) => {
                 let id = name(token.id());
                 gate.sink.record(Record::Inspect { id, remote, action: Seen::Pend, reason: None });
-                // An asker that cannot be started is dropped here, and its token with it: that rejects.
-                if gate.spawner.spawn(ask(gate.clone(), token, seat)).is_err() {
+                // An asker that cannot be started is dropped here, and its token with it: that rejects. None is at unload.
+                if gate.spawner.spawn(ask(gate.clone(), token, seat)) == Err(SpawnError::OutOfMemory) {
                     gate.sink.record(Record::Dropped { remote, reason: Reason::Memory });
                 }
                 decision
@@ -116,8 +116,10 @@ impl<S: RecordSink> AcceptHandler for Door<S> {
         };
         // Recorded first, because the connection's events may come before it is in our hands.
         let Some(tally) = connected.accepted(remote, AcceptBy::Event) else { return };
-        if let Ok(connection) = incoming.accept(connected.events()) {
-            session::start(&self.0.spawner, connection, connected, tally);
+        match incoming.accept(connected.events()) {
+            Ok(connection) => session::start(&self.0.spawner, connection, connected, tally),
+            // Nothing but memory can be missing.
+            Err(_) => self.0.sink.record(Record::Dropped { remote, reason: Reason::Memory }),
         }
     }
 }

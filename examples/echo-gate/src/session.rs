@@ -169,6 +169,9 @@ impl<S: RecordSink> Session<S> {
         let Self { connection, tally, state } = self;
         match outcome {
             Ok(Ok(())) => {}
+            Ok(Err(error)) if error.is_out_of_memory() => {
+                state.gate.sink.record(Record::Dropped { remote: tally.remote, reason: Reason::Memory });
+            }
             Ok(Err(error)) => {
                 if [Status::CONNECTION_RESET, Status::CONNECTION_DISCONNECTED, Status::REMOTE_DISCONNECT]
                     .contains(&error.status())
