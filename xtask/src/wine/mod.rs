@@ -42,10 +42,6 @@ pub(crate) const SERVICE: &str = "conditional_accept";
 pub(crate) struct Args {
     #[command(subcommand)]
     action: Action,
-    /// For `start`: when netio.sys completes a request whose outcome is known at once: natural, inline, nested, early, late, or
-    /// random:SEED
-    #[arg(long, global = true, value_name = "WHEN", default_value = NATURAL, value_parser = completion)]
-    completion: String,
 }
 
 /// What [`COMPLETION`] is unless it is set.
@@ -85,6 +81,10 @@ enum Action {
         /// A value of the service's Parameters key: NAME=TEXT, NAME=dword:NUMBER, NAME=multi:ONE,TWO
         #[arg(long = "set", value_name = "NAME=VALUE")]
         parameters: Vec<Parameter>,
+        /// When netio.sys completes a request whose outcome is known at once: natural, inline, nested, early, late, or random:SEED;
+        /// without it as before
+        #[arg(long, value_name = "WHEN", value_parser = completion)]
+        completion: Option<String>,
         /// Use the images as they are, without building
         #[arg(long)]
         no_build: bool,
@@ -122,7 +122,7 @@ enum Action {
 /// Runs the command.
 pub(crate) fn run(layout: &Layout, args: Args) -> Result<ExitCode> {
     match args.action {
-        Action::Start { service, image, parameters, no_build } => {
+        Action::Start { service, image, parameters, completion, no_build } => {
             if !no_build {
                 netio::build(layout)?;
                 if image.is_none() && service == SERVICE {
@@ -145,7 +145,10 @@ pub(crate) fn run(layout: &Layout, args: Args) -> Result<ExitCode> {
             }
             service.install(&image)?;
             service.set_parameters(&parameters)?;
-            set_completion(&prefix, Some(&args.completion))?;
+            // Not given, it may have been set by other means.
+            if let Some(when) = completion {
+                set_completion(&prefix, Some(&when))?;
+            }
             service.start()?;
             println!("{} is running. Log: {}", service.name(), prefix.log().display());
         }
@@ -215,7 +218,32 @@ fn hold(prefix: &Prefix) -> Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn when_requests_complete_is_said_at_the_start_or_left() {
+        let read = |arguments: &[&str]| {
+            let arguments = ["wine"].iter().chain(arguments);
+            Command::try_parse_from(arguments).map(|command| match command.args.action {
+                Action::Start { completion, .. } => completion,
+                other => panic!("{other:?}"),
+            })
+        };
+        assert_eq!(read(&["start"]).expect("no more is needed"), None);
+        assert_eq!(read(&["start", "--completion", "late"]).expect("a time").as_deref(), Some("late"));
+        for other in [&["stop"][..], &["kill"], &["status"]] {
+            assert!(read(&[other, &["--completion", "late"]].concat()).is_err(), "{other:?}");
+        }
+        assert!(read(&["--completion", "late", "start"]).is_err());
+    }
 
     #[test]
     fn when_requests_complete_is_one_of_six() {
