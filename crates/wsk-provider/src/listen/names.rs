@@ -97,7 +97,7 @@ pub(super) enum Past {
 pub(super) struct Names {
     serial: u32,
     keys: Arc<Mutex<Keys>>,
-    /// What is remembered, and as the how manieth note.
+    /// What is remembered, and the number of its note.
     past: HashMap<Fields, (Past, u64)>,
     /// The notes, oldest first; one that was replaced counts no more.
     notes: VecDeque<(Fields, u64)>,
