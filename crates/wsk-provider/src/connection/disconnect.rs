@@ -35,8 +35,8 @@ pub(crate) unsafe extern "system" fn wsk_disconnect(
         return request.fail(provider, STATUS_NOT_SUPPORTED);
     }
     if flags & WSK_FLAG_ABORTIVE != 0 {
-        // SAFETY: the client passes null or a descriptor.
-        let bytes = unsafe { buffer.as_ref() }.map(|buffer| buffer.Length);
+        // SAFETY: the client passes null or a descriptor, wherever it lies.
+        let bytes = (!buffer.is_null()).then(|| unsafe { buffer.read_unaligned() }.Length);
         if bytes == Some(0) {
             provider.advice("DISC-23", call.name, "an abortive disconnect with a buffer of no bytes");
         } else if bytes.is_some() {

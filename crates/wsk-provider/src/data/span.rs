@@ -94,8 +94,8 @@ impl Span {
         if buffer.is_null() {
             return Ok(Self::EMPTY);
         }
-        // SAFETY: the caller guarantees a readable descriptor.
-        let buffer = unsafe { buffer.read() };
+        // SAFETY: the caller guarantees a readable descriptor, wherever it lies.
+        let buffer = unsafe { buffer.read_unaligned() };
         let span = Self { mdl: buffer.Mdl, offset: buffer.Offset as usize, left: buffer.Length };
         if buffer.Length == 0 {
             return Ok(Self::EMPTY);

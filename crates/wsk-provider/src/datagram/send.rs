@@ -111,12 +111,11 @@ unsafe fn datagrams_of(
 ) -> Result<VecDeque<Vec<u8>>, Fault> {
     let mut datagrams = VecDeque::new();
     while !list.is_null() {
-        // SAFETY: the caller guarantees a live list.
-        let buffer = unsafe { &raw const (*list).Buffer };
-        // SAFETY: the buffer is the element's; the caller leaves it alone.
-        datagrams.push_back(bytes_of(unsafe { Span::new(provider, call, buffer) }?));
-        // SAFETY: as above.
-        list = unsafe { (*list).Next };
+        // SAFETY: the caller guarantees a live list, wherever its nodes lie.
+        let node = unsafe { list.read_unaligned() };
+        // SAFETY: the buffer is the node's; the caller leaves it alone.
+        datagrams.push_back(bytes_of(unsafe { Span::new(provider, call, &raw const node.Buffer) }?));
+        list = node.Next;
     }
     Ok(datagrams)
 }

@@ -87,8 +87,8 @@ impl Loans {
         if buffer.is_null() {
             return;
         }
-        // SAFETY: the caller guarantees a readable descriptor.
-        let WSK_BUF { Mdl: mdl, Length: length, .. } = unsafe { buffer.read() };
+        // SAFETY: the caller guarantees a readable descriptor, wherever it lies.
+        let WSK_BUF { Mdl: mdl, Length: length, .. } = unsafe { buffer.read_unaligned() };
         if length != 0 && !mdl.is_null() {
             self.memory.push(Loan::Chain(mdl));
         }
@@ -123,7 +123,7 @@ impl Loans {
                 Loan::List(mut list) => {
                     while !list.is_null() {
                         // SAFETY: by the invariant the list stays until the request completes.
-                        let node = unsafe { list.read() };
+                        let node = unsafe { list.read_unaligned() };
                         // SAFETY: as above.
                         unsafe { use_shown(provider, &mut held, node.Buffer.Mdl) };
                         list = node.Next;
@@ -147,7 +147,7 @@ impl Loans {
                     while !list.is_null() {
                         held.add(host, list, LIST, "a node of the list given to a pending request");
                         // SAFETY: by the invariant the list stays until the request completes.
-                        let node = unsafe { list.read() };
+                        let node = unsafe { list.read_unaligned() };
                         // SAFETY: as above.
                         unsafe { hold_chain(host, &mut held, node.Buffer.Mdl) };
                         list = node.Next;
