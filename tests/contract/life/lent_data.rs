@@ -288,3 +288,41 @@ fn the_senders_address_is_over_with_its_datagram() {
         assert_caught(sim, "LIFE-13", "WskBind");
     });
 }
+
+/// What a client keeps when it closes the socket it came from is over with the close.
+///
+/// Catches: LIFE-13
+#[test]
+fn an_indication_is_over_with_its_socket() {
+    Sim::new().expect("LIFE-13").expect("RCVE-19").run(|sim| {
+        let (link, kept, _) = shown(sim, 0, ReceiveAnswer::retain());
+        link.socket.close().ok();
+        let other = Link::new();
+        // SAFETY: the provider keeps what was shown for a while.
+        unsafe { Request::new().send_described(&other.socket, kept.get(0)) }.wait();
+        assert_caught(sim, "LIFE-13", "WskSend");
+    });
+    Sim::new().expect("LIFE-13").expect("RCVE-19").run(|sim| {
+        let client = Client::new();
+        let events = Recorder::new();
+        let kept = Kept::default();
+        let own = kept.clone();
+        events.on_receive_from(move |received| {
+            let list: *const WSK_DATAGRAM_INDICATION = received.list.0.cast();
+            // SAFETY: the list is being indicated.
+            own.add([unsafe { (*list).Buffer }]);
+            STATUS_PENDING
+        });
+        let socket = client.datagram(&events);
+        let address = socket.bind_localhost();
+        assert_eq!(socket.enable(WSK_EVENT_RECEIVE_FROM), STATUS_SUCCESS);
+        let (peer, _) = host_datagram();
+        peer.send_to(b"datagram", address).unwrap();
+        events.receive_from();
+        socket.close().ok();
+        let link = Link::new();
+        // SAFETY: the provider keeps what was shown for a while.
+        unsafe { Request::new().send_described(&link.socket, kept.get(0)) }.wait();
+        assert_caught(sim, "LIFE-13", "WskSend");
+    });
+}

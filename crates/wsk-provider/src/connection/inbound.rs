@@ -420,6 +420,11 @@ impl Inbound {
         Some(self.retained.swap_remove(index).packet)
     }
 
+    /// All that the client may still look at.
+    pub(super) fn take_lent(&mut self) -> impl Iterator<Item = Box<Packet>> {
+        self.retained.drain(..).chain(self.current.take()).map(|indicated| indicated.packet)
+    }
+
     /// Whether `list` is an element of a list the client has, and not its head.
     pub(super) fn is_inside(&self, list: *mut WSK_DATA_INDICATION) -> bool {
         self.retained

@@ -223,6 +223,13 @@ impl Connection {
         }
     }
 
+    /// The socket is gone, and with it the indications that its client has kept.
+    pub(crate) fn give_back(mut self: Box<Self>, provider: &Inner, call: &'static str) {
+        for packet in self.inbound.take_lent() {
+            provider.take_back(call, packet);
+        }
+    }
+
     /// Ends the work of the socket.
     pub(crate) fn end(&mut self, ending: Ending, completions: &mut Completions) {
         let status = ending.status();

@@ -35,6 +35,7 @@ use self::receive::ReceiveFrom;
 use self::send::Outgoing;
 use crate::address::Claim;
 use crate::config::Config;
+use crate::provider::Inner;
 use crate::request::{Completions, RequestQueue};
 use crate::socket::{Ending, Life, Part, Socket, State};
 use crate::transport::{self, Ready, ReadySink, Tune};
@@ -137,6 +138,13 @@ impl Datagram {
             self.sends.remove_cancelled(irp);
         }
         0
+    }
+
+    /// The socket is gone, and with it the indications that its client has kept.
+    pub(crate) fn give_back(mut self: Box<Self>, provider: &Inner, call: &'static str) {
+        for (_, message) in self.lent.drain() {
+            provider.bury(call, message);
+        }
     }
 
     /// Ends the work of the socket. What the client holds stays until it is released.

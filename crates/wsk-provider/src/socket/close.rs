@@ -159,7 +159,7 @@ impl Socket {
             STATUS_SUCCESS
         };
         drop(state);
-        drop(part);
+        part.give_back(provider, NAME);
         if !request.is_pending() {
             request.complete(provider, status, 0);
             socket.client().remove_socket(socket);
@@ -187,7 +187,7 @@ impl Socket {
         let part = std::mem::replace(&mut state.part, Part::Basic);
         drop(state);
         completions.run(socket.provider());
-        drop(part);
+        part.give_back(socket.provider(), NAME);
         if socket.outstanding.load(Ordering::SeqCst) == 0 {
             socket.client().remove_socket(socket);
         }

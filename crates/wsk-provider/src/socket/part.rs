@@ -10,6 +10,7 @@ use super::{Event, Running, Socket};
 use crate::connection::{self, Connection};
 use crate::datagram::{self, Datagram};
 use crate::listen::{self, Listener};
+use crate::provider::Inner;
 use crate::request::Completions;
 use crate::stream::Unrouted;
 use crate::transport::Tune;
@@ -69,6 +70,15 @@ impl Part {
             Self::Connection(connection) => connection.end(ending, completions),
             Self::Datagram(datagram) => datagram.end(ending, completions),
             Self::Stream(unrouted) => unrouted.end(ending, completions),
+        }
+    }
+
+    /// The socket is gone: what its client has kept of indications goes back to the provider, which knows it for a while.
+    pub(crate) fn give_back(self, provider: &Inner, call: &'static str) {
+        match self {
+            Self::Connection(connection) => connection.give_back(provider, call),
+            Self::Datagram(datagram) => datagram.give_back(provider, call),
+            Self::Basic | Self::Listen(_) | Self::Stream(_) => {}
         }
     }
 
