@@ -147,9 +147,12 @@ impl Machine {
 }
 
 impl Machine {
-    /// A client registers whose image has something at `address`.
-    pub fn client_at(&self, address: usize) {
-        self.clients.lock().insert(address);
+    /// A client registers that has something at `address`. It is kept until the image goes in which that lies: also when the
+    /// client has deregistered, because its threads may be left. What lies in no image would be kept for ever, and names none.
+    pub fn client_at(&self, address: usize, in_image: impl FnOnce(usize) -> bool) {
+        if in_image(address) {
+            self.clients.lock().insert(address);
+        }
     }
 
     /// The image `name` is being unloaded. If it is a client's, the journal says what it has left behind (REG-27, LIFE-19):

@@ -213,7 +213,7 @@ fn an_image_that_goes_before_it_has_deregistered_is_named() {
     let elsewhere = image.end..image.end + 0x1000;
     lines.take();
     machine.image_goes("other.sys", &image, || unreachable!("nobody there has registered"));
-    machine.client_at(block);
+    machine.client_at(block, |_| true);
     machine.image_goes("other.sys", &elsewhere, || unreachable!("nobody there has registered"));
     assert!(lines.take().is_empty());
     machine.image_goes("echo.sys", &image, || 2);
@@ -233,9 +233,25 @@ fn an_image_that_has_deregistered_goes_in_silence() {
     let _inside = kernel.enter();
     let client = Client::register(&machine);
     let block = (&raw const *client.block).addr();
-    machine.client_at(block);
+    machine.client_at(block, |_| true);
     client.deregister();
     lines.take();
     machine.image_goes("echo.sys", &(block..block + 1), || 0);
+    assert!(lines.take().is_empty());
+}
+
+/// A table that a client has made for itself, in memory that others get when it is gone.
+#[test]
+fn what_lies_in_no_image_makes_none_a_clients() {
+    let (kernel, machine, lines) = machine(Duration::from_mins(1));
+    let _inside = kernel.enter();
+    let table = 0x1000;
+    for _ in 0..2 {
+        machine.client_at(table, |address| {
+            assert_eq!(address, table);
+            false
+        });
+    }
+    machine.image_goes("later.sys", &(table..table + 0x1000), || unreachable!("nobody there has registered"));
     assert!(lines.take().is_empty());
 }

@@ -11,6 +11,7 @@ use wsk_sys::{
 };
 
 use super::process::machine;
+use super::unloads::is_in_image;
 
 /// Reports a call that names a registration while nobody is registered.
 fn nobody(rule: &'static str, call: &'static str) {
@@ -49,7 +50,7 @@ unsafe extern "system" fn WskRegister(
 ) -> NTSTATUS {
     // SAFETY: forwarded to the caller.
     if let Some(npi) = unsafe { npi.as_ref() } {
-        machine().client_at(npi.Dispatch.addr());
+        machine().client_at(npi.Dispatch.addr(), is_in_image);
     }
     registering("WskRegister", |provider| {
         // SAFETY: forwarded to the caller.
@@ -132,7 +133,7 @@ unsafe extern "system" fn NmrRegisterClient(
     // SAFETY: forwarded to the caller.
     let attach = unsafe { characteristics.as_ref() }.and_then(|client| client.ClientAttachProvider);
     if let Some(attach) = attach {
-        machine().client_at(attach as usize);
+        machine().client_at(attach as usize, is_in_image);
     }
     registering("NmrRegisterClient", |provider| {
         // SAFETY: forwarded to the caller.

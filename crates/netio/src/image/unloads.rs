@@ -11,6 +11,7 @@ use windows_sys::Win32::System::Diagnostics::ToolHelp::{
     CreateToolhelp32Snapshot, TH32CS_SNAPTHREAD, THREADENTRY32, Thread32First, Thread32Next,
 };
 use windows_sys::Win32::System::LibraryLoader::{GetModuleHandleA, GetProcAddress};
+use windows_sys::Win32::System::Memory::{MEM_IMAGE, MEMORY_BASIC_INFORMATION, VirtualQuery};
 use windows_sys::Win32::System::Threading::{GetCurrentProcessId, OpenThread, THREAD_QUERY_INFORMATION};
 use windows_sys::core::s;
 use wsk_sys::UNICODE_STRING;
@@ -53,6 +54,15 @@ fn native(name: windows_sys::core::PCSTR) -> Option<unsafe extern "system" fn() 
     let ntdll = unsafe { GetModuleHandleA(s!("ntdll.dll")) };
     // SAFETY: the module is loaded and stays so, and the caller's name ends with a null.
     unsafe { GetProcAddress(ntdll, name) }
+}
+
+/// Whether `address` lies in an image. The loader, which may be busy with another thread, is not asked.
+pub(super) fn is_in_image(address: usize) -> bool {
+    let mut region = MEMORY_BASIC_INFORMATION::default();
+    let size = size_of::<MEMORY_BASIC_INFORMATION>();
+    // SAFETY: the region has the size that is told; any address may be asked about.
+    let written = unsafe { VirtualQuery(ptr::without_provenance(address), &raw mut region, size) };
+    written == size && region.Type == MEM_IMAGE
 }
 
 /// Has the loader say which images go, for as long as the process lives; false if it cannot.
