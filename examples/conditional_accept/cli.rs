@@ -50,7 +50,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "WAY", default_value = "irp")]
     accept_by: Word<AcceptBy>,
 
-    /// Reject who comes when so many are served and asked about; the host's limit of descriptors is lower, nearly always
+    /// Reject who comes when so many are served and asked about. Each takes a descriptor, and with none left further clients are
+    /// refused: `ulimit -n` is the limit if it is lower
     #[arg(long, value_name = "N", default_value_t = MOST, value_parser = among(Limits::CLIENTS))]
     max_clients: u32,
 
@@ -75,7 +76,8 @@ pub(crate) struct Options {
 }
 
 /// How many clients there may be if it is not said: more than the driver takes, as memory is not scarce here. Half of them can be
-/// of one source, which is more than one address has ports: on one machine, where the example is tried, there are few of those.
+/// of one source: on one machine, where the example is tried, there are few sources, and each connects from some 28,000 ports unless
+/// the host is told otherwise.
 const MOST: u32 = *Limits::CLIENTS.end();
 
 /// A number in a range.

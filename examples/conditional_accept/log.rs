@@ -48,8 +48,8 @@ impl RecordSink for Journal {
 pub(crate) struct Printer {
     /// Gets what came of the printing.
     result: Receiver<io::Result<()>>,
-    /// How many records have been printed.
-    printed: Arc<AtomicU64>,
+    /// How many bytes standard output has taken.
+    taken: Arc<AtomicU64>,
     lost: Arc<AtomicU64>,
 }
 
@@ -60,19 +60,20 @@ impl Printer {
         failed: impl FnOnce() + Send + 'static,
     ) -> io::Result<(Journal, Self)> {
         let (sender, receiver) = sync_channel(QUEUE);
-        let (lost, printed) = <(Arc<AtomicU64>, Arc<AtomicU64>)>::default();
+        let (lost, taken) = <(Arc<AtomicU64>, Arc<AtomicU64>)>::default();
         let (done, result) = sync_channel(1);
-        let counter = Arc::clone(&printed);
+        let counter = Arc::clone(&taken);
         std::thread::Builder::new().name("printer".to_owned()).spawn(move || {
             // The stream knows whether it is a terminal, and leaves the colours out if not.
-            let result = print(&receiver, format, anstream::AutoStream::auto(io::stdout()), &counter);
+            let out = anstream::AutoStream::auto(io::stdout());
+            let result = print(&receiver, format, Counted { out, taken: &counter });
             if result.is_err() {
                 failed();
             }
             // Who waits for it no longer does not need it.
             let _ = done.send(result);
         })?;
-        Ok((Journal { queue: sender, lost: Arc::clone(&lost) }, Self { result, printed, lost }))
+        Ok((Journal { queue: sender, lost: Arc::clone(&lost) }, Self { result, taken, lost }))
     }
 
     /// Has `last` printed, if there is one, and waits until everything up to [`Record::Unloaded`] is, or until no [`Journal`] is left;
@@ -80,9 +81,9 @@ impl Printer {
     ///
     /// Returns how many records found the queue full and were not printed.
     pub(crate) fn finish(self, journal: Journal, last: Option<Record>) -> io::Result<u64> {
-        let Self { result, printed, lost } = self;
+        let Self { result, taken, lost } = self;
         let mut last = last.map(|last| (journal.queue, (Instant::now(), last)));
-        let (mut seen, mut since) = (printed.load(Ordering::Relaxed), Instant::now());
+        let (mut seen, mut since) = (taken.load(Ordering::Relaxed), Instant::now());
         loop {
             last = last.and_then(|(queue, record)| match queue.try_send(record) {
                 Err(TrySendError::Full(record)) => Some((queue, record)),
@@ -96,7 +97,7 @@ impl Printer {
                 }
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            let now = printed.load(Ordering::Relaxed);
+            let now = taken.load(Ordering::Relaxed);
             if now != seen {
                 (seen, since) = (now, Instant::now());
             } else if since.elapsed() >= PATIENCE {
@@ -110,13 +111,29 @@ impl Printer {
     }
 }
 
-/// Prints what comes out of the queue, and counts it. Output is passed on whenever the queue is empty.
-fn print(
-    queue: &Receiver<(Instant, Record)>,
-    format: Format,
-    out: impl Write,
-    printed: &AtomicU64,
-) -> io::Result<()> {
+/// The most that is written at once: a pipe takes all of a write or lets the writer wait, and what is under way does not count.
+const PIECE: usize = 1024;
+
+/// A writer of which it is counted how much it takes: what is in a buffer before it is not yet taken by anybody.
+struct Counted<'a, W> {
+    out: W,
+    taken: &'a AtomicU64,
+}
+
+impl<W: Write> Write for Counted<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = self.out.write(bytes.get(..PIECE).unwrap_or(bytes))?;
+        self.taken.fetch_add(taken as u64, Ordering::Relaxed);
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// Prints what comes out of the queue. Output is passed on whenever the queue is empty.
+fn print(queue: &Receiver<(Instant, Record)>, format: Format, out: impl Write) -> io::Result<()> {
     let mut out = io::BufWriter::new(out);
     let start = Instant::now();
     loop {
@@ -139,7 +156,6 @@ fn print(
                 writeln!(out, "{}", Line { time, record: &record })?;
             }
         }
-        printed.fetch_add(1, Ordering::Relaxed);
         if matches!(record, Record::Unloaded { .. }) {
             return out.flush();
         }
@@ -161,8 +177,7 @@ mod tests {
         }
         drop(sender);
         let mut out = Vec::new();
-        print(&receiver, format, anstream::StripStream::new(&mut out), &AtomicU64::new(0))
-            .expect("memory takes all");
+        print(&receiver, format, anstream::StripStream::new(&mut out)).expect("memory takes all");
         String::from_utf8(out).expect("text")
     }
 
@@ -206,6 +221,32 @@ mod tests {
         assert_eq!(journal.lost.load(Ordering::Relaxed), 2);
     }
 
+    /// A reader that takes a few bytes at a time is seen to take them, long before the records come to their end.
+    #[test]
+    fn what_a_slow_reader_takes_is_counted() {
+        struct Slow<'a>(&'a AtomicU64, Vec<u64>);
+        impl Write for Slow<'_> {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.1.push(self.0.load(Ordering::Relaxed));
+                Ok(bytes.len().min(10))
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (sender, receiver) = sync_channel(1);
+        sender.send((Instant::now(), Record::Unloaded { violations: 0, leaks: 0 })).expect("there is room");
+        let taken = AtomicU64::new(0);
+        let mut out = Counted { out: Slow(&taken, Vec::new()), taken: &taken };
+        print(&receiver, Format::Json, &mut out).expect("it takes all");
+        // {"event":"unloaded","violations":0,"leaks":0} and the end of the line.
+        assert_eq!(out.out.1, [0, 10, 20, 30, 40]);
+        assert_eq!(taken.load(Ordering::Relaxed), 46);
+        // A reader that takes all there is gets it in pieces.
+        let mut out = Counted { out: Vec::new(), taken: &taken };
+        assert_eq!(out.write(&[0; 5000]).expect("memory"), PIECE);
+    }
+
     #[test]
     fn output_that_fails_ends_the_printing() {
         struct Closed;
@@ -219,7 +260,7 @@ mod tests {
         }
         let (sender, receiver) = sync_channel(1);
         sender.send((Instant::now(), Record::Loaded { local: remote() })).expect("there is room");
-        let error = print(&receiver, Format::Json, Closed, &AtomicU64::new(0)).expect_err("nothing takes it");
+        let error = print(&receiver, Format::Json, Closed).expect_err("nothing takes it");
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     }
 }
