@@ -248,12 +248,14 @@ unsafe extern "system" fn cancel<W: Waits>(_device: *mut DEVICE_OBJECT, irp: *mu
     let irql = unsafe { nt::irp_cancel_irql(irp) };
     // SAFETY: `park` wrote it before it set the routine.
     let [home, call, ..] = unsafe { nt::irp_driver_context(irp) };
-    // SAFETY: the IRP's call is in the list until it is taken out below, and keeps the list's home.
+    // SAFETY: the IRP's call is in the list, or is being put there under the lock, until it is taken out below, and keeps the list's
+    // home.
     let home = unsafe { Ref::<W>::clone_from_raw(home.cast_const().cast()) };
     // SAFETY: the cancel spin lock is held, and was taken at this level.
     unsafe { nt::IoReleaseCancelSpinLock(irql) };
     let call = call.expose_provenance();
-    // SAFETY: whoever cancels a call has taken its routine, so nobody else takes it out: it is in the list.
+    // SAFETY: whoever cancels a call has taken its routine, so nobody else takes it out; and the lock is held, under which it was put
+    // in: it is in the list.
     let take = |waiting: &mut Waiting<W>| unsafe { waiting.take(ptr::with_exposed_provenance(call)) };
     if let Some(call) = home.with_waiting(take) {
         call.complete(STATUS_CANCELLED, 0);
