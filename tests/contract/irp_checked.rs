@@ -2,7 +2,7 @@
 
 use std::ffi::c_void;
 use std::ptr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use wsk_sim::raw::*;
 use wsk_sim::{Completion, Severity, Sim};
@@ -277,6 +277,16 @@ fn an_irp_that_is_in_a_list_is_caught() {
         write(irp, 0xA8, &[entry.expose_provenance(); 2]);
     };
     assert_eq!(hand_over_changed(Completion::PendLate, ("in a list", listed)), Severity::Violation);
+    // The only one in a list whose head is static.
+    let first = |irp: *mut IRP| {
+        static HEAD: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
+        let entry = irp.wrapping_byte_add(0xA8).expose_provenance();
+        for link in &HEAD {
+            link.store(entry, Ordering::SeqCst);
+        }
+        write(irp, 0xA8, &[HEAD.as_ptr().expose_provenance(); 2]);
+    };
+    assert_eq!(hand_over_changed(Completion::PendLate, ("in a list", first)), Severity::Violation);
 }
 
 /// Catches: IRP-05

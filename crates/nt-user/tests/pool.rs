@@ -416,3 +416,29 @@ fn a_work_item_that_is_not_freed_is_a_leak() {
     let leaks = finish(&kernel);
     assert_eq!(leaks.blocks.iter().map(|leak| leak.kind).collect::<Vec<_>>(), [Kind::WorkItem]);
 }
+
+/// Words of live blocks are told, and nothing else is read: neither what was freed, nor what reaches out of its block, nor
+/// what is no pool.
+#[test]
+fn a_word_of_a_live_block_is_told() {
+    static HEAD: usize = 10;
+    let kernel = kernel();
+    let own = kernel.clone();
+    run(&kernel, move || {
+        let block = allocate(24).cast::<usize>();
+        for (index, value) in [7, 8, 9].into_iter().enumerate() {
+            // SAFETY: the block has three words.
+            unsafe { block.wrapping_add(index).write(value) };
+        }
+        let at = |bytes: usize| own.word_at(block.wrapping_byte_add(bytes).cast());
+        assert_eq!([at(0), at(8), at(16)], [Some(7), Some(8), Some(9)]);
+        assert_eq!([at(4), at(20), at(24)], [None; 3], "misaligned, or not whole");
+        let mut elsewhere = 7_usize;
+        assert_eq!(own.word_at((&raw mut elsewhere).cast()), None);
+        assert_eq!(own.word_at(ptr::null()), None);
+        assert_eq!(own.word_at((&raw const HEAD).cast()), Some(10), "static data does not go");
+        free(block.cast());
+        assert_eq!(at(0), None);
+    });
+    finish_clean(&kernel);
+}

@@ -144,6 +144,13 @@ pub trait Host: Send + Sync + Debug + 'static {
         true
     }
 
+    /// The word at `address`, which a client has left there and which may be anything; `None` if there is none in the client's
+    /// non-paged memory, or the host does not know. That memory must not go while it is looked at.
+    fn word_at(&self, address: *const u8) -> Option<usize> {
+        let _ = address;
+        None
+    }
+
     /// The client's memory at `address` is needed for `what`, and the client breaks `rule` when it frees it before the
     /// result is given back to [`let_go`](Self::let_go). `None` if the host does not watch that memory.
     fn hold(&self, address: *const u8, rule: &'static str, what: &'static str) -> Option<Hold> {

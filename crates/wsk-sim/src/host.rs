@@ -120,6 +120,10 @@ impl Host for SimHost {
         self.kernel.room(address.cast())
     }
 
+    fn word_at(&self, address: *const u8) -> Option<usize> {
+        self.kernel.word_at(address.cast())
+    }
+
     fn is_non_paged(&self, address: *const u8, length: usize) -> bool {
         self.kernel.is_non_paged(address.cast(), length)
     }

@@ -306,6 +306,24 @@ impl Kernel {
         self.inner().pool.table.read().room(address.addr())
     }
 
+    /// The word at `address`, if that is aligned and the whole of it is non-paged: static data, or in a pool block of this kernel,
+    /// which cannot be freed while it is looked at. This is for whoever was left an address by a driver and does not know
+    /// what it is.
+    ///
+    /// Where the operating system does not tell which memory is static data, only pool is looked at.
+    pub fn word_at(&self, address: *const c_void) -> Option<usize> {
+        let place = address.addr();
+        if let Some(word) = self.inner().pool.table.read().word_at(place) {
+            return Some(word);
+        }
+        let tells = cfg!(any(target_os = "linux", windows));
+        if !tells || !place.is_multiple_of(align_of::<usize>()) || !in_image(place, size_of::<usize>()) {
+            return None;
+        }
+        // SAFETY: the word is aligned and lies in an image, which stays loaded; whoever writes to it does so from elsewhere.
+        Some(unsafe { address.cast::<usize>().read_volatile() })
+    }
+
     /// Whether `bytes` at `address` are non-paged memory: a block of this kernel, or static data.
     ///
     /// Where the operating system does not tell which memory is static data, everything that is no pool counts as such.

@@ -4,6 +4,7 @@ use std::alloc::{Layout, alloc, dealloc};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::ptr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use wsk_sys::nt::IO_STACK_LOCATION;
@@ -293,6 +294,20 @@ impl Table {
             block.kind != Kind::Paged
                 && address.checked_add(bytes).is_some_and(|end| end <= block.range().end)
         })
+    }
+
+    /// The word at `address`, if it is whole, lies in a block that is not paged, and is aligned. No block goes while the table is
+    /// borrowed.
+    pub(super) fn word_at(&self, address: usize) -> Option<usize> {
+        if !address.is_multiple_of(align_of::<usize>()) || !self.is_non_paged(address, size_of::<usize>()) {
+            return None;
+        }
+        let block = self.find(address)?;
+        let word = block.address.wrapping_add(address - block.range().start).cast::<usize>();
+        // SAFETY: the word is aligned and lies in a live block, which is all that the table has and was filled when it was made.
+        let word = unsafe { AtomicUsize::from_ptr(word) };
+        // Its driver may be writing to it.
+        Some(word.load(Ordering::Relaxed))
     }
 
     /// What begins at `address`.

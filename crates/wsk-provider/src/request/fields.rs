@@ -67,13 +67,10 @@ unsafe fn is_listed(provider: &Inner, irp: *mut IRP) -> bool {
     let entry = irp.wrapping_byte_add(LIST_ENTRY);
     // SAFETY: the caller guarantees a live IRP; whatever is in the field is a pair of pointers.
     let [next, previous] = unsafe { entry.cast::<[*mut IRP; 2]>().read() };
+    // They may be anything, and going: another thread of the client's may be taking the IRP's neighbors out and freeing them.
     let points_back = |neighbour: *mut IRP, index: usize| {
-        let links = neighbour.cast::<*mut IRP>();
-        if neighbour.is_null() || !links.is_aligned() || !provider.host.is_non_paged(neighbour.cast(), 16) {
-            return false;
-        }
-        // SAFETY: the host knows the memory.
-        unsafe { links.wrapping_add(index).read() == entry }
+        let link = neighbour.cast::<*mut IRP>().wrapping_add(index);
+        provider.host.word_at(link.cast()) == Some(entry.addr())
     };
     provider.steering.watches_memory() && points_back(next, 1) && points_back(previous, 0)
 }
