@@ -2,7 +2,8 @@
 
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use wsk_provider::transport::{
     BindOptions, Complain, Datagram, ListenSink, Listener, Ready, ReadySink, Reservation, Spawn, Stream,
@@ -183,8 +184,11 @@ impl Stream for Still {
     }
 }
 
-/// A machine on this network, with a conditional listener that pends.
+/// A machine on this network, with a conditional listener that pends: one at a time, because what a test costs is told for the
+/// whole process.
 fn run(test: impl FnOnce(&Network, &Recorder, &Socket) + Send + 'static) {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let network = Arc::new(Network::default());
     Sim::builder().transport(Arc::clone(&network) as _).build().run(move |_| {
         let client = Client::new();
@@ -195,15 +199,65 @@ fn run(test: impl FnOnce(&Network, &Recorder, &Socket) + Send + 'static) {
     });
 }
 
-/// What one more request takes does not depend on how many there are: a search through them would make this test take the
-/// better part of an hour.
+/// How many requests are compared with as many others.
+const PART: usize = CROWD as usize / 20;
+
+/// The processor time that `body` takes, on whichever of the process's threads. `None` where the host does not tell it.
+fn cost(body: impl FnOnce()) -> Option<Duration> {
+    let before = processor_time();
+    body();
+    Some(processor_time()?.saturating_sub(before?))
+}
+
+#[cfg(target_os = "linux")]
+fn processor_time() -> Option<Duration> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: there is a place for the time.
+    let told = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
+    (told == 0).then(|| Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn processor_time() -> Option<Duration> {
+    None
+}
+
+/// The same among few others and among very many: a search through them would take many times as long.
+fn assert_alike(what: &str, few: Option<Duration>, many: Option<Duration>) {
+    let Some((few, many)) = few.zip(many) else { return };
+    assert!(
+        many < few * 4,
+        "{what}: {PART} of them take {few:?} among few others, and {many:?} among very many"
+    );
+}
+
+/// What one more request takes does not depend on how many there are.
 #[test]
 fn as_many_requests_as_one_likes_are_pended() {
     run(|network, events, listener| {
+        let pend = |count: usize, pended: &mut Vec<WSK_INSPECT_ID>| {
+            for _ in 0..count {
+                network.connect();
+                pended.push(events.inspect().id());
+            }
+        };
+        let decide = |ids: &[WSK_INSPECT_ID]| {
+            for id in ids {
+                listener.inspect_complete(*id, WskInspectReject).ok();
+            }
+        };
+        // In no order in which a search would find them first.
+        let shuffle = |ids: &mut [WSK_INSPECT_ID]| {
+            ids.sort_unstable_by_key(|id| id.Key.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        };
         let mut pended = Vec::new();
-        for _ in 0..CROWD {
-            network.connect();
-            pended.push(events.inspect().id());
+        let pend_few = cost(|| pend(PART, &mut pended));
+        shuffle(&mut pended);
+        let decide_few = cost(|| decide(&pended));
+        pended.clear();
+        for _ in 0..CROWD as usize / PART {
+            let many = cost(|| pend(PART, &mut pended));
+            assert_alike("requests that are pended", pend_few, many);
         }
         let mut keys: Vec<_> = pended.iter().map(|id| id.Key).collect();
         keys.sort_unstable();
@@ -211,18 +265,17 @@ fn as_many_requests_as_one_likes_are_pended() {
         assert_eq!(keys.len(), pended.len());
         // Those that are decided make room for as many others, and nothing grows.
         let highest = keys[keys.len() - 1];
-        for id in pended.drain(..CROWD as usize / 2) {
-            listener.inspect_complete(id, WskInspectReject).ok();
+        shuffle(&mut pended);
+        let rest = pended.split_off(CROWD as usize / 2);
+        for part in pended.chunks(PART) {
+            let many = cost(|| decide(part));
+            assert_alike("requests that are decided", decide_few, many);
         }
-        for _ in 0..CROWD / 2 {
-            network.connect();
-            let id = events.inspect().id();
-            assert!(id.Key <= highest);
-            pended.push(id);
-        }
-        for id in pended {
-            listener.inspect_complete(id, WskInspectReject).ok();
-        }
+        pended = rest;
+        let old = pended.len();
+        pend(CROWD as usize / 2, &mut pended);
+        assert!(pended[old..].iter().all(|id| id.Key <= highest));
+        decide(&pended);
     });
 }
 
