@@ -14,10 +14,9 @@ use crate::sync::wait_for_object;
 
 /// A system thread of this driver.
 ///
-/// Dropping it lets the thread run on, which `wsk-sim` reports (REG-27) unless the driver has waited for the thread. A driver must not
-/// unload before each of its threads has ended, so it keeps
-/// them and waits for them: the wait is for the thread *object*, which is signalled when the thread has left the
-/// driver's code for good.
+/// Dropping it lets the thread run on, which `wsk-sim` reports (REG-27) unless the driver has waited for the thread. A driver
+/// must not unload before each of its threads has ended, so it keeps them and waits for them: the wait is for the thread
+/// *object*, which is signalled when the thread has left the driver's code for good.
 ///
 /// # Invariants
 /// `object` is a thread object on which this value owns one reference.
