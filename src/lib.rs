@@ -12,7 +12,7 @@
 //!
 //! impl InspectHandler for Gate {
 //!     fn inspect<'a>(&self, request: Inspection<'a>) -> Decision<'a> {
-//!         if request.remote_addr().ip().is_loopback() { request.accept() } else { request.reject() }
+//!         if request.peer_addr().ip().is_loopback() { request.accept() } else { request.reject() }
 //!     }
 //! }
 //!
@@ -62,7 +62,7 @@
 //! | [`listener`] | conditional accept, accepting by IRP and by event |
 //! | [`connection`] | receiving, sending, disconnecting, events |
 //! | `operation` | one asynchronous request: a block with two owners |
-//! | `socket` | what all sockets share: the gate before the close |
+//! | `socket` | what all sockets share: rundown protection before the close |
 //! | [`executor`] | tasks on system threads, `block_on`, timers |
 //! | [`memory`], [`sync`], [`irql`] | non-paged memory, spin locks and events, levels as types |
 //!
@@ -89,7 +89,7 @@ pub use buffer::Buffer;
 pub use client::{Client, Provider, SecurityDescriptor, StillHeld};
 pub use connection::{
     Connection, DisconnectHandler, DisconnectKind, Events, Handlers, Indication, NoEvents, ReceiveHandler,
-    Received, RetainedData, SendBacklogHandler,
+    RetainedData, SendBacklogHandler, Taken,
 };
 pub use error::{Error, Operation, Result, Status};
 pub use irql::Passive;

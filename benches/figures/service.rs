@@ -106,7 +106,7 @@ struct Gate;
 
 impl InspectHandler for Gate {
     fn inspect<'a>(&self, request: Inspection<'a>) -> Decision<'a> {
-        if request.remote_addr().ip().is_loopback() { request.accept() } else { request.reject() }
+        if request.peer_addr().ip().is_loopback() { request.accept() } else { request.reject() }
     }
 }
 

@@ -166,9 +166,9 @@ impl Provider {
             .map_err(|_| Error::out_of_memory(Operation::Socket))?;
         let call = |irp, _| {
             // SAFETY: `run` passes an IRP that was prepared; the request owns the core, and WSK does from completion on.
-            unsafe { self.hand_over(core, &recipe, irp) }
+            unsafe { self.submit_irp(core, &recipe, irp) }
         };
-        // SAFETY: the operation is new, and `hand_over` passes the IRP to `WskSocket` alone.
+        // SAFETY: the operation is new, and `submit_irp` passes the IRP to `WskSocket` alone.
         let (outcome, _) = unsafe { op.run(call) }.await;
         outcome.result(Operation::Socket).map(drop)
     }
@@ -178,7 +178,7 @@ impl Provider {
     /// # Safety
     /// `irp` was prepared, and `core` lives until it has completed, and then until the socket is closed. The table of
     /// `recipe` is static, and the one for a core of this type and for the category that the flags name.
-    unsafe fn hand_over<C: Core>(
+    unsafe fn submit_irp<C: Core>(
         &self,
         core: &Ref<C>,
         recipe: &Recipe,
@@ -211,7 +211,7 @@ impl Provider {
                 irp,
             )
         };
-        Submission::Handed
+        Submission::Pending
     }
 
     /// Has WSK keep a copy of a security descriptor, for [`ListenerBuilder::security`] (`WSK_CACHE_SD`).
@@ -296,7 +296,7 @@ struct CreateRequest<C: Core> {
 
 impl<C: Core> Request for CreateRequest<C> {
     /// It is made on the client, and there is no socket yet.
-    fn note(&self, _outcome: Outcome) {}
+    fn close_if_dead(&self, _outcome: Outcome) {}
 
     /// The socket belongs to the client from here on, also if the future is never polled again.
     fn completed(&mut self, outcome: Outcome) {

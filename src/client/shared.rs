@@ -43,7 +43,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 ///   once, when there are no captures and no sockets.
 /// - Whoever uses it was let in by `uses`.
 /// - `device` is null or a device object of the driver that one reference of this value's is held on. It is used by holders of
-///   a socket's gate or of a capture only, and the reference is given back when there are none left.
+///   rundown protection of a socket or of a capture only, and the reference is given back when there are none left.
 /// - It never moves: the value lives in a [`Ref`](crate::memory::Ref) (rule LIFE-03).
 pub(crate) struct ClientShared {
     registration: UnsafeCell<WSK_REGISTRATION>,
@@ -97,7 +97,7 @@ impl ClientShared {
 
     /// The driver's device, for [`keep_image`](crate::operation::keep_image); null if the client was registered without one.
     ///
-    /// It is there as long as the caller holds a socket's gate or a capture.
+    /// It is there as long as the caller holds rundown protection of a socket or a capture.
     pub(crate) fn device(&self) -> *mut DEVICE_OBJECT {
         self.device.load(Ordering::Acquire)
     }
@@ -105,7 +105,7 @@ impl ClientShared {
     /// Gives the reference on the device back.
     ///
     /// # Safety
-    /// The client has deregistered or was never registered: nobody holds a socket's gate or a capture.
+    /// The client has deregistered or was never registered: nobody holds rundown protection of a socket or a capture.
     pub(super) unsafe fn let_go(&self) {
         let device = self.device.swap(core::ptr::null_mut(), Ordering::AcqRel);
         if !device.is_null() {

@@ -62,8 +62,8 @@ struct DisconnectRequest {
 }
 
 impl Request for DisconnectRequest {
-    fn note(&self, outcome: Outcome) {
-        self.connection.note(outcome);
+    fn close_if_dead(&self, outcome: Outcome) {
+        self.connection.close_if_dead(outcome);
     }
 }
 
@@ -72,7 +72,7 @@ impl DisconnectRequest {
     ///
     /// # Safety
     /// `request` is live, not yet WSK's, and stays where it is until `irp`, which was prepared for it, has completed.
-    unsafe fn hand_over(
+    unsafe fn submit_irp(
         connection: &ConnectionRef,
         flags: u32,
         irp: *mut IRP,
@@ -88,7 +88,7 @@ impl DisconnectRequest {
         // None for an abortive one, which has no last buffer (rule DISC-23).
         let wsk_buf = wsk_buf.as_mut().map_or(core::ptr::null_mut(), core::ptr::from_mut);
         let call = |handle: *mut wsk_sys::WSK_SOCKET| {
-            // SAFETY: the gate is held, so the socket is a connection that is not closing.
+            // SAFETY: rundown protection is held, so the socket is a connection that is not closing.
             let table = unsafe { (*handle).Dispatch }.cast::<WSK_PROVIDER_CONNECTION_DISPATCH>();
             // SAFETY: the table is that of a connection; the member was always there.
             let disconnect = unsafe { (*table).WskDisconnect }?;
@@ -132,9 +132,9 @@ impl Disconnect {
     fn submit(connection: &ConnectionRef, op: &Op<DisconnectRequest>, flags: u32) {
         let call = |irp, request| {
             // SAFETY: `submit` passes the request, and an IRP that was prepared for it.
-            unsafe { DisconnectRequest::hand_over(connection, flags, irp, request) }
+            unsafe { DisconnectRequest::submit_irp(connection, flags, irp, request) }
         };
-        // SAFETY: the operation is new; `hand_over` passes the IRP and memory of the request alone.
+        // SAFETY: the operation is new; `submit_irp` passes the IRP and memory of the request alone.
         unsafe { op.submit(call) };
     }
 

@@ -3,7 +3,7 @@
 use wsk_sys::WSK_CLIENT_CONNECTION_DISPATCH;
 
 use super::events;
-use super::{Events, Indication, Received};
+use super::{Events, Indication, Taken};
 use crate::memory::Ref;
 
 /// Gets the data of a connection as it arrives (`WskReceiveEvent`), without a receive being posted.
@@ -13,7 +13,7 @@ use crate::memory::Ref;
 /// anything.
 pub trait ReceiveHandler: Send + Sync + 'static {
     /// Takes all of the data, some of it, or none, or retains it.
-    fn receive<'a>(&self, data: Indication<'a>) -> Received<'a>;
+    fn receive<'a>(&self, data: Indication<'a>) -> Taken<'a>;
 
     /// WSK has given the connection up, which is learnt at the latest by the next operation; it closes itself. Called once
     /// at most, and not when this side closes it. See [`Connection::closed`](super::Connection::closed) for when that is.
@@ -65,7 +65,7 @@ pub trait SendBacklogHandler: Send + Sync + 'static {
 }
 
 impl<T: ReceiveHandler> ReceiveHandler for Ref<T> {
-    fn receive<'a>(&self, data: Indication<'a>) -> Received<'a> {
+    fn receive<'a>(&self, data: Indication<'a>) -> Taken<'a> {
         (**self).receive(data)
     }
 
@@ -187,7 +187,7 @@ pub trait ReceiveSlot: sealed::Sealed + Send + Sync + 'static {
     #[doc(hidden)]
     const SET: bool;
     #[doc(hidden)]
-    fn receive<'a>(&self, data: Indication<'a>) -> Received<'a>;
+    fn receive<'a>(&self, data: Indication<'a>) -> Taken<'a>;
     #[doc(hidden)]
     fn dead(&self) {}
 }
@@ -215,7 +215,7 @@ pub trait BacklogSlot: sealed::Sealed + Send + Sync + 'static {
 impl ReceiveSlot for Unset {
     const SET: bool = false;
 
-    fn receive<'a>(&self, data: Indication<'a>) -> Received<'a> {
+    fn receive<'a>(&self, data: Indication<'a>) -> Taken<'a> {
         data.refuse()
     }
 }
@@ -223,7 +223,7 @@ impl ReceiveSlot for Unset {
 impl<H: ReceiveHandler> ReceiveSlot for On<H> {
     const SET: bool = true;
 
-    fn receive<'a>(&self, data: Indication<'a>) -> Received<'a> {
+    fn receive<'a>(&self, data: Indication<'a>) -> Taken<'a> {
         self.0.receive(data)
     }
 

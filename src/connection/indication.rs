@@ -9,7 +9,7 @@
 //! ```
 //!
 //! While data is retained the socket cannot begin to close, because a close does not release it (rule RCVE-19):
-//! the retained data holds the gate.
+//! the retained data holds rundown protection.
 //!
 //! WSK may indicate memory that is not mapped yet, and mapping writes the MDL. Inside the callback one thread maps what it
 //! reads; data is mapped as a whole before it is retained, so that the threads that share it only read.
@@ -98,20 +98,20 @@ impl<'a> Indication<'a> {
     }
 
     /// Takes all of the data. The memory goes back to WSK.
-    pub fn accept(self) -> Received<'a> {
-        Received { answer: Answer::All, _callback: PhantomData }
+    pub fn accept(self) -> Taken<'a> {
+        Taken { answer: Answer::All, _callback: PhantomData }
     }
 
     /// Takes the first `bytes`; the rest stays with WSK, is the first to be received later, and no data is indicated
     /// until a [receive](super::Connection::receive) was posted and has completed.
-    pub fn accept_first(self, bytes: usize) -> Received<'a> {
+    pub fn accept_first(self, bytes: usize) -> Taken<'a> {
         let answer = if bytes >= self.data.len { Answer::All } else { Answer::First(bytes) };
-        Received { answer, _callback: PhantomData }
+        Taken { answer, _callback: PhantomData }
     }
 
     /// Takes nothing; as [`Indication::accept_first`] with zero.
-    pub fn refuse(self) -> Received<'a> {
-        Received { answer: Answer::None, _callback: PhantomData }
+    pub fn refuse(self) -> Taken<'a> {
+        Taken { answer: Answer::None, _callback: PhantomData }
     }
 
     /// Keeps the memory beyond the callback, without a copy.
@@ -122,7 +122,7 @@ impl<'a> Indication<'a> {
     /// # Errors
     /// When the connection is closing, and `STATUS_INSUFFICIENT_RESOURCES` when the memory cannot be mapped (rule
     /// RCVE-17); the indication comes back.
-    pub fn retain(self) -> core::result::Result<(Received<'a>, RetainedData), (Error, Self)> {
+    pub fn retain(self) -> core::result::Result<(Taken<'a>, RetainedData), (Error, Self)> {
         if let Err(error) = self.data.for_each(|_| true) {
             return Err((error, self));
         }
@@ -131,7 +131,7 @@ impl<'a> Indication<'a> {
                 permit.keep();
                 let data = Data { list: self.data.list, len: self.data.len, _memory: PhantomData };
                 let retained = RetainedData { connection: self.connection.clone(), data };
-                Ok((Received { answer: Answer::Retained, _callback: PhantomData }, retained))
+                Ok((Taken { answer: Answer::Retained, _callback: PhantomData }, retained))
             }
             None => Err((Error::new(Operation::Receive, STATUS_FILE_FORCED_CLOSED), self)),
         }
@@ -146,7 +146,7 @@ impl fmt::Debug for Indication<'_> {
 
 /// The answer to one [`Indication`]; it can only be had by answering.
 #[must_use = "the handler returns it"]
-pub struct Received<'a> {
+pub struct Taken<'a> {
     answer: Answer,
     /// Ties the answer to its own callback: the lifetime is invariant and every call has its own.
     _callback: PhantomData<fn(&'a ()) -> &'a ()>,
@@ -160,7 +160,7 @@ enum Answer {
     Retained,
 }
 
-impl Received<'_> {
+impl Taken<'_> {
     /// What the callback returns, and what it writes to `BytesAccepted`, when it was told of `bytes` bytes.
     pub(super) fn finish(
         self,
@@ -180,7 +180,7 @@ impl Received<'_> {
     }
 }
 
-impl fmt::Debug for Received<'_> {
+impl fmt::Debug for Taken<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.answer.fmt(f)
     }
@@ -189,7 +189,7 @@ impl fmt::Debug for Received<'_> {
 /// Received data kept beyond its callback; dropping it gives it back (`WskRelease`).
 ///
 /// # Invariants
-/// - It holds the connection's gate, so the socket does not begin to close before it was released.
+/// - It holds rundown protection of the connection, so the socket does not begin to close before it was released.
 /// - Every MDL of its list that describes any of its bytes is mapped: [`Indication::retain`] has walked them all.
 pub struct RetainedData {
     connection: ConnectionRef,
@@ -236,7 +236,7 @@ impl Drop for RetainedData {
         let in_callback = self.connection.common().indicated.end(list);
         if !in_callback {
             let handle = self.connection.handle();
-            // SAFETY: the gate is held until `leave` below, so the socket is a connection that is not closing.
+            // SAFETY: rundown protection is held until `leave` below, so the socket is a connection that is not closing.
             let table = unsafe { (*handle).Dispatch }.cast::<WSK_PROVIDER_CONNECTION_DISPATCH>();
             // SAFETY: the table is that of a connection; the member was always there.
             if let Some(release) = unsafe { (*table).WskRelease } {

@@ -43,17 +43,17 @@ pub use handlers::{
     ReceiveHandler, ReceiveSlot, SendBacklogHandler, Unset,
 };
 use indicated::Indicated;
-pub use indication::{Indication, Received, RetainedData};
+pub use indication::{Indication, RetainedData, Taken};
 use receive::Kept;
 pub use receive::{Drain, Receive, ReceiveFlags};
-pub use send::{Send, SendFlags};
+pub use send::{SendFlags, Sending};
 use sends::Sends;
 use turn::Turn;
 
 use crate::address;
 use crate::client::ClientShared;
 use crate::error::{Error, Operation, Result};
-use crate::listener::{Ends, InspectId};
+use crate::listener::{Endpoints, InspectId};
 use crate::memory::{OutOfMemory, Ref};
 use crate::socket::{
     Closed, Control, Core, CoreRef, Disabled, Silent, Socket, SocketRef, WaitClosed, control, disable_event,
@@ -174,12 +174,12 @@ impl core::ops::Deref for ConnectionRef {
 /// and with it the unloading.
 pub struct Connection<E: ConnectionEvents = NoEvents> {
     core: CoreRef<ConnectionCore<E>>,
-    ends: Ends,
+    endpoints: Endpoints,
 }
 
 impl<E: ConnectionEvents> Connection<E> {
-    pub(crate) fn new(core: CoreRef<ConnectionCore<E>>, ends: Ends) -> Self {
-        Self { core, ends }
+    pub(crate) fn new(core: CoreRef<ConnectionCore<E>>, endpoints: Endpoints) -> Self {
+        Self { core, endpoints }
     }
 
     fn reference(&self) -> ConnectionRef {
@@ -189,23 +189,23 @@ impl<E: ConnectionEvents> Connection<E> {
     /// The address the peer connected to; an IPv4 one also where the socket is an IPv6 one
     /// ([`address::canonical`]).
     pub fn local_addr(&self) -> SocketAddr {
-        address::canonical(self.ends.local)
+        address::canonical(self.endpoints.local)
     }
 
     /// As [`Self::local_addr`], as WSK gave it: an IPv4-mapped address stays one.
     pub fn raw_local_addr(&self) -> SocketAddr {
-        self.ends.local
+        self.endpoints.local
     }
 
     /// The address the peer came from; an IPv4 one also where the socket is an IPv6 one
     /// ([`address::canonical`]).
-    pub fn remote_addr(&self) -> SocketAddr {
-        address::canonical(self.ends.remote)
+    pub fn peer_addr(&self) -> SocketAddr {
+        address::canonical(self.endpoints.remote)
     }
 
-    /// As [`Self::remote_addr`], as WSK gave it: an IPv4-mapped address stays one.
-    pub fn raw_remote_addr(&self) -> SocketAddr {
-        self.ends.remote
+    /// As [`Self::peer_addr`], as WSK gave it: an IPv4-mapped address stays one.
+    pub fn raw_peer_addr(&self) -> SocketAddr {
+        self.endpoints.remote
     }
 
     /// The handlers.
@@ -247,7 +247,7 @@ impl<E: ConnectionEvents> Connection<E> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn closed(&self) -> impl Future<Output = CloseReason> + core::marker::Send + 'static {
+    pub fn closed(&self) -> impl Future<Output = CloseReason> + Send + 'static {
         WaitClosed::<Silent>::new(SocketRef::new(&self.core))
     }
 
@@ -270,7 +270,7 @@ impl<E: ConnectionEvents> Connection<E> {
     ///
     /// # Errors
     /// Whatever WSK answers.
-    pub fn ideal_send_backlog(&self) -> impl Future<Output = Result<usize>> + core::marker::Send + 'static {
+    pub fn ideal_send_backlog(&self) -> impl Future<Output = Result<usize>> + Send + 'static {
         query(SocketRef::new(&self.core), SIO_WSK_QUERY_IDEAL_SEND_BACKLOG)
     }
 
@@ -281,7 +281,7 @@ impl<E: ConnectionEvents> Connection<E> {
     ///
     /// # Errors
     /// Whatever WSK answers.
-    pub fn receive_backlog(&self) -> impl Future<Output = Result<usize>> + core::marker::Send + 'static {
+    pub fn receive_backlog(&self) -> impl Future<Output = Result<usize>> + Send + 'static {
         query(SocketRef::new(&self.core), SIO_WSK_QUERY_RECEIVE_BACKLOG)
     }
 
@@ -318,10 +318,7 @@ impl<E: ConnectionEvents> Connection<E> {
     ///
     /// # Errors
     /// As for [`Connection::disable`].
-    pub fn disable_and_wait(
-        &self,
-        event: Events,
-    ) -> impl Future<Output = Result<()>> + core::marker::Send + 'static {
+    pub fn disable_and_wait(&self, event: Events) -> impl Future<Output = Result<()>> + Send + 'static {
         let socket = SocketRef::new(&self.core);
         async move { disable_event_and_wait(socket, one(event)?).await }
     }
@@ -331,7 +328,7 @@ impl<E: ConnectionEvents> Connection<E> {
     ///
     /// # Cancel safety
     /// The close goes on when this is dropped.
-    pub fn close(self) -> impl Future<Output = ()> + core::marker::Send + 'static {
+    pub fn close(self) -> impl Future<Output = ()> + Send + 'static {
         Closed::new(SocketRef::new(&self.core))
     }
 }
@@ -366,6 +363,6 @@ impl<E: ConnectionEvents> Drop for Connection<E> {
 
 impl<E: ConnectionEvents> fmt::Debug for Connection<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("ends", &self.ends).finish_non_exhaustive()
+        f.debug_struct("Connection").field("endpoints", &self.endpoints).finish_non_exhaustive()
     }
 }

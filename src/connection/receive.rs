@@ -28,7 +28,7 @@ use wsk_sys::{
     WSK_PROVIDER_CONNECTION_DISPATCH, WSK_SOCKET,
 };
 
-use super::turn::Taken;
+use super::turn::Admission;
 use super::{Connection, ConnectionEvents, ConnectionRef};
 use crate::buffer::Buffer;
 use crate::error::{Error, Operation, Result};
@@ -200,8 +200,8 @@ struct ReceiveRequest<T> {
 }
 
 impl<T: Target> Request for ReceiveRequest<T> {
-    fn note(&self, outcome: Outcome) {
-        self.connection.note(outcome);
+    fn close_if_dead(&self, outcome: Outcome) {
+        self.connection.close_if_dead(outcome);
     }
 
     fn orphaned(mut self, outcome: Outcome) {
@@ -222,7 +222,7 @@ impl<T: Target> ReceiveRequest<T> {
     ///
     /// # Safety
     /// `request` is live, not yet WSK's, and stays where it is until `irp`, which was prepared for it, has completed.
-    unsafe fn hand_over(
+    unsafe fn submit_irp(
         connection: &ConnectionRef,
         flags: u32,
         irp: *mut IRP,
@@ -232,7 +232,7 @@ impl<T: Target> ReceiveRequest<T> {
         // SAFETY: the request is live and not yet WSK's.
         let mut wsk_buf = unsafe { &mut *request }.target.describe();
         let call = |handle: *mut WSK_SOCKET| {
-            // SAFETY: the gate is held, so the socket is a connection that is not closing.
+            // SAFETY: rundown protection is held, so the socket is a connection that is not closing.
             let table = unsafe { (*handle).Dispatch }.cast::<WSK_PROVIDER_CONNECTION_DISPATCH>();
             // SAFETY: the table is that of a connection; the member was always there.
             let receive = unsafe { (*table).WskReceive }?;
@@ -293,9 +293,9 @@ impl<T: Target> Receiving<T> {
             Ok(op) => {
                 let call = |irp, request| {
                     // SAFETY: `submit` passes the request, and an IRP that was prepared for it.
-                    unsafe { ReceiveRequest::hand_over(connection, flags, irp, request) }
+                    unsafe { ReceiveRequest::submit_irp(connection, flags, irp, request) }
                 };
-                // SAFETY: the operation is new; `hand_over` passes the IRP and memory of the request alone.
+                // SAFETY: the operation is new; `submit_irp` passes the IRP and memory of the request alone.
                 unsafe { op.submit(call) };
                 Ok(op)
             }
@@ -309,9 +309,9 @@ impl<T: Target> Receiving<T> {
     fn poll(&mut self, context: &Context<'_>) -> Poll<(Result<usize>, T)> {
         let (connection, target, flags) = match core::mem::replace(&mut self.state, State::Finished) {
             State::Start(connection, target, flags) => match connection.common().turn.take() {
-                Taken::Mine => (connection, target, flags),
-                Taken::Claimed => return self.claim(connection, target, flags, context),
-                Taken::Busy => {
+                Admission::Mine => (connection, target, flags),
+                Admission::Claimed => return self.claim(connection, target, flags, context),
+                Admission::Busy => {
                     return Poll::Ready((Err(Error::new(Operation::Receive, STATUS_DEVICE_BUSY)), target));
                 }
             },

@@ -40,7 +40,7 @@ impl<E: ConnectionEvents> Connection<E> {
     /// `STATUS_LOCAL_DISCONNECT` after a graceful disconnect of this side, `STATUS_CONNECTION_RESET` and the like,
     /// `STATUS_FILE_FORCED_CLOSED`, `STATUS_CANCELLED` when the connection was closed,
     /// `STATUS_INSUFFICIENT_RESOURCES`.
-    pub fn send(&self, buffer: Buffer) -> Send {
+    pub fn send(&self, buffer: Buffer) -> Sending {
         self.send_with(buffer, SendFlags::empty())
     }
 
@@ -51,8 +51,8 @@ impl<E: ConnectionEvents> Connection<E> {
     ///
     /// # Errors
     /// As for [`Connection::send`], and `STATUS_INVALID_PARAMETER` for flags that have no name.
-    pub fn send_with(&self, buffer: Buffer, flags: SendFlags) -> Send {
-        Send { state: State::Start(self.reference(), buffer, flags) }
+    pub fn send_with(&self, buffer: Buffer, flags: SendFlags) -> Sending {
+        Sending { state: State::Start(self.reference(), buffer, flags) }
     }
 }
 
@@ -63,8 +63,8 @@ struct SendRequest {
 }
 
 impl Request for SendRequest {
-    fn note(&self, outcome: Outcome) {
-        self.connection.note(outcome);
+    fn close_if_dead(&self, outcome: Outcome) {
+        self.connection.close_if_dead(outcome);
     }
 }
 
@@ -73,7 +73,7 @@ impl SendRequest {
     ///
     /// # Safety
     /// `request` is live, not yet WSK's, and stays where it is until `irp`, which was prepared for it, has completed.
-    unsafe fn hand_over(
+    unsafe fn submit_irp(
         connection: &ConnectionRef,
         flags: SendFlags,
         irp: *mut IRP,
@@ -87,7 +87,7 @@ impl SendRequest {
             Err(error) => return Submission::Refused(error.into()),
         };
         let call = |handle: *mut wsk_sys::WSK_SOCKET| {
-            // SAFETY: the gate is held, so the socket is a connection that is not closing.
+            // SAFETY: rundown protection is held, so the socket is a connection that is not closing.
             let table = unsafe { (*handle).Dispatch }.cast::<WSK_PROVIDER_CONNECTION_DISPATCH>();
             // SAFETY: the table is that of a connection; the member was always there.
             let send = unsafe { (*table).WskSend }?;
@@ -101,7 +101,7 @@ impl SendRequest {
 
 /// A send under way; see [`Connection::send`].
 #[must_use = "futures do nothing unless polled"]
-pub struct Send {
+pub struct Sending {
     state: State,
 }
 
@@ -111,7 +111,7 @@ enum State {
     Finished,
 }
 
-impl Send {
+impl Sending {
     fn start(
         connection: &ConnectionRef,
         buffer: Buffer,
@@ -143,9 +143,9 @@ impl Send {
             Ok(op) => {
                 let call = |irp, request| {
                     // SAFETY: `submit` passes the request, and an IRP that was prepared for it.
-                    unsafe { SendRequest::hand_over(connection, flags, irp, request) }
+                    unsafe { SendRequest::submit_irp(connection, flags, irp, request) }
                 };
-                // SAFETY: the operation is new; `hand_over` passes the IRP and memory of the request alone.
+                // SAFETY: the operation is new; `submit_irp` passes the IRP and memory of the request alone.
                 unsafe { op.submit(call) };
                 Ok(op)
             }
@@ -154,7 +154,7 @@ impl Send {
     }
 }
 
-impl Future for Send {
+impl Future for Sending {
     type Output = (Result<usize>, Buffer);
 
     #[inline(never)]
@@ -177,8 +177,8 @@ impl Future for Send {
     }
 }
 
-impl fmt::Debug for Send {
+impl fmt::Debug for Sending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Send").finish_non_exhaustive()
+        f.debug_struct("Sending").finish_non_exhaustive()
     }
 }

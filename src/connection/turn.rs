@@ -21,7 +21,7 @@ states! {
 
 /// What stands in the way of a new receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Taken {
+pub(super) enum Admission {
     /// Nothing: the turn is the caller's.
     Mine,
     /// An abandoned receive; the turn after it is the caller's.
@@ -33,7 +33,7 @@ pub(super) enum Taken {
 /// The right to have the connection's one receive.
 ///
 /// # Invariants
-/// A future that was told [`Taken::Mine`], or whose claim [has come](Turn::has_come), has the turn until it
+/// A future that was told [`Admission::Mine`], or whose claim [has come](Turn::has_come), has the turn until it
 /// [gives](Turn::give) it back or [abandons](Turn::abandon) it. An abandoned turn is ended exactly once. One future at
 /// most has a claim.
 pub(super) struct Turn {
@@ -48,16 +48,16 @@ impl Turn {
     }
 
     /// Takes the turn, or the one after an abandoned receive.
-    pub(super) fn take(&self) -> Taken {
+    pub(super) fn take(&self) -> Admission {
         loop {
             match self.holder.step(Holder::Free, Holder::Busy) {
-                Ok(()) => return Taken::Mine,
+                Ok(()) => return Admission::Mine,
                 Err(Holder::Abandoned) => {
                     if self.holder.step(Holder::Abandoned, Holder::Claimed).is_ok() {
-                        return Taken::Claimed;
+                        return Admission::Claimed;
                     }
                 }
-                Err(_) => return Taken::Busy,
+                Err(_) => return Admission::Busy,
             }
         }
     }

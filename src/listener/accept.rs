@@ -20,7 +20,7 @@ use core::task::{Context, Poll};
 use wsk_sys::nt::IRP;
 use wsk_sys::{STATUS_FILE_FORCED_CLOSED, STATUS_INVALID_ADDRESS, WSK_PROVIDER_LISTEN_DISPATCH, WSK_SOCKET};
 
-use super::{Ends, ListenerRef};
+use super::{Endpoints, ListenerRef};
 use crate::address::SockAddr;
 use crate::connection::{Connection, ConnectionCore, ConnectionEvents};
 use crate::error::{Error, Operation, Result};
@@ -36,8 +36,8 @@ struct AcceptRequest<E: ConnectionEvents> {
 }
 
 impl<E: ConnectionEvents> Request for AcceptRequest<E> {
-    fn note(&self, outcome: Outcome) {
-        self.listener.note(outcome);
+    fn close_if_dead(&self, outcome: Outcome) {
+        self.listener.close_if_dead(outcome);
     }
 
     /// The socket belongs to the client from here on: it is counted, and closed when the client unloads, also if the
@@ -60,7 +60,7 @@ impl<E: ConnectionEvents> AcceptRequest<E> {
     ///
     /// # Safety
     /// `request` is live, not yet WSK's, and stays where it is until `irp`, which was prepared for it, has completed.
-    unsafe fn hand_over(listener: &ListenerRef, irp: *mut IRP, request: *mut Self) -> Submission {
+    unsafe fn submit_irp(listener: &ListenerRef, irp: *mut IRP, request: *mut Self) -> Submission {
         // SAFETY: the request is live and not yet WSK's.
         let (context, dispatch) = ConnectionCore::context_and_dispatch(unsafe { &(*request).connection });
         // SAFETY: the request is live; only the address of a field is computed.
@@ -68,7 +68,7 @@ impl<E: ConnectionEvents> AcceptRequest<E> {
         // SAFETY: the request is live; only the address of a field is computed.
         let remote = unsafe { &raw mut (*request).remote }.cast();
         let call = |handle: *mut WSK_SOCKET| {
-            // SAFETY: the gate is held, so the socket is a listener that is not closing.
+            // SAFETY: rundown protection is held, so the socket is a listener that is not closing.
             let table = unsafe { (*handle).Dispatch }.cast::<WSK_PROVIDER_LISTEN_DISPATCH>();
             // SAFETY: the table is that of a listening socket; the member was always there.
             let accept = unsafe { (*table).WskAccept }?;
@@ -115,9 +115,9 @@ impl<E: ConnectionEvents> Accept<E> {
         let op = Op::try_new(client.cache(), request).map_err(|_| out_of_memory())?;
         let call = |irp, request| {
             // SAFETY: `submit` passes the request, and an IRP that was prepared for it.
-            unsafe { AcceptRequest::hand_over(listener, irp, request) }
+            unsafe { AcceptRequest::submit_irp(listener, irp, request) }
         };
-        // SAFETY: the operation is new; `hand_over` passes the IRP and the request's memory to `WskAccept` alone.
+        // SAFETY: the operation is new; `submit_irp` passes the IRP and the request's memory to `WskAccept` alone.
         unsafe { op.submit(call) };
         Ok(op)
     }
@@ -130,8 +130,8 @@ impl<E: ConnectionEvents> Accept<E> {
         if local.is_none() || remote.is_none() {
             request.connection.socket().close_later();
         }
-        let ends = Ends { local: local.ok_or_else(invalid)?, remote: remote.ok_or_else(invalid)? };
-        Ok(Connection::new(request.connection, ends))
+        let endpoints = Endpoints { local: local.ok_or_else(invalid)?, remote: remote.ok_or_else(invalid)? };
+        Ok(Connection::new(request.connection, endpoints))
     }
 }
 

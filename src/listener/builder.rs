@@ -241,8 +241,8 @@ struct StepRequest {
 }
 
 impl Request for StepRequest {
-    fn note(&self, outcome: Outcome) {
-        self.socket.note(outcome);
+    fn close_if_dead(&self, outcome: Outcome) {
+        self.socket.close_if_dead(outcome);
     }
 }
 
@@ -257,9 +257,9 @@ impl StepRequest {
             .map_err(|_| Error::out_of_memory(step.operation()))?;
         let call = |irp, request| {
             // SAFETY: `run` passes the request, and an IRP that was prepared for it.
-            unsafe { Self::hand_over(socket, step, irp, request) }
+            unsafe { Self::submit_irp(socket, step, irp, request) }
         };
-        // SAFETY: the operation is new; `hand_over` passes the IRP and the request's memory alone.
+        // SAFETY: the operation is new; `submit_irp` passes the IRP and the request's memory alone.
         let run = unsafe { op.run(call) };
         let (outcome, request) = run.await;
         outcome.result(step.operation())?;
@@ -271,18 +271,18 @@ impl StepRequest {
     /// # Safety
     /// `request` is live, not yet WSK's, and stays where it is until `irp`, which was prepared for it, has completed.
     /// `socket` is a listener.
-    unsafe fn hand_over(socket: &SocketRef, step: Step, irp: *mut IRP, request: *mut Self) -> Submission {
+    unsafe fn submit_irp(socket: &SocketRef, step: Step, irp: *mut IRP, request: *mut Self) -> Submission {
         // SAFETY: the request is live; only the address of a field is computed.
         let address = unsafe { &raw mut (*request).address }.cast();
         // SAFETY: the request is live; only the address of a field is computed.
         let value = unsafe { &raw mut (*request).value }.cast();
         let call = |handle: *mut wsk_sys::WSK_SOCKET| {
-            // SAFETY: the gate is held, so the socket is a listener that is not closing.
+            // SAFETY: rundown protection is held, so the socket is a listener that is not closing.
             let table = unsafe { (*handle).Dispatch }.cast::<WSK_PROVIDER_LISTEN_DISPATCH>();
             match step {
                 Step::Set(setting) => {
                     let (what, output) = (setting.option(), core::ptr::null_mut());
-                    // SAFETY: the gate is held; the value lives in the request, and is as long as the setting says.
+                    // SAFETY: rundown protection is held; the value lives in the request, and is as long as the setting says.
                     unsafe { control_with_irp(handle, what, value, output, irp) }
                 }
                 Step::Bind => {

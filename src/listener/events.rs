@@ -17,7 +17,7 @@ use wsk_sys::{
 };
 
 use super::inspect::Answer;
-use super::{Acceptance, Condition, Ends, InspectId, Inspection, ListenerCore, ListenerRef};
+use super::{Acceptance, Condition, Endpoints, InspectId, Inspection, ListenerCore, ListenerRef};
 use crate::address;
 use crate::connection::{Connection, ConnectionCore, ConnectionEvents};
 use crate::error::{Error, Operation, Result};
@@ -53,15 +53,15 @@ unsafe extern "system" fn inspect_event<I: Condition, A: Acceptance>(
     };
     let id = InspectId::from_raw(id);
     // SAFETY: with an ID, the addresses are valid during the call.
-    let Some(ends) = (unsafe { ends(local, remote) }) else { return WskInspectReject };
-    if !core.common.pending.is_new(id, &ends) {
+    let Some(endpoints) = (unsafe { endpoints(local, remote) }) else { return WskInspectReject };
+    if !core.common.pending.is_new(id, &endpoints) {
         // The peer has repeated itself. The request has its token, or its decision, and gets no second one.
         return WskInspectPend;
     }
     // SAFETY: this is a callback, and `core` is dropped before it returns.
     let Some((condition, _)) = (unsafe { core.handlers() }) else { return WskInspectReject };
     let listener = ListenerRef::new(&core);
-    let request = Inspection { listener: &listener, id, ends, _callback: PhantomData };
+    let request = Inspection { listener: &listener, id, endpoints, _callback: PhantomData };
     let answered = condition.inspect(request).answer;
     // What can be done before is done before, so that nothing comes between the record's last word and the return.
     drop(listener);
@@ -116,14 +116,14 @@ unsafe extern "system" fn accept_event<I: Condition, A: Acceptance>(
         return STATUS_REQUEST_NOT_ACCEPTED;
     }
     // SAFETY: with a socket, the addresses are valid during the call.
-    let Some(ends) = (unsafe { ends(local, remote) }) else { return STATUS_REQUEST_NOT_ACCEPTED };
+    let Some(endpoints) = (unsafe { endpoints(local, remote) }) else { return STATUS_REQUEST_NOT_ACCEPTED };
     // SAFETY: this is a callback.
     let Some((_, acceptance)) = (unsafe { core.handlers() }) else { return STATUS_REQUEST_NOT_ACCEPTED };
     let mut taken = None;
     acceptance.accept(Incoming {
         listener: core.socket(),
         socket,
-        ends,
+        endpoints,
         accept_context,
         accept_dispatch,
         taken: &mut taken,
@@ -139,22 +139,22 @@ unsafe extern "system" fn accept_event<I: Condition, A: Acceptance>(
 ///
 /// # Safety
 /// Both point to addresses of the family they name, or are null.
-unsafe fn ends(local: PSOCKADDR, remote: PSOCKADDR) -> Option<Ends> {
+unsafe fn endpoints(local: PSOCKADDR, remote: PSOCKADDR) -> Option<Endpoints> {
     // SAFETY: the caller says that it is null or an address of the family it names.
     let local = unsafe { address::socket_addr_from_raw(local) }?;
     // SAFETY: the caller says that it is null or an address of the family it names.
     let remote = unsafe { address::socket_addr_from_raw(remote) }?;
-    Some(Ends { local, remote })
+    Some(Endpoints { local, remote })
 }
 
 /// A connection that came by the accept event. Unless it is [accepted](Incoming::accept), it is refused.
 pub struct Incoming<'a, E: ConnectionEvents> {
     listener: &'a crate::socket::Socket,
     socket: *mut WSK_SOCKET,
-    ends: Ends,
+    endpoints: Endpoints,
     accept_context: *mut *mut c_void,
     accept_dispatch: *mut *const WSK_CLIENT_CONNECTION_DISPATCH,
-    /// The connection that was made of it, whose gate is held until the callback returns.
+    /// The connection that was made of it, whose rundown protection is held until the callback returns.
     taken: &'a mut Option<SocketRef>,
     _events: PhantomData<fn(E)>,
 }
@@ -163,23 +163,23 @@ impl<E: ConnectionEvents> Incoming<'_, E> {
     /// The address the peer connected to; an IPv4 one also where the socket is an IPv6 one
     /// ([`address::canonical`]).
     pub fn local_addr(&self) -> SocketAddr {
-        address::canonical(self.ends.local)
+        address::canonical(self.endpoints.local)
     }
 
     /// As [`Self::local_addr`], as WSK gave it: an IPv4-mapped address stays one.
     pub fn raw_local_addr(&self) -> SocketAddr {
-        self.ends.local
+        self.endpoints.local
     }
 
     /// The address the peer came from; an IPv4 one also where the socket is an IPv6 one
     /// ([`address::canonical`]).
-    pub fn remote_addr(&self) -> SocketAddr {
-        address::canonical(self.ends.remote)
+    pub fn peer_addr(&self) -> SocketAddr {
+        address::canonical(self.endpoints.remote)
     }
 
-    /// As [`Self::remote_addr`], as WSK gave it: an IPv4-mapped address stays one.
-    pub fn raw_remote_addr(&self) -> SocketAddr {
-        self.ends.remote
+    /// As [`Self::peer_addr`], as WSK gave it: an IPv4-mapped address stays one.
+    pub fn raw_peer_addr(&self) -> SocketAddr {
+        self.endpoints.remote
     }
 
     /// Takes the connection. Its events may start before this returns, if the listener enabled them for it.
@@ -202,12 +202,12 @@ impl<E: ConnectionEvents> Incoming<'_, E> {
         // SAFETY: WSK has just made the socket, for this core, whose callback answers with it; this value is used up.
         unsafe { attach_and_enter(&core, self.socket) };
         *self.taken = Some(SocketRef::new(&core));
-        Ok(Connection::new(core, self.ends))
+        Ok(Connection::new(core, self.endpoints))
     }
 }
 
 impl<E: ConnectionEvents> fmt::Debug for Incoming<'_, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Incoming").field("ends", &self.ends).finish_non_exhaustive()
+        f.debug_struct("Incoming").field("endpoints", &self.endpoints).finish_non_exhaustive()
     }
 }

@@ -196,7 +196,7 @@ mod sealed {
 
 /// The two ends of a request or a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ends {
+pub struct Endpoints {
     /// The address the peer connected to.
     pub local: SocketAddr,
     /// The address the peer came from.

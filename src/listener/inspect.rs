@@ -7,7 +7,7 @@ use core::net::SocketAddr;
 use wsk_sys::WSK_INSPECT_ID;
 
 use super::pending::Record;
-use super::{Ends, InspectToken, ListenerRef};
+use super::{Endpoints, InspectToken, ListenerRef};
 use crate::address;
 use crate::error::{Error, Operation};
 use crate::memory::Ref;
@@ -53,7 +53,7 @@ impl fmt::Display for InspectId {
 pub struct Inspection<'a> {
     pub(super) listener: &'a ListenerRef,
     pub(super) id: InspectId,
-    pub(super) ends: Ends,
+    pub(super) endpoints: Endpoints,
     pub(super) _callback: PhantomData<fn(&'a ()) -> &'a ()>,
 }
 
@@ -66,23 +66,23 @@ impl<'a> Inspection<'a> {
     /// The address the request came to; an IPv4 one also where the socket is an IPv6 one
     /// ([`address::canonical`]).
     pub fn local_addr(&self) -> SocketAddr {
-        address::canonical(self.ends.local)
+        address::canonical(self.endpoints.local)
     }
 
     /// As [`Self::local_addr`], as WSK gave it: an IPv4-mapped address stays one.
     pub fn raw_local_addr(&self) -> SocketAddr {
-        self.ends.local
+        self.endpoints.local
     }
 
     /// The address the request came from; an IPv4 one also where the socket is an IPv6 one
     /// ([`address::canonical`]).
-    pub fn remote_addr(&self) -> SocketAddr {
-        address::canonical(self.ends.remote)
+    pub fn peer_addr(&self) -> SocketAddr {
+        address::canonical(self.endpoints.remote)
     }
 
-    /// As [`Self::remote_addr`], as WSK gave it: an IPv4-mapped address stays one.
-    pub fn raw_remote_addr(&self) -> SocketAddr {
-        self.ends.remote
+    /// As [`Self::peer_addr`], as WSK gave it: an IPv4-mapped address stays one.
+    pub fn raw_peer_addr(&self) -> SocketAddr {
+        self.endpoints.remote
     }
 
     /// Lets the connection be established (`WskInspectAccept`).
@@ -103,7 +103,7 @@ impl<'a> Inspection<'a> {
     // A frame of its own is smaller code than a part of the caller's.
     #[inline(never)]
     pub fn pend(self) -> core::result::Result<(Decision<'a>, InspectToken), (Error, Self)> {
-        match Record::try_new(self.listener, self.id, self.ends) {
+        match Record::try_new(self.listener, self.id, self.endpoints) {
             Ok(record) => {
                 // Listed before the callback returns: an abort may run the moment it has (rule INSP-26).
                 self.listener.pending().insert(&record);
@@ -117,7 +117,10 @@ impl<'a> Inspection<'a> {
 
 impl fmt::Debug for Inspection<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inspection").field("id", &self.id).field("ends", &self.ends).finish_non_exhaustive()
+        f.debug_struct("Inspection")
+            .field("id", &self.id)
+            .field("endpoints", &self.endpoints)
+            .finish_non_exhaustive()
     }
 }
 

@@ -35,8 +35,8 @@ pub use accept::Accept;
 pub use builder::ListenerBuilder;
 pub use events::Incoming;
 pub use handlers::{
-    AbortHandler, AcceptHandler, Acceptance, Condition, Conditional, Ends, InspectHandler, NoAcceptEvent,
-    OnAccept, Unconditional,
+    AbortHandler, AcceptHandler, Acceptance, Condition, Conditional, Endpoints, InspectHandler,
+    NoAcceptEvent, OnAccept, Unconditional,
 };
 pub use inspect::{Decision, InspectId, Inspection};
 use pending::Pending;
@@ -85,7 +85,7 @@ pub(crate) struct ListenerCommon {
 /// - Its address is the socket context of the listening socket; WSK holds a reference from `attach` until the close
 ///   has completed.
 /// - `handlers` is there until the close has completed, and used by callbacks, all of which are over then (rule CLOSE-08), and
-///   by holders of the gate, without whom the close has not begun; by nobody else. So a core that tokens or accepts keep alive holds nothing of the user's, such as those tokens.
+///   by holders of rundown protection, without whom the close has not begun; by nobody else. So a core that tokens or accepts keep alive holds nothing of the user's, such as those tokens.
 #[repr(C)]
 pub(crate) struct ListenerCore<I, A> {
     common: ListenerCommon,
@@ -103,9 +103,9 @@ impl<I: Condition, A: Acceptance> ListenerCore<I, A> {
     /// The handlers.
     ///
     /// # Safety
-    /// The caller is a callback of the listener, and uses them no longer than it runs, or holds the gate for so long.
+    /// The caller is a callback of the listener, and uses them no longer than it runs, or holds rundown protection for so long.
     unsafe fn handlers(&self) -> Option<&(I, A)> {
-        // SAFETY: no callback runs, and nobody holds the gate, when they are taken out, by the invariant.
+        // SAFETY: no callback runs, and nobody holds rundown protection, when they are taken out, by the invariant.
         unsafe { &*self.handlers.get() }.as_ref()
     }
 }
@@ -122,7 +122,7 @@ unsafe impl<I: Condition, A: Acceptance> Core for ListenerCore<I, A> {
     }
 
     unsafe fn dead(&self) {
-        // SAFETY: the caller holds the gate, so the close has not begun.
+        // SAFETY: the caller holds rundown protection, so the close has not begun.
         if let Some((condition, acceptance)) = unsafe { self.handlers() } {
             condition.dead();
             acceptance.dead();

@@ -54,7 +54,7 @@ use wsk_sys::{
 
 use super::stage::{Progress, Stage};
 use super::tree::{Branches, Element, Tree};
-use super::{Ends, InspectId, ListenerRef};
+use super::{Endpoints, InspectId, ListenerRef};
 use crate::client::Node;
 use crate::memory::{OutOfMemory, Ref};
 use crate::operation::{Outcome, ReservedIrp, comes_back_unused};
@@ -84,7 +84,7 @@ pub(super) struct Record {
     raw_id: UnsafeCell<WSK_INSPECT_ID>,
     listener: ListenerRef,
     id: InspectId,
-    ends: Ends,
+    endpoints: Endpoints,
     progress: Progress,
     branches: UnsafeCell<Branches<Record>>,
 }
@@ -105,7 +105,7 @@ impl Record {
     pub(super) fn try_new(
         listener: &ListenerRef,
         id: InspectId,
-        ends: Ends,
+        endpoints: Endpoints,
     ) -> core::result::Result<Ref<Self>, OutOfMemory> {
         let make = |()| Self {
             node: Node::new(reject_from_node),
@@ -113,7 +113,7 @@ impl Record {
             raw_id: UnsafeCell::new(id.to_raw()),
             listener: listener.clone(),
             id,
-            ends,
+            endpoints,
             progress: Progress::new(),
             branches: UnsafeCell::new([None; 2]),
         };
@@ -130,8 +130,8 @@ impl Record {
         self.id
     }
 
-    pub(super) fn ends(&self) -> Ends {
-        self.ends
+    pub(super) fn endpoints(&self) -> Endpoints {
+        self.endpoints
     }
 
     /// The stage, with the task registered before it is looked at.
@@ -182,17 +182,17 @@ impl Record {
         if record.step(Stage::Asking, if accept { Stage::Accepted } else { Stage::Rejected }).is_ok() {
             return Decided::Taken;
         }
-        // When the gate is shut, closing the listener rejects what is pended.
+        // When the rundown has begun, closing the listener rejects what is pended.
         let Some(permit) = record.listener.call() else { return Decided::Gone };
         let action = if accept { WskInspectAccept } else { WskInspectReject };
-        // SAFETY: the gate is held; `record` keeps the listener during the call, also when the request completes.
+        // SAFETY: rundown protection is held; `record` keeps the listener during the call, also when the request completes.
         unsafe { Self::complete(record, permit.handle(), action, Stage::Pended, Stage::Completing) }
     }
 
     /// Moves the record on and calls `WskInspectComplete`, unless the request has gone meanwhile.
     ///
     /// # Safety
-    /// `handle` is the record's listener, and the caller holds its gate, or is the one that closes it.
+    /// `handle` is the record's listener, and the caller holds its rundown protection, or is the one that closes it.
     unsafe fn complete(
         record: &Ref<Self>,
         handle: *mut WSK_SOCKET,
@@ -247,14 +247,14 @@ impl Record {
 }
 
 /// # Safety
-/// `node` is that of a record that [`Record::abandon`] left to the reaper, with a reference and the listener's gate.
+/// `node` is that of a record that [`Record::abandon`] left to the reaper, with a reference and rundown protection of the listener.
 unsafe fn reject_from_node(node: NonNull<Node>) {
     // SAFETY: the node is the first field of the record, and the queue owned this reference.
     let record = unsafe { Ref::<Record>::from_raw(node.as_ptr().cast_const().cast()) };
     // The requests of a dead listener are gone; closing it takes the record out.
     if !record.listener.is_dead() {
         let handle = record.listener.handle();
-        // SAFETY: `abandon` has kept the gate.
+        // SAFETY: `abandon` has kept rundown protection.
         let _ =
             unsafe { Record::complete(&record, handle, WskInspectReject, Stage::Dropped, Stage::Completing) };
     }
@@ -277,7 +277,7 @@ unsafe extern "system" fn completed(
     }
     // SAFETY: `complete` leaked exactly this reference.
     let record = unsafe { Ref::<Record>::from_raw(context.cast_const().cast()) };
-    record.listener.note(record.irp_outcome());
+    record.listener.close_if_dead(record.irp_outcome());
     // The identifier may be another request's by now, and whoever is woken may make one.
     record.unlist();
     // A token whose listener closes stays inert.
@@ -340,10 +340,10 @@ impl Table {
 
     /// Whether this ID may have a record of its own: `Err` if it has one for the same two ends. One for others is ended,
     /// and returned.
-    fn admit(&mut self, id: InspectId, ends: &Ends) -> Result<Option<Ref<Record>>, ()> {
+    fn admit(&mut self, id: InspectId, endpoints: &Endpoints) -> Result<Option<Ref<Record>>, ()> {
         let Some(listed) = self.records.find(id) else { return Ok(None) };
         // SAFETY: a listed record is alive.
-        if unsafe { listed.as_ref() }.ends == *ends { Err(()) } else { Ok(self.end(listed)) }
+        if unsafe { listed.as_ref() }.endpoints == *endpoints { Err(()) } else { Ok(self.end(listed)) }
     }
 }
 
@@ -356,7 +356,7 @@ impl Pending {
     /// will if two inspections of one request met, and the other one has pended it.
     pub(super) fn insert(&self, record: &Ref<Record>) {
         let mut table = self.table.lock();
-        let admitted = if table.shut { Ok(None) } else { table.admit(record.id, &record.ends) };
+        let admitted = if table.shut { Ok(None) } else { table.admit(record.id, &record.endpoints) };
         let shut = table.shut;
         if let (Ok(_), false) = (&admitted, shut) {
             let own = Ref::into_raw(record.clone());
@@ -373,8 +373,8 @@ impl Pending {
     }
 
     /// Whether an inspection is that of a new request. If not, the peer has repeated itself (rule INSP-34).
-    pub(super) fn is_new(&self, id: InspectId, ends: &Ends) -> bool {
-        let admitted = self.table.lock().admit(id, ends);
+    pub(super) fn is_new(&self, id: InspectId, endpoints: &Endpoints) -> bool {
+        let admitted = self.table.lock().admit(id, endpoints);
         let new = admitted.is_ok();
         wake(admitted.unwrap_or(None));
         new

@@ -50,23 +50,23 @@ impl InspectToken {
     /// The address the request came to; an IPv4 one also where the socket is an IPv6 one
     /// ([`address::canonical`]).
     pub fn local_addr(&self) -> SocketAddr {
-        address::canonical(self.record.ends().local)
+        address::canonical(self.record.endpoints().local)
     }
 
     /// As [`Self::local_addr`], as WSK gave it: an IPv4-mapped address stays one.
     pub fn raw_local_addr(&self) -> SocketAddr {
-        self.record.ends().local
+        self.record.endpoints().local
     }
 
     /// The address the request came from; an IPv4 one also where the socket is an IPv6 one
     /// ([`address::canonical`]).
-    pub fn remote_addr(&self) -> SocketAddr {
-        address::canonical(self.record.ends().remote)
+    pub fn peer_addr(&self) -> SocketAddr {
+        address::canonical(self.record.endpoints().remote)
     }
 
-    /// As [`Self::remote_addr`], as WSK gave it: an IPv4-mapped address stays one.
-    pub fn raw_remote_addr(&self) -> SocketAddr {
-        self.record.ends().remote
+    /// As [`Self::peer_addr`], as WSK gave it: an IPv4-mapped address stays one.
+    pub fn raw_peer_addr(&self) -> SocketAddr {
+        self.record.endpoints().remote
     }
 
     /// Whether the request is gone.

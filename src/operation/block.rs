@@ -31,7 +31,7 @@ pub(crate) enum Outcome {
 pub(crate) struct Refusal(NTSTATUS);
 
 impl Refusal {
-    /// The socket is closing: its gate is shut.
+    /// The socket is closing: its rundown has begun.
     pub(crate) const CLOSING: Self = Self(STATUS_FILE_FORCED_CLOSED);
     /// This WSK does not have the function.
     pub(crate) const NO_FUNCTION: Self = Self(STATUS_NOT_SUPPORTED);
@@ -77,7 +77,7 @@ impl Outcome {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Submission {
     /// A WSK function was called with it, and completes it.
-    Handed,
+    Pending,
     /// No WSK function was called.
     Refused(Refusal),
 }
@@ -88,7 +88,7 @@ pub(crate) enum Submission {
 pub(crate) trait Request: Send + Sized + 'static {
     /// Has the socket that the request is made on closed, if the outcome says that it is dead (rules LSN-07, LIFE-17). Called in
     /// the completion routine, before anybody learns of the completion and also when nobody ever looks at it.
-    fn note(&self, outcome: Outcome);
+    fn close_if_dead(&self, outcome: Outcome);
 
     /// Called once, in the completion routine, before anybody learns of the completion, whether or not the future is
     /// still there. What the result owns is taken over here, because the future may never be polled again.
@@ -295,7 +295,7 @@ unsafe extern "system" fn completed<R: Request>(
     let outcome = block.head.outcome(End::Completed);
     // SAFETY: until the state is done the request belongs to WSK, which has just given it back to this routine.
     if let Some(request) = unsafe { (*block.request.get()).as_mut() } {
-        request.note(outcome);
+        request.close_if_dead(outcome);
         request.completed(outcome);
     }
     if block.head.cell.complete() {

@@ -22,7 +22,7 @@ pub(crate) struct Closed {
 }
 
 impl Closed {
-    /// Shuts the socket and waits for its close; the call is made right here when nobody holds the gate.
+    /// Shuts the socket and waits for its close; the call is made right here when nobody holds rundown protection.
     pub(crate) fn new(socket: SocketRef) -> Self {
         if socket.shut() == Duty::StartClose {
             // SAFETY: the duty was told right here, and `socket` is a reference on the core.
@@ -38,7 +38,7 @@ impl Future for Closed {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let socket = &*self.socket;
         // A core that never got a socket has nothing to wait for.
-        if !socket.gate.is_attached() || socket.closed.poll(context) {
+        if !socket.rundown.is_attached() || socket.closed.poll(context) {
             Poll::Ready(())
         } else {
             Poll::Pending
@@ -49,7 +49,7 @@ impl Future for Closed {
 /// The reaper's way in.
 ///
 /// # Safety
-/// `node` is the node of a live [`Socket`] whose gate answered [`Duty::StartClose`], as a pointer to the whole core.
+/// `node` is the node of a live [`Socket`] whose rundown answered [`Duty::StartClose`], as a pointer to the whole core.
 pub(super) unsafe fn start_from_node(node: NonNull<Node>) {
     // SAFETY: the node is the first field of the socket; the rest is the caller's promise.
     unsafe { start(node.cast::<Socket>()) };
@@ -67,7 +67,7 @@ pub(crate) fn reserve<C: Core>(core: &Ref<C>) -> Result<(), OutOfMemory> {
 #[inline(never)]
 fn reserve_for(socket: &Socket, core: *mut c_void) -> Result<(), OutOfMemory> {
     // SAFETY: the core is new, so nobody uses the IRP, which is part of it, like the socket that the context leads to.
-    // Whoever makes a socket has a capture, or another socket's gate, which keeps the device.
+    // Whoever makes a socket has a capture, or rundown protection of another socket, which keeps the device.
     unsafe { socket.close_irp.reserve(socket.client.device(), completed, core) }
 }
 
@@ -77,7 +77,7 @@ fn reserve_for(socket: &Socket, core: *mut c_void) -> Result<(), OutOfMemory> {
 /// completes, and that may be before the call returns.
 ///
 /// # Safety
-/// The gate of the socket answered [`Duty::StartClose`] to the caller, so this is called once per socket. The pointer
+/// The rundown of the socket answered [`Duty::StartClose`] to the caller, so this is called once per socket. The pointer
 /// reaches the whole core.
 unsafe fn start(socket: NonNull<Socket>) {
     // SAFETY: WSK's reference keeps the socket alive until its close has completed.
@@ -92,7 +92,7 @@ unsafe fn start(socket: NonNull<Socket>) {
     let reserved = unsafe { &socket.as_ref().close_irp };
     // SAFETY: the core was made with it reserved, and the duty to close is told once.
     let irp = unsafe { reserved.take() };
-    // SAFETY: the handle is the one WSK gave and the gate is empty, so it is valid until this very call.
+    // SAFETY: the handle is the one WSK gave and no rundown protection is held, so it is valid until this very call.
     let table = unsafe { (*handle).Dispatch }.cast::<WSK_PROVIDER_BASIC_DISPATCH>();
     // SAFETY: every provider table begins with the basic table (rule LAY-14).
     let close = unsafe { (*table).WskCloseSocket };

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   a null indication (receive, accept or inspect) ─┐
-//!   STATUS_FILE_FORCED_CLOSED from any operation ───┼─▶ dead ─▶ the gate is shut ─▶ waiters wake ─▶ the handlers are told
+//!   STATUS_FILE_FORCED_CLOSED from any operation ───┼─▶ dead ─▶ the rundown has begun ─▶ waiters wake ─▶ the handlers are told
 //!   a probe, for a waiter on a silent socket ───────┘             ▲
 //!   close, dropped handle, unload ────────────────────────────────┘ (no handler is told of what this side does)
 //! ```
@@ -13,7 +13,7 @@
 //! call without an IRP and without memory, which fails on a dead socket and changes nothing on others (rules IOC-10, IOC-11).
 //! The reaper thread has the time: it wakes the waiters, and they make the call.
 //!
-//! Waiting for the gate to be shut, and not for the close, means that retained data, which keeps the close from starting, does
+//! Waiting for the rundown to begin, and not for the close, means that retained data, which keeps the close from starting, does
 //! not keep the news back.
 
 #![allow(

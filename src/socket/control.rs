@@ -65,8 +65,8 @@ struct ControlRequest<I> {
 unsafe impl<I: Input> Send for ControlRequest<I> {}
 
 impl<I: Input> Request for ControlRequest<I> {
-    fn note(&self, outcome: Outcome) {
-        self.socket.note(outcome);
+    fn close_if_dead(&self, outcome: Outcome) {
+        self.socket.close_if_dead(outcome);
     }
 }
 
@@ -93,9 +93,9 @@ pub(crate) async fn control<I: Input>(
         Op::try_new(socket.client().cache(), request).map_err(|_| Error::out_of_memory(what.operation))?;
     let call = |irp, request| {
         // SAFETY: `run` passes the request, whose sizes cover those of `what`, and an IRP that was prepared for it.
-        unsafe { hand_over(&socket, what, irp, request) }
+        unsafe { submit_irp(&socket, what, irp, request) }
     };
-    // SAFETY: the operation is new, and `hand_over` passes the IRP and the request's memory alone.
+    // SAFETY: the operation is new, and `submit_irp` passes the IRP and the request's memory alone.
     let run = unsafe { op.run(call) };
     let (outcome, request) = run.await;
     outcome.result(what.operation).map(|written| (request.output, written))
@@ -106,7 +106,7 @@ pub(crate) async fn control<I: Input>(
 /// # Safety
 /// `request` is live, not yet WSK's, and stays where it is until `irp`, which was prepared for it, has completed. The
 /// sizes that `what` names are no larger than its buffers.
-unsafe fn hand_over<I>(
+unsafe fn submit_irp<I>(
     socket: &SocketRef,
     what: Control,
     irp: *mut IRP,
@@ -117,7 +117,7 @@ unsafe fn hand_over<I>(
     // SAFETY: the request is live; only the address of a field is computed.
     let output = unsafe { &raw mut (*request).output }.cast::<c_void>();
     let call = |handle: *mut WSK_SOCKET| {
-        // SAFETY: the gate is held; both buffers are part of the request, which lives until the IRP has completed (rule LIFE-11).
+        // SAFETY: rundown protection is held; both buffers are part of the request, which lives until the IRP has completed (rule LIFE-11).
         unsafe { control_with_irp(handle, what, input, output, irp) }
     };
     // SAFETY: the operation has just prepared the IRP, and `call` hands it to WSK or leaves it alone.
@@ -191,7 +191,7 @@ pub(crate) unsafe fn control_inline(
     drop(permit);
     // Without an IRP the return tells.
     let outcome = Outcome::Completed { status, information: 0 };
-    socket.note(outcome);
+    socket.close_if_dead(outcome);
     outcome
 }
 

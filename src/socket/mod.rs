@@ -1,4 +1,4 @@
-//! What every WSK socket of this library has in common: its handle, its gate, and how it closes.
+//! What every WSK socket of this library has in common: its handle, its rundown protection, and how it closes.
 //!
 //! A *core* ([`crate::listener`], [`crate::connection`]) is one allocation that begins with a [`Socket`]. It is
 //! shared by the user's handle, by the operations in flight, and by WSK itself, whose callbacks get its address
@@ -8,19 +8,19 @@
 //! ```text
 //!  new ──attach──▶ open ──shut──▶ shut ──last holder out──▶ closing ──close IRP completes──▶ closed
 //!   │                ▲                                          │
-//!   │                └ calls enter and leave the gate           └ IRPs are cancelled, callbacks return
+//!   │                └ calls acquire and release it            └ IRPs are cancelled, callbacks return
 //!   └──dropped without a socket: just memory
 //! ```
 //!
-//! The IRP of the close is part of the socket from the start (rule CLOSE-14). `Drop` never calls WSK: it shuts
-//! the gate and leaves the call to the client's reaper thread, so that it may run anywhere, also deep inside a
+//! The IRP of the close is part of the socket from the start (rule CLOSE-14). `Drop` never calls WSK: it begins the
+//! rundown and leaves the call to the client's reaper thread, so that it may run anywhere, also deep inside a
 //! completion routine.
 
 mod close;
 mod closed;
 mod control;
-mod gate;
 mod release;
+mod rundown;
 mod waiters;
 
 use core::mem::ManuallyDrop;
@@ -38,8 +38,8 @@ pub(crate) use control::{
     Control, control, control_with_irp, disable_event, disable_event_and_wait, enable_events, probe,
     query_inspect_id,
 };
-use gate::{Duty, Gate};
 pub(crate) use release::{CoreRef, Releases};
+use rundown::{Duty, Rundown};
 pub(crate) use waiters::{Registered, Waiter, Waiters};
 
 use crate::client::{ClientShared, Links, Node};
@@ -50,7 +50,7 @@ use crate::sync::Signal;
 /// The common part of every core.
 ///
 /// # Invariants
-/// - `handle` is what WSK gave, from `attach` until the close was started; it is used only by holders of `gate`
+/// - `handle` is what WSK gave, from `attach` until the close was started; it is used only by holders of `rundown`
 ///   and by the one starter of the close.
 /// - `whole` leads to this very socket and reaches its whole core; it is null before `attach`, which sets it once.
 /// - `close_irp` is reserved as soon as the core has its place ([`reserve`]); it belongs to the starter of the close, then to
@@ -62,14 +62,14 @@ pub(crate) struct Socket {
     _node: Node,
     /// Its place in the client's list of live sockets.
     links: Links,
-    gate: Gate,
+    rundown: Rundown,
     handle: AtomicPtr<WSK_SOCKET>,
     whole: AtomicPtr<Socket>,
     client: Ref<ClientShared>,
     lifetime: &'static Lifetime,
     close_irp: ReservedIrp,
     closed: Signal,
-    /// Who waits for the gate to be shut.
+    /// Who waits for the rundown to begin.
     waiters: Waiters,
 }
 
@@ -127,7 +127,7 @@ pub(crate) unsafe trait Core: Send + Sync + Sized + 'static {
     /// completion routine, so no WSK call is made.
     ///
     /// # Safety
-    /// The caller holds the gate for as long as this runs.
+    /// The caller holds rundown protection for as long as this runs.
     unsafe fn dead(&self) {}
 
     /// Called in the completion routine of the close: no WSK call, no allocation.
@@ -188,7 +188,7 @@ unsafe fn closing<C: Core>(socket: NonNull<Socket>, handle: Option<*mut WSK_SOCK
 unsafe fn dead<C: Core>(socket: NonNull<Socket>) {
     // SAFETY: the caller has a pointer to a live core of type `C`, which begins with the socket.
     let core = unsafe { socket.cast::<C>().as_ref() };
-    // SAFETY: the caller holds the gate.
+    // SAFETY: the caller holds rundown protection.
     unsafe { core.dead() };
 }
 
@@ -275,7 +275,7 @@ impl Call<'_> {
         self.socket.handle()
     }
 
-    /// Keeps the gate held beyond this value; give it back with [`Socket::leave`].
+    /// Keeps rundown protection beyond this value; give it back with [`Socket::leave`].
     pub(crate) fn keep(self) {
         core::mem::forget(self);
     }
@@ -298,7 +298,7 @@ impl Socket {
         Self {
             _node: Node::new(close::start_from_node),
             links: Links::new(),
-            gate: Gate::new(),
+            rundown: Rundown::new(),
             handle: AtomicPtr::new(core::ptr::null_mut()),
             whole: AtomicPtr::new(core::ptr::null_mut()),
             client,
@@ -317,18 +317,18 @@ impl Socket {
         &self.links
     }
 
-    /// The WSK socket, for a holder of the gate.
+    /// The WSK socket, for a holder of rundown protection.
     pub(crate) fn handle(&self) -> *mut WSK_SOCKET {
         self.handle.load(Ordering::Acquire)
     }
 
-    /// Enters the gate for one call, unless the socket is closing.
+    /// Acquires rundown protection for one call, unless the socket is closing.
     pub(crate) fn call(&self) -> Option<Call<'_>> {
-        // Made only when the gate was entered: dropping it leaves the gate.
-        self.gate.enter().then(|| Call { socket: self })
+        // Made only when rundown protection was acquired: dropping it releases that.
+        self.rundown.acquire().then(|| Call { socket: self })
     }
 
-    /// Makes one WSK call inside the gate, which hands over `irp`, and says what became of it.
+    /// Makes one WSK call under rundown protection, which hands over `irp`, and says what became of it.
     ///
     /// # Safety
     /// An operation has just prepared the IRP. `call` hands it to WSK, or answers `None` and leaves it alone.
@@ -347,31 +347,31 @@ impl Socket {
             // SAFETY: the IRP was prepared, and WSK was not given it.
             unsafe { complete_here(irp, STATUS_NOT_SUPPORTED) };
         }
-        Submission::Handed
+        Submission::Pending
     }
 
-    /// Enters the gate with a prepared IRP. The same for all calls, so that there is one copy of it.
+    /// Acquires rundown protection with a prepared IRP. The same for all calls, so that there is one copy of it.
     ///
     /// # Safety
     /// As for [`Socket::submit`].
     #[inline(never)]
     unsafe fn admit(&self, irp: *mut IRP) -> Result<Call<'_>, Refusal> {
         let permit = self.call().ok_or(Refusal::CLOSING)?;
-        // SAFETY: the caller says that the IRP was prepared; the gate keeps the client from letting its device go.
+        // SAFETY: the caller says that the IRP was prepared; rundown protection keeps the client from letting its device go.
         unsafe { keep_image(irp, self.client.device()) }.map_err(|_| Refusal::OUT_OF_MEMORY)?;
         Ok(permit)
     }
 
-    /// Leaves the gate after [`Call::keep`]. The last one out starts a close that was asked for.
+    /// Releases rundown protection after [`Call::keep`]. The last one out starts a close that was asked for.
     pub(crate) fn leave(&self) {
-        if self.gate.leave() == Duty::StartClose {
+        if self.rundown.release() == Duty::StartClose {
             self.start_close_later();
         }
     }
 
     /// Whether calls can still be made.
     pub(crate) fn is_open(&self) -> bool {
-        self.gate.is_open()
+        self.rundown.is_open()
     }
 
     /// The socket, as a pointer that reaches the whole core; only once it was attached.
@@ -381,7 +381,7 @@ impl Socket {
     }
 
     pub(crate) fn shut(&self) -> Duty {
-        let duty = self.gate.shut();
+        let duty = self.rundown.begin();
         self.waiters.wake_all();
         duty
     }
@@ -407,9 +407,9 @@ impl Socket {
     /// Closes the socket because WSK has said that it is dead (rules INSP-08, ACPT-05, RCVE-02), and tells the handlers.
     /// The caller has a reference on the core, or is called by WSK, which keeps its own until the callback has returned.
     pub(crate) fn close_dead(&self) {
-        // It is no news while this side closes the socket. Otherwise the gate is held until the handlers have been told: the
+        // It is no news while this side closes the socket. Otherwise rundown protection is held until the handlers have been told: the
         // close, which takes them away, does not begin before.
-        let permit = self.gate.die().then(|| Call { socket: self });
+        let permit = self.rundown.die().then(|| Call { socket: self });
         self.close_later();
         if permit.is_some() {
             // SAFETY: the caller keeps the core alive, and the permit lives.
@@ -419,11 +419,11 @@ impl Socket {
 
     /// Whether WSK has said that the socket is dead.
     pub(crate) fn is_dead(&self) -> bool {
-        self.gate.is_dead()
+        self.rundown.is_dead()
     }
 
     /// Closes the socket if the outcome says that it is dead (rules LSN-07, LIFE-14).
-    pub(crate) fn note(&self, outcome: Outcome) {
+    pub(crate) fn close_if_dead(&self, outcome: Outcome) {
         if outcome.socket_is_dead() {
             self.close_dead();
         }
@@ -439,19 +439,19 @@ pub(crate) unsafe fn attach<C: Core>(core: &Ref<C>, handle: *mut WSK_SOCKET) {
     // SAFETY: forwarded to the caller: the core gets its one socket.
     unsafe { enlist(core, handle) };
     let socket = core.socket();
-    if socket.gate.attach() == Duty::StartClose {
+    if socket.rundown.attach() == Duty::StartClose {
         socket.start_close_later();
     }
 }
 
-/// [`attach`], with the gate held for the caller, so that the close does not start before it [leaves](Socket::leave).
+/// [`attach`], with rundown protection held for the caller, so that the close does not start before it [leaves](Socket::leave).
 ///
 /// # Safety
 /// As for [`attach`].
 pub(crate) unsafe fn attach_and_enter<C: Core>(core: &Ref<C>, handle: *mut WSK_SOCKET) {
     // SAFETY: forwarded to the caller: the core gets its one socket.
     unsafe { enlist(core, handle) };
-    core.socket().gate.attach_and_enter();
+    core.socket().rundown.attach_and_acquire();
 }
 
 /// # Safety

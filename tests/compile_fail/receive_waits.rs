@@ -1,11 +1,11 @@
 //! Prevents: EVT-56, IRQL-13
 
-use wsk::{Indication, Passive, ReceiveHandler, Received};
+use wsk::{Indication, Passive, ReceiveHandler, Taken};
 
 struct Waits(Passive<'static>);
 
 impl ReceiveHandler for Waits {
-    fn receive<'a>(&self, data: Indication<'a>) -> Received<'a> {
+    fn receive<'a>(&self, data: Indication<'a>) -> Taken<'a> {
         data.accept()
     }
 }

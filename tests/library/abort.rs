@@ -74,7 +74,7 @@ fn an_abort_ends_a_rejection_that_is_on_its_way() {
             assert!(sim.violations_of("ABRT-11").is_empty(), "WSK was told of a request it had aborted");
             assert!(!token.is_aborted());
             wait(token.accept()).unwrap();
-            assert_eq!(wait(pending.listener.accept()).unwrap().remote_addr(), peer.local());
+            assert_eq!(wait(pending.listener.accept()).unwrap().peer_addr(), peer.local());
             drop(pending);
             driver.unload();
         });

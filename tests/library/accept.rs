@@ -39,7 +39,7 @@ fn both_families_are_served() {
             let driver = Driver::start();
             let listener = wait(driver.provider.listener().bind(address.parse().unwrap())).unwrap();
             let (connection, peer) = connected(&listener);
-            assert_eq!(connection.remote_addr(), peer.local());
+            assert_eq!(connection.peer_addr(), peer.local());
             assert_eq!(connection.local_addr(), listener.local_addr());
             drop((connection, listener));
             peer.expect_reset();
@@ -117,7 +117,7 @@ fn a_cancelled_accept_that_wins_closes_its_connection() {
                 let (mut marked, mut end) = (false, None);
                 eventually(|| {
                     if let Poll::Ready(connection) = poll(&mut next) {
-                        marked |= connection.unwrap().remote_addr() == marker.local();
+                        marked |= connection.unwrap().peer_addr() == marker.local();
                         next = Box::pin(listener.accept());
                     }
                     end = end.take().or_else(|| peer.ended());
@@ -146,7 +146,7 @@ fn accepts_are_served_in_order_without_those_that_were_dropped() {
         for accept in accepts {
             let peer = Peer::connect(listener.local_addr());
             let connection = wait(accept).unwrap();
-            assert_eq!(connection.remote_addr(), peer.local());
+            assert_eq!(connection.peer_addr(), peer.local());
         }
         drop(listener);
         driver.unload();

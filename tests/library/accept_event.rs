@@ -20,7 +20,7 @@ fn a_handler_takes_connections() {
         let driver = Driver::start();
         let (tell, told) = channel();
         let take = move |incoming: wsk::Incoming<'_, NoEvents>| {
-            let ends = (incoming.local_addr(), incoming.remote_addr());
+            let ends = (incoming.local_addr(), incoming.peer_addr());
             tell.say((ends, incoming.accept(NoEvents::new()).unwrap()));
         };
         let builder = driver.provider.listener().on_accept(taker(take));
@@ -30,7 +30,7 @@ fn a_handler_takes_connections() {
             let peer = Peer::connect(listener.local_addr());
             let ((local, remote), connection): (_, Connection) = told.next();
             assert_eq!((local, remote), (listener.local_addr(), peer.local()));
-            assert_eq!((connection.local_addr(), connection.remote_addr()), (local, remote));
+            assert_eq!((connection.local_addr(), connection.peer_addr()), (local, remote));
             wait(connection.send(Buffer::try_from_slice(b"hello").unwrap())).0.unwrap();
             assert_eq!(peer.receive(5), b"hello");
             drop(connection);
@@ -78,7 +78,7 @@ fn a_connection_may_be_dropped_inside_the_handler() {
         let (closed, dropped) = channel();
         let take = move |incoming: wsk::Incoming<'_, NoEvents>| {
             let connection = incoming.accept(NoEvents::new()).unwrap();
-            if connection.remote_addr().port().is_multiple_of(2) {
+            if connection.peer_addr().port().is_multiple_of(2) {
                 drop(connection);
             } else {
                 // A close that is only asked for: nobody waits for it here.
@@ -210,10 +210,10 @@ fn the_event_may_come_although_an_accept_waits() {
         sim.choose_once(Knob::EventDespiteIrp, 1);
         let by_event = Peer::connect(listener.local_addr());
         let told_of: Connection = told.next();
-        assert_eq!(told_of.remote_addr(), by_event.local());
+        assert_eq!(told_of.peer_addr(), by_event.local());
         let by_accept = Peer::connect(listener.local_addr());
         let accepted = wait(accept).unwrap();
-        assert_eq!(accepted.remote_addr(), by_accept.local());
+        assert_eq!(accepted.peer_addr(), by_accept.local());
         drop((told_of, accepted, listener));
         driver.unload();
     });

@@ -10,7 +10,7 @@ use wsk::executor::Executor;
 use wsk::{
     AcceptHandler, Buffer, CloseReason, Connection, Decision, DisconnectHandler, DisconnectKind, Events,
     Handlers, Incoming, Indication, InspectHandler, InspectId, Inspection, ListenerEvents, NoEvents,
-    ReceiveHandler, Received, RetainedData, SendBacklogHandler,
+    ReceiveHandler, RetainedData, SendBacklogHandler, Taken,
 };
 use wsk_sim::raw::Peer;
 use wsk_sim::{Knob, Sim};
@@ -94,7 +94,7 @@ impl wsk::AbortHandler for Mourner {
 }
 
 impl ReceiveHandler for Mourner {
-    fn receive<'a>(&self, data: Indication<'a>) -> Received<'a> {
+    fn receive<'a>(&self, data: Indication<'a>) -> Taken<'a> {
         data.refuse()
     }
 

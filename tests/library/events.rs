@@ -8,7 +8,7 @@ use wsk::connection::{NoEvents, On};
 use wsk::memory::Ref;
 use wsk::{
     Buffer, Connection, Disabled, DisconnectHandler, DisconnectKind, Error, Events, Handlers, Indication,
-    ListenerEvents, ReceiveHandler, Received, SendBacklogHandler, Status,
+    ListenerEvents, ReceiveHandler, SendBacklogHandler, Status, Taken,
 };
 use wsk_sim::nt_user::faults::Point;
 use wsk_sim::raw::Peer;
@@ -107,7 +107,7 @@ struct Inside {
 }
 
 impl ReceiveHandler for Inside {
-    fn receive<'a>(&self, data: Indication<'a>) -> Received<'a> {
+    fn receive<'a>(&self, data: Indication<'a>) -> Taken<'a> {
         let connection = self.connection.lock().unwrap();
         let connection = connection.as_ref().expect("it is there before the event is on");
         // What may be asked for here is asked for; nothing is waited for.
@@ -170,12 +170,12 @@ fn the_accept_event_can_be_switched_off_and_on() {
         await_untaken(sim, 1);
         assert!(told.now().is_none());
         let by_accept = wait(listener.accept()).unwrap();
-        assert_eq!(by_accept.remote_addr(), second.local());
+        assert_eq!(by_accept.peer_addr(), second.local());
         let third = Peer::connect(listener.local_addr());
         await_untaken(sim, 1);
         listener.enable(ListenerEvents::ACCEPT).unwrap();
         let by_event: Connection = told.next();
-        assert_eq!(by_event.remote_addr(), third.local());
+        assert_eq!(by_event.peer_addr(), third.local());
         drop((by_accept, by_event, listener));
         driver.unload();
     });

@@ -23,7 +23,7 @@ fn a_gate_lets_in_and_keeps_out() {
         let (tell, told) = channel();
         let asked = AtomicUsize::new(0);
         let inspect = hr(move |request| {
-            tell.say((request.id(), request.local_addr(), request.remote_addr()));
+            tell.say((request.id(), request.local_addr(), request.peer_addr()));
             if asked.fetch_add(1, Ordering::SeqCst).is_multiple_of(2) {
                 request.accept()
             } else {
@@ -60,7 +60,7 @@ fn a_token_decides_later() {
         assert!(poll(&mut accept).is_pending());
         let peer = Peer::connect(pending.listener.local_addr());
         let token = pending.tokens.next();
-        assert_eq!(token.remote_addr(), peer.local());
+        assert_eq!(token.peer_addr(), peer.local());
         assert_eq!(token.local_addr(), pending.listener.local_addr());
         let id = token.id();
         assert!(poll(&mut accept).is_pending());
@@ -129,7 +129,7 @@ fn a_decision_inside_the_callback_is_the_callbacks_answer() {
             wait(driver.provider.listener().conditional(gate(inspect, |_| {})).bind(localhost())).unwrap();
         let peer = Peer::connect(listener.local_addr());
         let connection = wait(listener.accept()).unwrap();
-        assert_eq!(connection.remote_addr(), peer.local());
+        assert_eq!(connection.peer_addr(), peer.local());
         wait(told.next().unwrap()).unwrap();
         Peer::connect(listener.local_addr()).expect_reset();
         wait(told.next().unwrap()).unwrap();
@@ -173,7 +173,7 @@ fn a_decision_of_another_thread_waits_for_the_callback() {
             assert!(poll(&mut accept).is_pending());
             go.send(()).unwrap();
             wait(decided).unwrap();
-            assert_eq!(wait(accept).unwrap().remote_addr(), peer.local());
+            assert_eq!(wait(accept).unwrap().peer_addr(), peer.local());
 
             let kept_out = Peer::connect(listener.local_addr());
             drop(told.next());
@@ -199,7 +199,7 @@ fn decisions_race_with_the_callbacks_that_pended() {
             let decider = sim.thread("decider", move || {
                 for _ in 0..200 {
                     let token = tokens.next();
-                    match token.remote_addr().port() % 3 {
+                    match token.peer_addr().port() % 3 {
                         0 => wait(token.accept()).unwrap(),
                         1 => wait(token.reject()).unwrap(),
                         _ => drop(token),
@@ -211,7 +211,7 @@ fn decisions_race_with_the_callbacks_that_pended() {
                 let peer = Peer::connect(address);
                 if peer.local().port().is_multiple_of(3) {
                     let connection = wait(pending.listener.accept()).unwrap();
-                    assert_eq!(connection.remote_addr(), peer.local());
+                    assert_eq!(connection.peer_addr(), peer.local());
                 }
                 peers.push(peer);
             }
@@ -244,7 +244,7 @@ fn an_abort_makes_the_token_inert() {
         let error = wait(token.accept()).unwrap_err();
         assert_eq!(error.status(), Status::REQUEST_ABORTED);
         wait(other_token.accept()).unwrap();
-        assert_eq!(wait(pending.listener.accept()).unwrap().remote_addr(), other.local());
+        assert_eq!(wait(pending.listener.accept()).unwrap().peer_addr(), other.local());
 
         let peer = Peer::connect(pending.listener.local_addr());
         let token = pending.tokens.next();
@@ -460,7 +460,7 @@ fn the_gate_may_be_asked_before_the_binding_is_seen() {
         let (tell, told) = channel();
         let gate = gate(
             hr(move |request| {
-                tell.say(request.remote_addr());
+                tell.say(request.peer_addr());
                 request.reject()
             }),
             |_| {},
@@ -512,7 +512,7 @@ fn an_asynchronous_inspection_is_cancelled_by_an_abort() {
 
         let peer = Peer::connect(pending.listener.local_addr());
         wait(pending.tokens.next().decide_with(async { Verdict::Accept })).unwrap();
-        assert_eq!(wait(pending.listener.accept()).unwrap().remote_addr(), peer.local());
+        assert_eq!(wait(pending.listener.accept()).unwrap().peer_addr(), peer.local());
 
         for polled in [false, true] {
             let peer = Peer::connect(pending.listener.local_addr());
@@ -565,7 +565,7 @@ fn a_repeated_request_is_inspected_once() {
                 let peer = Peer::connect(pending.listener.local_addr());
                 let token = pending.tokens.next();
                 wait(token.accept()).unwrap();
-                assert_eq!(wait(pending.listener.accept()).unwrap().remote_addr(), peer.local());
+                assert_eq!(wait(pending.listener.accept()).unwrap().peer_addr(), peer.local());
             }
             assert!(pending.tokens.now().is_none());
             drop(pending);
@@ -627,7 +627,7 @@ fn a_request_that_cannot_be_pended_is_answered_at_once() {
             let peer = Peer::connect(pending.listener.local_addr());
             eventually(|| {
                 pended.extend(pending.tokens.now());
-                pended.last().is_some_and(|token: &InspectToken| token.remote_addr() == peer.local())
+                pended.last().is_some_and(|token: &InspectToken| token.peer_addr() == peer.local())
                     || sim.kernel().faults().injected() > 0
             });
             if sim.kernel().faults().injected() > 0 {

@@ -119,7 +119,7 @@ fn a_token_that_is_left_over_keeps_nothing() {
         let (left, rejected) = (tokens.next(), tokens.next().reject());
         let mut aborted = tokens.next();
         for peer in peers {
-            if peer.local() == aborted.remote_addr() {
+            if peer.local() == aborted.peer_addr() {
                 peer.reset();
                 break;
             }

@@ -37,9 +37,9 @@ fn a_gate_sees_ipv4_peers_as_such() {
         let (tell, told) = channel();
         let decide = gate(
             move |request| {
-                tell.say((request.local_addr(), request.remote_addr(), request.raw_remote_addr()));
+                tell.say((request.local_addr(), request.peer_addr(), request.raw_peer_addr()));
                 assert_eq!(request.raw_local_addr(), mapped(request.local_addr()));
-                if request.remote_addr().ip() == LOOPBACK { request.reject() } else { request.accept() }
+                if request.peer_addr().ip() == LOOPBACK { request.reject() } else { request.accept() }
             },
             |_| {},
         );
@@ -82,22 +82,22 @@ fn all_that_has_addresses_gives_ipv4_peers_as_such() {
         let at = reach(listener.local_addr());
         let peer = Peer::connect(at);
         let token = tokens.next();
-        assert_eq!((token.local_addr(), token.remote_addr()), (at, peer.local()));
-        assert_eq!(token.raw_remote_addr(), mapped(peer.local()));
+        assert_eq!((token.local_addr(), token.peer_addr()), (at, peer.local()));
+        assert_eq!(token.raw_peer_addr(), mapped(peer.local()));
         assert_eq!(token.raw_local_addr(), mapped(at));
         wait(token.accept()).unwrap();
         let connection = wait(listener.accept()).unwrap();
-        assert_eq!((connection.local_addr(), connection.remote_addr()), (at, peer.local()));
+        assert_eq!((connection.local_addr(), connection.peer_addr()), (at, peer.local()));
         assert_eq!(connection.raw_local_addr(), mapped(at));
-        assert_eq!(connection.raw_remote_addr(), mapped(peer.local()));
+        assert_eq!(connection.raw_peer_addr(), mapped(peer.local()));
         drop((connection, listener, peer));
 
         let (tell, told) = channel();
         let take = move |incoming: wsk::Incoming<'_, NoEvents>| {
-            let seen = (incoming.local_addr(), incoming.remote_addr(), incoming.raw_remote_addr());
+            let seen = (incoming.local_addr(), incoming.peer_addr(), incoming.raw_peer_addr());
             assert_eq!(incoming.raw_local_addr(), mapped(seen.0));
             let connection = incoming.accept(NoEvents::new()).unwrap();
-            assert_eq!((connection.local_addr(), connection.remote_addr()), (seen.0, seen.1));
+            assert_eq!((connection.local_addr(), connection.peer_addr()), (seen.0, seen.1));
             tell.say(seen);
         };
         let builder = driver.provider.listener().v6_only(false).on_accept(taker(take));

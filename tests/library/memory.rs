@@ -183,7 +183,7 @@ fn events() -> Result<()> {
     try_wait(listener.disable_accept_and_wait())??;
     let other = Peer::connect(listener.local_addr());
     let taken = try_wait(accept)??;
-    assert_eq!(taken.remote_addr(), other.local());
+    assert_eq!(taken.peer_addr(), other.local());
     try_wait(taken.ideal_send_backlog())??;
     try_wait(taken.abort())??;
     other.expect_reset();
@@ -392,7 +392,7 @@ fn running_out_of_memory_is_an_error_of_the_operation() {
         // Those that were under way go on.
         let peer = Peer::connect(listener.local_addr());
         let first = if accepts.is_empty() { Box::pin(listener.accept()) } else { accepts.remove(0) };
-        assert_eq!(wait(first).unwrap().remote_addr(), peer.local());
+        assert_eq!(wait(first).unwrap().peer_addr(), peer.local());
         drop((accepts, listener));
         driver.unload();
     });

@@ -121,12 +121,12 @@ fn a_dual_stack_listener_is_one_that_was_asked_for() {
             host.accept().unwrap();
             // A peer that comes later is the first this listener sees.
             let later = Peer::connect(([0, 0, 0, 0, 0, 0, 0, 1], listener.local_addr().port()).into());
-            assert_eq!(wait(listener.accept()).unwrap().remote_addr(), later.local());
+            assert_eq!(wait(listener.accept()).unwrap().peer_addr(), later.local());
             wait(listener.close());
         }
         let listener = listen(Some(false));
         let peer = Peer::connect(([127, 0, 0, 1], listener.local_addr().port()).into());
-        assert_eq!(wait(listener.accept()).unwrap().remote_addr(), peer.local());
+        assert_eq!(wait(listener.accept()).unwrap().peer_addr(), peer.local());
         wait(listener.close());
         // For an IPv4 address it means nothing.
         let listener = wait(driver.provider.listener().v6_only(false).bind(localhost())).unwrap();

@@ -13,7 +13,7 @@ struct Indexes([bool; 2]);
 
 impl InspectHandler for Indexes {
     fn inspect<'a>(&self, request: Inspection<'a>) -> Decision<'a> {
-        let port = usize::from(request.remote_addr().port());
+        let port = usize::from(request.peer_addr().port());
         if self.0[port] { request.accept() } else { request.reject() }
     }
 }

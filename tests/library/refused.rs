@@ -144,7 +144,7 @@ type Receiving = Handlers<wsk::connection::On<Drops>>;
 struct Drops;
 
 impl wsk::ReceiveHandler for Drops {
-    fn receive<'a>(&self, data: wsk::Indication<'a>) -> wsk::Received<'a> {
+    fn receive<'a>(&self, data: wsk::Indication<'a>) -> wsk::Taken<'a> {
         data.accept()
     }
 }

@@ -38,7 +38,7 @@ fn every_registration_is_ended_once() {
     });
 }
 
-fn refuses(data: wsk::Indication<'_>) -> wsk::Received<'_> {
+fn refuses(data: wsk::Indication<'_>) -> wsk::Taken<'_> {
     data.refuse()
 }
 

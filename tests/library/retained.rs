@@ -3,18 +3,18 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use wsk::connection::{ConnectionEvents, On};
-use wsk::{Buffer, Connection, Events, Handlers, Indication, Listener, Received, RetainedData};
+use wsk::{Buffer, Connection, Events, Handlers, Indication, Listener, RetainedData, Taken};
 use wsk_sim::raw::Peer;
 use wsk_sim::{Knob, Sim};
 
 use crate::support::*;
 
-type Retains = Handlers<On<OnReceive<fn(Indication<'_>) -> Received<'_>>>>;
+type Retains = Handlers<On<OnReceive<fn(Indication<'_>) -> Taken<'_>>>>;
 
 /// A handler that retains everything and hands it out.
 fn retains(
     tell: Tell<RetainedData>,
-) -> OnReceive<impl for<'a> Fn(Indication<'a>) -> Received<'a> + Send + Sync> {
+) -> OnReceive<impl for<'a> Fn(Indication<'a>) -> Taken<'a> + Send + Sync> {
     on_receive(move |data| match data.retain() {
         Ok((received, retained)) => {
             tell.say(retained);

@@ -32,12 +32,12 @@ fn one_request(pending: &Pending, round: usize, end: End) -> InspectId {
     let peer = Peer::connect_from(another_address(round), pending.listener.local_addr());
     let mut token = pending.tokens.next();
     let id = token.id();
-    assert_eq!(token.remote_addr(), peer.local());
+    assert_eq!(token.peer_addr(), peer.local());
     match end {
         End::Accepted => {
             wait(token.accept()).unwrap();
             let connection = wait(pending.listener.accept()).unwrap();
-            assert_eq!(connection.remote_addr(), peer.local());
+            assert_eq!(connection.peer_addr(), peer.local());
         }
         End::Rejected => {
             wait(token.reject()).unwrap();
@@ -106,9 +106,9 @@ fn a_peer_that_is_back_at_once_is_asked_about() {
                 }
                 let token = pending.tokens.next();
                 let back = back.join().unwrap();
-                assert_eq!(token.remote_addr(), back.local());
+                assert_eq!(token.peer_addr(), back.local());
                 wait(token.accept()).unwrap();
-                assert_eq!(wait(pending.listener.accept()).unwrap().remote_addr(), back.local());
+                assert_eq!(wait(pending.listener.accept()).unwrap().peer_addr(), back.local());
             }
             assert!(pending.tokens.now().is_none());
             drop(pending);
@@ -148,7 +148,7 @@ fn an_identifier_that_was_answered_at_once_is_asked_about_again() {
             for round in 0..40 {
                 let peer = Peer::connect(listener.local_addr());
                 if round % 2 == 0 {
-                    assert_eq!(wait(listener.accept()).unwrap().remote_addr(), peer.local());
+                    assert_eq!(wait(listener.accept()).unwrap().peer_addr(), peer.local());
                 } else {
                     peer.expect_reset();
                 }
@@ -195,7 +195,7 @@ fn the_token_of_an_aborted_request_leaves_the_next_one_alone() {
             assert!(!token.is_aborted());
             assert!(poll(&mut accept).is_pending(), "no old decision has let it in");
             wait(token.accept()).unwrap();
-            assert_eq!(wait(accept).unwrap().remote_addr(), peer.local());
+            assert_eq!(wait(accept).unwrap().peer_addr(), peer.local());
             drop(pending);
             driver.unload();
         },

@@ -117,7 +117,7 @@ fn a_send_may_be_dropped_at_any_point() {
 }
 
 /// The send has ended, or had its say before.
-fn ready_or_done(sending: &mut std::pin::Pin<Box<wsk::connection::Send>>) -> bool {
+fn ready_or_done(sending: &mut std::pin::Pin<Box<wsk::connection::Sending>>) -> bool {
     let (sent, buffer) = ready(sending);
     assert_eq!(buffer.capacity(), 15 << 20);
     sent.is_err()

@@ -13,8 +13,7 @@ use wsk::executor::block_on_timeout;
 use wsk::listener::Conditional;
 use wsk::{
     AbortHandler, AcceptHandler, Client, Decision, DisconnectHandler, DisconnectKind, Incoming, Indication,
-    InspectHandler, InspectId, InspectToken, Inspection, Listener, Passive, Provider, ReceiveHandler,
-    Received,
+    InspectHandler, InspectId, InspectToken, Inspection, Listener, Passive, Provider, ReceiveHandler, Taken,
 };
 use wsk_sim::raw::Peer;
 use wsk_sim::wsk_provider::Alternatives;
@@ -210,7 +209,7 @@ pub(crate) fn await_untaken(sim: &Sim, count: usize) {
 pub(crate) fn connected(listener: &Listener) -> (wsk::Connection, Peer) {
     let peer = Peer::connect(listener.local_addr());
     let connection = wait(listener.accept()).expect("accepting");
-    assert_eq!(connection.remote_addr(), peer.local());
+    assert_eq!(connection.peer_addr(), peer.local());
     (connection, peer)
 }
 
@@ -291,9 +290,9 @@ pub(crate) struct OnReceive<F>(pub(crate) F);
 
 impl<F> ReceiveHandler for OnReceive<F>
 where
-    F: for<'a> Fn(Indication<'a>) -> Received<'a> + Send + Sync + 'static,
+    F: for<'a> Fn(Indication<'a>) -> Taken<'a> + Send + Sync + 'static,
 {
-    fn receive<'a>(&self, data: Indication<'a>) -> Received<'a> {
+    fn receive<'a>(&self, data: Indication<'a>) -> Taken<'a> {
         (self.0)(data)
     }
 }
@@ -301,7 +300,7 @@ where
 /// Makes a closure a handler of received data.
 pub(crate) fn on_receive<F>(handle: F) -> OnReceive<F>
 where
-    F: for<'a> Fn(Indication<'a>) -> Received<'a> + Send + Sync + 'static,
+    F: for<'a> Fn(Indication<'a>) -> Taken<'a> + Send + Sync + 'static,
 {
     OnReceive(handle)
 }
@@ -309,7 +308,7 @@ where
 /// A handler of received data that tells it and takes all of it.
 pub(crate) fn tells_data(
     tell: Tell<Vec<u8>>,
-) -> OnReceive<impl for<'a> Fn(Indication<'a>) -> Received<'a> + Send + Sync> {
+) -> OnReceive<impl for<'a> Fn(Indication<'a>) -> Taken<'a> + Send + Sync> {
     on_receive(move |data| {
         tell.say(bytes_of(&data));
         data.accept()

@@ -13,7 +13,7 @@ use loom::thread;
 
 use self::indicated::Indicated;
 use self::sends::Sends;
-use self::turn::{Taken, Turn};
+use self::turn::{Admission, Turn};
 use crate::shims::{Guarded, await_true, every_order, look, orders};
 
 /// A connection as receives see it: the turn, and the stream, which belongs to the one that has the turn.
@@ -25,7 +25,7 @@ struct Receives {
 /// A receive was submitted and its future dropped; WSK ends it on another thread.
 fn abandoned() -> (Arc<Receives>, thread::JoinHandle<()>) {
     let receives = Arc::new(Receives { turn: Turn::new(), stream: Guarded::new() });
-    assert_eq!(receives.turn.take(), Taken::Mine);
+    assert_eq!(receives.turn.take(), Admission::Mine);
     receives.turn.abandon();
     let of_wsk = receives.clone();
     let wsk = thread::spawn(move || {
@@ -41,7 +41,7 @@ impl Receives {
     fn assert_free(&self) {
         assert_eq!(
             self.turn.take(),
-            Taken::Mine,
+            Admission::Mine,
             "the turn is lost: no receive has it, and no new one gets it"
         );
         self.stream.change();
@@ -51,12 +51,12 @@ impl Receives {
     /// Receives something if it can be had at once, or gives up.
     fn try_once(&self) {
         match self.turn.take() {
-            Taken::Busy => {}
-            Taken::Mine => {
+            Admission::Busy => {}
+            Admission::Mine => {
                 self.stream.change();
                 self.turn.give();
             }
-            Taken::Claimed => {
+            Admission::Claimed => {
                 if look(|context| self.turn.has_come(context)) {
                     self.stream.change();
                     self.turn.give();
@@ -101,9 +101,9 @@ fn a_claim_is_woken_when_its_turn_has_come() {
     every_order(|| {
         let (receives, wsk) = abandoned();
         match receives.turn.take() {
-            Taken::Mine => {}
-            Taken::Claimed => await_true(|context| receives.turn.has_come(context)),
-            Taken::Busy => panic!("nobody else receives"),
+            Admission::Mine => {}
+            Admission::Claimed => await_true(|context| receives.turn.has_come(context)),
+            Admission::Busy => panic!("nobody else receives"),
         }
         assert_eq!(receives.stream.look(), 1, "the kept bytes come first");
         receives.stream.change();
@@ -124,13 +124,13 @@ fn a_claim_after_a_claim_given_up_is_woken() {
         };
         let turn = &receives.turn;
         match turn.take() {
-            Taken::Mine => turn.give(),
-            Taken::Claimed => {
+            Admission::Mine => turn.give(),
+            Admission::Claimed => {
                 await_true(|context| turn.has_come(context));
                 receives.stream.change();
                 turn.give();
             }
-            Taken::Busy => {}
+            Admission::Busy => {}
         }
         other.join().unwrap();
         wsk.join().unwrap();
@@ -143,11 +143,11 @@ fn a_claim_after_a_claim_given_up_is_woken() {
 fn an_abandoned_receive_after_an_abandoned_one() {
     every_order(|| {
         let (receives, wsk) = abandoned();
-        if receives.turn.take() == Taken::Claimed {
+        if receives.turn.take() == Admission::Claimed {
             await_true(|context| receives.turn.has_come(context));
         }
         receives.turn.abandon();
-        assert_eq!(receives.turn.take(), Taken::Claimed);
+        assert_eq!(receives.turn.take(), Admission::Claimed);
         receives.turn.give_up_claim();
         receives.turn.end_abandoned();
         wsk.join().unwrap();

@@ -13,7 +13,7 @@
 //! | receive turn | `connection/turn.rs` | receive futures, completion routine |
 //! | sends | `connection/sends.rs` | send and disconnect futures |
 //! | indicated data | `connection/indicated.rs` | callback, retained data |
-//! | close gate | `socket/gate.rs` | callers, handle, completion routine, unload |
+//! | rundown | `socket/rundown.rs` | callers, handle, completion routine, unload |
 //! | stage of a pended request | `listener/stage.rs` | callback, token, abort, closing listener, completion routine |
 //! | uses of the registration | `client/uses.rs` | handles, `unload`, reaper |
 //! | signal: a socket closed, a timer fired | `sync/signal.rs` | completion routine or DPC, future |

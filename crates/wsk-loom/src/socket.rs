@@ -1,17 +1,17 @@
-//! The gate before the close: exactly one starts it, when nobody is inside.
+//! Rundown protection before the close: exactly one starts it, when nobody is inside.
 
-#[path = "../../../src/socket/gate.rs"]
-mod gate;
+#[path = "../../../src/socket/rundown.rs"]
+mod rundown;
 
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 
-use self::gate::{Duty, Gate};
+use self::rundown::{Duty, Rundown};
 use crate::shims::{Guarded, every_order, orders};
 
 struct Socket {
-    gate: Gate,
+    rundown: Rundown,
     /// Looked at by calls, changed by what makes the socket and by its close.
     handle: Guarded,
     closes: AtomicUsize,
@@ -22,7 +22,7 @@ struct Socket {
 impl Socket {
     fn new() -> Arc<Self> {
         Arc::new(Self {
-            gate: Gate::new(),
+            rundown: Rundown::new(),
             handle: Guarded::new(),
             closes: AtomicUsize::new(0),
             told: AtomicUsize::new(0),
@@ -39,24 +39,24 @@ impl Socket {
 
     fn attach(&self) {
         self.handle.change();
-        self.follow(self.gate.attach());
+        self.follow(self.rundown.attach());
     }
 
     fn call(&self) {
-        if self.gate.enter() {
+        if self.rundown.acquire() {
             self.handle.look();
-            self.follow(self.gate.leave());
+            self.follow(self.rundown.release());
         }
     }
 
     /// WSK says that the socket is dead: it is closed, and the first to hear it tells the handlers before.
     fn die(&self) {
-        let news = self.gate.die();
-        self.follow(self.gate.shut());
+        let news = self.rundown.die();
+        self.follow(self.rundown.begin());
         if news {
             self.handle.look();
             self.told.fetch_add(1, Ordering::Relaxed);
-            self.follow(self.gate.leave());
+            self.follow(self.rundown.release());
         }
     }
 
@@ -89,13 +89,13 @@ fn one_starts_the_close_after_the_last_call() {
         socket.attach();
         let threads = [
             spawn(&socket, Socket::call),
-            spawn(&socket, |socket| socket.follow(socket.gate.shut())),
+            spawn(&socket, |socket| socket.follow(socket.rundown.begin())),
             spawn(&socket, Socket::call),
         ];
-        socket.follow(socket.gate.shut());
+        socket.follow(socket.rundown.begin());
         join(threads);
         assert_eq!(socket.closes(), 1);
-        assert!(!socket.gate.enter() && !socket.gate.is_open());
+        assert!(!socket.rundown.acquire() && !socket.rundown.is_open());
     });
 }
 
@@ -105,7 +105,7 @@ fn a_socket_that_comes_while_it_is_given_up_is_closed() {
     every_order(|| {
         let socket = Socket::new();
         let threads = [spawn(&socket, Socket::attach), spawn(&socket, Socket::call)];
-        socket.follow(socket.gate.shut());
+        socket.follow(socket.rundown.begin());
         join(threads);
         assert_eq!(socket.closes(), 1);
     });
@@ -116,12 +116,12 @@ fn a_socket_that_comes_while_it_is_given_up_is_closed() {
 fn a_socket_that_never_comes_is_not_closed() {
     every_order(|| {
         let socket = Socket::new();
-        let other = spawn(&socket, |socket| socket.follow(socket.gate.shut()));
-        socket.follow(socket.gate.shut());
+        let other = spawn(&socket, |socket| socket.follow(socket.rundown.begin()));
+        socket.follow(socket.rundown.begin());
         socket.call();
         join([other]);
         assert_eq!(socket.closes(), 0);
-        assert!(!socket.gate.is_attached());
+        assert!(!socket.rundown.is_attached());
     });
 }
 
@@ -132,12 +132,12 @@ fn a_socket_of_an_event_is_closed_after_its_callback() {
         let socket = Socket::new();
         let callback = spawn(&socket, |socket| {
             socket.handle.change();
-            socket.gate.attach_and_enter();
+            socket.rundown.attach_and_acquire();
             socket.handle.look();
-            socket.follow(socket.gate.leave());
+            socket.follow(socket.rundown.release());
         });
         let caller = spawn(&socket, Socket::call);
-        socket.follow(socket.gate.shut());
+        socket.follow(socket.rundown.begin());
         join([callback, caller]);
         assert_eq!(socket.closes(), 1);
     });
@@ -154,7 +154,7 @@ fn a_death_that_is_told_at_several_places_is_news_once() {
         socket.die();
         join(threads);
         assert_eq!((socket.told(), socket.closes()), (1, 1));
-        assert!(socket.gate.is_dead() && !socket.gate.is_open());
+        assert!(socket.rundown.is_dead() && !socket.rundown.is_open());
     });
 }
 
@@ -165,7 +165,7 @@ fn a_death_may_meet_the_close() {
         let socket = Socket::new();
         socket.attach();
         let threads = [spawn(&socket, Socket::die), spawn(&socket, Socket::die)];
-        socket.follow(socket.gate.shut());
+        socket.follow(socket.rundown.begin());
         join(threads);
         assert!(socket.told() <= 1);
         assert_eq!(socket.closes(), 1);

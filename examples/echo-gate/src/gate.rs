@@ -52,7 +52,7 @@ impl<S> Clone for Door<S> {
 
 impl<S: RecordSink> Door<S> {
     fn seen(&self, request: &Inspection<'_>, action: Seen, reason: Option<Reason>) {
-        let (id, remote) = (name(request.id()), request.remote_addr());
+        let (id, remote) = (name(request.id()), request.peer_addr());
         self.0.sink.record(Record::Inspect { id, remote, action, reason });
     }
 
@@ -64,7 +64,7 @@ impl<S: RecordSink> Door<S> {
     /// Pends a request, and has somebody asked about it.
     fn ask<'a>(&self, request: Inspection<'a>) -> Decision<'a> {
         let Self(gate) = self;
-        let remote = request.remote_addr();
+        let remote = request.peer_addr();
         let seat = match gate.policy.seat(remote.ip(), Guest::Pended, gate.spawner.cache()) {
             Ok(seat) => seat,
             Err(reason) => return self.reject(request, reason),
@@ -87,7 +87,7 @@ impl<S: RecordSink> Door<S> {
 
 impl<S: RecordSink> InspectHandler for Door<S> {
     fn inspect<'a>(&self, request: Inspection<'a>) -> Decision<'a> {
-        match self.0.policy.look(request.remote_addr().ip()) {
+        match self.0.policy.look(request.peer_addr().ip()) {
             Ok(Action::Accept) => {
                 self.seen(&request, Seen::Accept, None);
                 request.accept()
@@ -110,7 +110,7 @@ impl<S: RecordSink> AcceptHandler for Door<S> {
 
     fn accept(&self, incoming: Incoming<'_, Events<S>>) {
         // What cannot be had refuses the connection: it is not taken.
-        let remote = incoming.remote_addr();
+        let remote = incoming.peer_addr();
         let Ok(connected) = Connected::try_new(&self.0) else {
             return self.0.sink.record(Record::Dropped { remote, reason: Reason::Memory });
         };
@@ -126,7 +126,7 @@ impl<S: RecordSink> AcceptHandler for Door<S> {
 
 /// The asker: gets an answer, and decides. An abort drops it, and the question with it.
 async fn ask<S: RecordSink>(gate: Ref<Gate<S>>, token: InspectToken, seat: Seat) {
-    let (id, remote) = (name(token.id()), token.remote_addr());
+    let (id, remote) = (name(token.id()), token.peer_addr());
     let verdict = async {
         let cache = gate.spawner.cache();
         let action = match &gate.asker {

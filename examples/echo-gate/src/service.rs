@@ -288,7 +288,7 @@ async fn accept<S: RecordSink>(gate: Ref<Gate<S>>, listener: Ref<Entrance<S>>) {
             && let Ok(connection) = listener.accept_with(connected.events()).await
         {
             // Who comes when there is no room any more is dropped here, which resets the connection.
-            let Some(tally) = connected.accepted(connection.remote_addr(), AcceptBy::Irp) else { continue };
+            let Some(tally) = connected.accepted(connection.peer_addr(), AcceptBy::Irp) else { continue };
             // If it fails, the session notices the end by itself.
             let _ = connection.enable(Events::DISCONNECT);
             session::start(&gate.spawner, connection, connected, tally);
