@@ -17,12 +17,12 @@ use crate::memory::{OutOfMemory, allocate, free};
 /// # Invariants
 /// - `data` points to `capacity` initialised bytes of non-paged pool, which this value owns.
 /// - `mdl` describes exactly those bytes and belongs to this value.
-/// - `len <= capacity`, and `capacity > 0` fits 32 bits.
+/// - `len <= capacity`, and `capacity > 0`.
 pub struct Buffer {
     data: NonNull<u8>,
     mdl: NonNull<nt::MDL>,
-    len: usize,
-    capacity: usize,
+    len: u32,
+    capacity: u32,
 }
 
 // SAFETY: the buffer owns plain memory and an MDL, which may be used and freed on any thread.
@@ -43,13 +43,13 @@ impl Buffer {
     }
 
     fn new(capacity: usize) -> core::result::Result<Self, OutOfMemory> {
-        let capacity = capacity.max(1);
-        let bytes = u32::try_from(capacity).map_err(|_| OutOfMemory)?;
-        let data = allocate(capacity)?;
-        // SAFETY: the block is new and has room for `capacity` bytes.
-        unsafe { data.write_bytes(0, capacity) };
+        let room = capacity.max(1);
+        let capacity = u32::try_from(room).map_err(|_| OutOfMemory)?;
+        let data = allocate(room)?;
+        // SAFETY: the block is new and has room for so many bytes.
+        unsafe { data.write_bytes(0, room) };
         // SAFETY: the range is the block just made; the MDL is neither tied to an IRP nor charged.
-        let mdl = unsafe { nt::IoAllocateMdl(data.as_ptr().cast(), bytes, 0, 0, core::ptr::null_mut()) };
+        let mdl = unsafe { nt::IoAllocateMdl(data.as_ptr().cast(), capacity, 0, 0, core::ptr::null_mut()) };
         let Some(mdl) = NonNull::new(mdl) else {
             // SAFETY: the block came from `allocate`, and nothing else has it.
             unsafe { free(data) };
@@ -75,7 +75,7 @@ impl Buffer {
 
     /// The number of bytes in use.
     pub fn len(&self) -> usize {
-        self.len
+        self.len as usize
     }
 
     /// Whether no byte is in use.
@@ -85,7 +85,7 @@ impl Buffer {
 
     /// The number of bytes there is room for.
     pub fn capacity(&self) -> usize {
-        self.capacity
+        self.capacity as usize
     }
 
     /// Sets the number of bytes in use; bytes that come into use have the value they last had, at first zero.
@@ -93,16 +93,16 @@ impl Buffer {
     /// # Errors
     /// `STATUS_INVALID_BUFFER_SIZE` if there is no room; nothing changes then.
     pub fn set_len(&mut self, len: usize) -> Result<()> {
-        if len > self.capacity {
+        if len > self.capacity() {
             return Err(out_of_range());
         }
-        self.len = len;
+        self.len = len as u32;
         Ok(())
     }
 
     /// Keeps the first `len` bytes in use, or all if there are fewer.
     pub fn truncate(&mut self, len: usize) {
-        self.len = self.len.min(len);
+        self.len = self.len().min(len) as u32;
     }
 
     /// Keeps no byte in use.
@@ -115,29 +115,29 @@ impl Buffer {
     /// # Errors
     /// `STATUS_INVALID_BUFFER_SIZE` if there is no room for all of them; nothing changes then.
     pub fn extend_from_slice(&mut self, bytes: &[u8]) -> Result<()> {
-        let start = self.len;
+        let start = self.len();
         let room = self.all_mut().get_mut(start..).and_then(|free| free.get_mut(..bytes.len()));
         room.ok_or_else(out_of_range)?.copy_from_slice(bytes);
-        self.len = start + bytes.len();
+        self.len = (start + bytes.len()) as u32;
         Ok(())
     }
 
     /// The bytes in use.
     pub fn as_slice(&self) -> &[u8] {
         // SAFETY: `len <= capacity` bytes are initialised and owned, and `&self` excludes writers.
-        unsafe { core::slice::from_raw_parts(self.data.as_ptr(), self.len) }
+        unsafe { core::slice::from_raw_parts(self.data.as_ptr(), self.len()) }
     }
 
     /// The bytes in use, for writing.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         // SAFETY: `len <= capacity` bytes are initialised and owned, and `&mut self` excludes everybody else.
-        unsafe { core::slice::from_raw_parts_mut(self.data.as_ptr(), self.len) }
+        unsafe { core::slice::from_raw_parts_mut(self.data.as_ptr(), self.len()) }
     }
 
     /// All bytes there is room for, in use or not. [`Buffer::set_len`] puts them in use.
     pub fn all_mut(&mut self) -> &mut [u8] {
         // SAFETY: `capacity` bytes are initialised and owned, and `&mut self` excludes everybody else.
-        unsafe { core::slice::from_raw_parts_mut(self.data.as_ptr(), self.capacity) }
+        unsafe { core::slice::from_raw_parts_mut(self.data.as_ptr(), self.capacity()) }
     }
 
     /// Describes a part of the bytes in use, for a send.
@@ -146,7 +146,7 @@ impl Buffer {
     /// `STATUS_INVALID_BUFFER_SIZE` if the range goes past them or is reversed, or its start is not inside the MDL:
     /// Windows checks no range (rule SND-08).
     pub(crate) fn wsk_buf_for_send(&self, range: Range<usize>) -> Result<WSK_BUF> {
-        let fits = range.start <= range.end && range.end <= self.len && range.start < self.capacity;
+        let fits = range.start <= range.end && range.end <= self.len() && range.start < self.capacity();
         let offset = u32::try_from(range.start).ok().filter(|_| fits).ok_or_else(out_of_range)?;
         Ok(WSK_BUF { Mdl: self.mdl.as_ptr(), Offset: offset, Length: range.end - range.start })
     }
@@ -154,7 +154,7 @@ impl Buffer {
     /// Describes the room behind the bytes in use, for a receive. There must be some.
     pub(crate) fn wsk_buf_for_receive(&mut self) -> WSK_BUF {
         debug_assert!(self.len < self.capacity);
-        WSK_BUF { Mdl: self.mdl.as_ptr(), Offset: self.len as u32, Length: self.capacity - self.len }
+        WSK_BUF { Mdl: self.mdl.as_ptr(), Offset: self.len, Length: self.capacity() - self.len() }
     }
 }
 

@@ -335,6 +335,7 @@ statuses! {
     INVALID_HANDLE = STATUS_INVALID_HANDLE;
     INVALID_PARAMETER = STATUS_INVALID_PARAMETER: "WSK does not accept this value for this socket";
     INVALID_DEVICE_REQUEST = STATUS_INVALID_DEVICE_REQUEST: "this kind of socket does not have the operation";
+    END_OF_FILE = STATUS_END_OF_FILE: "the peer ended its side before all bytes had come";
     MORE_PROCESSING_REQUIRED = STATUS_MORE_PROCESSING_REQUIRED;
     NO_MEMORY = STATUS_NO_MEMORY: "memory is exhausted; try again when load has fallen";
     ACCESS_DENIED = STATUS_ACCESS_DENIED: "the security descriptor or a filter forbids it";

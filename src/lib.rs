@@ -3,30 +3,25 @@
 //! A driver registers a [`Client`], captures the [`Provider`], and makes listeners and connections with it:
 //!
 //! ```
-//! use core::time::Duration;
 //! use wsk::executor::Spawner;
-//! use wsk::{AbortHandler, Buffer, Connection, Decision, InspectHandler, InspectId, Inspection, Provider, Result};
+//! use wsk::{Buffer, Connection, Decision, InspectHandler, Inspection, Provider, Result};
 //!
-//! /// Lets in whoever comes from this machine.
-//! struct Gate;
+//! /// Accepts connections of this machine only.
+//! struct Local;
 //!
-//! impl InspectHandler for Gate {
+//! impl InspectHandler for Local {
 //!     fn inspect<'a>(&self, request: Inspection<'a>) -> Decision<'a> {
 //!         if request.peer_addr().ip().is_loopback() { request.accept() } else { request.reject() }
 //!     }
 //! }
 //!
-//! impl AbortHandler for Gate {
-//!     fn abort(&self, _id: InspectId) {}
-//! }
-//!
 //! async fn serve(provider: Provider, spawner: Spawner) -> Result<()> {
-//!     let listener = provider.listener().conditional(Gate).bind("[::]:7007".parse().unwrap()).await?;
+//!     let listener = provider.listener().inspect(Local).bind("[::]:7007".parse().unwrap()).await?;
 //!     loop {
 //!         match listener.accept().await {
 //!             // Without memory for a task the connection is dropped, which resets it.
 //!             Ok(connection) => drop(spawner.spawn(async move { echo(connection).await.unwrap_or(()) })),
-//!             // Memory is out, or a peer was gone before its turn came: the next one may have more luck.
+//!             // Out of memory, or the peer is gone already: the next one may succeed.
 //!             Err(error) if error.is_transient() => listener.pause().await,
 //!             // The listener has died, or is closed.
 //!             Err(error) => return Err(error),
@@ -34,12 +29,12 @@
 //!     }
 //! }
 //!
-//! async fn echo(connection: Connection) -> Result<()> {
+//! async fn echo(mut connection: Connection) -> Result<()> {
 //!     let mut buffer = Buffer::try_with_capacity(4096)?;
 //!     loop {
 //!         let (received, filled) = connection.receive(buffer).await;
 //!         if received? == 0 {
-//!             return connection.disconnect().await;
+//!             return connection.shutdown().await;
 //!         }
 //!         let (sent, empty) = connection.send(filled).await;
 //!         sent?;
@@ -48,23 +43,24 @@
 //! }
 //! ```
 //!
-//! # What the types keep
+//! # Guarantees
 //! - Futures may be dropped at any moment: nothing leaks, no received byte is lost, nothing WSK can reach is freed.
-//! - Handles may be dropped anywhere up to `DISPATCH_LEVEL`: `Drop` never fails, blocks, allocates or calls WSK's
-//!   close itself; the client's reaper thread does.
-//! - What may wait asks for a [`Passive`], which no callback has.
+//! - Handles may be dropped anywhere up to `DISPATCH_LEVEL`: `Drop` never fails, blocks, allocates or calls
+//!   `WskCloseSocket` itself; the client's reaper thread does.
+//! - Functions that may wait take a [`Passive`], which no callback has.
 //! - All memory is non-paged, and running out of it is an error value.
 //!
 //! # Where things are
-//! | module | what |
+//! | task | start at |
 //! |---|---|
-//! | [`client`] | registration, capture, unloading |
-//! | [`listener`] | conditional accept, accepting by IRP and by event |
-//! | [`connection`] | receiving, sending, disconnecting, events |
-//! | `operation` | one asynchronous request: a block with two owners |
-//! | `socket` | what all sockets share: rundown protection before the close |
-//! | [`executor`] | tasks on system threads, `block_on`, timers |
-//! | [`memory`], [`sync`], [`irql`] | non-paged memory, spin locks and events, levels as types |
+//! | load and unload | [`Client::register`], [`Client::capture`], [`Client::unload`] |
+//! | listen and accept | [`Provider::listener`], [`Listener::accept`], [`AcceptHandler`] |
+//! | decide who may connect | [`ListenerBuilder::inspect`], [`Inspection`], [`InspectToken`] |
+//! | receive and send | [`Connection::receive`], [`Connection::send`], [`Connection::into_split`] |
+//! | watch and end a connection | [`Connection::control`], [`Control`] |
+//! | handle events | [`Handlers`], [`ReceiveHandler`], [`DisconnectHandler`] |
+//! | run tasks | [`executor`], [`time`] |
+//! | memory, locks, events | [`memory`], [`sync`] |
 //!
 //! # Features
 //! `wdk`, off by default, is for drivers: kernel types are those of the crate `wdk-sys`. Without it, and wherever the
@@ -72,30 +68,32 @@
 #![no_std]
 
 pub mod address;
-pub mod buffer;
-pub mod client;
-pub mod connection;
+mod buffer;
+mod client;
+mod connection;
 pub mod error;
 pub mod executor;
 pub mod irql;
-pub mod listener;
+mod listener;
 pub mod memory;
 mod operation;
 mod socket;
 pub mod sync;
 pub mod time;
 
+// The public interface is:
 pub use buffer::Buffer;
-pub use client::{Client, Provider, SecurityDescriptor, StillHeld};
+pub use client::{Client, Pause, Provider, SecurityDescriptor, StillHeld};
 pub use connection::{
-    Connection, DisconnectHandler, DisconnectKind, Events, Handlers, Indication, NoEvents, ReceiveHandler,
-    RetainedData, SendBacklogHandler, Taken,
+    Abort, Connection, ConnectionHandlers, Control, DisconnectHandler, DisconnectKind, Drain, Events,
+    Handlers, Indication, Posted, Receive, ReceiveExact, ReceiveFlags, ReceiveHalf, ReceiveHandler,
+    RetainedData, ReuniteError, SendBacklogHandler, SendFlags, SendHalf, Sending, Shutdown, Taken,
 };
 pub use error::{Error, Operation, Result, Status};
 pub use irql::Passive;
 pub use listener::{
-    AbortHandler, AcceptHandler, Decision, Incoming, InspectHandler, InspectId, InspectToken, Inspection,
-    Listener, ListenerBuilder, ListenerEvents, Verdict,
+    AbortHandler, Accept, AcceptHandler, Decision, Incoming, InspectComplete, InspectHandler, InspectId,
+    InspectToken, Inspection, Listener, ListenerBuilder, ListenerEvents, Verdict,
 };
 pub use socket::{CloseReason, Disabled};
 

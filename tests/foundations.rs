@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use wsk::Buffer;
 use wsk::address::{Family, SockAddr, canonical, for_family};
-use wsk::buffer::Buffer;
 use wsk::error::{Error, Operation, Status};
 use wsk::memory::{Cache, OutOfMemory, PoolBox, PoolVec, Ref};
 use wsk::sync::{Event, EventKind, SpinLock};

@@ -17,8 +17,6 @@ use wsk::{
 };
 use wsk_sim::Sim;
 
-type Guarded = Listener<wsk::listener::Conditional<Gate>>;
-
 const PATIENCE: Duration = Duration::from_secs(20);
 const CONNECTIONS: usize = 48;
 const ROUNDS: usize = 60;
@@ -51,7 +49,8 @@ fn drive(threads: usize, up: &Sender<Up>) {
     let executor = Executor::start(passive, threads).unwrap();
     let spawner = executor.spawner();
     let local = SocketAddr::from(([127, 0, 0, 1], 0));
-    let listener = block_on(passive, provider.listener().conditional(Gate).bind(local)).unwrap().unwrap();
+    let listener =
+        block_on(passive, provider.listener().inspect(Gate).on_abort(Gate).bind(local)).unwrap().unwrap();
     let address = listener.local_addr();
     let listener = Ref::try_new(listener).unwrap();
     for _ in 0..8 {
@@ -66,13 +65,13 @@ fn drive(threads: usize, up: &Sender<Up>) {
     client.unload(PATIENCE, passive).unwrap();
 }
 
-async fn accept(listener: Ref<Guarded>, spawner: Spawner) {
+async fn accept(listener: Ref<Listener>, spawner: Spawner) {
     while let Ok(connection) = listener.accept().await {
         spawner.spawn(echo(connection)).unwrap();
     }
 }
 
-async fn echo(connection: Connection) {
+async fn echo(mut connection: Connection) {
     let mut buffer = Buffer::try_with_capacity(4096).unwrap();
     loop {
         let (received, filled) = connection.receive(buffer).await;

@@ -8,9 +8,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::CONNECTIONS;
-use wsk::connection::Receive;
+
 use wsk::executor::{Executor, Spawner, block_on};
-use wsk::listener::Conditional;
 use wsk::memory::{Ref, TAG};
 use wsk::sync::SpinLock;
 use wsk::{
@@ -114,15 +113,18 @@ impl AbortHandler for Gate {
     fn abort(&self, _id: InspectId) {}
 }
 
+/// A receive under way, with its connection.
+type Held = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// What the tasks share.
 struct Shared {
     role: Role,
-    listener: Listener<Conditional<Gate>>,
+    listener: Listener,
     spawner: Spawner,
     /// Buffers that no session has.
     buffers: SpinLock<Vec<Buffer>>,
-    /// The connections that are only held; a receive goes before its connection.
-    held: SpinLock<Vec<(Receive, Connection)>>,
+    /// The connections that are only held.
+    held: SpinLock<Vec<Held>>,
 }
 
 /// What a driver does between its load and its unload.
@@ -133,8 +135,8 @@ fn drive(role: Role, started: &Sender<SocketAddr>, stop: &Receiver<()>) {
     let provider = client.capture(PATIENCE, passive).expect("WSK is there");
     let executor = Executor::start(passive, THREADS).expect("there are threads");
     let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let listener =
-        block_on(passive, provider.listener().conditional(Gate).bind(local)).expect("there is memory");
+    let listener = block_on(passive, provider.listener().inspect(Gate).on_abort(Gate).bind(local))
+        .expect("there is memory");
     let listener = listener.expect("a port is free");
     let address = listener.local_addr();
     let (buffers, held) = (SpinLock::new(Vec::new()), SpinLock::new(Vec::new()));
@@ -171,12 +173,15 @@ async fn accept(shared: Ref<Shared>) {
     }
 }
 
-async fn hold(shared: &Shared, connection: Connection) -> wsk::Result<()> {
-    let mut receive = connection.receive(Buffer::try_with_capacity(BUFFER)?);
-    // Starts it. Nothing comes, and nobody is there to be woken.
-    let begun = poll_fn(|context| Poll::Ready(Pin::new(&mut receive).poll(context))).await;
+async fn hold(shared: &Shared, mut connection: Connection) -> wsk::Result<()> {
+    let buffer = Buffer::try_with_capacity(BUFFER)?;
+    let mut receive: Held = Box::pin(async move {
+        let _ = connection.receive(buffer).await;
+    });
+    // Starts it. Nothing comes, and no task is to be woken.
+    let begun = poll_fn(|context| Poll::Ready(receive.as_mut().poll(context))).await;
     if begun.is_pending() {
-        shared.held.with(|held| held.push((receive, connection)));
+        shared.held.with(|held| held.push(receive));
     }
     Ok(())
 }
@@ -185,18 +190,18 @@ async fn serve_alone(shared: Ref<Shared>, connection: Connection) {
     serve(&shared, connection).await;
 }
 
-async fn serve(shared: &Shared, connection: Connection) {
+async fn serve(shared: &Shared, mut connection: Connection) {
     let kept = shared.buffers.with(Vec::pop);
     let Some(buffer) = kept.or_else(|| Buffer::try_with_capacity(BUFFER).ok()) else { return };
     let buffer = match shared.role {
-        Role::Greet => greet(&connection, buffer).await,
-        Role::Echo | Role::Hold => echo(&connection, buffer).await,
+        Role::Greet => greet(&mut connection, buffer).await,
+        Role::Echo | Role::Hold => echo(&mut connection, buffer).await,
     };
     connection.close().await;
     shared.buffers.with(|buffers| buffers.push(buffer));
 }
 
-async fn greet(connection: &Connection, mut buffer: Buffer) -> Buffer {
+async fn greet(connection: &mut Connection, mut buffer: Buffer) -> Buffer {
     if buffer.set_len(1).is_err() {
         return buffer;
     }
@@ -209,7 +214,7 @@ async fn greet(connection: &Connection, mut buffer: Buffer) -> Buffer {
     buffer
 }
 
-async fn echo(connection: &Connection, mut buffer: Buffer) -> Buffer {
+async fn echo(connection: &mut Connection, mut buffer: Buffer) -> Buffer {
     loop {
         let (received, filled) = connection.receive(buffer).await;
         if !matches!(received, Ok(1..)) {

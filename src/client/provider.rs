@@ -18,7 +18,7 @@ use crate::irql::Passive;
 use crate::listener::ListenerBuilder;
 use crate::memory::{Cache, Ref, RefCount};
 use crate::operation::{Op, Outcome, Refusal, Request, Submission, keep_image};
-use crate::socket::{Core, CoreRef, attach};
+use crate::socket::{SocketRef, attach};
 
 /// WSK's functions, captured (`WskCaptureProviderNPI`). Clones share one capture, which is released when the last one was
 /// dropped: soon after, by the client's reaper thread, so that clones may be dropped anywhere.
@@ -160,8 +160,8 @@ impl Provider {
     }
 
     /// Makes the socket of `core` (`WskSocket`) and attaches it.
-    pub(crate) async fn create<C: Core>(&self, core: &Ref<C>, recipe: Recipe) -> Result<()> {
-        let request = CreateRequest { provider: self.clone(), core: CoreRef::new(core.clone()) };
+    pub(crate) async fn create(&self, core: &SocketRef, recipe: Recipe) -> Result<()> {
+        let request = CreateRequest { provider: self.clone(), core: core.clone() };
         let op = Op::try_new(self.client().cache(), request)
             .map_err(|_| Error::out_of_memory(Operation::Socket))?;
         let call = |irp, _| {
@@ -178,12 +178,7 @@ impl Provider {
     /// # Safety
     /// `irp` was prepared, and `core` lives until it has completed, and then until the socket is closed. The table of
     /// `recipe` is static, and the one for a core of this type and for the category that the flags name.
-    unsafe fn submit_irp<C: Core>(
-        &self,
-        core: &Ref<C>,
-        recipe: &Recipe,
-        irp: *mut wsk_sys::nt::IRP,
-    ) -> Submission {
+    unsafe fn submit_irp(&self, core: &SocketRef, recipe: &Recipe, irp: *mut wsk_sys::nt::IRP) -> Submission {
         let npi = &self.captured.npi;
         // SAFETY: the table is valid while the capture lives, and this member was always there.
         let Some(create) = (unsafe { (*npi.Dispatch).WskSocket }) else {
@@ -203,8 +198,8 @@ impl Provider {
                 SOCK_STREAM,
                 IPPROTO_TCP,
                 recipe.flags,
-                Ref::as_ptr(core).cast_mut().cast(),
-                recipe.dispatch,
+                core.as_ptr().as_ptr().cast(),
+                core.dispatch(),
                 core::ptr::null_mut(),
                 core::ptr::null_mut(),
                 core::ptr::null_mut(),
@@ -279,22 +274,15 @@ pub(crate) struct Recipe {
     /// `WSK_FLAG_LISTEN_SOCKET` or `WSK_FLAG_CONNECTION_SOCKET`.
     pub(crate) flags: u32,
     pub(crate) ipv6: bool,
-    /// The client table of that category.
-    pub(crate) dispatch: *const c_void,
 }
 
-// SAFETY: the table is a static.
-unsafe impl Send for Recipe {}
-// SAFETY: as for `Send`.
-unsafe impl Sync for Recipe {}
-
-struct CreateRequest<C: Core> {
+struct CreateRequest {
     /// Keeps the capture until the IRP has completed (rule REG-21).
     provider: Provider,
-    core: CoreRef<C>,
+    core: SocketRef,
 }
 
-impl<C: Core> Request for CreateRequest<C> {
+impl Request for CreateRequest {
     /// It is made on the client, and there is no socket yet.
     fn close_if_dead(&self, _outcome: Outcome) {}
 
@@ -308,7 +296,7 @@ impl<C: Core> Request for CreateRequest<C> {
 
     fn orphaned(self, _outcome: Outcome) {
         // A core without a socket closes nothing.
-        self.core.socket().close_later();
+        self.core.close_later();
         drop(self.provider);
     }
 }

@@ -1,4 +1,4 @@
-//! What WSK calls on a connection.
+//! Event callbacks of a connection.
 //!
 //! As on a listener: each callback turns pointers into values, calls one handler, and turns the answer back; the
 //! core it gets as context is alive, because WSK holds a reference until its close has completed.
@@ -8,8 +8,9 @@ use core::ffi::c_void;
 use wsk_sys::nt::NTSTATUS;
 use wsk_sys::{STATUS_SUCCESS, WSK_DATA_INDICATION, WSK_FLAG_ABORTIVE};
 
+use super::Indication;
 use super::handlers::{BacklogSlot, DisconnectKind, DisconnectSlot, Handlers, ReceiveSlot};
-use super::{ConnectionCore, ConnectionRef, Indication};
+use super::shared::{ConnectionCore, ConnectionRef};
 use crate::memory::Ref;
 use crate::socket::Core;
 
@@ -33,10 +34,10 @@ pub(super) unsafe extern "system" fn receive_event<R: ReceiveSlot, D: Disconnect
         core.socket().close_dead();
         return STATUS_SUCCESS;
     }
-    let connection = ConnectionRef::new(&core);
+    let connection = ConnectionRef::of(&core);
     // SAFETY: the list is not null, is valid during the call, and is what this callback of the connection was given.
     let indication = unsafe { Indication::new(&connection, list, flags, indicated) };
-    let answer = core.events.receive.receive(indication);
+    let answer = core.handlers.receive.receive(indication);
     let (status, bytes) = answer.finish(&connection, list, indicated);
     if let Some(bytes) = bytes {
         // SAFETY: WSK gives a valid place for the number, during the call.
@@ -59,7 +60,7 @@ pub(super) unsafe extern "system" fn disconnect_event<R: ReceiveSlot, D: Disconn
     // Several flags may be set together (rule DISC-07).
     let kind =
         if flags & WSK_FLAG_ABORTIVE == 0 { DisconnectKind::Graceful } else { DisconnectKind::Abortive };
-    core.events.disconnect.disconnected(kind);
+    core.handlers.disconnect.disconnected(kind);
     STATUS_SUCCESS
 }
 
@@ -74,6 +75,6 @@ pub(super) unsafe extern "system" fn send_backlog_event<R: ReceiveSlot, D: Disco
     // SAFETY: the context is the core that the connection was accepted with, and WSK holds a reference on it until the close
     // has completed, before which this returns.
     let core = unsafe { &*context.cast_const().cast::<ConnectionCore<Handlers<R, D, B>>>() };
-    core.events.backlog.ideal_backlog(ideal);
+    core.handlers.send_backlog.ideal_backlog(ideal);
     STATUS_SUCCESS
 }

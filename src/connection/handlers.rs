@@ -1,12 +1,11 @@
-//! What a connection can be asked to tell its owner: one trait per callback.
+//! Handlers of the events of a connection: one trait per callback.
 
 use wsk_sys::WSK_CLIENT_CONNECTION_DISPATCH;
 
-use super::events;
-use super::{Events, Indication, Taken};
+use super::{Events, Indication, Taken, events};
 use crate::memory::Ref;
 
-/// Gets the data of a connection as it arrives (`WskReceiveEvent`), without a receive being posted.
+/// Handler of data as it arrives (`WskReceiveEvent`), without a receive being posted.
 ///
 /// # IRQL
 /// Called at up to `DISPATCH_LEVEL`, in any thread, one call at a time per connection. It must not wait for
@@ -15,31 +14,33 @@ pub trait ReceiveHandler: Send + Sync + 'static {
     /// Takes all of the data, some of it, or none, or retains it.
     fn receive<'a>(&self, data: Indication<'a>) -> Taken<'a>;
 
-    /// WSK has given the connection up, which is learnt at the latest by the next operation; it closes itself. Called once
-    /// at most, and not when this side closes it. See [`Connection::closed`](super::Connection::closed) for when that is.
+    /// Called when WSK has given the connection up, which shows at the latest in the next operation; the connection closes
+    /// itself. Called at most once, and not when this side closes it. See [`Control::closed`](super::Control::closed)
+    /// for when that is.
     ///
     /// # IRQL
     /// Called at up to `DISPATCH_LEVEL`, possibly in a completion routine: it must not wait, and not call operations of sockets.
     fn dead(&self) {}
 }
 
-/// Learns that the peer has disconnected (`WskDisconnectEvent`).
+/// Handler of the peer's disconnect (`WskDisconnectEvent`).
 ///
 /// # IRQL
 /// Called at up to `DISPATCH_LEVEL`, in any thread. It must not wait for anything.
 pub trait DisconnectHandler: Send + Sync + 'static {
-    /// The peer has disconnected. Not called for what this side did.
+    /// Called when the peer has disconnected, not when this side has.
     fn disconnected(&self, kind: DisconnectKind);
 
-    /// WSK has given the connection up, which is learnt at the latest by the next operation; it closes itself. Called once
-    /// at most, and not when this side closes it. See [`Connection::closed`](super::Connection::closed) for when that is.
+    /// Called when WSK has given the connection up, which shows at the latest in the next operation; the connection closes
+    /// itself. Called at most once, and not when this side closes it. See [`Control::closed`](super::Control::closed)
+    /// for when that is.
     ///
     /// # IRQL
     /// Called at up to `DISPATCH_LEVEL`, possibly in a completion routine: it must not wait, and not call operations of sockets.
     fn dead(&self) {}
 }
 
-/// How a peer disconnected.
+/// Kind of a peer's disconnect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DisconnectKind {
     /// No more data will come; sending still works.
@@ -48,16 +49,17 @@ pub enum DisconnectKind {
     Abortive,
 }
 
-/// Learns how many bytes of sends it is best to keep under way (`WskSendBacklogEvent`).
+/// Handler of changes of the ideal send backlog (`WskSendBacklogEvent`).
 ///
 /// # IRQL
 /// Called at up to `DISPATCH_LEVEL`, in any thread. It must not wait for anything.
 pub trait SendBacklogHandler: Send + Sync + 'static {
-    /// The ideal backlog changed; it is advice, and nothing is enforced.
+    /// Called when the number of bytes of sends that is best kept under way has changed. It is advice, and not enforced.
     fn ideal_backlog(&self, bytes: usize);
 
-    /// WSK has given the connection up, which is learnt at the latest by the next operation; it closes itself. Called once
-    /// at most, and not when this side closes it. See [`Connection::closed`](super::Connection::closed) for when that is.
+    /// Called when WSK has given the connection up, which shows at the latest in the next operation; the connection closes
+    /// itself. Called at most once, and not when this side closes it. See [`Control::closed`](super::Control::closed)
+    /// for when that is.
     ///
     /// # IRQL
     /// Called at up to `DISPATCH_LEVEL`, possibly in a completion routine: it must not wait, and not call operations of sockets.
@@ -94,7 +96,7 @@ impl<T: SendBacklogHandler> SendBacklogHandler for Ref<T> {
     }
 }
 
-/// The handlers of a connection; every one of them is [`Unset`] or [`On`].
+/// The handlers of a connection, put together one by one. An event without a handler cannot be enabled.
 ///
 /// ```
 /// # use wsk::{DisconnectHandler, DisconnectKind, Handlers};
@@ -104,65 +106,56 @@ impl<T: SendBacklogHandler> SendBacklogHandler for Ref<T> {
 /// }
 /// let handlers = Handlers::new().disconnect(Counter);
 /// ```
+///
+/// The parameters are the types of the handlers for received data, the peer's disconnect and the send backlog, `()` for
+/// none. They have to be written where an [`AcceptHandler`](crate::AcceptHandler) says which handlers its connections
+/// get: `type Handlers = Handlers<(), Counter>;`.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Handlers<R = Unset, D = Unset, B = Unset> {
+pub struct Handlers<R = (), D = (), B = ()> {
     pub(super) receive: R,
     pub(super) disconnect: D,
-    pub(super) backlog: B,
+    pub(super) send_backlog: B,
 }
-
-/// No handlers at all.
-pub type NoEvents = Handlers;
-
-/// An event that nobody handles; its entry in the table is null.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Unset;
-
-/// An event that `H` handles.
-#[derive(Clone, Copy, Debug)]
-pub struct On<H>(H);
 
 impl Handlers {
-    /// Handles nothing yet.
+    /// Creates a set without any handler.
     pub const fn new() -> Self {
-        Self { receive: Unset, disconnect: Unset, backlog: Unset }
+        Self { receive: (), disconnect: (), send_backlog: () }
     }
 }
 
-impl<D, B> Handlers<Unset, D, B> {
+impl<D, B> Handlers<(), D, B> {
     /// Adds a handler for received data.
-    pub fn receive<H: ReceiveHandler>(self, handler: H) -> Handlers<On<H>, D, B> {
-        Handlers { receive: On(handler), disconnect: self.disconnect, backlog: self.backlog }
+    pub fn receive<H: ReceiveHandler>(self, handler: H) -> Handlers<H, D, B> {
+        Handlers { receive: handler, disconnect: self.disconnect, send_backlog: self.send_backlog }
     }
 }
 
-impl<R, B> Handlers<R, Unset, B> {
+impl<R, B> Handlers<R, (), B> {
     /// Adds a handler for the peer's disconnect.
-    pub fn disconnect<H: DisconnectHandler>(self, handler: H) -> Handlers<R, On<H>, B> {
-        Handlers { receive: self.receive, disconnect: On(handler), backlog: self.backlog }
+    pub fn disconnect<H: DisconnectHandler>(self, handler: H) -> Handlers<R, H, B> {
+        Handlers { receive: self.receive, disconnect: handler, send_backlog: self.send_backlog }
     }
 }
 
-impl<R, D> Handlers<R, D, Unset> {
+impl<R, D> Handlers<R, D, ()> {
     /// Adds a handler for the ideal send backlog.
-    pub fn send_backlog<H: SendBacklogHandler>(self, handler: H) -> Handlers<R, D, On<H>> {
-        Handlers { receive: self.receive, disconnect: self.disconnect, backlog: On(handler) }
+    pub fn send_backlog<H: SendBacklogHandler>(self, handler: H) -> Handlers<R, D, H> {
+        Handlers { receive: self.receive, disconnect: self.disconnect, send_backlog: handler }
     }
 }
 
-/// The handlers of a connection as a type; only [`Handlers`] is one.
-pub trait ConnectionEvents: sealed::Sealed + Send + Sync + Sized + 'static {
+/// A set of handlers for a connection: [`Handlers`] with any of them. Sealed.
+pub trait ConnectionHandlers: sealed::Sealed + Send + Sync + Sized + 'static {
     /// The events that have a handler.
     const HANDLED: Events;
-    /// The dispatch table, a constant of the handler types.
     #[doc(hidden)]
     const DISPATCH: &'static WSK_CLIENT_CONNECTION_DISPATCH;
-    /// Tells the handlers that the connection is dead.
     #[doc(hidden)]
-    fn dead(&self) {}
+    fn dead(&self);
 }
 
-impl<R: ReceiveSlot, D: DisconnectSlot, B: BacklogSlot> ConnectionEvents for Handlers<R, D, B> {
+impl<R: ReceiveSlot, D: DisconnectSlot, B: BacklogSlot> ConnectionHandlers for Handlers<R, D, B> {
     const HANDLED: Events = {
         let receive = if R::SET { Events::RECEIVE.bits() } else { 0 };
         let disconnect = if D::SET { Events::DISCONNECT.bits() } else { 0 };
@@ -178,12 +171,12 @@ impl<R: ReceiveSlot, D: DisconnectSlot, B: BacklogSlot> ConnectionEvents for Han
     fn dead(&self) {
         self.receive.dead();
         self.disconnect.dead();
-        self.backlog.dead();
+        self.send_backlog.dead();
     }
 }
 
-/// [`Unset`], or [`On`] a [`ReceiveHandler`].
-pub trait ReceiveSlot: sealed::Sealed + Send + Sync + 'static {
+/// A [`ReceiveHandler`], or `()` for none.
+pub trait ReceiveSlot: Send + Sync + 'static {
     #[doc(hidden)]
     const SET: bool;
     #[doc(hidden)]
@@ -192,27 +185,27 @@ pub trait ReceiveSlot: sealed::Sealed + Send + Sync + 'static {
     fn dead(&self) {}
 }
 
-/// [`Unset`], or [`On`] a [`DisconnectHandler`].
-pub trait DisconnectSlot: sealed::Sealed + Send + Sync + 'static {
+/// A [`DisconnectHandler`], or `()` for none.
+pub trait DisconnectSlot: Send + Sync + 'static {
     #[doc(hidden)]
     const SET: bool;
     #[doc(hidden)]
-    fn disconnected(&self, kind: DisconnectKind);
+    fn disconnected(&self, _kind: DisconnectKind) {}
     #[doc(hidden)]
     fn dead(&self) {}
 }
 
-/// [`Unset`], or [`On`] a [`SendBacklogHandler`].
-pub trait BacklogSlot: sealed::Sealed + Send + Sync + 'static {
+/// A [`SendBacklogHandler`], or `()` for none.
+pub trait BacklogSlot: Send + Sync + 'static {
     #[doc(hidden)]
     const SET: bool;
     #[doc(hidden)]
-    fn ideal_backlog(&self, bytes: usize);
+    fn ideal_backlog(&self, _bytes: usize) {}
     #[doc(hidden)]
     fn dead(&self) {}
 }
 
-impl ReceiveSlot for Unset {
+impl ReceiveSlot for () {
     const SET: bool = false;
 
     fn receive<'a>(&self, data: Indication<'a>) -> Taken<'a> {
@@ -220,57 +213,51 @@ impl ReceiveSlot for Unset {
     }
 }
 
-impl<H: ReceiveHandler> ReceiveSlot for On<H> {
+impl<H: ReceiveHandler> ReceiveSlot for H {
     const SET: bool = true;
 
     fn receive<'a>(&self, data: Indication<'a>) -> Taken<'a> {
-        self.0.receive(data)
+        ReceiveHandler::receive(self, data)
     }
 
     fn dead(&self) {
-        self.0.dead();
+        ReceiveHandler::dead(self);
     }
 }
 
-impl DisconnectSlot for Unset {
+impl DisconnectSlot for () {
     const SET: bool = false;
-
-    fn disconnected(&self, _kind: DisconnectKind) {}
 }
 
-impl<H: DisconnectHandler> DisconnectSlot for On<H> {
+impl<H: DisconnectHandler> DisconnectSlot for H {
     const SET: bool = true;
 
     fn disconnected(&self, kind: DisconnectKind) {
-        self.0.disconnected(kind);
+        DisconnectHandler::disconnected(self, kind);
     }
 
     fn dead(&self) {
-        self.0.dead();
+        DisconnectHandler::dead(self);
     }
 }
 
-impl BacklogSlot for Unset {
+impl BacklogSlot for () {
     const SET: bool = false;
-
-    fn ideal_backlog(&self, _bytes: usize) {}
 }
 
-impl<H: SendBacklogHandler> BacklogSlot for On<H> {
+impl<H: SendBacklogHandler> BacklogSlot for H {
     const SET: bool = true;
 
     fn ideal_backlog(&self, bytes: usize) {
-        self.0.ideal_backlog(bytes);
+        SendBacklogHandler::ideal_backlog(self, bytes);
     }
 
     fn dead(&self) {
-        self.0.dead();
+        SendBacklogHandler::dead(self);
     }
 }
 
 mod sealed {
     pub trait Sealed {}
     impl<R, D, B> Sealed for super::Handlers<R, D, B> {}
-    impl Sealed for super::Unset {}
-    impl<H> Sealed for super::On<H> {}
 }

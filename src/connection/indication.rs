@@ -21,11 +21,12 @@ use core::ptr::NonNull;
 use wsk_sys::nt::{self, MDL, NTSTATUS};
 use wsk_sys::{
     STATUS_DATA_NOT_ACCEPTED, STATUS_FILE_FORCED_CLOSED, STATUS_PENDING, STATUS_SUCCESS, WSK_BUF,
-    WSK_DATA_INDICATION, WSK_FLAG_ENTIRE_MESSAGE, WSK_FLAG_RELEASE_ASAP, WSK_PROVIDER_CONNECTION_DISPATCH,
+    WSK_DATA_INDICATION, WSK_FLAG_ENTIRE_MESSAGE, WSK_FLAG_RELEASE_ASAP,
 };
 
-use super::ConnectionRef;
+use super::shared::ConnectionRef;
 use crate::error::{Error, Operation, Result};
+use crate::socket::ConnectionTable;
 
 /// Received data, valid inside the callback. It is used up by answering.
 pub struct Indication<'a> {
@@ -126,7 +127,7 @@ impl<'a> Indication<'a> {
         if let Err(error) = self.data.for_each(|_| true) {
             return Err((error, self));
         }
-        match self.connection.call() {
+        match self.connection.acquire() {
             Some(permit) => {
                 permit.keep();
                 let data = Data { list: self.data.list, len: self.data.len, _memory: PhantomData };
@@ -234,17 +235,15 @@ impl Drop for RetainedData {
     fn drop(&mut self) {
         let list = self.data.list.as_ptr();
         let in_callback = self.connection.common().indicated.end(list);
-        if !in_callback {
-            let handle = self.connection.handle();
-            // SAFETY: rundown protection is held until `leave` below, so the socket is a connection that is not closing.
-            let table = unsafe { (*handle).Dispatch }.cast::<WSK_PROVIDER_CONNECTION_DISPATCH>();
-            // SAFETY: the table is that of a connection; the member was always there.
-            if let Some(release) = unsafe { (*table).WskRelease } {
-                // SAFETY: the list came from this socket, was retained, and is released once (rule RCVE-20).
-                let _ = unsafe { release(handle, list) };
-            }
+        // SAFETY: `retain` has kept this protection, and this is the value's only drop.
+        let permit = unsafe { self.connection.resume() };
+        // SAFETY: the socket is a connection.
+        let table = unsafe { permit.table::<ConnectionTable>() };
+        if let Some(release) = table.release().filter(|_| !in_callback) {
+            // SAFETY: the list came from this socket, was retained, and is released once (rule RCVE-20).
+            let _ = unsafe { release(permit.handle(), list) };
         }
-        self.connection.leave();
+        drop(permit);
     }
 }
 

@@ -1,368 +1,213 @@
 //! A connection: receiving, sending, disconnecting, closing, and its events.
 //!
 //! ```text
-//!                       disconnect                 peer's FIN
+//!                       shutdown                   peer's FIN
 //!            ┌──────────▶ sending over ─────────────────┐
 //!  connected ┤                                          ▼
 //!            │ peer's FIN                         fully closed ──close──▶ closed, without a reset
-//!            ├──────────▶ receiving over ──disconnect───┘
+//!            ├──────────▶ receiving over ──shutdown─────┘
 //!            │
 //!            └ abort, the peer's reset, or close: reset
 //! ```
 //!
-//! All operations may be under way together: one receive, any number of sends, a disconnect. Buffers are passed
-//! by value and come back with the result, because WSK has them in between. Dropping the handle closes the
-//! connection in the background; if it was not disconnected in both directions, the peer sees a reset.
+//! A [`Connection`] can be [split](Connection::into_split) into a [`ReceiveHalf`] and a [`SendHalf`], which work at the same
+//! time in two tasks, and any number of [`Control`]s watch and end it. Buffers are passed by value and come back with
+//! the result, because WSK has them in between.
+//!
+//! Where things are: `shared` is the state that all of these share, `control` and `halves` are the handles, `receive`,
+//! `send` and `shutdown` the operations, `handlers`, `events` and `indication` the event callbacks.
 
-mod disconnect;
+mod control;
 mod events;
+mod halves;
 mod handlers;
 mod indicated;
 mod indication;
 mod receive;
 mod send;
-mod sends;
+mod shared;
+mod shutdown;
 mod turn;
 
-use core::ffi::c_void;
-use core::fmt;
 use core::future::Future;
-use core::mem::size_of;
-use core::net::SocketAddr;
 
-use bitflags::bitflags;
-use wsk_sys::{
-    SIO_WSK_QUERY_IDEAL_SEND_BACKLOG, SIO_WSK_QUERY_RECEIVE_BACKLOG, WSK_CLIENT_CONNECTION_DISPATCH,
-    WSK_DATA_INDICATION, WskIoctl,
-};
-
-pub use crate::socket::CloseReason;
-pub use disconnect::Disconnect;
+pub use control::{Control, Events};
+pub use halves::{ReceiveHalf, ReuniteError, SendHalf};
 pub use handlers::{
-    BacklogSlot, ConnectionEvents, DisconnectHandler, DisconnectKind, DisconnectSlot, Handlers, NoEvents, On,
-    ReceiveHandler, ReceiveSlot, SendBacklogHandler, Unset,
+    ConnectionHandlers, DisconnectHandler, DisconnectKind, Handlers, ReceiveHandler, SendBacklogHandler,
 };
-use indicated::Indicated;
 pub use indication::{Indication, RetainedData, Taken};
-use receive::Kept;
-pub use receive::{Drain, Receive, ReceiveFlags};
-pub use send::{SendFlags, Sending};
-use sends::Sends;
-use turn::Turn;
+pub use receive::{Drain, Receive, ReceiveExact, ReceiveFlags};
+pub use send::{Posted, SendFlags, Sending};
+pub(crate) use shared::ConnectionRef;
+pub use shutdown::{Abort, Shutdown};
 
-use crate::address;
-use crate::client::ClientShared;
-use crate::error::{Error, Operation, Result};
-use crate::listener::{Endpoints, InspectId};
-use crate::memory::{OutOfMemory, Ref};
-use crate::socket::{
-    Closed, Control, Core, CoreRef, Disabled, Silent, Socket, SocketRef, WaitClosed, control, disable_event,
-    disable_event_and_wait, enable_events, query_inspect_id, reserve,
-};
-use crate::sync::SpinLock;
+use crate::buffer::Buffer;
+use crate::listener::Endpoints;
 
-bitflags! {
-    /// The events of a connection (`SO_WSK_EVENT_CALLBACK`).
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-    pub struct Events: u32 {
-        /// Data comes to the [`ReceiveHandler`].
-        const RECEIVE = wsk_sys::WSK_EVENT_RECEIVE;
-        /// The peer's disconnect comes to the [`DisconnectHandler`].
-        const DISCONNECT = wsk_sys::WSK_EVENT_DISCONNECT;
-        /// Changes of the ideal send backlog come to the [`SendBacklogHandler`].
-        const SEND_BACKLOG = wsk_sys::WSK_EVENT_SEND_BACKLOG;
-    }
-}
-
-/// The part of a connection that does not depend on its handlers.
-#[repr(C)]
-pub(crate) struct ConnectionCommon {
-    socket: Socket,
-    /// Who has the one receive; see `receive`.
-    turn: Turn,
-    /// Bytes that arrived for a receive nobody waits for any more.
-    kept: SpinLock<Option<Kept>>,
-    /// The indication whose callback is running; see `indication`.
-    indicated: Indicated<WSK_DATA_INDICATION>,
-    sends: Sends,
-}
-
-/// # Invariants
-/// Its address is the socket context of the connection, when it has handlers; WSK holds a reference from `attach`
-/// until the close has completed.
-#[repr(C)]
-pub(crate) struct ConnectionCore<E: ConnectionEvents> {
-    common: ConnectionCommon,
-    events: E,
-}
-
-// SAFETY: `repr(C)`, and the socket is the first field of the first field; `try_new` makes it with the `Lifetime` of this type.
-unsafe impl<E: ConnectionEvents> Core for ConnectionCore<E> {
-    fn socket(&self) -> &Socket {
-        &self.common.socket
-    }
-
-    unsafe fn dead(&self) {
-        self.events.dead();
-    }
-}
-
-impl<E: ConnectionEvents> ConnectionCore<E> {
-    pub(crate) fn try_new(
-        client: &Ref<ClientShared>,
-        events: E,
-    ) -> core::result::Result<CoreRef<Self>, OutOfMemory> {
-        let make = |events| {
-            let common = ConnectionCommon {
-                socket: Socket::new::<Self>(client.clone()),
-                turn: Turn::new(),
-                kept: SpinLock::new(None),
-                indicated: Indicated::new(),
-                sends: Sends::new(),
-            };
-            Self { common, events }
-        };
-        let core = Ref::try_make(Some(client.cache()), events, make).map_err(|(error, _)| error)?;
-        let core = CoreRef::new(core);
-        reserve(&core)?;
-        Ok(core)
-    }
-
-    /// What WSK gets as the connection's context and table: null for both when no event will ever be enabled
-    /// (rules LSN-13, LSN-15).
-    pub(crate) fn context_and_dispatch(
-        core: &Ref<Self>,
-    ) -> (*mut c_void, *const WSK_CLIENT_CONNECTION_DISPATCH) {
-        if E::HANDLED.is_empty() {
-            (core::ptr::null_mut(), core::ptr::null())
-        } else {
-            (Ref::as_ptr(core).cast_mut().cast(), E::DISPATCH)
-        }
-    }
-}
-
-/// A reference on a connection with any handlers.
-#[derive(Clone)]
-pub(crate) struct ConnectionRef(SocketRef);
-
-impl ConnectionRef {
-    fn new<E: ConnectionEvents>(core: &Ref<ConnectionCore<E>>) -> Self {
-        Self(SocketRef::new(core))
-    }
-
-    fn common(&self) -> &ConnectionCommon {
-        // SAFETY: the reference was made from a `ConnectionCore`, which begins with its common part, which begins
-        // with the socket that the pointer leads to; the pointer reaches the whole core.
-        unsafe { self.0.as_ptr().cast::<ConnectionCommon>().as_ref() }
-    }
-}
-
-impl core::ops::Deref for ConnectionRef {
-    type Target = Socket;
-
-    fn deref(&self) -> &Socket {
-        &self.0
-    }
-}
-
-/// An established connection. Dropping it closes it in the background; see [`Connection::close`] and
-/// [`Connection::disconnect`]. A close waits for [`RetainedData`] to be dropped.
+/// An established connection.
 ///
-/// Its handlers are dropped when the close has completed and neither the handle nor an operation or future of it is left, at up
-/// to `DISPATCH_LEVEL`, never inside the `Drop` of another socket's handlers. So a handler must not keep those of its own
-/// connection for good: that is a circle of memory that nobody frees. [`RetainedData`] that it keeps holds up the close besides,
-/// and with it the unloading.
-pub struct Connection<E: ConnectionEvents = NoEvents> {
-    core: CoreRef<ConnectionCore<E>>,
-    endpoints: Endpoints,
+/// Dropping it closes it in the background; see [`Connection::close`] and [`Connection::shutdown`]. A close waits for
+/// [`RetainedData`] to be dropped. The methods of [`Control`] can be called on it, too.
+///
+/// Its handlers are dropped when the close has completed and neither a handle nor an operation or future of it is left,
+/// at up to `DISPATCH_LEVEL`, never inside the `Drop` of another socket's handlers. So a handler must not keep handles
+/// of its own connection for good: that is a cycle of memory that is never freed. [`RetainedData`] that it keeps holds
+/// up the close besides, and with it the unloading.
+///
+/// ```
+/// # use wsk::{Buffer, Connection, Result};
+/// /// Sends back what comes.
+/// async fn echo(mut connection: Connection) -> Result<()> {
+///     let mut buffer = Buffer::try_with_capacity(4096)?;
+///     loop {
+///         let (received, filled) = connection.receive(buffer).await;
+///         if received? == 0 {
+///             return connection.shutdown().await;
+///         }
+///         let (sent, empty) = connection.send(filled).await;
+///         sent?;
+///         buffer = empty;
+///     }
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Connection {
+    receive: ReceiveHalf,
+    send: SendHalf,
 }
 
-impl<E: ConnectionEvents> Connection<E> {
-    pub(crate) fn new(core: CoreRef<ConnectionCore<E>>, endpoints: Endpoints) -> Self {
-        Self { core, endpoints }
+impl Connection {
+    /// The handle of a connection that has got its socket.
+    pub(crate) fn new(connection: ConnectionRef, endpoints: Endpoints) -> Self {
+        let (receive, send) = halves::pair(connection, endpoints);
+        Self { receive, send }
     }
 
-    fn reference(&self) -> ConnectionRef {
-        ConnectionRef::new(&self.core)
-    }
-
-    /// The address the peer connected to; an IPv4 one also where the socket is an IPv6 one
-    /// ([`address::canonical`]).
-    pub fn local_addr(&self) -> SocketAddr {
-        address::canonical(self.endpoints.local)
-    }
-
-    /// As [`Self::local_addr`], as WSK gave it: an IPv4-mapped address stays one.
-    pub fn raw_local_addr(&self) -> SocketAddr {
-        self.endpoints.local
-    }
-
-    /// The address the peer came from; an IPv4 one also where the socket is an IPv6 one
-    /// ([`address::canonical`]).
-    pub fn peer_addr(&self) -> SocketAddr {
-        address::canonical(self.endpoints.remote)
-    }
-
-    /// As [`Self::peer_addr`], as WSK gave it: an IPv4-mapped address stays one.
-    pub fn raw_peer_addr(&self) -> SocketAddr {
-        self.endpoints.remote
-    }
-
-    /// The handlers.
-    pub fn events(&self) -> &E {
-        &self.core.events
-    }
-
-    /// Whether the connection can still be used, as far as is known; a dead connection closes itself. See
-    /// [`Connection::closed`].
-    pub fn is_open(&self) -> bool {
-        self.core.socket().is_open()
-    }
-
-    /// Waits until the connection is closed, and says why: WSK has given it up, or this side closes it. This is not the
-    /// peer's disconnect, after which the connection is still there.
-    ///
-    /// Any number of tasks may wait, beside operations that are under way, and whether or not events are on. It resolves as
-    /// soon as the death is known, which [`RetainedData`] does not put off: at once if the receive event is on or an operation
-    /// is under way, because WSK ends those; else WSK says nothing by itself, and the connection is asked several times a second,
-    /// with a call that needs no memory (`SIO_WSK_QUERY_INSPECT_ID`). The future outlives the connection, whose memory and
-    /// handlers it keeps.
-    ///
-    /// # IRQL
-    /// Up to `DISPATCH_LEVEL`, also for polling and dropping the future; not in completion routines.
-    ///
-    /// # Cancel safety
-    /// May be dropped at any time.
+    /// Splits the connection into its two directions, which can be used at the same time. It is closed when both are
+    /// dropped.
     ///
     /// ```
-    /// # use wsk::connection::{CloseReason, Connection};
-    /// # use wsk::executor::Spawner;
-    /// # fn example(connection: &Connection, spawner: &Spawner) -> wsk::Result<()> {
-    /// let closed = connection.closed();
-    /// spawner.spawn(async move {
-    ///     if closed.await == CloseReason::Dead {
-    ///         // Say so to whoever looks after the connections.
-    ///     }
-    /// })?;
-    /// # Ok(())
+    /// # use wsk::{Buffer, Connection, Result};
+    /// # async fn example(connection: Connection, text: Buffer, room: Buffer) -> Result<()> {
+    /// let (mut receive, mut send) = connection.into_split();
+    /// // Sent while the answer is awaited.
+    /// let posted = send.post(text);
+    /// let (received, _) = receive.receive(room).await;
+    /// let (sent, _) = posted.await;
+    /// # received.and(sent).map(drop)
     /// # }
     /// ```
-    pub fn closed(&self) -> impl Future<Output = CloseReason> + Send + 'static {
-        WaitClosed::<Silent>::new(SocketRef::new(&self.core))
+    pub fn into_split(self) -> (ReceiveHalf, SendHalf) {
+        (self.receive, self.send)
     }
 
-    /// The ID of the inspection this connection went through (`SIO_WSK_QUERY_INSPECT_ID`).
+    /// Creates a handle that watches and ends the connection, but does not keep it open.
+    pub fn control(&self) -> Control {
+        self.receive.control()
+    }
+
+    /// Receives into `buffer` as soon as there is anything; see [`ReceiveHalf::receive`].
     ///
-    /// # IRQL
-    /// Up to `DISPATCH_LEVEL`.
+    /// # Cancel safety
+    /// May be dropped at any time: no byte is lost. The buffer is not given back.
     ///
     /// # Errors
-    /// `STATUS_INVALID_DEVICE_REQUEST` when its listener was not conditional.
-    pub fn inspect_id(&self) -> Result<InspectId> {
-        let (outcome, id) = query_inspect_id(&SocketRef::new(&self.core));
-        outcome.result(Operation::QueryInspectId).map(|_| InspectId::from_raw(&id))
+    /// The same as those of [`ReceiveHalf::receive`].
+    pub fn receive(&mut self, buffer: Buffer) -> Receive<'_> {
+        self.receive.receive(buffer)
     }
 
-    /// How many bytes of sends it is best to keep under way (`SIO_WSK_QUERY_IDEAL_SEND_BACKLOG`); advice only.
+    /// Receives until `buffer` is full; see [`ReceiveHalf::receive_exact`].
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time: no byte is lost. The buffer is not given back.
+    ///
+    /// # Errors
+    /// The same as those of [`ReceiveHalf::receive_exact`].
+    pub fn receive_exact(&mut self, buffer: Buffer) -> ReceiveExact<'_> {
+        self.receive.receive_exact(buffer)
+    }
+
+    /// Receives with flags; see [`ReceiveHalf::receive_with`].
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time: no byte is lost. The buffer is not given back.
+    ///
+    /// # Errors
+    /// The same as those of [`ReceiveHalf::receive_with`].
+    pub fn receive_with(&mut self, buffer: Buffer, flags: ReceiveFlags) -> Receive<'_> {
+        self.receive.receive_with(buffer, flags)
+    }
+
+    /// Discards whatever comes until the peer has ended its side; see [`ReceiveHalf::drain`].
     ///
     /// # Cancel safety
     /// May be dropped at any time.
     ///
     /// # Errors
-    /// Whatever WSK answers.
-    pub fn ideal_send_backlog(&self) -> impl Future<Output = Result<usize>> + Send + 'static {
-        query(SocketRef::new(&self.core), SIO_WSK_QUERY_IDEAL_SEND_BACKLOG)
+    /// The same as those of [`ReceiveHalf::receive`].
+    pub fn drain(&mut self) -> Drain<'_> {
+        self.receive.drain()
     }
 
-    /// How many received bytes wait to be read (`SIO_WSK_QUERY_RECEIVE_BACKLOG`).
+    /// Sends all of `buffer`; see [`SendHalf::send`].
     ///
     /// # Cancel safety
-    /// May be dropped at any time.
+    /// Once polled and dropped, the connection can only be closed. The buffer is not given back.
     ///
     /// # Errors
-    /// Whatever WSK answers.
-    pub fn receive_backlog(&self) -> impl Future<Output = Result<usize>> + Send + 'static {
-        query(SocketRef::new(&self.core), SIO_WSK_QUERY_RECEIVE_BACKLOG)
+    /// The same as those of [`SendHalf::send`].
+    pub fn send(&mut self, buffer: Buffer) -> Sending<'_> {
+        self.send.send(buffer)
     }
 
-    /// Switches events on (`SO_WSK_EVENT_CALLBACK`); those that are on stay on. They may come before this returns,
-    /// for data that is there already.
-    ///
-    /// # IRQL
-    /// Up to `DISPATCH_LEVEL`; allowed inside the accept handler.
-    ///
-    /// # Errors
-    /// `STATUS_INVALID_PARAMETER` for an event that the connection has no handler for.
-    pub fn enable(&self, events: Events) -> Result<()> {
-        if events.is_empty() || !E::HANDLED.contains(events) {
-            return Err(Error::new(Operation::EventCallbacks, wsk_sys::STATUS_INVALID_PARAMETER));
-        }
-        enable_events(&SocketRef::new(&self.core), events.bits())
-    }
-
-    /// Switches one event off, without waiting for a call in progress.
-    ///
-    /// # IRQL
-    /// Up to `DISPATCH_LEVEL`; allowed inside the handler.
-    ///
-    /// # Errors
-    /// `STATUS_INVALID_PARAMETER` unless `event` is exactly one event (rule EVT-28), or whatever WSK answers.
-    pub fn disable(&self, event: Events) -> Result<Disabled> {
-        disable_event(&SocketRef::new(&self.core), one(event)?)
-    }
-
-    /// Switches one event off and waits until no call of its handler is in progress.
+    /// Sends with flags; see [`SendHalf::send_with`].
     ///
     /// # Cancel safety
-    /// The event is off, or goes off, also when this is dropped; only the waiting ends.
+    /// Once polled and dropped, the connection can only be closed. The buffer is not given back.
     ///
     /// # Errors
-    /// As for [`Connection::disable`].
-    pub fn disable_and_wait(&self, event: Events) -> impl Future<Output = Result<()>> + Send + 'static {
-        let socket = SocketRef::new(&self.core);
-        async move { disable_event_and_wait(socket, one(event)?).await }
+    /// The same as those of [`SendHalf::send_with`].
+    pub fn send_with(&mut self, buffer: Buffer, flags: SendFlags) -> Sending<'_> {
+        self.send.send_with(buffer, flags)
     }
 
-    /// Closes the socket (`WskCloseSocket`) and waits until no callback of it runs or will run. What is under way
-    /// ends with `STATUS_CANCELLED`; unless the connection was disconnected in both directions, it is reset.
+    /// Ends this side gracefully; see [`SendHalf::shutdown`].
+    ///
+    /// # Cancel safety
+    /// Dropping it asks for cancellation, which usually comes too late. Nothing can be sent all the same.
+    ///
+    /// # Errors
+    /// The same as those of [`SendHalf::shutdown`].
+    pub fn shutdown(&mut self) -> Shutdown<'_> {
+        self.send.shutdown()
+    }
+
+    /// Ends this side gracefully after a last buffer; see [`SendHalf::shutdown_after`].
+    ///
+    /// # Cancel safety
+    /// The same as that of [`Connection::shutdown`].
+    ///
+    /// # Errors
+    /// The same as those of [`SendHalf::shutdown`].
+    pub fn shutdown_after(&mut self, last: Buffer) -> Shutdown<'_> {
+        self.send.shutdown_after(last)
+    }
+
+    /// Closes the connection and waits until no callback of it runs or will run; see [`Control::close`].
     ///
     /// # Cancel safety
     /// The close goes on when this is dropped.
-    pub fn close(self) -> impl Future<Output = ()> + Send + 'static {
-        Closed::new(SocketRef::new(&self.core))
+    pub fn close(self) -> impl Future<Output = ()> + Send + use<> {
+        Control::close(&self)
     }
 }
 
-/// Exactly one event.
-fn one(event: Events) -> Result<u32> {
-    if event.bits().is_power_of_two() && Events::all().contains(event) {
-        Ok(event.bits())
-    } else {
-        Err(Error::new(Operation::EventCallbacks, wsk_sys::STATUS_INVALID_PARAMETER))
-    }
-}
+impl core::ops::Deref for Connection {
+    type Target = Control;
 
-/// Reads one `SIZE_T`.
-async fn query(socket: SocketRef, code: u32) -> Result<usize> {
-    let what = Control {
-        operation: Operation::Ioctl,
-        request: WskIoctl,
-        code,
-        level: 0,
-        input: 0,
-        output: size_of::<usize>(),
-    };
-    control(socket, what, 0_usize).await.map(|(output, _)| output[0])
-}
-
-impl<E: ConnectionEvents> Drop for Connection<E> {
-    fn drop(&mut self) {
-        self.core.socket().close_later();
-    }
-}
-
-impl<E: ConnectionEvents> fmt::Debug for Connection<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("endpoints", &self.endpoints).finish_non_exhaustive()
+    fn deref(&self) -> &Control {
+        &self.receive
     }
 }

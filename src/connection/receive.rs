@@ -18,24 +18,26 @@
 
 use core::fmt;
 use core::future::Future;
+use core::marker::PhantomData;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 
 use bitflags::bitflags;
 use wsk_sys::nt::IRP;
 use wsk_sys::{
-    STATUS_DEVICE_BUSY, STATUS_INVALID_PARAMETER, WSK_BUF, WSK_FLAG_DRAIN, WSK_FLAG_WAITALL,
-    WSK_PROVIDER_CONNECTION_DISPATCH, WSK_SOCKET,
+    STATUS_DEVICE_BUSY, STATUS_END_OF_FILE, STATUS_INVALID_PARAMETER, WSK_BUF, WSK_FLAG_DRAIN,
+    WSK_FLAG_WAITALL,
 };
 
+use super::shared::ConnectionRef;
 use super::turn::Admission;
-use super::{Connection, ConnectionEvents, ConnectionRef};
 use crate::buffer::Buffer;
 use crate::error::{Error, Operation, Result};
-use crate::operation::{Op, Outcome, Request, Submission};
+use crate::operation::{self, Lazy, Op, Outcome, Request, Submission};
+use crate::socket::ConnectionTable;
 
 bitflags! {
-    /// How to receive.
+    /// Options of a receive.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct ReceiveFlags: u32 {
         /// Completes when the buffer is full, or no more data will come (`WSK_FLAG_WAITALL`).
@@ -43,75 +45,24 @@ bitflags! {
     }
 }
 
-/// Bytes that arrived for nobody.
-pub(crate) struct Kept {
+/// Bytes that arrived for a receive whose future was dropped.
+pub(super) struct Kept {
     buffer: Buffer,
     /// How many of them were handed out already.
-    taken: usize,
+    taken: u32,
 }
 
-impl<E: ConnectionEvents> Connection<E> {
-    /// Receives into `buffer` as soon as there is anything (`WskReceive`). The result is the number of bytes and the
-    /// buffer, whose length is that number; 0 means that the peer has ended its side.
-    ///
-    /// # Cancel safety
-    /// May be dropped at any time. Bytes that arrive in spite of it are the first that the next receive gets; the
-    /// buffer is not given back.
-    ///
-    /// # Errors
-    /// `STATUS_DEVICE_BUSY` when another receive is under way, `STATUS_CONNECTION_RESET` and the like,
-    /// `STATUS_FILE_FORCED_CLOSED`, `STATUS_CANCELLED` when the connection was closed,
-    /// `STATUS_INSUFFICIENT_RESOURCES`. Bytes that came before an error are in the buffer.
-    ///
-    /// # Mixing with the receive event
-    /// Bytes that a dropped receive left precede whatever the [`ReceiveHandler`](super::ReceiveHandler) is told later.
-    /// A receive that they satisfy posts nothing, so it does not make up for data the handler did not take.
-    pub fn receive(&self, buffer: Buffer) -> Receive {
-        self.receive_with(buffer, ReceiveFlags::empty())
-    }
-
-    /// [`Connection::receive`] that waits until the buffer is full; fewer bytes mean that the peer has ended its side.
-    ///
-    /// # Cancel safety
-    /// As for [`Connection::receive`].
-    ///
-    /// # Errors
-    /// As for [`Connection::receive`].
-    pub fn receive_all(&self, buffer: Buffer) -> Receive {
-        self.receive_with(buffer, ReceiveFlags::WAIT_ALL)
-    }
-
-    /// [`Connection::receive`] with flags.
-    ///
-    /// # Cancel safety
-    /// As for [`Connection::receive`].
-    ///
-    /// # Errors
-    /// As for [`Connection::receive`], and `STATUS_INVALID_PARAMETER` for flags that have no name.
-    pub fn receive_with(&self, buffer: Buffer, flags: ReceiveFlags) -> Receive {
-        // Bits without a name do not reach WSK: among them are those of a drain (rules RCV-08, RCV-09).
-        Receive(if ReceiveFlags::all().contains(flags) {
-            Receiving::new(self.reference(), buffer, flags.bits())
-        } else {
-            Receiving { state: State::Refused(buffer) }
-        })
-    }
-
-    /// Discards whatever comes until the peer has ended its side or the connection is gone (`WSK_FLAG_DRAIN`), for
-    /// whoever has disconnected and waits for the peer to do the same.
-    ///
-    /// # Cancel safety
-    /// May be dropped at any time.
-    ///
-    /// # Errors
-    /// As for [`Connection::receive`].
-    pub fn drain(&self) -> Drain {
-        Drain(Receiving::new(self.reference(), Discard, WSK_FLAG_DRAIN))
+impl Kept {
+    /// The bytes that are still to be handed out.
+    fn rest(&self) -> &[u8] {
+        &self.buffer[self.taken as usize..]
     }
 }
 
-/// Where received bytes go.
+/// Memory that bytes are received into.
 trait Target: Send + Unpin + 'static {
+    /// The flags that a receive into it may have.
+    const FLAGS: u32;
     /// Empties it before it is used.
     fn reset(&mut self);
     /// Takes what an abandoned receive left, as far as it goes in.
@@ -129,15 +80,17 @@ trait Target: Send + Unpin + 'static {
 }
 
 impl Target for Buffer {
+    const FLAGS: u32 = ReceiveFlags::all().bits();
+
     fn reset(&mut self) {
         self.clear();
     }
 
     fn take_kept(&mut self, kept: &mut Kept) {
-        let rest = &kept.buffer[kept.taken..];
+        let rest = kept.rest();
         let count = rest.len().min(self.capacity() - Buffer::len(self));
         if self.extend_from_slice(&rest[..count]).is_ok() {
-            kept.taken += count;
+            kept.taken += count as u32;
         }
     }
 
@@ -162,14 +115,16 @@ impl Target for Buffer {
     }
 }
 
-/// Bytes go nowhere.
+/// A target that keeps nothing.
 struct Discard;
 
 impl Target for Discard {
+    const FLAGS: u32 = WSK_FLAG_DRAIN;
+
     fn reset(&mut self) {}
 
     fn take_kept(&mut self, kept: &mut Kept) {
-        kept.taken = kept.buffer.len();
+        kept.taken = kept.buffer.len() as u32;
     }
 
     fn len(&self) -> usize {
@@ -210,7 +165,7 @@ impl<T: Target> Request for ReceiveRequest<T> {
         if self.target.filled(outcome.information()).is_ok()
             && let Some(kept) = self.target.keep()
         {
-            *common.kept.lock() = Some(kept);
+            common.state.lock().kept = Some(kept);
         }
         // The bytes are kept by now.
         common.turn.end_abandoned();
@@ -231,196 +186,211 @@ impl<T: Target> ReceiveRequest<T> {
         // The descriptor is needed only during the call (rule LIFE-08); what it describes lives until completion.
         // SAFETY: the request is live and not yet WSK's.
         let mut wsk_buf = unsafe { &mut *request }.target.describe();
-        let call = |handle: *mut WSK_SOCKET| {
-            // SAFETY: rundown protection is held, so the socket is a connection that is not closing.
-            let table = unsafe { (*handle).Dispatch }.cast::<WSK_PROVIDER_CONNECTION_DISPATCH>();
-            // SAFETY: the table is that of a connection; the member was always there.
-            let receive = unsafe { (*table).WskReceive }?;
+        let call = |handle, table: &ConnectionTable| {
+            let receive = table.receive()?;
             // SAFETY: the range is inside the buffer (rule SND-08), which the request owns until completion.
             Some(unsafe { receive(handle, &raw mut wsk_buf, flags, irp) })
         };
-        // SAFETY: the operation has just prepared the IRP, and `call` hands it to WSK or leaves it alone.
+        // SAFETY: the operation has just prepared the IRP, which `call` submits or leaves alone.
         unsafe { connection.submit(irp, call) }
     }
 }
 
-/// A receive under way, into any target.
-struct Receiving<T: Target> {
-    state: State<T>,
-}
-
-enum State<T: Target> {
-    Start(ConnectionRef, T, u32),
-    /// Its flags have no name.
-    Refused(T),
-    /// An abandoned receive is in the way, and the turn after it is this one's.
-    Claiming(ConnectionRef, T, u32),
-    Waiting(ConnectionRef, Op<ReceiveRequest<T>>),
-    Finished,
-}
-
 /// Hands out bytes that an abandoned receive left.
 fn take_kept<T: Target>(connection: &ConnectionRef, target: &mut T) {
-    let mut slot = connection.common().kept.lock();
-    let Some(kept) = slot.as_mut() else { return };
+    let mut state = connection.common().state.lock();
+    let Some(kept) = state.kept.as_mut() else { return };
     target.take_kept(kept);
-    let emptied = if kept.taken == kept.buffer.len() { slot.take() } else { None };
-    drop(slot);
+    let emptied = if kept.rest().is_empty() { state.kept.take() } else { None };
+    drop(state);
     // Its memory is freed outside of the lock.
     drop(emptied);
 }
 
-impl<T: Target> Receiving<T> {
-    fn new(connection: ConnectionRef, target: T, flags: u32) -> Self {
-        Self { state: State::Start(connection, target, flags) }
+/// A receive to come, into any target.
+///
+/// # Invariants
+/// `target` is there until the operation has started. From then on the turn is this operation's until `finish`.
+struct ReceiveOperation<T> {
+    connection: ConnectionRef,
+    target: Option<T>,
+    flags: u32,
+    /// An abandoned receive is in the way, and the turn after it is this one's.
+    claimed: bool,
+}
+
+type Started<T> = core::result::Result<Op<ReceiveRequest<T>>, (Result<usize>, T)>;
+
+impl<T: Target> ReceiveOperation<T> {
+    fn new(connection: &ConnectionRef, target: T, flags: u32) -> Self {
+        Self { connection: connection.clone(), target: Some(target), flags, claimed: false }
     }
 
-    /// Submits the receive, unless it is finished at once.
-    fn start(
-        connection: &ConnectionRef,
-        mut target: T,
-        flags: u32,
-    ) -> core::result::Result<Op<ReceiveRequest<T>>, (Result<usize>, T)> {
+    /// Waits for the turn; `Err` says why it cannot be had.
+    fn take_turn(&mut self, context: &Context<'_>) -> Poll<Result<()>> {
+        let turn = &self.connection.common().turn;
+        if !self.claimed {
+            // Bits without a name do not reach WSK: among them are those of a drain (rules RCV-08, RCV-09).
+            if self.flags & !T::FLAGS != 0 {
+                return Poll::Ready(Err(Error::new(Operation::Receive, STATUS_INVALID_PARAMETER)));
+            }
+            match turn.take() {
+                Admission::Mine => return Poll::Ready(Ok(())),
+                Admission::Claimed => self.claimed = true,
+                Admission::Busy => {
+                    return Poll::Ready(Err(Error::new(Operation::Receive, STATUS_DEVICE_BUSY)));
+                }
+            }
+        }
+        if !turn.has_come(context) {
+            return Poll::Pending;
+        }
+        self.claimed = false;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Submits the receive, unless kept bytes satisfy it. The turn is the caller's.
+    fn submit(&self, mut target: T) -> Started<T> {
+        let connection = &self.connection;
         target.reset();
         take_kept(connection, &mut target);
         // A receive that waits for all goes on behind what was kept.
-        if target.is_full() || (target.len() > 0 && flags & WSK_FLAG_WAITALL == 0) {
+        if target.is_full() || (target.len() > 0 && self.flags & WSK_FLAG_WAITALL == 0) {
             connection.common().turn.give();
             return Err((Ok(target.len()), target));
         }
         let request = ReceiveRequest { connection: connection.clone(), target };
-        match Op::try_new(connection.client().cache(), request) {
-            Ok(op) => {
-                let call = |irp, request| {
-                    // SAFETY: `submit` passes the request, and an IRP that was prepared for it.
-                    unsafe { ReceiveRequest::submit_irp(connection, flags, irp, request) }
-                };
-                // SAFETY: the operation is new; `submit_irp` passes the IRP and memory of the request alone.
-                unsafe { op.submit(call) };
-                Ok(op)
-            }
-            Err((_, request)) => {
-                connection.common().turn.give();
-                Err((Err(Error::out_of_memory(Operation::Receive)), request.target))
-            }
-        }
-    }
-
-    fn poll(&mut self, context: &Context<'_>) -> Poll<(Result<usize>, T)> {
-        let (connection, target, flags) = match core::mem::replace(&mut self.state, State::Finished) {
-            State::Start(connection, target, flags) => match connection.common().turn.take() {
-                Admission::Mine => (connection, target, flags),
-                Admission::Claimed => return self.claim(connection, target, flags, context),
-                Admission::Busy => {
-                    return Poll::Ready((Err(Error::new(Operation::Receive, STATUS_DEVICE_BUSY)), target));
-                }
-            },
-            State::Claiming(connection, target, flags) => {
-                return self.claim(connection, target, flags, context);
-            }
-            State::Waiting(connection, op) => return self.wait(connection, op, context),
-            State::Refused(target) => {
-                return Poll::Ready((Err(Error::new(Operation::Receive, STATUS_INVALID_PARAMETER)), target));
-            }
-            State::Finished => return Poll::Pending,
+        let op = Op::try_new(connection.client().cache(), request).map_err(|(_, request)| {
+            connection.common().turn.give();
+            (Err(Error::out_of_memory(Operation::Receive)), request.target)
+        })?;
+        let call = |irp, request| {
+            // SAFETY: `submit` passes the request, and an IRP that was prepared for it.
+            unsafe { ReceiveRequest::submit_irp(connection, self.flags, irp, request) }
         };
-        self.go(connection, target, flags, context)
+        // SAFETY: the operation is new; `submit_irp` passes the IRP and memory of the request alone.
+        unsafe { op.submit(call) };
+        Ok(op)
+    }
+}
+
+impl<T: Target> operation::Operation for ReceiveOperation<T> {
+    type Request = ReceiveRequest<T>;
+    type Output = (Result<usize>, T);
+
+    fn start(&mut self, context: &Context<'_>) -> Poll<Started<T>> {
+        let Poll::Ready(turn) = self.take_turn(context) else { return Poll::Pending };
+        let Some(target) = self.target.take() else { return Poll::Pending };
+        Poll::Ready(match turn {
+            Ok(()) => self.submit(target),
+            Err(error) => Err((Err(error), target)),
+        })
     }
 
-    fn claim(
-        &mut self,
-        connection: ConnectionRef,
-        target: T,
-        flags: u32,
-        context: &Context<'_>,
-    ) -> Poll<(Result<usize>, T)> {
-        if connection.common().turn.has_come(context) {
-            return self.go(connection, target, flags, context);
-        }
-        self.state = State::Claiming(connection, target, flags);
-        Poll::Pending
+    fn finish(&mut self, outcome: Outcome, request: ReceiveRequest<T>) -> (Result<usize>, T) {
+        let mut target = request.target;
+        let fits = target.filled(outcome.information());
+        self.connection.common().turn.give();
+        let received = outcome.result(Operation::Receive).and(fits).map(|()| target.len());
+        (received, target)
     }
 
-    fn go(
-        &mut self,
-        connection: ConnectionRef,
-        target: T,
-        flags: u32,
-        context: &Context<'_>,
-    ) -> Poll<(Result<usize>, T)> {
-        match Self::start(&connection, target, flags) {
-            Ok(op) => self.wait(connection, op, context),
-            Err(ready) => Poll::Ready(ready),
-        }
-    }
-
-    fn wait(
-        &mut self,
-        connection: ConnectionRef,
-        op: Op<ReceiveRequest<T>>,
-        context: &Context<'_>,
-    ) -> Poll<(Result<usize>, T)> {
-        match op.poll(context) {
-            Ok((outcome, request)) => {
-                let mut target = request.target;
-                let fits = target.filled(outcome.information());
-                connection.common().turn.give();
-                let received = outcome.result(Operation::Receive).and(fits).map(|()| target.len());
-                Poll::Ready((received, target))
-            }
-            Err(op) => {
-                self.state = State::Waiting(connection, op);
-                Poll::Pending
-            }
+    fn dropped(&mut self, submitted: bool) {
+        let turn = &self.connection.common().turn;
+        if submitted {
+            // Said before the cancellation, whose completion sets it free.
+            turn.abandon();
+        } else if self.claimed {
+            turn.give_up_claim();
         }
     }
 }
 
-impl<T: Target> Drop for Receiving<T> {
-    fn drop(&mut self) {
-        match core::mem::replace(&mut self.state, State::Finished) {
-            State::Waiting(connection, op) => {
-                // Said before the cancellation, whose completion sets it free.
-                connection.common().turn.abandon();
-                drop(op);
-            }
-            State::Claiming(connection, ..) => connection.common().turn.give_up_claim(),
-            State::Start(..) | State::Refused(_) | State::Finished => {}
-        }
-    }
-}
-
-/// A receive under way; see [`Connection::receive`].
+/// Future of [`Connection::receive`](super::Connection::receive).
 #[must_use = "futures do nothing unless polled"]
-pub struct Receive(Receiving<Buffer>);
+pub struct Receive<'a> {
+    receive: Lazy<ReceiveOperation<Buffer>>,
+    _half: PhantomData<&'a mut ()>,
+}
 
-impl Future for Receive {
+impl Receive<'_> {
+    pub(super) fn new(connection: &ConnectionRef, buffer: Buffer, flags: ReceiveFlags) -> Self {
+        let operation = ReceiveOperation::new(connection, buffer, flags.bits());
+        Self { receive: Lazy::new(operation), _half: PhantomData }
+    }
+}
+
+impl Future for Receive<'_> {
     type Output = (Result<usize>, Buffer);
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.poll(context)
+        Pin::new(&mut self.receive).poll(context)
     }
 }
 
-impl fmt::Debug for Receive {
+impl fmt::Debug for Receive<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Receive").finish_non_exhaustive()
     }
 }
 
-/// Discards what comes; see [`Connection::drain`].
+/// Future of [`Connection::receive_exact`](super::Connection::receive_exact).
 #[must_use = "futures do nothing unless polled"]
-pub struct Drain(Receiving<Discard>);
+pub struct ReceiveExact<'a>(Receive<'a>);
 
-impl Future for Drain {
-    type Output = Result<()>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
-        self.0.poll(context).map(|(result, _)| result.map(drop))
+impl ReceiveExact<'_> {
+    pub(super) fn new(connection: &ConnectionRef, buffer: Buffer) -> Self {
+        Self(Receive::new(connection, buffer, ReceiveFlags::WAIT_ALL))
     }
 }
 
-impl fmt::Debug for Drain {
+impl Future for ReceiveExact<'_> {
+    type Output = (Result<()>, Buffer);
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Poll::Ready((received, buffer)) = Pin::new(&mut self.0).poll(context) else {
+            return Poll::Pending;
+        };
+        let complete = |count| {
+            if count == buffer.capacity() {
+                Ok(())
+            } else {
+                Err(Error::new(Operation::Receive, STATUS_END_OF_FILE))
+            }
+        };
+        Poll::Ready((received.and_then(complete), buffer))
+    }
+}
+
+impl fmt::Debug for ReceiveExact<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReceiveExact").finish_non_exhaustive()
+    }
+}
+
+/// Future of [`Connection::drain`](super::Connection::drain).
+#[must_use = "futures do nothing unless polled"]
+pub struct Drain<'a> {
+    drain: Lazy<ReceiveOperation<Discard>>,
+    _half: PhantomData<&'a mut ()>,
+}
+
+impl Drain<'_> {
+    pub(super) fn new(connection: &ConnectionRef) -> Self {
+        let operation = ReceiveOperation::new(connection, Discard, WSK_FLAG_DRAIN);
+        Self { drain: Lazy::new(operation), _half: PhantomData }
+    }
+}
+
+impl Future for Drain<'_> {
+    type Output = Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.drain).poll(context).map(|(result, _)| result.map(drop))
+    }
+}
+
+impl fmt::Debug for Drain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Drain").finish_non_exhaustive()
     }

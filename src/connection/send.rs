@@ -2,61 +2,30 @@
 
 use core::fmt;
 use core::future::Future;
+use core::marker::PhantomData;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 
 use bitflags::bitflags;
 use wsk_sys::nt::IRP;
-use wsk_sys::{
-    STATUS_INVALID_PARAMETER, STATUS_LOCAL_DISCONNECT, WSK_FLAG_NODELAY, WSK_PROVIDER_CONNECTION_DISPATCH,
-};
+use wsk_sys::{STATUS_INVALID_PARAMETER, STATUS_LOCAL_DISCONNECT, WSK_FLAG_NODELAY};
 
-use super::{Connection, ConnectionEvents, ConnectionRef};
+use super::shared::ConnectionRef;
 use crate::buffer::Buffer;
 use crate::error::{Error, Operation, Result};
-use crate::operation::{Op, Outcome, Request, Submission};
+use crate::operation::{self, Lazy, Op, Outcome, Request, Submission};
+use crate::socket::ConnectionTable;
 
 bitflags! {
-    /// How to send.
+    /// Options of a send.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct SendFlags: u32 {
-        /// Sends at once rather than wait for more to send along (`WSK_FLAG_NODELAY`).
+        /// Sends at once rather than wait for more data (`WSK_FLAG_NODELAY`).
         const NO_DELAY = WSK_FLAG_NODELAY;
     }
 }
 
-impl<E: ConnectionEvents> Connection<E> {
-    /// Sends all of `buffer` (`WskSend`). The result is the number of bytes, always all of them, and the buffer. With
-    /// an empty buffer there is nothing to do.
-    ///
-    /// WSK does not buffer: this resolves when the transport has taken every byte. Several sends may be under way;
-    /// they go out in the order of their first polls.
-    ///
-    /// # Cancel safety
-    /// Dropping it asks for cancellation; how much had been sent by then is not known, so the connection is good for
-    /// closing only. The buffer is not given back.
-    ///
-    /// # Errors
-    /// `STATUS_LOCAL_DISCONNECT` after a graceful disconnect of this side, `STATUS_CONNECTION_RESET` and the like,
-    /// `STATUS_FILE_FORCED_CLOSED`, `STATUS_CANCELLED` when the connection was closed,
-    /// `STATUS_INSUFFICIENT_RESOURCES`.
-    pub fn send(&self, buffer: Buffer) -> Sending {
-        self.send_with(buffer, SendFlags::empty())
-    }
-
-    /// [`Connection::send`] with flags.
-    ///
-    /// # Cancel safety
-    /// As for [`Connection::send`].
-    ///
-    /// # Errors
-    /// As for [`Connection::send`], and `STATUS_INVALID_PARAMETER` for flags that have no name.
-    pub fn send_with(&self, buffer: Buffer, flags: SendFlags) -> Sending {
-        Sending { state: State::Start(self.reference(), buffer, flags) }
-    }
-}
-
-/// What WSK uses while a send is under way.
+/// The memory that WSK uses while a send is under way.
 struct SendRequest {
     connection: ConnectionRef,
     buffer: Buffer,
@@ -86,99 +55,139 @@ impl SendRequest {
             Ok(wsk_buf) => wsk_buf,
             Err(error) => return Submission::Refused(error.into()),
         };
-        let call = |handle: *mut wsk_sys::WSK_SOCKET| {
-            // SAFETY: rundown protection is held, so the socket is a connection that is not closing.
-            let table = unsafe { (*handle).Dispatch }.cast::<WSK_PROVIDER_CONNECTION_DISPATCH>();
-            // SAFETY: the table is that of a connection; the member was always there.
-            let send = unsafe { (*table).WskSend }?;
+        let call = |handle, table: &ConnectionTable| {
+            let send = table.send()?;
             // SAFETY: the range is inside the buffer (rule SND-08), which the request owns until completion.
             Some(unsafe { send(handle, &raw mut wsk_buf, flags.bits(), irp) })
         };
-        // SAFETY: the operation has just prepared the IRP, and `call` hands it to WSK or leaves it alone.
+        // SAFETY: the operation has just prepared the IRP, which `call` submits or leaves alone.
         unsafe { connection.submit(irp, call) }
     }
 }
 
-/// A send under way; see [`Connection::send`].
-#[must_use = "futures do nothing unless polled"]
-pub struct Sending {
-    state: State,
+/// A send to come.
+///
+/// # Invariants
+/// `buffer` is there until the operation has started.
+struct SendOperation {
+    connection: ConnectionRef,
+    buffer: Option<Buffer>,
+    flags: SendFlags,
+    /// This side of the connection was shut down before.
+    shut_down: bool,
 }
 
-enum State {
-    Start(ConnectionRef, Buffer, SendFlags),
-    Waiting(Op<SendRequest>),
-    Finished,
-}
-
-impl Sending {
-    fn start(
-        connection: &ConnectionRef,
-        buffer: Buffer,
-        flags: SendFlags,
-    ) -> core::result::Result<Op<SendRequest>, (Result<usize>, Buffer)> {
+impl SendOperation {
+    /// The reason why WSK is not asked, if there is one.
+    fn refusal(&self) -> Option<Error> {
         // Bits without a name do not reach WSK, which knows more of them than this crate (rules SND-05, SND-06).
-        if !SendFlags::all().contains(flags) {
-            return Err((Err(Error::new(Operation::Send, STATUS_INVALID_PARAMETER)), buffer));
+        if !SendFlags::all().contains(self.flags) {
+            return Some(Error::new(Operation::Send, STATUS_INVALID_PARAMETER));
         }
-        // Said here rather than asked of WSK, where the answers are not defined (rules SND-07, SND-15, SND-16).
-        if buffer.is_empty() {
-            return Err((Ok(0), buffer));
-        }
-        if !connection.common().sends.enter() {
-            return Err((Err(Error::new(Operation::Send, STATUS_LOCAL_DISCONNECT)), buffer));
-        }
-        let submitted = Self::submit(connection, buffer, flags);
-        connection.common().sends.leave();
-        submitted
+        // The answer of WSK is not defined (rules SND-15, SND-16).
+        self.shut_down.then(|| Error::new(Operation::Send, STATUS_LOCAL_DISCONNECT))
     }
 
-    fn submit(
-        connection: &ConnectionRef,
-        buffer: Buffer,
-        flags: SendFlags,
-    ) -> core::result::Result<Op<SendRequest>, (Result<usize>, Buffer)> {
-        let request = SendRequest { connection: connection.clone(), buffer };
-        match Op::try_new(connection.client().cache(), request) {
-            Ok(op) => {
-                let call = |irp, request| {
-                    // SAFETY: `submit` passes the request, and an IRP that was prepared for it.
-                    unsafe { SendRequest::submit_irp(connection, flags, irp, request) }
-                };
-                // SAFETY: the operation is new; `submit_irp` passes the IRP and memory of the request alone.
-                unsafe { op.submit(call) };
-                Ok(op)
-            }
-            Err((_, request)) => Err((Err(Error::out_of_memory(Operation::Send)), request.buffer)),
-        }
+    fn submit(&self, buffer: Buffer) -> core::result::Result<Op<SendRequest>, (Result<usize>, Buffer)> {
+        let request = SendRequest { connection: self.connection.clone(), buffer };
+        let op = Op::try_new(self.connection.client().cache(), request)
+            .map_err(|(_, request)| (Err(Error::out_of_memory(Operation::Send)), request.buffer))?;
+        let call = |irp, request| {
+            // SAFETY: `submit` passes the request, and an IRP that was prepared for it.
+            unsafe { SendRequest::submit_irp(&self.connection, self.flags, irp, request) }
+        };
+        // SAFETY: the operation is new; `submit_irp` passes the IRP and memory of the request alone.
+        unsafe { op.submit(call) };
+        Ok(op)
     }
 }
 
-impl Future for Sending {
+impl operation::Operation for SendOperation {
+    type Request = SendRequest;
+    type Output = (Result<usize>, Buffer);
+
+    fn start(
+        &mut self,
+        _context: &Context<'_>,
+    ) -> Poll<core::result::Result<Op<SendRequest>, (Result<usize>, Buffer)>> {
+        let Some(buffer) = self.buffer.take() else { return Poll::Pending };
+        Poll::Ready(match self.refusal() {
+            Some(error) => Err((Err(error), buffer)),
+            // There is nothing to ask of WSK, whose answer is not defined (rule SND-07).
+            None if buffer.is_empty() => Err((Ok(0), buffer)),
+            None => self.submit(buffer),
+        })
+    }
+
+    fn finish(&mut self, outcome: Outcome, request: SendRequest) -> (Result<usize>, Buffer) {
+        (outcome.result(Operation::Send), request.buffer)
+    }
+}
+
+/// Future of [`Connection::send`](super::Connection::send).
+#[must_use = "futures do nothing unless polled"]
+pub struct Sending<'a> {
+    send: Lazy<SendOperation>,
+    _half: PhantomData<&'a mut ()>,
+}
+
+impl Sending<'_> {
+    pub(super) fn new(connection: &ConnectionRef, buffer: Buffer, flags: SendFlags, shut_down: bool) -> Self {
+        let operation =
+            SendOperation { connection: connection.clone(), buffer: Some(buffer), flags, shut_down };
+        Self { send: Lazy::new(operation), _half: PhantomData }
+    }
+}
+
+impl Future for Sending<'_> {
     type Output = (Result<usize>, Buffer);
 
     #[inline(never)]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let op = match core::mem::replace(&mut self.state, State::Finished) {
-            State::Start(connection, buffer, flags) => match Self::start(&connection, buffer, flags) {
-                Ok(op) => op,
-                Err(ready) => return Poll::Ready(ready),
-            },
-            State::Waiting(op) => op,
-            State::Finished => return Poll::Pending,
-        };
-        match op.poll(context) {
-            Ok((outcome, request)) => Poll::Ready((outcome.result(Operation::Send), request.buffer)),
-            Err(op) => {
-                self.state = State::Waiting(op);
-                Poll::Pending
-            }
-        }
+        Pin::new(&mut self.send).poll(context)
     }
 }
 
-impl fmt::Debug for Sending {
+impl fmt::Debug for Sending<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sending").finish_non_exhaustive()
+    }
+}
+
+/// Future of [`SendHalf::post`](super::SendHalf::post): a send that WSK has already.
+#[must_use = "dropping it cancels the send; `detach` lets it go on"]
+pub struct Posted {
+    send: Lazy<SendOperation>,
+}
+
+impl Posted {
+    pub(super) fn new(connection: &ConnectionRef, buffer: Buffer, flags: SendFlags, shut_down: bool) -> Self {
+        let operation =
+            SendOperation { connection: connection.clone(), buffer: Some(buffer), flags, shut_down };
+        Self { send: Lazy::submitted(operation) }
+    }
+
+    /// Lets the send go on without its future. Its buffer is freed when it has ended; whether it has succeeded shows in
+    /// the next operation of the connection.
+    ///
+    /// # IRQL
+    /// Up to `DISPATCH_LEVEL`.
+    pub fn detach(self) {
+        self.send.detach();
+    }
+}
+
+impl Future for Posted {
+    type Output = (Result<usize>, Buffer);
+
+    #[inline(never)]
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.send).poll(context)
+    }
+}
+
+impl fmt::Debug for Posted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Posted").finish_non_exhaustive()
     }
 }

@@ -7,109 +7,120 @@ use core::net::SocketAddr;
 use wsk_sys::nt::IRP;
 use wsk_sys::{
     IPPROTO_IPV6, IPV6_V6ONLY, SO_CONDITIONAL_ACCEPT, SO_EXCLUSIVEADDRUSE, SO_KEEPALIVE, SO_REUSEADDR,
-    SO_WSK_SECURITY, SOL_SOCKET, WSK_FLAG_LISTEN_SOCKET, WSK_PROVIDER_LISTEN_DISPATCH, WskSetOption,
+    SO_WSK_SECURITY, SOL_SOCKET, WSK_FLAG_LISTEN_SOCKET, WskSetOption,
 };
 
-use super::pending::Pending;
-use super::{
-    AbortHandler, AcceptHandler, Acceptance, Condition, Conditional, InspectHandler, Listener,
-    ListenerCommon, ListenerCore, NoAcceptEvent, OnAccept, Unconditional,
-};
+use super::handlers::{AbortSlot, AcceptSlot, InspectSlot};
+use super::shared::{ListenerHandlers, ListenerRef};
+use super::{AbortHandler, AcceptHandler, InspectHandler, Listener};
 use crate::address::SockAddr;
 use crate::client::{Provider, Recipe, SecurityDescriptor};
 use crate::error::{Error, Operation, Result};
-use crate::memory::Ref;
 use crate::operation::{Op, Outcome, Request, Submission};
-use crate::socket::{Control, CoreRef, Socket, SocketRef, control_with_irp, reserve};
-use crate::sync::SpinLock;
+use crate::socket::{ControlCode, ListenTable, control_with_irp, reserve};
 
-/// A listening socket in the making; see [`Provider::listener`].
+/// Builder for a [`Listener`]; see [`Provider::listener`].
+///
+/// What has to precede bind is said here, because afterwards there is no builder any more. The parameters are the types
+/// of the handlers, which need not be named.
+///
+/// ```
+/// # use wsk::{Decision, InspectHandler, Inspection, Listener, Provider, Result};
+/// /// Accepts connections of this machine only.
+/// struct Local;
+///
+/// impl InspectHandler for Local {
+///     fn inspect<'a>(&self, request: Inspection<'a>) -> Decision<'a> {
+///         if request.peer_addr().ip().is_loopback() { request.accept() } else { request.reject() }
+///     }
+/// }
+///
+/// async fn listen(provider: &Provider) -> Result<Listener> {
+///     provider.listener().inspect(Local).bind(([0, 0, 0, 0], 7007).into()).await
+/// }
+/// ```
 #[derive(Debug)]
 #[must_use = "nothing happens before `bind`"]
-pub struct ListenerBuilder<I: Condition = Unconditional, A: Acceptance = NoAcceptEvent> {
+pub struct ListenerBuilder<I = (), B = (), A = ()> {
+    parts: Parts,
+    inspect: I,
+    abort: B,
+    accept: A,
+}
+
+/// The part that does not depend on the handlers.
+#[derive(Debug)]
+struct Parts {
     provider: Provider,
-    condition: I,
-    acceptance: A,
     security: Option<SecurityDescriptor>,
     settings: Settings,
 }
 
 impl ListenerBuilder {
     pub(crate) fn new(provider: Provider) -> Self {
-        Self {
-            provider,
-            condition: Unconditional,
-            acceptance: NoAcceptEvent,
-            security: None,
-            settings: Settings::default(),
-        }
+        let parts = Parts { provider, security: None, settings: Settings::default() };
+        Self { parts, inspect: (), abort: (), accept: () }
     }
 }
 
-impl<A: Acceptance> ListenerBuilder<Unconditional, A> {
+impl<A> ListenerBuilder<(), (), A> {
     /// Has every connection request inspected before its handshake (`SO_CONDITIONAL_ACCEPT`).
     ///
     /// This switches off the transport's protection against SYN floods, and its backlog, for this socket: nothing
     /// is accepted on the listener's behalf, so a slow decision can let the peer time out.
-    pub fn conditional<G: InspectHandler + AbortHandler>(
-        self,
-        gate: G,
-    ) -> ListenerBuilder<Conditional<G>, A> {
-        ListenerBuilder {
-            provider: self.provider,
-            condition: Conditional(gate),
-            acceptance: self.acceptance,
-            security: self.security,
-            settings: self.settings,
-        }
+    pub fn inspect<H: InspectHandler>(self, handler: H) -> ListenerBuilder<H, (), A> {
+        ListenerBuilder { parts: self.parts, inspect: handler, abort: (), accept: self.accept }
     }
 }
 
-impl<I: Condition> ListenerBuilder<I, NoAcceptEvent> {
-    /// Gives the listener a handler for connections; it is off until [`Listener::enable`].
-    pub fn on_accept<H: AcceptHandler>(self, handler: H) -> ListenerBuilder<I, OnAccept<H>> {
-        ListenerBuilder {
-            provider: self.provider,
-            condition: self.condition,
-            acceptance: OnAccept(handler),
-            security: self.security,
-            settings: self.settings,
-        }
+impl<I: InspectHandler, A> ListenerBuilder<I, (), A> {
+    /// Gives the listener a handler for requests that are gone before they became a connection.
+    pub fn on_abort<H: AbortHandler>(self, handler: H) -> ListenerBuilder<I, H, A> {
+        ListenerBuilder { parts: self.parts, inspect: self.inspect, abort: handler, accept: self.accept }
     }
 }
 
-impl<I: Condition, A: Acceptance> ListenerBuilder<I, A> {
+impl<I, B> ListenerBuilder<I, B, ()> {
+    /// Gives the listener a handler for connections; its event is off until [`Listener::enable`].
+    pub fn on_accept<H: AcceptHandler>(self, handler: H) -> ListenerBuilder<I, B, H> {
+        ListenerBuilder { parts: self.parts, inspect: self.inspect, abort: self.abort, accept: handler }
+    }
+}
+
+impl<I: InspectSlot, B: AbortSlot, A: AcceptSlot> ListenerBuilder<I, B, A> {
     /// Who may share the address (`SO_WSK_SECURITY`). Without it, nobody.
     pub fn security(mut self, descriptor: SecurityDescriptor) -> Self {
         let address = descriptor.as_raw() as usize;
-        self.settings.0[Settings::SECURITY] = Some(Setting::pointer(SOL_SOCKET, SO_WSK_SECURITY, address));
+        self.parts.settings.0[Settings::SECURITY] =
+            Some(Setting::pointer(SOL_SOCKET, SO_WSK_SECURITY, address));
         // It is kept as long as the socket.
-        self.security = Some(descriptor);
+        self.parts.security = Some(descriptor);
         self
     }
 
     /// Lets the socket bind an address that others share (`SO_REUSEADDR`).
     pub fn reuse_address(mut self) -> Self {
-        self.settings.0[Settings::SHARING] = Some(Setting::number(SOL_SOCKET, SO_REUSEADDR, 1));
+        self.parts.settings.0[Settings::SHARING] = Some(Setting::number(SOL_SOCKET, SO_REUSEADDR, 1));
         self
     }
 
     /// Keeps everybody else from binding the address (`SO_EXCLUSIVEADDRUSE`).
     pub fn exclusive_address(mut self) -> Self {
-        self.settings.0[Settings::SHARING] = Some(Setting::number(SOL_SOCKET, SO_EXCLUSIVEADDRUSE, 1));
+        self.parts.settings.0[Settings::SHARING] = Some(Setting::number(SOL_SOCKET, SO_EXCLUSIVEADDRUSE, 1));
         self
     }
 
     /// Has idle accepted connections probed (`SO_KEEPALIVE`, which they inherit).
     pub fn keep_alive(mut self) -> Self {
-        self.settings.0[Settings::KEEP_ALIVE] = Some(Setting::number(SOL_SOCKET, SO_KEEPALIVE, 1));
+        self.parts.settings.0[Settings::KEEP_ALIVE] = Some(Setting::number(SOL_SOCKET, SO_KEEPALIVE, 1));
         self
     }
 
     /// Whether an IPv6 socket leaves IPv4 alone (`IPV6_V6ONLY`, on by default). When off, WSK gives IPv4 peers
     /// IPv4-mapped addresses, which this crate hands out as the IPv4 ones. Ignored for an IPv4 address.
     pub fn v6_only(mut self, only: bool) -> Self {
-        self.settings.0[Settings::V6_ONLY] = Some(Setting::number(IPPROTO_IPV6, IPV6_V6ONLY, only.into()));
+        self.parts.settings.0[Settings::V6_ONLY] =
+            Some(Setting::number(IPPROTO_IPV6, IPV6_V6ONLY, only.into()));
         self
     }
 
@@ -123,40 +134,40 @@ impl<I: Condition, A: Acceptance> ListenerBuilder<I, A> {
     /// `STATUS_ADDRESS_ALREADY_EXISTS` when the address is taken, `STATUS_ACCESS_DENIED` when it may not be shared,
     /// `STATUS_INVALID_ADDRESS_COMPONENT` when it is not local, `STATUS_NOT_SUPPORTED` when the transport cannot do
     /// conditional accept, `STATUS_INSUFFICIENT_RESOURCES`.
-    pub async fn bind(self, local: SocketAddr) -> Result<Listener<I, A>> {
-        let Self { provider, condition, acceptance, security, mut settings } = self;
-        if I::INSPECTS {
+    pub async fn bind(self, local: SocketAddr) -> Result<Listener> {
+        let Self { parts: Parts { provider, security, mut settings }, inspect, abort, accept } = self;
+        if I::SET {
             settings.0[Settings::CONDITIONAL] = Some(Setting::number(SOL_SOCKET, SO_CONDITIONAL_ACCEPT, 1));
         }
-        if !local.is_ipv6() {
-            settings.0[Settings::V6_ONLY] = None;
-        }
-        let make = |(condition, acceptance, security)| {
-            let common = ListenerCommon {
-                socket: Socket::new::<ListenerCore<I, A>>(provider.client().clone()),
-                pending: Pending::new(),
-                security: SpinLock::new(security),
-            };
-            ListenerCore::new(common, condition, acceptance)
-        };
-        let core = Ref::try_make(None, (condition, acceptance, security), make)
+        let handlers = ListenerHandlers { inspect, abort, accept };
+        let core = ListenerRef::try_new(provider.client(), handlers, security)
             .map_err(|_| Error::out_of_memory(Operation::Socket))?;
-        let core = CoreRef::new(core);
-        reserve(&core).map_err(|_| Error::out_of_memory(Operation::Socket))?;
-        let dispatch = core::ptr::from_ref(ListenerCore::<I, A>::DISPATCH).cast();
-        let recipe = Recipe { flags: WSK_FLAG_LISTEN_SOCKET, ipv6: local.is_ipv6(), dispatch };
-        provider.create(&core, recipe).await?;
-        // From here on, leaving early drops the listener, which closes the socket.
-        let mut listener = Listener { core, local };
-        let socket = SocketRef::new(&listener.core);
-
-        // One wait for all of them: each wait in the sources is code and state of its own.
-        let options = core::iter::from_fn(|| settings.next()).map(Step::Set);
-        for step in options.chain([Step::Bind, Step::LocalAddress]) {
-            listener.local = StepRequest::run(&socket, step, local).await?;
-        }
-        Ok(listener)
+        make(provider, core, settings, local).await
     }
+}
+
+/// Makes the socket of a listener. The same for all handlers, so that there is one copy of it.
+async fn make(
+    provider: Provider,
+    core: ListenerRef,
+    mut settings: Settings,
+    local: SocketAddr,
+) -> Result<Listener> {
+    if !local.is_ipv6() {
+        settings.0[Settings::V6_ONLY] = None;
+    }
+    reserve(core.socket()).map_err(|_| Error::out_of_memory(Operation::Socket))?;
+    let recipe = Recipe { flags: WSK_FLAG_LISTEN_SOCKET, ipv6: local.is_ipv6() };
+    provider.create(core.socket(), recipe).await?;
+    // From here on, leaving early drops the listener, which closes the socket.
+    let mut listener = Listener { core, local };
+
+    // One wait for all of them: each wait in the sources is code and state of its own.
+    let options = core::iter::from_fn(|| settings.next()).map(Step::Set);
+    for step in options.chain([Step::Bind, Step::LocalAddress]) {
+        listener.local = StepRequest::run(&listener.core, step, local).await?;
+    }
+    Ok(listener)
 }
 
 /// The options that are to be set before bind, each in its place in their order.
@@ -197,8 +208,8 @@ impl Setting {
         Self { level, code, value, length: size_of::<usize>() }
     }
 
-    fn option(self) -> Control {
-        Control {
+    fn option(self) -> ControlCode {
+        ControlCode {
             operation: Operation::SetOption,
             request: WskSetOption,
             code: self.code,
@@ -237,27 +248,27 @@ struct StepRequest {
     /// The value of an option.
     value: usize,
     address: SockAddr,
-    socket: SocketRef,
+    listener: ListenerRef,
 }
 
 impl Request for StepRequest {
     fn close_if_dead(&self, outcome: Outcome) {
-        self.socket.close_if_dead(outcome);
+        self.listener.close_if_dead(outcome);
     }
 }
 
 impl StepRequest {
     /// Does one step; gives the address that was read, or else `local`, which is bound to.
-    async fn run(socket: &SocketRef, step: Step, local: SocketAddr) -> Result<SocketAddr> {
+    async fn run(listener: &ListenerRef, step: Step, local: SocketAddr) -> Result<SocketAddr> {
         let value = if let Step::Set(setting) = step { setting.value } else { 0 };
         let address =
             if let Step::LocalAddress = step { SockAddr::unspecified() } else { SockAddr::from(local) };
-        let request = Self { value, address, socket: socket.clone() };
-        let op = Op::try_new(socket.client().cache(), request)
+        let request = Self { value, address, listener: listener.clone() };
+        let op = Op::try_new(listener.client().cache(), request)
             .map_err(|_| Error::out_of_memory(step.operation()))?;
         let call = |irp, request| {
             // SAFETY: `run` passes the request, and an IRP that was prepared for it.
-            unsafe { Self::submit_irp(socket, step, irp, request) }
+            unsafe { Self::submit_irp(listener, step, irp, request) }
         };
         // SAFETY: the operation is new; `submit_irp` passes the IRP and the request's memory alone.
         let run = unsafe { op.run(call) };
@@ -270,36 +281,34 @@ impl StepRequest {
     ///
     /// # Safety
     /// `request` is live, not yet WSK's, and stays where it is until `irp`, which was prepared for it, has completed.
-    /// `socket` is a listener.
-    unsafe fn submit_irp(socket: &SocketRef, step: Step, irp: *mut IRP, request: *mut Self) -> Submission {
+    unsafe fn submit_irp(
+        listener: &ListenerRef,
+        step: Step,
+        irp: *mut IRP,
+        request: *mut Self,
+    ) -> Submission {
         // SAFETY: the request is live; only the address of a field is computed.
         let address = unsafe { &raw mut (*request).address }.cast();
         // SAFETY: the request is live; only the address of a field is computed.
         let value = unsafe { &raw mut (*request).value }.cast();
-        let call = |handle: *mut wsk_sys::WSK_SOCKET| {
-            // SAFETY: rundown protection is held, so the socket is a listener that is not closing.
-            let table = unsafe { (*handle).Dispatch }.cast::<WSK_PROVIDER_LISTEN_DISPATCH>();
-            match step {
-                Step::Set(setting) => {
-                    let (what, output) = (setting.option(), core::ptr::null_mut());
-                    // SAFETY: rundown protection is held; the value lives in the request, and is as long as the setting says.
-                    unsafe { control_with_irp(handle, what, value, output, irp) }
-                }
-                Step::Bind => {
-                    // SAFETY: the table is that of a listening socket; the member was always there.
-                    let bind = unsafe { (*table).WskBind }?;
-                    // SAFETY: the address is of the socket's family (rule BIND-12) and lives in the request.
-                    Some(unsafe { bind(handle, address, 0, irp) })
-                }
-                Step::LocalAddress => {
-                    // SAFETY: the table is that of a listening socket; the member was always there.
-                    let get = unsafe { (*table).WskGetLocalAddress }?;
-                    // SAFETY: 128 bytes are enough for every family (rule LIFE-07), and they live in the request.
-                    Some(unsafe { get(handle, address, irp) })
-                }
+        let call = |handle, table: &ListenTable| match step {
+            Step::Set(setting) => {
+                let (what, output) = (setting.option(), core::ptr::null_mut());
+                // SAFETY: rundown protection is held; the value lives in the request, and is as long as the setting says.
+                unsafe { control_with_irp(handle, table.control_socket(), what, value, output, irp) }
+            }
+            Step::Bind => {
+                let bind = table.bind()?;
+                // SAFETY: the address is of the socket's family (rule BIND-12) and lives in the request.
+                Some(unsafe { bind(handle, address, 0, irp) })
+            }
+            Step::LocalAddress => {
+                let get = table.local_address()?;
+                // SAFETY: 128 bytes are enough for every family (rule LIFE-07), and they live in the request.
+                Some(unsafe { get(handle, address, irp) })
             }
         };
-        // SAFETY: the operation has just prepared the IRP, and `call` hands it to WSK or leaves it alone.
-        unsafe { socket.submit(irp, call) }
+        // SAFETY: the operation has just prepared the IRP, which `call` submits or leaves alone.
+        unsafe { listener.submit(irp, call) }
     }
 }

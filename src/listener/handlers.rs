@@ -1,13 +1,12 @@
-//! What a listener can be asked to tell its owner: one trait per callback.
+//! Handlers of the events of a listener: one trait per callback.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::{Decision, Incoming, InspectId, Inspection};
-use crate::connection::ConnectionEvents;
+use crate::connection::{ConnectionHandlers, Handlers};
 use crate::memory::Ref;
-use crate::socket::{Probing, Silent, Told};
 
-/// Decides about connection requests before the handshake (`WskInspectEvent`), in conditional accept mode.
+/// Handler that decides on connection requests before the handshake (`WskInspectEvent`), in conditional accept mode.
 ///
 /// # IRQL
 /// Called at up to `DISPATCH_LEVEL`, in any thread, several calls at a time. It must not wait for anything; to
@@ -15,13 +14,13 @@ use crate::socket::{Probing, Silent, Told};
 ///
 /// # Panics
 /// A handler that panics stops the system, as every panic of a driver does: nothing unwinds into WSK, no answer gets out,
-/// and the request is not let in. So a handler of what comes from outside has to be free of them, indexing included.
+/// and the request is not accepted. So a handler of outside input has to be free of panics, indexing included.
 pub trait InspectHandler: Send + Sync + 'static {
     /// Answers one request: accept, reject, or pend and decide later with a token.
     fn inspect<'a>(&self, request: Inspection<'a>) -> Decision<'a>;
 
-    /// WSK has given the listener up (`WskInspectEvent` without a request says so); it closes itself, and the tokens of its
-    /// requests are inert. Called once at most, and not when this side closes it. See also
+    /// Called when WSK has given the listener up (`WskInspectEvent` without a request); it closes itself, and the tokens of
+    /// its requests are inert. Called at most once, and not when this side closes it. See also
     /// [`Listener::closed`](super::Listener::closed).
     ///
     /// # IRQL
@@ -29,36 +28,36 @@ pub trait InspectHandler: Send + Sync + 'static {
     fn dead(&self) {}
 }
 
-/// Learns that a request which was pended or accepted is gone before it became a connection (`WskAbortEvent`).
+/// Handler of requests that were pended or accepted and are gone before they became a connection (`WskAbortEvent`).
 ///
-/// The token of a pended request needs no such handler to become inert; this is for whoever keeps records of
-/// their own. It is not told of requests that the listener rejects because it closes.
+/// The token of a pended request needs no such handler to become inert; it serves drivers that keep records of their
+/// own. It is not called for requests that the listener rejects because it closes.
 ///
 /// # IRQL
 /// Called at up to `DISPATCH_LEVEL`, in any thread, possibly the moment the inspection has returned. It must not
 /// wait for anything.
 pub trait AbortHandler: Send + Sync + 'static {
-    /// The request with this ID will not become a connection.
+    /// Called when the request with this ID will not become a connection.
     ///
-    /// Another request may have the ID as soon as this has returned, so whoever keeps records by ID forgets this one here.
+    /// Another request may have the ID as soon as this has returned, so records that are kept by ID end here.
     fn abort(&self, id: InspectId);
 }
 
-/// Takes connections as they arrive (`WskAcceptEvent`), once [`Listener::enable`](super::Listener::enable)d.
+/// Handler that takes connections as they arrive (`WskAcceptEvent`), once [`Listener::enable`](super::Listener::enable)d.
 ///
 /// # IRQL
 /// Called at up to `DISPATCH_LEVEL`, in any thread. It must not wait for anything.
 pub trait AcceptHandler: Send + Sync + 'static {
-    /// The handlers that accepted connections get.
-    type Events: ConnectionEvents;
+    /// The handlers that accepted connections get, for instance [`Handlers`](crate::Handlers) for none.
+    type Handlers: ConnectionHandlers;
 
     /// Takes the connection with [`Incoming::accept`], or refuses it by doing nothing.
-    fn accept(&self, incoming: Incoming<'_, Self::Events>);
+    fn accept(&self, incoming: Incoming<'_, Self::Handlers>);
 
-    /// WSK has given the listener up (`WskAcceptEvent` without a connection says so); it closes itself, and no connection will
-    /// come any more. Called once at most, and not when this side closes it. While the event is off, and the listener is not
-    /// conditional either, it is called no sooner than the next operation; [`Listener::closed`](super::Listener::closed) learns it
-    /// all the same.
+    /// Called when WSK has given the listener up (`WskAcceptEvent` without a connection); it closes itself, and no
+    /// connection will come any more. Called at most once, and not when this side closes it. While the event is off, and
+    /// the listener is not conditional either, it is called no sooner than the next operation;
+    /// [`Listener::closed`](super::Listener::closed) resolves all the same.
     ///
     /// # IRQL
     /// Called at up to `DISPATCH_LEVEL`, possibly in a completion routine: it must not wait, and not call operations of sockets.
@@ -82,9 +81,9 @@ impl<T: AbortHandler> AbortHandler for Ref<T> {
 }
 
 impl<T: AcceptHandler> AcceptHandler for Ref<T> {
-    type Events = T::Events;
+    type Handlers = T::Handlers;
 
-    fn accept(&self, incoming: Incoming<'_, Self::Events>) {
+    fn accept(&self, incoming: Incoming<'_, Self::Handlers>) {
         (**self).accept(incoming);
     }
 
@@ -93,112 +92,95 @@ impl<T: AcceptHandler> AcceptHandler for Ref<T> {
     }
 }
 
-/// Whether a listener is conditional: [`Unconditional`] or [`Conditional`].
-pub trait Condition: sealed::Sealed + Send + Sync + 'static {
+/// An [`InspectHandler`], or `()` for a listener that is not conditional.
+pub trait InspectSlot: Send + Sync + 'static {
     /// Whether `SO_CONDITIONAL_ACCEPT` is set, and the two callbacks are in the table.
     #[doc(hidden)]
-    const INSPECTS: bool;
-    /// How it is learnt that the listener has died: a conditional one is always told (rule INSP-07).
-    #[doc(hidden)]
-    type Probing: Probing;
+    const SET: bool;
     #[doc(hidden)]
     fn inspect<'a>(&self, request: Inspection<'a>) -> Decision<'a>;
-    #[doc(hidden)]
-    fn abort(&self, id: InspectId);
     #[doc(hidden)]
     fn dead(&self) {}
 }
 
-/// Every request is accepted; the inspect and abort entries of the table are null.
-#[derive(Clone, Copy, Debug)]
-pub struct Unconditional;
+/// An [`AbortHandler`], or `()` for none.
+pub trait AbortSlot: Send + Sync + 'static {
+    #[doc(hidden)]
+    fn abort(&self, _id: InspectId) {}
+}
 
-/// Requests are inspected by `G`.
-#[derive(Clone, Copy, Debug)]
-pub struct Conditional<G>(pub(super) G);
+/// An [`AcceptHandler`], or `()` for none.
+pub trait AcceptSlot: Send + Sync + 'static {
+    /// The handlers of connections that come by the event.
+    #[doc(hidden)]
+    type Handlers: ConnectionHandlers;
+    #[doc(hidden)]
+    const SET: bool;
+    #[doc(hidden)]
+    fn accept(&self, _incoming: Incoming<'_, Self::Handlers>) {}
+    #[doc(hidden)]
+    fn dead(&self) {}
+}
 
-impl Condition for Unconditional {
-    const INSPECTS: bool = false;
-    type Probing = Silent;
+impl InspectSlot for () {
+    const SET: bool = false;
 
     fn inspect<'a>(&self, request: Inspection<'a>) -> Decision<'a> {
         request.reject()
     }
-
-    fn abort(&self, _id: InspectId) {}
 }
 
-impl<G: InspectHandler + AbortHandler> Condition for Conditional<G> {
-    const INSPECTS: bool = true;
-    type Probing = Told;
+impl<H: InspectHandler> InspectSlot for H {
+    const SET: bool = true;
 
     fn inspect<'a>(&self, request: Inspection<'a>) -> Decision<'a> {
-        self.0.inspect(request)
+        InspectHandler::inspect(self, request)
     }
 
+    fn dead(&self) {
+        InspectHandler::dead(self);
+    }
+}
+
+impl AbortSlot for () {}
+
+impl<H: AbortHandler> AbortSlot for H {
     fn abort(&self, id: InspectId) {
-        self.0.abort(id);
+        AbortHandler::abort(self, id);
+    }
+}
+
+impl AcceptSlot for () {
+    type Handlers = Handlers;
+    const SET: bool = false;
+}
+
+impl<H: AcceptHandler> AcceptSlot for H {
+    type Handlers = H::Handlers;
+    const SET: bool = true;
+
+    fn accept(&self, incoming: Incoming<'_, H::Handlers>) {
+        AcceptHandler::accept(self, incoming);
     }
 
     fn dead(&self) {
-        self.0.dead();
+        AcceptHandler::dead(self);
     }
 }
 
-/// Whether a listener has an accept callback: [`NoAcceptEvent`] or [`OnAccept`].
-pub trait Acceptance: sealed::Sealed + Send + Sync + 'static {
-    /// The handlers of connections that come by the event.
-    #[doc(hidden)]
-    type Events: ConnectionEvents;
-    #[doc(hidden)]
-    const HANDLED: bool;
-    #[doc(hidden)]
-    fn accept(&self, incoming: Incoming<'_, Self::Events>);
-    #[doc(hidden)]
-    fn dead(&self) {}
-}
-
-/// Connections are taken with [`Listener::accept`](super::Listener::accept) alone; the table's entry is null.
-#[derive(Clone, Copy, Debug)]
-pub struct NoAcceptEvent;
-
-/// Connections can also come to `A`.
-#[derive(Clone, Copy, Debug)]
-pub struct OnAccept<A>(pub(super) A);
-
-impl Acceptance for NoAcceptEvent {
-    type Events = crate::connection::NoEvents;
-    const HANDLED: bool = false;
-
-    fn accept(&self, _incoming: Incoming<'_, Self::Events>) {}
-}
-
-impl<A: AcceptHandler> Acceptance for OnAccept<A> {
-    type Events = A::Events;
-    const HANDLED: bool = true;
-
-    fn accept(&self, incoming: Incoming<'_, Self::Events>) {
-        self.0.accept(incoming);
-    }
-
-    fn dead(&self) {
-        self.0.dead();
-    }
-}
-
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for super::Unconditional {}
-    impl<G> Sealed for super::Conditional<G> {}
-    impl Sealed for super::NoAcceptEvent {}
-    impl<A> Sealed for super::OnAccept<A> {}
-}
-
-/// The two ends of a request or a connection.
+/// The two addresses of a request or a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Endpoints {
+pub(crate) struct Endpoints {
     /// The address the peer connected to.
-    pub local: SocketAddr,
-    /// The address the peer came from.
-    pub remote: SocketAddr,
+    pub(crate) local: SocketAddr,
+    /// The address of the peer.
+    pub(crate) peer: SocketAddr,
+}
+
+impl Endpoints {
+    /// Before they are known.
+    pub(crate) const UNSPECIFIED: Self = {
+        let unspecified = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+        Self { local: unspecified, peer: unspecified }
+    };
 }

@@ -7,7 +7,8 @@ use core::net::SocketAddr;
 use wsk_sys::WSK_INSPECT_ID;
 
 use super::pending::Record;
-use super::{Endpoints, InspectToken, ListenerRef};
+use super::shared::ListenerRef;
+use super::{Endpoints, InspectToken};
 use crate::address;
 use crate::error::{Error, Operation};
 use crate::memory::Ref;
@@ -77,12 +78,12 @@ impl<'a> Inspection<'a> {
     /// The address the request came from; an IPv4 one also where the socket is an IPv6 one
     /// ([`address::canonical`]).
     pub fn peer_addr(&self) -> SocketAddr {
-        address::canonical(self.endpoints.remote)
+        address::canonical(self.endpoints.peer)
     }
 
     /// As [`Self::peer_addr`], as WSK gave it: an IPv4-mapped address stays one.
     pub fn raw_peer_addr(&self) -> SocketAddr {
-        self.endpoints.remote
+        self.endpoints.peer
     }
 
     /// Lets the connection be established (`WskInspectAccept`).

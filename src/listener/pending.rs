@@ -48,16 +48,18 @@ use core::task::Context;
 
 use wsk_sys::nt::{self, NTSTATUS};
 use wsk_sys::{
-    STATUS_MORE_PROCESSING_REQUIRED, WSK_INSPECT_ACTION, WSK_INSPECT_ID, WSK_PROVIDER_LISTEN_DISPATCH,
-    WSK_SOCKET, WskInspectAccept, WskInspectPend, WskInspectReject,
+    STATUS_MORE_PROCESSING_REQUIRED, WSK_INSPECT_ACTION, WSK_INSPECT_ID, WSK_SOCKET, WskInspectAccept,
+    WskInspectPend, WskInspectReject,
 };
 
+use super::shared::ListenerRef;
 use super::stage::{Progress, Stage};
 use super::tree::{Branches, Element, Tree};
-use super::{Endpoints, InspectId, ListenerRef};
+use super::{Endpoints, InspectId};
 use crate::client::Node;
 use crate::memory::{OutOfMemory, Ref};
 use crate::operation::{Outcome, ReservedIrp, comes_back_unused};
+use crate::socket::{ListenTable, Table as _};
 use crate::sync::SpinLock;
 
 /// What became of an attempt to decide.
@@ -183,7 +185,7 @@ impl Record {
             return Decided::Taken;
         }
         // When the rundown has begun, closing the listener rejects what is pended.
-        let Some(permit) = record.listener.call() else { return Decided::Gone };
+        let Some(permit) = record.listener.acquire() else { return Decided::Gone };
         let action = if accept { WskInspectAccept } else { WskInspectReject };
         // SAFETY: rundown protection is held; `record` keeps the listener during the call, also when the request completes.
         unsafe { Self::complete(record, permit.handle(), action, Stage::Pended, Stage::Completing) }
@@ -201,9 +203,10 @@ impl Record {
         to: Stage,
     ) -> Decided {
         // SAFETY: the caller keeps the socket from closing.
-        let table = unsafe { (*handle).Dispatch }.cast::<WSK_PROVIDER_LISTEN_DISPATCH>();
-        // SAFETY: the table is that of a listening socket; the member was always there.
-        let Some(inspect_complete) = (unsafe { (*table).WskInspectComplete }) else {
+        let table = unsafe { (*handle).Dispatch };
+        // SAFETY: the socket is a listener, which is not closed before this returns.
+        let table = unsafe { ListenTable::new(table.cast()) };
+        let Some(inspect_complete) = table.inspect_complete() else {
             // Nobody can be told, so nothing becomes of the request.
             let _ = record.step(from, Stage::Aborted);
             record.unlist();
@@ -231,7 +234,7 @@ impl Record {
         }
         // The gate is held until the reaper has made the call, so that the reaper is still there to make it. When it
         // is shut, closing the listener rejects what is pended.
-        let Some(permit) = record.listener.call() else { return };
+        let Some(permit) = record.listener.acquire() else { return };
         // The record stays listed, so that an abort that is faster than the reaper prevents the call.
         if record.step(Stage::Pended, Stage::Dropped).is_err() {
             return;
@@ -258,7 +261,7 @@ unsafe fn reject_from_node(node: NonNull<Node>) {
         let _ =
             unsafe { Record::complete(&record, handle, WskInspectReject, Stage::Dropped, Stage::Completing) };
     }
-    record.listener.leave();
+    record.listener.release();
 }
 
 /// The completion routine of `WskInspectComplete`.

@@ -61,12 +61,12 @@ impl InspectToken {
     /// The address the request came from; an IPv4 one also where the socket is an IPv6 one
     /// ([`address::canonical`]).
     pub fn peer_addr(&self) -> SocketAddr {
-        address::canonical(self.record.endpoints().remote)
+        address::canonical(self.record.endpoints().peer)
     }
 
     /// As [`Self::peer_addr`], as WSK gave it: an IPv4-mapped address stays one.
     pub fn raw_peer_addr(&self) -> SocketAddr {
-        self.record.endpoints().remote
+        self.record.endpoints().peer
     }
 
     /// Whether the request is gone.

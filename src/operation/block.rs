@@ -128,6 +128,8 @@ unsafe impl<R: Send> Sync for Block<R> {}
 /// Dropping it is always allowed, in any state, at up to `DISPATCH_LEVEL`.
 pub(crate) struct Op<R: Request> {
     block: Ref<Block<R>>,
+    /// Whether dropping it cancels the request.
+    cancels: bool,
 }
 
 impl<R: Request> Op<R> {
@@ -136,7 +138,7 @@ impl<R: Request> Op<R> {
     /// On failure `request` comes back.
     pub(crate) fn try_new(cache: &Cache, request: R) -> core::result::Result<Self, (OutOfMemory, R)> {
         let make = |request| Block { head: Head::new(), request: UnsafeCell::new(Some(request)) };
-        Ref::try_make(Some(cache), request, make).map(|block| Self { block })
+        Ref::try_make(Some(cache), request, make).map(|block| Self { block, cancels: true })
     }
 
     /// Hands the IRP to WSK: `call` gets the prepared IRP and the address of the request's memory, and makes
@@ -230,9 +232,16 @@ where
     }
 }
 
+impl<R: Request> Op<R> {
+    /// Drops the operation without cancelling its request.
+    pub(crate) fn detach(mut self) {
+        self.cancels = false;
+    }
+}
+
 impl<R: Request> Drop for Op<R> {
     fn drop(&mut self) {
-        if let Some(outcome) = self.block.head.abandon() {
+        if let Some(outcome) = self.block.head.abandon(self.cancels) {
             // SAFETY: the state is done, so the request belongs to the future, which this value is.
             if let Some(request) = unsafe { (*self.block.request.get()).take() } {
                 request.orphaned(outcome);
@@ -251,16 +260,18 @@ impl Head {
         self.cell.poll(context).map(|end| self.outcome(end))
     }
 
-    /// The future goes. If WSK has the IRP, it is cancelled, and the request is the completion routine's from now on;
-    /// if the request has ended, it is the caller's, with this outcome.
-    fn abandon(&self) -> Option<Outcome> {
+    /// The future goes. If WSK has the IRP, it is cancelled on request, and the request is the completion routine's from
+    /// now on; if the request has ended, it is the caller's, with this outcome.
+    fn abandon(&self, cancel: bool) -> Option<Outcome> {
         match self.cell.abandon() {
             Abandoned::Idle => None,
             Abandoned::Submitted => {
                 // WSK still has the IRP. The future's reference keeps the block alive during the call, also if the
                 // request completes meanwhile: cancelling a completed IRP does nothing (rules R14, IRP-16).
-                // SAFETY: the IRP was initialised by `submit` and lives in the block.
-                unsafe { nt::IoCancelIrp(self.irp.as_ptr()) };
+                if cancel {
+                    // SAFETY: the IRP was initialised by `submit` and lives in the block.
+                    unsafe { nt::IoCancelIrp(self.irp.as_ptr()) };
+                }
                 None
             }
             Abandoned::Ended(end) => Some(self.outcome(end)),

@@ -34,6 +34,8 @@ use crate::memory::OutOfMemory;
 pub(crate) struct IrpStorage {
     irp: UnsafeCell<MaybeUninit<nt::IRP>>,
     stack: UnsafeCell<MaybeUninit<nt::IO_STACK_LOCATION>>,
+    /// For [`ReservedIrp`]. It is here because alignment leaves room for it.
+    unused: AtomicBool,
 }
 
 // The stack location follows the IRP without a gap, as `IoSizeOfIrp(1)` expects (rule IRP-01). The storage may be
@@ -44,8 +46,6 @@ const _: () = assert!(size_of::<IrpStorage>() >= nt::io_size_of_irp(1) as usize)
 const _: () = assert!(offset_of!(IrpStorage, irp) == 0);
 const _: () = assert!(align_of::<IrpStorage>() == nt::MEMORY_ALLOCATION_ALIGNMENT);
 
-const _: () = assert!(offset_of!(ReservedIrp, _storage) == 0);
-
 // SAFETY: the storage is plain memory; the invariant says who may touch it when, on whatever processor.
 unsafe impl Send for IrpStorage {}
 // SAFETY: as for `Send`; a shared reference alone gives no access without `unsafe`.
@@ -54,7 +54,11 @@ unsafe impl Sync for IrpStorage {}
 impl IrpStorage {
     /// Memory not yet an IRP.
     pub(crate) const fn new() -> Self {
-        Self { irp: UnsafeCell::new(MaybeUninit::uninit()), stack: UnsafeCell::new(MaybeUninit::uninit()) }
+        Self {
+            irp: UnsafeCell::new(MaybeUninit::uninit()),
+            stack: UnsafeCell::new(MaybeUninit::uninit()),
+            unused: AtomicBool::new(false),
+        }
     }
 
     /// The IRP inside.
@@ -141,17 +145,13 @@ pub(crate) unsafe fn complete_here(irp: *mut nt::IRP, status: NTSTATUS) {
 /// # Invariants
 /// - While `unused` is set, the IRP is prepared, the I/O manager holds the image for its routine, and nobody was given it.
 /// - Whoever is given the IRP has a pointer that reaches this whole value, as [`comes_back_unused`] needs.
-#[repr(C)]
-pub(crate) struct ReservedIrp {
-    /// The first field.
-    _storage: IrpStorage,
-    unused: AtomicBool,
-}
+#[repr(transparent)]
+pub(crate) struct ReservedIrp(IrpStorage);
 
 impl ReservedIrp {
     /// Memory not yet an IRP.
     pub(crate) const fn new() -> Self {
-        Self { _storage: IrpStorage::new(), unused: AtomicBool::new(false) }
+        Self(IrpStorage::new())
     }
 
     /// The IRP inside, as a pointer that reaches the whole value.
@@ -174,7 +174,7 @@ impl ReservedIrp {
         unsafe { prepare(irp, routine, context) };
         // SAFETY: the IRP was just prepared; the rest is forwarded to the caller.
         unsafe { keep_image(irp, device) }?;
-        self.unused.store(!device.is_null(), Ordering::Relaxed);
+        self.0.unused.store(!device.is_null(), Ordering::Relaxed);
         Ok(())
     }
 
@@ -183,14 +183,14 @@ impl ReservedIrp {
     /// # Safety
     /// It was reserved, and is taken once.
     pub(crate) unsafe fn take(&self) -> *mut nt::IRP {
-        self.unused.store(false, Ordering::Relaxed);
+        self.0.unused.store(false, Ordering::Relaxed);
         self.as_ptr()
     }
 }
 
 impl Drop for ReservedIrp {
     fn drop(&mut self) {
-        if *self.unused.get_mut() {
+        if *self.0.unused.get_mut() {
             // Its routine sees that it comes back unused, and only what the I/O manager holds for it is given back.
             // SAFETY: by the invariant it is prepared, and nobody was given it.
             unsafe { complete_here(self.as_ptr(), STATUS_CANCELLED) };
@@ -206,5 +206,5 @@ impl Drop for ReservedIrp {
 pub(crate) unsafe fn comes_back_unused(irp: *mut nt::IRP) -> bool {
     // SAFETY: the caller says that the IRP is the first field of one, which is there as long as its routine runs; by its invariant
     // the pointer reaches all of it. Nobody writes to it now but through cells.
-    unsafe { &*irp.cast::<ReservedIrp>() }.unused.load(Ordering::Relaxed)
+    unsafe { &*irp.cast::<ReservedIrp>() }.0.unused.load(Ordering::Relaxed)
 }

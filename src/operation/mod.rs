@@ -28,6 +28,8 @@
 mod block;
 mod cell;
 mod irp;
+mod lazy;
 
 pub(crate) use block::{Op, Outcome, Refusal, Request, Submission};
 pub(crate) use irp::{ReservedIrp, comes_back_unused, complete_here, keep_image};
+pub(crate) use lazy::{Lazy, Operation};

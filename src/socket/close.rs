@@ -10,9 +10,9 @@ use core::task::{Context, Poll};
 use wsk_sys::nt::{self, NTSTATUS};
 use wsk_sys::{STATUS_MORE_PROCESSING_REQUIRED, WSK_PROVIDER_BASIC_DISPATCH};
 
-use super::{Core, Duty, Socket, SocketRef};
+use super::{Duty, Socket, SocketRef};
 use crate::client::Node;
-use crate::memory::{OutOfMemory, Ref};
+use crate::memory::OutOfMemory;
 use crate::operation::comes_back_unused;
 
 /// Resolves when a socket's close has completed.
@@ -57,18 +57,17 @@ pub(super) unsafe fn start_from_node(node: NonNull<Node>) {
 
 /// Makes the IRP of the close ready, so that closing cannot fail (rule CLOSE-14).
 ///
+/// Called once for a core, before it gets its socket, while the caller has a capture or rundown protection of another
+/// socket, which keeps the client's device.
+///
 /// # Errors
-/// [`OutOfMemory`]; the core is of no use then.
-pub(crate) fn reserve<C: Core>(core: &Ref<C>) -> Result<(), OutOfMemory> {
-    reserve_for(core.socket(), Ref::as_ptr(core).cast_mut().cast())
-}
-
-/// The same for all cores, so that there is one copy of it.
+/// [`OutOfMemory`]; the core cannot be used then.
 #[inline(never)]
-fn reserve_for(socket: &Socket, core: *mut c_void) -> Result<(), OutOfMemory> {
-    // SAFETY: the core is new, so nobody uses the IRP, which is part of it, like the socket that the context leads to.
-    // Whoever makes a socket has a capture, or rundown protection of another socket, which keeps the device.
-    unsafe { socket.close_irp.reserve(socket.client.device(), completed, core) }
+pub(crate) fn reserve(core: &SocketRef) -> Result<(), OutOfMemory> {
+    let context = core.as_ptr().as_ptr().cast();
+    // SAFETY: the core has no socket, so the IRP, which is part of it, is not used; the context is the core itself, and
+    // the caller keeps the device.
+    unsafe { core.close_irp.reserve(core.client.device(), completed, context) }
 }
 
 /// Calls `WskCloseSocket`.

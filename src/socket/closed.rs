@@ -16,11 +16,6 @@
 //! Waiting for the rundown to begin, and not for the close, means that retained data, which keeps the close from starting, does
 //! not keep the news back.
 
-#![allow(
-    private_interfaces,
-    reason = "the trait is a bound in public types, but nobody else can name or use it"
-)]
-
 use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll};
@@ -39,83 +34,34 @@ pub enum CloseReason {
     Local,
 }
 
-/// How a socket that waits for its end is probed. A type, so that a driver has code for what its sockets need only.
-pub trait Probing: Send + Sync + 'static {
-    #[doc(hidden)]
-    fn new() -> Self;
-
-    /// Probes the socket if it is time for that, and has the task woken when it is time again.
-    ///
-    /// # Safety
-    /// The value is pinned, is used for this socket alone, and `end` is called before it goes.
-    #[doc(hidden)]
-    unsafe fn poll(&self, socket: &SocketRef, context: &Context<'_>);
-
-    /// # Safety
-    /// The value is used for this socket alone.
-    #[doc(hidden)]
-    unsafe fn end(&self, socket: &SocketRef);
-}
-
-/// For sockets that are always told.
-#[derive(Debug)]
-pub struct Told;
-
-impl Probing for Told {
-    fn new() -> Self {
-        Self
-    }
-
-    unsafe fn poll(&self, _socket: &SocketRef, _context: &Context<'_>) {}
-
-    unsafe fn end(&self, _socket: &SocketRef) {}
-}
-
-/// For sockets that may be silent.
-pub struct Silent(Waiter);
-
-impl Probing for Silent {
-    fn new() -> Self {
-        Self(Waiter::new())
-    }
-
-    unsafe fn poll(&self, socket: &SocketRef, context: &Context<'_>) {
-        // SAFETY: the caller has pinned the value.
-        let waiter = unsafe { Pin::new_unchecked(&self.0) };
-        // SAFETY: it is in the list of the client alone, and the caller sees to it that `end` takes it out.
-        let registered = unsafe { socket.client().pause(waiter, context.waker()) };
-        if matches!(registered, Registered::New { .. }) {
-            // This is the first poll, or it is time again.
-            probe(socket);
-        }
-    }
-
-    unsafe fn end(&self, socket: &SocketRef) {
-        // SAFETY: `poll` lists it there alone.
-        unsafe { socket.client().pause_no_more(&self.0) };
-    }
-}
-
-impl core::fmt::Debug for Silent {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str("Silent")
-    }
-}
-
-/// Resolves when a socket is dead, or closing.
+/// Future that resolves when a socket is dead, or closing.
 #[must_use = "futures do nothing unless polled"]
-pub(crate) struct WaitClosed<P: Probing> {
+pub(crate) struct WaitClosed {
     socket: SocketRef,
     /// In the list of the socket.
     waiter: Waiter,
-    /// Pinned with the whole.
-    probing: P,
+    /// In the list of the client, for a socket that may be silent.
+    probing: Waiter,
+    silent: bool,
 }
 
-impl<P: Probing> WaitClosed<P> {
-    /// Waits for the end of `socket`.
-    pub(crate) fn new(socket: SocketRef) -> Self {
-        Self { socket, waiter: Waiter::new(), probing: P::new() }
+impl WaitClosed {
+    /// Waits for the end of `socket`; `silent` if WSK may not announce its death.
+    pub(crate) fn new(socket: SocketRef, silent: bool) -> Self {
+        Self { socket, waiter: Waiter::new(), probing: Waiter::new(), silent }
+    }
+
+    /// Probes the socket if it is time for that, and has the task woken when it is time again.
+    fn probe(self: Pin<&Self>, context: &Context<'_>) {
+        let this = self.get_ref();
+        // SAFETY: the waiter is pinned with the whole and never moved out of it.
+        let probing = unsafe { Pin::new_unchecked(&this.probing) };
+        // SAFETY: it is in the list of the client alone, and `drop` takes it out.
+        let registered = unsafe { this.socket.client().pause(probing, context.waker()) };
+        if matches!(registered, Registered::New { .. }) {
+            // This is the first poll, or it is time again.
+            probe(&this.socket);
+        }
     }
 }
 
@@ -126,14 +72,16 @@ impl Socket {
     }
 }
 
-impl<P: Probing> Future for WaitClosed<P> {
+impl Future for WaitClosed {
     type Output = CloseReason;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<CloseReason> {
-        let this = self.into_ref().get_ref();
+        let this = self.into_ref();
+        if this.silent {
+            this.probe(context);
+        }
+        let this = this.get_ref();
         let socket = &*this.socket;
-        // SAFETY: the value is pinned with the whole and never moved out of it, and `drop` calls `end`.
-        unsafe { this.probing.poll(&this.socket, context) };
         // SAFETY: the waiter is pinned with the whole and never moved out of it.
         let waiter = unsafe { Pin::new_unchecked(&this.waiter) };
         // SAFETY: it is in the list of the socket alone, and `drop` takes it out.
@@ -144,11 +92,13 @@ impl<P: Probing> Future for WaitClosed<P> {
     }
 }
 
-impl<P: Probing> Drop for WaitClosed<P> {
+impl Drop for WaitClosed {
     fn drop(&mut self) {
         // SAFETY: `poll` lists it there alone.
         unsafe { self.socket.waiters.remove(&self.waiter) };
-        // SAFETY: `poll` used it for this socket alone.
-        unsafe { self.probing.end(&self.socket) };
+        if self.silent {
+            // SAFETY: `probe` lists it there alone.
+            unsafe { self.socket.client().pause_no_more(&self.probing) };
+        }
     }
 }

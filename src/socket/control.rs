@@ -7,19 +7,19 @@ use wsk_sys::nt::{IRP, NTSTATUS};
 use wsk_sys::{
     NPI_WSK_INTERFACE_ID, PFN_WSK_CONTROL_SOCKET, SIO_WSK_QUERY_INSPECT_ID, SO_WSK_EVENT_CALLBACK,
     SOL_SOCKET, STATUS_EVENT_PENDING, STATUS_SUCCESS, WSK_CONTROL_SOCKET_TYPE, WSK_EVENT_CALLBACK_CONTROL,
-    WSK_EVENT_DISABLE, WSK_INSPECT_ID, WSK_PROVIDER_BASIC_DISPATCH, WSK_SOCKET, WskIoctl, WskSetOption,
+    WSK_EVENT_DISABLE, WSK_INSPECT_ID, WSK_SOCKET, WskIoctl, WskSetOption,
 };
 
-use super::SocketRef;
+use super::{BasicTable, SocketRef};
 use crate::error::{Error, Operation, Result};
 use crate::operation::{Op, Outcome, Refusal, Request, Submission};
 
 /// The output of a control operation; it lives in the operation block.
 pub(crate) type ControlBuffer = [usize; 2];
 
-/// What a control operation is about.
+/// A control operation: its code, and the sizes of its buffers.
 #[derive(Clone, Copy)]
-pub(crate) struct Control {
+pub(crate) struct ControlCode {
     pub(crate) operation: Operation,
     pub(crate) request: WSK_CONTROL_SOCKET_TYPE,
     pub(crate) code: u32,
@@ -70,21 +70,10 @@ impl<I: Input> Request for ControlRequest<I> {
     }
 }
 
-/// The socket's `WskControlSocket`.
-///
-/// # Safety
-/// `handle` is a socket that is not closing.
-unsafe fn control_function(handle: *mut WSK_SOCKET) -> Option<PFN_WSK_CONTROL_SOCKET> {
-    // SAFETY: the caller vouches for the socket.
-    let table = unsafe { (*handle).Dispatch }.cast::<WSK_PROVIDER_BASIC_DISPATCH>();
-    // SAFETY: every provider table begins with the basic table (rule LAY-14).
-    unsafe { (*table).WskControlSocket }
-}
-
 /// Runs one control operation with an IRP; gives the output and how much of it was written.
 pub(crate) async fn control<I: Input>(
     socket: SocketRef,
-    what: Control,
+    what: ControlCode,
     input: I,
 ) -> Result<(ControlBuffer, usize)> {
     debug_assert!(what.input <= size_of::<I>() && what.output <= size_of::<ControlBuffer>());
@@ -108,7 +97,7 @@ pub(crate) async fn control<I: Input>(
 /// sizes that `what` names are no larger than its buffers.
 unsafe fn submit_irp<I>(
     socket: &SocketRef,
-    what: Control,
+    what: ControlCode,
     irp: *mut IRP,
     request: *mut ControlRequest<I>,
 ) -> Submission {
@@ -116,28 +105,29 @@ unsafe fn submit_irp<I>(
     let input = unsafe { &raw mut (*request).input }.cast::<c_void>();
     // SAFETY: the request is live; only the address of a field is computed.
     let output = unsafe { &raw mut (*request).output }.cast::<c_void>();
-    let call = |handle: *mut WSK_SOCKET| {
-        // SAFETY: rundown protection is held; both buffers are part of the request, which lives until the IRP has completed (rule LIFE-11).
-        unsafe { control_with_irp(handle, what, input, output, irp) }
+    let call = |handle: *mut WSK_SOCKET, table: &BasicTable| {
+        // SAFETY: both buffers are part of the request, which lives until the IRP has completed (rule LIFE-11).
+        unsafe { control_with_irp(handle, table.control_socket(), what, input, output, irp) }
     };
-    // SAFETY: the operation has just prepared the IRP, and `call` hands it to WSK or leaves it alone.
+    // SAFETY: the operation has just prepared the IRP, which `call` submits or leaves alone; every table begins with the
+    // basic one (rule LAY-14).
     unsafe { socket.submit(irp, call) }
 }
 
 /// Calls `WskControlSocket` with an IRP; `None` if this WSK does not have it.
 ///
 /// # Safety
-/// `handle` is a socket that is not closing. `irp` was prepared, and the buffers, of the sizes that `what` names, are live until
+/// `handle` is a socket that is not closing, and `function` is its function. `irp` was prepared, and the buffers, of the sizes that `what` names, are live until
 /// it has completed.
 pub(crate) unsafe fn control_with_irp(
     handle: *mut WSK_SOCKET,
-    what: Control,
+    function: Option<PFN_WSK_CONTROL_SOCKET>,
+    what: ControlCode,
     input: *mut c_void,
     output: *mut c_void,
     irp: *mut IRP,
 ) -> Option<NTSTATUS> {
-    // SAFETY: the caller vouches for the socket.
-    let function = unsafe { control_function(handle) }?;
+    let function = function?;
     // SAFETY: the caller vouches for the buffers and the IRP.
     Some(unsafe {
         function(
@@ -163,16 +153,15 @@ pub(crate) unsafe fn control_with_irp(
 /// null; and `input` is what WSK takes for this operation.
 pub(crate) unsafe fn control_inline(
     socket: &SocketRef,
-    what: Control,
+    what: ControlCode,
     input: *mut c_void,
     output: *mut c_void,
     written: *mut usize,
 ) -> Outcome {
-    let Some(permit) = socket.call() else { return Outcome::Refused(Refusal::CLOSING) };
-    // SAFETY: the permit keeps the socket from closing.
-    let Some(function) = (unsafe { control_function(permit.handle()) }) else {
-        return Outcome::Refused(Refusal::NO_FUNCTION);
-    };
+    let Some(permit) = socket.acquire() else { return Outcome::Refused(Refusal::CLOSING) };
+    // SAFETY: every table begins with the basic one (rule LAY-14).
+    let table = unsafe { permit.table::<BasicTable>() };
+    let Some(function) = table.control_socket() else { return Outcome::Refused(Refusal::NO_FUNCTION) };
     // SAFETY: the buffers are the caller's, of the sizes named, and used only during the call.
     let status = unsafe {
         function(
@@ -195,7 +184,7 @@ pub(crate) unsafe fn control_inline(
     outcome
 }
 
-const EVENT_CALLBACK: Control = Control {
+const EVENT_CALLBACK: ControlCode = ControlCode {
     operation: Operation::EventCallbacks,
     request: WskSetOption,
     code: SO_WSK_EVENT_CALLBACK,
@@ -212,6 +201,18 @@ pub enum Disabled {
     Now,
     /// Calls are in progress (`STATUS_EVENT_PENDING`); it is off when they have returned, which nobody announces.
     WhenCallbacksReturn,
+}
+
+/// The bit of `event` if it is exactly one of the events `all` (rule EVT-28).
+///
+/// # Errors
+/// `STATUS_INVALID_PARAMETER` otherwise.
+pub(crate) fn one_event(event: u32, all: u32) -> Result<u32> {
+    if event.is_power_of_two() && event & !all == 0 {
+        Ok(event)
+    } else {
+        Err(Error::new(Operation::EventCallbacks, wsk_sys::STATUS_INVALID_PARAMETER))
+    }
 }
 
 /// Switches events on. Inline, and without an IRP (rules EVT-10, EVT-12); events may arrive before this returns.
@@ -244,7 +245,7 @@ pub(crate) fn query_inspect_id(socket: &SocketRef) -> (Outcome, WSK_INSPECT_ID) 
     let mut id = WSK_INSPECT_ID { Key: 0, SerialNumber: 0 };
     // `SIZE_T`, not `ULONG` (rule LAY-40).
     let mut written = 0_usize;
-    let what = Control {
+    let what = ControlCode {
         operation: Operation::QueryInspectId,
         request: WskIoctl,
         code: SIO_WSK_QUERY_INSPECT_ID,

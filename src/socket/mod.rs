@@ -21,8 +21,10 @@ mod closed;
 mod control;
 mod release;
 mod rundown;
+mod table;
 mod waiters;
 
+use core::ffi::c_void;
 use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicPtr, Ordering};
@@ -32,14 +34,15 @@ use wsk_sys::{STATUS_NOT_SUPPORTED, WSK_SOCKET};
 
 pub(crate) use close::{Closed, reserve};
 pub use closed::CloseReason;
-pub(crate) use closed::{Probing, Silent, Told, WaitClosed};
+pub(crate) use closed::WaitClosed;
 pub use control::Disabled;
 pub(crate) use control::{
-    Control, control, control_with_irp, disable_event, disable_event_and_wait, enable_events, probe,
-    query_inspect_id,
+    ControlCode, control, control_with_irp, disable_event, disable_event_and_wait, enable_events, one_event,
+    probe, query_inspect_id,
 };
-pub(crate) use release::{CoreRef, Releases};
+pub(crate) use release::Releases;
 use rundown::{Duty, Rundown};
+pub(crate) use table::{BasicTable, ConnectionTable, ListenTable, Table};
 pub(crate) use waiters::{Registered, Waiter, Waiters};
 
 use crate::client::{ClientShared, Links, Node};
@@ -73,7 +76,7 @@ pub(crate) struct Socket {
     waiters: Waiters,
 }
 
-/// How to count references on a core of a type that is no longer known.
+/// Functions and data of a type of cores, for when the type is no longer known.
 pub(crate) struct Lifetime {
     /// Adds a reference.
     ///
@@ -105,7 +108,12 @@ pub(crate) struct Lifetime {
     /// # Safety
     /// As for `add`, and as for [`Core::closed`].
     closed: unsafe fn(NonNull<Socket>),
+    /// See [`Core::DISPATCH`].
+    dispatch: *const c_void,
 }
+
+// SAFETY: the pointer is one to a static table of functions.
+unsafe impl Sync for Lifetime {}
 
 /// A type whose allocation begins with a [`Socket`].
 ///
@@ -113,6 +121,9 @@ pub(crate) struct Lifetime {
 /// The type is `repr(C)` with a [`Socket`] as its first field, which [`Core::socket`] returns and which was made
 /// with the [`Lifetime`] of this very type.
 pub(crate) unsafe trait Core: Send + Sync + Sized + 'static {
+    /// The client's dispatch table for WSK, which is static.
+    const DISPATCH: *const c_void;
+
     /// The common part.
     fn socket(&self) -> &Socket;
 
@@ -144,6 +155,7 @@ pub(crate) unsafe trait Core: Send + Sync + Sized + 'static {
         closing: closing::<Self>,
         dead: dead::<Self>,
         closed: closed::<Self>,
+        dispatch: Self::DISPATCH,
     };
 }
 
@@ -265,25 +277,36 @@ impl Drop for SocketRef {
 }
 
 /// Permission to call functions of a socket; while it lives the socket cannot begin to close.
-pub(crate) struct Call<'a> {
+pub(crate) struct Permit<'a> {
     socket: &'a Socket,
 }
 
-impl Call<'_> {
+impl Permit<'_> {
     /// The socket, for one WSK call.
     pub(crate) fn handle(&self) -> *mut WSK_SOCKET {
         self.socket.handle()
     }
 
-    /// Keeps rundown protection beyond this value; give it back with [`Socket::leave`].
+    /// The socket's dispatch table, not to be kept longer than the permit.
+    ///
+    /// # Safety
+    /// `T` is the table of the socket's category, or the basic one.
+    pub(crate) unsafe fn table<T: Table>(&self) -> T {
+        // SAFETY: rundown protection is held, so the socket is not closed.
+        let table = unsafe { (*self.handle()).Dispatch };
+        // SAFETY: the caller vouches for the category, and the permit keeps the socket.
+        unsafe { T::new(table.cast()) }
+    }
+
+    /// Keeps rundown protection beyond this value; give it back with [`Socket::release`].
     pub(crate) fn keep(self) {
         core::mem::forget(self);
     }
 }
 
-impl Drop for Call<'_> {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        self.socket.leave();
+        self.socket.release();
     }
 }
 
@@ -313,6 +336,11 @@ impl Socket {
         &self.client
     }
 
+    /// The client's dispatch table for WSK; see [`Core::DISPATCH`].
+    pub(crate) fn dispatch(&self) -> *const c_void {
+        self.lifetime.dispatch
+    }
+
     pub(crate) fn links(&self) -> &Links {
         &self.links
     }
@@ -323,26 +351,29 @@ impl Socket {
     }
 
     /// Acquires rundown protection for one call, unless the socket is closing.
-    pub(crate) fn call(&self) -> Option<Call<'_>> {
+    pub(crate) fn acquire(&self) -> Option<Permit<'_>> {
         // Made only when rundown protection was acquired: dropping it releases that.
-        self.rundown.acquire().then(|| Call { socket: self })
+        self.rundown.acquire().then(|| Permit { socket: self })
     }
 
-    /// Makes one WSK call under rundown protection, which hands over `irp`, and says what became of it.
+    /// Makes one WSK call through the socket's table, which submits `irp`, under rundown protection.
     ///
     /// # Safety
-    /// An operation has just prepared the IRP. `call` hands it to WSK, or answers `None` and leaves it alone.
-    pub(crate) unsafe fn submit(
+    /// - An operation has just prepared the IRP. `call` submits it to WSK, or returns `None` and leaves it alone.
+    /// - `T` is the table of this socket's category, or the basic one.
+    pub(crate) unsafe fn submit<T: Table>(
         &self,
         irp: *mut IRP,
-        call: impl FnOnce(*mut WSK_SOCKET) -> Option<NTSTATUS>,
+        call: impl FnOnce(*mut WSK_SOCKET, &T) -> Option<NTSTATUS>,
     ) -> Submission {
-        // SAFETY: the caller says that the IRP was prepared.
+        // SAFETY: the caller has prepared the IRP.
         let permit = match unsafe { self.admit(irp) } {
             Ok(permit) => permit,
             Err(refusal) => return Submission::Refused(refusal),
         };
-        if call(permit.handle()).is_none() {
+        // SAFETY: the caller vouches for the type of the table.
+        let table = unsafe { permit.table() };
+        if call(permit.handle(), &table).is_none() {
             // This WSK does not have the function. The I/O manager may hold memory for the IRP, so that is completed.
             // SAFETY: the IRP was prepared, and WSK was not given it.
             unsafe { complete_here(irp, STATUS_NOT_SUPPORTED) };
@@ -353,20 +384,28 @@ impl Socket {
     /// Acquires rundown protection with a prepared IRP. The same for all calls, so that there is one copy of it.
     ///
     /// # Safety
-    /// As for [`Socket::submit`].
+    /// The IRP was prepared and is not submitted yet.
     #[inline(never)]
-    unsafe fn admit(&self, irp: *mut IRP) -> Result<Call<'_>, Refusal> {
-        let permit = self.call().ok_or(Refusal::CLOSING)?;
+    unsafe fn admit(&self, irp: *mut IRP) -> Result<Permit<'_>, Refusal> {
+        let permit = self.acquire().ok_or(Refusal::CLOSING)?;
         // SAFETY: the caller says that the IRP was prepared; rundown protection keeps the client from letting its device go.
         unsafe { keep_image(irp, self.client.device()) }.map_err(|_| Refusal::OUT_OF_MEMORY)?;
         Ok(permit)
     }
 
-    /// Releases rundown protection after [`Call::keep`]. The last one out starts a close that was asked for.
-    pub(crate) fn leave(&self) {
+    /// Releases rundown protection after [`Permit::keep`]. The last one out starts a close that was asked for.
+    pub(crate) fn release(&self) {
         if self.rundown.release() == Duty::StartClose {
             self.start_close_later();
         }
+    }
+
+    /// Takes rundown protection over that [`Permit::keep`] has kept.
+    ///
+    /// # Safety
+    /// It was kept for this socket, and is given back once: by the permit that this returns, or by [`Socket::release`].
+    pub(crate) unsafe fn resume(&self) -> Permit<'_> {
+        Permit { socket: self }
     }
 
     /// Whether calls can still be made.
@@ -409,7 +448,7 @@ impl Socket {
     pub(crate) fn close_dead(&self) {
         // It is no news while this side closes the socket. Otherwise rundown protection is held until the handlers have been told: the
         // close, which takes them away, does not begin before.
-        let permit = self.rundown.die().then(|| Call { socket: self });
+        let permit = self.rundown.die().then(|| Permit { socket: self });
         self.close_later();
         if permit.is_some() {
             // SAFETY: the caller keeps the core alive, and the permit lives.
@@ -435,35 +474,33 @@ impl Socket {
 /// # Safety
 /// `handle` is a socket that WSK has just made for this core, which it has as its context where it has one. The core was
 /// given no socket before.
-pub(crate) unsafe fn attach<C: Core>(core: &Ref<C>, handle: *mut WSK_SOCKET) {
-    // SAFETY: forwarded to the caller: the core gets its one socket.
+pub(crate) unsafe fn attach(core: &SocketRef, handle: *mut WSK_SOCKET) {
+    // SAFETY: the caller vouches that this is the core's one socket.
     unsafe { enlist(core, handle) };
-    let socket = core.socket();
-    if socket.rundown.attach() == Duty::StartClose {
-        socket.start_close_later();
+    if core.rundown.attach() == Duty::StartClose {
+        core.start_close_later();
     }
 }
 
-/// [`attach`], with rundown protection held for the caller, so that the close does not start before it [leaves](Socket::leave).
+/// [`attach`], with rundown protection held for the caller, so that the close does not start before it
+/// [releases](Socket::release) it.
 ///
 /// # Safety
-/// As for [`attach`].
-pub(crate) unsafe fn attach_and_enter<C: Core>(core: &Ref<C>, handle: *mut WSK_SOCKET) {
-    // SAFETY: forwarded to the caller: the core gets its one socket.
+/// The same as for [`attach`].
+pub(crate) unsafe fn attach_and_enter(core: &SocketRef, handle: *mut WSK_SOCKET) {
+    // SAFETY: the caller vouches that this is the core's one socket.
     unsafe { enlist(core, handle) };
-    core.socket().rundown.attach_and_acquire();
+    core.rundown.attach_and_acquire();
 }
 
 /// # Safety
-/// As for [`attach`].
-unsafe fn enlist<C: Core>(core: &Ref<C>, handle: *mut WSK_SOCKET) {
-    let socket = core.socket();
-    socket.handle.store(handle, Ordering::Release);
-    let raw = Ref::into_raw(core.clone());
-    // SAFETY: a counted reference is never null.
-    let whole = unsafe { NonNull::new_unchecked(raw.cast_mut().cast::<Socket>()) };
-    socket.whole.store(whole.as_ptr(), Ordering::Release);
+/// The same as for [`attach`].
+unsafe fn enlist(core: &SocketRef, handle: *mut WSK_SOCKET) {
+    core.handle.store(handle, Ordering::Release);
+    // WSK's reference; the completion routine of the close releases it.
+    let whole = ManuallyDrop::new(core.clone()).as_ptr();
+    core.whole.store(whole.as_ptr(), Ordering::Release);
     // SAFETY: the reference leaked above keeps the core where it is until the close has completed, which is when
     // the socket leaves the list.
-    unsafe { socket.client.enlist(whole) };
+    unsafe { core.client.enlist(whole) };
 }

@@ -5,45 +5,17 @@
 //! inside the one before it, on a stack of a few pages.
 //!
 //! ```text
-//!   last CoreRef or SocketRef dropped ──▶ list of the client ──▶ nobody empties it yet: this thread does
+//!   last SocketRef dropped ──▶ list of the client ──▶ nobody empties it yet: this thread does
 //!                                                           └──▶ somebody does: that thread drops this core too
 //! ```
 //!
 //! A core is on the list by the node that its close has used before, so that this takes no memory.
 
 use core::mem::ManuallyDrop;
-use core::ops::Deref;
 use core::ptr::NonNull;
 
-use super::{Core, Socket, SocketRef};
-use crate::memory::Ref;
+use super::Socket;
 use crate::sync::{Link, Linked, SpinLock, Stack};
-
-/// A reference on a core; the last one goes to the list of the client.
-pub(crate) struct CoreRef<C: Core>(ManuallyDrop<Ref<C>>);
-
-impl<C: Core> CoreRef<C> {
-    pub(crate) fn new(core: Ref<C>) -> Self {
-        Self(ManuallyDrop::new(core))
-    }
-}
-
-impl<C: Core> Deref for CoreRef<C> {
-    type Target = Ref<C>;
-
-    fn deref(&self) -> &Ref<C> {
-        &self.0
-    }
-}
-
-impl<C: Core> Drop for CoreRef<C> {
-    fn drop(&mut self) {
-        // SAFETY: the value is dropped, so its reference is not used again.
-        let core = unsafe { ManuallyDrop::take(&mut self.0) };
-        // Dropped as one of no type, so that there is one copy of what follows.
-        drop(SocketRef::from(core));
-    }
-}
 
 /// The last reference on a core, which begins with this socket; the pointer reaches all of it.
 pub(super) struct Last(NonNull<Socket>);

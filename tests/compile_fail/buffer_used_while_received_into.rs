@@ -2,7 +2,7 @@
 
 use wsk::{Buffer, Connection};
 
-fn receive(connection: &Connection, mut buffer: Buffer) {
+fn receive(connection: &mut Connection, mut buffer: Buffer) {
     let receive = connection.receive(buffer);
     buffer.clear();
     drop(receive);

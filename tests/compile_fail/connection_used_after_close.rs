@@ -2,7 +2,7 @@
 
 use wsk::{Buffer, Connection};
 
-fn close(connection: Connection, buffer: Buffer) {
+fn close(mut connection: Connection, buffer: Buffer) {
     let closed = connection.close();
     drop(connection.send(buffer));
     drop(connection.close());

@@ -17,7 +17,7 @@ impl AbortHandler for Borrows<'_> {
 
 fn listen(provider: &Provider) {
     let local = [1];
-    let _ = provider.listener().conditional(Borrows(&local));
+    let _ = provider.listener().inspect(Borrows(&local));
 }
 
 fn main() {}

@@ -1,12 +1,12 @@
 //! Prevents: EVT-34, LSN-14, SOCK-03
 
-use wsk::connection::ConnectionEvents;
+use wsk::ConnectionHandlers;
 use wsk::{Events, Listener};
 
 /// A table of one's own making.
 struct Own;
 
-impl ConnectionEvents for Own {
+impl ConnectionHandlers for Own {
     const HANDLED: Events = Events::all();
     const DISPATCH: &'static wsk_sys::WSK_CLIENT_CONNECTION_DISPATCH = &wsk_sys::WSK_CLIENT_CONNECTION_DISPATCH {
         WskReceiveEvent: None,

@@ -1,16 +1,16 @@
 //! Prevents: ACPT-06, ACPT-07, LSN-34
 
-use wsk::connection::NoEvents;
+use wsk::Handlers;
 use wsk::{AcceptHandler, Incoming};
 
 struct Twice;
 
 impl AcceptHandler for Twice {
-    type Events = NoEvents;
+    type Handlers = Handlers;
 
-    fn accept(&self, incoming: Incoming<'_, NoEvents>) {
-        let _ = incoming.accept(NoEvents::new());
-        let _ = incoming.accept(NoEvents::new());
+    fn accept(&self, incoming: Incoming<'_, Handlers>) {
+        let _ = incoming.accept(Handlers::new());
+        let _ = incoming.accept(Handlers::new());
     }
 }
 

@@ -243,3 +243,35 @@ fn a_token_is_inert_before_the_gate_hears_of_the_abort() {
         driver.unload();
     });
 }
+
+/// Pends everything, and has no handler for aborts.
+struct OnlyInspects(Tell<InspectToken>);
+
+impl InspectHandler for OnlyInspects {
+    fn inspect<'a>(&self, request: Inspection<'a>) -> Decision<'a> {
+        let (decision, token) = request.pend().expect("there is memory");
+        self.0.say(token);
+        decision
+    }
+}
+
+/// A listener that has a handler for inspections alone is told of aborts all the same: its tokens become inert.
+///
+/// Prevents: INSP-30
+#[test]
+fn a_listener_without_an_abort_handler_learns_of_aborts() {
+    for_each_mode(|_| {
+        let driver = Driver::start();
+        let (tell, tokens) = channel();
+        let builder = driver.provider.listener().inspect(OnlyInspects(tell));
+        let listener = wait(builder.bind(localhost())).unwrap();
+        for _ in 0..10 {
+            let peer = Peer::connect(listener.local_addr());
+            let token = tokens.next();
+            peer.reset();
+            eventually(|| token.is_aborted());
+        }
+        drop(listener);
+        driver.unload();
+    });
+}

@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use wsk::connection::NoEvents;
 use wsk::{Buffer, Connection, DisconnectKind, Events, Handlers, ListenerEvents};
 use wsk_sim::raw::Peer;
 use wsk_sim::wsk_provider::behaviours::InheritedEvents;
@@ -19,16 +18,16 @@ fn a_handler_takes_connections() {
     for_each_mode(|_| {
         let driver = Driver::start();
         let (tell, told) = channel();
-        let take = move |incoming: wsk::Incoming<'_, NoEvents>| {
+        let take = move |incoming: wsk::Incoming<'_, Handlers>| {
             let ends = (incoming.local_addr(), incoming.peer_addr());
-            tell.say((ends, incoming.accept(NoEvents::new()).unwrap()));
+            tell.say((ends, incoming.accept(Handlers::new()).unwrap()));
         };
         let builder = driver.provider.listener().on_accept(taker(take));
         let listener = wait(builder.bind(localhost())).unwrap();
         listener.enable(ListenerEvents::ACCEPT).unwrap();
         for _ in 0..3 {
             let peer = Peer::connect(listener.local_addr());
-            let ((local, remote), connection): (_, Connection) = told.next();
+            let ((local, remote), mut connection): (_, Connection) = told.next();
             assert_eq!((local, remote), (listener.local_addr(), peer.local()));
             assert_eq!((connection.local_addr(), connection.peer_addr()), (local, remote));
             wait(connection.send(Buffer::try_from_slice(b"hello").unwrap())).0.unwrap();
@@ -52,7 +51,7 @@ fn a_handler_that_does_nothing_refuses() {
         let driver = Driver::start();
         let asked = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&asked);
-        let refuse = move |_: wsk::Incoming<'_, NoEvents>| {
+        let refuse = move |_: wsk::Incoming<'_, Handlers>| {
             counted.fetch_add(1, Ordering::SeqCst);
         };
         let listener = wait(driver.provider.listener().on_accept(taker(refuse)).bind(localhost())).unwrap();
@@ -76,8 +75,8 @@ fn a_connection_may_be_dropped_inside_the_handler() {
     for_each_mode(|_| {
         let driver = Driver::start();
         let (closed, dropped) = channel();
-        let take = move |incoming: wsk::Incoming<'_, NoEvents>| {
-            let connection = incoming.accept(NoEvents::new()).unwrap();
+        let take = move |incoming: wsk::Incoming<'_, Handlers>| {
+            let connection = incoming.accept(Handlers::new()).unwrap();
             if connection.peer_addr().port().is_multiple_of(2) {
                 drop(connection);
             } else {
@@ -149,10 +148,9 @@ fn inherited_events_reach_the_handlers_of_the_connection() {
                 tell.say(incoming.accept(handlers).unwrap());
             };
             let listener = wait(driver.provider.listener().on_accept(taker(take)).bind(localhost())).unwrap();
-            let every =
-                ListenerEvents::ACCEPT | ListenerEvents::INHERIT_RECEIVE | ListenerEvents::INHERIT_DISCONNECT;
-            assert!(listener.enable(ListenerEvents::INHERIT_SEND_BACKLOG).is_err(), "nobody handles it");
-            listener.enable(every).unwrap();
+            assert!(listener.inherit(Events::SEND_BACKLOG).is_err(), "nobody handles it");
+            listener.inherit(Events::RECEIVE | Events::DISCONNECT).unwrap();
+            listener.enable(ListenerEvents::ACCEPT).unwrap();
             for _ in 0..20 {
                 let peer = Peer::connect(listener.local_addr());
                 peer.send(b"inherited");
@@ -180,7 +178,7 @@ fn a_dead_listener_is_closed_without_asking_the_handler() {
     for_each_mode(|sim| {
         let driver = Driver::start();
         let (tell, told) = channel();
-        let take = move |_: wsk::Incoming<'_, NoEvents>| tell.say(());
+        let take = move |_: wsk::Incoming<'_, Handlers>| tell.say(());
         let listener = wait(driver.provider.listener().on_accept(taker(take)).bind(localhost())).unwrap();
         listener.enable(ListenerEvents::ACCEPT).unwrap();
         sim.provider().depart();
@@ -202,7 +200,7 @@ fn the_event_may_come_although_an_accept_waits() {
         let driver = Driver::start();
         let (tell, told) = channel();
         let take =
-            move |incoming: wsk::Incoming<'_, NoEvents>| tell.say(incoming.accept(NoEvents::new()).unwrap());
+            move |incoming: wsk::Incoming<'_, Handlers>| tell.say(incoming.accept(Handlers::new()).unwrap());
         let listener = wait(driver.provider.listener().on_accept(taker(take)).bind(localhost())).unwrap();
         listener.enable(ListenerEvents::ACCEPT).unwrap();
         let mut accept = Box::pin(listener.accept());
@@ -253,8 +251,8 @@ fn connections_may_arrive_by_event_while_the_driver_unloads() {
             let driver = Driver::start();
             let taken = Arc::new(Mutex::new(Vec::new()));
             let kept = Arc::clone(&taken);
-            let take = move |incoming: wsk::Incoming<'_, NoEvents>| {
-                if let Ok(connection) = incoming.accept(NoEvents::new()) {
+            let take = move |incoming: wsk::Incoming<'_, Handlers>| {
+                if let Ok(connection) = incoming.accept(Handlers::new()) {
                     kept.lock().unwrap().push(connection);
                 }
             };
@@ -286,9 +284,9 @@ fn a_connection_closed_in_its_accept_handler_closes_afterwards() {
             let sockets = machine.provider().open_sockets();
             sockets.iter().filter(|socket| socket.description.contains("Live, accepted")).count()
         };
-        let take = move |incoming: wsk::Incoming<'_, NoEvents>| {
+        let take = move |incoming: wsk::Incoming<'_, Handlers>| {
             let before = live();
-            let closed = incoming.accept(NoEvents::new()).unwrap().close();
+            let closed = incoming.accept(Handlers::new()).unwrap().close();
             tell.say((before, live(), closed));
         };
         let listener = wait(driver.provider.listener().on_accept(taker(take)).bind(localhost())).unwrap();

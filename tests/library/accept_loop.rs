@@ -10,10 +10,10 @@ use wsk_sim::{Completion, Knob, Sim};
 
 use crate::support::*;
 
-async fn greet(connection: Connection) -> Result<()> {
+async fn greet(mut connection: Connection) -> Result<()> {
     let (sent, _buffer) = connection.send(Buffer::try_from_slice(b"hello\n")?).await;
     sent?;
-    connection.disconnect().await
+    connection.shutdown().await
 }
 
 async fn serve(listener: Listener, spawner: Spawner) -> Result<()> {

@@ -161,10 +161,9 @@ fn connections_that_hang_on_each_other_end_one_after_the_other() {
         for _ in 0..LENGTH {
             let accept = listener.accept_with(Handlers::new().disconnect(Link::new(first.take(), &depth)));
             peers.push(Peer::connect(listener.local_addr()));
-            let connection = wait(accept).unwrap();
-            let mut receive = Box::pin(connection.receive(Buffer::try_with_capacity(8).unwrap()));
+            let mut receive = receiving(wait(accept).unwrap(), Buffer::try_with_capacity(8).unwrap());
             assert!(poll(&mut receive).is_pending());
-            first = Some(Box::new((receive, connection)));
+            first = Some(Box::new(receive));
         }
         drop(first);
         depth.check(LENGTH);

@@ -9,8 +9,8 @@ use std::task::Poll;
 use wsk::executor::Executor;
 use wsk::{
     AcceptHandler, Buffer, CloseReason, Connection, Decision, DisconnectHandler, DisconnectKind, Events,
-    Handlers, Incoming, Indication, InspectHandler, InspectId, Inspection, ListenerEvents, NoEvents,
-    ReceiveHandler, RetainedData, SendBacklogHandler, Taken,
+    Handlers, Incoming, Indication, InspectHandler, InspectId, Inspection, ListenerEvents, ReceiveHandler,
+    RetainedData, SendBacklogHandler, Taken,
 };
 use wsk_sim::raw::Peer;
 use wsk_sim::{Knob, Sim};
@@ -70,9 +70,9 @@ fn expect(waiters: Vec<(Arc<Wakes>, Pin<Box<Closed>>)>, reason: CloseReason) {
 struct Mourner(Tell<&'static str>);
 
 impl AcceptHandler for Mourner {
-    type Events = NoEvents;
+    type Handlers = Handlers;
 
-    fn accept(&self, _incoming: Incoming<'_, NoEvents>) {}
+    fn accept(&self, _incoming: Incoming<'_, Handlers>) {}
 
     fn dead(&self) {
         self.0.say("accept");
@@ -223,7 +223,7 @@ fn handlers_behind_references_are_told() {
         let mourner = || wsk::memory::Ref::try_new(Mourner(tell.clone())).unwrap();
         let both = driver.provider.listener().conditional(mourner()).on_accept(mourner());
         let listener = wait(both.bind(localhost())).unwrap();
-        let connections: (Connection<_>, Connection<_>, Connection<_>);
+        let connections: (Connection, Connection, Connection);
         let peers = (0..3).map(|_| Peer::connect(listener.local_addr())).collect::<Vec<_>>();
         connections = (
             wait(listener.accept_with(Handlers::new().receive(mourner()))).unwrap(),
@@ -285,7 +285,8 @@ fn operations_under_way_tell_of_the_death() {
     for_each_mode(|sim| {
         let driver = Driver::start();
         let listener = driver.listen();
-        let (connection, peer) = connected(&listener);
+        let (mut connection, peer) = connected(&listener);
+        let control = connection.control();
         let mut accept = Box::pin(listener.accept());
         assert!(poll(&mut accept).is_pending());
         let mut receive = Box::pin(connection.receive(Buffer::try_with_capacity(8).unwrap()));
@@ -294,7 +295,7 @@ fn operations_under_way_tell_of_the_death() {
         kill(sim, "Connect");
         // They are not polled.
         driver.await_sockets(0);
-        assert!(!listener.is_open() && !connection.is_open());
+        assert!(!listener.is_open() && !control.is_open());
         assert!(ready(&mut accept).unwrap_err().is_socket_dead());
         assert!(ready(&mut receive).0.unwrap_err().is_socket_dead());
         drop((connection, listener, peer));
@@ -439,7 +440,7 @@ fn tasks_wait_for_the_end() {
 /// Prevents: LSN-07, LIFE-17
 #[test]
 fn whichever_operation_meets_the_death_closes_the_socket() {
-    type Meet = fn(&Connection) -> Pin<Box<dyn Future<Output = ()>>>;
+    type Meet = for<'a> fn(&'a mut Connection) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
     fn bytes() -> Buffer {
         Buffer::try_from_slice(b"x").unwrap()
     }
@@ -447,8 +448,8 @@ fn whichever_operation_meets_the_death_closes_the_socket() {
         ("send", |c| Box::pin(ignore(c.send(bytes())))),
         ("receive", |c| Box::pin(ignore(c.receive(bytes())))),
         ("drain", |c| Box::pin(ignore(c.drain()))),
-        ("disconnect", |c| Box::pin(ignore(c.disconnect()))),
-        ("disconnect after", |c| Box::pin(ignore(c.disconnect_after(bytes())))),
+        ("disconnect", |c| Box::pin(ignore(c.shutdown()))),
+        ("disconnect after", |c| Box::pin(ignore(c.shutdown_after(bytes())))),
         ("abort", |c| Box::pin(ignore(c.abort()))),
         ("receive backlog", |c| Box::pin(ignore(c.receive_backlog()))),
         ("ideal backlog", |c| Box::pin(ignore(c.ideal_send_backlog()))),
@@ -458,8 +459,8 @@ fn whichever_operation_meets_the_death_closes_the_socket() {
             let driver = Driver::start();
             let listener = driver.listen();
             for (name, meet) in all {
-                let (connection, peer) = connected(&listener);
-                let mut operation = Box::pin(meet(&connection));
+                let (mut connection, peer) = connected(&listener);
+                let mut operation = meet(&mut connection);
                 sim.choose(Knob::DieInCall, 1);
                 let first = poll(&mut operation);
                 sim.choose_naturally(Knob::DieInCall);

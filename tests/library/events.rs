@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use wsk::connection::{NoEvents, On};
 use wsk::memory::Ref;
 use wsk::{
     Buffer, Connection, Disabled, DisconnectHandler, DisconnectKind, Error, Events, Handlers, Indication,
     ListenerEvents, ReceiveHandler, SendBacklogHandler, Status, Taken,
 };
+
 use wsk_sim::nt_user::faults::Point;
 use wsk_sim::raw::Peer;
 use wsk_sim::wsk_provider::behaviours::{BytesAccepted, DisableSeveral};
@@ -98,18 +98,16 @@ fn events_are_switched_off_one_at_a_time() {
     );
 }
 
-type OwnConnection = Connection<Handlers<On<Ref<Inside>>>>;
-
 /// A handler that knows the connection it handles.
 struct Inside {
-    connection: Mutex<Option<OwnConnection>>,
+    connection: Mutex<Option<Connection>>,
     tell: Tell<(Disabled, usize)>,
 }
 
 impl ReceiveHandler for Inside {
     fn receive<'a>(&self, data: Indication<'a>) -> Taken<'a> {
-        let connection = self.connection.lock().unwrap();
-        let connection = connection.as_ref().expect("it is there before the event is on");
+        let mut connection = self.connection.lock().unwrap();
+        let connection = connection.as_mut().expect("it is there before the event is on");
         // What may be asked for here is asked for; nothing is waited for.
         let disabled = connection.disable(Events::RECEIVE).unwrap();
         let mut send = Box::pin(connection.send(Buffer::try_from_slice(b"seen").unwrap()));
@@ -160,12 +158,12 @@ fn the_accept_event_can_be_switched_off_and_on() {
         let driver = Driver::start();
         let (tell, told) = channel();
         let take =
-            move |incoming: wsk::Incoming<'_, NoEvents>| tell.say(incoming.accept(NoEvents::new()).unwrap());
+            move |incoming: wsk::Incoming<'_, Handlers>| tell.say(incoming.accept(Handlers::new()).unwrap());
         let listener = wait(driver.provider.listener().on_accept(taker(take)).bind(localhost())).unwrap();
-        assert_eq!(listener.disable_accept().unwrap(), Disabled::Now);
+        assert_eq!(listener.disable(ListenerEvents::ACCEPT).unwrap(), Disabled::Now);
         listener.enable(ListenerEvents::ACCEPT).unwrap();
         let _first = (Peer::connect(listener.local_addr()), told.next());
-        wait(listener.disable_accept_and_wait()).unwrap();
+        wait(listener.disable_and_wait(ListenerEvents::ACCEPT)).unwrap();
         let second = Peer::connect(listener.local_addr());
         await_untaken(sim, 1);
         assert!(told.now().is_none());
@@ -298,7 +296,7 @@ fn a_handler_takes_all_some_or_none() {
                 });
                 let accept = listener.accept_with(Handlers::new().receive(handler));
                 let peer = Peer::connect(listener.local_addr());
-                let connection = wait(accept).unwrap();
+                let mut connection = wait(accept).unwrap();
                 connection.enable(Events::RECEIVE).unwrap();
                 peer.send(b"all of it");
                 assert_eq!(told.next(), b"all of it");
@@ -309,8 +307,9 @@ fn a_handler_takes_all_some_or_none() {
                 assert_eq!((received.unwrap(), &buffer[..]), (7, &b"e of it"[..]));
                 peer.send(b"none of it");
                 assert_eq!(told.next(), b"none of it");
-                let (received, buffer) = wait(connection.receive_all(Buffer::try_with_capacity(10).unwrap()));
-                assert_eq!((received.unwrap(), &buffer[..]), (10, &b"none of it"[..]));
+                let (received, buffer) =
+                    wait(connection.receive_exact(Buffer::try_with_capacity(10).unwrap()));
+                assert_eq!((received, &buffer[..]), (Ok(()), &b"none of it"[..]));
                 for text in [&b"more than all"[..], b"retained a while", b"and again"] {
                     peer.send(text);
                     assert_eq!(told.next(), text);
@@ -334,7 +333,7 @@ fn the_receive_event_may_come_although_a_receive_waits() {
         let (tell, told) = channel();
         let accept = listener.accept_with(Handlers::new().receive(tells_data(tell)));
         let peer = Peer::connect(listener.local_addr());
-        let connection = wait(accept).unwrap();
+        let mut connection = wait(accept).unwrap();
         connection.enable(Events::RECEIVE).unwrap();
         let mut receive = Box::pin(connection.receive(Buffer::try_with_capacity(8).unwrap()));
         assert!(poll(&mut receive).is_pending());
@@ -365,15 +364,15 @@ fn data_that_cannot_be_mapped_is_an_error() {
         });
         let accept = listener.accept_with(Handlers::new().receive(handler));
         let peer = Peer::connect(listener.local_addr());
-        let connection = wait(accept).unwrap();
+        let mut connection = wait(accept).unwrap();
         sim.kernel().faults().fail_all(Point::Mapping);
         sim.choose(Knob::IndicationShape, 4);
         connection.enable(Events::RECEIVE).unwrap();
         peer.send(b"unmapped");
         assert!(told.next().unwrap_err().is_out_of_memory());
         sim.kernel().faults().clear();
-        let (received, buffer) = wait(connection.receive_all(Buffer::try_with_capacity(8).unwrap()));
-        assert_eq!((received.unwrap(), &buffer[..]), (8, &b"unmapped"[..]));
+        let (received, buffer) = wait(connection.receive_exact(Buffer::try_with_capacity(8).unwrap()));
+        assert_eq!((received, &buffer[..]), (Ok(()), &b"unmapped"[..]));
         drop((connection, listener));
         driver.unload();
     });
@@ -391,13 +390,15 @@ fn handlers_that_start_requests_are_short() {
     sim.run(|_| {
         let driver = Driver::start();
         let (tell, told) = channel();
-        let take = move |incoming: wsk::Incoming<'_, NoEvents>| {
-            let connection = incoming.accept(NoEvents::new()).unwrap();
-            let mut receive = Box::pin(connection.receive(Buffer::try_with_capacity(8).unwrap()));
+        let take = move |incoming: wsk::Incoming<'_, Handlers>| {
+            let (mut receiving, mut sending) = incoming.accept(Handlers::new()).unwrap().into_split();
+            let mut receive = Box::pin(async move {
+                let _ = receiving.receive(Buffer::try_with_capacity(8).unwrap()).await;
+            });
             let _ = poll(&mut receive);
-            let mut send = Box::pin(connection.send(Buffer::try_from_slice(b"hello").unwrap()));
+            let mut send = Box::pin(sending.post(Buffer::try_from_slice(b"hello").unwrap()));
             let _ = poll(&mut send);
-            tell.say((connection, receive, send));
+            tell.say((sending, receive, send));
         };
         let listener = wait(driver.provider.listener().on_accept(taker(take)).bind(localhost())).unwrap();
         listener.enable(ListenerEvents::ACCEPT).unwrap();

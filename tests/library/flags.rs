@@ -1,7 +1,7 @@
 //! Flags that are made of bits: what has no name does not reach WSK.
 
-use wsk::connection::{ReceiveFlags, SendFlags};
-use wsk::{Buffer, Error, Events, Handlers, Listener, ListenerEvents, NoEvents, Operation};
+use wsk::{Buffer, Error, Events, Handlers, ListenerEvents, Operation};
+use wsk::{ReceiveFlags, SendFlags};
 
 use crate::support::*;
 
@@ -23,9 +23,7 @@ fn unnamed_flags_of_a_receive_are_refused() {
     for_each_mode(|_| {
         let driver = Driver::start();
         let listener = driver.listen();
-        let (connection, peer) = connected(&listener);
-        let mut pending = Box::pin(connection.receive(Buffer::try_with_capacity(4).unwrap()));
-        assert!(poll(&mut pending).is_pending());
+        let (mut connection, peer) = connected(&listener);
         for bits in unnamed(ReceiveFlags::all().bits()) {
             let flags = ReceiveFlags::from_bits_retain(bits);
             let buffer = Buffer::try_from_slice(b"mine").unwrap();
@@ -33,8 +31,9 @@ fn unnamed_flags_of_a_receive_are_refused() {
             assert_eq!(result, Err(refused(Operation::Receive)), "{bits:#x}");
             assert_eq!(&*buffer, b"mine");
         }
+        // None of them has taken the turn.
         peer.send(b"data");
-        assert_eq!(wait(pending).0, Ok(4));
+        assert_eq!(wait(connection.receive(Buffer::try_with_capacity(4).unwrap())).0, Ok(4));
         drop((connection, listener));
         driver.unload();
     });
@@ -48,7 +47,7 @@ fn unnamed_flags_of_a_send_are_refused() {
     for_each_mode(|_| {
         let driver = Driver::start();
         let listener = driver.listen();
-        let (connection, peer) = connected(&listener);
+        let (mut connection, peer) = connected(&listener);
         for bits in unnamed(SendFlags::all().bits()) {
             let flags = SendFlags::from_bits_retain(bits);
             for text in [&b"never"[..], b""] {
@@ -98,9 +97,8 @@ fn unnamed_events_of_a_connection_are_refused() {
 fn unnamed_events_of_a_listener_are_refused() {
     for_each_mode(|_| {
         let driver = Driver::start();
-        let take = |incoming: wsk::Incoming<'_, NoEvents>| _ = incoming.accept(NoEvents::new());
-        let listener: Listener<_, _> =
-            wait(driver.provider.listener().on_accept(taker(take)).bind(localhost())).unwrap();
+        let take = |incoming: wsk::Incoming<'_, Handlers>| _ = incoming.accept(Handlers::new());
+        let listener = wait(driver.provider.listener().on_accept(taker(take)).bind(localhost())).unwrap();
         for bits in unnamed(ListenerEvents::all().bits()) {
             let error = listener.enable(ListenerEvents::from_bits_retain(bits)).unwrap_err();
             assert_eq!(error, refused(Operation::EventCallbacks), "{bits:#x}");

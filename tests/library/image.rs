@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-use wsk::connection::NoEvents;
 use wsk::executor::Executor;
 use wsk::{Buffer, Client, Connection, Handlers, InspectToken, Listener, ListenerEvents, Verdict};
 use wsk_sim::raw::Peer;
@@ -65,15 +64,15 @@ fn accepts_nothing(sim: &Sim, driver: &Driver) {
 }
 
 fn receives(sim: &Sim, driver: &Driver) {
-    let (_listener, connection, peer) = opened(driver);
+    let (_listener, mut connection, peer) = opened(driver);
     peer.send(b"data");
     let (received, _) =
-        lingering(sim, || wait(connection.receive_all(Buffer::try_with_capacity(4).unwrap())));
-    assert_eq!(received, Ok(4));
+        lingering(sim, || wait(connection.receive_exact(Buffer::try_with_capacity(4).unwrap())));
+    assert_eq!(received, Ok(()));
 }
 
 fn sends(sim: &Sim, driver: &Driver) {
-    let (_listener, connection, _peer) = opened(driver);
+    let (_listener, mut connection, _peer) = opened(driver);
     let (sent, _) = lingering(sim, || wait(connection.send(Buffer::try_from_slice(b"data").unwrap())));
     assert_eq!(sent, Ok(4));
 }
@@ -88,19 +87,19 @@ fn switches_events(sim: &Sim, driver: &Driver) {
         driver
             .provider
             .listener()
-            .on_accept(taker(|incoming: wsk::Incoming<'_, NoEvents>| {
+            .on_accept(taker(|incoming: wsk::Incoming<'_, Handlers>| {
                 let _ = incoming.accept(Handlers::new());
             }))
             .bind(localhost()),
     )
     .unwrap();
     listener.enable(ListenerEvents::ACCEPT).unwrap();
-    lingering(sim, || wait(listener.disable_accept_and_wait())).unwrap();
+    lingering(sim, || wait(listener.disable_and_wait(ListenerEvents::ACCEPT))).unwrap();
 }
 
 fn disconnects(sim: &Sim, driver: &Driver) {
-    let (_listener, connection, _peer) = opened(driver);
-    lingering(sim, || wait(connection.disconnect())).unwrap();
+    let (_listener, mut connection, _peer) = opened(driver);
+    lingering(sim, || wait(connection.shutdown())).unwrap();
 }
 
 fn aborts(sim: &Sim, driver: &Driver) {
@@ -266,7 +265,7 @@ fn handles_that_are_left_do_not_keep_the_device() {
         let pending = driver.listen_pending();
         let peer = Peer::connect(pending.listener.local_addr());
         let token = pending.tokens.next();
-        let (listener, connection, _peer) = opened(&driver);
+        let (listener, mut connection, _peer) = opened(&driver);
         let unpolled = listener.accept();
         driver.unload();
         peer.expect_reset();
@@ -275,8 +274,8 @@ fn handles_that_are_left_do_not_keep_the_device() {
         kernel.delete_device(device);
         assert!(wait(unpolled).is_err());
         assert!(wait(listener.accept()).is_err());
-        assert!(wait(connection.receive_all(Buffer::try_with_capacity(1).unwrap())).0.is_err());
-        assert!(wait(connection.disconnect()).is_err());
+        assert!(wait(connection.receive_exact(Buffer::try_with_capacity(1).unwrap())).0.is_err());
+        assert!(wait(connection.shutdown()).is_err());
         assert!(wait(token.decide_with(async { Verdict::Accept })).is_err());
         drop((listener, connection, pending));
         kernel.image_goes();
@@ -315,15 +314,15 @@ fn a_disconnect_that_memory_stopped_can_be_made_again() {
         let kernel = sim.kernel();
         let device = kernel.create_device();
         let driver = register(device);
-        let (listener, connection, peer) = opened(&driver);
+        let (listener, mut connection, peer) = opened(&driver);
         let tag = u32::from_le_bytes(*b"IoUs");
         kernel.faults().fail_if(move |attempt| attempt.tag == tag);
-        let error = wait(connection.disconnect()).unwrap_err();
+        let error = wait(connection.shutdown()).unwrap_err();
         assert!(error.is_out_of_memory(), "{error}");
         assert!(connection.is_open());
         for outcome in [
             wait(connection.send(Buffer::try_from_slice(b"x").unwrap())).0,
-            wait(connection.receive_all(Buffer::try_with_capacity(1).unwrap())).0,
+            wait(connection.receive(Buffer::try_with_capacity(1).unwrap())).0,
             wait(connection.ideal_send_backlog()),
             wait(listener.accept()).map(|_| 0),
             wait(connection.abort()).map(|()| 0),
@@ -332,7 +331,7 @@ fn a_disconnect_that_memory_stopped_can_be_made_again() {
         }
         kernel.faults().clear();
         assert_eq!(wait(connection.send(Buffer::try_from_slice(b"x").unwrap())).0, Ok(1));
-        wait(connection.disconnect()).unwrap();
+        wait(connection.shutdown()).unwrap();
         assert_eq!(peer.receive(1), b"x");
         drop((listener, connection));
         driver.unload();

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 
 use nt_user::faults::Point;
-use wsk::{Connection, Events, Handlers, RetainedData};
+use wsk::{Events, Handlers, RetainedData};
 use wsk_sim::raw::Peer;
 use wsk_sim::{Knob, Sim};
 
@@ -126,7 +126,7 @@ fn data_that_cannot_be_mapped_is_not_retained() {
         });
         let accept = listener.accept_with(Handlers::new().receive(handler));
         let peer = Peer::connect(listener.local_addr());
-        let connection: Connection<_> = wait(accept).unwrap();
+        let connection = wait(accept).unwrap();
         sim.choose(Knob::IndicationShape, UNMAPPED);
         connection.enable(Events::RECEIVE).unwrap();
         peer.send(b"x");

@@ -19,7 +19,7 @@ fn a_handler_hears_of_an_earlier_disconnect_once_or_never() {
                 let (tell, told) = channel();
                 let peer = Peer::connect(listener.local_addr());
                 let handlers = Handlers::new().disconnect(TellsDisconnects(tell));
-                let connection = wait(listener.accept_with(handlers)).unwrap();
+                let mut connection = wait(listener.accept_with(handlers)).unwrap();
                 let mut receive = Box::pin(connection.receive(Buffer::try_with_capacity(8).unwrap()));
                 assert!(poll(&mut receive).is_pending());
                 let kept = if abortive {

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use wsk::{ListenerEvents, NoEvents};
+use wsk::{Handlers, ListenerEvents};
 use wsk_sim::Sim;
 use wsk_sim::raw::Peer;
 
@@ -93,10 +93,10 @@ fn all_that_has_addresses_gives_ipv4_peers_as_such() {
         drop((connection, listener, peer));
 
         let (tell, told) = channel();
-        let take = move |incoming: wsk::Incoming<'_, NoEvents>| {
+        let take = move |incoming: wsk::Incoming<'_, Handlers>| {
             let seen = (incoming.local_addr(), incoming.peer_addr(), incoming.raw_peer_addr());
             assert_eq!(incoming.raw_local_addr(), mapped(seen.0));
-            let connection = incoming.accept(NoEvents::new()).unwrap();
+            let connection = incoming.accept(Handlers::new()).unwrap();
             assert_eq!((connection.local_addr(), connection.peer_addr()), (seen.0, seen.1));
             tell.say(seen);
         };

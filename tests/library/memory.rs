@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::time::Duration;
 
-use wsk::connection::NoEvents;
 use wsk::executor::block_on_timeout;
 use wsk::{Buffer, Client, Connection, Error, Events, Handlers, Listener, ListenerEvents, Result, Verdict};
 use wsk_sim::nt_user::pool::{IRP_TAG, MDL_TAG, WORK_ITEM_TAG};
@@ -105,13 +104,13 @@ fn echo() -> Result<()> {
     let provider = client.capture(BOUND, passive())?;
     let listener = try_wait(provider.listener().bind(localhost()))??;
     let peer = Peer::connect(listener.local_addr());
-    let connection = try_wait(listener.accept())??;
+    let mut connection = try_wait(listener.accept())??;
     peer.send(b"echo");
-    let (received, buffer) = try_wait(connection.receive_all(Buffer::try_with_capacity(4)?))?;
+    let (received, buffer) = try_wait(connection.receive_exact(Buffer::try_with_capacity(4)?))?;
     received?;
     try_wait(connection.send(buffer))?.0?;
     assert_eq!(peer.receive(4), b"echo");
-    try_wait(connection.disconnect_after(bytes(b"bye")?))??;
+    try_wait(connection.shutdown_after(bytes(b"bye")?))??;
     assert_eq!(peer.receive(3), b"bye");
     peer.close();
     try_wait(connection.drain())??;
@@ -167,7 +166,8 @@ fn events() -> Result<()> {
         tell.say(incoming.accept(Handlers::new().receive(tells_data(tell_data.clone()))));
     };
     let listener = try_wait(provider.listener().on_accept(taker(take)).bind(localhost()))??;
-    listener.enable(ListenerEvents::ACCEPT | ListenerEvents::INHERIT_RECEIVE)?;
+    listener.inherit(Events::RECEIVE)?;
+    listener.enable(ListenerEvents::ACCEPT)?;
     let peer = Peer::connect(listener.local_addr());
     let connection = match told.next() {
         Ok(connection) => connection,
@@ -179,8 +179,8 @@ fn events() -> Result<()> {
     peer.send(b"event");
     assert_eq!(data.next(), b"event");
     try_wait(connection.disable_and_wait(Events::RECEIVE))??;
-    let accept = listener.accept_with(NoEvents::new());
-    try_wait(listener.disable_accept_and_wait())??;
+    let accept = listener.accept_with(Handlers::new());
+    try_wait(listener.disable_and_wait(ListenerEvents::ACCEPT))??;
     let other = Peer::connect(listener.local_addr());
     let taken = try_wait(accept)??;
     assert_eq!(taken.peer_addr(), other.local());
@@ -199,11 +199,11 @@ fn dropped() -> Result<()> {
     drop(bind);
     let listener = try_wait(provider.listener().bind(localhost()))??;
     let _peer = Peer::connect(listener.local_addr());
-    let connection = try_wait(listener.accept())??;
+    let (mut receiving, mut sending) = try_wait(listener.accept())??.into_split();
     let mut accept = Box::pin(listener.accept());
-    let mut receive = Box::pin(connection.receive(Buffer::try_with_capacity(8)?));
-    let mut send = Box::pin(connection.send(bytes(b"x")?));
-    let mut disconnect = Box::pin(connection.disconnect());
+    let mut receive = Box::pin(receiving.receive(Buffer::try_with_capacity(8)?));
+    let mut send = Box::pin(sending.post(bytes(b"x")?));
+    let mut disconnect = Box::pin(sending.shutdown());
     let _ = (poll(&mut accept), poll(&mut receive), poll(&mut send), poll(&mut disconnect));
     drop((accept, receive, send, disconnect));
     Ok(())
@@ -267,7 +267,7 @@ fn ending_needs_no_memory() {
         connection.enable(Events::RECEIVE).unwrap();
         peer.send(b"kept");
         let retained = told.next();
-        let (other, _other_peer) = connected(&listener);
+        let (mut other, _other_peer) = connected(&listener);
         let _inspected = Peer::connect(pending.listener.local_addr());
         let token = pending.tokens.next();
         let mut accept = Box::pin(listener.accept());
@@ -298,14 +298,14 @@ fn serve(listener: &Listener, buffer: Buffer) -> Buffer {
     let mut accept = Box::pin(listener.accept());
     let _ = poll(&mut accept).map(|_| panic!("nobody has connected"));
     let peer = Peer::connect(listener.local_addr());
-    let connection: Connection = ready(&mut accept).unwrap();
+    let mut connection: Connection = ready(&mut accept).unwrap();
     peer.send(b"echo");
     let (received, buffer) = ready(&mut Box::pin(connection.receive(buffer)));
     assert_eq!(received.unwrap(), 4);
     let (sent, buffer) = ready(&mut Box::pin(connection.send(buffer)));
     sent.unwrap();
     assert_eq!(peer.receive(4), b"echo");
-    ready(&mut Box::pin(connection.disconnect())).unwrap();
+    ready(&mut Box::pin(connection.shutdown())).unwrap();
     peer.close();
     ready(&mut Box::pin(connection.drain())).unwrap();
     let mut dropped = Box::pin(connection.receive_backlog());
@@ -360,9 +360,9 @@ fn an_idle_connection_takes_less_than_a_kibibyte() {
         let mut idle = Vec::new();
         for _ in 0..CONNECTIONS {
             let (connection, peer) = connected(&listener);
-            let mut receive = Box::pin(connection.receive(Buffer::try_with_capacity(CAPACITY).unwrap()));
+            let mut receive = receiving(connection, Buffer::try_with_capacity(CAPACITY).unwrap());
             assert!(poll(&mut receive).is_pending());
-            idle.push((connection, receive, peer));
+            idle.push((receive, peer));
         }
         let each = (stats().bytes - before) / CONNECTIONS - CAPACITY;
         assert!(each < 1024, "{each} bytes for each idle connection");

@@ -3,7 +3,7 @@
 use std::task::Poll;
 use std::time::Duration;
 
-use wsk::connection::ReceiveFlags;
+use wsk::ReceiveFlags;
 use wsk::{Buffer, Connection, Status};
 use wsk_sim::raw::Peer;
 use wsk_sim::wsk_provider::{OpenSocket, Release};
@@ -17,7 +17,7 @@ fn room(capacity: usize) -> Buffer {
 
 /// Receives until there are so many bytes.
 #[track_caller]
-fn receive_bytes(connection: &Connection, count: usize) -> Vec<u8> {
+fn receive_bytes(connection: &mut Connection, count: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     while bytes.len() < count {
         let (received, buffer) = wait(connection.receive(room(64)));
@@ -37,7 +37,7 @@ fn data_is_received_and_the_end_is_seen() {
     for_each_mode(|_| {
         let driver = Driver::start();
         let listener = driver.listen();
-        let (connection, peer) = connected(&listener);
+        let (mut connection, peer) = connected(&listener);
         peer.send(b"one");
         let (received, buffer) = wait(connection.receive(room(16)));
         assert_eq!((received.unwrap(), &buffer[..]), (3, &b"one"[..]));
@@ -64,12 +64,12 @@ fn the_oldest_wsk_will_do() {
     Sim::builder().provider(|config| config.release = Release::Vista).build().run(|_| {
         let driver = Driver::start();
         let listener = driver.listen();
-        let (connection, peer) = connected(&listener);
+        let (mut connection, peer) = connected(&listener);
         peer.send(b"old");
-        assert_eq!(receive_bytes(&connection, 3), b"old");
+        assert_eq!(receive_bytes(&mut connection, 3), b"old");
         wait(connection.send(Buffer::try_from_slice(b"times").unwrap())).0.unwrap();
         assert_eq!(peer.receive(5), b"times");
-        wait(connection.disconnect_after(Buffer::try_from_slice(b"!").unwrap())).unwrap();
+        wait(connection.shutdown_after(Buffer::try_from_slice(b"!").unwrap())).unwrap();
         peer.close();
         drop((connection, listener));
         driver.unload();
@@ -84,7 +84,7 @@ fn a_dropped_receive_loses_nothing() {
     for_each_mode(|_| {
         let driver = Driver::start();
         let listener = driver.listen();
-        let (connection, peer) = connected(&listener);
+        let (mut connection, peer) = connected(&listener);
         drop(connection.receive(room(8)));
         let mut pending = Box::pin(connection.receive(room(8)));
         assert!(poll(&mut pending).is_pending());
@@ -101,7 +101,7 @@ fn a_dropped_receive_loses_nothing() {
             Poll::Pending => drop(won),
         }
         peer.send(b"defgh");
-        assert_eq!(receive_bytes(&connection, 8), b"abcdefgh");
+        assert_eq!(receive_bytes(&mut connection, 8), b"abcdefgh");
         drop((connection, listener));
         driver.unload();
     });
@@ -119,7 +119,7 @@ fn dropped_receives_race_with_data() {
         Sim::builder().completion(completion).build().run(|_| {
             let driver = Driver::start();
             let listener = driver.listen();
-            let (connection, peer) = connected(&listener);
+            let (mut connection, peer) = connected(&listener);
             let sender = std::thread::spawn(move || {
                 for chunk in (0..LENGTH).map(|index| index as u8).collect::<Vec<_>>().chunks(7) {
                     peer.send(chunk);
@@ -164,14 +164,49 @@ fn slow() -> Sim {
         .build()
 }
 
-/// While an abandoned receive has not ended, the next one waits for it, and no third one can slip in between.
+/// A receive whose future is forgotten leaves the connection busy, whether WSK has it or it waits for its turn; the
+/// connection can be closed all the same.
+#[test]
+fn a_forgotten_receive_leaves_the_connection_busy() {
+    for waits in [false, true] {
+        slow().run(move |_| {
+            let driver = Driver::start();
+            let listener = driver.listen();
+            let (mut connection, peer) = connected(&listener);
+            if waits {
+                peer.send(b"first");
+                eventually(|| wait(connection.receive_backlog()).unwrap() > 0);
+                let mut abandoned = Box::pin(connection.receive(room(8)));
+                assert!(poll(&mut abandoned).is_pending());
+                drop(abandoned);
+            }
+            let mut forgotten = Box::pin(connection.receive(room(8)));
+            assert!(poll(&mut forgotten).is_pending());
+            // Forgotten as far as the connection can know; freed in the end all the same, so that nothing is left behind.
+            let forgotten =
+                Box::into_raw(std::pin::Pin::into_inner(forgotten)).cast::<wsk::Receive<'static>>();
+            for _ in 0..2 {
+                let busy = wait(connection.receive(room(8))).0.unwrap_err();
+                assert_eq!(busy.status(), Status::DEVICE_BUSY);
+            }
+            wait(connection.close());
+            // SAFETY: it is the box that was leaked above, and a receive holds nothing of what it borrows but a lifetime.
+            drop(unsafe { Box::from_raw(forgotten) });
+            drop((peer, listener));
+            driver.unload();
+        });
+    }
+}
+
+/// While an abandoned receive has not ended, the next one waits for it.
 #[test]
 fn the_receive_after_an_abandoned_one_has_its_turn() {
     slow().run(|_| {
         let driver = Driver::start();
         let listener = driver.listen();
-        let (connection, peer) = connected(&listener);
-        let await_data = || eventually(|| wait(connection.receive_backlog()).unwrap() > 0);
+        let (mut connection, peer) = connected(&listener);
+        let control = connection.control();
+        let await_data = || eventually(|| wait(control.receive_backlog()).unwrap() > 0);
         for round in 0..3 {
             peer.send(b"first");
             await_data();
@@ -181,14 +216,10 @@ fn the_receive_after_an_abandoned_one_has_its_turn() {
             let wakes = std::sync::Arc::new(Wakes::default());
             let mut next = Box::pin(connection.receive(room(3)));
             assert!(wakes.poll(&mut next).is_pending());
-            let busy = wait(connection.receive(room(8))).0.unwrap_err();
-            assert_eq!(busy.status(), Status::DEVICE_BUSY);
             match round {
                 0 => {
+                    // Its turn has come.
                     eventually(|| wakes.count() > 0);
-                    // Its turn has come, though it was not polled yet.
-                    let busy = wait(connection.receive(room(8))).0.unwrap_err();
-                    assert_eq!(busy.status(), Status::DEVICE_BUSY);
                     let (received, buffer) = ready(&mut next);
                     assert_eq!((received.unwrap(), &buffer[..]), (3, &b"fir"[..]));
                 }
@@ -200,7 +231,7 @@ fn the_receive_after_an_abandoned_one_has_its_turn() {
                 }
             }
             let rest = if round == 0 { &b"st"[..] } else { b"first" };
-            assert_eq!(receive_bytes(&connection, rest.len()), rest);
+            assert_eq!(receive_bytes(&mut connection, rest.len()), rest);
         }
         drop((connection, listener));
         driver.unload();
@@ -215,29 +246,29 @@ fn a_receive_of_all_goes_on_behind_what_was_kept() {
     slow().run(|_| {
         let driver = Driver::start();
         let listener = driver.listen();
-        let (connection, peer) = connected(&listener);
-        let leave = |bytes: &[u8]| {
+        let (mut connection, peer) = connected(&listener);
+        let leave = |connection: &mut Connection, bytes: &[u8]| {
             peer.send(bytes);
             eventually(|| wait(connection.receive_backlog()).unwrap() == bytes.len());
             let mut abandoned = Box::pin(connection.receive(room(16)));
             assert!(poll(&mut abandoned).is_pending());
             drop(abandoned);
         };
-        leave(b"abc");
-        let mut all = Box::pin(connection.receive_all(room(8)));
+        leave(&mut connection, b"abc");
+        let mut all = Box::pin(connection.receive_exact(room(8)));
         assert!(poll(&mut all).is_pending());
         peer.send(b"defghij");
         let (received, buffer) = wait(all);
-        assert_eq!((received.unwrap(), &buffer[..]), (8, &b"abcdefgh"[..]));
-        assert_eq!(receive_bytes(&connection, 2), b"ij");
+        assert_eq!((received, &buffer[..]), (Ok(()), &b"abcdefgh"[..]));
+        assert_eq!(receive_bytes(&mut connection, 2), b"ij");
         // More was kept than is asked for.
-        leave(b"klmno");
-        let (received, buffer) = wait(connection.receive_all(room(3)));
-        assert_eq!((received.unwrap(), &buffer[..]), (3, &b"klm"[..]));
+        leave(&mut connection, b"klmno");
+        let (received, buffer) = wait(connection.receive_exact(room(3)));
+        assert_eq!((received, &buffer[..]), (Ok(()), &b"klm"[..]));
         // What was kept, and then the end.
         peer.half_close();
-        let (received, buffer) = wait(connection.receive_all(room(8)));
-        assert_eq!((received.unwrap(), &buffer[..]), (2, &b"no"[..]));
+        let (received, buffer) = wait(connection.receive_exact(room(8)));
+        assert_eq!((received.unwrap_err().status(), &buffer[..]), (Status::END_OF_FILE, &b"no"[..]));
         drop((connection, listener));
         driver.unload();
     });
@@ -254,7 +285,7 @@ fn a_cancelled_receive_of_all_keeps_what_it_had_got() {
                 sim.choose(Knob::CancelledWaitAll, choice);
                 let driver = Driver::start();
                 let listener = driver.listen();
-                let (connection, peer) = connected(&listener);
+                let (mut connection, peer) = connected(&listener);
                 let mut all = Box::pin(connection.receive_with(room(100), ReceiveFlags::WAIT_ALL));
                 assert!(poll(&mut all).is_pending());
                 peer.send(b"some of it");
@@ -264,7 +295,7 @@ fn a_cancelled_receive_of_all_keeps_what_it_had_got() {
                 eventually(|| sockets.iter().any(|socket| gathered(socket) == Some(10)));
                 drop(all);
                 peer.send(b" and the rest");
-                assert_eq!(receive_bytes(&connection, 23), b"some of it and the rest");
+                assert_eq!(receive_bytes(&mut connection, 23), b"some of it and the rest");
                 drop((connection, listener));
                 driver.unload();
             });
@@ -280,8 +311,8 @@ fn a_reset_ends_a_receive_of_all_with_what_it_has() {
     for_each_mode(|_| {
         let driver = Driver::start();
         let listener = driver.listen();
-        let (connection, peer) = connected(&listener);
-        let mut all = Box::pin(connection.receive_all(room(100)));
+        let (mut connection, peer) = connected(&listener);
+        let mut all = Box::pin(connection.receive_exact(room(100)));
         assert!(poll(&mut all).is_pending());
         peer.reset();
         let (received, buffer) = wait(all);
@@ -301,7 +332,7 @@ fn draining_discards_everything_until_the_end() {
     for_each_mode(|_| {
         let driver = Driver::start();
         let listener = driver.listen();
-        let (connection, peer) = connected(&listener);
+        let (mut connection, peer) = connected(&listener);
         assert_eq!(ReceiveFlags::all(), ReceiveFlags::WAIT_ALL);
         let mut abandoned = Box::pin(connection.receive(room(8)));
         assert!(poll(&mut abandoned).is_pending());
@@ -328,15 +359,16 @@ fn a_receive_outlives_its_connection() {
     for_each_mode(|_| {
         let driver = Driver::start();
         let listener = driver.listen();
-        let (connection, peer) = connected(&listener);
+        let (mut connection, peer) = connected(&listener);
+        let control = connection.control();
         let mut pending = Box::pin(connection.receive(room(8)));
         assert!(poll(&mut pending).is_pending());
-        let mut later = Box::pin(connection.receive(room(8)));
-        wait(connection.close());
+        wait(control.close());
         let (cancelled, buffer) = ready(&mut pending);
         assert!(cancelled.unwrap_err().is_cancelled());
         assert_eq!(buffer.capacity(), 8);
-        let (refused, _) = ready(&mut later);
+        drop(pending);
+        let (refused, _) = wait(connection.receive(room(8)));
         assert!(refused.unwrap_err().is_socket_dead());
         peer.expect_reset();
         drop(listener);
@@ -352,8 +384,8 @@ fn a_dead_connection_closes_itself() {
     for_each_mode(|sim| {
         let driver = Driver::start();
         let listener = driver.listen();
-        let (pending, peer_of_pending) = connected(&listener);
-        let (asked, peer_of_asked) = connected(&listener);
+        let (mut pending, peer_of_pending) = connected(&listener);
+        let (mut asked, peer_of_asked) = connected(&listener);
         let mut receive = Box::pin(pending.receive(room(8)));
         assert!(poll(&mut receive).is_pending());
         sim.provider().depart();
@@ -378,23 +410,20 @@ fn receiving_works_at_dispatch_level() {
     for_each_mode(|_| {
         let driver = Driver::start();
         let listener = driver.listen();
-        let (connection, peer) = connected(&listener);
-        let mut receive = at_dispatch(|| {
-            let mut receive = Box::pin(connection.receive(room(8)));
-            assert!(poll(&mut receive).is_pending());
-            receive
-        });
+        let (mut connection, peer) = connected(&listener);
+        let mut receive = Box::pin(connection.receive(room(8)));
+        at_dispatch(|| assert!(poll(&mut receive).is_pending()));
         peer.send(b"high");
         let (received, buffer) = at_dispatch(|| ready(&mut receive));
         assert_eq!((received.unwrap(), &buffer[..]), (4, &b"high"[..]));
+        at_dispatch(|| drop(receive));
         at_dispatch(|| {
             let mut dropped = Box::pin(connection.receive(buffer));
             assert!(poll(&mut dropped).is_pending());
             drop(dropped);
-            drop(receive);
         });
         peer.send(b"level");
-        assert_eq!(receive_bytes(&connection, 5), b"level");
+        assert_eq!(receive_bytes(&mut connection, 5), b"level");
         drop((connection, listener));
         driver.unload();
     });

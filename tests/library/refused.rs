@@ -1,14 +1,11 @@
 //! What the library itself refuses is not taken for WSK's word, and what WSK says of a dead socket is.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 
-use wsk::listener::{Conditional, OnAccept};
 use wsk::{
-    AcceptHandler, Buffer, Connection, Events, Handlers, Incoming, Listener, ListenerEvents, NoEvents,
-    Result, Status,
+    AcceptHandler, Buffer, Connection, Events, Handlers, Incoming, Listener, ListenerEvents, Result, Status,
 };
 use wsk_sim::raw::Peer;
 use wsk_sim::{Completion, Knob, Sim};
@@ -45,12 +42,10 @@ impl Stopped {
 struct Nobody;
 
 impl AcceptHandler for Nobody {
-    type Events = NoEvents;
+    type Handlers = Handlers;
 
-    fn accept(&self, _incoming: Incoming<'_, NoEvents>) {}
+    fn accept(&self, _incoming: Incoming<'_, Handlers>) {}
 }
-
-type Gated = Listener<Conditional<PendingGate>, OnAccept<Nobody>>;
 
 /// The status of what is answered at once, without asking WSK.
 fn refusal<T>(answer: impl Future<Output = Result<T>>) -> Status {
@@ -62,12 +57,12 @@ fn refusal<T>(answer: impl Future<Output = Result<T>>) -> Status {
 }
 
 /// Everything that can be asked of a listener.
-const ASKS: [fn(&Gated) -> Status; 5] = [
+const ASKS: [fn(&Listener) -> Status; 5] = [
     |listener| refusal(listener.accept()),
     |listener| refusal(listener.accept_with(Handlers::new().receive(Drops))),
     |listener| refusal(std::future::ready(listener.enable(ListenerEvents::ACCEPT))),
-    |listener| refusal(std::future::ready(listener.disable_accept())),
-    |listener| refusal(listener.disable_accept_and_wait()),
+    |listener| refusal(std::future::ready(listener.disable(ListenerEvents::ACCEPT))),
+    |listener| refusal(listener.disable_and_wait(ListenerEvents::ACCEPT)),
 ];
 
 /// A closing listener refuses whatever it is asked, and is not dead for that: what is pended is rejected, as WSK must be
@@ -83,7 +78,7 @@ fn a_closing_listener_is_not_a_dead_one() {
             let (tell_aborts, _aborts) = channel();
             let gate = PendingGate { tokens: tell_tokens, aborts: tell_aborts };
             let builder = driver.provider.listener().conditional(gate).on_accept(Nobody);
-            let listener: Gated = wait(builder.bind(localhost())).unwrap();
+            let listener = wait(builder.bind(localhost())).unwrap();
             let peer = Peer::connect(listener.local_addr());
             let token = tokens.next();
             // The client closes its newest socket first. While that close is made the listener's has yet to come.
@@ -137,8 +132,7 @@ fn a_server_accepts_until_it_is_unloaded() {
 }
 
 /// What can be asked of a connection; `false` if the future is to be dropped without a look at what it brings.
-type AskConnection = fn(&Connection<Receiving>, bool);
-type Receiving = Handlers<wsk::connection::On<Drops>>;
+type AskConnection = fn(&mut Connection, bool);
 
 /// Takes all data.
 struct Drops;
@@ -166,11 +160,13 @@ fn dies<T>(outcome: Option<Result<T>>) {
 
 const CONNECTION_ASKS: [AskConnection; 12] = [
     |connection, to_its_end| dies(run(connection.receive(bytes()), to_its_end).map(|(result, _)| result)),
-    |connection, to_its_end| dies(run(connection.receive_all(bytes()), to_its_end).map(|(result, _)| result)),
+    |connection, to_its_end| {
+        dies(run(connection.receive_exact(bytes()), to_its_end).map(|(result, _)| result));
+    },
     |connection, to_its_end| dies(run(connection.drain(), to_its_end)),
     |connection, to_its_end| dies(run(connection.send(bytes()), to_its_end).map(|(result, _)| result)),
-    |connection, to_its_end| dies(run(connection.disconnect(), to_its_end)),
-    |connection, to_its_end| dies(run(connection.disconnect_after(bytes()), to_its_end)),
+    |connection, to_its_end| dies(run(connection.shutdown(), to_its_end)),
+    |connection, to_its_end| dies(run(connection.shutdown_after(bytes()), to_its_end)),
     |connection, to_its_end| dies(run(connection.abort(), to_its_end)),
     |connection, to_its_end| dies(run(connection.receive_backlog(), to_its_end)),
     |connection, to_its_end| dies(run(connection.disable_and_wait(Events::RECEIVE), to_its_end)),
@@ -191,9 +187,9 @@ fn a_connection_that_dies_in_a_call_closes_itself() {
                 let listener = driver.listen();
                 for ask in CONNECTION_ASKS {
                     let peer = Peer::connect(listener.local_addr());
-                    let connection = wait(listener.accept_with(Handlers::new().receive(Drops))).unwrap();
+                    let mut connection = wait(listener.accept_with(Handlers::new().receive(Drops))).unwrap();
                     sim.choose_once(Knob::DieInCall, 1);
-                    ask(&connection, to_its_end);
+                    ask(&mut connection, to_its_end);
                     driver.await_sockets(1);
                     assert!(!connection.is_open());
                     drop(connection);
@@ -211,8 +207,8 @@ type AskListener = fn(&Pending, bool);
 
 const LISTENER_ASKS: [AskListener; 3] = [
     |pending, to_its_end| dies(run(pending.listener.accept(), to_its_end)),
-    |pending, to_its_end| dies(run(pending.listener.disable_accept_and_wait(), to_its_end)),
-    |pending, _| dies(Some(pending.listener.disable_accept())),
+    |pending, to_its_end| dies(run(pending.listener.disable_and_wait(ListenerEvents::ACCEPT), to_its_end)),
+    |pending, _| dies(Some(pending.listener.disable(ListenerEvents::ACCEPT))),
 ];
 
 /// A listener that dies in any call closes itself, and its pended requests are gone.
@@ -253,13 +249,12 @@ fn a_closing_connection_refuses_everything() {
     Sim::new().run(|sim| {
         let driver = Driver::start();
         let listener = driver.listen();
-        let (newer, _peer) = connected(&listener);
-        let connection = Arc::new(newer);
+        let (mut connection, _peer) = connected(&listener);
         // A call that is being made keeps the close from starting.
         let call = Stopped::at(sim, Knob::DieInCall);
         let caller = {
-            let connection = connection.clone();
-            sim.thread("caller", move || wait(connection.receive_backlog()))
+            let control = connection.control();
+            sim.thread("caller", move || wait(control.receive_backlog()))
         };
         call.reached.next();
         let unloading = sim.thread("unloading", move || driver.unload());
@@ -268,7 +263,7 @@ fn a_closing_connection_refuses_everything() {
         assert_eq!(refusal(run_first(connection.receive(bytes()))), closed);
         assert_eq!(refusal(run_first(connection.send(bytes()))), closed);
         assert_eq!(refusal(connection.abort()), closed);
-        assert_eq!(refusal(connection.disconnect()), closed);
+        assert_eq!(refusal(connection.shutdown()), closed);
         assert_eq!(refusal(connection.ideal_send_backlog()), closed);
         assert_eq!(refusal(std::future::ready(connection.inspect_id())), closed);
         // A receive that was refused has given its turn back.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use wsk::connection::NoEvents;
 use wsk::{Buffer, Client, Connection, Events, Handlers, Listener, ListenerEvents, Status};
 use wsk_sim::Sim;
 use wsk_sim::raw::Peer;
@@ -66,7 +65,7 @@ fn every_capture_is_released_once() {
         drop((first, second));
         let listener = wait(builder.bind(localhost())).unwrap();
         drop(clone);
-        let (connection, peer) = connected(&listener);
+        let (mut connection, peer) = connected(&listener);
         wait(connection.send(Buffer::try_from_slice(b"on").unwrap())).0.unwrap();
         assert_eq!(peer.receive(2), b"on");
         drop((connection, listener));
@@ -174,7 +173,7 @@ fn everything_may_be_open_when_the_driver_unloads() {
         let listener = driver.listen();
         let (tell, told) = channel();
         let take =
-            move |incoming: wsk::Incoming<'_, NoEvents>| tell.say(incoming.accept(NoEvents::new()).unwrap());
+            move |incoming: wsk::Incoming<'_, Handlers>| tell.say(incoming.accept(Handlers::new()).unwrap());
         let by_event = wait(driver.provider.listener().on_accept(taker(take)).bind(localhost())).unwrap();
         by_event.enable(ListenerEvents::ACCEPT).unwrap();
         let pending = driver.listen_pending();
@@ -184,7 +183,7 @@ fn everything_may_be_open_when_the_driver_unloads() {
             [by_event.local_addr(), pending.listener.local_addr(), pending.listener.local_addr()]
                 .map(Peer::connect)
                 .into();
-        let (taken, token): (Connection, _) = (told.next(), pending.tokens.next());
+        let (mut taken, token): (Connection, _) = (told.next(), pending.tokens.next());
         let mut inspection = Box::pin(pending.tokens.next().decide_with(std::future::pending()));
         assert!(poll(&mut inspection).is_pending());
         let accept = listener.accept_with(Handlers::new().receive(on_receive(refuses)));
@@ -200,21 +199,24 @@ fn everything_may_be_open_when_the_driver_unloads() {
                 futures.push(future);
             }
         };
-        let receive = connection.receive(Buffer::try_with_capacity(8).unwrap());
+        let control = connection.control();
+        let (mut receiving, mut sending) = connection.into_split();
+        let receive = async move { receiving.receive(Buffer::try_with_capacity(8).unwrap()).await };
         start(Box::pin(async move {
             let _ = receive.await;
         }));
         let mut much = Buffer::try_with_capacity(8 << 20).unwrap();
         much.set_len(8 << 20).unwrap();
-        let send = connection.send(much);
+        let send = sending.post(much);
         start(Box::pin(async move {
             let _ = send.await;
         }));
-        let disconnect = connection.disconnect();
+        let disconnect = async move { sending.shutdown().await };
         start(Box::pin(async move {
             let _ = disconnect.await;
         }));
-        let drain = taken.drain();
+        let taken_control = taken.control();
+        let drain = async move { taken.drain().await };
         start(Box::pin(async move {
             let _ = drain.await;
         }));
@@ -222,7 +224,7 @@ fn everything_may_be_open_when_the_driver_unloads() {
         start(Box::pin(async move {
             let _ = accept.await;
         }));
-        let backlog = taken.receive_backlog();
+        let backlog = taken_control.receive_backlog();
         start(Box::pin(async move {
             let _ = backlog.await;
         }));
@@ -241,7 +243,7 @@ fn everything_may_be_open_when_the_driver_unloads() {
         }
         assert!(token.is_aborted());
         assert!(ready(&mut inspection).is_err());
-        assert!(!connection.is_open() && !listener.is_open() && !taken.is_open() && !handled.is_open());
+        assert!(!control.is_open() && !listener.is_open() && !taken_control.is_open() && !handled.is_open());
         drop((peers, peer, third));
     });
 }
@@ -258,13 +260,17 @@ fn handles_may_be_dropped_in_any_order() {
             let Driver { client, provider } = Driver::start();
             let listener = wait(provider.listener().bind(localhost())).unwrap();
             let (connection, _peer) = connected(&listener);
-            let mut receive = Box::pin(connection.receive(Buffer::try_with_capacity(8).unwrap()));
+            let (receive_half, send_half) = connection.into_split();
+            let mut receive = Box::pin(async move {
+                let mut receive_half = receive_half;
+                receive_half.receive(Buffer::try_with_capacity(8).unwrap()).await
+            });
             assert!(poll(&mut receive).is_pending());
             let mut handles: [Option<Box<dyn std::any::Any>>; 5] = [
                 Some(Box::new(client)),
                 Some(Box::new(provider)),
                 Some(Box::new(listener)),
-                Some(Box::new(connection)),
+                Some(Box::new(send_half)),
                 Some(Box::new(receive)),
             ];
             for &index in &order {

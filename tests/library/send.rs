@@ -1,10 +1,10 @@
 //! Sending and disconnecting.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use wsk::connection::SendFlags;
-use wsk::{Buffer, Connection, Status};
+use wsk::SendFlags;
+use wsk::{Buffer, SendHalf, Status};
 use wsk_sim::raw::{End, Peer};
 use wsk_sim::wsk_provider::behaviours::{AbortiveBuffer, EmptySend, SecondDisconnect, SendAfterDisconnect};
 use wsk_sim::{Completion, Sim};
@@ -31,6 +31,7 @@ fn everything_is_sent_in_order() {
         let driver = Driver::start();
         let listener = driver.listen();
         let (connection, peer) = connected(&listener);
+        let (_receiving, mut connection) = connection.into_split();
         let (sent, mut buffer) = wait(connection.send(bytes(b"one ")));
         assert_eq!(sent.unwrap(), 4);
         buffer.as_mut_slice().copy_from_slice(b"two ");
@@ -40,7 +41,7 @@ fn everything_is_sent_in_order() {
         buffer.as_mut_slice().copy_from_slice(b"3 ");
         let mut several = Vec::new();
         for part in [buffer, bytes(b"four "), bytes(b"five")] {
-            let mut send = Box::pin(connection.send(part));
+            let mut send = Box::pin(connection.post(part));
             match poll(&mut send) {
                 std::task::Poll::Ready((sent, _)) => drop(sent.unwrap()),
                 std::task::Poll::Pending => several.push(send),
@@ -63,7 +64,7 @@ fn the_ideal_backlog_is_advice() {
     Sim::builder().provider(|config| config.ideal_send_backlog = 4).build().run(|_| {
         let driver = Driver::start();
         let listener = driver.listen();
-        let (connection, peer) = connected(&listener);
+        let (mut connection, peer) = connected(&listener);
         let ideal = wait(connection.ideal_send_backlog()).unwrap();
         assert_eq!(ideal, 4);
         wait(connection.send(bytes(&[7; 1000]))).0.unwrap();
@@ -81,10 +82,10 @@ fn an_empty_send_succeeds() {
         |_, _| {
             let driver = Driver::start();
             let listener = driver.listen();
-            let (connection, peer) = connected(&listener);
+            let (mut connection, peer) = connected(&listener);
             let (sent, buffer) = wait(connection.send(Buffer::try_with_capacity(4).unwrap()));
             assert_eq!((sent.unwrap(), buffer.capacity()), (0, 4));
-            wait(connection.disconnect_after(Buffer::try_with_capacity(4).unwrap())).unwrap();
+            wait(connection.shutdown_after(Buffer::try_with_capacity(4).unwrap())).unwrap();
             peer.expect_end();
             drop((connection, listener));
             driver.unload();
@@ -100,15 +101,16 @@ fn a_send_may_be_dropped_at_any_point() {
     for_each_mode(|_| {
         let driver = Driver::start();
         let listener = driver.listen();
-        let (connection, peer) = connected(&listener);
+        let (mut connection, peer) = connected(&listener);
         drop(connection.send(bytes(b"never")));
         let mut sending = Box::pin(connection.send(much()));
         assert!(poll(&mut sending).is_pending());
         drop(sending);
-        // And one whose outcome nobody looks at, while the connection goes.
-        let mut sending = Box::pin(connection.send(much()));
+        // And one whose outcome is not looked at, while the connection goes.
+        let (receiving, mut half) = connection.into_split();
+        let mut sending = Box::pin(half.post(much()));
         let _ = poll(&mut sending);
-        drop(connection);
+        drop((receiving, half));
         driver.await_sockets(1);
         assert!(ready_or_done(&mut sending));
         drop((sending, peer, listener));
@@ -117,7 +119,7 @@ fn a_send_may_be_dropped_at_any_point() {
 }
 
 /// The send has ended, or had its say before.
-fn ready_or_done(sending: &mut std::pin::Pin<Box<wsk::connection::Sending>>) -> bool {
+fn ready_or_done(sending: &mut std::pin::Pin<Box<wsk::Posted>>) -> bool {
     let (sent, buffer) = ready(sending);
     assert_eq!(buffer.capacity(), 15 << 20);
     sent.is_err()
@@ -133,20 +135,17 @@ fn nothing_is_sent_after_a_graceful_disconnect() {
         |_, _| {
             let driver = Driver::start();
             let listener = driver.listen();
-            let (connection, peer) = connected(&listener);
-            let mut disconnect = Box::pin(connection.disconnect_after(bytes(b"last words")));
-            let done = poll(&mut disconnect);
+            let (mut connection, peer) = connected(&listener);
+            wait(connection.shutdown_after(bytes(b"last words"))).unwrap();
             let (refused, buffer) = wait(connection.send(bytes(b"too late")));
             assert_eq!(refused.unwrap_err().status(), Status::LOCAL_DISCONNECT);
             assert_eq!(&buffer[..], b"too late");
             assert_eq!(peer.end(), End::Graceful(b"last words".to_vec()));
             // Receiving goes on until the peer ends its side, and the socket is there until it is closed.
             peer.send(b"answer").half_close();
-            let (received, buffer) = wait(connection.receive_all(Buffer::try_with_capacity(16).unwrap()));
-            assert_eq!((received.unwrap(), &buffer[..]), (6, &b"answer"[..]));
-            if done.is_pending() {
-                wait(disconnect).unwrap();
-            }
+            let (received, buffer) = wait(connection.receive_exact(Buffer::try_with_capacity(16).unwrap()));
+            assert_eq!(received.unwrap_err().status(), Status::END_OF_FILE);
+            assert_eq!(&buffer[..], b"answer");
             assert_eq!(driver.client.open_sockets(), 2);
             wait(connection.close());
             drop(listener);
@@ -163,9 +162,9 @@ fn a_second_disconnect_is_refused() {
         |_, _| {
             let driver = Driver::start();
             let listener = driver.listen();
-            let (connection, peer) = connected(&listener);
-            wait(connection.disconnect()).unwrap();
-            let again = wait(connection.disconnect()).unwrap_err();
+            let (mut connection, peer) = connected(&listener);
+            wait(connection.shutdown()).unwrap();
+            let again = wait(connection.shutdown()).unwrap_err();
             assert_eq!(again.status(), Status::INVALID_DEVICE_STATE);
             peer.expect_end();
             drop((connection, peer, listener));
@@ -186,7 +185,7 @@ fn an_abort_resets() {
                 sim.provider().configure(|config| config.completion = completion);
                 let driver = Driver::start();
                 let listener = driver.listen();
-                let (connection, peer) = connected(&listener);
+                let (mut connection, peer) = connected(&listener);
                 wait(connection.abort()).unwrap();
                 peer.expect_reset();
                 assert!(wait(connection.receive(bytes(b"x"))).0.is_err());
@@ -194,15 +193,17 @@ fn an_abort_resets() {
                 drop(connection);
 
                 let (stuck, peer) = connected(&listener);
-                let mut sending = Box::pin(stuck.send(much()));
+                let control = stuck.control();
+                let (receiving, mut stuck) = stuck.into_split();
+                let mut sending = Box::pin(stuck.post(much()));
                 assert!(poll(&mut sending).is_pending());
-                let mut disconnect = Box::pin(stuck.disconnect());
+                let mut disconnect = Box::pin(stuck.shutdown());
                 assert!(poll(&mut disconnect).is_pending());
-                wait(stuck.abort()).unwrap();
+                wait(control.abort()).unwrap();
                 assert!(wait(sending).0.is_err());
                 // It is forced to end, one way or another.
                 let _ = wait(disconnect);
-                drop((stuck, peer, listener));
+                drop((receiving, stuck, peer, listener));
                 driver.unload();
             }
         },
@@ -217,17 +218,18 @@ fn a_disconnect_may_be_dropped_at_any_point() {
     for_each_mode(|_| {
         let driver = Driver::start();
         let listener = driver.listen();
-        let (connection, peer) = connected(&listener);
-        drop(connection.disconnect_after(bytes(b"never")));
+        let (mut connection, peer) = connected(&listener);
+        drop(connection.shutdown_after(bytes(b"never")));
         wait(connection.send(bytes(b"still"))).0.unwrap();
         assert_eq!(peer.receive(5), b"still");
-        let mut sending = Box::pin(connection.send(much()));
+        let (receiving, mut half) = connection.into_split();
+        let mut sending = Box::pin(half.post(much()));
         assert!(poll(&mut sending).is_pending());
-        let mut disconnect = Box::pin(connection.disconnect_after(bytes(b"stuck")));
+        let mut disconnect = Box::pin(half.shutdown_after(bytes(b"stuck")));
         assert!(poll(&mut disconnect).is_pending());
         drop(disconnect);
-        assert_eq!(wait(connection.send(bytes(b"no"))).0.unwrap_err().status(), Status::LOCAL_DISCONNECT);
-        drop((sending, connection));
+        assert_eq!(wait(half.send(bytes(b"no"))).0.unwrap_err().status(), Status::LOCAL_DISCONNECT);
+        drop((sending, receiving, half));
         driver.await_sockets(1);
 
         let (connection, peer) = connected(&listener);
@@ -240,7 +242,7 @@ fn a_disconnect_may_be_dropped_at_any_point() {
     });
 }
 
-/// Threads send while another one disconnects: every send is before it, or refused.
+/// Threads send while another one disconnects, under a lock of the driver: every send is before it, or refused.
 ///
 /// Prevents: SND-15, CLOSE-01
 #[test]
@@ -251,19 +253,21 @@ fn sends_race_with_a_disconnect() {
             let listener = driver.listen();
             for _ in 0..30 {
                 let (connection, peer) = connected(&listener);
-                let connection = Arc::new(connection);
+                let (receiving, half) = connection.into_split();
+                let half = Arc::new(Mutex::new(half));
                 let senders: Vec<_> =
-                    (0..3).map(|_| sim.thread("sender", send_until_refused(&connection))).collect();
+                    (0..3).map(|_| sim.thread("sender", send_until_refused(&half))).collect();
                 let reader = std::thread::spawn(move || peer.end());
                 for _ in 0..200 {
                     std::hint::spin_loop();
                 }
-                wait(connection.disconnect()).unwrap();
+                wait(half.lock().unwrap().shutdown()).unwrap();
                 let sent: usize = senders.into_iter().map(|sender| sender.join().unwrap()).sum();
                 let End::Graceful(received) = reader.join().unwrap() else {
                     panic!("it was disconnected gracefully")
                 };
                 assert_eq!(received.len(), sent);
+                drop((receiving, half));
             }
             drop(listener);
             driver.unload();
@@ -271,12 +275,14 @@ fn sends_race_with_a_disconnect() {
     }
 }
 
-fn send_until_refused(connection: &Arc<Connection>) -> impl FnOnce() -> usize + Send + 'static {
-    let connection = Arc::clone(connection);
+fn send_until_refused(half: &Arc<Mutex<SendHalf>>) -> impl FnOnce() -> usize + Send + 'static {
+    let half = Arc::clone(half);
     move || {
         let mut sent = 0;
         loop {
-            match wait(connection.send(bytes(b"abc"))).0 {
+            // Submitted under the lock, which is free while the send is under way.
+            let posted = half.lock().unwrap().post(bytes(b"abc"));
+            match wait(posted).0 {
                 Ok(count) => sent += count,
                 Err(error) => {
                     assert_eq!(error.status(), Status::LOCAL_DISCONNECT);
@@ -299,31 +305,32 @@ fn calls_race_with_the_close() {
             let listener = driver.listen();
             for round in 0..15 {
                 let (connection, peer) = connected(&listener);
-                let connection = Arc::new(connection);
-                let callers: Vec<_> = (0..3)
-                    .map(|number| {
-                        let connection = Arc::clone(&connection);
-                        sim.thread("caller", move || {
-                            for _ in 0..20 {
-                                match number {
-                                    0 => drop(wait(connection.receive_backlog())),
-                                    1 => drop(wait(connection.send(bytes(b"x")))),
-                                    _ => {
-                                        let mut receive = Box::pin(connection.receive(bytes(b"y")));
-                                        let _ = poll(&mut receive);
-                                        drop(receive);
-                                        let _ = connection.inspect_id();
-                                    }
-                                }
-                            }
-                        })
-                    })
-                    .collect();
+                let control = connection.control();
+                let (mut receiving, mut sending) = connection.into_split();
+                let callers = [
+                    sim.thread("asks", move || {
+                        for _ in 0..20 {
+                            let _ = wait(control.receive_backlog());
+                        }
+                    }),
+                    sim.thread("sends", move || {
+                        for _ in 0..20 {
+                            let _ = wait(sending.send(bytes(b"x")));
+                        }
+                    }),
+                    sim.thread("receives", move || {
+                        for _ in 0..20 {
+                            let mut receive = Box::pin(receiving.receive(bytes(b"y")));
+                            let _ = poll(&mut receive);
+                            drop(receive);
+                            let _ = receiving.inspect_id();
+                        }
+                    }),
+                ];
                 if round % 2 == 0 {
                     std::thread::sleep(Duration::from_micros(100));
                 }
-                // The last handle goes with whichever thread is last.
-                drop(connection);
+                // The last half goes with whichever thread is last.
                 for caller in callers {
                     caller.join().unwrap();
                 }
@@ -346,7 +353,7 @@ fn unloading_races_with_calls() {
             for _ in 0..15 {
                 let driver = Driver::start();
                 let listener = driver.listen();
-                let (connection, peer): (_, Peer) = connected(&listener);
+                let (mut connection, peer): (_, Peer) = connected(&listener);
                 let caller = sim.thread("caller", move || {
                     while wait(connection.send(bytes(b"x"))).0.is_ok() {}
                     let _ = wait(connection.receive(bytes(b"y")));

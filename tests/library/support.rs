@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use wsk::connection::ConnectionEvents;
+use wsk::ConnectionHandlers;
 use wsk::executor::block_on_timeout;
-use wsk::listener::Conditional;
 use wsk::{
     AbortHandler, AcceptHandler, Client, Decision, DisconnectHandler, DisconnectKind, Incoming, Indication,
-    InspectHandler, InspectId, InspectToken, Inspection, Listener, Passive, Provider, ReceiveHandler, Taken,
+    InspectHandler, InspectId, InspectToken, Inspection, Listener, ListenerBuilder, Passive, Provider,
+    ReceiveHandler, Taken,
 };
 use wsk_sim::raw::Peer;
 use wsk_sim::wsk_provider::Alternatives;
@@ -213,15 +213,23 @@ pub(crate) fn connected(listener: &Listener) -> (wsk::Connection, Peer) {
     (connection, peer)
 }
 
+/// A receive under way that keeps its connection open.
+pub(crate) type Receiving = Pin<Box<dyn Future<Output = (wsk::Result<usize>, wsk::Buffer)> + Send>>;
+
+/// Receives with a connection that nothing else is done with.
+pub(crate) fn receiving(mut connection: wsk::Connection, buffer: wsk::Buffer) -> Receiving {
+    Box::pin(async move { connection.receive(buffer).await })
+}
+
 /// A handler of the accept event that is a closure.
 pub(crate) struct Taker<E, F>(F, std::marker::PhantomData<fn(E)>);
 
 impl<E, F> AcceptHandler for Taker<E, F>
 where
-    E: ConnectionEvents,
+    E: ConnectionHandlers,
     F: Fn(Incoming<'_, E>) + Send + Sync + 'static,
 {
-    type Events = E;
+    type Handlers = E;
 
     fn accept(&self, incoming: Incoming<'_, E>) {
         (self.0)(incoming);
@@ -231,7 +239,7 @@ where
 /// Takes connections with a closure.
 pub(crate) fn taker<E, F>(take: F) -> Taker<E, F>
 where
-    E: ConnectionEvents,
+    E: ConnectionHandlers,
     F: Fn(Incoming<'_, E>) + Send + Sync + 'static,
 {
     Taker(take, std::marker::PhantomData)
@@ -369,9 +377,45 @@ where
     Gate(inspect, abort)
 }
 
+/// A handler that several events share.
+pub(crate) struct Shared<H>(Arc<H>);
+
+impl<H: InspectHandler> InspectHandler for Shared<H> {
+    fn inspect<'a>(&self, request: Inspection<'a>) -> Decision<'a> {
+        self.0.inspect(request)
+    }
+
+    fn dead(&self) {
+        self.0.dead();
+    }
+}
+
+impl<H: AbortHandler> AbortHandler for Shared<H> {
+    fn abort(&self, id: InspectId) {
+        self.0.abort(id);
+    }
+}
+
+/// Listeners with one handler for inspections and aborts.
+pub(crate) trait Conditional<A> {
+    fn conditional<G>(self, gate: G) -> ListenerBuilder<Shared<G>, Shared<G>, A>
+    where
+        G: InspectHandler + AbortHandler;
+}
+
+impl<A> Conditional<A> for ListenerBuilder<(), (), A> {
+    fn conditional<G>(self, gate: G) -> ListenerBuilder<Shared<G>, Shared<G>, A>
+    where
+        G: InspectHandler + AbortHandler,
+    {
+        let gate = Arc::new(gate);
+        self.inspect(Shared(Arc::clone(&gate))).on_abort(Shared(gate))
+    }
+}
+
 /// A conditional listener whose requests are pended: the listener, the tokens, the aborts.
 pub(crate) struct Pending {
-    pub(crate) listener: Listener<Conditional<PendingGate>>,
+    pub(crate) listener: Listener,
     pub(crate) tokens: Told<InspectToken>,
     pub(crate) aborts: Told<InspectId>,
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use wsk::connection::SendFlags;
-use wsk::{Buffer, Connection, Status};
-use wsk_sim::raw::{End, Peer};
-use wsk_sim::{Completion, Knob, Sim};
+use wsk::SendFlags;
+use wsk::{Buffer, Status};
+use wsk_sim::raw::End;
+use wsk_sim::{Completion, Sim};
 
 use crate::support::*;
 
@@ -36,7 +36,7 @@ fn a_receive_given_up_at_the_end_of_an_abandoned_one() {
     late_by(Duration::from_micros(30)).run(|_| {
         let driver = Driver::start();
         let listener = driver.listen();
-        let (connection, peer) = connected(&listener);
+        let (mut connection, peer) = connected(&listener);
         let mut left = 0;
         let mut spin = 500_u32;
         for round in 0..3000 {
@@ -89,33 +89,37 @@ fn a_receive_without_memory_gives_its_turn_back() {
         late_by(Duration::from_millis(20)).run(move |sim| {
             let driver = Driver::start();
             let listener = driver.listen();
-            let (connection, peer) = connected(&listener);
+            let (mut connection, peer) = connected(&listener);
             let others: Vec<_> = (0..MANY).map(|_| connected(&listener)).collect();
             let wakes = Arc::new(Wakes::default());
-            let mut receive = Box::pin(connection.receive_all(room(8)));
             if claims {
                 peer.send(b"kept");
                 eventually(|| wait(connection.receive_backlog()).unwrap() > 0);
                 let mut abandoned = Box::pin(connection.receive(room(1)));
                 assert!(poll(&mut abandoned).is_pending());
                 drop(abandoned);
+            }
+            let mut receive = Box::pin(connection.receive_exact(room(8)));
+            if claims {
                 assert!(wakes.poll(&mut receive).is_pending());
                 eventually(|| wakes.count() > 0);
             }
-            let mut waiting: Vec<_> =
-                others.iter().map(|(other, _)| Box::pin(other.receive(room(8)))).collect();
+            let (others, peers): (Vec<_>, Vec<_>) = others.into_iter().unzip();
+            let mut waiting: Vec<_> = others.into_iter().map(|other| receiving(other, room(8))).collect();
             sim.kernel().faults().fail_from(1);
             // The memory that the client keeps is taken by receives that wait.
             let refused: Vec<_> = waiting.iter_mut().map(|receive| poll(receive).is_ready()).collect();
             let (result, buffer) = ready(&mut receive);
             sim.kernel().faults().clear();
             assert!(result.unwrap_err().is_out_of_memory() && refused.contains(&true));
+            drop(receive);
             let mut again = Box::pin(connection.receive(buffer));
             match poll(&mut again) {
                 Poll::Pending => {}
                 Poll::Ready((result, _)) => drop(result.expect("its turn is free")),
             }
-            drop((again, waiting, others, connection, listener));
+            drop(again);
+            drop((waiting, peers, connection, listener));
             driver.unload();
         });
     }
@@ -127,16 +131,17 @@ fn a_receive_that_waits_for_its_turn_ends_with_the_connection() {
     late_by(Duration::from_millis(20)).run(|_| {
         let driver = Driver::start();
         let listener = driver.listen();
-        let (connection, peer) = connected(&listener);
+        let (mut connection, peer) = connected(&listener);
         peer.send(b"for nobody");
         eventually(|| wait(connection.receive_backlog()).unwrap() > 0);
         let mut abandoned = Box::pin(connection.receive(room(1)));
         assert!(poll(&mut abandoned).is_pending());
         drop(abandoned);
         let wakes = Arc::new(Wakes::default());
-        let mut claim = Box::pin(connection.receive_all(room(8)));
+        let control = connection.control();
+        let mut claim = Box::pin(connection.receive_exact(room(8)));
         assert!(wakes.poll(&mut claim).is_pending());
-        wait(connection.close());
+        wait(control.close());
         // It is woken, and needs no close to be looked at again.
         assert!(wakes.count() > 0);
         let (result, kept) = ready(&mut claim);
@@ -147,81 +152,83 @@ fn a_receive_that_waits_for_its_turn_ends_with_the_connection() {
     });
 }
 
-/// Stops the next call on a socket until the test lets it go on.
-fn stop_in_call(sim: &Sim) -> (Told<()>, Tell<()>) {
-    let (tell_reached, reached) = channel();
-    let (go_on, told) = channel();
-    let mut first = true;
-    sim.choose_by(Knob::DieInCall, move |_| {
-        if std::mem::take(&mut first) {
-            tell_reached.say(());
-            told.next();
-        }
-        0
-    });
-    (reached, go_on)
-}
-
-/// A disconnect waits for a send that is being handed to WSK, and is woken when that has happened. What was sent precedes
-/// the end.
+/// A disconnect follows the sends that were posted before it, and none comes after it.
 ///
 /// Prevents: SND-15
 #[test]
-fn a_disconnect_waits_for_a_send_that_is_being_made() {
-    Sim::new().run(|sim| {
+fn a_disconnect_follows_the_posted_sends() {
+    for_each_mode(|_| {
         let driver = Driver::start();
         let listener = driver.listen();
         let (connection, peer) = connected(&listener);
-        let connection = Arc::new(connection);
-        let (reached, go_on) = stop_in_call(sim);
-        let sender = sending(sim, &connection);
-        reached.next();
-        let wakes = Arc::new(Wakes::default());
-        let mut disconnect = Box::pin(connection.disconnect());
-        assert!(wakes.poll(&mut disconnect).is_pending());
-        // Sends are over, and a second disconnect is one too many, though the first is not made yet.
-        let late = wait(connection.send(bytes(b"late"))).0.unwrap_err();
+        let (receiving, mut sending) = connection.into_split();
+        let posted = [b"one", b"two", b"six"].map(|text| sending.post(bytes(text)));
+        let mut disconnect = Box::pin(sending.shutdown());
+        let made = poll(&mut disconnect);
+        drop(disconnect);
+        let late = wait(sending.post(bytes(b"late"))).0.unwrap_err();
         assert_eq!(late.status(), Status::LOCAL_DISCONNECT);
-        let second = wait(connection.disconnect()).unwrap_err();
+        let second = wait(sending.shutdown()).unwrap_err();
         assert_eq!(second.status(), Status::INVALID_DEVICE_STATE);
-        assert_eq!(wakes.count(), 0);
-        go_on.say(());
-        sender.join().unwrap();
-        eventually(|| wakes.count() > 0);
-        wait(disconnect).unwrap();
-        assert_eq!(peer.end(), End::Graceful(b"early".to_vec()));
-        drop((connection, listener));
+        for send in posted {
+            assert_eq!(wait(send).0, Ok(3));
+        }
+        if made.is_ready() {
+            assert_eq!(peer.end(), End::Graceful(b"onetwosix".to_vec()));
+        }
+        drop((receiving, sending, listener));
         driver.unload();
     });
 }
 
-/// A disconnect that is dropped while it waits for a send was never made: sends go on, and another one can follow.
+/// A posted send that is detached goes on without its future; one that is dropped is cancelled.
 #[test]
-fn a_disconnect_that_is_dropped_while_it_waits_was_never_made() {
-    Sim::new().run(|sim| {
+fn a_detached_send_goes_on() {
+    for_each_mode(|_| {
         let driver = Driver::start();
         let listener = driver.listen();
-        let (connection, peer): (Connection, Peer) = connected(&listener);
-        let connection = Arc::new(connection);
-        let (reached, go_on) = stop_in_call(sim);
-        let sender = sending(sim, &connection);
-        reached.next();
-        let mut disconnect = Box::pin(connection.disconnect());
-        assert!(poll(&mut disconnect).is_pending());
-        drop(disconnect);
-        go_on.say(());
-        sender.join().unwrap();
-        wait(connection.send(bytes(b" and late"))).0.unwrap();
-        wait(connection.disconnect()).unwrap();
-        assert_eq!(peer.end(), End::Graceful(b"early and late".to_vec()));
-        drop((connection, listener));
+        let (connection, peer) = connected(&listener);
+        let (receiving, mut sending) = connection.into_split();
+        let large = vec![7; 8 << 20];
+        sending.post(bytes(&large)).detach();
+        sending.post(bytes(b"end")).detach();
+        let mut expected = large;
+        expected.extend_from_slice(b"end");
+        assert!(peer.receive(expected.len()) == expected);
+        wait(sending.shutdown()).unwrap();
+        drop((receiving, sending, listener));
         driver.unload();
     });
 }
 
-fn sending(sim: &Sim, connection: &Arc<Connection>) -> wsk_sim::nt_user::Joiner<()> {
-    let connection = connection.clone();
-    sim.thread("sender", move || assert_eq!(wait(connection.send(bytes(b"early"))).0.unwrap(), 5))
+/// The halves of one connection can be put together again, and those of two cannot; the last half closes it.
+///
+/// Prevents: CLOSE-13
+#[test]
+fn halves_are_reunited() {
+    for_each_mode(|_| {
+        let driver = Driver::start();
+        let listener = driver.listen();
+        let ((one, peer), (other, _other_peer)) = (connected(&listener), connected(&listener));
+        let (one_receives, one_sends) = one.into_split();
+        let (other_receives, other_sends) = other.into_split();
+        let error = one_receives.reunite(other_sends).unwrap_err();
+        assert_eq!(error.to_string(), "the halves are of different connections");
+        let (one_receives, other_sends) = error.into_inner();
+        let other = other_receives.reunite(other_sends).unwrap();
+        assert_eq!(driver.client.open_sockets(), 3);
+        drop(one_receives);
+        assert!(one_sends.is_open());
+        assert_eq!(one_sends.peer_addr(), peer.local());
+        let control = one_sends.control();
+        drop(one_sends);
+        assert!(!control.is_open());
+        assert_eq!(wait(control.closed()), wsk::CloseReason::Local);
+        drop(other);
+        driver.await_sockets(1);
+        drop(listener);
+        driver.unload();
+    });
 }
 
 /// The flags of a send reach WSK.
@@ -230,7 +237,7 @@ fn a_send_without_delay_says_so() {
     Sim::new().run(|sim| {
         let driver = Driver::start();
         let listener = driver.listen();
-        let (connection, _peer) = connected(&listener);
+        let (mut connection, _peer) = connected(&listener);
         let undelayed = || {
             let sockets = sim.provider().open_sockets();
             let of = |socket: &wsk_sim::wsk_provider::OpenSocket| {

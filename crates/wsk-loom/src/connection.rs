@@ -2,8 +2,6 @@
 
 #[path = "../../../src/connection/indicated.rs"]
 mod indicated;
-#[path = "../../../src/connection/sends.rs"]
-mod sends;
 #[path = "../../../src/connection/turn.rs"]
 mod turn;
 
@@ -12,7 +10,6 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 
 use self::indicated::Indicated;
-use self::sends::Sends;
 use self::turn::{Admission, Turn};
 use crate::shims::{Guarded, await_true, every_order, look, orders};
 
@@ -152,61 +149,6 @@ fn an_abandoned_receive_after_an_abandoned_one() {
         receives.turn.end_abandoned();
         wsk.join().unwrap();
         receives.assert_free();
-    });
-}
-
-/// A connection as sends see it: sends are made together, the disconnect alone and after them.
-struct Sending {
-    sends: Sends,
-    connection: Guarded,
-}
-
-fn sender(sending: &Arc<Sending>) -> thread::JoinHandle<bool> {
-    let sending = sending.clone();
-    thread::spawn(move || {
-        let entered = sending.sends.enter();
-        if entered {
-            sending.connection.look();
-            sending.sends.leave();
-        }
-        entered
-    })
-}
-
-/// A disconnect waits for the sends that are on their way, is woken by the last, and none comes after it.
-#[test]
-fn a_disconnect_follows_the_sends() {
-    orders(4, || {
-        let sending = Arc::new(Sending { sends: Sends::new(), connection: Guarded::new() });
-        let senders = [sender(&sending), sender(&sending)];
-        assert!(sending.sends.end());
-        await_true(|context| sending.sends.have_ended(context));
-        sending.connection.change();
-        for sender in senders {
-            sender.join().unwrap();
-        }
-        assert!(!sending.sends.enter() && !sending.sends.end());
-    });
-}
-
-/// A disconnect that is dropped while it waits lets sends go on, whatever the sends do meanwhile; a second one is told
-/// of the first as long as that waits.
-#[test]
-fn a_disconnect_that_is_dropped_while_it_waits() {
-    every_order(|| {
-        let sending = Arc::new(Sending { sends: Sends::new(), connection: Guarded::new() });
-        let sender = sender(&sending);
-        assert!(sending.sends.end());
-        assert!(!sending.sends.end());
-        if !look(|context| sending.sends.have_ended(context)) {
-            sending.sends.go_on();
-            assert!(sending.sends.enter(), "sends go on");
-            sending.sends.leave();
-            assert!(sending.sends.end());
-            await_true(|context| sending.sends.have_ended(context));
-        }
-        sending.connection.change();
-        sender.join().unwrap();
     });
 }
 

@@ -50,6 +50,8 @@ statuses! {
     STATUS_INVALID_PARAMETER = 0xC000_000D_u32;
     /// The request does not suit this object.
     STATUS_INVALID_DEVICE_REQUEST = 0xC000_0010_u32;
+    /// The stream ended before all bytes had come. Not WSK's: the library's own answer.
+    STATUS_END_OF_FILE = 0xC000_0011_u32;
     /// Result of a completion routine: the IRP stays with its owner.
     STATUS_MORE_PROCESSING_REQUIRED = 0xC000_0016_u32;
     /// Memory ran out.

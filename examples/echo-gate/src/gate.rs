@@ -106,7 +106,7 @@ impl<S: RecordSink> AbortHandler for Door<S> {
 }
 
 impl<S: RecordSink> AcceptHandler for Door<S> {
-    type Events = Events<S>;
+    type Handlers = Events<S>;
 
     fn accept(&self, incoming: Incoming<'_, Events<S>>) {
         // What cannot be had refuses the connection: it is not taken.

@@ -14,7 +14,6 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use wsk::executor::Executor;
-use wsk::listener::{Conditional, OnAccept};
 use wsk::memory::Ref;
 use wsk::sync::{Event, EventKind, SpinLock};
 use wsk::{
@@ -72,8 +71,6 @@ pub enum Asker {
     /// User-mode programs, through the control device; reject if none does in time.
     Desk(Desk),
 }
-
-type Entrance<S> = Listener<Conditional<Door<S>>, OnAccept<Door<S>>>;
 
 /// The running service.
 #[derive(Debug)]
@@ -193,9 +190,10 @@ async fn bind<S: RecordSink>(
     provider: &Provider,
     gate: &Ref<Gate<S>>,
     local: SocketAddr,
-) -> Result<Ref<Entrance<S>>> {
+) -> Result<Ref<Listener>> {
     let door = Door(gate.clone());
-    let listener = provider.listener().conditional(door.clone()).on_accept(door).bind(local).await?;
+    let builder = provider.listener().inspect(door.clone()).on_abort(door.clone()).on_accept(door);
+    let listener = builder.bind(local).await?;
     Ok(Ref::try_new(listener)?)
 }
 
@@ -264,12 +262,13 @@ fn attend<S: RecordSink>(
 }
 
 /// Has connections taken, as soon as there is memory for that.
-async fn begin<S: RecordSink>(gate: &Ref<Gate<S>>, listener: &Ref<Entrance<S>>, accept_by: AcceptBy) {
+async fn begin<S: RecordSink>(gate: &Ref<Gate<S>>, listener: &Ref<Listener>, accept_by: AcceptBy) {
     let mut left = if accept_by == AcceptBy::Irp { ACCEPTS } else { 1 };
     while left > 0 && listener.is_open() {
         let begun = match accept_by {
             AcceptBy::Event => {
-                listener.enable(ListenerEvents::ACCEPT | ListenerEvents::INHERIT_DISCONNECT).is_ok()
+                listener.inherit(Events::DISCONNECT).is_ok()
+                    && listener.enable(ListenerEvents::ACCEPT).is_ok()
             }
             AcceptBy::Irp => gate.spawner.spawn(accept(gate.clone(), listener.clone())).is_ok(),
         };
@@ -282,7 +281,7 @@ async fn begin<S: RecordSink>(gate: &Ref<Gate<S>>, listener: &Ref<Entrance<S>>, 
 }
 
 /// Takes one connection after the other, until the listener is closed.
-async fn accept<S: RecordSink>(gate: Ref<Gate<S>>, listener: Ref<Entrance<S>>) {
+async fn accept<S: RecordSink>(gate: Ref<Gate<S>>, listener: Ref<Listener>) {
     while listener.is_open() {
         if let Ok(connected) = Connected::try_new(&gate)
             && let Ok(connection) = listener.accept_with(connected.events()).await

@@ -20,7 +20,6 @@ use core::sync::atomic::{AtomicU8, Ordering};
 use core::task::Poll;
 use core::time::Duration;
 
-use wsk::connection::{On, Unset};
 use wsk::executor::{SpawnError, Spawner, yield_now};
 use wsk::memory::{Cache, OutOfMemory, Ref};
 use wsk::sync::SpinLock;
@@ -47,7 +46,7 @@ const PARTING: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_secs(30);
 
 /// The handlers of a connection.
-pub(crate) type Events<S> = Handlers<Unset, On<Peer<S>>, Unset>;
+pub(crate) type Events<S> = Handlers<(), Peer<S>>;
 
 /// Hears when the other side ends a connection.
 #[derive(Debug)]
@@ -144,7 +143,7 @@ impl<S: RecordSink> Drop for Tally<S> {
 /// IRQL: up to `DISPATCH_LEVEL`.
 pub(crate) fn start<S: RecordSink>(
     spawner: &Spawner,
-    connection: Connection<Events<S>>,
+    connection: Connection,
     connected: Connected<S>,
     tally: Tally<S>,
 ) {
@@ -158,7 +157,7 @@ pub(crate) fn start<S: RecordSink>(
 }
 
 struct Session<S: RecordSink> {
-    connection: Connection<Events<S>>,
+    connection: Connection,
     tally: Tally<S>,
     state: Ref<State<S>>,
 }
@@ -220,7 +219,7 @@ impl<S: RecordSink> Session<S> {
         self.state.ended(DisconnectKind::Graceful);
         // A peer that reads nothing could put the end off for ever. Closing resets the connection then.
         let cache = self.tally.gate.spawner.cache();
-        timeout_in(PARTING, cache, self.connection.disconnect()).await?
+        timeout_in(PARTING, cache, self.connection.shutdown()).await?
     }
 }
 

@@ -1,0 +1,122 @@
+//! The one future of all operations: submits on the first poll, waits, and finishes.
+//!
+//! ```text
+//!              poll                   poll, once the request has completed
+//!   Starting ────────▶ Waiting ─────────────────────────────────────────▶ Finished
+//!    ▲    │                │                                                 ▲
+//!    │    │ pending:       │ drop: `Operation::dropped`, then cancellation   │
+//!    │    │ another has    ▼                                                 │
+//!    └────┤ to end first  gone                                               │
+//!         └─────────────────────────────▶ Over ──────────── poll ────────────┘
+//!           it ends without a request      (its output waits for the poll)
+//! ```
+
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll, Waker};
+
+use super::block::{Op, Outcome, Request};
+
+/// An operation that a [`Lazy`] future carries out.
+pub(crate) trait Operation: Sized {
+    /// The memory of its request.
+    type Request: Request;
+    /// The output of the future.
+    type Output;
+
+    /// Submits the request, or ends the operation without one (`Err`). `Pending` if another operation has to end
+    /// first; the task is woken then. Not called again after it was ready.
+    ///
+    /// Operations that are [submitted](Lazy::submitted) at once are never pending.
+    fn start(&mut self, context: &Context<'_>) -> Poll<Result<Op<Self::Request>, Self::Output>>;
+
+    /// Turns the outcome of the request into the output. Called once.
+    fn finish(&mut self, outcome: Outcome, request: Self::Request) -> Self::Output;
+
+    /// Called when the future is dropped before it was ready: `submitted` if WSK has the request, which is cancelled
+    /// right afterwards.
+    fn dropped(&mut self, _submitted: bool) {}
+}
+
+/// The future of an [`Operation`].
+pub(crate) struct Lazy<O: Operation> {
+    operation: O,
+    state: State<O>,
+}
+
+enum State<O: Operation> {
+    Starting,
+    Waiting(Op<O::Request>),
+    /// It has ended without a request.
+    Over(O::Output),
+    Finished,
+}
+
+impl<O: Operation> Lazy<O> {
+    /// The future; nothing happens before it is polled.
+    pub(crate) fn new(operation: O) -> Self {
+        Self { operation, state: State::Starting }
+    }
+
+    /// The future of an operation that is started right here, and never pending then.
+    pub(crate) fn submitted(mut operation: O) -> Self {
+        let state = match operation.start(&Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(op)) => State::Waiting(op),
+            Poll::Ready(Err(output)) => State::Over(output),
+            Poll::Pending => State::Starting,
+        };
+        Self { operation, state }
+    }
+
+    /// Drops the future of a submitted operation without cancelling its request.
+    pub(crate) fn detach(mut self) {
+        if let State::Waiting(op) = core::mem::replace(&mut self.state, State::Finished) {
+            op.detach();
+        }
+    }
+}
+
+// Nothing in it is ever pinned: the memory of the request is a block of its own.
+impl<O: Operation> Unpin for Lazy<O> {}
+
+impl<O: Operation> Future for Lazy<O> {
+    type Output = O::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<O::Output> {
+        let this = &mut *self;
+        let op = match core::mem::replace(&mut this.state, State::Finished) {
+            State::Starting => match this.operation.start(context) {
+                Poll::Ready(Ok(op)) => op,
+                Poll::Ready(Err(output)) => return Poll::Ready(output),
+                Poll::Pending => {
+                    this.state = State::Starting;
+                    return Poll::Pending;
+                }
+            },
+            State::Waiting(op) => op,
+            State::Over(output) => return Poll::Ready(output),
+            State::Finished => return Poll::Pending,
+        };
+        match op.poll(context) {
+            Ok((outcome, request)) => Poll::Ready(this.operation.finish(outcome, request)),
+            Err(op) => {
+                this.state = State::Waiting(op);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl<O: Operation> Drop for Lazy<O> {
+    fn drop(&mut self) {
+        match core::mem::replace(&mut self.state, State::Finished) {
+            State::Starting => self.operation.dropped(false),
+            // Told before the cancellation, whose completion may need to know.
+            State::Waiting(op) => {
+                self.operation.dropped(true);
+                drop(op);
+            }
+            State::Over(_) | State::Finished => {}
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The provider's dispatch tables as types: one safe accessor for each function that a table always had.
+//!
+//! A table may be shorter than its type in `wsk-sys`, because members were added over time. So no reference to a whole
+//! table is ever made; each accessor reads the one member.
+
+use core::ffi::c_void;
+
+use wsk_sys::{
+    PFN_WSK_ACCEPT, PFN_WSK_BIND, PFN_WSK_CONTROL_SOCKET, PFN_WSK_DISCONNECT, PFN_WSK_GET_LOCAL_ADDRESS,
+    PFN_WSK_INSPECT_COMPLETE, PFN_WSK_RECEIVE, PFN_WSK_RELEASE_DATA_INDICATION_LIST, PFN_WSK_SEND,
+    WSK_PROVIDER_BASIC_DISPATCH, WSK_PROVIDER_CONNECTION_DISPATCH, WSK_PROVIDER_LISTEN_DISPATCH,
+};
+
+/// Dispatch table of a socket category.
+pub(crate) trait Table: Sized {
+    /// The table at this address.
+    ///
+    /// # Safety
+    /// The address is that of the dispatch table of a socket of this category, which is not closed while the value
+    /// lives.
+    unsafe fn new(table: *const c_void) -> Self;
+}
+
+/// Declares table types with their accessors.
+macro_rules! tables {
+    ($($(#[$doc:meta])* $name:ident: $raw:ident { $($get:ident: $($member:ident).+ -> $function:ident,)+ })+) => { $(
+        $(#[$doc])*
+        ///
+        /// # Invariants
+        /// It points to such a table of WSK's, in memory that is valid while this value lives.
+        #[derive(Debug)]
+        pub(crate) struct $name(*const $raw);
+
+        impl Table for $name {
+            unsafe fn new(table: *const c_void) -> Self {
+                // INVARIANT: the caller names a table of this category, and keeps its socket.
+                Self(table.cast())
+            }
+        }
+
+        impl $name {
+            $(
+                #[doc = concat!("`", stringify!($($member).+), "`, if WSK has it.")]
+                pub(crate) fn $get(&self) -> Option<$function> {
+                    // SAFETY: by the invariant the table is there, and every version of it has this member.
+                    unsafe { (*self.0).$($member).+ }
+                }
+            )+
+        }
+    )+ };
+}
+
+tables! {
+    /// Functions of every socket: each other table begins with this one (rule LAY-14).
+    BasicTable: WSK_PROVIDER_BASIC_DISPATCH {
+        control_socket: WskControlSocket -> PFN_WSK_CONTROL_SOCKET,
+    }
+    /// Functions of a listening socket.
+    ListenTable: WSK_PROVIDER_LISTEN_DISPATCH {
+        control_socket: Basic.WskControlSocket -> PFN_WSK_CONTROL_SOCKET,
+        bind: WskBind -> PFN_WSK_BIND,
+        accept: WskAccept -> PFN_WSK_ACCEPT,
+        inspect_complete: WskInspectComplete -> PFN_WSK_INSPECT_COMPLETE,
+        local_address: WskGetLocalAddress -> PFN_WSK_GET_LOCAL_ADDRESS,
+    }
+    /// Functions of a connection.
+    ConnectionTable: WSK_PROVIDER_CONNECTION_DISPATCH {
+        send: WskSend -> PFN_WSK_SEND,
+        receive: WskReceive -> PFN_WSK_RECEIVE,
+        disconnect: WskDisconnect -> PFN_WSK_DISCONNECT,
+        release: WskRelease -> PFN_WSK_RELEASE_DATA_INDICATION_LIST,
+    }
+}
