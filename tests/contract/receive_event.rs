@@ -68,7 +68,7 @@ fn sockets_are_served_at_the_same_time() {
             link.peer.send(b"x");
             gate.wait_entered();
         }
-        gates.into_iter().for_each(Gate::open);
+        gates.into_iter().for_each(Hold::open);
     });
 }
 

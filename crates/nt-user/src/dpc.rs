@@ -22,7 +22,7 @@ use crate::checker::argument;
 use crate::checker::context::{self, Context, at_most};
 use crate::checker::violation::rule;
 use crate::dispatcher::{Watchdog, object_to_waiting};
-use crate::gate::Gate;
+use crate::event_count::EventCount;
 use crate::image::Routine;
 use crate::irql;
 use crate::kernel::Inner;
@@ -85,12 +85,12 @@ pub(crate) struct DpcQueue {
     processors: usize,
     state: Mutex<State>,
     /// Opens when something was queued, when a call has returned, and when the kernel stops.
-    changed: Gate,
+    changed: EventCount,
 }
 
 impl DpcQueue {
     pub(crate) fn new(processors: usize) -> Self {
-        Self { processors: processors.max(1), state: Mutex::default(), changed: Gate::new() }
+        Self { processors: processors.max(1), state: Mutex::default(), changed: EventCount::new() }
     }
 
     pub(crate) fn wake(&self, seam: &dyn Seam) {

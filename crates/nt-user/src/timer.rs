@@ -23,7 +23,7 @@ use crate::checker::context::at_most;
 use crate::checker::violation::rule;
 use crate::dispatcher::{Kind, Object, due};
 use crate::dpc;
-use crate::gate::Gate;
+use crate::event_count::EventCount;
 use crate::kernel::Inner;
 use crate::seam::Seam;
 use crate::thread::this::{self, Here};
@@ -62,7 +62,7 @@ impl State {
 pub(crate) struct TimerQueue {
     state: Mutex<State>,
     /// Opens when the first timer to expire has changed, and when the kernel stops.
-    changed: Gate,
+    changed: EventCount,
 }
 
 impl TimerQueue {

@@ -21,8 +21,8 @@ use wsk_sys::nt::{
 use crate::checker::argument;
 use crate::checker::context::{self, Context, at_most};
 use crate::checker::violation::rule;
+use crate::event_count::EventCount;
 use crate::faults::Point;
-use crate::gate::Gate;
 use crate::image::Routine;
 use crate::irql;
 use crate::kernel::Inner;
@@ -74,12 +74,12 @@ pub(crate) struct WorkQueue {
     most: usize,
     state: Mutex<State>,
     /// Opens when something was queued, and when the kernel stops.
-    changed: Gate,
+    changed: EventCount,
 }
 
 impl WorkQueue {
     pub(crate) fn new(most: usize) -> Self {
-        Self { most: most.max(1), state: Mutex::default(), changed: Gate::new() }
+        Self { most: most.max(1), state: Mutex::default(), changed: EventCount::new() }
     }
 
     pub(crate) fn wake(&self, seam: &dyn Seam) {

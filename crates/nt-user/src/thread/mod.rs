@@ -24,7 +24,7 @@ pub use system::*;
 
 use crate::checker::violation::Violation;
 use crate::dispatcher::{Header, Kind};
-use crate::gate::Gate;
+use crate::event_count::EventCount;
 use crate::irql;
 use crate::kernel::{Inner, Kernel};
 
@@ -93,11 +93,11 @@ pub(crate) struct Threads {
     table: Mutex<Table>,
     created: AtomicUsize,
     /// Opens when a thread has ended and when the kernel has stopped.
-    changed: Gate,
+    changed: EventCount,
 }
 
 impl Threads {
-    pub(crate) fn changed(&self) -> &Gate {
+    pub(crate) fn changed(&self) -> &EventCount {
         &self.changed
     }
 

@@ -1,7 +1,7 @@
 //! Callback tables that record what they are called with, and answer what a test told them to.
 //!
 //! An event is in the queue once its callback is *over*: it has returned, and the provider has acted on its answer.
-//! That a callback has been *entered* can be seen with a [`Gate`], which also holds the callback there.
+//! That a callback has been *entered* can be seen with a [`Hold`], which also holds the callback there.
 
 use std::cell::UnsafeCell;
 use std::collections::{HashMap, VecDeque};
@@ -77,7 +77,7 @@ struct Counts {
 struct Log {
     queue: VecDeque<Event>,
     counts: HashMap<Kind, Counts>,
-    holds: HashMap<Kind, Arc<Hold>>,
+    holds: HashMap<Kind, Arc<HoldInner>>,
     waiters: Vec<WaiterHandle>,
 }
 
@@ -368,16 +368,16 @@ impl Recorder {
         self.0.log.lock().counts.get(&kind).map_or(0, |counts| counts.returned)
     }
 
-    /// Holds callbacks of a kind open, before they answer, until the gate is opened.
-    pub fn hold(&self, kind: Kind) -> Gate {
-        let hold = Arc::new(Hold::default());
+    /// Holds callbacks of a kind open, before they answer, until the result is opened or dropped.
+    pub fn hold(&self, kind: Kind) -> Hold {
+        let hold = Arc::new(HoldInner::default());
         self.0.log.lock().holds.insert(kind, Arc::clone(&hold));
-        Gate { recorder: self.clone(), kind, hold }
+        Hold { recorder: self.clone(), kind, hold }
     }
 }
 
 #[derive(Debug, Default)]
-struct Hold {
+struct HoldInner {
     state: Mutex<HoldState>,
     changed: Condvar,
 }
@@ -389,7 +389,7 @@ struct HoldState {
     open: bool,
 }
 
-impl Hold {
+impl HoldInner {
     fn pass(&self) {
         let mut state = self.state.lock();
         state.inside += 1;
@@ -404,13 +404,13 @@ impl Hold {
 
 /// Holds the callbacks of one kind open until it is opened or dropped.
 #[derive(Debug)]
-pub struct Gate {
+pub struct Hold {
     recorder: Recorder,
     kind: Kind,
-    hold: Arc<Hold>,
+    hold: Arc<HoldInner>,
 }
 
-impl Gate {
+impl Hold {
     /// Waits until a callback is held.
     #[track_caller]
     pub fn wait_entered(&self) {
@@ -442,7 +442,7 @@ impl Gate {
     }
 }
 
-impl Drop for Gate {
+impl Drop for Hold {
     fn drop(&mut self) {
         let mut log = self.recorder.0.log.lock();
         if log.holds.get(&self.kind).is_some_and(|hold| Arc::ptr_eq(hold, &self.hold)) {
@@ -457,7 +457,7 @@ impl Drop for Gate {
 // The callbacks -------------------------------------------------------------------------------------------------
 
 impl Recorder {
-    /// Enters a callback: counts it, and stays in a gate if there is one.
+    /// Enters a callback: counts it, and waits there if it is held.
     ///
     /// # Safety
     /// `context` is that of a recorder which lives as long as the socket that calls.

@@ -15,14 +15,14 @@ use crate::seam::{Parked, Seam, Unpark};
 /// See the module.
 ///
 /// # Invariants
-/// A gate outlives every call on it: it lives inside a kernel, and whoever calls holds that kernel.
+/// An event count outlives every call on it: it lives inside a kernel, which every caller holds.
 #[derive(Debug, Default)]
-pub(crate) struct Gate {
+pub(crate) struct EventCount {
     epoch: AtomicUsize,
     waiters: AtomicUsize,
 }
 
-impl Gate {
+impl EventCount {
     pub(crate) const fn new() -> Self {
         Self { epoch: AtomicUsize::new(0), waiters: AtomicUsize::new(0) }
     }
