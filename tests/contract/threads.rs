@@ -4,7 +4,7 @@ use std::io;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use wsk_sim::nt_user::seam::{Live, Parked, Seam, Unpark};
+use wsk_sim::nt_user::platform::{Live, Parked, Platform, Unpark};
 use wsk_sim::raw::*;
 use wsk_sim::{Completion, Sim};
 use wsk_sys::*;
@@ -22,8 +22,9 @@ impl Scarce {
     /// A machine on such a host.
     pub(crate) fn machine(completion: Completion) -> (Sim, Arc<Self>) {
         let host = Arc::new(Self::default());
-        let seam: Arc<dyn Seam> = Arc::clone(&host) as _;
-        let sim = Sim::builder().completion(completion).kernel(|kernel| kernel.seam = Some(seam)).build();
+        let platform: Arc<dyn Platform> = Arc::clone(&host) as _;
+        let sim =
+            Sim::builder().completion(completion).kernel(|kernel| kernel.platform = Some(platform)).build();
         (sim, host)
     }
 
@@ -38,7 +39,7 @@ impl Scarce {
     }
 }
 
-impl Seam for Scarce {
+impl Platform for Scarce {
     fn now(&self) -> Duration {
         self.live.now()
     }
@@ -133,9 +134,9 @@ fn a_connect_given_up_takes_its_socket_along_without_a_new_thread() {
 #[test]
 fn a_provider_without_a_thread_for_callbacks_does_not_arrive() {
     let host = Arc::new(Scarce::default());
-    let seam: Arc<dyn Seam> = Arc::clone(&host) as _;
+    let platform: Arc<dyn Platform> = Arc::clone(&host) as _;
     host.run_out();
-    Sim::builder().late().kernel(|kernel| kernel.seam = Some(seam)).build().run(move |sim| {
+    Sim::builder().late().kernel(|kernel| kernel.platform = Some(platform)).build().run(move |sim| {
         assert!(!sim.provider().arrive());
         let client = Client::registered(MAKE_WSK_VERSION(1, 0)).unwrap();
         assert_eq!(client.capture(WSK_NO_WAIT), Err(STATUS_DEVICE_NOT_READY));

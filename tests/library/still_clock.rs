@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use wsk::Client;
-use wsk_sim::nt_user::seam::{Live, Parked, Seam, Unpark};
+use wsk_sim::nt_user::platform::{Live, Parked, Platform, Unpark};
 use wsk_sim::{Completion, Sim};
 
 use crate::support::*;
@@ -23,7 +23,7 @@ struct Still {
     longest: AtomicU64,
 }
 
-impl Seam for Still {
+impl Platform for Still {
     fn now(&self) -> Duration {
         Duration::ZERO
     }
@@ -66,7 +66,7 @@ impl Seam for Still {
 fn still(completion: Completion) -> Sim {
     Sim::builder()
         .completion(completion)
-        .kernel(|kernel| kernel.seam = Some(Arc::new(Still::default())))
+        .kernel(|kernel| kernel.platform = Some(Arc::new(Still::default())))
         .build()
 }
 
@@ -95,7 +95,8 @@ fn the_last_capture_wakes_the_reaper() {
 /// So does a capture that was waited for in vain while the client was being unloaded.
 #[test]
 fn the_last_capture_that_fails_wakes_the_reaper() {
-    let sim = Sim::builder().late().kernel(|kernel| kernel.seam = Some(Arc::new(Still::default()))).build();
+    let sim =
+        Sim::builder().late().kernel(|kernel| kernel.platform = Some(Arc::new(Still::default()))).build();
     sim.run(|sim| {
         let client = Arc::new(Client::register(passive()).unwrap());
         let captures = Arc::clone(&client);
@@ -127,14 +128,14 @@ fn the_last_close_wakes_the_reaper() {
 /// Prevents: REG-29
 #[test]
 fn a_capture_for_ever_is_bounded_all_the_same() {
-    let seam = Arc::new(Still::default());
-    let its = Arc::clone(&seam);
-    let sim = Sim::builder().late().kernel(move |kernel| kernel.seam = Some(its)).build();
+    let platform = Arc::new(Still::default());
+    let its = Arc::clone(&platform);
+    let sim = Sim::builder().late().kernel(move |kernel| kernel.platform = Some(its)).build();
     sim.forbid_advice().run(move |sim| {
         let client = Arc::new(Client::register(passive()).unwrap());
         let captures = Arc::clone(&client);
         let capture = sim.thread("capture", move || captures.capture(Duration::MAX, passive()).map(drop));
-        eventually(|| seam.longest.load(Ordering::SeqCst) > 40 * 24 * 60 * 60 * 1000);
+        eventually(|| platform.longest.load(Ordering::SeqCst) > 40 * 24 * 60 * 60 * 1000);
         sim.provider().arrive();
         capture.join().expect("it ends").expect("the provider has come");
         let client = Arc::into_inner(client).expect("the thread has ended");

@@ -26,7 +26,7 @@ use crate::event_count::EventCount;
 use crate::image::Routine;
 use crate::irql;
 use crate::kernel::Inner;
-use crate::seam::Seam;
+use crate::platform::Platform;
 use crate::thread::this::{self, Here};
 
 /// A `KDPC` as the kernel lays it out.
@@ -93,8 +93,8 @@ impl DpcQueue {
         Self { processors: processors.max(1), state: Mutex::default(), changed: EventCount::new() }
     }
 
-    pub(crate) fn wake(&self, seam: &dyn Seam) {
-        self.changed.notify(seam);
+    pub(crate) fn wake(&self, platform: &dyn Platform) {
+        self.changed.notify(platform);
     }
 
     pub(crate) fn queued(&self) -> usize {
@@ -154,7 +154,7 @@ impl DpcQueue {
                 );
             }
         }
-        self.changed.notify(inner.seam());
+        self.changed.notify(inner.platform());
         true
     }
 
@@ -181,7 +181,7 @@ impl DpcQueue {
                     return;
                 }
                 drop(state);
-                self.changed.wait(inner.seam(), ticket, None);
+                self.changed.wait(inner.platform(), ticket, None);
                 continue;
             };
             state.running.push(Running { number, objects: [dpc.addr(), timer] });
@@ -203,7 +203,7 @@ impl DpcQueue {
                 drop(entered);
             }
             self.state.lock().running.retain(|running| running.number != number);
-            self.changed.notify(inner.seam());
+            self.changed.notify(inner.platform());
         }
     }
 
@@ -211,7 +211,7 @@ impl DpcQueue {
     fn flush(&self, here: &Here) -> bool {
         let last = self.state.lock().last;
         let watchdog = Watchdog::new(here);
-        self.changed.wait_until(here.seam(), watchdog.deadline(), || {
+        self.changed.wait_until(here.platform(), watchdog.deadline(), || {
             let state = self.state.lock();
             let queued = state.queue.front().is_some_and(|entry| entry.number <= last);
             !queued && state.running.iter().all(|running| running.number > last)

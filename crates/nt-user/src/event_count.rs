@@ -10,7 +10,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::seam::{Parked, Seam, Unpark};
+use crate::platform::{Parked, Platform, Unpark};
 
 /// See the module.
 ///
@@ -37,26 +37,30 @@ impl EventCount {
     }
 
     /// Sleeps until a notification newer than `ticket`; false if `deadline` passed first.
-    pub(crate) fn wait(&self, seam: &dyn Seam, ticket: usize, deadline: Option<Duration>) -> bool {
+    pub(crate) fn wait(&self, platform: &dyn Platform, ticket: usize, deadline: Option<Duration>) -> bool {
         self.waiters.fetch_add(1, Ordering::SeqCst);
-        let parked =
-            seam.park(self.key(), &mut || self.epoch.load(Ordering::SeqCst) == ticket, &mut || {}, deadline);
+        let parked = platform.park(
+            self.key(),
+            &mut || self.epoch.load(Ordering::SeqCst) == ticket,
+            &mut || {},
+            deadline,
+        );
         self.waiters.fetch_sub(1, Ordering::SeqCst);
         parked != Parked::TimedOut
     }
 
     /// Says that a condition may have become true.
-    pub(crate) fn notify(&self, seam: &dyn Seam) {
+    pub(crate) fn notify(&self, platform: &dyn Platform) {
         self.epoch.fetch_add(1, Ordering::SeqCst);
         if self.waiters.load(Ordering::SeqCst) != 0 {
-            seam.unpark(self.key(), Unpark::All, &mut |_| {});
+            platform.unpark(self.key(), Unpark::All, &mut |_| {});
         }
     }
 
     /// Sleeps until `condition` holds; false if `deadline` passed first.
     pub(crate) fn wait_until(
         &self,
-        seam: &dyn Seam,
+        platform: &dyn Platform,
         deadline: Option<Duration>,
         mut condition: impl FnMut() -> bool,
     ) -> bool {
@@ -65,7 +69,7 @@ impl EventCount {
             if condition() {
                 return true;
             }
-            if !self.wait(seam, ticket, deadline) {
+            if !self.wait(platform, ticket, deadline) {
                 return condition();
             }
         }

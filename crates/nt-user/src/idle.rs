@@ -53,7 +53,7 @@ impl Inner {
         if target.begin_loan() {
             return true;
         }
-        let now = || self.seam().now();
+        let now = || self.platform().now();
         let patience = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_sub(now()));
         this::set_loan(target.key());
         idle.serve(patience, &mut || {

@@ -24,8 +24,8 @@ use crate::dpc::DpcQueue;
 use crate::faults::Faults;
 use crate::idle::Idle;
 use crate::image::Image;
+use crate::platform::{Live, Platform};
 use crate::pool::{Leak, Pool};
-use crate::seam::{Live, Seam};
 use crate::statics::Words;
 use crate::thread::{Owner, Threads, this};
 use crate::timer::TimerQueue;
@@ -49,7 +49,7 @@ pub struct Config {
     /// host does not let run spends none.
     pub dispatch_budget: Option<Duration>,
     /// Time, threads and randomness; `None` for real ones.
-    pub seam: Option<Arc<dyn Seam>>,
+    pub platform: Option<Arc<dyn Platform>>,
 }
 
 impl Default for Config {
@@ -61,7 +61,7 @@ impl Default for Config {
             poison: true,
             trace_allocations: false,
             dispatch_budget: Some(Duration::from_millis(100)),
-            seam: None,
+            platform: None,
         }
     }
 }
@@ -72,7 +72,7 @@ pub(crate) struct Inner {
     /// The handles; dead when the last of them is gone.
     handles: OnceLock<Weak<Handles>>,
     pub(crate) config: Config,
-    seam: Arc<dyn Seam>,
+    platform: Arc<dyn Platform>,
     dispatch_budget: AtomicU64,
     pub(crate) checker: Checker,
     pub(crate) faults: Faults,
@@ -106,8 +106,8 @@ impl Inner {
         self.handles.get().and_then(Weak::upgrade).map(|handles| Kernel { handles })
     }
 
-    pub(crate) fn seam(&self) -> &dyn Seam {
-        &*self.seam
+    pub(crate) fn platform(&self) -> &dyn Platform {
+        &*self.platform
     }
 
     pub(crate) fn process(&self) -> &u64 {
@@ -181,15 +181,15 @@ impl Inner {
     fn stop(&self, violation: Violation) {
         // A second bug check finds the kernel stopped already; it is among the violations all the same.
         drop(self.stopped.set(violation));
-        self.threads.changed().notify(self.seam());
+        self.threads.changed().notify(self.platform());
     }
 
     /// Tells the kernel's own threads to finish and end.
     fn stop_services(&self) {
         self.stopping.store(true, Ordering::SeqCst);
-        self.dpcs.wake(self.seam());
-        self.timers.wake(self.seam());
-        self.work.wake(self.seam());
+        self.dpcs.wake(self.platform());
+        self.timers.wake(self.platform());
+        self.work.wake(self.platform());
     }
 }
 
@@ -220,12 +220,12 @@ impl Kernel {
     /// Boots a kernel.
     pub fn new(config: Config) -> Self {
         checker::install_panic_hook();
-        let seam = config.seam.clone().unwrap_or_else(|| Arc::new(Live::new()));
+        let platform = config.platform.clone().unwrap_or_else(|| Arc::new(Live::new()));
         let budget = config.dispatch_budget.map_or(0, |budget| budget.as_nanos() as u64);
         let inner = Arc::new_cyclic(|itself| Inner {
             itself: Weak::clone(itself),
             handles: OnceLock::new(),
-            seam,
+            platform,
             dispatch_budget: AtomicU64::new(budget),
             checker: Checker::default(),
             faults: Faults::default(),
@@ -269,9 +269,9 @@ impl Kernel {
         &self.inner().config
     }
 
-    /// The seam of this kernel.
-    pub fn seam(&self) -> &dyn Seam {
-        self.inner().seam()
+    /// The platform of this kernel.
+    pub fn platform(&self) -> &dyn Platform {
+        self.inner().platform()
     }
 
     /// Changes [`Config::dispatch_budget`].
@@ -347,9 +347,9 @@ impl Kernel {
         &self.inner().faults
     }
 
-    /// A random number of the seam.
+    /// A random number of the platform.
     pub fn random(&self) -> u64 {
-        self.seam().random()
+        self.platform().random()
     }
 
     /// Waits up to `timeout` for the threads of drivers and hosts, ends the kernel's own, and tells what is left.
@@ -357,9 +357,9 @@ impl Kernel {
     /// To be called by a host thread, once nothing runs on the kernel that it could miss.
     pub fn shutdown(&self, timeout: Duration) -> LeakReport {
         let inner = self.inner();
-        let deadline = inner.seam().now() + timeout;
+        let deadline = inner.platform().now() + timeout;
         let ended = |owner: fn(Owner) -> bool| {
-            inner.threads.changed().wait_until(inner.seam(), Some(deadline), || {
+            inner.threads.changed().wait_until(inner.platform(), Some(deadline), || {
                 inner.threads.names(owner).is_empty() || inner.stopped().is_some()
             });
             inner.threads.names(owner)

@@ -23,7 +23,7 @@
 //!
 //! The [image] of the driver, and what keeps it, is watched on request.
 //!
-//! Time, threads and randomness come through one narrow [`seam`].
+//! Time, threads and randomness come through one narrow [`platform`].
 
 #![allow(non_snake_case)]
 
@@ -43,9 +43,9 @@ pub mod irp;
 pub mod irql;
 pub mod kernel;
 pub mod mdl;
+pub mod platform;
 pub mod pool;
 pub mod rundown;
-pub mod seam;
 pub mod spinlock;
 pub mod statics;
 pub mod thread;

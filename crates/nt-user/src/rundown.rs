@@ -17,7 +17,7 @@ use crate::checker::argument;
 use crate::checker::context::at_most;
 use crate::checker::violation::rule;
 use crate::dispatcher::{Watchdog, object_to_waiting};
-use crate::seam::{Parked, Unpark};
+use crate::platform::{Parked, Unpark};
 use crate::thread::this;
 
 const STARTED: usize = 1;
@@ -83,7 +83,7 @@ pub unsafe extern "system" fn ExReleaseRundownProtection(rundown: *mut EX_RUNDOW
         }
         Err(_) => {
             let mut settle = |_| word().store(STARTED, Ordering::Release);
-            here.seam().unpark(rundown.addr(), Unpark::All, &mut settle);
+            here.platform().unpark(rundown.addr(), Unpark::All, &mut settle);
         }
     }
 }
@@ -105,7 +105,8 @@ pub unsafe extern "system" fn ExWaitForRundownProtectionRelease(rundown: *mut EX
     }
     let watchdog = Watchdog::new(&here);
     let mut holders = || word.load(Ordering::Acquire) != STARTED;
-    if here.seam().park(rundown.addr(), &mut holders, &mut || {}, watchdog.deadline()) == Parked::TimedOut {
+    if here.platform().park(rundown.addr(), &mut holders, &mut || {}, watchdog.deadline()) == Parked::TimedOut
+    {
         Watchdog::bite(&here, CALL, "a wait for the holders of run-down protection");
     }
 }

@@ -51,10 +51,10 @@ fn contend(here: &Here, lock: &AtomicUsize, call: &'static str, me: usize) {
         {
             return;
         }
-        here.seam().spin(turn);
+        here.platform().spin(turn);
         turn = turn.saturating_add(1);
         if turn.is_multiple_of(TURNS_PER_LOOK) {
-            let now = here.seam().now();
+            let now = here.platform().now();
             let began = *began.get_or_insert(now);
             if here.config.watchdog.is_some_and(|limit| now.saturating_sub(began) > limit) {
                 let owner = lock.load(Ordering::Relaxed);

@@ -25,7 +25,7 @@ use crate::dispatcher::{Kind, Object, due};
 use crate::dpc;
 use crate::event_count::EventCount;
 use crate::kernel::Inner;
-use crate::seam::Seam;
+use crate::platform::Platform;
 use crate::thread::this::{self, Here};
 
 /// What is to happen when a timer is due.
@@ -66,8 +66,8 @@ pub(crate) struct TimerQueue {
 }
 
 impl TimerQueue {
-    pub(crate) fn wake(&self, seam: &dyn Seam) {
-        self.changed.notify(seam);
+    pub(crate) fn wake(&self, platform: &dyn Platform) {
+        self.changed.notify(platform);
     }
 
     /// How many timers are set.
@@ -90,7 +90,7 @@ impl TimerQueue {
                 return;
             }
             let next = state.order.first().copied();
-            let now = inner.seam().now();
+            let now = inner.platform().now();
             match next {
                 Some((due, _, address)) if due <= now => {
                     if let Some(setting) = state.remove(address) {
@@ -99,7 +99,7 @@ impl TimerQueue {
                 }
                 next => {
                     drop(state);
-                    self.changed.wait(inner.seam(), ticket, next.map(|(due, ..)| due));
+                    self.changed.wait(inner.platform(), ticket, next.map(|(due, ..)| due));
                 }
             }
         }
@@ -178,7 +178,7 @@ pub unsafe extern "system" fn KeSetTimer(timer: *mut KTIMER, due_time: i64, dpc:
         here.bug_check(rule::HANG, CALL, "the host has no thread for timers".to_owned());
     }
     if first {
-        here.timers.wake(here.seam());
+        here.timers.wake(here.platform());
     }
     u8::from(former.is_some())
 }

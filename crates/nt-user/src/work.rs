@@ -26,8 +26,8 @@ use crate::faults::Point;
 use crate::image::Routine;
 use crate::irql;
 use crate::kernel::Inner;
+use crate::platform::Platform;
 use crate::pool::{self, Kind};
-use crate::seam::Seam;
 use crate::thread::this::{self, Here};
 
 /// A `WORK_QUEUE_ITEM` as the kernel lays it out.
@@ -82,8 +82,8 @@ impl WorkQueue {
         Self { most: most.max(1), state: Mutex::default(), changed: EventCount::new() }
     }
 
-    pub(crate) fn wake(&self, seam: &dyn Seam) {
-        self.changed.notify(seam);
+    pub(crate) fn wake(&self, platform: &dyn Platform) {
+        self.changed.notify(platform);
     }
 
     pub(crate) fn queued(&self) -> usize {
@@ -113,7 +113,7 @@ impl WorkQueue {
                 here.bug_check(rule::HANG, name, "the host has no thread to run it".to_owned());
             }
         }
-        self.changed.notify(here.seam());
+        self.changed.notify(here.platform());
     }
 
     /// What a worker does.
@@ -127,7 +127,7 @@ impl WorkQueue {
                     return;
                 }
                 drop(state);
-                self.changed.wait(inner.seam(), ticket, None);
+                self.changed.wait(inner.platform(), ticket, None);
                 continue;
             };
             state.busy += 1;

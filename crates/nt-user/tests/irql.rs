@@ -229,11 +229,11 @@ fn a_long_stay_at_dispatch_is_noticed() {
     let kernel = kernel();
     kernel.set_dispatch_budget(Some(Duration::from_millis(2)));
     let stay = |at_dispatch: bool, time: Duration| {
-        let seam = kernel.clone();
+        let platform = kernel.clone();
         run(&kernel, move || {
             let inside = context::callback("WskReceiveEvent", at_dispatch);
-            let until = seam.seam().processor_time() + time;
-            while seam.seam().processor_time() < until {
+            let until = platform.platform().processor_time() + time;
+            while platform.platform().processor_time() < until {
                 std::hint::spin_loop();
             }
             drop(inside);
@@ -265,8 +265,8 @@ fn a_callback_that_spins_at_dispatch_is_noticed_by_default() {
         }
         machine.take("IRQL-05");
         let inside = context::callback("WskReceiveEvent", true);
-        let until = machine.seam().processor_time() + Duration::from_millis(200);
-        while machine.seam().processor_time() < until {
+        let until = machine.platform().processor_time() + Duration::from_millis(200);
+        while machine.platform().processor_time() < until {
             std::hint::spin_loop();
         }
         drop(inside);

@@ -1,4 +1,4 @@
-//! The host network behind the [`Transport`] seam, without WSK on top.
+//! The host network behind [`Transport`], without WSK on top.
 
 mod common;
 

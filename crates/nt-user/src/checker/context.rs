@@ -170,8 +170,8 @@ pub fn callback(name: &'static str, at_dispatch: bool) -> Callback {
     let restore = this::irql();
     let irql = if at_dispatch { restore.max(DISPATCH_LEVEL) } else { restore };
     this::set_irql(irql);
-    let since =
-        (irql >= DISPATCH_LEVEL && here.dispatch_budget().is_some()).then(|| here.seam().processor_time());
+    let since = (irql >= DISPATCH_LEVEL && here.dispatch_budget().is_some())
+        .then(|| here.platform().processor_time());
     let number = here.image.enter(&here, Routine::Callback(name), None);
     let guard = enter(Context::Callback { name });
     Callback { name, irql, restore, locks: this::locks(), since, number, _context: guard }
@@ -188,7 +188,7 @@ impl Drop for Callback {
         let Some(since) = self.since else { return };
         let here = this::here(self.name);
         let Some(budget) = here.dispatch_budget() else { return };
-        let spent = here.seam().processor_time().saturating_sub(since);
+        let spent = here.platform().processor_time().saturating_sub(since);
         if spent > budget {
             let detail =
                 format!("the callback ran for {spent:?} at DISPATCH_LEVEL; the budget is {budget:?}");

@@ -6,7 +6,7 @@
 //!   bits 0..8 kind │ 8..16 mark │ 16..32 threads asleep or lent │ 32..64 SignalState
 //! ```
 //!
-//! so that signalling an object nobody sleeps on is one compare-exchange. Threads sleep in the seam's parking lot under
+//! so that signalling an object nobody sleeps on is one compare-exchange. Threads sleep in the platform's parking lot under
 //! the object's address. Whoever signals an object with sleepers changes the word under the lot's lock and never looks
 //! at the object afterwards: a woken thread may free it at once.
 //!
@@ -30,7 +30,7 @@ use wsk_sys::nt::KEVENT;
 
 use crate::checker::argument::is_nowhere;
 use crate::kernel::Inner;
-use crate::seam::{Parked, Seam, Unpark};
+use crate::platform::{Parked, Platform, Unpark};
 use crate::thread::this;
 
 pub use event::*;
@@ -171,7 +171,7 @@ impl<'a> Object<'a> {
         let one = Kind::of(word) == Some(Kind::SynchronizationEvent);
         let count = if one { Unpark::One } else { Unpark::All };
         let mut lent = false;
-        kernel.seam().unpark(self.key(), count, &mut |woken| {
+        kernel.platform().unpark(self.key(), count, &mut |woken| {
             let handed_over = one && woken == 1;
             let settle = |word: u64| {
                 let word = word - SLEEPER * woken as u64;
@@ -233,7 +233,7 @@ impl<'a> Object<'a> {
     }
 
     /// Waits for the object; false if `deadline` passed first.
-    pub(crate) fn wait(self, seam: &dyn Seam, deadline: Option<Duration>) -> bool {
+    pub(crate) fn wait(self, platform: &dyn Platform, deadline: Option<Duration>) -> bool {
         if self.try_take() {
             return true;
         }
@@ -241,7 +241,7 @@ impl<'a> Object<'a> {
         let mut timed_out = || {
             self.word().fetch_sub(SLEEPER, Ordering::Relaxed);
         };
-        match seam.park(self.key(), &mut validate, &mut timed_out, deadline) {
+        match platform.park(self.key(), &mut validate, &mut timed_out, deadline) {
             Parked::Woken | Parked::Refused => true,
             Parked::TimedOut => false,
         }

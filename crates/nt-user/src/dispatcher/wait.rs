@@ -17,14 +17,14 @@ use crate::checker::violation::rule;
 use crate::image::Routine;
 use crate::thread::this::{self, Here};
 
-/// The time in the seam's clock at which a driver's timeout passes: relative if negative, else system time.
+/// The time in the platform's clock at which a driver's timeout passes: relative if negative, else system time.
 pub(crate) fn due(here: &Here, timeout: i64) -> Duration {
     let units = if timeout < 0 {
         timeout.unsigned_abs()
     } else {
-        u64::try_from(timeout.saturating_sub(here.seam().system_time())).unwrap_or(0)
+        u64::try_from(timeout.saturating_sub(here.platform().system_time())).unwrap_or(0)
     };
-    here.seam().now() + Duration::from_micros(units / 10) + Duration::from_nanos(units % 10 * 100)
+    here.platform().now() + Duration::from_micros(units / 10) + Duration::from_nanos(units % 10 * 100)
 }
 
 /// Reports a wait where the thread must not wait.
@@ -39,7 +39,7 @@ pub(crate) struct Watchdog(Option<Duration>);
 
 impl Watchdog {
     pub(crate) fn new(here: &Here) -> Self {
-        Self(here.config.watchdog.map(|limit| here.seam().now() + limit))
+        Self(here.config.watchdog.map(|limit| here.platform().now() + limit))
     }
 
     pub(crate) fn deadline(&self) -> Option<Duration> {
@@ -109,7 +109,7 @@ pub unsafe extern "system" fn KeWaitForSingleObject(
         Some(timeout) => Some(due(&here, timeout)),
         None => Watchdog::new(&here).deadline(),
     };
-    if here.lend(target, deadline) || target.wait(here.seam(), deadline) {
+    if here.lend(target, deadline) || target.wait(here.platform(), deadline) {
         return seen(&here, kind, target);
     }
     if timeout.is_none() {
@@ -137,6 +137,6 @@ pub unsafe extern "system" fn KeDelayExecutionThread(
     let deadline = due(&here, interval);
     // Nobody wakes a sleeper: the key is a place on its own stack.
     let key = std::ptr::from_ref(&deadline).addr();
-    here.seam().park(key, &mut || true, &mut || {}, Some(deadline));
+    here.platform().park(key, &mut || true, &mut || {}, Some(deadline));
     STATUS_SUCCESS
 }

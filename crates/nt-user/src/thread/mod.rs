@@ -147,7 +147,7 @@ impl Inner {
         let name = thread.name.clone();
         let address = thread.address();
         self.threads.live.lock().push(Arc::clone(&thread));
-        let started = self.seam().spawn(
+        let started = self.platform().spawn(
             &name,
             Box::new(move || {
                 let bound = this::bind(Arc::clone(&inner), Some(Arc::clone(&thread)));
@@ -182,7 +182,7 @@ impl Inner {
         thread.ended.store(true, Ordering::Release);
         thread.header.object().signal(self);
         self.threads.live.lock().retain(|live| live.address() != thread.address());
-        self.threads.changed.notify(self.seam());
+        self.threads.changed.notify(self.platform());
     }
 
     /// REG-27: a driver that gives up its last hold on a thread that it has not waited for never learns when the thread has
@@ -255,7 +255,7 @@ impl<T> Joiner<T> {
     pub fn join(self) -> Result<T, Failure> {
         let Self { thread, outcome } = self;
         let kernel = &outcome.kernel;
-        kernel.threads.changed.wait_until(kernel.seam(), None, || {
+        kernel.threads.changed.wait_until(kernel.platform(), None, || {
             thread.ended.load(Ordering::Acquire) || kernel.stopped().is_some()
         });
         let result = outcome.result.lock().take();

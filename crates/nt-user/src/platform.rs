@@ -1,7 +1,7 @@
-//! The seam: time, threads, blocking and randomness, and nothing else that the operating system supplies.
+//! The platform: time, threads, blocking and randomness, and nothing else that the operating system supplies.
 //!
 //! Everything in this crate that reads a clock, starts a thread, blocks, wakes, yields or draws a number does it
-//! through a [`Seam`]. [`Live`] is the one of real threads and real time.
+//! through a [`Platform`]. [`Live`] is the one of real threads and real time.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -12,10 +12,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot_core::{FilterOp, ParkResult, ParkToken, UnparkResult, UnparkToken};
 
-/// How a [`Seam::park`] ended.
+/// How a [`Platform::park`] ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parked {
-    /// A [`Seam::unpark`] chose this thread.
+    /// A [`Platform::unpark`] chose this thread.
     Woken,
     /// The validation said no; the thread never slept.
     Refused,
@@ -23,7 +23,7 @@ pub enum Parked {
     TimedOut,
 }
 
-/// How many threads a [`Seam::unpark`] may wake.
+/// How many threads a [`Platform::unpark`] may wake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unpark {
     /// The one that has waited longest.
@@ -36,8 +36,8 @@ pub enum Unpark {
 ///
 /// `park` and `unpark` are a parking lot: for one key, the closures passed to them run one at a time, so that a state
 /// word can be checked before sleeping and changed before waking without a lost wake-up. The closures must be short,
-/// must not block and must not call the seam.
-pub trait Seam: Send + Sync + fmt::Debug {
+/// must not block and must not call the platform.
+pub trait Platform: Send + Sync + fmt::Debug {
     /// Time since the kernel booted.
     fn now(&self) -> Duration;
 
@@ -95,7 +95,7 @@ pub struct Live {
 }
 
 impl Live {
-    /// A seam whose clock starts now.
+    /// A platform whose clock starts now.
     pub fn new() -> Self {
         let seed = RandomState::new().hash_one(0_u8);
         Self { boot: Instant::now(), state: AtomicU64::new(seed) }
@@ -111,7 +111,7 @@ impl Default for Live {
 /// Units of 100 ns between 1601 and 1970.
 const UNIX_EPOCH_IN_SYSTEM_TIME: i64 = 116_444_736_000_000_000;
 
-impl Seam for Live {
+impl Platform for Live {
     fn now(&self) -> Duration {
         self.boot.elapsed()
     }
