@@ -15,7 +15,7 @@ use crate::checker::context::{self, Context, at_most};
 use crate::irp;
 use crate::irql;
 use crate::spinlock;
-use crate::thread::this;
+use crate::thread::current;
 
 /// Takes the cancel spin lock; see [`wsk_sys::nt::IoAcquireCancelSpinLock`].
 ///
@@ -24,9 +24,9 @@ use crate::thread::this;
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn IoAcquireCancelSpinLock(irql: *mut KIRQL) {
     const CALL: &str = "IoAcquireCancelSpinLock";
-    let here = this::here(CALL);
-    argument::place(&here, CALL, "a place for the IRQL", irql);
-    let old = spinlock::acquire_raise(&here, &here.cancel_lock, CALL);
+    let kernel = current::kernel(CALL);
+    argument::place(&kernel, CALL, "a place for the IRQL", irql);
+    let old = spinlock::acquire_raise(&kernel, &kernel.cancel_lock, CALL);
     // SAFETY: the caller guarantees a place for the IRQL.
     unsafe { irql.write(old) };
 }
@@ -38,8 +38,8 @@ pub unsafe extern "system" fn IoAcquireCancelSpinLock(irql: *mut KIRQL) {
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn IoReleaseCancelSpinLock(irql: KIRQL) {
     const CALL: &str = "IoReleaseCancelSpinLock";
-    let here = this::here(CALL);
-    spinlock::release_lower(&here, &here.cancel_lock, irql, CALL);
+    let kernel = current::kernel(CALL);
+    spinlock::release_lower(&kernel, &kernel.cancel_lock, irql, CALL);
 }
 
 /// Asks for the cancellation of an IRP; see [`wsk_sys::nt::IoCancelIrp`].
@@ -49,17 +49,17 @@ pub unsafe extern "system" fn IoReleaseCancelSpinLock(irql: KIRQL) {
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn IoCancelIrp(irp: *mut IRP) -> u8 {
     const CALL: &str = "IoCancelIrp";
-    let here = this::here(CALL);
-    at_most(&here, CALL, DISPATCH_LEVEL);
+    let kernel = current::kernel(CALL);
+    at_most(&kernel, CALL, DISPATCH_LEVEL);
     // SAFETY: forwarded to the caller.
-    unsafe { irp::check(&here, irp, CALL) };
-    let locks = this::locks();
-    let old = spinlock::acquire_raise(&here, &here.cancel_lock, CALL);
+    unsafe { irp::check(&kernel, irp, CALL) };
+    let locks = current::locks();
+    let old = spinlock::acquire_raise(&kernel, &kernel.cancel_lock, CALL);
     // SAFETY: forwarded to the caller.
     unsafe { irp_cancel(irp) }.store(1, Ordering::SeqCst);
     // SAFETY: the IRP is alive, and the routine's slot is changed by atomic exchange only.
     let Some(routine) = (unsafe { io_set_cancel_routine(irp, None) }) else {
-        spinlock::release_lower(&here, &here.cancel_lock, old, CALL);
+        spinlock::release_lower(&kernel, &kernel.cancel_lock, old, CALL);
         return 0;
     };
     // SAFETY: whoever had the routine set may not complete the IRP before the routine has run.

@@ -27,7 +27,7 @@ use crate::image::Routine;
 use crate::irql;
 use crate::kernel::Inner;
 use crate::platform::Platform;
-use crate::thread::this::{self, Here};
+use crate::thread::current::{self, CurrentKernel};
 
 /// A `KDPC` as the kernel lays it out.
 #[repr(C)]
@@ -193,13 +193,13 @@ impl DpcQueue {
             drop(state);
             if let Some(routine) = routine {
                 let entered = context::enter(Context::Dpc);
-                this::set_irql(DISPATCH_LEVEL);
+                current::set_irql(DISPATCH_LEVEL);
                 let number = inner.image.enter(inner, Routine::Dpc, None);
                 // SAFETY: the driver set the routine to be called like this.
                 unsafe { routine(dpc.cast(), context, argument1, argument2) };
                 inner.image.leave(inner, number);
                 irql::check_return("the deferred routine", DISPATCH_LEVEL, 0);
-                this::set_irql(PASSIVE_LEVEL);
+                current::set_irql(PASSIVE_LEVEL);
                 drop(entered);
             }
             self.state.lock().running.retain(|running| running.number != number);
@@ -208,10 +208,10 @@ impl DpcQueue {
     }
 
     /// Waits until every DPC that is queued now has run.
-    fn flush(&self, here: &Here) -> bool {
+    fn flush(&self, kernel: &CurrentKernel) -> bool {
         let last = self.state.lock().last;
-        let watchdog = Watchdog::new(here);
-        self.changed.wait_until(here.platform(), watchdog.deadline(), || {
+        let watchdog = Watchdog::new(kernel);
+        self.changed.wait_until(kernel.platform(), watchdog.deadline(), || {
             let state = self.state.lock();
             let queued = state.queue.front().is_some_and(|entry| entry.number <= last);
             !queued && state.running.iter().all(|running| running.number > last)
@@ -220,12 +220,12 @@ impl DpcQueue {
 }
 
 /// The DPC at `dpc`, or a bug check.
-pub(crate) fn check(here: &Here, call: &'static str, dpc: *mut KDPC) {
-    argument::place(here, call, "a DPC", dpc.cast::<Dpc>());
+pub(crate) fn check(kernel: &CurrentKernel, call: &'static str, dpc: *mut KDPC) {
+    argument::place(kernel, call, "a DPC", dpc.cast::<Dpc>());
     let kind = dpc.cast::<u8>();
     // SAFETY: by the contract of the callers, the storage is a DPC's; the first byte is its kind.
     if unsafe { kind.read() } != DPC_OBJECT {
-        here.bug_check(rule::OBJECT, call, format!("there is no initialised DPC at {dpc:p}"));
+        kernel.bug_check(rule::OBJECT, call, format!("there is no initialised DPC at {dpc:p}"));
     }
 }
 
@@ -240,10 +240,10 @@ pub unsafe extern "system" fn KeInitializeDpc(
     context: *mut c_void,
 ) {
     const CALL: &str = "KeInitializeDpc";
-    let here = this::here(CALL);
-    argument::place(&here, CALL, "a DPC", dpc.cast::<Dpc>());
+    let kernel = current::kernel(CALL);
+    argument::place(&kernel, CALL, "a DPC", dpc.cast::<Dpc>());
     if routine.is_none() {
-        here.violation(rule::OBJECT, CALL, format!("the DPC at {dpc:p} has no routine"));
+        kernel.violation(rule::OBJECT, CALL, format!("the DPC at {dpc:p} has no routine"));
     }
     let initial = Dpc {
         kind: DPC_OBJECT,
@@ -272,10 +272,10 @@ pub unsafe extern "system" fn KeInsertQueueDpc(
     argument2: *mut c_void,
 ) -> u8 {
     const CALL: &str = "KeInsertQueueDpc";
-    let here = this::here(CALL);
-    check(&here, CALL, dpc);
+    let kernel = current::kernel(CALL);
+    check(&kernel, CALL, dpc);
     // SAFETY: forwarded to the caller.
-    u8::from(unsafe { here.dpcs.insert(&here, dpc, 0, argument1, argument2) })
+    u8::from(unsafe { kernel.dpcs.insert(&kernel, dpc, 0, argument1, argument2) })
 }
 
 /// Takes a DPC out of its queue; see [`wsk_sys::nt::KeRemoveQueueDpc`].
@@ -285,9 +285,9 @@ pub unsafe extern "system" fn KeInsertQueueDpc(
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn KeRemoveQueueDpc(dpc: *mut KDPC) -> u8 {
     const CALL: &str = "KeRemoveQueueDpc";
-    let here = this::here(CALL);
-    check(&here, CALL, dpc);
-    u8::from(here.dpcs.remove(dpc))
+    let kernel = current::kernel(CALL);
+    check(&kernel, CALL, dpc);
+    u8::from(kernel.dpcs.remove(dpc))
 }
 
 /// Waits until the queued DPCs have run; see [`wsk_sys::nt::KeFlushQueuedDpcs`].
@@ -297,11 +297,11 @@ pub unsafe extern "system" fn KeRemoveQueueDpc(dpc: *mut KDPC) -> u8 {
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn KeFlushQueuedDpcs() {
     const CALL: &str = "KeFlushQueuedDpcs";
-    let here = this::here(CALL);
-    at_most(&here, CALL, PASSIVE_LEVEL);
-    object_to_waiting(&here, CALL);
-    if !here.dpcs.flush(&here) {
-        Watchdog::bite(&here, CALL, "a deferred call");
+    let kernel = current::kernel(CALL);
+    at_most(&kernel, CALL, PASSIVE_LEVEL);
+    object_to_waiting(&kernel, CALL);
+    if !kernel.dpcs.flush(&kernel) {
+        Watchdog::fire(&kernel, CALL, "a deferred call");
     }
-    here.image.settle(&here, |routine| routine == Routine::Dpc);
+    kernel.image.settle(&kernel, |routine| routine == Routine::Dpc);
 }

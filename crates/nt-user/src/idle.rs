@@ -19,10 +19,10 @@ use std::time::Duration;
 
 use wsk_sys::nt::PASSIVE_LEVEL;
 
-use crate::checker::context::{self, Nest};
+use crate::checker::context::{self, CallStack};
 use crate::dispatcher::Object;
 use crate::kernel::{Inner, Kernel};
-use crate::thread::this;
+use crate::thread::current;
 
 /// Something to do for threads that are about to sleep.
 pub trait Idle: Send + Sync {
@@ -44,23 +44,26 @@ impl Kernel {
 
 impl Inner {
     /// Lends the calling thread, which waits for `target`; true if that was signalled meanwhile.
-    pub(crate) fn lend(&self, target: Object<'_>, deadline: Option<Duration>) -> bool {
+    pub(crate) fn donate(&self, target: Object<'_>, deadline: Option<Duration>) -> bool {
         let Some(idle) = self.idle.get() else { return false };
-        if !this::is_drivers() || this::irql() != PASSIVE_LEVEL || context::current() != Nest::OUTSIDE {
+        if !current::is_drivers()
+            || current::irql() != PASSIVE_LEVEL
+            || context::current() != CallStack::OUTSIDE
+        {
             return false;
         }
         let Some(idle) = idle.upgrade() else { return false };
-        if target.begin_loan() {
+        if target.begin_donation() {
             return true;
         }
         let now = || self.platform().now();
         let patience = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_sub(now()));
-        this::set_loan(target.key());
+        current::set_donated_to(target.key());
         idle.serve(patience, &mut || {
             target.state() != 0 || deadline.is_some_and(|deadline| now() >= deadline)
         });
-        this::set_loan(0);
-        target.end_loan()
+        current::set_donated_to(0);
+        target.end_donation()
     }
 
     /// Someone who waits for a signalled object was not asleep: if it is lent, it must look.

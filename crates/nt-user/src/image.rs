@@ -41,7 +41,7 @@ use crate::faults::Point;
 use crate::irp;
 use crate::kernel::{Inner, Kernel};
 use crate::pool;
-use crate::thread::this::{self, Here};
+use crate::thread::current::{self, CurrentKernel};
 
 /// The rule.
 const RULE: &str = "LIFE-19";
@@ -348,14 +348,14 @@ unsafe extern "system" fn unload_safe(
     context: *mut c_void,
 ) -> NTSTATUS {
     const CALL: &str = "IofCompleteRequest";
-    let here = this::here(CALL);
+    let kernel = current::kernel(CALL);
     // SAFETY: the caller says what the context is.
     let kept = unsafe { context.cast::<Context>().read() };
-    let number = here.image.enter(&here, Routine::Completion, Some(kept.device));
+    let number = kernel.image.enter(&kernel, Routine::Completion, Some(kept.device));
     // SAFETY: the driver set the routine to be called like this. It may free the IRP.
     let status = unsafe { (kept.routine)(device, irp, kept.context) };
-    pool::free(&here, CALL, context, pool::Kind::NonPaged, TAG);
-    here.image.leave(&here, number);
+    pool::free(&kernel, CALL, context, pool::Kind::NonPaged, TAG);
+    kernel.image.leave(&kernel, number);
     status
 }
 
@@ -375,25 +375,25 @@ pub unsafe extern "system" fn IoSetCompletionRoutineEx(
     invoke_on_cancel: u8,
 ) -> NTSTATUS {
     const CALL: &str = "IoSetCompletionRoutineEx";
-    let here = this::here(CALL);
-    at_most(&here, CALL, DISPATCH_LEVEL);
+    let kernel = current::kernel(CALL);
+    at_most(&kernel, CALL, DISPATCH_LEVEL);
     // SAFETY: forwarded to the caller.
-    unsafe { irp::check(&here, irp, CALL) };
+    unsafe { irp::check(&kernel, irp, CALL) };
     let Some(routine) = routine else { return STATUS_INVALID_PARAMETER };
     // SAFETY: there is an IRP.
     if unsafe { irp_current_location(irp) } <= 1 {
-        here.violation("IRP-01", CALL, format!("the IRP at {irp:p} has no free stack location"));
+        kernel.violation("IRP-01", CALL, format!("the IRP at {irp:p} has no free stack location"));
         return STATUS_INVALID_PARAMETER;
     }
-    if here.faults.fails(Point::Pool, size_of::<Context>(), TAG) {
+    if kernel.faults.fails(Point::Pool, size_of::<Context>(), TAG) {
         return STATUS_INSUFFICIENT_RESOURCES;
     }
-    let kept = here.pool.allocate(size_of::<Context>(), TAG, pool::Kind::NonPaged);
+    let kept = kernel.pool.allocate(size_of::<Context>(), TAG, pool::Kind::NonPaged);
     if kept.is_null() {
         return STATUS_INSUFFICIENT_RESOURCES;
     }
-    if here.image.reference(device.addr()).is_none() {
-        here.bug_check(
+    if kernel.image.reference(device.addr()).is_none() {
+        kernel.bug_check(
             rule::OBJECT,
             CALL,
             format!("there is no device object at {device:p}, or it has gone"),
@@ -421,16 +421,16 @@ pub unsafe extern "system" fn IoSetCompletionRoutineEx(
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn ObfReferenceObject(object: *mut c_void) -> isize {
     const CALL: &str = "ObfReferenceObject";
-    let here = this::here(CALL);
-    at_most(&here, CALL, DISPATCH_LEVEL);
-    let count = here.image.reference(object.addr()).or_else(|| here.threads.reference(object.addr()));
+    let kernel = current::kernel(CALL);
+    at_most(&kernel, CALL, DISPATCH_LEVEL);
+    let count = kernel.image.reference(object.addr()).or_else(|| kernel.threads.reference(object.addr()));
     count.unwrap_or_else(|| {
-        here.violation(rule::OBJECT, CALL, format!("there is no object at {object:p} that is referenced"));
+        kernel.violation(rule::OBJECT, CALL, format!("there is no object at {object:p} that is referenced"));
         0
     })
 }
 
 /// Gives a reference on a device object back, if it is one.
-pub(crate) fn dereference(here: &Here, object: *mut c_void) -> Option<isize> {
-    here.image.dereference(here, object.addr())
+pub(crate) fn dereference(kernel: &CurrentKernel, object: *mut c_void) -> Option<isize> {
+    kernel.image.dereference(kernel, object.addr())
 }

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use wsk_sys::nt::{APC_LEVEL, DISPATCH_LEVEL, KIRQL, PASSIVE_LEVEL};
 
 use crate::checker::violation::rule;
-use crate::thread::this;
+use crate::thread::current;
 
 /// The name of a level.
 pub fn name(irql: KIRQL) -> Cow<'static, str> {
@@ -29,7 +29,7 @@ const HIGH_LEVEL: KIRQL = 15;
 /// None; the signature is the kernel's.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn KeGetCurrentIrql() -> KIRQL {
-    this::irql()
+    current::irql()
 }
 
 /// Raises the IRQL; see [`wsk_sys::nt::KfRaiseIrql`].
@@ -39,13 +39,13 @@ pub unsafe extern "system" fn KeGetCurrentIrql() -> KIRQL {
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn KfRaiseIrql(irql: KIRQL) -> KIRQL {
     const CALL: &str = "KfRaiseIrql";
-    let here = this::here(CALL);
-    let old = this::irql();
+    let kernel = current::kernel(CALL);
+    let old = current::irql();
     if irql < old || irql > HIGH_LEVEL {
         let detail = format!("raised from {} to {}", name(old), name(irql));
-        here.violation(rule::IRQL, CALL, detail);
+        kernel.violation(rule::IRQL, CALL, detail);
     }
-    this::set_irql(irql);
+    current::set_irql(irql);
     old
 }
 
@@ -56,40 +56,40 @@ pub unsafe extern "system" fn KfRaiseIrql(irql: KIRQL) -> KIRQL {
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn KeLowerIrql(irql: KIRQL) {
     const CALL: &str = "KeLowerIrql";
-    let here = this::here(CALL);
-    let old = this::irql();
+    let kernel = current::kernel(CALL);
+    let old = current::irql();
     if irql > old {
         let detail = format!("lowered from {} to {}", name(old), name(irql));
-        here.violation(rule::IRQL, CALL, detail);
-    } else if irql < DISPATCH_LEVEL && this::locks() != 0 {
-        let detail = format!("lowered to {} with {} spin locks held", name(irql), this::locks());
-        here.violation(rule::IRQL, CALL, detail);
+        kernel.violation(rule::IRQL, CALL, detail);
+    } else if irql < DISPATCH_LEVEL && current::locks() != 0 {
+        let detail = format!("lowered to {} with {} spin locks held", name(irql), current::locks());
+        kernel.violation(rule::IRQL, CALL, detail);
     }
-    this::set_irql(irql);
+    current::set_irql(irql);
 }
 
 /// Checks what a routine of the driver left behind, and puts it right: the IRQL and the spin locks must be what they
 /// were when it was called.
 pub(crate) fn check_return(routine: &str, irql: KIRQL, locks: u32) {
-    if this::irql() == irql && this::locks() == locks {
+    if current::irql() == irql && current::locks() == locks {
         return;
     }
-    mend_return(routine, irql, locks);
+    restore_irql(routine, irql, locks);
 }
 
 #[cold]
-fn mend_return(routine: &str, irql: KIRQL, locks: u32) {
-    let here = this::here(routine);
-    let left = this::irql();
+fn restore_irql(routine: &str, irql: KIRQL, locks: u32) {
+    let kernel = current::kernel(routine);
+    let left = current::irql();
     if left != irql {
         let detail = format!("called at {}, it returned at {}", name(irql), name(left));
-        here.violation(rule::IRQL, routine, detail);
-        this::set_irql(irql);
+        kernel.violation(rule::IRQL, routine, detail);
+        current::set_irql(irql);
     }
-    let held = this::locks();
+    let held = current::locks();
     if held != locks {
         let detail = format!("called with {locks} spin locks held, it returned with {held}");
-        here.violation(rule::SPIN_LOCK, routine, detail);
-        this::set_locks(locks);
+        kernel.violation(rule::SPIN_LOCK, routine, detail);
+        current::set_locks(locks);
     }
 }

@@ -27,7 +27,7 @@ use crate::image::Image;
 use crate::platform::{Live, Platform};
 use crate::pool::{Leak, Pool};
 use crate::statics::Words;
-use crate::thread::{Owner, Threads, this};
+use crate::thread::{Owner, Threads, current};
 use crate::timer::TimerQueue;
 use crate::work::WorkQueue;
 
@@ -159,7 +159,7 @@ impl Inner {
     pub(crate) fn bug_check(&self, rule: &'static str, call: &str, detail: String) -> ! {
         let violation = self.report(Severity::Violation, rule, call, detail);
         self.stop(violation.clone());
-        if this::object().is_some() {
+        if current::object().is_some() {
             checker::halt();
         }
         // The kernel did not start this thread and cannot put it to sleep: someone may wait for it.
@@ -172,7 +172,7 @@ impl Inner {
         let violation = self.report(Severity::Violation, "LIFE-18", whom, detail);
         if fatal {
             self.stop(violation);
-        } else if let Some(object) = this::object() {
+        } else if let Some(object) = current::object() {
             // SAFETY: the binding of the calling thread holds its object.
             self.thread_ended(unsafe { object.as_ref() });
         }
@@ -252,7 +252,7 @@ impl Kernel {
 
     /// The kernel of the calling thread.
     pub fn current() -> Option<Self> {
-        this::try_here().and_then(|here| here.kernel())
+        current::try_kernel().and_then(|kernel| kernel.kernel())
     }
 
     pub(crate) fn inner(&self) -> &Arc<Inner> {
@@ -261,7 +261,7 @@ impl Kernel {
 
     /// Makes the calling thread one of this kernel until the result is dropped, at PASSIVE_LEVEL.
     pub fn enter(&self) -> Entered {
-        Entered { _binding: this::bind(Arc::clone(self.inner()), None), _kernel: self.clone() }
+        Entered { _binding: current::bind(Arc::clone(self.inner()), None), _kernel: self.clone() }
     }
 
     /// How this kernel is.
@@ -390,7 +390,7 @@ impl Kernel {
 /// # Invariants
 /// It is dropped on the thread that made it, outside every kernel function.
 pub struct Entered {
-    _binding: this::Binding,
+    _binding: current::Binding,
     _kernel: Kernel,
 }
 

@@ -21,7 +21,7 @@ use crate::checker::violation::rule;
 use crate::faults::Point;
 use crate::irp;
 use crate::pool::{self, Kind};
-use crate::thread::this::{self, Here};
+use crate::thread::current::{self, CurrentKernel};
 
 const PAGE: usize = 4096;
 /// The most bytes that one MDL describes: 4 GiB less a page.
@@ -75,8 +75,8 @@ pub unsafe extern "system" fn IoAllocateMdl(
     irp: *mut IRP,
 ) -> *mut MDL {
     const CALL: &str = "IoAllocateMdl";
-    let here = this::here(CALL);
-    at_most(&here, CALL, DISPATCH_LEVEL);
+    let kernel = current::kernel(CALL);
+    at_most(&kernel, CALL, DISPATCH_LEVEL);
     let offset = address.addr() % PAGE;
     let pages = (offset + length as usize).div_ceil(PAGE);
     let bytes = size_of::<MDL>() + pages * size_of::<usize>();
@@ -85,12 +85,12 @@ pub unsafe extern "system" fn IoAllocateMdl(
     }
     if !irp.is_null() {
         // SAFETY: forwarded to the caller.
-        unsafe { irp::check(&here, irp, CALL) };
+        unsafe { irp::check(&kernel, irp, CALL) };
     }
-    if here.faults.fails(Point::Mdl, bytes, pool::MDL_TAG) {
+    if kernel.faults.fails(Point::Mdl, bytes, pool::MDL_TAG) {
         return ptr::null_mut();
     }
-    let mdl = here.pool.allocate(bytes, pool::MDL_TAG, Kind::Mdl).cast::<MDL>();
+    let mdl = kernel.pool.allocate(bytes, pool::MDL_TAG, Kind::Mdl).cast::<MDL>();
     if mdl.is_null() {
         return mdl;
     }
@@ -119,16 +119,16 @@ pub unsafe extern "system" fn IoAllocateMdl(
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn IoFreeMdl(mdl: *mut MDL) {
     const CALL: &str = "IoFreeMdl";
-    let here = this::here(CALL);
-    at_most(&here, CALL, DISPATCH_LEVEL);
-    pool::free(&here, CALL, mdl.cast(), Kind::Mdl, pool::MDL_TAG);
+    let kernel = current::kernel(CALL);
+    at_most(&kernel, CALL, DISPATCH_LEVEL);
+    pool::free(&kernel, CALL, mdl.cast(), Kind::Mdl, pool::MDL_TAG);
 }
 
 /// Stops the kernel if there can be no MDL at `mdl`.
-fn check(here: &Here, mdl: *mut MDL, call: &'static str) {
-    argument::place(here, call, "an MDL", mdl);
-    if here.pool.is_freed(mdl.addr()) {
-        here.bug_check(rule::OBJECT, call, format!("the MDL at {mdl:p} has been freed"));
+fn check(kernel: &CurrentKernel, mdl: *mut MDL, call: &'static str) {
+    argument::place(kernel, call, "an MDL", mdl);
+    if kernel.pool.is_freed(mdl.addr()) {
+        kernel.bug_check(rule::OBJECT, call, format!("the MDL at {mdl:p} has been freed"));
     }
 }
 
@@ -151,16 +151,16 @@ unsafe fn described(mdl: *mut MDL) -> *mut c_void {
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn MmBuildMdlForNonPagedPool(mdl: *mut MDL) {
     const CALL: &str = "MmBuildMdlForNonPagedPool";
-    let here = this::here(CALL);
-    at_most(&here, CALL, DISPATCH_LEVEL);
-    check(&here, mdl, CALL);
+    let kernel = current::kernel(CALL);
+    at_most(&kernel, CALL, DISPATCH_LEVEL);
+    check(&kernel, mdl, CALL);
     // SAFETY: forwarded to the caller.
     let address = unsafe { described(mdl) };
     // SAFETY: forwarded to the caller.
     let bytes = unsafe { mdl_byte_count(mdl) };
-    if !here.pool.is_non_paged(address.addr(), bytes as usize) {
+    if !kernel.pool.is_non_paged(address.addr(), bytes as usize) {
         let detail = format!("the {bytes} bytes at {address:p} are no non-paged memory of this kernel");
-        here.violation(rule::NON_PAGED, CALL, detail);
+        kernel.violation(rule::NON_PAGED, CALL, detail);
     }
     // SAFETY: forwarded to the caller.
     unsafe { set_mdl_mapped_system_va(mdl, address) };
@@ -184,22 +184,22 @@ pub unsafe extern "system" fn MmMapLockedPagesSpecifyCache(
     _priority: u32,
 ) -> *mut c_void {
     const CALL: &str = "MmMapLockedPagesSpecifyCache";
-    let here = this::here(CALL);
-    at_most(&here, CALL, DISPATCH_LEVEL);
-    check(&here, mdl, CALL);
-    if let Some(address) = mapped_already(&here, CALL, mdl) {
+    let kernel = current::kernel(CALL);
+    at_most(&kernel, CALL, DISPATCH_LEVEL);
+    check(&kernel, mdl, CALL);
+    if let Some(address) = mapped_already(&kernel, CALL, mdl) {
         return address;
     }
     // SAFETY: the caller guarantees a live MDL.
     let flags = unsafe { mdl_flags(mdl) };
     if flags & (MDL_PAGES_LOCKED | MDL_SOURCE_IS_NONPAGED_POOL) == 0 {
         let detail = format!("the pages of the MDL at {mdl:p} are neither locked nor non-paged pool");
-        here.violation(rule::NON_PAGED, CALL, detail);
+        kernel.violation(rule::NON_PAGED, CALL, detail);
         return ptr::null_mut();
     }
     // SAFETY: the caller guarantees a live MDL.
     let bytes = unsafe { mdl_byte_count(mdl) };
-    if here.faults.fails(Point::Mapping, bytes as usize, 0) {
+    if kernel.faults.fails(Point::Mapping, bytes as usize, 0) {
         mapping_failed();
         return ptr::null_mut();
     }
@@ -210,7 +210,7 @@ pub unsafe extern "system" fn MmMapLockedPagesSpecifyCache(
     let flags = unsafe { mdl_flags(mdl) };
     if flags & MDL_MAPPED_TO_SYSTEM_VA != 0 {
         drop(mapping);
-        return mapped_already(&here, CALL, mdl).unwrap_or(address);
+        return mapped_already(&kernel, CALL, mdl).unwrap_or(address);
     }
     // SAFETY: the caller guarantees a live MDL, and the lock keeps other mappings away.
     unsafe { set_mdl_mapped_system_va(mdl, address) };
@@ -224,14 +224,14 @@ static MAPPING: Mutex<()> = Mutex::new(());
 
 /// Reports the second mapping of an MDL, and returns where the first one is. The memory manager does not look whether an
 /// MDL is mapped: it makes another mapping, forgets the first one, and writes the MDL while others read it.
-fn mapped_already(here: &Here, call: &'static str, mdl: *mut MDL) -> Option<*mut c_void> {
+fn mapped_already(kernel: &CurrentKernel, call: &'static str, mdl: *mut MDL) -> Option<*mut c_void> {
     let _mapping = MAPPING.lock();
     // SAFETY: the callers guarantee a live MDL.
     let flags = unsafe { mdl_flags(mdl) };
     if flags & MDL_MAPPED_TO_SYSTEM_VA == 0 {
         return None;
     }
-    here.violation(rule::MDL_MAPPED, call, format!("the MDL at {mdl:p} is mapped already"));
+    kernel.violation(rule::MDL_MAPPED, call, format!("the MDL at {mdl:p} is mapped already"));
     // SAFETY: the callers guarantee a live MDL.
     Some(unsafe { mdl_mapped_system_va(mdl) })
 }

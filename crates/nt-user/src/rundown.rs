@@ -18,7 +18,7 @@ use crate::checker::context::at_most;
 use crate::checker::violation::rule;
 use crate::dispatcher::{Watchdog, object_to_waiting};
 use crate::platform::{Parked, Unpark};
-use crate::thread::this;
+use crate::thread::current;
 
 const STARTED: usize = 1;
 const HOLDER: usize = 2;
@@ -29,7 +29,7 @@ const HOLDER: usize = 2;
 /// `rundown` points to live run-down protection, which is accessed through these functions only.
 unsafe fn word<'a>(rundown: *mut EX_RUNDOWN_REF, call: &'static str) -> &'a AtomicUsize {
     if argument::is_nowhere(rundown) || !rundown.is_aligned() {
-        argument::place(&this::here(call), call, "run-down protection", rundown);
+        argument::place(&current::kernel(call), call, "run-down protection", rundown);
     }
     // SAFETY: forwarded to the caller; the structure is this one word.
     unsafe { AtomicUsize::from_ptr(rundown.cast()) }
@@ -42,7 +42,7 @@ unsafe fn word<'a>(rundown: *mut EX_RUNDOWN_REF, call: &'static str) -> &'a Atom
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn ExInitializeRundownProtection(rundown: *mut EX_RUNDOWN_REF) {
     const CALL: &str = "ExInitializeRundownProtection";
-    at_most(&this::here(CALL), CALL, DISPATCH_LEVEL);
+    at_most(&current::kernel(CALL), CALL, DISPATCH_LEVEL);
     // SAFETY: forwarded to the caller.
     unsafe { word(rundown, CALL) }.store(0, Ordering::Release);
 }
@@ -54,7 +54,7 @@ pub unsafe extern "system" fn ExInitializeRundownProtection(rundown: *mut EX_RUN
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn ExAcquireRundownProtection(rundown: *mut EX_RUNDOWN_REF) -> u8 {
     const CALL: &str = "ExAcquireRundownProtection";
-    at_most(&this::here(CALL), CALL, DISPATCH_LEVEL);
+    at_most(&current::kernel(CALL), CALL, DISPATCH_LEVEL);
     // SAFETY: forwarded to the caller.
     let taken = unsafe { word(rundown, CALL) }.fetch_update(Ordering::Acquire, Ordering::Relaxed, |count| {
         (count & STARTED == 0).then_some(count + HOLDER)
@@ -69,8 +69,8 @@ pub unsafe extern "system" fn ExAcquireRundownProtection(rundown: *mut EX_RUNDOW
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn ExReleaseRundownProtection(rundown: *mut EX_RUNDOWN_REF) {
     const CALL: &str = "ExReleaseRundownProtection";
-    let here = this::here(CALL);
-    at_most(&here, CALL, DISPATCH_LEVEL);
+    let kernel = current::kernel(CALL);
+    at_most(&kernel, CALL, DISPATCH_LEVEL);
     // SAFETY: forwarded to the caller, who holds protection, so that nobody frees it yet.
     let word = || unsafe { word(rundown, CALL) };
     let released = word().fetch_update(Ordering::Release, Ordering::Relaxed, |count| {
@@ -79,11 +79,11 @@ pub unsafe extern "system" fn ExReleaseRundownProtection(rundown: *mut EX_RUNDOW
     match released {
         Ok(_) => {}
         Err(count) if count < HOLDER => {
-            here.violation(rule::RUNDOWN, CALL, "protection was given back that nobody holds".to_owned());
+            kernel.violation(rule::RUNDOWN, CALL, "protection was given back that nobody holds".to_owned());
         }
         Err(_) => {
             let mut settle = |_| word().store(STARTED, Ordering::Release);
-            here.platform().unpark(rundown.addr(), Unpark::All, &mut settle);
+            kernel.platform().unpark(rundown.addr(), Unpark::All, &mut settle);
         }
     }
 }
@@ -95,18 +95,19 @@ pub unsafe extern "system" fn ExReleaseRundownProtection(rundown: *mut EX_RUNDOW
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn ExWaitForRundownProtectionRelease(rundown: *mut EX_RUNDOWN_REF) {
     const CALL: &str = "ExWaitForRundownProtectionRelease";
-    let here = this::here(CALL);
+    let kernel = current::kernel(CALL);
     // A callback or routine that waits may be among the holders; whether it is now is a matter of luck.
-    object_to_waiting(&here, CALL);
+    object_to_waiting(&kernel, CALL);
     // SAFETY: forwarded to the caller.
     let word = unsafe { word(rundown, CALL) };
     if word.fetch_or(STARTED, Ordering::AcqRel) & !STARTED == 0 {
         return;
     }
-    let watchdog = Watchdog::new(&here);
+    let watchdog = Watchdog::new(&kernel);
     let mut holders = || word.load(Ordering::Acquire) != STARTED;
-    if here.platform().park(rundown.addr(), &mut holders, &mut || {}, watchdog.deadline()) == Parked::TimedOut
+    if kernel.platform().park(rundown.addr(), &mut holders, &mut || {}, watchdog.deadline())
+        == Parked::TimedOut
     {
-        Watchdog::bite(&here, CALL, "a wait for the holders of run-down protection");
+        Watchdog::fire(&kernel, CALL, "a wait for the holders of run-down protection");
     }
 }

@@ -16,32 +16,36 @@ use crate::checker::argument;
 use crate::checker::context::at_most;
 use crate::checker::violation::rule;
 use crate::irql;
-use crate::thread::this::{self, Here};
+use crate::thread::current::{self, CurrentKernel};
 
 /// The lock at `lock`.
 ///
 /// # Safety
 /// `lock` points to a live spin lock, which is accessed through these functions only.
-unsafe fn word<'a>(here: &Here, lock: *mut KSPIN_LOCK, call: &'static str) -> &'a AtomicUsize {
-    argument::place(here, call, "a spin lock", lock);
+unsafe fn word<'a>(kernel: &CurrentKernel, lock: *mut KSPIN_LOCK, call: &'static str) -> &'a AtomicUsize {
+    argument::place(kernel, call, "a spin lock", lock);
     // SAFETY: forwarded to the caller.
     unsafe { AtomicUsize::from_ptr(lock) }
 }
 
-pub(crate) fn acquire(here: &Here, lock: &AtomicUsize, call: &'static str) {
-    let me = this::id();
+pub(crate) fn acquire(kernel: &CurrentKernel, lock: &AtomicUsize, call: &'static str) {
+    let me = current::id();
     if lock.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_err() {
-        contend(here, lock, call, me);
+        contend(kernel, lock, call, me);
     }
-    this::set_locks(this::locks() + 1);
+    current::set_locks(current::locks() + 1);
 }
 
 #[cold]
-fn contend(here: &Here, lock: &AtomicUsize, call: &'static str, me: usize) {
+fn contend(kernel: &CurrentKernel, lock: &AtomicUsize, call: &'static str, me: usize) {
     /// How often the clock is looked at, which costs more than a turn.
     const TURNS_PER_LOOK: u32 = 1024;
     if lock.load(Ordering::Relaxed) == me {
-        here.bug_check(rule::SPIN_LOCK, call, format!("the thread holds the spin lock at {lock:p} already"));
+        kernel.bug_check(
+            rule::SPIN_LOCK,
+            call,
+            format!("the thread holds the spin lock at {lock:p} already"),
+        );
     }
     let mut turn = 0_u32;
     let mut began: Option<Duration> = None;
@@ -51,59 +55,60 @@ fn contend(here: &Here, lock: &AtomicUsize, call: &'static str, me: usize) {
         {
             return;
         }
-        here.platform().spin(turn);
+        kernel.platform().spin(turn);
         turn = turn.saturating_add(1);
         if turn.is_multiple_of(TURNS_PER_LOOK) {
-            let now = here.platform().now();
+            let now = kernel.platform().now();
             let began = *began.get_or_insert(now);
-            if here.config.watchdog.is_some_and(|limit| now.saturating_sub(began) > limit) {
+            if kernel.config.watchdog.is_some_and(|limit| now.saturating_sub(began) > limit) {
                 let owner = lock.load(Ordering::Relaxed);
                 let detail = format!("thread {owner} does not release the spin lock at {lock:p}");
-                here.bug_check(rule::HANG, call, detail);
+                kernel.bug_check(rule::HANG, call, detail);
             }
         }
     }
 }
 
-pub(crate) fn release(here: &Here, lock: &AtomicUsize, call: &'static str) {
-    let me = this::id();
+pub(crate) fn release(kernel: &CurrentKernel, lock: &AtomicUsize, call: &'static str) {
+    let me = current::id();
     let owner = lock.load(Ordering::Relaxed);
     if owner == me {
-        this::set_locks(this::locks().saturating_sub(1));
+        current::set_locks(current::locks().saturating_sub(1));
         lock.store(0, Ordering::Release);
         return;
     }
     let whose = if owner == 0 { "nobody holds".to_owned() } else { format!("thread {owner} holds") };
-    here.violation(rule::SPIN_LOCK, call, format!("{whose} the spin lock at {lock:p}"));
+    kernel.violation(rule::SPIN_LOCK, call, format!("{whose} the spin lock at {lock:p}"));
 }
 
 /// Takes a lock and raises to DISPATCH_LEVEL; returns the former IRQL.
-pub(crate) fn acquire_raise(here: &Here, lock: &AtomicUsize, call: &'static str) -> KIRQL {
-    at_most(here, call, DISPATCH_LEVEL);
-    let old = this::irql();
-    this::set_irql(DISPATCH_LEVEL.max(old));
-    acquire(here, lock, call);
+pub(crate) fn acquire_raise(kernel: &CurrentKernel, lock: &AtomicUsize, call: &'static str) -> KIRQL {
+    at_most(kernel, call, DISPATCH_LEVEL);
+    let old = current::irql();
+    current::set_irql(DISPATCH_LEVEL.max(old));
+    acquire(kernel, lock, call);
     old
 }
 
 /// Releases a lock and returns to `irql`.
-pub(crate) fn release_lower(here: &Here, lock: &AtomicUsize, irql: KIRQL, call: &'static str) {
-    at_dispatch(here, call);
+pub(crate) fn release_lower(kernel: &CurrentKernel, lock: &AtomicUsize, irql: KIRQL, call: &'static str) {
+    at_dispatch(kernel, call);
     if irql > DISPATCH_LEVEL {
-        here.violation(rule::IRQL, call, format!("asked to return to {}", irql::name(irql)));
+        kernel.violation(rule::IRQL, call, format!("asked to return to {}", irql::name(irql)));
     }
-    release(here, lock, call);
-    if irql < DISPATCH_LEVEL && this::locks() != 0 {
-        let detail = format!("returned to {} with {} other spin locks held", irql::name(irql), this::locks());
-        here.violation(rule::IRQL, call, detail);
+    release(kernel, lock, call);
+    if irql < DISPATCH_LEVEL && current::locks() != 0 {
+        let detail =
+            format!("returned to {} with {} other spin locks held", irql::name(irql), current::locks());
+        kernel.violation(rule::IRQL, call, detail);
     }
-    this::set_irql(irql);
+    current::set_irql(irql);
 }
 
-fn at_dispatch(here: &Here, call: &'static str) {
-    let now = this::irql();
+fn at_dispatch(kernel: &CurrentKernel, call: &'static str) {
+    let now = current::irql();
     if now < DISPATCH_LEVEL {
-        here.violation(
+        kernel.violation(
             rule::IRQL,
             call,
             format!("called at {}, which is below DISPATCH_LEVEL", irql::name(now)),
@@ -118,9 +123,9 @@ fn at_dispatch(here: &Here, call: &'static str) {
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn KeAcquireSpinLockRaiseToDpc(lock: *mut KSPIN_LOCK) -> KIRQL {
     const CALL: &str = "KeAcquireSpinLockRaiseToDpc";
-    let here = this::here(CALL);
+    let kernel = current::kernel(CALL);
     // SAFETY: forwarded to the caller.
-    acquire_raise(&here, unsafe { word(&here, lock, CALL) }, CALL)
+    acquire_raise(&kernel, unsafe { word(&kernel, lock, CALL) }, CALL)
 }
 
 /// Releases a spin lock; see [`wsk_sys::nt::KeReleaseSpinLock`].
@@ -130,9 +135,9 @@ pub unsafe extern "system" fn KeAcquireSpinLockRaiseToDpc(lock: *mut KSPIN_LOCK)
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn KeReleaseSpinLock(lock: *mut KSPIN_LOCK, irql: KIRQL) {
     const CALL: &str = "KeReleaseSpinLock";
-    let here = this::here(CALL);
+    let kernel = current::kernel(CALL);
     // SAFETY: forwarded to the caller.
-    release_lower(&here, unsafe { word(&here, lock, CALL) }, irql, CALL);
+    release_lower(&kernel, unsafe { word(&kernel, lock, CALL) }, irql, CALL);
 }
 
 /// Takes a spin lock at DISPATCH_LEVEL; see [`wsk_sys::nt::KeAcquireSpinLockAtDpcLevel`].
@@ -142,10 +147,10 @@ pub unsafe extern "system" fn KeReleaseSpinLock(lock: *mut KSPIN_LOCK, irql: KIR
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn KeAcquireSpinLockAtDpcLevel(lock: *mut KSPIN_LOCK) {
     const CALL: &str = "KeAcquireSpinLockAtDpcLevel";
-    let here = this::here(CALL);
-    at_dispatch(&here, CALL);
+    let kernel = current::kernel(CALL);
+    at_dispatch(&kernel, CALL);
     // SAFETY: forwarded to the caller.
-    acquire(&here, unsafe { word(&here, lock, CALL) }, CALL);
+    acquire(&kernel, unsafe { word(&kernel, lock, CALL) }, CALL);
 }
 
 /// Releases a spin lock and stays at DISPATCH_LEVEL; see [`wsk_sys::nt::KeReleaseSpinLockFromDpcLevel`].
@@ -155,8 +160,8 @@ pub unsafe extern "system" fn KeAcquireSpinLockAtDpcLevel(lock: *mut KSPIN_LOCK)
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn KeReleaseSpinLockFromDpcLevel(lock: *mut KSPIN_LOCK) {
     const CALL: &str = "KeReleaseSpinLockFromDpcLevel";
-    let here = this::here(CALL);
-    at_dispatch(&here, CALL);
+    let kernel = current::kernel(CALL);
+    at_dispatch(&kernel, CALL);
     // SAFETY: forwarded to the caller.
-    release(&here, unsafe { word(&here, lock, CALL) }, CALL);
+    release(&kernel, unsafe { word(&kernel, lock, CALL) }, CALL);
 }

@@ -6,7 +6,7 @@
 use std::cell::UnsafeCell;
 use std::fmt;
 
-use crate::thread::this;
+use crate::thread::current;
 
 /// Two words, zero at first.
 #[derive(Default)]
@@ -29,5 +29,5 @@ impl fmt::Debug for Words {
 /// None beyond being called on a thread of a kernel; the signature is that of a kernel's function.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn NtUserImageWords() -> *mut [usize; 2] {
-    this::here("NtUserImageWords").statics.0.get()
+    current::kernel("NtUserImageWords").statics.0.get()
 }

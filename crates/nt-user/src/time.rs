@@ -1,7 +1,7 @@
 //! The clocks.
 
 use crate::checker::argument;
-use crate::thread::this;
+use crate::thread::current;
 
 /// Time since boot; see [`wsk_sys::nt::KeQueryInterruptTime`].
 ///
@@ -9,7 +9,7 @@ use crate::thread::this;
 /// None beyond being called on a thread of a kernel; the signature is the kernel's.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn KeQueryInterruptTime() -> u64 {
-    (this::here("KeQueryInterruptTime").platform().now().as_nanos() / 100) as u64
+    (current::kernel("KeQueryInterruptTime").platform().now().as_nanos() / 100) as u64
 }
 
 /// System time; see [`wsk_sys::nt::KeQuerySystemTime`].
@@ -19,9 +19,9 @@ pub unsafe extern "system" fn KeQueryInterruptTime() -> u64 {
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn KeQuerySystemTime(time: *mut i64) {
     const CALL: &str = "KeQuerySystemTime";
-    let here = this::here(CALL);
-    argument::somewhere(&here, CALL, "a place for the time", time);
-    let now = here.platform().system_time();
+    let kernel = current::kernel(CALL);
+    argument::somewhere(&kernel, CALL, "a place for the time", time);
+    let now = kernel.platform().system_time();
     // SAFETY: the caller guarantees a place for the time.
     unsafe { time.write_unaligned(now) };
 }

@@ -26,7 +26,7 @@ use crate::dpc;
 use crate::event_count::EventCount;
 use crate::kernel::Inner;
 use crate::platform::Platform;
-use crate::thread::this::{self, Here};
+use crate::thread::current::{self, CurrentKernel};
 
 /// What is to happen when a timer is due.
 struct Setting {
@@ -124,12 +124,12 @@ fn expire(inner: &Inner, setting: &Setting) {
 ///
 /// # Safety
 /// `timer` points to storage of a timer that lives until the driver has been told that it may go.
-unsafe fn object<'a>(here: &Here, call: &'static str, timer: *mut KTIMER) -> Object<'a> {
+unsafe fn object<'a>(kernel: &CurrentKernel, call: &'static str, timer: *mut KTIMER) -> Object<'a> {
     // SAFETY: forwarded to the caller.
     let object = unsafe { Object::from_raw(timer.cast()) };
     match object.filter(|object| object.kind() == Some(Kind::NotificationTimer)) {
         Some(object) => object,
-        None => here.bug_check(rule::OBJECT, call, format!("there is no initialised timer at {timer:p}")),
+        None => kernel.bug_check(rule::OBJECT, call, format!("there is no initialised timer at {timer:p}")),
     }
 }
 
@@ -140,8 +140,8 @@ unsafe fn object<'a>(here: &Here, call: &'static str, timer: *mut KTIMER) -> Obj
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn KeInitializeTimer(timer: *mut KTIMER) {
     const CALL: &str = "KeInitializeTimer";
-    let here = this::here(CALL);
-    argument::place(&here, CALL, "a timer", timer);
+    let kernel = current::kernel(CALL);
+    argument::place(&kernel, CALL, "a timer", timer);
     // SAFETY: the caller guarantees the storage.
     if let Some(object) = unsafe { Object::from_raw(timer.cast()) } {
         object.initialise(Kind::NotificationTimer, false);
@@ -156,15 +156,15 @@ pub unsafe extern "system" fn KeInitializeTimer(timer: *mut KTIMER) {
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn KeSetTimer(timer: *mut KTIMER, due_time: i64, dpc: *mut KDPC) -> u8 {
     const CALL: &str = "KeSetTimer";
-    let here = this::here(CALL);
-    at_most(&here, CALL, DISPATCH_LEVEL);
+    let kernel = current::kernel(CALL);
+    at_most(&kernel, CALL, DISPATCH_LEVEL);
     // SAFETY: forwarded to the caller.
-    let object = unsafe { object(&here, CALL, timer) };
+    let object = unsafe { object(&kernel, CALL, timer) };
     if !dpc.is_null() {
-        dpc::check(&here, CALL, dpc);
+        dpc::check(&kernel, CALL, dpc);
     }
-    let due = due(&here, due_time);
-    let mut state = here.timers.state.lock();
+    let due = due(&kernel, due_time);
+    let mut state = kernel.timers.state.lock();
     let former = state.remove(timer.addr());
     object.reset();
     state.last += 1;
@@ -174,11 +174,11 @@ pub unsafe extern "system" fn KeSetTimer(timer: *mut KTIMER, due_time: i64, dpc:
     state.set.insert(timer.addr(), Setting { due, number, timer, dpc });
     let start = !std::mem::replace(&mut state.served, true);
     drop(state);
-    if start && here.start_service("timer".to_owned(), |inner| inner.timers.serve(inner)).is_err() {
-        here.bug_check(rule::HANG, CALL, "the host has no thread for timers".to_owned());
+    if start && kernel.start_service("timer".to_owned(), |inner| inner.timers.serve(inner)).is_err() {
+        kernel.bug_check(rule::HANG, CALL, "the host has no thread for timers".to_owned());
     }
     if first {
-        here.timers.wake(here.platform());
+        kernel.timers.wake(kernel.platform());
     }
     u8::from(former.is_some())
 }
@@ -190,9 +190,9 @@ pub unsafe extern "system" fn KeSetTimer(timer: *mut KTIMER, due_time: i64, dpc:
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn KeCancelTimer(timer: *mut KTIMER) -> u8 {
     const CALL: &str = "KeCancelTimer";
-    let here = this::here(CALL);
-    at_most(&here, CALL, DISPATCH_LEVEL);
+    let kernel = current::kernel(CALL);
+    at_most(&kernel, CALL, DISPATCH_LEVEL);
     // SAFETY: forwarded to the caller.
-    unsafe { object(&here, CALL, timer) };
-    u8::from(here.timers.state.lock().remove(timer.addr()).is_some())
+    unsafe { object(&kernel, CALL, timer) };
+    u8::from(kernel.timers.state.lock().remove(timer.addr()).is_some())
 }

@@ -28,7 +28,7 @@ use crate::irql;
 use crate::kernel::Inner;
 use crate::platform::Platform;
 use crate::pool::{self, Kind};
-use crate::thread::this::{self, Here};
+use crate::thread::current::{self, CurrentKernel};
 
 /// A `WORK_QUEUE_ITEM` as the kernel lays it out.
 #[repr(C)]
@@ -95,11 +95,11 @@ impl WorkQueue {
         self.state.lock().queue.iter().map(|entry| entry.item).find(|item| range.contains(item))
     }
 
-    fn insert(&self, here: &Here, name: &'static str, item: usize, call: Call) {
+    fn insert(&self, kernel: &CurrentKernel, name: &'static str, item: usize, call: Call) {
         let mut state = self.state.lock();
         if state.queue.iter().any(|entry| entry.item == item) {
             drop(state);
-            here.violation(rule::WORK_ITEM, name, format!("the work item at {item:#X} is queued already"));
+            kernel.violation(rule::WORK_ITEM, name, format!("the work item at {item:#X} is queued already"));
             return;
         }
         state.queue.push_back(Entry { item, call });
@@ -107,13 +107,14 @@ impl WorkQueue {
         let worker = state.workers;
         state.workers += usize::from(more);
         drop(state);
-        if more && here.start_service(format!("worker-{worker}"), |inner| inner.work.serve(inner)).is_err() {
+        if more && kernel.start_service(format!("worker-{worker}"), |inner| inner.work.serve(inner)).is_err()
+        {
             self.state.lock().workers -= 1;
             if worker == 0 {
-                here.bug_check(rule::HANG, name, "the host has no thread to run it".to_owned());
+                kernel.bug_check(rule::HANG, name, "the host has no thread to run it".to_owned());
             }
         }
-        self.changed.notify(here.platform());
+        self.changed.notify(kernel.platform());
     }
 
     /// What a worker does.
@@ -160,18 +161,18 @@ impl WorkQueue {
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn ExQueueWorkItem(item: *mut WORK_QUEUE_ITEM, _queue: i32) {
     const CALL: &str = "ExQueueWorkItem";
-    let here = this::here(CALL);
-    at_most(&here, CALL, DISPATCH_LEVEL);
+    let kernel = current::kernel(CALL);
+    at_most(&kernel, CALL, DISPATCH_LEVEL);
     let fields = item.cast::<Item>();
-    argument::place(&here, CALL, "a work item", fields);
+    argument::place(&kernel, CALL, "a work item", fields);
     // SAFETY: forwarded to the caller.
     let routine = unsafe { (*fields).routine };
     // SAFETY: forwarded to the caller.
     let parameter = unsafe { (*fields).parameter };
     let Some(routine) = routine else {
-        here.bug_check(rule::WORK_ITEM, CALL, format!("the work item at {item:p} has no routine"));
+        kernel.bug_check(rule::WORK_ITEM, CALL, format!("the work item at {item:p} has no routine"));
     };
-    here.work.insert(&here, CALL, item.addr(), Call::Ex(routine, parameter));
+    kernel.work.insert(&kernel, CALL, item.addr(), Call::Ex(routine, parameter));
 }
 
 /// Allocates a work item; see [`wsk_sys::nt::IoAllocateWorkItem`].
@@ -181,12 +182,12 @@ pub unsafe extern "system" fn ExQueueWorkItem(item: *mut WORK_QUEUE_ITEM, _queue
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn IoAllocateWorkItem(device: *mut DEVICE_OBJECT) -> PIO_WORKITEM {
     const CALL: &str = "IoAllocateWorkItem";
-    let here = this::here(CALL);
-    at_most(&here, CALL, DISPATCH_LEVEL);
-    if here.faults.fails(Point::WorkItem, size_of::<IoItem>(), pool::WORK_ITEM_TAG) {
+    let kernel = current::kernel(CALL);
+    at_most(&kernel, CALL, DISPATCH_LEVEL);
+    if kernel.faults.fails(Point::WorkItem, size_of::<IoItem>(), pool::WORK_ITEM_TAG) {
         return ptr::null_mut();
     }
-    let item = here.pool.allocate(size_of::<IoItem>(), pool::WORK_ITEM_TAG, Kind::WorkItem);
+    let item = kernel.pool.allocate(size_of::<IoItem>(), pool::WORK_ITEM_TAG, Kind::WorkItem);
     if !item.is_null() {
         // SAFETY: the block is new and has the size.
         unsafe { item.cast::<IoItem>().write(IoItem { device }) };
@@ -207,21 +208,21 @@ pub unsafe extern "system" fn IoQueueWorkItem(
     context: *mut c_void,
 ) {
     const CALL: &str = "IoQueueWorkItem";
-    let here = this::here(CALL);
-    at_most(&here, CALL, DISPATCH_LEVEL);
+    let kernel = current::kernel(CALL);
+    at_most(&kernel, CALL, DISPATCH_LEVEL);
     let Some(routine) = routine else {
-        here.bug_check(
+        kernel.bug_check(
             rule::WORK_ITEM,
             CALL,
             format!("the work item at {item:p} is queued without a routine"),
         );
     };
-    if !here.pool.is(item.addr(), Kind::WorkItem) {
-        here.bug_check(rule::OBJECT, CALL, format!("there is no allocated work item at {item:p}"));
+    if !kernel.pool.is(item.addr(), Kind::WorkItem) {
+        kernel.bug_check(rule::OBJECT, CALL, format!("there is no allocated work item at {item:p}"));
     }
     // SAFETY: forwarded to the caller.
     let device = unsafe { (*item.cast::<IoItem>()).device };
-    here.work.insert(&here, CALL, item.addr(), Call::Io(routine, device, context));
+    kernel.work.insert(&kernel, CALL, item.addr(), Call::Io(routine, device, context));
 }
 
 /// Frees a work item; see [`wsk_sys::nt::IoFreeWorkItem`].
@@ -231,7 +232,7 @@ pub unsafe extern "system" fn IoQueueWorkItem(
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn IoFreeWorkItem(item: PIO_WORKITEM) {
     const CALL: &str = "IoFreeWorkItem";
-    let here = this::here(CALL);
-    at_most(&here, CALL, DISPATCH_LEVEL);
-    pool::free(&here, CALL, item, Kind::WorkItem, pool::WORK_ITEM_TAG);
+    let kernel = current::kernel(CALL);
+    at_most(&kernel, CALL, DISPATCH_LEVEL);
+    pool::free(&kernel, CALL, item, Kind::WorkItem, pool::WORK_ITEM_TAG);
 }

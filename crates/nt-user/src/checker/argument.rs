@@ -1,7 +1,7 @@
 //! Pointers that a driver passes to the kernel: what no object can be behind.
 
 use super::violation::rule;
-use crate::thread::this::Here;
+use crate::thread::current::CurrentKernel;
 
 /// Nothing is mapped below this address in system space or in a process.
 const LOWEST: usize = 0x1_0000;
@@ -12,16 +12,16 @@ pub(crate) fn is_nowhere<T>(address: *const T) -> bool {
 }
 
 /// Stops the kernel unless there can be `what`, such as "an event", at `address`.
-pub(crate) fn place<T>(here: &Here, call: &'static str, what: &str, address: *const T) {
+pub(crate) fn place<T>(kernel: &CurrentKernel, call: &'static str, what: &str, address: *const T) {
     if is_nowhere(address) {
-        here.bug_check(rule::OBJECT, call, format!("{what} is needed, and nothing can be at {address:p}"));
+        kernel.bug_check(rule::OBJECT, call, format!("{what} is needed, and nothing can be at {address:p}"));
     }
     if !address.is_aligned() {
-        here.bug_check(rule::ALIGNMENT, call, format!("{what} cannot be at {address:p}"));
+        kernel.bug_check(rule::ALIGNMENT, call, format!("{what} cannot be at {address:p}"));
     }
 }
 
 /// Stops the kernel unless `what`, which may lie unaligned, can be at `address`.
-pub(crate) fn somewhere<T>(here: &Here, call: &'static str, what: &str, address: *const T) {
-    place(here, call, what, address.cast::<u8>());
+pub(crate) fn somewhere<T>(kernel: &CurrentKernel, call: &'static str, what: &str, address: *const T) {
+    place(kernel, call, what, address.cast::<u8>());
 }

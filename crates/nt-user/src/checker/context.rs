@@ -17,7 +17,7 @@ use wsk_sys::nt::{DISPATCH_LEVEL, KIRQL};
 use super::violation::{Severity, rule};
 use crate::image::Routine;
 use crate::irql;
-use crate::thread::this;
+use crate::thread::current;
 
 /// Whose call it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub enum Context {
 
 /// What encloses the point where the calling thread is now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Nest {
+pub struct CallStack {
     /// The innermost context.
     pub innermost: Context,
     /// The name of the innermost callback, if there is one around.
@@ -56,7 +56,7 @@ pub struct Nest {
     pub unmapped: bool,
 }
 
-impl Nest {
+impl CallStack {
     pub(crate) const OUTSIDE: Self =
         Self { innermost: Context::Thread, callback: None, callbacks: 0, completions: 0, unmapped: false };
 
@@ -78,7 +78,7 @@ impl Nest {
     }
 }
 
-impl Nest {
+impl CallStack {
     /// The rule that code breaks here which takes a lower IRQL for granted than it has.
     fn rule_against_assuming(&self) -> &'static str {
         match self.innermost {
@@ -92,8 +92,8 @@ impl Nest {
 }
 
 /// What encloses the point where the calling thread is now.
-pub fn current() -> Nest {
-    this::nest()
+pub fn current() -> CallStack {
+    current::call_stack()
 }
 
 /// Whether the calling thread is inside a completion routine.
@@ -108,12 +108,12 @@ pub fn in_callback() -> bool {
 
 /// Whether the calling thread holds a spin lock.
 pub fn holds_spin_lock() -> bool {
-    this::locks() != 0
+    current::locks() != 0
 }
 
 /// Takes note that the thread could not map an MDL.
 pub(crate) fn mapping_failed() {
-    this::set_nest(Nest { unmapped: true, ..current() });
+    current::set_call_stack(CallStack { unmapped: true, ..current() });
 }
 
 /// Leaves a context when dropped.
@@ -122,29 +122,29 @@ pub(crate) fn mapping_failed() {
 /// It is dropped on the thread that made it, after every guard that was made later.
 #[derive(Debug)]
 pub struct Guard {
-    former: Nest,
+    former: CallStack,
     _thread: PhantomData<*const ()>,
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        this::set_nest(self.former);
+        current::set_call_stack(self.former);
     }
 }
 
 /// Enters a context on the calling thread.
 pub fn enter(context: Context) -> Guard {
     let former = current();
-    let mut nest = Nest { innermost: context, unmapped: false, ..former };
+    let mut calls = CallStack { innermost: context, unmapped: false, ..former };
     match context {
         Context::Callback { name } => {
-            nest.callback = Some(name);
-            nest.callbacks += 1;
+            calls.callback = Some(name);
+            calls.callbacks += 1;
         }
-        Context::Completion => nest.completions += 1,
+        Context::Completion => calls.completions += 1,
         Context::Thread | Context::Cancel | Context::Dpc | Context::WorkItem | Context::Unload => {}
     }
-    this::set_nest(nest);
+    current::set_call_stack(calls);
     Guard { former, _thread: PhantomData }
 }
 
@@ -166,56 +166,56 @@ pub struct Callback {
 /// Enters a callback of the provider: the context of that name, at DISPATCH_LEVEL if asked, else at the IRQL of the
 /// caller. When the result is dropped, the IRQL returns to what it was, and what the callback did to it is checked.
 pub fn callback(name: &'static str, at_dispatch: bool) -> Callback {
-    let here = this::here(name);
-    let restore = this::irql();
+    let kernel = current::kernel(name);
+    let restore = current::irql();
     let irql = if at_dispatch { restore.max(DISPATCH_LEVEL) } else { restore };
-    this::set_irql(irql);
-    let since = (irql >= DISPATCH_LEVEL && here.dispatch_budget().is_some())
-        .then(|| here.platform().processor_time());
-    let number = here.image.enter(&here, Routine::Callback(name), None);
+    current::set_irql(irql);
+    let since = (irql >= DISPATCH_LEVEL && kernel.dispatch_budget().is_some())
+        .then(|| kernel.platform().processor_time());
+    let number = kernel.image.enter(&kernel, Routine::Callback(name), None);
     let guard = enter(Context::Callback { name });
-    Callback { name, irql, restore, locks: this::locks(), since, number, _context: guard }
+    Callback { name, irql, restore, locks: current::locks(), since, number, _context: guard }
 }
 
 impl Drop for Callback {
     fn drop(&mut self) {
         irql::check_return(self.name, self.irql, self.locks);
-        this::set_irql(self.restore);
+        current::set_irql(self.restore);
         if self.number != 0 {
-            let here = this::here(self.name);
-            here.image.leave(&here, self.number);
+            let kernel = current::kernel(self.name);
+            kernel.image.leave(&kernel, self.number);
         }
         let Some(since) = self.since else { return };
-        let here = this::here(self.name);
-        let Some(budget) = here.dispatch_budget() else { return };
-        let spent = here.platform().processor_time().saturating_sub(since);
+        let kernel = current::kernel(self.name);
+        let Some(budget) = kernel.dispatch_budget() else { return };
+        let spent = kernel.platform().processor_time().saturating_sub(since);
         if spent > budget {
             let detail =
                 format!("the callback ran for {spent:?} at DISPATCH_LEVEL; the budget is {budget:?}");
-            here.report(Severity::Advice, "IRQL-05", self.name, detail);
+            kernel.report(Severity::Advice, "IRQL-05", self.name, detail);
         }
     }
 }
 
 /// The rule to name when the calling thread must not wait where it is, and the words for it.
 pub(crate) fn objection_to_waiting() -> Option<(&'static str, String)> {
-    let nest = current();
-    if let Some(rule) = nest.rule_against_waiting() {
-        let whom = match nest.innermost {
+    let calls = current();
+    if let Some(rule) = calls.rule_against_waiting() {
+        let whom = match calls.innermost {
             Context::Callback { name } => name,
             _ => "a completion routine",
         };
         return Some((rule, format!("{whom} waited")));
     }
-    let irql = this::irql();
+    let irql = current::irql();
     (irql >= DISPATCH_LEVEL).then(|| ("IRQL-13", format!("a thread waited at {}", irql::name(irql))))
 }
 
 /// [`rule::IRQL`] for functions that may not be called above an IRQL.
-pub(crate) fn at_most(here: &this::Here, call: &'static str, most: KIRQL) {
-    let irql = this::irql();
+pub(crate) fn at_most(kernel: &current::CurrentKernel, call: &'static str, most: KIRQL) {
+    let irql = current::irql();
     if irql > most {
         let detail = format!("called at {}, which is above {}", irql::name(irql), irql::name(most));
-        here.violation(current().rule_against_assuming(), call, detail);
+        kernel.violation(current().rule_against_assuming(), call, detail);
     }
 }

@@ -26,7 +26,7 @@ use std::sync::Once;
 
 use super::context::Context;
 use super::violation::Severity;
-use crate::thread::this;
+use crate::thread::current;
 
 thread_local! {
     /// The panic that is unwinding, in words.
@@ -63,9 +63,9 @@ fn stopped_at_boundary(info: &PanicHookInfo<'_>) -> bool {
         });
         return false;
     }
-    let Some(kernel) = this::own_kernel() else { return false };
-    let nest = super::context::current();
-    let whom = match nest.innermost {
+    let Some(kernel) = current::own_kernel() else { return false };
+    let calls = super::context::current();
+    let whom = match calls.innermost {
         Context::Thread | Context::Unload => "a system thread",
         Context::Callback { name } => name,
         Context::Completion => "a completion routine",
@@ -76,13 +76,13 @@ fn stopped_at_boundary(info: &PanicHookInfo<'_>) -> bool {
     let detail =
         UNWINDING.with_borrow(|unwinding| format!("a panic crossed the boundary of {whom}: {unwinding}"));
     HALTED.set(true);
-    if let Context::Callback { name: "WskReceiveEvent" | "WskReceiveFromEvent" } = nest.innermost
-        && nest.unmapped
+    if let Context::Callback { name: "WskReceiveEvent" | "WskReceiveFromEvent" } = calls.innermost
+        && calls.unmapped
     {
         let detail = "the callback did not get over data that could not be mapped".to_owned();
         kernel.report(Severity::Violation, "RCVE-17", whom, detail);
     }
-    kernel.panicked(whom, detail, nest.innermost != Context::Thread);
+    kernel.panicked(whom, detail, calls.innermost != Context::Thread);
     true
 }
 

@@ -6,7 +6,7 @@ use super::{Kind, Object};
 use crate::checker::argument;
 use crate::checker::context::at_most;
 use crate::checker::violation::rule;
-use crate::thread::this::{self, Here};
+use crate::thread::current::{self, CurrentKernel};
 
 /// Initialises an event; see [`wsk_sys::nt::KeInitializeEvent`].
 ///
@@ -15,13 +15,13 @@ use crate::thread::this::{self, Here};
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn KeInitializeEvent(event: *mut KEVENT, event_type: i32, state: u8) {
     const CALL: &str = "KeInitializeEvent";
-    let here = this::here(CALL);
+    let kernel = current::kernel(CALL);
     let kind = match event_type {
         NOTIFICATION_EVENT => Kind::NotificationEvent,
         SYNCHRONIZATION_EVENT => Kind::SynchronizationEvent,
-        other => here.bug_check(rule::OBJECT, CALL, format!("{other} is no type of event")),
+        other => kernel.bug_check(rule::OBJECT, CALL, format!("{other} is no type of event")),
     };
-    argument::place(&here, CALL, "an event", event);
+    argument::place(&kernel, CALL, "an event", event);
     // SAFETY: the caller guarantees the storage.
     if let Some(object) = unsafe { Object::from_raw(event.cast()) } {
         object.initialise(kind, state != 0);
@@ -32,7 +32,7 @@ pub unsafe extern "system" fn KeInitializeEvent(event: *mut KEVENT, event_type: 
 ///
 /// # Safety
 /// `event` points to storage that lives until the driver has been told that it may go.
-unsafe fn event<'a>(here: &Here, call: &'static str, event: *mut KEVENT) -> Object<'a> {
+unsafe fn event<'a>(kernel: &CurrentKernel, call: &'static str, event: *mut KEVENT) -> Object<'a> {
     // SAFETY: forwarded to the caller.
     let object = unsafe { Object::from_raw(event.cast()) };
     let is_event = |object: &Object<'_>| {
@@ -40,7 +40,7 @@ unsafe fn event<'a>(here: &Here, call: &'static str, event: *mut KEVENT) -> Obje
     };
     match object.filter(is_event) {
         Some(object) => object,
-        None => here.bug_check(rule::OBJECT, call, format!("there is no initialised event at {event:p}")),
+        None => kernel.bug_check(rule::OBJECT, call, format!("there is no initialised event at {event:p}")),
     }
 }
 
@@ -51,11 +51,11 @@ unsafe fn event<'a>(here: &Here, call: &'static str, event: *mut KEVENT) -> Obje
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn KeSetEvent(event: *mut KEVENT, _increment: i32, wait: u8) -> i32 {
     const CALL: &str = "KeSetEvent";
-    let here = this::here(CALL);
-    at_most(&here, CALL, if wait == 0 { DISPATCH_LEVEL } else { APC_LEVEL });
+    let kernel = current::kernel(CALL);
+    at_most(&kernel, CALL, if wait == 0 { DISPATCH_LEVEL } else { APC_LEVEL });
     // SAFETY: forwarded to the caller.
-    let object = unsafe { self::event(&here, CALL, event) };
-    object.signal(&here)
+    let object = unsafe { self::event(&kernel, CALL, event) };
+    object.signal(&kernel)
 }
 
 /// Makes an event not signalled; see [`wsk_sys::nt::KeClearEvent`].
@@ -65,10 +65,10 @@ pub unsafe extern "system" fn KeSetEvent(event: *mut KEVENT, _increment: i32, wa
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn KeClearEvent(event: *mut KEVENT) {
     const CALL: &str = "KeClearEvent";
-    let here = this::here(CALL);
-    at_most(&here, CALL, DISPATCH_LEVEL);
+    let kernel = current::kernel(CALL);
+    at_most(&kernel, CALL, DISPATCH_LEVEL);
     // SAFETY: forwarded to the caller.
-    unsafe { self::event(&here, CALL, event) }.reset();
+    unsafe { self::event(&kernel, CALL, event) }.reset();
 }
 
 /// Makes an event not signalled and tells its former state; see [`wsk_sys::nt::KeResetEvent`].
@@ -78,10 +78,10 @@ pub unsafe extern "system" fn KeClearEvent(event: *mut KEVENT) {
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn KeResetEvent(event: *mut KEVENT) -> i32 {
     const CALL: &str = "KeResetEvent";
-    let here = this::here(CALL);
-    at_most(&here, CALL, DISPATCH_LEVEL);
+    let kernel = current::kernel(CALL);
+    at_most(&kernel, CALL, DISPATCH_LEVEL);
     // SAFETY: forwarded to the caller.
-    unsafe { self::event(&here, CALL, event) }.reset()
+    unsafe { self::event(&kernel, CALL, event) }.reset()
 }
 
 /// Tells whether an event is signalled; see [`wsk_sys::nt::KeReadStateEvent`].
@@ -91,8 +91,8 @@ pub unsafe extern "system" fn KeResetEvent(event: *mut KEVENT) -> i32 {
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn KeReadStateEvent(event: *mut KEVENT) -> i32 {
     const CALL: &str = "KeReadStateEvent";
-    let here = this::here(CALL);
-    at_most(&here, CALL, DISPATCH_LEVEL);
+    let kernel = current::kernel(CALL);
+    at_most(&kernel, CALL, DISPATCH_LEVEL);
     // SAFETY: forwarded to the caller.
-    unsafe { self::event(&here, CALL, event) }.state()
+    unsafe { self::event(&kernel, CALL, event) }.state()
 }

@@ -31,7 +31,7 @@ use wsk_sys::nt::KEVENT;
 use crate::checker::argument::is_nowhere;
 use crate::kernel::Inner;
 use crate::platform::{Parked, Platform, Unpark};
-use crate::thread::this;
+use crate::thread::current;
 
 pub use event::*;
 pub use wait::*;
@@ -163,7 +163,7 @@ impl<'a> Object<'a> {
 
     /// Whether the calling thread waits for this itself, being lent, and shall be the one to take the signal.
     fn is_for_me(self, word: u64) -> bool {
-        this::loan() == self.key() && Kind::of(word) == Some(Kind::SynchronizationEvent)
+        current::donated_to() == self.key() && Kind::of(word) == Some(Kind::SynchronizationEvent)
     }
 
     #[cold]
@@ -214,12 +214,12 @@ impl<'a> Object<'a> {
     }
 
     /// Takes the signal if there is one; else counts the thread among the sleepers, although it is awake.
-    pub(crate) fn begin_loan(self) -> bool {
+    pub(crate) fn begin_donation(self) -> bool {
         self.take_or(|word| Some(word + SLEEPER))
     }
 
     /// Takes the signal if there is one, and no longer counts the thread among the sleepers.
-    pub(crate) fn end_loan(self) -> bool {
+    pub(crate) fn end_donation(self) -> bool {
         let mut word = self.word().load(Ordering::Acquire);
         loop {
             let signalled = word & SIGNALLED != 0;

@@ -15,22 +15,22 @@ use crate::checker::argument;
 use crate::checker::context::{self, at_most};
 use crate::checker::violation::rule;
 use crate::image::Routine;
-use crate::thread::this::{self, Here};
+use crate::thread::current::{self, CurrentKernel};
 
 /// The time in the platform's clock at which a driver's timeout passes: relative if negative, else system time.
-pub(crate) fn due(here: &Here, timeout: i64) -> Duration {
+pub(crate) fn due(kernel: &CurrentKernel, timeout: i64) -> Duration {
     let units = if timeout < 0 {
         timeout.unsigned_abs()
     } else {
-        u64::try_from(timeout.saturating_sub(here.platform().system_time())).unwrap_or(0)
+        u64::try_from(timeout.saturating_sub(kernel.platform().system_time())).unwrap_or(0)
     };
-    here.platform().now() + Duration::from_micros(units / 10) + Duration::from_nanos(units % 10 * 100)
+    kernel.platform().now() + Duration::from_micros(units / 10) + Duration::from_nanos(units % 10 * 100)
 }
 
 /// Reports a wait where the thread must not wait.
-pub(crate) fn object_to_waiting(here: &Here, call: &str) {
+pub(crate) fn object_to_waiting(kernel: &CurrentKernel, call: &str) {
     if let Some((rule, what)) = context::objection_to_waiting() {
-        here.violation(rule, call, what);
+        kernel.violation(rule, call, what);
     }
 }
 
@@ -38,18 +38,18 @@ pub(crate) fn object_to_waiting(here: &Here, call: &str) {
 pub(crate) struct Watchdog(Option<Duration>);
 
 impl Watchdog {
-    pub(crate) fn new(here: &Here) -> Self {
-        Self(here.config.watchdog.map(|limit| here.platform().now() + limit))
+    pub(crate) fn new(kernel: &CurrentKernel) -> Self {
+        Self(kernel.config.watchdog.map(|limit| kernel.platform().now() + limit))
     }
 
     pub(crate) fn deadline(&self) -> Option<Duration> {
         self.0
     }
 
-    pub(crate) fn bite(here: &Here, call: &str, what: &str) -> ! {
-        let limit = here.config.watchdog.unwrap_or_default();
-        let testimony = here.testimony();
-        here.bug_check(
+    pub(crate) fn fire(kernel: &CurrentKernel, call: &str, what: &str) -> ! {
+        let limit = kernel.config.watchdog.unwrap_or_default();
+        let testimony = kernel.testimony();
+        kernel.bug_check(
             rule::HANG,
             call,
             format!("{what} has lasted {limit:?}; nothing will end it{testimony}"),
@@ -59,10 +59,10 @@ impl Watchdog {
 
 /// The wait has succeeded. Who has waited for a thread knows that it has left the driver's image.
 /// Nothing is read from the object, which another waiter may have freed.
-fn seen(here: &Here, kind: Kind, target: Object<'_>) -> NTSTATUS {
+fn seen(kernel: &CurrentKernel, kind: Kind, target: Object<'_>) -> NTSTATUS {
     if kind == Kind::Thread {
-        here.threads.seen(target.key());
-        here.image.settle(here, |routine| routine == Routine::Thread(target.key()));
+        kernel.threads.seen(target.key());
+        kernel.image.settle(kernel, |routine| routine == Routine::Thread(target.key()));
     }
     STATUS_SUCCESS
 }
@@ -81,11 +81,11 @@ pub unsafe extern "system" fn KeWaitForSingleObject(
     timeout: *mut i64,
 ) -> NTSTATUS {
     const CALL: &str = "KeWaitForSingleObject";
-    let here = this::here(CALL);
+    let kernel = current::kernel(CALL);
     // SAFETY: forwarded to the caller.
     let target = unsafe { Object::from_raw(object) };
     let Some((target, kind)) = target.and_then(|target| Some((target, target.kind()?))) else {
-        here.bug_check(
+        kernel.bug_check(
             rule::OBJECT,
             CALL,
             format!("there is no initialised dispatcher object at {object:p}"),
@@ -94,26 +94,26 @@ pub unsafe extern "system" fn KeWaitForSingleObject(
     let timeout = if timeout.is_null() {
         None
     } else {
-        argument::somewhere(&here, CALL, "a timeout", timeout);
+        argument::somewhere(&kernel, CALL, "a timeout", timeout);
         // SAFETY: the caller guarantees that a timeout that is not null can be read.
         Some(unsafe { timeout.read_unaligned() })
     };
     if timeout == Some(0) {
-        return if target.try_take() { seen(&here, kind, target) } else { STATUS_TIMEOUT };
+        return if target.try_take() { seen(&kernel, kind, target) } else { STATUS_TIMEOUT };
     }
-    object_to_waiting(&here, CALL);
+    object_to_waiting(&kernel, CALL);
     if target.try_take() {
-        return seen(&here, kind, target);
+        return seen(&kernel, kind, target);
     }
     let deadline = match timeout {
-        Some(timeout) => Some(due(&here, timeout)),
-        None => Watchdog::new(&here).deadline(),
+        Some(timeout) => Some(due(&kernel, timeout)),
+        None => Watchdog::new(&kernel).deadline(),
     };
-    if here.lend(target, deadline) || target.wait(here.platform(), deadline) {
-        return seen(&here, kind, target);
+    if kernel.donate(target, deadline) || target.wait(kernel.platform(), deadline) {
+        return seen(&kernel, kind, target);
     }
     if timeout.is_none() {
-        Watchdog::bite(&here, CALL, "a wait without a timeout");
+        Watchdog::fire(&kernel, CALL, "a wait without a timeout");
     }
     STATUS_TIMEOUT
 }
@@ -129,14 +129,14 @@ pub unsafe extern "system" fn KeDelayExecutionThread(
     interval: *mut i64,
 ) -> NTSTATUS {
     const CALL: &str = "KeDelayExecutionThread";
-    let here = this::here(CALL);
-    at_most(&here, CALL, APC_LEVEL);
-    argument::somewhere(&here, CALL, "an interval", interval);
+    let kernel = current::kernel(CALL);
+    at_most(&kernel, CALL, APC_LEVEL);
+    argument::somewhere(&kernel, CALL, "an interval", interval);
     // SAFETY: the caller guarantees that the interval can be read.
     let interval = unsafe { interval.read_unaligned() };
-    let deadline = due(&here, interval);
+    let deadline = due(&kernel, interval);
     // Nobody wakes a sleeper: the key is a place on its own stack.
     let key = std::ptr::from_ref(&deadline).addr();
-    here.platform().park(key, &mut || true, &mut || {}, Some(deadline));
+    kernel.platform().park(key, &mut || true, &mut || {}, Some(deadline));
     STATUS_SUCCESS
 }

@@ -26,7 +26,7 @@ use crate::checker::context::{self, Context, at_most};
 use crate::checker::violation::rule;
 use crate::image::{self, Routine};
 use crate::irql;
-use crate::thread::this::{self, Here};
+use crate::thread::current::{self, CurrentKernel};
 
 const CALL: &str = "IofCompleteRequest";
 
@@ -36,20 +36,20 @@ const CALL: &str = "IofCompleteRequest";
 /// The caller is the driver that has the IRP, and does not touch it afterwards.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn IofCompleteRequest(irp: *mut IRP, _priority_boost: i8) {
-    let here = this::here(CALL);
-    at_most(&here, CALL, DISPATCH_LEVEL);
+    let kernel = current::kernel(CALL);
+    at_most(&kernel, CALL, DISPATCH_LEVEL);
     // SAFETY: forwarded to the caller.
-    unsafe { check(&here, irp, CALL) };
+    unsafe { check(&kernel, irp, CALL) };
     // SAFETY: forwarded to the caller.
     if unsafe { state(irp) } != Some(State::Submitted) {
         let detail =
             format!("no driver below has the IRP at {irp:p}: it is complete, or was never submitted");
-        here.violation(rule::IRP_COMPLETE, CALL, detail);
+        kernel.violation(rule::IRP_COMPLETE, CALL, detail);
         return;
     }
-    here.pool.check_behind_irp(&here, CALL, irp.addr());
+    kernel.pool.check_behind_irp(&kernel, CALL, irp.addr());
     // SAFETY: the caller has the IRP.
-    unsafe { check_outcome(&here, irp) };
+    unsafe { check_outcome(&kernel, irp) };
     // SAFETY: as above.
     while unsafe { step(irp) } {}
 }
@@ -58,10 +58,10 @@ pub unsafe extern "system" fn IofCompleteRequest(irp: *mut IRP, _priority_boost:
 ///
 /// # Safety
 /// The caller has the IRP.
-unsafe fn check_outcome(here: &Here, irp: *mut IRP) {
+unsafe fn check_outcome(kernel: &CurrentKernel, irp: *mut IRP) {
     // SAFETY: forwarded to the caller.
     if unsafe { irp_status(irp) } == STATUS_PENDING {
-        here.violation(
+        kernel.violation(
             rule::IRP_COMPLETE,
             CALL,
             format!("the IRP at {irp:p} is completed with STATUS_PENDING"),
@@ -70,7 +70,7 @@ unsafe fn check_outcome(here: &Here, irp: *mut IRP) {
     // SAFETY: forwarded to the caller.
     if unsafe { io_set_cancel_routine(irp, None) }.is_some() {
         let detail = format!("the IRP at {irp:p} is completed with its cancel routine set");
-        here.violation(rule::IRP_COMPLETE, CALL, detail);
+        kernel.violation(rule::IRP_COMPLETE, CALL, detail);
     }
 }
 
@@ -83,7 +83,7 @@ unsafe fn check_pending_carried(upper: *mut IO_STACK_LOCATION, irp: *mut IRP) {
     if unsafe { stack_control(upper) } & SL_PENDING_RETURNED == 0 {
         let detail =
             format!("PendingReturned of the IRP at {irp:p} is TRUE, and its routine did not mark it pending");
-        this::here(CALL).violation("IRP-04", CALL, detail);
+        current::kernel(CALL).violation("IRP-04", CALL, detail);
     }
 }
 
@@ -113,7 +113,7 @@ unsafe fn step(irp: *mut IRP) -> bool {
     // SAFETY: as above.
     unsafe { set_irp_stack_pointer(irp, upper) };
     // From where it was handed down, it is back: the driver there may free or re-use it once its routine knows.
-    this::here(CALL).pool.irp_rises(irp.addr(), location);
+    current::kernel(CALL).pool.irp_rises(irp.addr(), location);
     if top {
         // SAFETY: as above.
         unsafe { stamp(irp) }.store(STAMP_COMPLETED, Ordering::Release);
@@ -134,18 +134,18 @@ unsafe fn step(irp: *mut IRP) -> bool {
     let wanted = outcome | if cancelled { SL_INVOKE_ON_CANCEL } else { 0 };
     match routine.filter(|_| control & wanted != 0) {
         Some(routine) => {
-            let irql = this::irql();
-            let locks = this::locks();
+            let irql = current::irql();
+            let locks = current::locks();
             let context = context::enter(Context::Completion);
-            let here = this::here(CALL);
+            let kernel = current::kernel(CALL);
             let number = if image::keeps_account(routine) {
                 0
             } else {
-                here.image.enter(&here, Routine::Completion, None)
+                kernel.image.enter(&kernel, Routine::Completion, None)
             };
             // SAFETY: the driver above set the routine to be called like this.
             let answer = unsafe { routine(device, irp, argument) };
-            here.image.leave(&here, number);
+            kernel.image.leave(&kernel, number);
             drop(context);
             irql::check_return("the completion routine", irql, locks);
             if answer == STATUS_MORE_PROCESSING_REQUIRED {
@@ -157,13 +157,13 @@ unsafe fn step(irp: *mut IRP) -> bool {
             }
             if top {
                 let detail = format!("the completion routine of the IRP's creator returned {answer:#010X}");
-                this::here(CALL).violation("IRP-03", CALL, detail);
+                current::kernel(CALL).violation("IRP-03", CALL, detail);
             }
         }
         None if top => {
             let detail =
                 format!("the IRP at {irp:p} has no completion routine for its outcome: nobody gets it");
-            this::here(CALL).violation("IRP-02", CALL, detail);
+            current::kernel(CALL).violation("IRP-02", CALL, detail);
         }
         None if pending => {
             // SAFETY: below the top, the current location is one of the IRP's own.

@@ -38,7 +38,7 @@ use crate::checker::context::at_most;
 use crate::checker::violation::{Severity, rule};
 use crate::faults::Point;
 use crate::pool::{self, Kind};
-use crate::thread::this::{self, Here};
+use crate::thread::current::{self, CurrentKernel};
 
 pub use complete::*;
 pub use submit::{handed_down, submitted};
@@ -95,10 +95,10 @@ pub unsafe fn state(irp: *mut IRP) -> Option<State> {
 }
 
 /// Reports an IRP that does not lie where one may (IRP-28). It is used all the same, as Windows does.
-fn check_alignment(here: &Here, irp: *mut IRP, call: &'static str) {
+fn check_alignment(kernel: &CurrentKernel, irp: *mut IRP, call: &'static str) {
     if !irp.addr().is_multiple_of(MEMORY_ALLOCATION_ALIGNMENT) {
         let detail = format!("the IRP at {irp:p} is not aligned to {MEMORY_ALLOCATION_ALIGNMENT} bytes");
-        here.violation("IRP-28", call, detail);
+        kernel.violation("IRP-28", call, detail);
     }
 }
 
@@ -106,11 +106,11 @@ fn check_alignment(here: &Here, irp: *mut IRP, call: &'static str) {
 ///
 /// # Safety
 /// As for [`state`].
-pub(crate) unsafe fn check(here: &Here, irp: *mut IRP, call: &'static str) {
-    check_alignment(here, irp, call);
+pub(crate) unsafe fn check(kernel: &CurrentKernel, irp: *mut IRP, call: &'static str) {
+    check_alignment(kernel, irp, call);
     // SAFETY: forwarded to the caller, except that null and what cannot be read as an IRP are told apart here.
     if is_nowhere(irp) || !irp.is_aligned() || unsafe { state(irp) }.is_none() {
-        here.bug_check(rule::OBJECT, call, format!("there is no IRP at {irp:p}, or it has been freed"));
+        kernel.bug_check(rule::OBJECT, call, format!("there is no IRP at {irp:p}, or it has been freed"));
     }
 }
 
@@ -165,17 +165,17 @@ unsafe fn initialise(irp: *mut IRP, size: u16, count: i8) {
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn IoAllocateIrp(stack_size: i8, _charge_quota: u8) -> *mut IRP {
     const CALL: &str = "IoAllocateIrp";
-    let here = this::here(CALL);
-    at_most(&here, CALL, DISPATCH_LEVEL);
+    let kernel = current::kernel(CALL);
+    at_most(&kernel, CALL, DISPATCH_LEVEL);
     if stack_size < 1 {
-        here.violation("IRP-01", CALL, format!("an IRP with {stack_size} stack locations is of no use"));
+        kernel.violation("IRP-01", CALL, format!("an IRP with {stack_size} stack locations is of no use"));
         return ptr::null_mut();
     }
     let size = io_size_of_irp(stack_size);
-    if here.faults.fails(Point::Irp, size.into(), pool::IRP_TAG) {
+    if kernel.faults.fails(Point::Irp, size.into(), pool::IRP_TAG) {
         return ptr::null_mut();
     }
-    let irp = here.pool.allocate(size.into(), pool::IRP_TAG, Kind::Irp).cast::<IRP>();
+    let irp = kernel.pool.allocate(size.into(), pool::IRP_TAG, Kind::Irp).cast::<IRP>();
     if !irp.is_null() {
         // SAFETY: the block is new and has the size.
         unsafe { initialise(irp, size, stack_size) };
@@ -190,23 +190,23 @@ pub unsafe extern "system" fn IoAllocateIrp(stack_size: i8, _charge_quota: u8) -
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn IoInitializeIrp(irp: *mut IRP, packet_size: u16, stack_size: i8) {
     const CALL: &str = "IoInitializeIrp";
-    let here = this::here(CALL);
-    at_most(&here, CALL, DISPATCH_LEVEL);
+    let kernel = current::kernel(CALL);
+    at_most(&kernel, CALL, DISPATCH_LEVEL);
     if stack_size < 0 || packet_size < io_size_of_irp(stack_size) || !irp.is_aligned() || is_nowhere(irp) {
         let detail =
             format!("{packet_size} bytes at {irp:p} cannot hold an IRP with {stack_size} stack locations");
-        here.bug_check(rule::OBJECT, CALL, detail);
+        kernel.bug_check(rule::OBJECT, CALL, detail);
     }
-    check_alignment(&here, irp, CALL);
+    check_alignment(&kernel, irp, CALL);
     // Nothing is read from the storage: it may be new, or have been something else since there was an IRP.
-    if here.pool.is_below(irp.addr()) {
+    if kernel.pool.is_below(irp.addr()) {
         let detail = format!("the IRP at {irp:p} is initialised again while a driver below has it");
-        here.violation("IRP-06", CALL, detail);
+        kernel.violation("IRP-06", CALL, detail);
         return;
     }
-    if !here.pool.has_irp(irp.addr()) && !pool::in_image(irp.addr(), packet_size.into()) {
+    if !kernel.pool.has_irp(irp.addr()) && !pool::in_image(irp.addr(), packet_size.into()) {
         let detail = format!("the storage at {irp:p} is no non-paged memory of this kernel");
-        here.report(Severity::Advice, rule::NON_PAGED, CALL, detail);
+        kernel.report(Severity::Advice, rule::NON_PAGED, CALL, detail);
     }
     // SAFETY: forwarded to the caller.
     unsafe { initialise(irp, packet_size, stack_size) };
@@ -219,13 +219,13 @@ pub unsafe extern "system" fn IoInitializeIrp(irp: *mut IRP, packet_size: u16, s
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn IoReuseIrp(irp: *mut IRP, status: NTSTATUS) {
     const CALL: &str = "IoReuseIrp";
-    let here = this::here(CALL);
-    at_most(&here, CALL, DISPATCH_LEVEL);
+    let kernel = current::kernel(CALL);
+    at_most(&kernel, CALL, DISPATCH_LEVEL);
     // SAFETY: forwarded to the caller.
-    unsafe { check(&here, irp, CALL) };
-    if here.pool.is_below(irp.addr()) {
+    unsafe { check(&kernel, irp, CALL) };
+    if kernel.pool.is_below(irp.addr()) {
         let detail = format!("the IRP at {irp:p} is re-used while a driver below has it");
-        here.violation("IRP-06", CALL, detail);
+        kernel.violation("IRP-06", CALL, detail);
         return;
     }
     // SAFETY: the caller owns the IRP.
@@ -249,9 +249,9 @@ pub unsafe extern "system" fn IoReuseIrp(irp: *mut IRP, status: NTSTATUS) {
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn IoFreeIrp(irp: *mut IRP) {
     const CALL: &str = "IoFreeIrp";
-    let here = this::here(CALL);
-    at_most(&here, CALL, DISPATCH_LEVEL);
-    pool::free(&here, CALL, irp.cast::<c_void>(), Kind::Irp, pool::IRP_TAG);
+    let kernel = current::kernel(CALL);
+    at_most(&kernel, CALL, DISPATCH_LEVEL);
+    pool::free(&kernel, CALL, irp.cast::<c_void>(), Kind::Irp, pool::IRP_TAG);
 }
 
 const _: () = assert!(size_of::<IRP>() == 0xD0, "the IRP has its 64-bit size");

@@ -9,7 +9,7 @@ use wsk_sys::nt::{
 use super::{State, state};
 use crate::checker::argument::is_nowhere;
 use crate::checker::violation::rule;
-use crate::thread::this;
+use crate::thread::current;
 
 const ALWAYS: u8 = SL_INVOKE_ON_SUCCESS | SL_INVOKE_ON_ERROR | SL_INVOKE_ON_CANCEL;
 
@@ -20,14 +20,14 @@ const ALWAYS: u8 = SL_INVOKE_ON_SUCCESS | SL_INVOKE_ON_ERROR | SL_INVOKE_ON_CANC
 /// # Safety
 /// `irp` is not null and points to readable storage of the size of an IRP.
 pub unsafe fn submitted(irp: *mut IRP, call: &'static str) -> bool {
-    let here = this::here(call);
+    let kernel = current::kernel(call);
     // SAFETY: forwarded to the caller, except that what cannot be an IRP is told apart here.
     let found = if is_nowhere(irp) { None } else { unsafe { state(irp) } };
     let Some(state) = found else {
-        here.violation(rule::OBJECT, call, format!("there is no IRP at {irp:p}, or it has been freed"));
+        kernel.violation(rule::OBJECT, call, format!("there is no IRP at {irp:p}, or it has been freed"));
         return false;
     };
-    here.pool.check_behind_irp(&here, call, irp.addr());
+    kernel.pool.check_behind_irp(&kernel, call, irp.addr());
     // SAFETY: there is an IRP.
     let location = unsafe { irp_current_location(irp) };
     // SAFETY: there is an IRP.
@@ -39,23 +39,23 @@ pub unsafe fn submitted(irp: *mut IRP, call: &'static str) -> bool {
         let detail = format!(
             "CurrentLocation of the IRP at {irp:p} is {location} of {count}, and its current stack location at {pointer:p}"
         );
-        here.violation("IRP-05", call, detail);
+        kernel.violation("IRP-05", call, detail);
         return false;
     }
     let from_above = location <= count;
-    if here.pool.is_below(irp.addr()) {
-        here.violation("IRP-06", call, format!("the IRP at {irp:p} is pending already"));
+    if kernel.pool.is_below(irp.addr()) {
+        kernel.violation("IRP-06", call, format!("the IRP at {irp:p} is pending already"));
         return false;
     }
     if location <= 1 {
         let why =
             if from_above { ": it has been moved past its last one before it was handed over" } else { "" };
-        here.violation("IRP-01", call, format!("the IRP at {irp:p} has no free stack location{why}"));
+        kernel.violation("IRP-01", call, format!("the IRP at {irp:p} has no free stack location{why}"));
         return false;
     }
     if state == State::Completed {
         let detail = format!("the IRP at {irp:p} has completed and was not given to IoReuseIrp since");
-        here.violation("IRP-06", call, detail);
+        kernel.violation("IRP-06", call, detail);
     }
     // SAFETY: there is a free location, since the current one is above the first.
     let next = unsafe { io_get_next_irp_stack_location(irp) };
@@ -69,7 +69,7 @@ pub unsafe fn submitted(irp: *mut IRP, call: &'static str) -> bool {
         } else {
             format!("a completion routine for some outcomes only ({control:#04X})")
         };
-        here.violation("IRP-02", call, format!("the IRP at {irp:p} has {what}"));
+        kernel.violation("IRP-02", call, format!("the IRP at {irp:p} has {what}"));
     }
     true
 }
@@ -82,5 +82,5 @@ pub unsafe fn submitted(irp: *mut IRP, call: &'static str) -> bool {
 pub unsafe fn handed_down(irp: *mut IRP) {
     // SAFETY: forwarded to the caller.
     let from = unsafe { irp_current_location(irp) };
-    this::here("IoCallDriver").pool.irp_goes_down(irp.addr(), from);
+    current::kernel("IoCallDriver").pool.irp_goes_down(irp.addr(), from);
 }

@@ -9,7 +9,7 @@ use super::{Kind, check_paged};
 use crate::checker::context::at_most;
 use crate::checker::violation::rule;
 use crate::faults::Point;
-use crate::thread::this::{self, Here};
+use crate::thread::current::{self, CurrentKernel};
 
 /// The bit of a `POOL_TYPE` that tells paged pool from non-paged.
 const PAGED_POOL: i32 = 1;
@@ -18,19 +18,19 @@ const POOL_FLAG_UNINITIALIZED: u64 = 0x2;
 /// `POOL_FLAG_PAGED`.
 const POOL_FLAG_PAGED: u64 = 0x100;
 
-fn allocate(here: &Here, call: &'static str, bytes: usize, tag: u32, kind: Kind) -> *mut c_void {
+fn allocate(kernel: &CurrentKernel, call: &'static str, bytes: usize, tag: u32, kind: Kind) -> *mut c_void {
     if kind == Kind::Paged {
-        check_paged(here, call);
+        check_paged(kernel, call);
     } else {
-        at_most(here, call, DISPATCH_LEVEL);
+        at_most(kernel, call, DISPATCH_LEVEL);
     }
     if tag == 0 {
-        here.violation(rule::POOL_TAG, call, format!("{bytes} bytes were allocated without a tag"));
+        kernel.violation(rule::POOL_TAG, call, format!("{bytes} bytes were allocated without a tag"));
     }
-    if here.faults.fails(Point::Pool, bytes, tag) {
+    if kernel.faults.fails(Point::Pool, bytes, tag) {
         return ptr::null_mut();
     }
-    here.pool.allocate(bytes, tag, kind)
+    kernel.pool.allocate(bytes, tag, kind)
 }
 
 /// Allocates pool; see [`wsk_sys::nt::ExAllocatePoolWithTag`].
@@ -41,7 +41,7 @@ fn allocate(here: &Here, call: &'static str, bytes: usize, tag: u32, kind: Kind)
 pub unsafe extern "system" fn ExAllocatePoolWithTag(pool_type: i32, bytes: usize, tag: u32) -> *mut c_void {
     const CALL: &str = "ExAllocatePoolWithTag";
     let kind = if pool_type & PAGED_POOL == 0 { Kind::NonPaged } else { Kind::Paged };
-    allocate(&this::here(CALL), CALL, bytes, tag, kind)
+    allocate(&current::kernel(CALL), CALL, bytes, tag, kind)
 }
 
 /// Allocates zeroed pool; see [`wsk_sys::nt::ExAllocatePool2`].
@@ -51,7 +51,7 @@ pub unsafe extern "system" fn ExAllocatePoolWithTag(pool_type: i32, bytes: usize
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn ExAllocatePool2(flags: u64, bytes: usize, tag: u32) -> *mut c_void {
     const CALL: &str = "ExAllocatePool2";
-    let here = this::here(CALL);
+    let kernel = current::kernel(CALL);
     let kind = match flags & (POOL_FLAG_NON_PAGED | POOL_FLAG_PAGED) {
         POOL_FLAG_NON_PAGED => Kind::NonPaged,
         POOL_FLAG_PAGED => Kind::Paged,
@@ -60,7 +60,7 @@ pub unsafe extern "system" fn ExAllocatePool2(flags: u64, bytes: usize, tag: u32
     if bytes == 0 {
         return ptr::null_mut();
     }
-    let block = allocate(&here, CALL, bytes, tag, kind);
+    let block = allocate(&kernel, CALL, bytes, tag, kind);
     if !block.is_null() && flags & POOL_FLAG_UNINITIALIZED == 0 {
         // SAFETY: the block is new and has the size.
         unsafe { ptr::write_bytes(block.cast::<u8>(), 0, bytes) };
@@ -75,7 +75,7 @@ pub unsafe extern "system" fn ExAllocatePool2(flags: u64, bytes: usize, tag: u32
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn ExFreePoolWithTag(block: *mut c_void, tag: u32) {
     const CALL: &str = "ExFreePoolWithTag";
-    let here = this::here(CALL);
-    at_most(&here, CALL, DISPATCH_LEVEL);
-    super::free(&here, CALL, block, Kind::NonPaged, tag);
+    let kernel = current::kernel(CALL);
+    at_most(&kernel, CALL, DISPATCH_LEVEL);
+    super::free(&kernel, CALL, block, Kind::NonPaged, tag);
 }

@@ -31,7 +31,7 @@ use table::{Removed, Table};
 use crate::checker::context::{self, at_most};
 use crate::checker::violation::rule;
 use crate::kernel::{Inner, Kernel};
-use crate::thread::this::Here;
+use crate::thread::current::CurrentKernel;
 
 /// Makes a tag of four characters, the first one in the lowest byte, as C does it.
 pub const fn tag(characters: [u8; 4]) -> u32 {
@@ -161,7 +161,7 @@ impl Pool {
     /// Reports what was written behind the IRP at `address`, and makes it as if it had not been.
     pub(crate) fn check_behind_irp(&self, inner: &Inner, call: &str, address: usize) {
         let intact = self.table.read().is_guarded(address);
-        if !intact && let Some(detail) = self.table.write().mend_guard(address) {
+        if !intact && let Some(detail) = self.table.write().restore_guard(address) {
             inner.violation(rule::POOL_OVERRUN, call, detail);
         }
     }
@@ -210,42 +210,42 @@ fn report_written(inner: &Inner, call: &str, written: &[Leak]) {
 }
 
 /// Frees a block. A wrong block, kind or tag is reported; what is still in use is kept.
-pub(crate) fn free(here: &Here, call: &'static str, block: *mut c_void, kind: Kind, tag: u32) {
+pub(crate) fn free(kernel: &CurrentKernel, call: &'static str, block: *mut c_void, kind: Kind, tag: u32) {
     let address = block.addr();
     let in_use = |range: Range<usize>| {
-        if let Some(irp) = here.pool.below.within(&range) {
+        if let Some(irp) = kernel.pool.below.within(&range) {
             let offset = irp - range.start;
             let what = format!("it holds an IRP, at offset {offset}, that a driver below still has");
             return Some(("IRP-16", what));
         }
-        if let Some((rule, what)) = here.pool.holds.within(&range) {
+        if let Some((rule, what)) = kernel.pool.holds.within(&range) {
             return Some((rule, format!("it is still needed for {what}")));
         }
-        let user = here.timers.within(&range).map(|_| "a timer that is set");
-        let user = user.or_else(|| here.dpcs.within(&range));
-        let user = user.or_else(|| here.work.within(&range).map(|_| "a work item that is queued"));
+        let user = kernel.timers.within(&range).map(|_| "a timer that is set");
+        let user = user.or_else(|| kernel.dpcs.within(&range));
+        let user = user.or_else(|| kernel.work.within(&range).map(|_| "a work item that is queued"));
         user.map(|what| (rule::POOL_IN_USE, format!("it holds {what}")))
     };
-    let removed = here.table().write().remove(address, kind, tag, &here.pool.noted, in_use);
+    let removed = kernel.table().write().remove(address, kind, tag, &kernel.pool.noted, in_use);
     match removed {
         Removed::Freed { kind, complaint, written } => {
             if kind == Kind::Paged {
-                check_paged(here, call);
+                check_paged(kernel, call);
             }
             if let Some((rule, detail)) = complaint {
-                here.violation(rule, call, detail);
+                kernel.violation(rule, call, detail);
             }
-            report_written(here, call, &written);
+            report_written(kernel, call, &written);
         }
-        Removed::Refused { rule, detail } => here.violation(rule, call, detail),
+        Removed::Refused { rule, detail } => kernel.violation(rule, call, detail),
     }
 }
 
 /// Paged pool is for ordinary thread code: not above APC_LEVEL, and not where nobody knows the IRQL.
-fn check_paged(here: &Here, call: &'static str) {
-    at_most(here, call, APC_LEVEL);
+fn check_paged(kernel: &CurrentKernel, call: &'static str) {
+    at_most(kernel, call, APC_LEVEL);
     if context::in_callback() || context::in_completion() {
-        here.violation("IRQL-14", call, "a callback or completion routine used paged pool".to_owned());
+        kernel.violation("IRQL-14", call, "a callback or completion routine used paged pool".to_owned());
     }
 }
 

@@ -276,7 +276,7 @@ impl Table {
     }
 
     /// Says what was written behind the block that covers `address`, and takes it away.
-    pub(super) fn mend_guard(&mut self, address: usize) -> Option<String> {
+    pub(super) fn restore_guard(&mut self, address: usize) -> Option<String> {
         let block = self.find(address)?;
         let overrun = block.overrun()?;
         block.fill(block.bytes..block.bytes + GUARD, FILL_GUARD);

@@ -6,8 +6,8 @@
 //!                └── a panic crosses the boundary ──► ended or kernel stopped, see `checker::panics`
 //! ```
 
+pub(crate) mod current;
 mod system;
-pub(crate) mod this;
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -150,7 +150,7 @@ impl Inner {
         let started = self.platform().spawn(
             &name,
             Box::new(move || {
-                let bound = this::bind(Arc::clone(&inner), Some(Arc::clone(&thread)));
+                let bound = current::bind(Arc::clone(&inner), Some(Arc::clone(&thread)));
                 if let Err(payload) = catch_unwind(AssertUnwindSafe(body)) {
                     let text = crate::checker::panic_message(&*payload);
                     inner.violation("LIFE-18", &thread.name, format!("the thread panicked: `{text}`"));
@@ -190,7 +190,7 @@ impl Inner {
     fn check_seen(&self, thread: &ThreadObject, call: &'static str) {
         if !thread.seen.load(Ordering::Relaxed) && self.stopped().is_none() {
             let detail = format!(
-                "the driver has not waited for its thread `{}`, and from here on it cannot: it is never to know when the thread \
+                "the driver has not waited for its thread `{}`, and from kernel on it cannot: it is never to know when the thread \
                  has left its image (what owns a thread is unloaded or stopped, and not just dropped)",
                 thread.name
             );
@@ -207,7 +207,7 @@ impl Inner {
 pub enum Failure {
     /// The closure panicked with this payload.
     Panicked(Box<dyn Any + Send>),
-    /// The kernel has stopped, because of this violation.
+    /// The kernel has stopped, because of current violation.
     Stopped(Box<Violation>),
 }
 

@@ -10,7 +10,7 @@ use wsk_sys::status::{
     STATUS_INSUFFICIENT_RESOURCES, STATUS_INVALID_HANDLE, STATUS_INVALID_PARAMETER, STATUS_SUCCESS,
 };
 
-use super::{Owner, ThreadObject, this};
+use super::{Owner, ThreadObject, current};
 use crate::checker::argument;
 use crate::checker::context::at_most;
 use crate::checker::violation::rule;
@@ -38,28 +38,28 @@ pub unsafe extern "system" fn PsCreateSystemThread(
     start_context: *mut c_void,
 ) -> NTSTATUS {
     const CALL: &str = "PsCreateSystemThread";
-    let here = this::here(CALL);
-    at_most(&here, CALL, PASSIVE_LEVEL);
-    argument::place(&here, CALL, "a place for a handle", thread);
+    let kernel = current::kernel(CALL);
+    at_most(&kernel, CALL, PASSIVE_LEVEL);
+    argument::place(&kernel, CALL, "a place for a handle", thread);
     let Some(start_routine) = start_routine else { return STATUS_INVALID_PARAMETER };
-    if here.faults.fails(Point::Thread, 0, 0) {
+    if kernel.faults.fails(Point::Thread, 0, 0) {
         return STATUS_INSUFFICIENT_RESOURCES;
     }
-    let object = ThreadObject::new(here.next_thread_name("system-thread"), Owner::Driver);
+    let object = ThreadObject::new(kernel.next_thread_name("system-thread"), Owner::Driver);
     let context = Carried(start_context);
     let routine = Routine::Thread(object.address());
-    let started = here.start_thread(here.kernel(), Arc::clone(&object), move || {
+    let started = kernel.start_thread(kernel.kernel(), Arc::clone(&object), move || {
         let Carried(context) = { context };
-        let here = this::here(CALL);
-        let number = here.image.enter(&here, routine, None);
+        let kernel = current::kernel(CALL);
+        let number = kernel.image.enter(&kernel, routine, None);
         // SAFETY: the caller of PsCreateSystemThread allows this call.
         unsafe { start_routine(context) };
-        here.image.leave(&here, number);
+        kernel.image.leave(&kernel, number);
     });
     if started.is_err() {
         return STATUS_INSUFFICIENT_RESOURCES;
     }
-    let mut table = here.threads.table.lock();
+    let mut table = kernel.threads.table.lock();
     // Handles are multiples of four, as they are on Windows.
     table.last_handle += 4;
     let handle = table.last_handle;
@@ -78,9 +78,9 @@ pub unsafe extern "system" fn PsCreateSystemThread(
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn PsTerminateSystemThread(exit_status: NTSTATUS) -> NTSTATUS {
     const CALL: &str = "PsTerminateSystemThread";
-    let here = this::here(CALL);
-    at_most(&here, CALL, PASSIVE_LEVEL);
-    let Some(object) = this::object() else { return STATUS_INVALID_PARAMETER };
+    let kernel = current::kernel(CALL);
+    at_most(&kernel, CALL, PASSIVE_LEVEL);
+    let Some(object) = current::object() else { return STATUS_INVALID_PARAMETER };
     // SAFETY: the binding of the calling thread holds its object.
     let object = unsafe { object.as_ref() };
     if object.owner != Owner::Driver {
@@ -104,13 +104,13 @@ pub unsafe extern "system" fn ObReferenceObjectByHandle(
     _handle_information: *mut c_void,
 ) -> NTSTATUS {
     const CALL: &str = "ObReferenceObjectByHandle";
-    let here = this::here(CALL);
-    at_most(&here, CALL, PASSIVE_LEVEL);
-    argument::place(&here, CALL, "a place for a pointer", object);
-    let mut table = here.threads.table.lock();
+    let kernel = current::kernel(CALL);
+    at_most(&kernel, CALL, PASSIVE_LEVEL);
+    argument::place(&kernel, CALL, "a place for a pointer", object);
+    let mut table = kernel.threads.table.lock();
     let Some(thread) = table.handles.get(&handle.addr()).map(Arc::clone) else {
         drop(table);
-        here.violation(rule::OBJECT, CALL, format!("{handle:p} is not an open handle"));
+        kernel.violation(rule::OBJECT, CALL, format!("{handle:p} is not an open handle"));
         return STATUS_INVALID_HANDLE;
     };
     let pointer = Arc::as_ptr(&thread).cast_mut().cast::<c_void>();
@@ -129,14 +129,14 @@ pub unsafe extern "system" fn ObReferenceObjectByHandle(
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn ObfDereferenceObject(object: *mut c_void) -> isize {
     const CALL: &str = "ObfDereferenceObject";
-    let here = this::here(CALL);
-    if let Some(left) = image::dereference(&here, object) {
+    let kernel = current::kernel(CALL);
+    if let Some(left) = image::dereference(&kernel, object) {
         return left;
     }
-    let mut table = here.threads.table.lock();
+    let mut table = kernel.threads.table.lock();
     let Some((_, count)) = table.referenced.get_mut(&object.addr()) else {
         drop(table);
-        here.violation(rule::OBJECT, CALL, format!("no reference on {object:p} is held"));
+        kernel.violation(rule::OBJECT, CALL, format!("no reference on {object:p} is held"));
         return 0;
     };
     *count -= 1;
@@ -145,7 +145,7 @@ pub unsafe extern "system" fn ObfDereferenceObject(object: *mut c_void) -> isize
     let given_up = last.filter(|(thread, _)| !table.holds(thread));
     drop(table);
     if let Some((thread, _)) = given_up {
-        here.check_seen(&thread, CALL);
+        kernel.check_seen(&thread, CALL);
     }
     left
 }
@@ -157,18 +157,18 @@ pub unsafe extern "system" fn ObfDereferenceObject(object: *mut c_void) -> isize
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn ZwClose(handle: HANDLE) -> NTSTATUS {
     const CALL: &str = "ZwClose";
-    let here = this::here(CALL);
-    at_most(&here, CALL, PASSIVE_LEVEL);
-    let mut table = here.threads.table.lock();
+    let kernel = current::kernel(CALL);
+    at_most(&kernel, CALL, PASSIVE_LEVEL);
+    let mut table = kernel.threads.table.lock();
     let Some(thread) = table.handles.remove(&handle.addr()) else {
         drop(table);
-        here.violation(rule::OBJECT, CALL, format!("{handle:p} is not an open handle"));
+        kernel.violation(rule::OBJECT, CALL, format!("{handle:p} is not an open handle"));
         return STATUS_INVALID_HANDLE;
     };
     let held = table.holds(&thread);
     drop(table);
     if !held {
-        here.check_seen(&thread, CALL);
+        kernel.check_seen(&thread, CALL);
     }
     STATUS_SUCCESS
 }
@@ -179,6 +179,6 @@ pub unsafe extern "system" fn ZwClose(handle: HANDLE) -> NTSTATUS {
 /// None beyond being called on a thread of a kernel; the signature is the kernel's.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn IoGetCurrentProcess() -> PEPROCESS {
-    let here = this::here("IoGetCurrentProcess");
-    NonNull::from(here.process()).as_ptr().cast()
+    let kernel = current::kernel("IoGetCurrentProcess");
+    NonNull::from(kernel.process()).as_ptr().cast()
 }

@@ -10,65 +10,70 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use wsk_sys::nt::{KIRQL, PASSIVE_LEVEL};
 
 use super::{Owner, ThreadObject};
-use crate::checker::context::Nest;
+use crate::checker::context::CallStack;
 use crate::kernel::Inner;
 
 /// Everything that entering a kernel changes and leaving it restores.
 #[derive(Clone, Copy)]
-struct State {
+struct Membership {
     kernel: *const Inner,
     object: *const ThreadObject,
     irql: KIRQL,
     /// Spin locks held.
     locks: u32,
-    nest: Nest,
+    calls: CallStack,
 }
 
-impl State {
-    const NOWHERE: Self =
-        Self { kernel: ptr::null(), object: ptr::null(), irql: PASSIVE_LEVEL, locks: 0, nest: Nest::OUTSIDE };
+impl Membership {
+    const NONE: Self = Self {
+        kernel: ptr::null(),
+        object: ptr::null(),
+        irql: PASSIVE_LEVEL,
+        locks: 0,
+        calls: CallStack::OUTSIDE,
+    };
 }
 
-struct This {
+struct ThreadState {
     kernel: Cell<*const Inner>,
     object: Cell<*const ThreadObject>,
     irql: Cell<KIRQL>,
     locks: Cell<u32>,
-    nest: Cell<Nest>,
+    calls: Cell<CallStack>,
     id: Cell<usize>,
-    loan: Cell<usize>,
+    donated_to: Cell<usize>,
 }
 
-impl This {
-    fn state(&self) -> State {
-        State {
+impl ThreadState {
+    fn get(&self) -> Membership {
+        Membership {
             kernel: self.kernel.get(),
             object: self.object.get(),
             irql: self.irql.get(),
             locks: self.locks.get(),
-            nest: self.nest.get(),
+            calls: self.calls.get(),
         }
     }
 
-    fn set_state(&self, state: State) {
+    fn set(&self, state: Membership) {
         self.kernel.set(state.kernel);
         self.object.set(state.object);
         self.irql.set(state.irql);
         self.locks.set(state.locks);
-        self.nest.set(state.nest);
+        self.calls.set(state.calls);
     }
 }
 
 thread_local! {
-    static THIS: This = const {
-        This {
-            kernel: Cell::new(State::NOWHERE.kernel),
-            object: Cell::new(State::NOWHERE.object),
-            irql: Cell::new(State::NOWHERE.irql),
-            locks: Cell::new(State::NOWHERE.locks),
-            nest: Cell::new(State::NOWHERE.nest),
+    static STATE: ThreadState = const {
+        ThreadState {
+            kernel: Cell::new(Membership::NONE.kernel),
+            object: Cell::new(Membership::NONE.object),
+            irql: Cell::new(Membership::NONE.irql),
+            locks: Cell::new(Membership::NONE.locks),
+            calls: Cell::new(Membership::NONE.calls),
             id: Cell::new(0),
-            loan: Cell::new(0),
+            donated_to: Cell::new(0),
         }
     };
 }
@@ -78,12 +83,12 @@ thread_local! {
 /// # Invariants
 /// The kernel is alive: the [`Binding`] that names it on this thread holds it, and a binding is not dropped while a
 /// kernel function runs on its thread. Functions that call back into the driver look the kernel up again afterwards.
-pub(crate) struct Here {
+pub(crate) struct CurrentKernel {
     kernel: NonNull<Inner>,
     _thread: PhantomData<*const ()>,
 }
 
-impl Deref for Here {
+impl Deref for CurrentKernel {
     type Target = Inner;
 
     fn deref(&self) -> &Inner {
@@ -94,15 +99,15 @@ impl Deref for Here {
 
 /// The kernel of the calling thread; a panic that names `call` if the thread has none.
 #[inline]
-pub(crate) fn here(call: &str) -> Here {
-    match try_here() {
-        Some(here) => here,
-        None => nowhere(call),
+pub(crate) fn kernel(call: &str) -> CurrentKernel {
+    match try_kernel() {
+        Some(kernel) => kernel,
+        None => no_kernel(call),
     }
 }
 
 #[cold]
-fn nowhere(call: &str) -> ! {
+fn no_kernel(call: &str) -> ! {
     panic!(
         "{call} was called on a thread that belongs to no kernel: call it inside `Kernel::enter` or on a thread that \
          a kernel started"
@@ -111,19 +116,19 @@ fn nowhere(call: &str) -> ! {
 
 /// The kernel of the calling thread, if it has one.
 #[inline]
-pub(crate) fn try_here() -> Option<Here> {
-    let kernel = THIS.with(|this| this.kernel.get());
-    NonNull::new(kernel.cast_mut()).map(|kernel| Here { kernel, _thread: PhantomData })
+pub(crate) fn try_kernel() -> Option<CurrentKernel> {
+    let kernel = STATE.with(|state| state.kernel.get());
+    NonNull::new(kernel.cast_mut()).map(|kernel| CurrentKernel { kernel, _thread: PhantomData })
 }
 
 /// The kernel of the calling thread, if that kernel has started the thread.
-pub(crate) fn own_kernel() -> Option<Here> {
-    object().and_then(|_| try_here())
+pub(crate) fn own_kernel() -> Option<CurrentKernel> {
+    object().and_then(|_| try_kernel())
 }
 
 /// The thread object of the calling thread, if a kernel has started it.
 pub(crate) fn object() -> Option<NonNull<ThreadObject>> {
-    NonNull::new(THIS.with(|this| this.object.get()).cast_mut())
+    NonNull::new(STATE.with(|state| state.object.get()).cast_mut())
 }
 
 /// Whether a driver has created the calling thread.
@@ -133,43 +138,43 @@ pub(crate) fn is_drivers() -> bool {
 }
 
 pub(crate) fn irql() -> KIRQL {
-    THIS.with(|this| this.irql.get())
+    STATE.with(|state| state.irql.get())
 }
 
 pub(crate) fn set_irql(irql: KIRQL) {
-    THIS.with(|this| this.irql.set(irql));
+    STATE.with(|state| state.irql.set(irql));
 }
 
 /// How many spin locks the thread holds.
 pub(crate) fn locks() -> u32 {
-    THIS.with(|this| this.locks.get())
+    STATE.with(|state| state.locks.get())
 }
 
 pub(crate) fn set_locks(locks: u32) {
-    THIS.with(|this| this.locks.set(locks));
+    STATE.with(|state| state.locks.set(locks));
 }
 
-pub(crate) fn nest() -> Nest {
-    THIS.with(|this| this.nest.get())
+pub(crate) fn call_stack() -> CallStack {
+    STATE.with(|state| state.calls.get())
 }
 
-pub(crate) fn set_nest(nest: Nest) {
-    THIS.with(|this| this.nest.set(nest));
+pub(crate) fn set_call_stack(calls: CallStack) {
+    STATE.with(|state| state.calls.set(calls));
 }
 
 /// What the thread waits for while it is lent; zero if it is not.
-pub(crate) fn loan() -> usize {
-    THIS.with(|this| this.loan.get())
+pub(crate) fn donated_to() -> usize {
+    STATE.with(|state| state.donated_to.get())
 }
 
-pub(crate) fn set_loan(key: usize) {
-    THIS.with(|this| this.loan.set(key));
+pub(crate) fn set_donated_to(key: usize) {
+    STATE.with(|state| state.donated_to.set(key));
 }
 
 /// A number that no other thread of the process has; never zero.
 #[inline]
 pub(crate) fn id() -> usize {
-    let id = THIS.with(|this| this.id.get());
+    let id = STATE.with(|state| state.id.get());
     if id == 0 { new_id() } else { id }
 }
 
@@ -177,7 +182,7 @@ pub(crate) fn id() -> usize {
 fn new_id() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(1);
     let id = NEXT.fetch_add(1, Ordering::Relaxed);
-    THIS.with(|this| this.id.set(id));
+    STATE.with(|state| state.id.set(id));
     id
 }
 
@@ -186,7 +191,7 @@ fn new_id() -> usize {
 /// # Invariants
 /// It is dropped on the thread that made it.
 pub(crate) struct Binding {
-    former: State,
+    former: Membership,
     _kernel: Arc<Inner>,
     _object: Option<Arc<ThreadObject>>,
     _thread: PhantomData<*const ()>,
@@ -194,14 +199,14 @@ pub(crate) struct Binding {
 
 /// Makes the calling thread one of `kernel`, at PASSIVE_LEVEL.
 pub(crate) fn bind(kernel: Arc<Inner>, object: Option<Arc<ThreadObject>>) -> Binding {
-    let state = State {
+    let membership = Membership {
         kernel: Arc::as_ptr(&kernel),
         object: object.as_ref().map_or(ptr::null(), Arc::as_ptr),
-        ..State::NOWHERE
+        ..Membership::NONE
     };
-    let former = THIS.with(|this| {
-        let former = this.state();
-        this.set_state(state);
+    let former = STATE.with(|state| {
+        let former = state.get();
+        state.set(membership);
         former
     });
     Binding { former, _kernel: kernel, _object: object, _thread: PhantomData }
@@ -209,6 +214,6 @@ pub(crate) fn bind(kernel: Arc<Inner>, object: Option<Arc<ThreadObject>>) -> Bin
 
 impl Drop for Binding {
     fn drop(&mut self) {
-        THIS.with(|this| this.set_state(self.former));
+        STATE.with(|state| state.set(self.former));
     }
 }
