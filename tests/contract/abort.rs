@@ -221,7 +221,7 @@ fn an_abort_always_names_its_request() {
             let (listener, peer, id) = pended(&client, &events);
             peer.reset();
             let abort = events.abort();
-            assert!(!abort.lent.id.is_null());
+            assert!(!abort.pointers.id.is_null());
             assert_eq!(abort.id, Some(id));
             let _peer = Peer::connect(listener.local_address());
             events.inspect();

@@ -128,7 +128,7 @@ fn a_dead_listener_is_told_by_an_inspection_without_identifier() {
         assert!(sim.provider().kill(listener.raw()));
         let event = events.inspect();
         assert_eq!(event.id, None);
-        assert!(event.lent.id.is_null());
+        assert!(event.pointers.id.is_null());
         listener.close().ok();
     });
 }
@@ -262,7 +262,7 @@ fn a_decision_finds_its_request_by_the_contents_of_the_identifier() {
         let event = events.inspect();
         let copy =
             PoolBox::new(WSK_INSPECT_ID { Key: event.id().Key, SerialNumber: event.id().SerialNumber });
-        assert_ne!(copy.as_ptr(), event.lent.id);
+        assert_ne!(copy.as_ptr(), event.pointers.id);
         // SAFETY: the copy outlives the request.
         let request =
             unsafe { Request::new().inspect_complete_at(&listener, copy.as_ptr(), WskInspectAccept) };
@@ -282,7 +282,7 @@ fn the_addresses_mean_nothing_after_the_callback() {
         let peer = Peer::connect(address);
         let event = events.inspect();
         assert_eq!((event.local, event.remote), (Some(address), Some(peer.local())));
-        for stale in [event.lent.local, event.lent.remote] {
+        for stale in [event.pointers.local, event.pointers.remote] {
             // SAFETY: the provider keeps the memory for a while, for this very purpose.
             assert_eq!(unsafe { read_address(stale) }, None);
         }

@@ -54,7 +54,7 @@ fn an_address_of_the_sentinel_that_is_used_is_caught() {
         let other = client.connection(&Recorder::new());
         assert!(sim.provider().kill(listener.raw()));
         let event = events.inspect();
-        let stale = event.lent.local;
+        let stale = event.pointers.local;
         // SAFETY: the provider keeps the memory for a while, for this very purpose.
         assert_eq!(unsafe { read_address(stale) }, None);
         listener.close().ok();
@@ -164,7 +164,7 @@ fn an_identifier_that_was_copied_too_late_is_caught() {
         let _peer = Peer::connect(address);
         let event = events.inspect();
         // SAFETY: the provider keeps the memory for a while, for this very purpose.
-        let late = unsafe { event.lent.id.read() };
+        let late = unsafe { event.pointers.id.read() };
         assert_ne!(late, event.id());
         listener.inspect_complete(late, WskInspectAccept).fails(STATUS_NOT_FOUND);
         assert_caught(sim, "INSP-19", "WskInspectComplete");
@@ -185,7 +185,7 @@ fn an_identifier_that_is_not_the_clients_own_is_caught() {
         let event = events.inspect();
         // SAFETY: the provider keeps the memory for a while, for this very purpose.
         let borrowed =
-            unsafe { Request::new().inspect_complete_at(&listener, event.lent.id, WskInspectAccept) };
+            unsafe { Request::new().inspect_complete_at(&listener, event.pointers.id, WskInspectAccept) };
         borrowed.fails(STATUS_NOT_FOUND);
         assert_caught(sim, "INSP-20", "WskInspectComplete");
         listener.inspect_complete(event.id(), WskInspectReject).ok();
@@ -211,12 +211,12 @@ fn a_client_that_compares_identifiers_wrongly_is_caught() {
         let (inspected, aborted) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
         let put = Arc::clone(&inspected);
         events.on_inspect(move |event| {
-            *put.lock().unwrap() = bytes_at(event.lent.id);
+            *put.lock().unwrap() = bytes_at(event.pointers.id);
             WskInspectPend
         });
         let put = Arc::clone(&aborted);
         events.on_abort(move |event| {
-            *put.lock().unwrap() = bytes_at(event.lent.id);
+            *put.lock().unwrap() = bytes_at(event.pointers.id);
             STATUS_SUCCESS
         });
         let (listener, address) = client.conditional_listener(&events);
@@ -225,7 +225,7 @@ fn a_client_that_compares_identifiers_wrongly_is_caught() {
         peer.reset();
         let abort = events.abort();
         assert_eq!(abort.id, inspection.id);
-        assert_ne!(abort.lent.id, inspection.lent.id);
+        assert_ne!(abort.pointers.id, inspection.pointers.id);
         if cfg!(target_pointer_width = "64") {
             // Only there the structure has padding.
             assert_ne!(*aborted.lock().unwrap(), *inspected.lock().unwrap());
@@ -275,7 +275,7 @@ fn an_address_that_was_not_copied_in_time_is_caught() {
         Peer::connect(address).expect_reset();
         let event = events.inspect();
         // SAFETY: the provider keeps the memory for a while, for this very purpose.
-        let bind = unsafe { Request::new().bind_at(&connection, event.lent.local) };
+        let bind = unsafe { Request::new().bind_at(&connection, event.pointers.local) };
         bind.fails(STATUS_INVALID_PARAMETER);
         assert_caught(sim, "INSP-23", "WskBind");
     });

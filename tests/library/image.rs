@@ -187,10 +187,10 @@ fn without_a_device_a_routine_is_left_in_an_image_that_has_gone() {
             scenario(sim, &driver);
             driver.unload();
             assert!(sim.kernel().routines_inside() > 0, "{name}");
-            sim.kernel().image_goes();
-            assert!(sim.kernel().image_is_gone());
+            sim.kernel().unload_image();
+            assert!(sim.kernel().image_is_unloaded());
             assert!(!sim.violations_of("LIFE-19").is_empty(), "{name}");
-            sim.kernel().let_routines_return();
+            sim.kernel().finish_lingering_routines();
         });
     }
 }
@@ -217,10 +217,14 @@ fn with_a_device_the_image_stays_until_the_last_routine_has_returned() {
                 driver.unload();
                 assert!(kernel.routines_inside() > 0, "{name}");
                 kernel.delete_device(device);
-                kernel.image_goes();
-                assert!(!kernel.image_is_gone(), "{name}: {} references", kernel.device_references(device));
-                kernel.let_routines_return();
-                eventually(|| kernel.image_is_gone());
+                kernel.unload_image();
+                assert!(
+                    !kernel.image_is_unloaded(),
+                    "{name}: {} references",
+                    kernel.device_references(device)
+                );
+                kernel.finish_lingering_routines();
+                eventually(|| kernel.image_is_unloaded());
             });
         }
     }
@@ -244,9 +248,9 @@ fn the_image_stays_for_all_of_them() {
         }
         driver.unload();
         kernel.delete_device(device);
-        kernel.image_goes();
-        kernel.let_routines_return();
-        eventually(|| kernel.image_is_gone());
+        kernel.unload_image();
+        kernel.finish_lingering_routines();
+        eventually(|| kernel.image_is_unloaded());
         assert_eq!(kernel.routines_inside(), 0);
     });
 }
@@ -278,8 +282,8 @@ fn handles_that_are_left_do_not_keep_the_device() {
         assert!(wait(connection.shutdown()).is_err());
         assert!(wait(token.decide_with(async { Verdict::Accept })).is_err());
         drop((listener, connection, pending));
-        kernel.image_goes();
-        assert!(kernel.image_is_gone());
+        kernel.unload_image();
+        assert!(kernel.image_is_unloaded());
     });
 }
 
@@ -361,7 +365,7 @@ fn a_stopped_executor_has_left_the_image() {
         executor.spawner().spawn(async { wsk::time::sleep(Duration::from_mins(1)).await.unwrap() }).unwrap();
         executor.stop(passive(), BOUND).unwrap();
         assert_eq!(kernel.routines_inside(), 0);
-        kernel.image_goes();
+        kernel.unload_image();
     });
 }
 

@@ -104,16 +104,16 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Kept(Mutex<Vec<String>>);
+    struct MemoryOutput(Mutex<Vec<String>>);
 
-    impl Output for Arc<Kept> {
+    impl Output for Arc<MemoryOutput> {
         fn line(&self, line: &str) {
             self.0.lock().push(line.to_owned());
         }
     }
 
-    fn journal() -> (Journal, Arc<Kept>) {
-        let kept = Arc::<Kept>::default();
+    fn journal() -> (Journal, Arc<MemoryOutput>) {
+        let kept = Arc::<MemoryOutput>::default();
         (Journal::new(vec![Box::new(Arc::clone(&kept))]), kept)
     }
 

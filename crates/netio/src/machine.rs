@@ -160,7 +160,7 @@ impl Machine {
     ///
     /// The loader holds its lock. Whoever holds one of the machine's or of the provider's meanwhile may wait for that, so this
     /// waits for each of them only so long: what is behind a lock that is not given back is not told.
-    pub fn image_goes(&self, name: &str, image: &Range<usize>, threads: impl FnOnce() -> usize) {
+    pub fn image_unloads(&self, name: &str, image: &Range<usize>, threads: impl FnOnce() -> usize) {
         const CALL: &str = "DriverUnload";
         let mut clients = self.clients.lock();
         let known = clients.len();

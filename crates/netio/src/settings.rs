@@ -110,7 +110,12 @@ impl Settings {
 
 impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "callbacks={} completions={} completion=", Shown(self.callbacks), Shown(self.completions))?;
+        write!(
+            f,
+            "callbacks={} completions={} completion=",
+            LevelText(self.callbacks),
+            LevelText(self.completions)
+        )?;
         match self.completion {
             Completion::Natural => f.write_str("natural"),
             Completion::Inline => f.write_str("inline"),
@@ -157,9 +162,9 @@ fn seed(value: &str) -> Option<u64> {
     value.strip_prefix("random:")?.parse().ok()
 }
 
-struct Shown(Level);
+struct LevelText(Level);
 
-impl fmt::Display for Shown {
+impl fmt::Display for LevelText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Level::Passive => f.write_str("passive"),

@@ -212,11 +212,11 @@ fn an_image_that_goes_before_it_has_deregistered_is_named() {
     let image = block & !0xFFF..(block & !0xFFF) + 0x2000;
     let elsewhere = image.end..image.end + 0x1000;
     lines.take();
-    machine.image_goes("other.sys", &image, || unreachable!("nobody there has registered"));
+    machine.image_unloads("other.sys", &image, || unreachable!("nobody there has registered"));
     machine.client_at(block, |_| true);
-    machine.image_goes("other.sys", &elsewhere, || unreachable!("nobody there has registered"));
+    machine.image_unloads("other.sys", &elsewhere, || unreachable!("nobody there has registered"));
     assert!(lines.take().is_empty());
-    machine.image_goes("echo.sys", &image, || 2);
+    machine.image_unloads("echo.sys", &image, || 2);
     assert_eq!(
         lines.take(),
         [
@@ -236,7 +236,7 @@ fn an_image_that_has_deregistered_goes_in_silence() {
     machine.client_at(block, |_| true);
     client.deregister();
     lines.take();
-    machine.image_goes("echo.sys", &(block..block + 1), || 0);
+    machine.image_unloads("echo.sys", &(block..block + 1), || 0);
     assert!(lines.take().is_empty());
 }
 
@@ -252,6 +252,7 @@ fn what_lies_in_no_image_makes_none_a_clients() {
             false
         });
     }
-    machine.image_goes("later.sys", &(table..table + 0x1000), || unreachable!("nobody there has registered"));
+    machine
+        .image_unloads("later.sys", &(table..table + 0x1000), || unreachable!("nobody there has registered"));
     assert!(lines.take().is_empty());
 }

@@ -25,7 +25,7 @@ use crate::thread::current;
 pub unsafe extern "system" fn IoAcquireCancelSpinLock(irql: *mut KIRQL) {
     const CALL: &str = "IoAcquireCancelSpinLock";
     let kernel = current::kernel(CALL);
-    argument::place(&kernel, CALL, "a place for the IRQL", irql);
+    argument::check_aligned(&kernel, CALL, "a place for the IRQL", irql);
     let old = spinlock::acquire_raise(&kernel, &kernel.cancel_lock, CALL);
     // SAFETY: the caller guarantees a place for the IRQL.
     unsafe { irql.write(old) };

@@ -21,7 +21,7 @@ use wsk_sys::nt::{DISPATCH_LEVEL, KDEFERRED_ROUTINE, KDPC, PASSIVE_LEVEL};
 use crate::checker::argument;
 use crate::checker::context::{self, Context, at_most};
 use crate::checker::violation::rule;
-use crate::dispatcher::{Watchdog, object_to_waiting};
+use crate::dispatcher::{Watchdog, check_may_wait};
 use crate::event_count::EventCount;
 use crate::image::Routine;
 use crate::irql;
@@ -221,7 +221,7 @@ impl DpcQueue {
 
 /// The DPC at `dpc`, or a bug check.
 pub(crate) fn check(kernel: &CurrentKernel, call: &'static str, dpc: *mut KDPC) {
-    argument::place(kernel, call, "a DPC", dpc.cast::<Dpc>());
+    argument::check_aligned(kernel, call, "a DPC", dpc.cast::<Dpc>());
     let kind = dpc.cast::<u8>();
     // SAFETY: by the contract of the callers, the storage is a DPC's; the first byte is its kind.
     if unsafe { kind.read() } != DPC_OBJECT {
@@ -241,7 +241,7 @@ pub unsafe extern "system" fn KeInitializeDpc(
 ) {
     const CALL: &str = "KeInitializeDpc";
     let kernel = current::kernel(CALL);
-    argument::place(&kernel, CALL, "a DPC", dpc.cast::<Dpc>());
+    argument::check_aligned(&kernel, CALL, "a DPC", dpc.cast::<Dpc>());
     if routine.is_none() {
         kernel.violation(rule::OBJECT, CALL, format!("the DPC at {dpc:p} has no routine"));
     }
@@ -299,7 +299,7 @@ pub unsafe extern "system" fn KeFlushQueuedDpcs() {
     const CALL: &str = "KeFlushQueuedDpcs";
     let kernel = current::kernel(CALL);
     at_most(&kernel, CALL, PASSIVE_LEVEL);
-    object_to_waiting(&kernel, CALL);
+    check_may_wait(&kernel, CALL);
     if !kernel.dpcs.flush(&kernel) {
         Watchdog::fire(&kernel, CALL, "a deferred call");
     }

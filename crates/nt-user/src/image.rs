@@ -1,7 +1,7 @@
 //! The driver's image: what runs in it, and what keeps it when the driver is unloaded.
 //!
 //! ```text
-//!   loaded ──image_goes: DriverUnload has returned──► kept ──the last reference on a device is given back──► gone
+//!   loaded ──unload_image: DriverUnload has returned──► kept ──the last reference on a device is given back──► gone
 //!              │                                                                                             ▲
 //!              └── no device is referenced ──────────────────────────────────────────────────────────────────┘
 //! ```
@@ -9,7 +9,7 @@
 //! A routine of the driver is *inside* the image from its call until it has returned to the kernel. For whoever waits for
 //! what the routine does, that return is still to come: another processor may be held up in the routine's last
 //! instructions for as long as it likes. [`Kernel::watch_image`] has it like that on purpose: a routine that has returned
-//! counts as inside until something is done that would have waited for it, or [`Kernel::let_routines_return`].
+//! counts as inside until something is done that would have waited for it, or [`Kernel::finish_lingering_routines`].
 //!
 //! | routine | what waits for its return |
 //! |---|---|
@@ -252,7 +252,7 @@ impl Kernel {
     }
 
     /// Has all routines return whose return is still to come; see [`watch_image`](Self::watch_image).
-    pub fn let_routines_return(&self) {
+    pub fn finish_lingering_routines(&self) {
         self.inner().image.settle(self.inner(), |_| true);
     }
 
@@ -270,12 +270,12 @@ impl Kernel {
     /// The driver's `DriverUnload` has returned: its image goes, unless a device object of it is referenced; then it goes
     /// with the last reference. Whatever is inside when it goes, is queued or set to be called then, or enters later, breaks
     /// LIFE-19.
-    pub fn image_goes(&self) {
+    pub fn unload_image(&self) {
         self.end_image(false);
     }
 
-    /// The driver's `DriverEntry` has failed: its image goes as after [`DriverUnload`](Self::image_goes), which is not called.
-    pub fn image_is_refused(&self) {
+    /// The driver's `DriverEntry` has failed: its image goes as after [`DriverUnload`](Self::unload_image), which is not called.
+    pub fn fail_driver_entry(&self) {
         self.end_image(true);
     }
 
@@ -297,7 +297,7 @@ impl Kernel {
     }
 
     /// Whether the driver's image has gone.
-    pub fn image_is_gone(&self) -> bool {
+    pub fn image_is_unloaded(&self) -> bool {
         self.inner().image.state.lock().phase == Phase::Gone
     }
 

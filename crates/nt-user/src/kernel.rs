@@ -84,7 +84,7 @@ pub(crate) struct Inner {
     pub(crate) image: Image,
     pub(crate) idle: OnceLock<Weak<dyn Idle>>,
     /// What others know about a hang.
-    witness: OnceLock<fn(&Kernel) -> String>,
+    explain_hang: OnceLock<fn(&Kernel) -> String>,
     /// The system-wide cancel spin lock.
     pub(crate) cancel_lock: AtomicUsize,
     extensions: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
@@ -122,8 +122,9 @@ impl Inner {
     }
 
     /// What is known of why a wait does not end, for the end of a sentence.
-    pub(crate) fn testimony(&self) -> String {
-        let said = self.witness.get().zip(self.kernel()).map(|(witness, kernel)| witness(&kernel));
+    pub(crate) fn hang_explanation(&self) -> String {
+        let said =
+            self.explain_hang.get().zip(self.kernel()).map(|(explain_hang, kernel)| explain_hang(&kernel));
         said.filter(|said| !said.is_empty()).map(|said| format!(". {said}")).unwrap_or_default()
     }
 
@@ -236,7 +237,7 @@ impl Kernel {
             work: WorkQueue::new(config.workers),
             image: Image::default(),
             idle: OnceLock::new(),
-            witness: OnceLock::new(),
+            explain_hang: OnceLock::new(),
             cancel_lock: AtomicUsize::new(0),
             extensions: Mutex::default(),
             stopping: AtomicBool::new(false),
@@ -280,10 +281,10 @@ impl Kernel {
         self.inner().dispatch_budget.store(budget, Ordering::Relaxed);
     }
 
-    /// When a wait has lasted too long ([`Config::watchdog`]), `witness` is asked what may be the reason. Only the first setting has
+    /// When a wait has lasted too long ([`Config::watchdog`]), `explain_hang` is asked what may be the reason. Only the first setting has
     /// an effect.
-    pub fn explain_hangs(&self, witness: fn(&Kernel) -> String) {
-        let _ = self.inner().witness.set(witness);
+    pub fn explain_hangs(&self, explain_hang: fn(&Kernel) -> String) {
+        let _ = self.inner().explain_hang.set(explain_hang);
     }
 
     /// The one `T` of this kernel, made by `make` when it is asked for first.

@@ -126,7 +126,7 @@ pub unsafe extern "system" fn IoFreeMdl(mdl: *mut MDL) {
 
 /// Stops the kernel if there can be no MDL at `mdl`.
 fn check(kernel: &CurrentKernel, mdl: *mut MDL, call: &'static str) {
-    argument::place(kernel, call, "an MDL", mdl);
+    argument::check_aligned(kernel, call, "an MDL", mdl);
     if kernel.pool.is_freed(mdl.addr()) {
         kernel.bug_check(rule::OBJECT, call, format!("the MDL at {mdl:p} has been freed"));
     }

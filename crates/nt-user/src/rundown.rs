@@ -16,7 +16,7 @@ use wsk_sys::nt::{DISPATCH_LEVEL, EX_RUNDOWN_REF};
 use crate::checker::argument;
 use crate::checker::context::at_most;
 use crate::checker::violation::rule;
-use crate::dispatcher::{Watchdog, object_to_waiting};
+use crate::dispatcher::{Watchdog, check_may_wait};
 use crate::platform::{Parked, Unpark};
 use crate::thread::current;
 
@@ -28,8 +28,8 @@ const HOLDER: usize = 2;
 /// # Safety
 /// `rundown` points to live run-down protection, which is accessed through these functions only.
 unsafe fn word<'a>(rundown: *mut EX_RUNDOWN_REF, call: &'static str) -> &'a AtomicUsize {
-    if argument::is_nowhere(rundown) || !rundown.is_aligned() {
-        argument::place(&current::kernel(call), call, "run-down protection", rundown);
+    if argument::is_null_page(rundown) || !rundown.is_aligned() {
+        argument::check_aligned(&current::kernel(call), call, "run-down protection", rundown);
     }
     // SAFETY: forwarded to the caller; the structure is this one word.
     unsafe { AtomicUsize::from_ptr(rundown.cast()) }
@@ -97,7 +97,7 @@ pub unsafe extern "system" fn ExWaitForRundownProtectionRelease(rundown: *mut EX
     const CALL: &str = "ExWaitForRundownProtectionRelease";
     let kernel = current::kernel(CALL);
     // A callback or routine that waits may be among the holders; whether it is now is a matter of luck.
-    object_to_waiting(&kernel, CALL);
+    check_may_wait(&kernel, CALL);
     // SAFETY: forwarded to the caller.
     let word = unsafe { word(rundown, CALL) };
     if word.fetch_or(STARTED, Ordering::AcqRel) & !STARTED == 0 {

@@ -23,7 +23,7 @@ use crate::thread::current::{self, CurrentKernel};
 /// # Safety
 /// `lock` points to a live spin lock, which is accessed through these functions only.
 unsafe fn word<'a>(kernel: &CurrentKernel, lock: *mut KSPIN_LOCK, call: &'static str) -> &'a AtomicUsize {
-    argument::place(kernel, call, "a spin lock", lock);
+    argument::check_aligned(kernel, call, "a spin lock", lock);
     // SAFETY: forwarded to the caller.
     unsafe { AtomicUsize::from_ptr(lock) }
 }

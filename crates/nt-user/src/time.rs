@@ -20,7 +20,7 @@ pub unsafe extern "system" fn KeQueryInterruptTime() -> u64 {
 pub unsafe extern "system" fn KeQuerySystemTime(time: *mut i64) {
     const CALL: &str = "KeQuerySystemTime";
     let kernel = current::kernel(CALL);
-    argument::somewhere(&kernel, CALL, "a place for the time", time);
+    argument::check_unaligned(&kernel, CALL, "a place for the time", time);
     let now = kernel.platform().system_time();
     // SAFETY: the caller guarantees a place for the time.
     unsafe { time.write_unaligned(now) };

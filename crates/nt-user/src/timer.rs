@@ -141,7 +141,7 @@ unsafe fn object<'a>(kernel: &CurrentKernel, call: &'static str, timer: *mut KTI
 pub unsafe extern "system" fn KeInitializeTimer(timer: *mut KTIMER) {
     const CALL: &str = "KeInitializeTimer";
     let kernel = current::kernel(CALL);
-    argument::place(&kernel, CALL, "a timer", timer);
+    argument::check_aligned(&kernel, CALL, "a timer", timer);
     // SAFETY: the caller guarantees the storage.
     if let Some(object) = unsafe { Object::from_raw(timer.cast()) } {
         object.initialise(Kind::NotificationTimer, false);

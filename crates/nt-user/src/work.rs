@@ -164,7 +164,7 @@ pub unsafe extern "system" fn ExQueueWorkItem(item: *mut WORK_QUEUE_ITEM, _queue
     let kernel = current::kernel(CALL);
     at_most(&kernel, CALL, DISPATCH_LEVEL);
     let fields = item.cast::<Item>();
-    argument::place(&kernel, CALL, "a work item", fields);
+    argument::check_aligned(&kernel, CALL, "a work item", fields);
     // SAFETY: forwarded to the caller.
     let routine = unsafe { (*fields).routine };
     // SAFETY: forwarded to the caller.

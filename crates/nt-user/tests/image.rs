@@ -119,11 +119,11 @@ fn an_image_that_goes_too_early_is_caught() {
         assert_eq!(kernel.routines_inside(), 1);
         assert_eq!(kernel.routines_lingering(), 1);
         kernel.delete_device(device.get());
-        kernel.image_goes();
-        assert_eq!(kernel.image_is_gone(), !held);
+        kernel.unload_image();
+        assert_eq!(kernel.image_is_unloaded(), !held);
         assert_eq!(kernel.take("LIFE-19").len(), usize::from(!held));
-        kernel.let_routines_return();
-        assert!(kernel.image_is_gone());
+        kernel.finish_lingering_routines();
+        assert!(kernel.image_is_unloaded());
         assert_eq!(kernel.routines_inside(), 0);
         finish_clean(&kernel);
     }
@@ -148,7 +148,7 @@ fn who_waits_for_a_routine_has_it_outside() {
         assert_eq!(inside.routines_inside(), 0);
         free(dpc.cast());
     });
-    kernel.image_goes();
+    kernel.unload_image();
     finish_clean(&kernel);
 }
 
@@ -159,7 +159,7 @@ fn who_waits_for_a_routine_has_it_outside() {
 fn a_routine_that_is_entered_when_the_image_has_gone_is_caught() {
     let kernel = kernel();
     kernel.watch_image(false);
-    kernel.image_goes();
+    kernel.unload_image();
     run(&kernel, || {
         let irp = allocate_irp(1);
         set_routine(irp, keep, ptr::null_mut());

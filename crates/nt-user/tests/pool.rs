@@ -129,20 +129,19 @@ fn freeing_what_someone_holds_is_caught() {
     let kernel = kernel();
     let outer = kernel.clone();
     run(&kernel, move || {
-        let hold =
-            |block: *mut c_void| outer.hold(block.wrapping_byte_add(8), "TEST-02", "a pending receive");
+        let hold = |block: *mut c_void| outer.pin(block.wrapping_byte_add(8), "TEST-02", "a pending receive");
         let block = allocate(64);
         let first = hold(block);
         let second = hold(block);
-        outer.let_go(first);
-        outer.let_go(second);
+        outer.unpin(first);
+        outer.unpin(second);
         free(block);
         let block = allocate(64);
         let held = hold(block);
         free(block);
         // SAFETY: the block is kept for the holder.
         unsafe { block.cast::<u8>().write(1) };
-        outer.let_go(held);
+        outer.unpin(held);
     });
     assert_only(&kernel, "TEST-02");
     finish_clean(&kernel);

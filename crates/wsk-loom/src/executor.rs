@@ -45,7 +45,7 @@ fn spawn(shared: &Ref<Shared>, future: impl Future<Output = ()> + Send + 'static
 }
 
 /// What a task and the test share.
-struct Board {
+struct TestState {
     signal: Signal,
     memory: Guarded,
     /// The task's own memory, touched by one thread at a time.
@@ -54,7 +54,7 @@ struct Board {
     ended: AtomicUsize,
 }
 
-impl Board {
+impl TestState {
     fn new() -> Arc<Self> {
         Arc::new(Self {
             signal: Signal::new(),
@@ -67,7 +67,7 @@ impl Board {
 }
 
 /// Waits for the signal. Its end, by that or by being dropped, is told.
-struct Task(Arc<Board>);
+struct Task(Arc<TestState>);
 
 impl Future for Task {
     type Output = ();
@@ -90,8 +90,8 @@ impl Drop for Task {
     }
 }
 
-fn ended(board: &Board) -> usize {
-    board.ended.load(Ordering::Relaxed)
+fn ended(state: &TestState) -> usize {
+    state.ended.load(Ordering::Relaxed)
 }
 
 /// A task that is woken on another thread is polled, whether its thread sleeps, polls it, or is about to do either.
@@ -100,15 +100,15 @@ fn a_wake_up_is_not_lost() {
     orders(3, || {
         let shared = executor();
         let thread = worker(&shared);
-        let board = Board::new();
-        spawn(&shared, Task(board.clone())).unwrap();
-        board.memory.change();
-        board.signal.give();
-        board.over.take();
-        assert_eq!(board.memory.look(), 2);
+        let state = TestState::new();
+        spawn(&shared, Task(state.clone())).unwrap();
+        state.memory.change();
+        state.signal.give();
+        state.over.take();
+        assert_eq!(state.memory.look(), 2);
         shared.begin_stop();
         thread.join().unwrap();
-        assert_eq!((ended(&board), shared.live()), (1, 0));
+        assert_eq!((ended(&state), shared.live()), (1, 0));
     });
 }
 
@@ -118,15 +118,15 @@ fn two_threads_share_the_tasks() {
     orders(2, || {
         let shared = executor();
         let threads = [worker(&shared), worker(&shared)];
-        let board = Board::new();
-        spawn(&shared, Task(board.clone())).unwrap();
-        board.signal.give();
-        board.over.take();
+        let state = TestState::new();
+        spawn(&shared, Task(state.clone())).unwrap();
+        state.signal.give();
+        state.over.take();
         shared.begin_stop();
         for thread in threads {
             thread.join().unwrap();
         }
-        assert_eq!((ended(&board), shared.live()), (1, 0));
+        assert_eq!((ended(&state), shared.live()), (1, 0));
     });
 }
 
@@ -164,16 +164,16 @@ fn stopping_meets_a_wake_up() {
     orders(3, || {
         let shared = executor();
         let thread = worker(&shared);
-        let board = Board::new();
-        spawn(&shared, Task(board.clone())).unwrap();
+        let state = TestState::new();
+        spawn(&shared, Task(state.clone())).unwrap();
         let waker = {
-            let board = board.clone();
-            thread::spawn(move || board.signal.give())
+            let state = state.clone();
+            thread::spawn(move || state.signal.give())
         };
         shared.begin_stop();
         assert_eq!(spawn(&shared, async {}), Err(SpawnError::Stopped));
         waker.join().unwrap();
         thread.join().unwrap();
-        assert_eq!((ended(&board), shared.live()), (1, 0));
+        assert_eq!((ended(&state), shared.live()), (1, 0));
     });
 }

@@ -199,7 +199,7 @@ fn mistakes_are_reported() {
         let inspected = events.inspect();
         listener.inspect_complete(inspected.id(), WskInspectPend).fails(STATUS_INVALID_PARAMETER);
         // The pointer of the callback, and a copy of it taken too late.
-        let lent = inspected.lent.id;
+        let lent = inspected.pointers.id;
         // SAFETY: the provider keeps the memory for a while.
         let borrowed = unsafe { Request::new().inspect_complete_at(&listener, lent, WskInspectAccept) };
         borrowed.fails(STATUS_NOT_FOUND);

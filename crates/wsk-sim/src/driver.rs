@@ -76,11 +76,11 @@ impl Sim {
             self.kernel().report(Severity::Violation, "REG-27", call, detail);
         }
         if refused {
-            self.kernel().image_is_refused();
+            self.kernel().fail_driver_entry();
         } else {
-            self.kernel().image_goes();
+            self.kernel().unload_image();
         }
         // What lingers returns now, in the image or not.
-        self.kernel().let_routines_return();
+        self.kernel().finish_lingering_routines();
     }
 }

@@ -104,12 +104,12 @@ impl Host for SimHost {
     }
 
     fn hold(&self, address: *const u8, rule: &'static str, what: &'static str) -> Option<Hold> {
-        let hold = self.kernel.hold(address.cast(), rule, what);
-        Some(Hold(hold.address, hold.number))
+        let pinned = self.kernel.pin(address.cast(), rule, what);
+        Some(Hold(pinned.address, pinned.number))
     }
 
     fn let_go(&self, Hold(address, number): Hold) {
-        self.kernel.let_go(nt_user::pool::Hold { address, number });
+        self.kernel.unpin(nt_user::pool::PinnedMemory { address, number });
     }
 
     fn is_freed(&self, address: *const u8) -> bool {

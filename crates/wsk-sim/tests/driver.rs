@@ -161,7 +161,7 @@ fn deferred_calls_are_not_left() {
         while sim.kernel().routines_inside() == 0 {
             std::thread::yield_now();
         }
-        sim.kernel().image_goes();
+        sim.kernel().unload_image();
         drop(held);
         // SAFETY: the level is passive.
         unsafe { KeFlushQueuedDpcs() };
@@ -204,7 +204,7 @@ fn work_items_are_not_left() {
         while sim.kernel().routines_inside() == 0 {
             std::thread::yield_now();
         }
-        sim.kernel().image_goes();
+        sim.kernel().unload_image();
         for item in items {
             GATE.wait();
             while sim.kernel().routines_inside() > 1 {

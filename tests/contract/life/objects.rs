@@ -115,7 +115,7 @@ fn an_address_used_after_the_callback_that_lent_it_is_caught() {
         let accept = events.accept();
         let other = client.datagram(&Recorder::new());
         // SAFETY: the provider keeps what it has lent, in place and made useless.
-        unsafe { Request::new().bind_at(&other, accept.lent.local) }.fails(STATUS_INVALID_PARAMETER);
+        unsafe { Request::new().bind_at(&other, accept.pointers.local) }.fails(STATUS_INVALID_PARAMETER);
         assert_caught(sim, "LIFE-13", "WskBind");
     });
 }

@@ -14,7 +14,7 @@ use super::process::machine;
 use super::unloads::is_in_image;
 
 /// Reports a call that names a registration while nobody is registered.
-fn nobody(rule: &'static str, call: &'static str) {
+fn unregistered(rule: &'static str, call: &'static str) {
     let detail = "nobody is registered".to_owned();
     machine().journal().report(&Report { rule, severity: Severity::Violation, call, detail });
 }
@@ -69,7 +69,7 @@ unsafe extern "system" fn WskCaptureProviderNPI(
     npi: *mut WSK_PROVIDER_NPI,
 ) -> NTSTATUS {
     let Some(provider) = machine().running() else {
-        nobody("REG-02", "WskCaptureProviderNPI");
+        unregistered("REG-02", "WskCaptureProviderNPI");
         return STATUS_DEVICE_NOT_READY;
     };
     // SAFETY: forwarded to the caller.
@@ -82,7 +82,7 @@ unsafe extern "system" fn WskCaptureProviderNPI(
 /// As the function of `netio.sys`.
 #[unsafe(no_mangle)]
 unsafe extern "system" fn WskReleaseProviderNPI(registration: *mut WSK_REGISTRATION) {
-    let Some(provider) = machine().running() else { return nobody("REG-02", "WskReleaseProviderNPI") };
+    let Some(provider) = machine().running() else { return unregistered("REG-02", "WskReleaseProviderNPI") };
     // SAFETY: forwarded to the caller.
     unsafe { provider.release(registration) };
 }
@@ -97,7 +97,7 @@ unsafe extern "system" fn WskQueryProviderCharacteristics(
     characteristics: *mut WSK_PROVIDER_CHARACTERISTICS,
 ) -> NTSTATUS {
     let Some(provider) = machine().running() else {
-        nobody("REG-02", "WskQueryProviderCharacteristics");
+        unregistered("REG-02", "WskQueryProviderCharacteristics");
         return STATUS_DEVICE_NOT_READY;
     };
     // SAFETY: forwarded to the caller.
@@ -116,7 +116,7 @@ unsafe extern "system" fn WskDeregister(registration: *mut WSK_REGISTRATION) {
         unsafe { provider.deregister(registration) };
     });
     if done.is_none() {
-        nobody("REG-02", CALL);
+        unregistered("REG-02", CALL);
     }
 }
 

@@ -47,7 +47,7 @@ pub(super) fn machine() -> &'static Machine {
             }
         }
         let journal = Arc::new(Journal::new(outputs));
-        tell_panics(&journal);
+        log_panics(&journal);
         for problem in problems {
             journal.line(&format!("error {problem}"));
         }
@@ -83,7 +83,7 @@ fn pin() {
 }
 
 /// A panic ends the process, as a bug check ends a machine; the journal says why.
-fn tell_panics(journal: &Arc<Journal>) {
+fn log_panics(journal: &Arc<Journal>) {
     let journal = Arc::clone(journal);
     let former = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {

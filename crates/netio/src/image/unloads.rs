@@ -86,7 +86,7 @@ unsafe extern "system" fn notified(reason: u32, image: *const Image, _context: *
     let range = image.base.addr()..image.base.addr() + image.size as usize;
     // SAFETY: as above.
     let name = unsafe { text(image.base_name) };
-    machine().image_goes(&name, &range, || threads_of(&range));
+    machine().image_unloads(&name, &range, || threads_of(&range));
 }
 
 /// # Safety

@@ -7,13 +7,13 @@ use crate::thread::current::CurrentKernel;
 const LOWEST: usize = 0x1_0000;
 
 /// Whether nothing can be at `address`: it is null, or nearly.
-pub(crate) fn is_nowhere<T>(address: *const T) -> bool {
+pub(crate) fn is_null_page<T>(address: *const T) -> bool {
     address.addr() < LOWEST
 }
 
 /// Stops the kernel unless there can be `what`, such as "an event", at `address`.
-pub(crate) fn place<T>(kernel: &CurrentKernel, call: &'static str, what: &str, address: *const T) {
-    if is_nowhere(address) {
+pub(crate) fn check_aligned<T>(kernel: &CurrentKernel, call: &'static str, what: &str, address: *const T) {
+    if is_null_page(address) {
         kernel.bug_check(rule::OBJECT, call, format!("{what} is needed, and nothing can be at {address:p}"));
     }
     if !address.is_aligned() {
@@ -22,6 +22,6 @@ pub(crate) fn place<T>(kernel: &CurrentKernel, call: &'static str, what: &str, a
 }
 
 /// Stops the kernel unless `what`, which may lie unaligned, can be at `address`.
-pub(crate) fn somewhere<T>(kernel: &CurrentKernel, call: &'static str, what: &str, address: *const T) {
-    place(kernel, call, what, address.cast::<u8>());
+pub(crate) fn check_unaligned<T>(kernel: &CurrentKernel, call: &'static str, what: &str, address: *const T) {
+    check_aligned(kernel, call, what, address.cast::<u8>());
 }

@@ -198,7 +198,7 @@ impl Drop for Callback {
 }
 
 /// The rule to name when the calling thread must not wait where it is, and the words for it.
-pub(crate) fn objection_to_waiting() -> Option<(&'static str, String)> {
+pub(crate) fn wait_violation() -> Option<(&'static str, String)> {
     let calls = current();
     if let Some(rule) = calls.rule_against_waiting() {
         let whom = match calls.innermost {

@@ -22,13 +22,13 @@ pub(crate) use place::capture as place;
 /// What was reported, and for advice where, until somebody asks: a server that lives on is given advice now and then, and reading the
 /// debug information takes tens of megabytes, which stay.
 #[derive(Clone, Debug)]
-struct Found {
+struct Record {
     violation: Violation,
     frames: Option<Frames>,
 }
 
-impl Found {
-    fn told(self) -> Violation {
+impl Record {
+    fn into_violation(self) -> Violation {
         let Self { mut violation, frames } = self;
         if let Some(frames) = frames {
             violation.place = frames.place();
@@ -40,7 +40,7 @@ impl Found {
 /// A kernel's collection of violations.
 #[derive(Debug, Default)]
 pub(crate) struct Checker {
-    found: Mutex<Vec<Found>>,
+    found: Mutex<Vec<Record>>,
     omitted: AtomicUsize,
     omitted_advice: AtomicUsize,
 }
@@ -65,7 +65,7 @@ impl Checker {
         let frames = is_advice.then(Frames::capture);
         let mut found = self.found.lock();
         if found.iter().filter(|known| known.violation.severity == severity).count() < Self::MOST {
-            found.push(Found { violation: violation.clone(), frames });
+            found.push(Record { violation: violation.clone(), frames });
         } else {
             self.omitted(severity).fetch_add(1, Ordering::Relaxed);
         }
@@ -74,7 +74,7 @@ impl Checker {
 
     pub(crate) fn violations(&self) -> Vec<Violation> {
         let found = self.found.lock().clone();
-        found.into_iter().map(Found::told).collect()
+        found.into_iter().map(Record::into_violation).collect()
     }
 
     /// How many of a severity were not kept.
@@ -87,6 +87,6 @@ impl Checker {
 
     pub(crate) fn take(&self, rule: &str) -> Vec<Violation> {
         let taken: Vec<_> = self.found.lock().extract_if(.., |found| found.violation.rule == rule).collect();
-        taken.into_iter().map(Found::told).collect()
+        taken.into_iter().map(Record::into_violation).collect()
     }
 }

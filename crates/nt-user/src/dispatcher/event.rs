@@ -21,7 +21,7 @@ pub unsafe extern "system" fn KeInitializeEvent(event: *mut KEVENT, event_type: 
         SYNCHRONIZATION_EVENT => Kind::SynchronizationEvent,
         other => kernel.bug_check(rule::OBJECT, CALL, format!("{other} is no type of event")),
     };
-    argument::place(&kernel, CALL, "an event", event);
+    argument::check_aligned(&kernel, CALL, "an event", event);
     // SAFETY: the caller guarantees the storage.
     if let Some(object) = unsafe { Object::from_raw(event.cast()) } {
         object.initialise(kind, state != 0);

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use wsk_sys::nt::KEVENT;
 
-use crate::checker::argument::is_nowhere;
+use crate::checker::argument::is_null_page;
 use crate::kernel::Inner;
 use crate::platform::{Parked, Platform, Unpark};
 use crate::thread::current;
@@ -106,7 +106,7 @@ impl<'a> Object<'a> {
     /// `object` points to storage for a dispatcher header that lives for `'a`.
     pub(crate) unsafe fn from_raw(object: *mut c_void) -> Option<Self> {
         let header = NonNull::new(object.cast::<Header>()).filter(|header| header.is_aligned())?;
-        if is_nowhere(object) {
+        if is_null_page(object) {
             return None;
         }
         Some(Self { header, _lives: PhantomData })
@@ -145,7 +145,7 @@ impl<'a> Object<'a> {
     pub(crate) fn signal(self, kernel: &Inner) -> i32 {
         let mut word = self.word().load(Ordering::Relaxed);
         loop {
-            if word & SIGNALLED == 0 && word & SLEEPERS_MASK != 0 && !self.is_for_me(word) {
+            if word & SIGNALLED == 0 && word & SLEEPERS_MASK != 0 && !self.is_awaited_by_caller(word) {
                 return self.signal_sleepers(kernel, word);
             }
             // Also when it is signalled already: what the signaller did before must be visible to who takes it.
@@ -162,7 +162,7 @@ impl<'a> Object<'a> {
     }
 
     /// Whether the calling thread waits for this itself, being lent, and shall be the one to take the signal.
-    fn is_for_me(self, word: u64) -> bool {
+    fn is_awaited_by_caller(self, word: u64) -> bool {
         current::donated_to() == self.key() && Kind::of(word) == Some(Kind::SynchronizationEvent)
     }
 
@@ -170,19 +170,19 @@ impl<'a> Object<'a> {
     fn signal_sleepers(self, kernel: &Inner, word: u64) -> i32 {
         let one = Kind::of(word) == Some(Kind::SynchronizationEvent);
         let count = if one { Unpark::One } else { Unpark::All };
-        let mut lent = false;
+        let mut donated = false;
         kernel.platform().unpark(self.key(), count, &mut |woken| {
             let handed_over = one && woken == 1;
             let settle = |word: u64| {
                 let word = word - SLEEPER * woken as u64;
-                lent = !handed_over && word & SLEEPERS_MASK != 0;
+                donated = !handed_over && word & SLEEPERS_MASK != 0;
                 Some(if handed_over { word } else { word | SIGNALLED })
             };
             // The last access: a thread that was woken, or one that sees the signal, may free the object.
             let settled = self.word().fetch_update(Ordering::AcqRel, Ordering::Relaxed, settle);
             debug_assert!(settled.is_ok(), "the update never declines");
         });
-        if lent {
+        if donated {
             kernel.kick();
         }
         0

@@ -28,8 +28,8 @@ pub(crate) fn due(kernel: &CurrentKernel, timeout: i64) -> Duration {
 }
 
 /// Reports a wait where the thread must not wait.
-pub(crate) fn object_to_waiting(kernel: &CurrentKernel, call: &str) {
-    if let Some((rule, what)) = context::objection_to_waiting() {
+pub(crate) fn check_may_wait(kernel: &CurrentKernel, call: &str) {
+    if let Some((rule, what)) = context::wait_violation() {
         kernel.violation(rule, call, what);
     }
 }
@@ -48,11 +48,11 @@ impl Watchdog {
 
     pub(crate) fn fire(kernel: &CurrentKernel, call: &str, what: &str) -> ! {
         let limit = kernel.config.watchdog.unwrap_or_default();
-        let testimony = kernel.testimony();
+        let hang_explanation = kernel.hang_explanation();
         kernel.bug_check(
             rule::HANG,
             call,
-            format!("{what} has lasted {limit:?}; nothing will end it{testimony}"),
+            format!("{what} has lasted {limit:?}; nothing will end it{hang_explanation}"),
         );
     }
 }
@@ -94,14 +94,14 @@ pub unsafe extern "system" fn KeWaitForSingleObject(
     let timeout = if timeout.is_null() {
         None
     } else {
-        argument::somewhere(&kernel, CALL, "a timeout", timeout);
+        argument::check_unaligned(&kernel, CALL, "a timeout", timeout);
         // SAFETY: the caller guarantees that a timeout that is not null can be read.
         Some(unsafe { timeout.read_unaligned() })
     };
     if timeout == Some(0) {
         return if target.try_take() { seen(&kernel, kind, target) } else { STATUS_TIMEOUT };
     }
-    object_to_waiting(&kernel, CALL);
+    check_may_wait(&kernel, CALL);
     if target.try_take() {
         return seen(&kernel, kind, target);
     }
@@ -131,7 +131,7 @@ pub unsafe extern "system" fn KeDelayExecutionThread(
     const CALL: &str = "KeDelayExecutionThread";
     let kernel = current::kernel(CALL);
     at_most(&kernel, CALL, APC_LEVEL);
-    argument::somewhere(&kernel, CALL, "an interval", interval);
+    argument::check_unaligned(&kernel, CALL, "an interval", interval);
     // SAFETY: the caller guarantees that the interval can be read.
     let interval = unsafe { interval.read_unaligned() };
     let deadline = due(&kernel, interval);

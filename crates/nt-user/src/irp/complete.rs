@@ -113,7 +113,7 @@ unsafe fn step(irp: *mut IRP) -> bool {
     // SAFETY: as above.
     unsafe { set_irp_stack_pointer(irp, upper) };
     // From where it was handed down, it is back: the driver there may free or re-use it once its routine knows.
-    current::kernel(CALL).pool.irp_rises(irp.addr(), location);
+    current::kernel(CALL).pool.mark_irp_returned(irp.addr(), location);
     if top {
         // SAFETY: as above.
         unsafe { stamp(irp) }.store(STAMP_COMPLETED, Ordering::Release);

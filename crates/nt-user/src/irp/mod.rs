@@ -33,7 +33,7 @@ use wsk_sys::nt::{
     set_irp_stack_pointer, set_irp_status, set_irp_type,
 };
 
-use crate::checker::argument::is_nowhere;
+use crate::checker::argument::is_null_page;
 use crate::checker::context::at_most;
 use crate::checker::violation::{Severity, rule};
 use crate::faults::Point;
@@ -109,7 +109,7 @@ fn check_alignment(kernel: &CurrentKernel, irp: *mut IRP, call: &'static str) {
 pub(crate) unsafe fn check(kernel: &CurrentKernel, irp: *mut IRP, call: &'static str) {
     check_alignment(kernel, irp, call);
     // SAFETY: forwarded to the caller, except that null and what cannot be read as an IRP are told apart here.
-    if is_nowhere(irp) || !irp.is_aligned() || unsafe { state(irp) }.is_none() {
+    if is_null_page(irp) || !irp.is_aligned() || unsafe { state(irp) }.is_none() {
         kernel.bug_check(rule::OBJECT, call, format!("there is no IRP at {irp:p}, or it has been freed"));
     }
 }
@@ -192,14 +192,14 @@ pub unsafe extern "system" fn IoInitializeIrp(irp: *mut IRP, packet_size: u16, s
     const CALL: &str = "IoInitializeIrp";
     let kernel = current::kernel(CALL);
     at_most(&kernel, CALL, DISPATCH_LEVEL);
-    if stack_size < 0 || packet_size < io_size_of_irp(stack_size) || !irp.is_aligned() || is_nowhere(irp) {
+    if stack_size < 0 || packet_size < io_size_of_irp(stack_size) || !irp.is_aligned() || is_null_page(irp) {
         let detail =
             format!("{packet_size} bytes at {irp:p} cannot hold an IRP with {stack_size} stack locations");
         kernel.bug_check(rule::OBJECT, CALL, detail);
     }
     check_alignment(&kernel, irp, CALL);
     // Nothing is read from the storage: it may be new, or have been something else since there was an IRP.
-    if kernel.pool.is_below(irp.addr()) {
+    if kernel.pool.is_irp_pending(irp.addr()) {
         let detail = format!("the IRP at {irp:p} is initialised again while a driver below has it");
         kernel.violation("IRP-06", CALL, detail);
         return;
@@ -223,7 +223,7 @@ pub unsafe extern "system" fn IoReuseIrp(irp: *mut IRP, status: NTSTATUS) {
     at_most(&kernel, CALL, DISPATCH_LEVEL);
     // SAFETY: forwarded to the caller.
     unsafe { check(&kernel, irp, CALL) };
-    if kernel.pool.is_below(irp.addr()) {
+    if kernel.pool.is_irp_pending(irp.addr()) {
         let detail = format!("the IRP at {irp:p} is re-used while a driver below has it");
         kernel.violation("IRP-06", CALL, detail);
         return;

@@ -7,7 +7,7 @@ use wsk_sys::nt::{
 };
 
 use super::{State, state};
-use crate::checker::argument::is_nowhere;
+use crate::checker::argument::is_null_page;
 use crate::checker::violation::rule;
 use crate::thread::current;
 
@@ -22,7 +22,7 @@ const ALWAYS: u8 = SL_INVOKE_ON_SUCCESS | SL_INVOKE_ON_ERROR | SL_INVOKE_ON_CANC
 pub unsafe fn submitted(irp: *mut IRP, call: &'static str) -> bool {
     let kernel = current::kernel(call);
     // SAFETY: forwarded to the caller, except that what cannot be an IRP is told apart here.
-    let found = if is_nowhere(irp) { None } else { unsafe { state(irp) } };
+    let found = if is_null_page(irp) { None } else { unsafe { state(irp) } };
     let Some(state) = found else {
         kernel.violation(rule::OBJECT, call, format!("there is no IRP at {irp:p}, or it has been freed"));
         return false;
@@ -43,7 +43,7 @@ pub unsafe fn submitted(irp: *mut IRP, call: &'static str) -> bool {
         return false;
     }
     let from_above = location <= count;
-    if kernel.pool.is_below(irp.addr()) {
+    if kernel.pool.is_irp_pending(irp.addr()) {
         kernel.violation("IRP-06", call, format!("the IRP at {irp:p} is pending already"));
         return false;
     }
@@ -82,5 +82,5 @@ pub unsafe fn submitted(irp: *mut IRP, call: &'static str) -> bool {
 pub unsafe fn handed_down(irp: *mut IRP) {
     // SAFETY: forwarded to the caller.
     let from = unsafe { irp_current_location(irp) };
-    current::kernel("IoCallDriver").pool.irp_goes_down(irp.addr(), from);
+    current::kernel("IoCallDriver").pool.mark_irp_pending(irp.addr(), from);
 }

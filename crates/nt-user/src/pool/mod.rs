@@ -12,8 +12,8 @@
 //! asked for; together with the static data of the image it is all the non-paged memory that a kernel knows.
 
 mod functions;
-mod holds;
 mod image;
+mod pins;
 mod table;
 
 use std::ffi::c_void;
@@ -24,8 +24,8 @@ use parking_lot::RwLock;
 use wsk_sys::nt::APC_LEVEL;
 
 pub use functions::*;
-use holds::{Below, Holds, Noted};
 pub(crate) use image::contains as in_image;
+use pins::{IrpCache, PendingIrps, Pins};
 use table::{Removed, Table};
 
 use crate::checker::context::{self, at_most};
@@ -121,15 +121,15 @@ impl fmt::Display for Leak {
 pub(crate) struct Pool {
     trace: bool,
     table: RwLock<Table>,
-    holds: Holds,
-    below: Below,
-    noted: Noted,
+    pins: Pins,
+    pending: PendingIrps,
+    irp_cache: IrpCache,
 }
 
 impl Pool {
     pub(crate) fn new(poison: bool, trace: bool) -> Self {
         let table = RwLock::new(Table::new(poison));
-        Self { trace, table, holds: Holds::new(), below: Below::new(), noted: Noted::new() }
+        Self { trace, table, pins: Pins::new(), pending: PendingIrps::new(), irp_cache: IrpCache::new() }
     }
 
     /// A block of at least `bytes`; null if the host has none.
@@ -140,22 +140,22 @@ impl Pool {
 
     /// Whether an IRP that is initialised at `address` lies in pool.
     pub(crate) fn has_irp(&self, address: usize) -> bool {
-        self.noted.contains(address) || self.table.read().note_irp(address, &self.noted)
+        self.irp_cache.contains(address) || self.table.read().note_irp(address, &self.irp_cache)
     }
 
     /// A driver below has the IRP at `address` from here on, given by the one at location `from`.
-    pub(crate) fn irp_goes_down(&self, address: usize, from: i8) {
-        self.below.add(address, from);
+    pub(crate) fn mark_irp_pending(&self, address: usize, from: i8) {
+        self.pending.add(address, from);
     }
 
     /// The driver at location `to` of the IRP at `address` hears of its completion.
-    pub(crate) fn irp_rises(&self, address: usize, to: i8) {
-        self.below.rises(address, to);
+    pub(crate) fn mark_irp_returned(&self, address: usize, to: i8) {
+        self.pending.remove(address, to);
     }
 
     /// Whether a driver below has the IRP at `address`.
-    pub(crate) fn is_below(&self, address: usize) -> bool {
-        self.below.contains(address)
+    pub(crate) fn is_irp_pending(&self, address: usize) -> bool {
+        self.pending.contains(address)
     }
 
     /// Reports what was written behind the IRP at `address`, and makes it as if it had not been.
@@ -213,12 +213,12 @@ fn report_written(inner: &Inner, call: &str, written: &[Leak]) {
 pub(crate) fn free(kernel: &CurrentKernel, call: &'static str, block: *mut c_void, kind: Kind, tag: u32) {
     let address = block.addr();
     let in_use = |range: Range<usize>| {
-        if let Some(irp) = kernel.pool.below.within(&range) {
+        if let Some(irp) = kernel.pool.pending.within(&range) {
             let offset = irp - range.start;
             let what = format!("it holds an IRP, at offset {offset}, that a driver below still has");
             return Some(("IRP-16", what));
         }
-        if let Some((rule, what)) = kernel.pool.holds.within(&range) {
+        if let Some((rule, what)) = kernel.pool.pins.within(&range) {
             return Some((rule, format!("it is still needed for {what}")));
         }
         let user = kernel.timers.within(&range).map(|_| "a timer that is set");
@@ -226,7 +226,7 @@ pub(crate) fn free(kernel: &CurrentKernel, call: &'static str, block: *mut c_voi
         let user = user.or_else(|| kernel.work.within(&range).map(|_| "a work item that is queued"));
         user.map(|what| (rule::POOL_IN_USE, format!("it holds {what}")))
     };
-    let removed = kernel.table().write().remove(address, kind, tag, &kernel.pool.noted, in_use);
+    let removed = kernel.table().write().remove(address, kind, tag, &kernel.pool.irp_cache, in_use);
     match removed {
         Removed::Freed { kind, complaint, written } => {
             if kind == Kind::Paged {
@@ -249,9 +249,9 @@ fn check_paged(kernel: &CurrentKernel, call: &'static str) {
     }
 }
 
-/// Someone's need of some memory; see [`Kernel::hold`].
+/// Someone's need of some memory; see [`Kernel::pin`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hold {
+pub struct PinnedMemory {
     /// Where the memory is.
     pub address: usize,
     /// Which hold of the kernel it is.
@@ -284,14 +284,14 @@ impl Kernel {
     /// freed, that breaks `rule`, and the report says `what` needs it.
     ///
     /// This is for whoever keeps a pointer into the driver's memory, such as a provider with a pending request.
-    pub fn hold(&self, address: *const c_void, rule: &'static str, what: &'static str) -> Hold {
+    pub fn pin(&self, address: *const c_void, rule: &'static str, what: &'static str) -> PinnedMemory {
         let address = address.addr();
-        Hold { address, number: self.inner().pool.holds.begin(address, rule, what) }
+        PinnedMemory { address, number: self.inner().pool.pins.begin(address, rule, what) }
     }
 
-    /// Ends a [`hold`](Self::hold).
-    pub fn let_go(&self, hold: Hold) {
-        self.inner().pool.holds.end(hold.address, hold.number);
+    /// Ends a [`pin`](Self::pin).
+    pub fn unpin(&self, pinned: PinnedMemory) {
+        self.inner().pool.pins.end(pinned.address, pinned.number);
     }
 
     /// Whether `address` lies in a block that was freed a short while ago. Pool that is not [poisoned](crate::Config::poison)

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use wsk_sys::nt::IO_STACK_LOCATION;
 
-use super::holds::Noted;
+use super::pins::IrpCache;
 use super::{Kind, Leak, PoolStats};
 use crate::checker::violation::rule;
 
@@ -166,7 +166,7 @@ impl Table {
         address: usize,
         kind: Kind,
         tag: u32,
-        noted: &Noted,
+        irp_cache: &IrpCache,
         in_use: impl FnOnce(Range<usize>) -> Option<(&'static str, String)>,
     ) -> Removed {
         let Some(block) = self.blocks.get(&address) else {
@@ -180,7 +180,7 @@ impl Table {
             unreachable!("the block was there, and the table is borrowed exclusively");
         };
         let irps = block.irps.lock();
-        irps.iter().for_each(|offset| noted.remove(address + offset));
+        irps.iter().for_each(|offset| irp_cache.remove(address + offset));
         drop(irps);
         let stats = self.tags.entry(block.tag).or_default();
         stats.blocks -= 1;
@@ -257,12 +257,12 @@ impl Table {
     }
 
     /// Remembers that an IRP is initialised at `address`; false if that is not in pool.
-    pub(super) fn note_irp(&self, address: usize, noted: &Noted) -> bool {
+    pub(super) fn note_irp(&self, address: usize, irp_cache: &IrpCache) -> bool {
         let Some(block) = self.find(address) else { return false };
         let offset = address - block.range().start;
         let mut irps = block.irps.lock();
         // Before the table lets go of the block, which needs it to be changed.
-        noted.add(address);
+        irp_cache.add(address);
         if let Err(place) = irps.binary_search(&offset) {
             irps.insert(place, offset);
         }

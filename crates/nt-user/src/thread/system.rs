@@ -18,10 +18,10 @@ use crate::faults::Point;
 use crate::image::{self, Routine};
 
 /// An argument that may go to another thread.
-struct Carried(*mut c_void);
+struct SendPtr(*mut c_void);
 
 // SAFETY: the driver gave the pointer to be passed to its own routine on the new thread; this crate never follows it.
-unsafe impl Send for Carried {}
+unsafe impl Send for SendPtr {}
 
 /// Creates a system thread; see [`wsk_sys::nt::PsCreateSystemThread`].
 ///
@@ -40,16 +40,16 @@ pub unsafe extern "system" fn PsCreateSystemThread(
     const CALL: &str = "PsCreateSystemThread";
     let kernel = current::kernel(CALL);
     at_most(&kernel, CALL, PASSIVE_LEVEL);
-    argument::place(&kernel, CALL, "a place for a handle", thread);
+    argument::check_aligned(&kernel, CALL, "a place for a handle", thread);
     let Some(start_routine) = start_routine else { return STATUS_INVALID_PARAMETER };
     if kernel.faults.fails(Point::Thread, 0, 0) {
         return STATUS_INSUFFICIENT_RESOURCES;
     }
     let object = ThreadObject::new(kernel.next_thread_name("system-thread"), Owner::Driver);
-    let context = Carried(start_context);
+    let context = SendPtr(start_context);
     let routine = Routine::Thread(object.address());
     let started = kernel.start_thread(kernel.kernel(), Arc::clone(&object), move || {
-        let Carried(context) = { context };
+        let SendPtr(context) = { context };
         let kernel = current::kernel(CALL);
         let number = kernel.image.enter(&kernel, routine, None);
         // SAFETY: the caller of PsCreateSystemThread allows this call.
@@ -106,7 +106,7 @@ pub unsafe extern "system" fn ObReferenceObjectByHandle(
     const CALL: &str = "ObReferenceObjectByHandle";
     let kernel = current::kernel(CALL);
     at_most(&kernel, CALL, PASSIVE_LEVEL);
-    argument::place(&kernel, CALL, "a place for a pointer", object);
+    argument::check_aligned(&kernel, CALL, "a place for a pointer", object);
     let mut table = kernel.threads.table.lock();
     let Some(thread) = table.handles.get(&handle.addr()).map(Arc::clone) else {
         drop(table);

@@ -92,7 +92,7 @@ pub struct Accept {
     /// Its flags.
     pub flags: u32,
     /// The addresses as they were passed, good during the callback only; there is no identifier.
-    pub lent: LentPointers,
+    pub pointers: CallbackPointers,
     /// The local address.
     pub local: Option<SocketAddr>,
     /// The remote address.
@@ -204,7 +204,7 @@ impl AcceptAnswer {
 /// The pointers that an inspection or abort callback was given. What they point to is the callback's alone: to use
 /// them later is what is tried with this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LentPointers {
+pub struct CallbackPointers {
     /// `InspectID`; null for the sentinel, and where a callback has none.
     pub id: PWSK_INSPECT_ID,
     /// `LocalAddress`; null for an abort, which has none.
@@ -214,9 +214,9 @@ pub struct LentPointers {
 }
 
 // SAFETY: the pointers are numbers here; who follows them answers for that.
-unsafe impl Send for LentPointers {}
+unsafe impl Send for CallbackPointers {}
 // SAFETY: as above.
-unsafe impl Sync for LentPointers {}
+unsafe impl Sync for CallbackPointers {}
 
 /// `WskInspectEvent`
 #[derive(Clone, Debug)]
@@ -224,7 +224,7 @@ pub struct Inspect {
     /// Where it ran.
     pub at: At,
     /// What it was given.
-    pub lent: LentPointers,
+    pub pointers: CallbackPointers,
     /// The local address; `None` for the sentinel.
     pub local: Option<SocketAddr>,
     /// The remote address; `None` for the sentinel.
@@ -250,7 +250,7 @@ pub struct Abort {
     /// Where it ran.
     pub at: At,
     /// What it was given.
-    pub lent: LentPointers,
+    pub pointers: CallbackPointers,
     /// The identifier.
     pub id: Option<WSK_INSPECT_ID>,
 }

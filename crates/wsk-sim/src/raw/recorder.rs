@@ -502,14 +502,14 @@ unsafe extern "system" fn accept_event(
 ) -> NTSTATUS {
     // SAFETY: the context is that of the recorder which the listener was given.
     let (recorder, at) = unsafe { Recorder::enter(context, Kind::Accept) };
-    let lent = LentPointers { id: ptr::null_mut(), local, remote };
+    let pointers = CallbackPointers { id: ptr::null_mut(), local, remote };
     // SAFETY: addresses are valid during the callback.
     let local = unsafe { read_address(local) };
     // SAFETY: as above.
     let remote = unsafe { read_address(remote) };
     let socket = (!socket.is_null()).then(|| Shape::connection(None).socket(socket as usize));
     let outputs = Outputs::new(socket_context, socket_dispatch);
-    let mut event = Accept { at, flags, lent, local, remote, socket, outputs, context: None };
+    let mut event = Accept { at, flags, pointers, local, remote, socket, outputs, context: None };
     let answer = Arc::clone(&*recorder.0.on_accept.lock());
     let answer = answer(&event);
     if answer.write && event.socket.is_some() {
@@ -536,7 +536,7 @@ unsafe extern "system" fn inspect_event(
 ) -> WSK_INSPECT_ACTION {
     // SAFETY: the context is that of the recorder which the listener was given.
     let (recorder, at) = unsafe { Recorder::enter(context, Kind::Inspect) };
-    let lent = LentPointers { id, local, remote };
+    let pointers = CallbackPointers { id, local, remote };
     // The addresses of the sentinel may be invalid.
     let (local, remote) = if id.is_null() { (ptr::null_mut(), ptr::null_mut()) } else { (local, remote) };
     // SAFETY: addresses are valid during the callback.
@@ -545,7 +545,7 @@ unsafe extern "system" fn inspect_event(
     let remote = unsafe { read_address(remote) };
     // SAFETY: the identifier is null or valid during the callback.
     let id = unsafe { id.as_ref() }.copied();
-    let event = Inspect { at, lent, local, remote, id };
+    let event = Inspect { at, pointers, local, remote, id };
     let answer = Arc::clone(&*recorder.0.on_inspect.lock());
     let answer = answer(&event);
     recorder.leave(Event::Inspect(event));
@@ -555,10 +555,10 @@ unsafe extern "system" fn inspect_event(
 unsafe extern "system" fn abort_event(context: *mut c_void, id: PWSK_INSPECT_ID) -> NTSTATUS {
     // SAFETY: the context is that of the recorder which the listener was given.
     let (recorder, at) = unsafe { Recorder::enter(context, Kind::Abort) };
-    let lent = LentPointers { id, local: ptr::null_mut(), remote: ptr::null_mut() };
+    let pointers = CallbackPointers { id, local: ptr::null_mut(), remote: ptr::null_mut() };
     // SAFETY: the identifier is valid during the callback.
     let id = unsafe { id.as_ref() }.copied();
-    let event = Abort { at, lent, id };
+    let event = Abort { at, pointers, id };
     let answer = Arc::clone(&*recorder.0.on_abort.lock());
     let answer = answer(&event);
     recorder.leave(Event::Abort(event));

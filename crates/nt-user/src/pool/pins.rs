@@ -28,7 +28,7 @@ const fn spread(number: usize, count: usize) -> usize {
 
 /// One need of one place.
 #[derive(Clone, Copy, Debug)]
-struct Need {
+struct Pin {
     address: usize,
     number: u64,
     rule: &'static str,
@@ -37,49 +37,49 @@ struct Need {
 
 /// The places that must not be freed.
 #[derive(Debug)]
-pub(super) struct Holds {
+pub(super) struct Pins {
     begun: AtomicU64,
     /// Each has the needs of some pages, in no order.
-    parts: Vec<Mutex<Vec<Need>>>,
+    parts: Vec<Mutex<Vec<Pin>>>,
 }
 
-impl Holds {
+impl Pins {
     pub(super) fn new() -> Self {
         Self { begun: AtomicU64::new(0), parts: (0..PARTS).map(|_| Mutex::default()).collect() }
     }
 
-    fn part(&self, page: usize) -> &Mutex<Vec<Need>> {
+    fn part(&self, page: usize) -> &Mutex<Vec<Pin>> {
         &self.parts[spread(page, PARTS)]
     }
 
     /// Begins to hold `address`; the result is what ends it again.
     pub(super) fn begin(&self, address: usize, rule: &'static str, what: &'static str) -> u64 {
         let number = self.begun.fetch_add(1, Ordering::Relaxed);
-        self.part(address / PAGE).lock().push(Need { address, number, rule, what });
+        self.part(address / PAGE).lock().push(Pin { address, number, rule, what });
         number
     }
 
     pub(super) fn end(&self, address: usize, number: u64) {
-        let needs = &mut *self.part(address / PAGE).lock();
+        let pins = &mut *self.part(address / PAGE).lock();
         // Those that began last are likely to end first.
-        if let Some(place) = needs.iter().rposition(|need| need.number == number) {
-            needs.swap_remove(place);
+        if let Some(place) = pins.iter().rposition(|pin| pin.number == number) {
+            pins.swap_remove(place);
         }
     }
 
     /// The rule and the words of whoever began last to hold something in `range`.
     pub(super) fn within(&self, range: &Range<usize>) -> Option<(&'static str, &'static str)> {
         let pages = range.start / PAGE..range.end.div_ceil(PAGE).max(range.start / PAGE + 1);
-        let last = |part: &Mutex<Vec<Need>>| {
-            let needs = part.lock();
-            needs.iter().filter(|need| range.contains(&need.address)).max_by_key(|need| need.number).copied()
+        let last = |part: &Mutex<Vec<Pin>>| {
+            let pins = part.lock();
+            pins.iter().filter(|pin| range.contains(&pin.address)).max_by_key(|pin| pin.number).copied()
         };
         let found = if pages.len() < PARTS {
-            pages.filter_map(|page| last(self.part(page))).max_by_key(|need| need.number)
+            pages.filter_map(|page| last(self.part(page))).max_by_key(|pin| pin.number)
         } else {
-            self.parts.iter().filter_map(last).max_by_key(|need| need.number)
+            self.parts.iter().filter_map(last).max_by_key(|pin| pin.number)
         };
-        found.map(|need| (need.rule, need.what))
+        found.map(|pin| (pin.rule, pin.what))
     }
 }
 
@@ -90,53 +90,54 @@ impl Holds {
 /// itself.
 ///
 /// # Invariants
-/// There is at most one [`Lent`] for an address.
+/// There is at most one [`PendingIrp`] for an address.
 #[derive(Debug)]
-pub(super) struct Below(Vec<Mutex<Vec<Lent>>>);
+pub(super) struct PendingIrps(Vec<Mutex<Vec<PendingIrp>>>);
 
 /// An IRP that a driver below has.
 #[derive(Clone, Copy, Debug)]
-struct Lent {
+struct PendingIrp {
     irp: usize,
     /// The current location of the highest driver that has handed it down: there it is back.
     from: i8,
 }
 
-impl Below {
+impl PendingIrps {
     pub(super) fn new() -> Self {
         Self((0..PARTS).map(|_| Mutex::default()).collect())
     }
 
-    fn part(&self, page: usize) -> &Mutex<Vec<Lent>> {
+    fn part(&self, page: usize) -> &Mutex<Vec<PendingIrp>> {
         &self.0[spread(page, PARTS)]
     }
 
     /// The IRP is handed down from location `from`.
     pub(super) fn add(&self, irp: usize, from: i8) {
         let mut part = self.part(irp / PAGE).lock();
-        match part.iter_mut().find(|lent| lent.irp == irp) {
-            Some(lent) => lent.from = lent.from.max(from),
-            None => part.push(Lent { irp, from }),
+        match part.iter_mut().find(|pending| pending.irp == irp) {
+            Some(pending) => pending.from = pending.from.max(from),
+            None => part.push(PendingIrp { irp, from }),
         }
     }
 
     /// The IRP has come up to location `to`.
-    pub(super) fn rises(&self, irp: usize, to: i8) {
+    pub(super) fn remove(&self, irp: usize, to: i8) {
         let mut part = self.part(irp / PAGE).lock();
-        if let Some(place) = part.iter().rposition(|lent| lent.irp == irp && to >= lent.from) {
+        if let Some(place) = part.iter().rposition(|pending| pending.irp == irp && to >= pending.from) {
             part.swap_remove(place);
         }
     }
 
     pub(super) fn contains(&self, irp: usize) -> bool {
-        self.part(irp / PAGE).lock().iter().any(|lent| lent.irp == irp)
+        self.part(irp / PAGE).lock().iter().any(|pending| pending.irp == irp)
     }
 
     /// An IRP that begins in `range`.
     pub(super) fn within(&self, range: &Range<usize>) -> Option<usize> {
         let mut pages = range.start / PAGE..range.end.div_ceil(PAGE).max(range.start / PAGE + 1);
-        let first =
-            |part: &Mutex<Vec<Lent>>| part.lock().iter().map(|lent| lent.irp).find(|irp| range.contains(irp));
+        let first = |part: &Mutex<Vec<PendingIrp>>| {
+            part.lock().iter().map(|pending| pending.irp).find(|irp| range.contains(irp))
+        };
         if pages.len() < PARTS {
             pages.find_map(|page| first(self.part(page)))
         } else {
@@ -151,9 +152,9 @@ impl Below {
 /// A slot holds the address of an IRP that is noted with a block in the table, or zero: it is emptied before the block
 /// leaves the table.
 #[derive(Debug)]
-pub(super) struct Noted(Vec<AtomicUsize>);
+pub(super) struct IrpCache(Vec<AtomicUsize>);
 
-impl Noted {
+impl IrpCache {
     pub(super) fn new() -> Self {
         Self((0..SLOTS).map(|_| AtomicUsize::new(0)).collect())
     }
