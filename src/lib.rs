@@ -58,6 +58,7 @@
 //! | decide who may connect | [`ListenerBuilder::inspect`], [`Inspection`], [`InspectToken`] |
 //! | receive and send | [`Connection::receive`], [`Connection::send`], [`Connection::into_split`] |
 //! | watch and end a connection | [`Connection::control`], [`Control`] |
+//! | set and read options | [`options`], [`ListenerBuilder::option`], [`Control::set`] |
 //! | handle events | [`Handlers`], [`ReceiveHandler`], [`DisconnectHandler`] |
 //! | run tasks | [`executor`], [`time`] |
 //! | memory, locks, events | [`memory`], [`sync`] |
@@ -77,6 +78,7 @@ pub mod irql;
 mod listener;
 pub mod memory;
 mod operation;
+pub mod options;
 mod socket;
 pub mod sync;
 pub mod time;

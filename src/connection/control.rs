@@ -13,9 +13,10 @@ use super::shared::ConnectionRef;
 use crate::address;
 use crate::error::{Error, Operation, Result};
 use crate::listener::{Endpoints, InspectId};
+use crate::options::{GetOption, SetOption, kind};
 use crate::socket::{
     CloseReason, Closed, ControlCode, Disabled, SocketRef, WaitClosed, control, disable_event,
-    disable_event_and_wait, enable_events, one_event, query_inspect_id,
+    disable_event_and_wait, enable_events, get_option, one_event, query_inspect_id, set_option,
 };
 
 bitflags! {
@@ -202,6 +203,42 @@ impl Control {
     /// Any error of WSK.
     pub fn receive_backlog(&self) -> impl Future<Output = Result<usize>> + Send + use<> {
         query(self.socket().clone(), SIO_WSK_QUERY_RECEIVE_BACKLOG)
+    }
+
+    /// Sets an option (`WskControlSocket`).
+    ///
+    /// # Cancel safety
+    /// Once polled, the option is set, or goes to be set, also when this is dropped.
+    ///
+    /// # Errors
+    /// `STATUS_INSUFFICIENT_RESOURCES`, and any error of WSK.
+    ///
+    /// ```
+    /// # use wsk::options::{KeepAlive, KeepAliveIdle};
+    /// # async fn example(connection: wsk::Connection) -> wsk::Result<()> {
+    /// connection.set(KeepAliveIdle(60)).await?;
+    /// connection.set(KeepAlive(true)).await?;
+    /// let KeepAliveIdle(seconds) = connection.get().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn set<O: SetOption<kind::Connection>>(
+        &self,
+        option: O,
+    ) -> impl Future<Output = Result<()>> + Send + use<O> {
+        set_option(self.socket().clone(), O::LEVEL, O::NAME, option.to_raw())
+    }
+
+    /// Reads an option (`WskControlSocket`).
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time.
+    ///
+    /// # Errors
+    /// `STATUS_INSUFFICIENT_RESOURCES`, and any error of WSK.
+    pub fn get<O: GetOption<kind::Connection>>(&self) -> impl Future<Output = Result<O>> + Send + use<O> {
+        let read = get_option(self.socket().clone(), O::LEVEL, O::NAME);
+        async move { read.await.map(O::from_raw) }
     }
 
     /// Switches events on (`SO_WSK_EVENT_CALLBACK`); those that are on stay on. They may come before this returns, for

@@ -42,9 +42,10 @@ use crate::address;
 use crate::client::Pause;
 use crate::connection::{ConnectionHandlers, Events, Handlers};
 use crate::error::{Error, Operation, Result};
+use crate::options::{GetOption, SetOption, kind};
 use crate::socket::{
     CloseReason, Closed, Disabled, WaitClosed, disable_event, disable_event_and_wait, enable_events,
-    one_event, probe,
+    get_option, one_event, probe, set_option,
 };
 
 bitflags! {
@@ -167,6 +168,40 @@ impl Listener {
     pub fn disable_and_wait(&self, event: ListenerEvents) -> impl Future<Output = Result<()>> + Send + use<> {
         let socket = self.core.socket().clone();
         async move { disable_event_and_wait(socket, one_event(event.bits(), ListenerEvents::all().bits())?).await }
+    }
+
+    /// Sets an option (`WskControlSocket`).
+    ///
+    /// # Cancel safety
+    /// Once polled, the option is set, or goes to be set, also when this is dropped.
+    ///
+    /// # Errors
+    /// `STATUS_INSUFFICIENT_RESOURCES`, and any error of WSK.
+    pub fn set<O: SetOption<kind::Listener>>(
+        &self,
+        option: O,
+    ) -> impl Future<Output = Result<()>> + Send + use<O> {
+        set_option(self.core.socket().clone(), O::LEVEL, O::NAME, option.to_raw())
+    }
+
+    /// Reads an option (`WskControlSocket`).
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time.
+    ///
+    /// # Errors
+    /// `STATUS_INSUFFICIENT_RESOURCES`, and any error of WSK.
+    ///
+    /// ```
+    /// # use wsk::options::KeepAlive;
+    /// # async fn example(listener: wsk::Listener) -> wsk::Result<()> {
+    /// let KeepAlive(probed) = listener.get().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn get<O: GetOption<kind::Listener>>(&self) -> impl Future<Output = Result<O>> + Send + use<O> {
+        let read = get_option(self.core.socket().clone(), O::LEVEL, O::NAME);
+        async move { read.await.map(O::from_raw) }
     }
 
     /// Closes the socket (`WskCloseSocket`) and waits until no callback of it runs or will run. Accepts that are

@@ -7,7 +7,7 @@ use wsk_sys::nt::{IRP, NTSTATUS};
 use wsk_sys::{
     NPI_WSK_INTERFACE_ID, PFN_WSK_CONTROL_SOCKET, SIO_WSK_QUERY_INSPECT_ID, SO_WSK_EVENT_CALLBACK,
     SOL_SOCKET, STATUS_EVENT_PENDING, STATUS_SUCCESS, WSK_CONTROL_SOCKET_TYPE, WSK_EVENT_CALLBACK_CONTROL,
-    WSK_EVENT_DISABLE, WSK_INSPECT_ID, WSK_SOCKET, WskIoctl, WskSetOption,
+    WSK_EVENT_DISABLE, WSK_INSPECT_ID, WSK_SOCKET, WskGetOption, WskIoctl, WskSetOption,
 };
 
 use super::{BasicTable, SocketRef};
@@ -182,6 +182,33 @@ pub(crate) unsafe fn control_inline(
     let outcome = Outcome::Completed { status, information: 0 };
     socket.close_if_dead(outcome);
     outcome
+}
+
+/// Sets an option of 32 bits.
+pub(crate) async fn set_option(socket: SocketRef, level: u32, name: u32, value: u32) -> Result<()> {
+    let what = ControlCode {
+        operation: Operation::SetOption,
+        request: WskSetOption,
+        code: name,
+        level,
+        input: size_of::<u32>(),
+        output: 0,
+    };
+    control(socket, what, value as usize).await.map(drop)
+}
+
+/// Reads an option of up to 32 bits.
+pub(crate) async fn get_option(socket: SocketRef, level: u32, name: u32) -> Result<u32> {
+    let what = ControlCode {
+        operation: Operation::GetOption,
+        request: WskGetOption,
+        code: name,
+        level,
+        input: 0,
+        output: size_of::<u32>(),
+    };
+    // A shorter answer leaves the rest as it was: zero.
+    control(socket, what, 0).await.map(|(output, _)| output[0] as u32)
 }
 
 const EVENT_CALLBACK: ControlCode = ControlCode {

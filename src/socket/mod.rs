@@ -19,6 +19,7 @@
 mod close;
 mod closed;
 mod control;
+mod open;
 mod release;
 mod rundown;
 mod table;
@@ -37,9 +38,10 @@ pub use closed::CloseReason;
 pub(crate) use closed::WaitClosed;
 pub use control::Disabled;
 pub(crate) use control::{
-    ControlCode, control, control_with_irp, disable_event, disable_event_and_wait, enable_events, one_event,
-    probe, query_inspect_id,
+    ControlCode, control, disable_event, disable_event_and_wait, enable_events, get_option, one_event, probe,
+    query_inspect_id, set_option,
 };
+pub(crate) use open::Opening;
 pub(crate) use release::Releases;
 use rundown::{Duty, Rundown};
 pub(crate) use table::{BasicTable, ConnectionTable, ListenTable, Table};

@@ -21,6 +21,16 @@ pub(crate) trait Table: Sized {
     unsafe fn new(table: *const c_void) -> Self;
 }
 
+/// Dispatch table of a category of sockets that can be bound.
+pub(crate) trait BindTable: Table {
+    /// `WskControlSocket`, if WSK has it.
+    fn control_socket(&self) -> Option<PFN_WSK_CONTROL_SOCKET>;
+    /// `WskBind`, if WSK has it.
+    fn bind(&self) -> Option<PFN_WSK_BIND>;
+    /// `WskGetLocalAddress`, if WSK has it.
+    fn local_address(&self) -> Option<PFN_WSK_GET_LOCAL_ADDRESS>;
+}
+
 /// Declares table types with their accessors.
 macro_rules! tables {
     ($($(#[$doc:meta])* $name:ident: $raw:ident { $($get:ident: $($member:ident).+ -> $function:ident,)+ })+) => { $(
@@ -71,3 +81,23 @@ tables! {
         release: WskRelease -> PFN_WSK_RELEASE_DATA_INDICATION_LIST,
     }
 }
+
+macro_rules! bind_tables {
+    ($($name:ident)+) => { $(
+        impl BindTable for $name {
+            fn control_socket(&self) -> Option<PFN_WSK_CONTROL_SOCKET> {
+                Self::control_socket(self)
+            }
+
+            fn bind(&self) -> Option<PFN_WSK_BIND> {
+                Self::bind(self)
+            }
+
+            fn local_address(&self) -> Option<PFN_WSK_GET_LOCAL_ADDRESS> {
+                Self::local_address(self)
+            }
+        }
+    )+ };
+}
+
+bind_tables!(ListenTable);

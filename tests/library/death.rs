@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use wsk::executor::Executor;
+use wsk::options::KeepAlive;
 use wsk::{
     AcceptHandler, Buffer, CloseReason, Connection, Decision, DisconnectHandler, DisconnectKind, Events,
     Handlers, Incoming, Indication, InspectHandler, InspectId, Inspection, ListenerEvents, ReceiveHandler,
@@ -511,7 +512,7 @@ fn a_listener_that_dies_while_it_is_made_is_closed() {
         let driver = Driver::start();
         for dropped in [false, true] {
             let (tell, told) = channel();
-            let listener = driver.provider.listener().keep_alive().conditional(Mourner(tell));
+            let listener = driver.provider.listener().option(KeepAlive(true)).conditional(Mourner(tell));
             let mut bind = Box::pin(listener.bind(localhost()));
             sim.choose(Knob::DieInCall, 1);
             let first = poll(&mut bind);

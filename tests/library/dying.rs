@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use wsk::options::{ExclusiveAddress, KeepAlive};
 use wsk::{Decision, Inspection};
 use wsk_sim::{Knob, Sim};
 
@@ -25,7 +26,7 @@ fn a_listener_may_die_at_every_call_that_makes_it() {
                     });
                     let gate = gate(refuse, |_| {});
                     let builder = driver.provider.listener().conditional(gate);
-                    let builder = builder.keep_alive().exclusive_address();
+                    let builder = builder.option(KeepAlive(true)).option(ExclusiveAddress(true));
                     let mut bind = Box::pin(builder.bind(localhost()));
                     let made = if awaited {
                         wait(bind.as_mut()).is_ok()

@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use wsk::options::V6Only;
 use wsk::{Handlers, ListenerEvents};
 use wsk_sim::Sim;
 use wsk_sim::raw::Peer;
@@ -43,7 +44,7 @@ fn a_gate_sees_ipv4_peers_as_such() {
             },
             |_| {},
         );
-        let builder = driver.provider.listener().v6_only(false).conditional(decide);
+        let builder = driver.provider.listener().option(V6Only(false)).conditional(decide);
         let listener = wait(builder.bind(everywhere())).unwrap();
         let at = reach(listener.local_addr());
         let peer = Peer::connect(at);
@@ -77,7 +78,7 @@ fn all_that_has_addresses_gives_ipv4_peers_as_such() {
             },
             |_| {},
         );
-        let builder = driver.provider.listener().v6_only(false).conditional(pend);
+        let builder = driver.provider.listener().option(V6Only(false)).conditional(pend);
         let listener = wait(builder.bind(everywhere())).unwrap();
         let at = reach(listener.local_addr());
         let peer = Peer::connect(at);
@@ -100,7 +101,7 @@ fn all_that_has_addresses_gives_ipv4_peers_as_such() {
             assert_eq!((connection.local_addr(), connection.peer_addr()), (seen.0, seen.1));
             tell.say(seen);
         };
-        let builder = driver.provider.listener().v6_only(false).on_accept(taker(take));
+        let builder = driver.provider.listener().option(V6Only(false)).on_accept(taker(take));
         let listener = wait(builder.bind(everywhere())).unwrap();
         listener.enable(ListenerEvents::ACCEPT).unwrap();
         let at = reach(listener.local_addr());
@@ -119,7 +120,7 @@ fn a_listener_at_a_mapped_address_says_the_ipv4_one() {
     Sim::new().run(|_| {
         let driver = Driver::start();
         let local = mapped(localhost());
-        let listener = wait(driver.provider.listener().v6_only(false).bind(local)).unwrap();
+        let listener = wait(driver.provider.listener().option(V6Only(false)).bind(local)).unwrap();
         assert_eq!(listener.local_addr().ip(), LOOPBACK);
         assert_eq!(listener.raw_local_addr(), mapped(listener.local_addr()));
         connected(&listener);

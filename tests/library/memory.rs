@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use wsk::executor::block_on_timeout;
+use wsk::options::ExclusiveAddress;
 use wsk::{Buffer, Client, Connection, Error, Events, Handlers, Listener, ListenerEvents, Result, Verdict};
 use wsk_sim::nt_user::pool::{IRP_TAG, MDL_TAG, WORK_ITEM_TAG};
 use wsk_sim::raw::Peer;
@@ -137,7 +138,8 @@ fn inspect() -> Result<()> {
         },
         |_| {},
     );
-    let listener = try_wait(provider.listener().conditional(gate).exclusive_address().bind(localhost()))??;
+    let listener =
+        try_wait(provider.listener().conditional(gate).option(ExclusiveAddress(true)).bind(localhost()))??;
     let peer = Peer::connect(listener.local_addr());
     let token = match told.next() {
         Ok(token) => token,

@@ -6,6 +6,10 @@ use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use wsk::options::{
+    ConditionalAccept, ExclusiveAddress, KeepAlive, KeepAliveCount, KeepAliveIdle, KeepAliveInterval,
+    ReceiveBufferSize, ReuseAddress, SendBufferSize, TimeToLive, TypeOfService, UnicastHops, V6Only,
+};
 use wsk::{Events, Handlers, Listener, Status};
 use wsk_sim::Sim;
 use wsk_sim::raw::{Buffer, Peer};
@@ -112,7 +116,7 @@ fn a_dual_stack_listener_is_one_that_was_asked_for() {
         let driver = Driver::start();
         let listen = |only: Option<bool>| {
             let builder = driver.provider.listener();
-            let builder = if let Some(only) = only { builder.v6_only(only) } else { builder };
+            let builder = if let Some(only) = only { builder.option(V6Only(only)) } else { builder };
             wait(builder.bind("[::]:0".parse().unwrap())).unwrap()
         };
         for asked in [None, Some(true)] {
@@ -129,7 +133,7 @@ fn a_dual_stack_listener_is_one_that_was_asked_for() {
         assert_eq!(wait(listener.accept()).unwrap().peer_addr(), peer.local());
         wait(listener.close());
         // For an IPv4 address it means nothing.
-        let listener = wait(driver.provider.listener().v6_only(false).bind(localhost())).unwrap();
+        let listener = wait(driver.provider.listener().option(V6Only(false)).bind(localhost())).unwrap();
         connected(&listener);
         drop(listener);
         driver.unload();
@@ -143,10 +147,71 @@ fn a_dual_stack_listener_is_one_that_was_asked_for() {
 fn connections_can_be_kept_alive() {
     for_each_mode(|_| {
         let driver = Driver::start();
-        let listener = wait(driver.provider.listener().keep_alive().bind(localhost())).unwrap();
+        let listener = wait(driver.provider.listener().option(KeepAlive(true)).bind(localhost())).unwrap();
         let (connection, peer) = connected(&listener);
         wait(connection.close());
         peer.expect_reset();
+        drop(listener);
+        driver.unload();
+    });
+}
+
+/// Sets an option on a socket and reads it back.
+macro_rules! set_and_get {
+    ($socket:expr; $($option:expr),* $(,)?) => { $(
+        wait($socket.set($option)).unwrap();
+        assert_eq!(wait($socket.get()), Ok($option));
+    )* };
+}
+
+/// Options that were set before the bind, or on the socket, are read back; accepted connections have those they inherit.
+///
+/// Prevents: OPT-01, OPT-02, OPT-13
+#[test]
+fn options_that_were_set_are_read_back() {
+    for_each_mode(|_| {
+        let driver = Driver::start();
+        let builder = driver.provider.listener().option(KeepAlive(false)).option(ExclusiveAddress(true));
+        let builder = builder.option(KeepAlive(true)).option(KeepAliveIdle(77)).option(TimeToLive(33));
+        let listener = wait(builder.bind(localhost())).unwrap();
+        assert_eq!(wait(listener.get()), Ok(KeepAlive(true)));
+        assert_eq!(wait(listener.get()), Ok(KeepAliveIdle(77)));
+        assert_eq!(wait(listener.get()), Ok(ExclusiveAddress(true)));
+        assert_eq!(wait(listener.get()), Ok(ReuseAddress(false)));
+        assert_eq!(wait(listener.get()), Ok(ConditionalAccept(false)));
+        assert_eq!(wait(listener.get()), Ok(TimeToLive(33)));
+        let (connection, peer) = connected(&listener);
+        assert_eq!(wait(connection.get()), Ok(KeepAlive(true)));
+        set_and_get![connection;
+            KeepAlive(false), KeepAlive(true), KeepAliveIdle(60), KeepAliveInterval(5), KeepAliveCount(7), TimeToLive(21),
+            TypeOfService(16),
+        ];
+        set_and_get![listener; KeepAlive(false), KeepAliveIdle(61), KeepAliveInterval(6), KeepAliveCount(8), TypeOfService(8)];
+        // The host may give more than was asked for.
+        wait(connection.set(ReceiveBufferSize(1 << 16))).unwrap();
+        assert!(wait(connection.get::<ReceiveBufferSize>()).unwrap().0 >= 1 << 16);
+        wait(connection.set(SendBufferSize(1 << 16))).unwrap();
+        assert!(wait(connection.get::<SendBufferSize>()).unwrap().0 >= 1 << 16);
+        // An option of IPv6 on an IPv4 socket.
+        assert!(wait(connection.get::<UnicastHops>()).is_err());
+        drop((connection, peer, listener));
+        driver.unload();
+    });
+}
+
+/// Options of a connection that has died are refused, and nothing is asked of WSK.
+///
+/// Prevents: LIFE-17
+#[test]
+fn options_of_a_closed_connection_are_refused() {
+    for_each_mode(|_| {
+        let driver = Driver::start();
+        let listener = driver.listen();
+        let (connection, _peer) = connected(&listener);
+        let control = connection.control();
+        wait(connection.close());
+        assert!(wait(control.set(KeepAlive(true))).unwrap_err().is_socket_dead());
+        assert!(wait(control.get::<KeepAlive>()).unwrap_err().is_socket_dead());
         drop(listener);
         driver.unload();
     });

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use wsk::options::{ExclusiveAddress, KeepAlive, V6Only};
 use wsk::{Buffer, Client, Connection, Events, Handlers, Listener, ListenerEvents, Status};
 use wsk_sim::Sim;
 use wsk_sim::raw::Peer;
@@ -301,8 +302,13 @@ fn a_listener_in_the_making_may_be_dropped_at_every_step() {
         let driver = Driver::start();
         for polls in 0.. {
             let gate = gate(rejects, |_| {});
-            let builder =
-                driver.provider.listener().conditional(gate).exclusive_address().keep_alive().v6_only(false);
+            let builder = driver
+                .provider
+                .listener()
+                .conditional(gate)
+                .option(ExclusiveAddress(true))
+                .option(KeepAlive(true))
+                .option(V6Only(false));
             let address = if polls % 2 == 0 { "[::1]:0" } else { "127.0.0.1:0" };
             let mut bind = Box::pin(builder.bind(address.parse().unwrap()));
             let wakes = Arc::new(Wakes::default());
