@@ -209,13 +209,9 @@ impl OptionSet {
     pub(crate) fn remove(&mut self, place: Place) {
         self.taken &= !(1 << place as u32);
     }
-}
 
-/// Takes out the options in the order of their places.
-impl Iterator for OptionSet {
-    type Item = Setting;
-
-    fn next(&mut self) -> Option<Setting> {
+    /// Takes out the first option, in the order of the places.
+    pub(crate) fn take_first(&mut self) -> Option<Setting> {
         let place = self.taken.trailing_zeros() as usize;
         let (&(level, name), &value) = (NAMES.get(place)?, self.values.get(place)?);
         self.taken &= self.taken - 1;

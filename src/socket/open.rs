@@ -45,7 +45,7 @@ impl Opening {
         self.provider.create(core, recipe).await?;
         let security = self.security.as_ref().map(|descriptor| Step::Security(descriptor.as_raw() as usize));
         // One wait for all of them: each wait in the sources is code and state of its own.
-        let options = core::iter::from_fn(|| self.options.next()).map(Step::Set);
+        let options = core::iter::from_fn(|| self.options.take_first()).map(Step::Set);
         let mut bound = local;
         for step in options.chain(security).chain([Step::Bind, Step::LocalAddress]) {
             // SAFETY: the caller vouches for the table.
