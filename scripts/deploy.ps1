@@ -44,7 +44,7 @@ Set-StrictMode -Version Latest
 
 $service = 'conditional_accept'
 $root = Split-Path -Parent $PSScriptRoot
-$package = Join-Path $root "examples\conditional-accept\target\$Configuration\${service}_package"
+$package = Join-Path $root "examples\conditional-accept\driver\target\$Configuration\${service}_package"
 $gatectl = Join-Path $root 'target\release\gatectl.exe'
 
 $connect = @{ ComputerName = $ComputerName }
@@ -116,7 +116,7 @@ function New-Connection {
 
 if (-not $Remove) {
     if (-not (Test-Path (Join-Path $package "$service.sys"))) {
-        throw "no package in ${package}: run 'cargo make' in examples\conditional-accept first"
+        throw "no package in ${package}: run 'cargo make' in examples\conditional-accept\driver first"
     }
     if (-not (Test-Path $gatectl)) {
         throw "no ${gatectl}: run 'cargo build --release -p gatectl' first"

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Drives the example conditional_accept with curl and nc, as a person would: accepted, rejected, asked about.
-# Usage: scripts/try-with-curl-nc.sh path/to/conditional_accept
+# Drives the program gate-host with curl and nc, as a person would: accepted, rejected, asked about.
+# Usage: scripts/try-with-curl-nc.sh path/to/gate-host
 # A tool that is not installed is skipped and named.
 set -euo pipefail
 
-example=${1:?usage: $0 path/to/conditional_accept}
+example=${1:?usage: $0 path/to/gate-host}
 work=$(mktemp -d)
 service=
 cleanup() {

@@ -38,7 +38,7 @@ fn the_control_program_needs_no_runtime_of_the_test_machine() {
 }
 
 #[test]
-fn the_example_needs_no_runtime_either() {
-    let told = configuration(".", &["--package", "wsk", "--example", "conditional_accept"]);
+fn the_user_mode_program_needs_no_runtime_either() {
+    let told = configuration(".", &["--package", "gate-host", "--bin", "gate-host"]);
     assert!(told.lines().any(|line| line == "target_feature=\"crt-static\""), "{told}");
 }

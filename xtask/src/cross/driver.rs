@@ -28,7 +28,7 @@ use crate::image::{self, Expected};
 use crate::progress::Step;
 
 /// The sample driver.
-const MANIFEST: &str = "examples/conditional-accept/Cargo.toml";
+const MANIFEST: &str = "examples/conditional-accept/driver/Cargo.toml";
 /// The driver that makes calls and writes down the answers.
 const PROBE: &str = "examples/wsk-probe/Cargo.toml";
 pub(super) const TARGET: &str = "x86_64-pc-windows-msvc";

@@ -3,7 +3,7 @@
 //! | image | from | how |
 //! |---|---|---|
 //! | `netio.sys` | `crates/netio` | `cdylib` with `std`, which is built from its sources |
-//! | `gatectl.exe` | `examples/gatectl` | the same build |
+//! | `gatectl.exe` | `examples/conditional-accept/gatectl` | the same build |
 //! | `bcryptprimitives.dll` | `assets/bcryptprimitives.c` | C; the random numbers that `std` asks for |
 //! | `echo_c.sys` | `crates/netio/c` | C; a WSK client that has nothing of ours in it |
 

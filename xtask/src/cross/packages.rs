@@ -22,7 +22,7 @@ use crate::progress::Step;
 
 /// What works with nothing but Rust.
 pub(crate) const WITHOUT: &str = "\
-Without these, everything in user mode works: `cargo run --example conditional_accept` and `cargo test`.";
+Without these, everything in user mode works: `cargo run -p gate-host` and `cargo test`.";
 
 /// The oldest compiler that will do: this workspace's own minimum.
 const OLDEST: (u32, u32) = (1, 91);

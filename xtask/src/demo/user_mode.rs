@@ -1,4 +1,4 @@
-//! The gate in user mode: the example `conditional_accept` as a process.
+//! The gate in user mode: the program `gate-host` as a process.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ const BUILD: Duration = Duration::from_mins(15);
 const THINKS: Duration = Duration::from_millis(50);
 
 /// Its name.
-const EXAMPLE: &str = "conditional_accept";
+const PROGRAM: &str = "gate-host";
 
 /// The example.
 #[derive(Debug)]
@@ -58,9 +58,9 @@ impl UserMode {
         let step = Step::start("Building the example");
         let mut cargo = host_cargo(layout);
         cargo
-            .args(["build", "--locked", "--release", "--package", "wsk", "--example", EXAMPLE])
+            .args(["build", "--locked", "--release", "--package", PROGRAM])
             .arg("--message-format=json-render-diagnostics");
-        let what = format!("cargo build --example {EXAMPLE}");
+        let what = format!("cargo build --package {PROGRAM}");
         let messages = logged_output(cargo, &what, &layout.log("example-build"), BUILD, &step)?;
         let program = executable(&messages).context("cargo does not say where the example is")?;
         let note = Self::note(layout);
@@ -227,7 +227,7 @@ impl Drop for UserMode {
 fn executable(messages: &str) -> Option<PathBuf> {
     Message::parse_stream(messages.as_bytes()).filter_map(Result::ok).find_map(|message| match message {
         Message::CompilerArtifact(artifact)
-            if artifact.target.name == EXAMPLE && artifact.target.is_example() =>
+            if artifact.target.name == PROGRAM && artifact.target.is_bin() =>
         {
             artifact.executable.map(Into::into)
         }
@@ -251,11 +251,11 @@ mod tests {
             )
             .replace('\n', "")
         };
-        let place = "/elsewhere/some-target/release/examples/conditional_accept";
+        let place = "/elsewhere/some-target/release/gate-host";
         let messages = [
             artifact("wsk", "lib", "null"),
-            artifact(EXAMPLE, "bin", r#""/another/program""#),
-            artifact(EXAMPLE, "example", &format!("{place:?}")),
+            artifact(PROGRAM, "example", r#""/another/program""#),
+            artifact(PROGRAM, "bin", &format!("{place:?}")),
             r#"{"reason":"build-finished","success":true}"#.to_owned(),
         ];
         assert_eq!(executable(&messages.join("\n")), Some(PathBuf::from(place)));
@@ -266,7 +266,7 @@ mod tests {
     fn what_was_not_built_is_not_guessed() {
         let place = tempfile::tempdir().unwrap();
         let layout = Layout { workspace: place.path().to_owned(), cross: place.path().join("cross") };
-        let guess = place.path().join("release/examples").join(EXAMPLE);
+        let guess = place.path().join("release").join(PROGRAM);
         std::fs::create_dir_all(guess.parent().unwrap()).unwrap();
         std::fs::write(&guess, "old").unwrap();
         assert!(UserMode::built(&layout).is_err());

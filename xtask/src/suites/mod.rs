@@ -310,7 +310,7 @@ mod tests {
             artifact("crates/wsk-sim#0.1.0", "lib", "wsk_sim", true),
             artifact("main#wsk@0.1.0", "test", "library", true),
             artifact("main#wsk@0.1.0", "example", "conditional_accept", true),
-            artifact("examples/gatectl#0.1.0", "bin", "gatectl", false),
+            artifact("examples/conditional-accept/gatectl#0.1.0", "bin", "gatectl", false),
             artifact("xtask#0.1.0", "bin", "xtask", true),
         ];
         let suites = suites_in(&messages.join("\n"));

@@ -1,0 +1,86 @@
+//! Loading and unloading.
+//!
+//! ```text
+//!   DriverEntry                                        DriverUnload
+//!     configuration from the registry                    the thread ends the service, and itself
+//!     the control, which knows everything                the control completes what waits for it
+//!     the device, open to administrators                 link and device are deleted
+//!     the thread that has the service
+//! ```
+//!
+//! The service's client is registered with the device: the I/O manager holds it, and the image with it, until the last completion
+//! routine has returned, also when `DriverUnload` has.
+//!
+//! Whatever fails in `DriverEntry` undoes what came before it, and the driver is not loaded. The I/O manager calls
+//! `DriverUnload` when nobody has the device open any more: `sc stop` with a handle open marks the driver for unloading, and
+//! the last close unloads it. (Wine's calls it at once; then the control completes what programs left with it.)
+
+use gate_service::{Control, Record, RecordSink as _};
+use wdk_sys::{DRIVER_OBJECT, NTSTATUS, PCUNICODE_STRING, STATUS_INSUFFICIENT_RESOURCES, STATUS_SUCCESS};
+use wsk::Passive;
+use wsk::memory::OutOfMemory;
+
+use crate::configuration::Configuration;
+use crate::debugger;
+use crate::device::{ControlDevice, wait_for_dispatch};
+use crate::service::Running;
+
+/// The kernel calls this when it has loaded the image.
+///
+/// # Safety
+/// Only the I/O manager calls it.
+// SAFETY: the linker's settings name this symbol as the entry; nothing else has the name.
+#[unsafe(export_name = "DriverEntry")]
+unsafe extern "system" fn driver_entry(driver: &mut DRIVER_OBJECT, path: PCUNICODE_STRING) -> NTSTATUS {
+    // SAFETY: drivers are loaded at PASSIVE_LEVEL, outside of callbacks, and this one holds no lock.
+    let passive = unsafe { Passive::assume() };
+    // SAFETY: the I/O manager gave this path.
+    let configuration = unsafe { Configuration::read(path, passive) };
+    let control = match configuration.and_then(|configuration| prepare(&configuration)) {
+        Ok(control) => control,
+        Err(OutOfMemory) => return STATUS_INSUFFICIENT_RESOURCES,
+    };
+    let device = match ControlDevice::create(driver, control.clone(), passive) {
+        Ok(device) => device,
+        Err(status) => return status,
+    };
+    // SAFETY: the device was just made; it is deleted when the thread has ended, here or in `DriverUnload`.
+    match unsafe { Running::start(control, device.as_ptr(), passive) } {
+        Ok(running) => {
+            device.keep(running);
+            driver.DriverUnload = Some(driver_unload);
+            STATUS_SUCCESS
+        }
+        Err(error) => error.status().raw(),
+    }
+}
+
+/// Makes the control, and has it report what is wrong with the configuration.
+fn prepare(configuration: &Configuration) -> Result<Control, OutOfMemory> {
+    let control = Control::try_new(&configuration.parameters)?;
+    for record in &*configuration.problems {
+        if let Record::BadSetting { setting, problem, .. } = *record {
+            debugger::bad_setting(setting, problem);
+        }
+        control.record(*record);
+    }
+    Ok(control)
+}
+
+/// The kernel calls this to have the driver gone.
+///
+/// # Safety
+/// Only the I/O manager calls it, after [`driver_entry`] has succeeded.
+unsafe extern "C" fn driver_unload(driver: *mut DRIVER_OBJECT) {
+    // SAFETY: drivers are unloaded at PASSIVE_LEVEL, outside of callbacks, and this one holds no lock.
+    let passive = unsafe { Passive::assume() };
+    // SAFETY: this is that driver, and it is unloaded once.
+    let Some((device, running)) = (unsafe { ControlDevice::take(driver) }) else { return };
+    device.control().stopping();
+    running.stop(passive);
+    device.control().shut_down(passive);
+    drop(device);
+    // Requests of handles that are still open, which only Wine allows, may have come meanwhile.
+    wait_for_dispatch();
+    debugger::unloaded();
+}

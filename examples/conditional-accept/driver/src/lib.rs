@@ -1,0 +1,43 @@
+//! The conditional-accept sample as a driver: the front to [`gate_service`] that the Windows kernel loads.
+//!
+//! ```text
+//!   DriverEntry ──► registry ──► Settings, bad values as records
+//!        │                          │
+//!        ├──► device   create, cleanup, close, device control ──► gate_service::control
+//!        │                                                              │ policy, questions, records
+//!        └──► service  a system thread ──► gate_service::Service ──────────┘
+//!                          start, bounded; a failure stays to be read through the device
+//!   DriverUnload ──► the thread unloads the service and ends ──► control shut down ──► link and device gone
+//! ```
+//!
+//! Everything that decides, counts or parses is in [`gate_service`] and [`gate_protocol`], where it is tested in user mode.
+//! This crate only ties it to the kernel.
+//!
+//! | module | what |
+//! |---|---|
+//! | `entry` | loading and unloading |
+//! | `device` | the control device and its dispatch routines |
+//! | `security` | who may open it |
+//! | `registry` | reading values of a key |
+//! | `configuration` | what they say |
+//! | `service` | the thread that has the service |
+//! | `debugger` | what it says to a kernel debugger |
+//! | `text` | strings as the kernel counts them |
+#![no_std]
+
+mod configuration;
+mod debugger;
+mod device;
+mod entry;
+mod registry;
+mod security;
+mod service;
+mod text;
+
+// The panic handler: a bug check. No input from outside reaches a panic.
+use wdk_panic as _;
+
+/// For `alloc`, should anything ask for it. This driver does not: an allocation of `alloc` that fails is a bug check,
+/// one of [`wsk::memory`] is an error value.
+#[global_allocator]
+static ALLOCATOR: wdk_alloc::WdkAllocator = wdk_alloc::WdkAllocator;

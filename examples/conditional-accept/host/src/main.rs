@@ -1,0 +1,127 @@
+//! An echo service with a gate in front, in user mode: the front to [`gate_service`] for people and scripts.
+//!
+//! ```text
+//!   cli ──► Settings ──► gate_service::Service, on a thread of the simulated kernel
+//!   log ◄── Record ◄───────────┘            unloaded by Ctrl-C, SIGTERM or --seconds
+//! ```
+//!
+//! `cargo run --release -p gate-host -- --help` lists the options.
+
+mod cli;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod host;
+mod log;
+
+use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use gate_service::policy::Policy;
+use gate_service::{Asker, Record, Rules, Service, Settings};
+use wsk::Passive;
+use wsk_sim::nt_user::Failure;
+use wsk_sim::{Report, Sim};
+
+use crate::cli::Options;
+use crate::log::{Journal, Printer};
+
+/// How long an unload waits for the tasks, and again for the sockets.
+const UNLOAD: Duration = Duration::from_secs(2);
+
+/// Threads that serve connections.
+const THREADS: usize = 2;
+
+/// How many established connections may wait to be taken: as many as clients may come at once. What a small number
+/// does, dropping requests, is for tests to look at (rule LSN-37).
+const UNTAKEN: usize = 16_384;
+
+/// The status a shell shows for a program that was interrupted.
+const INTERRUPTED: i32 = 130;
+
+fn main() -> ExitCode {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    host::keep_few_heaps();
+    let (options, policy) = Options::from_command_line();
+    match run(&options, policy) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Boots a machine, serves on it until told to stop, and looks at what is left.
+fn run(options: &Options, policy: Policy) -> Result<(), String> {
+    let (stop, stopped) = channel();
+    stop_on_signals(stop.clone())?;
+    // The front may be gone by the time printing fails; then nobody needs to be told.
+    let (journal, printer) = Printer::start(options.log, move || _ = stop.send(()))
+        .map_err(|error| format!("cannot start the thread that prints: {error}"))?;
+
+    let sim = Sim::builder().provider(|config| config.backlog = UNTAKEN).build();
+    let (sink, limit) = (journal.clone(), options.unload_after());
+    let (listen, accept_by) = (options.listen, options.accept_by());
+    let asker = Asker::Timed { answer: options.verdict(), after: options.verdict_after() };
+    let driver = sim.thread("driver", move || {
+        // The policy is in the pool of the simulated kernel, which only its threads can use.
+        let policy = Rules::try_new(&policy).map_err(|error| error.to_string())?;
+        let settings = Settings { listen, policy, asker, accept_by, threads: THREADS };
+        drive(settings, sink, &stopped, limit)
+    });
+    let driven = match driver.join() {
+        Ok(driven) => driven,
+        Err(Failure::Panicked(payload)) => std::panic::resume_unwind(payload),
+        Err(Failure::Stopped(stop)) => Err(format!("the simulated kernel has stopped: {stop}")),
+    };
+    let report = sim.finish();
+    let (violations, leaks) = (report.violations.len() as u64, report.leaks.count() as u64);
+    let unloaded = driven.is_ok().then_some(Record::Unloaded { violations, leaks });
+    let printed = printer.finish(journal, unloaded);
+    driven?;
+    assess(&report)?;
+    match printed {
+        Ok(0) => Ok(()),
+        Ok(lost) => Err(format!("{lost} records were not printed: standard output was not read fast enough")),
+        Err(error) => Err(format!("cannot write to standard output: {error}")),
+    }
+}
+
+/// What a driver does between its load and its unload. Runs on a thread of the simulated kernel.
+fn drive(
+    settings: Settings,
+    sink: Journal,
+    stopped: &Receiver<()>,
+    limit: Option<Duration>,
+) -> Result<(), String> {
+    // SAFETY: this is the start of a system thread, at PASSIVE_LEVEL, and it holds no locks.
+    let passive = unsafe { Passive::assume() };
+    let listen = settings.listen;
+    let mut service = Service::start(settings, sink, |left| eprintln!("still waiting: {left}"), passive)
+        .map_err(|error| format!("cannot listen on {listen}: {error}"))?;
+    // However this wait ends, it is time to unload.
+    let _ = match limit {
+        Some(limit) => stopped.recv_timeout(limit).is_ok(),
+        None => stopped.recv().is_ok(),
+    };
+    service.unload(UNLOAD, passive).map_err(|error| error.to_string())
+}
+
+/// Has Ctrl-C and SIGTERM stop the service. A second one ends the program at once.
+fn stop_on_signals(stop: Sender<()>) -> Result<(), String> {
+    let mut stopping = false;
+    let handler = move || {
+        if stopping {
+            std::process::exit(INTERRUPTED);
+        }
+        stopping = true;
+        // Without a receiver the service is down already.
+        let _ = stop.send(());
+    };
+    ctrlc::set_handler(handler).map_err(|error| format!("cannot listen to signals: {error}"))
+}
+
+/// What the checker and the final count found, if they found anything.
+fn assess(report: &Report) -> Result<(), String> {
+    if report.is_clean() { Ok(()) } else { Err(format!("the contract was not kept:\n{report}")) }
+}
