@@ -55,6 +55,7 @@
 //! |---|---|
 //! | load and unload | [`Client::register`], [`Client::capture`], [`Client::unload`] |
 //! | listen and accept | [`Provider::listener`], [`Listener::accept`], [`AcceptHandler`] |
+//! | connect | [`Provider::connect`], [`Provider::connector`] |
 //! | decide who may connect | [`ListenerBuilder::inspect`], [`Inspection`], [`InspectToken`] |
 //! | receive and send | [`Connection::receive`], [`Connection::send`], [`Connection::into_split`] |
 //! | watch and end a connection | [`Connection::control`], [`Control`] |
@@ -87,9 +88,10 @@ pub mod time;
 pub use buffer::Buffer;
 pub use client::{Client, Pause, Provider, SecurityDescriptor, StillHeld};
 pub use connection::{
-    Abort, Connection, ConnectionHandlers, Control, DisconnectHandler, DisconnectKind, Drain, Events,
-    Handlers, Indication, Posted, Receive, ReceiveExact, ReceiveFlags, ReceiveHalf, ReceiveHandler,
-    RetainedData, ReuniteError, SendBacklogHandler, SendFlags, SendHalf, Sending, Shutdown, Taken,
+    Abort, Connection, ConnectionBuilder, ConnectionHandlers, Control, DisconnectHandler, DisconnectKind,
+    Drain, Events, Handlers, Indication, Posted, Receive, ReceiveExact, ReceiveFlags, ReceiveHalf,
+    ReceiveHandler, RetainedData, ReuniteError, SendBacklogHandler, SendFlags, SendHalf, Sending, Shutdown,
+    Taken,
 };
 pub use error::{Error, Operation, Result, Status};
 pub use irql::Passive;

@@ -2,23 +2,26 @@
 
 use core::ffi::c_void;
 use core::fmt;
+use core::future::Future;
 use core::mem::size_of;
+use core::net::SocketAddr;
 use core::ptr::NonNull;
 use core::time::Duration;
 
-use wsk_sys::nt::PSECURITY_DESCRIPTOR;
+use wsk_sys::nt::{IRP, NTSTATUS, PSECURITY_DESCRIPTOR};
 use wsk_sys::{
-    AF_INET, AF_INET6, IPPROTO_TCP, PFN_WSK_CONTROL_CLIENT, SOCK_STREAM, STATUS_NOT_SUPPORTED, WSK_CACHE_SD,
-    WSK_PROVIDER_NPI, WSK_RELEASE_SD, nt_success,
+    AF_INET, AF_INET6, IPPROTO_TCP, PFN_WSK_CONTROL_CLIENT, PWSK_CLIENT, SOCK_STREAM, STATUS_NOT_SUPPORTED,
+    WSK_CACHE_SD, WSK_PROVIDER_NPI, WSK_RELEASE_SD, nt_success,
 };
 
 use super::{ClientShared, Node, Pause};
+use crate::connection::{Connection, ConnectionBuilder};
 use crate::error::{Error, Operation, Result};
 use crate::irql::Passive;
 use crate::listener::ListenerBuilder;
 use crate::memory::{Cache, Ref, RefCount};
-use crate::operation::{Op, Outcome, Refusal, Request, Submission, keep_image};
-use crate::socket::{SocketRef, attach};
+use crate::operation::{Op, Outcome, Refusal, Request, Submission, complete_here, keep_image};
+use crate::socket::{ProviderTable, SocketRef, Table as _, attach};
 
 /// WSK's functions, captured (`WskCaptureProviderNPI`). Clones share one capture, which is released when the last one was
 /// dropped: soon after, by the client's reaper thread, so that clones may be dropped anywhere.
@@ -136,9 +139,39 @@ impl Provider {
         }
     }
 
-    /// Begins to make a listening socket.
+    /// Returns the builder of a listening socket.
     pub fn listener(&self) -> ListenerBuilder {
         ListenerBuilder::new(self.clone())
+    }
+
+    /// Connects to an address, from a local address that WSK chooses (`WskSocketConnect`). The connection has no event
+    /// handlers; see [`Provider::connector`] for those, and for a local address.
+    ///
+    /// # IRQL
+    /// Up to `DISPATCH_LEVEL`, also for polling and dropping the future; not in completion routines.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time: the attempt is cancelled, and a connection that comes in spite of it is closed.
+    ///
+    /// # Errors
+    /// The same as those of [`ConnectionBuilder::connect`].
+    ///
+    /// ```
+    /// # use wsk::{Buffer, Provider, Result};
+    /// # async fn example(provider: &Provider) -> Result<()> {
+    /// let mut connection = provider.connect(([192, 0, 2, 1], 7007).into()).await?;
+    /// let (sent, _) = connection.send(Buffer::try_from_slice(b"hello")?).await;
+    /// sent?;
+    /// connection.shutdown().await
+    /// # }
+    /// ```
+    pub fn connect(&self, to: SocketAddr) -> impl Future<Output = Result<Connection>> + Send + use<> {
+        self.connector().connect(to)
+    }
+
+    /// Returns the builder of an outgoing connection.
+    pub fn connector(&self) -> ConnectionBuilder {
+        ConnectionBuilder::new(self.clone())
     }
 
     /// Waits up to a quarter of a second before something is tried again that has failed with an error that
@@ -164,49 +197,62 @@ impl Provider {
         let request = CreateRequest { provider: self.clone(), core: core.clone() };
         let op = Op::try_new(self.client().cache(), request)
             .map_err(|_| Error::out_of_memory(Operation::Socket))?;
+        let family = if recipe.ipv6 { AF_INET6 } else { AF_INET };
         let call = |irp, _| {
-            // SAFETY: `run` passes an IRP that was prepared; the request owns the core, and WSK does from completion on.
-            unsafe { self.submit_irp(core, &recipe, irp) }
+            let create = |client, table: &ProviderTable| {
+                let create = table.socket()?;
+                let context = core.as_ptr().as_ptr().cast();
+                // SAFETY: the client is captured; the request keeps the context, which outlives the socket by the rules of
+                // `socket`; the table is that of the core's category (rule SOCK-03), which the caller has named.
+                Some(unsafe {
+                    create(
+                        client,
+                        family,
+                        SOCK_STREAM,
+                        IPPROTO_TCP,
+                        recipe.flags,
+                        context,
+                        core.dispatch(),
+                        core::ptr::null_mut(),
+                        core::ptr::null_mut(),
+                        core::ptr::null_mut(),
+                        irp,
+                    )
+                })
+            };
+            // SAFETY: `run` passes an IRP that was prepared, which `create` submits or leaves alone.
+            unsafe { self.submit(irp, create) }
         };
-        // SAFETY: the operation is new, and `submit_irp` passes the IRP to `WskSocket` alone.
+        // SAFETY: the operation is new, and `call` passes the IRP to `WskSocket` alone.
         let (outcome, _) = unsafe { op.run(call) }.await;
         outcome.result(Operation::Socket).map(drop)
     }
 
-    /// Calls `WskSocket`.
+    /// Makes one WSK call through the client's table, which submits `irp`.
     ///
     /// # Safety
-    /// `irp` was prepared, and `core` lives until it has completed, and then until the socket is closed. The table of
-    /// `recipe` is static, and the one for a core of this type and for the category that the flags name.
-    unsafe fn submit_irp(&self, core: &SocketRef, recipe: &Recipe, irp: *mut wsk_sys::nt::IRP) -> Submission {
-        let npi = &self.captured.npi;
-        // SAFETY: the table is valid while the capture lives, and this member was always there.
-        let Some(create) = (unsafe { (*npi.Dispatch).WskSocket }) else {
-            return Submission::Refused(Refusal::NO_FUNCTION);
-        };
-        // SAFETY: the operation has just prepared the IRP; the capture keeps the client from letting its device go.
+    /// An operation has just prepared the IRP. `call` submits it to WSK, or returns `None` and leaves it alone.
+    pub(crate) unsafe fn submit(
+        &self,
+        irp: *mut IRP,
+        call: impl FnOnce(PWSK_CLIENT, &ProviderTable) -> Option<NTSTATUS>,
+    ) -> Submission {
+        // SAFETY: the caller has prepared the IRP; the capture keeps the client from letting its device go.
         if unsafe { keep_image(irp, self.client().device()) }.is_err() {
             return Submission::Refused(Refusal::OUT_OF_MEMORY);
         }
-        let family = if recipe.ipv6 { AF_INET6 } else { AF_INET };
-        // SAFETY: the client handle is captured, the context outlives the socket by the rules of `socket`, the
-        // table is that of the category (rule SOCK-03), and the IRP was prepared by the operation.
-        let _ = unsafe {
-            create(
-                npi.Client,
-                family,
-                SOCK_STREAM,
-                IPPROTO_TCP,
-                recipe.flags,
-                core.as_ptr().as_ptr().cast(),
-                core.dispatch(),
-                core::ptr::null_mut(),
-                core::ptr::null_mut(),
-                core::ptr::null_mut(),
-                irp,
-            )
-        };
+        if call(self.captured.npi.Client, &self.table()).is_none() {
+            // This WSK does not have the function. The I/O manager may hold memory for the IRP, so that is completed.
+            // SAFETY: the IRP was prepared, and WSK was not given it.
+            unsafe { complete_here(irp, STATUS_NOT_SUPPORTED) };
+        }
         Submission::Pending
+    }
+
+    /// The client's table, which is there as long as the capture.
+    fn table(&self) -> ProviderTable {
+        // SAFETY: the table is that of a client, whose capture this value keeps.
+        unsafe { ProviderTable::new(self.captured.npi.Dispatch.cast()) }
     }
 
     /// Has WSK keep a copy of a security descriptor, for [`ListenerBuilder::security`] (`WSK_CACHE_SD`).
@@ -257,9 +303,7 @@ impl Provider {
     }
 
     fn control_client(&self, call: impl FnOnce(PFN_WSK_CONTROL_CLIENT) -> i32) -> i32 {
-        // SAFETY: the table is valid while the capture lives, and this member was always there.
-        let control = unsafe { (*self.captured.npi.Dispatch).WskControlClient };
-        control.map_or(STATUS_NOT_SUPPORTED, call)
+        self.table().control_client().map_or(STATUS_NOT_SUPPORTED, call)
     }
 }
 

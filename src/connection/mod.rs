@@ -17,6 +17,7 @@
 //! Where things are: `shared` is the state that all of these share, `control` and `halves` are the handles, `receive`,
 //! `send` and `shutdown` the operations, `handlers`, `events` and `indication` the event callbacks.
 
+mod connect;
 mod control;
 mod events;
 mod halves;
@@ -31,6 +32,7 @@ mod turn;
 
 use core::future::Future;
 
+pub use connect::ConnectionBuilder;
 pub use control::{Control, Events};
 pub use halves::{ReceiveHalf, ReuniteError, SendHalf};
 pub use handlers::{

@@ -41,10 +41,10 @@ pub(crate) use control::{
     ControlCode, control, disable_event, disable_event_and_wait, enable_events, get_option, one_event, probe,
     query_inspect_id, set_option,
 };
-pub(crate) use open::Opening;
+pub(crate) use open::{Opening, local_address};
 pub(crate) use release::Releases;
 use rundown::{Duty, Rundown};
-pub(crate) use table::{BasicTable, ConnectionTable, ListenTable, Table};
+pub(crate) use table::{BasicTable, ConnectionTable, ListenTable, ProviderTable, Table};
 pub(crate) use waiters::{Registered, Waiter, Waiters};
 
 use crate::client::{ClientShared, Links, Node};

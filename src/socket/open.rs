@@ -55,6 +55,16 @@ impl Opening {
     }
 }
 
+/// Reads the address that a socket is bound to (`WskGetLocalAddress`).
+///
+/// # Safety
+/// `T` is the table of the socket's category.
+pub(crate) async unsafe fn local_address<T: BindTable>(socket: &SocketRef) -> Result<SocketAddr> {
+    let unread = SocketAddr::from(([0; 4], 0));
+    // SAFETY: the caller vouches for the table.
+    unsafe { StepRequest::run::<T>(socket, Step::LocalAddress, unread) }.await
+}
+
 const _: () = assert!(cfg!(target_endian = "little"), "a number in a word is read from its first bytes");
 
 /// One call on the socket that was made.

@@ -1,4 +1,4 @@
-//! The provider's dispatch tables as types: one safe accessor for each function that a table always had.
+//! WSK's dispatch tables as types: one safe accessor for each function that a table always had.
 //!
 //! A table may be shorter than its type in `wsk-sys`, because members were added over time. So no reference to a whole
 //! table is ever made; each accessor reads the one member.
@@ -6,18 +6,20 @@
 use core::ffi::c_void;
 
 use wsk_sys::{
-    PFN_WSK_ACCEPT, PFN_WSK_BIND, PFN_WSK_CONTROL_SOCKET, PFN_WSK_DISCONNECT, PFN_WSK_GET_LOCAL_ADDRESS,
-    PFN_WSK_INSPECT_COMPLETE, PFN_WSK_RECEIVE, PFN_WSK_RELEASE_DATA_INDICATION_LIST, PFN_WSK_SEND,
-    WSK_PROVIDER_BASIC_DISPATCH, WSK_PROVIDER_CONNECTION_DISPATCH, WSK_PROVIDER_LISTEN_DISPATCH,
+    PFN_WSK_ACCEPT, PFN_WSK_BIND, PFN_WSK_CONTROL_CLIENT, PFN_WSK_CONTROL_SOCKET, PFN_WSK_DISCONNECT,
+    PFN_WSK_GET_LOCAL_ADDRESS, PFN_WSK_INSPECT_COMPLETE, PFN_WSK_RECEIVE,
+    PFN_WSK_RELEASE_DATA_INDICATION_LIST, PFN_WSK_SEND, PFN_WSK_SOCKET, PFN_WSK_SOCKET_CONNECT,
+    WSK_PROVIDER_BASIC_DISPATCH, WSK_PROVIDER_CONNECTION_DISPATCH, WSK_PROVIDER_DISPATCH,
+    WSK_PROVIDER_LISTEN_DISPATCH,
 };
 
-/// Dispatch table of a socket category.
+/// Dispatch table of a socket category, or of a client.
 pub(crate) trait Table: Sized {
     /// The table at this address.
     ///
     /// # Safety
     /// The address is that of the dispatch table of a socket of this category, which is not closed while the value
-    /// lives.
+    /// lives, or of a client, whose capture is not released.
     unsafe fn new(table: *const c_void) -> Self;
 }
 
@@ -61,6 +63,12 @@ macro_rules! tables {
 }
 
 tables! {
+    /// Functions of a client.
+    ProviderTable: WSK_PROVIDER_DISPATCH {
+        socket: WskSocket -> PFN_WSK_SOCKET,
+        socket_connect: WskSocketConnect -> PFN_WSK_SOCKET_CONNECT,
+        control_client: WskControlClient -> PFN_WSK_CONTROL_CLIENT,
+    }
     /// Functions of every socket: each other table begins with this one (rule LAY-14).
     BasicTable: WSK_PROVIDER_BASIC_DISPATCH {
         control_socket: WskControlSocket -> PFN_WSK_CONTROL_SOCKET,
@@ -75,6 +83,9 @@ tables! {
     }
     /// Functions of a connection.
     ConnectionTable: WSK_PROVIDER_CONNECTION_DISPATCH {
+        control_socket: Basic.WskControlSocket -> PFN_WSK_CONTROL_SOCKET,
+        bind: WskBind -> PFN_WSK_BIND,
+        local_address: WskGetLocalAddress -> PFN_WSK_GET_LOCAL_ADDRESS,
         send: WskSend -> PFN_WSK_SEND,
         receive: WskReceive -> PFN_WSK_RECEIVE,
         disconnect: WskDisconnect -> PFN_WSK_DISCONNECT,
@@ -100,4 +111,4 @@ macro_rules! bind_tables {
     )+ };
 }
 
-bind_tables!(ListenTable);
+bind_tables!(ListenTable ConnectionTable);

@@ -14,6 +14,7 @@ mod accept_event;
 mod accept_loop;
 mod attack_wakers;
 mod chains;
+mod connect;
 mod death;
 mod dropped;
 mod dying;

@@ -211,6 +211,31 @@ fn dropped() -> Result<()> {
     Ok(())
 }
 
+/// A client connects and is echoed to.
+fn connect() -> Result<()> {
+    let client = Unloaded::register()?;
+    let provider = client.capture(BOUND, passive())?;
+    let (host, address) = wsk_sim::raw::host_listener();
+    let mut dropped = Box::pin(provider.connect(address));
+    let _ = poll(&mut dropped);
+    drop(dropped);
+    let mut connection = try_wait(provider.connector().handlers(Handlers::new()).connect(address))??;
+    // The attempt that was dropped may have been accepted before.
+    let peers = [(); 2].map(|()| host.set_nonblocking(true).and_then(|()| host.accept()).ok());
+    try_wait(connection.send(bytes(b"echo")?))?.0?;
+    try_wait(connection.shutdown())??;
+    drop(peers);
+    Ok(())
+}
+
+/// Prevents: CLOSE-14, SOCK-06
+#[test]
+fn memory_may_run_out_at_every_allocation_of_a_connect() {
+    for completion in [Completion::Natural, Completion::Inline, Completion::PendLate] {
+        sweep(completion, connect);
+    }
+}
+
 /// Each allocation of each scenario fails once: the result is an error value or a refused connection; nothing leaks,
 /// hangs or panics, and the machine is left as it was found.
 ///

@@ -103,6 +103,12 @@ impl Peer {
         &self.stream
     }
 
+    /// Its address of the other end; the connection is established and was not reset.
+    #[track_caller]
+    pub fn remote(&self) -> SocketAddr {
+        self.stream.peer_addr().expect("an established connection")
+    }
+
     /// Its own address.
     pub fn local(&self) -> SocketAddr {
         self.local
