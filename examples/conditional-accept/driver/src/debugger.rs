@@ -8,7 +8,7 @@
 
 use core::ffi::c_int;
 
-use gate_service::StillUp;
+use gate_service::StillBusy;
 use gate_service::record::{Problem, Setting};
 use wdk_sys::NTSTATUS;
 use wdk_sys::ntddk::DbgPrint;
@@ -40,8 +40,8 @@ pub(crate) fn not_started(status: NTSTATUS) {
 }
 
 /// Unloading takes long.
-pub(crate) fn still_waiting(left: &StillUp) {
-    let StillUp { tasks, sockets, providers } = *left;
+pub(crate) fn still_waiting(left: &StillBusy) {
+    let StillBusy { tasks, sockets, providers } = *left;
     // SAFETY: the format takes three numbers of the size of a pointer.
     unsafe {
         DbgPrint(

@@ -29,11 +29,11 @@ use crate::record::{AcceptBy, Inspection as Seen, Record, RecordSink, RequestId}
 use crate::rules::Rules;
 use crate::seats::{Guest, Seat};
 use crate::service::Asker;
-use crate::session::{self, Connected, Events};
+use crate::session::{self, Events, PreparedSession};
 
 /// What the gate, the asker and the sessions share.
 #[derive(Debug)]
-pub(crate) struct Gate<S> {
+pub(crate) struct Shared<S> {
     pub(crate) policy: Rules,
     pub(crate) asker: Asker,
     pub(crate) sink: S,
@@ -42,15 +42,15 @@ pub(crate) struct Gate<S> {
 
 /// The gate as a handler: the sessions it starts share it.
 #[derive(Debug)]
-pub(crate) struct Door<S>(pub(crate) Ref<Gate<S>>);
+pub(crate) struct Gate<S>(pub(crate) Ref<Shared<S>>);
 
-impl<S> Clone for Door<S> {
+impl<S> Clone for Gate<S> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<S: RecordSink> Door<S> {
+impl<S: RecordSink> Gate<S> {
     fn seen(&self, request: &Inspection<'_>, action: Seen, reason: Option<Reason>) {
         let (id, remote) = (name(request.id()), request.peer_addr());
         self.0.sink.record(Record::Inspect { id, remote, action, reason });
@@ -63,19 +63,19 @@ impl<S: RecordSink> Door<S> {
 
     /// Pends a request, and has somebody asked about it.
     fn ask<'a>(&self, request: Inspection<'a>) -> Decision<'a> {
-        let Self(gate) = self;
+        let Self(shared) = self;
         let remote = request.peer_addr();
-        let seat = match gate.policy.seat(remote.ip(), Guest::Pended, gate.spawner.cache()) {
+        let seat = match shared.policy.seat(remote.ip(), Guest::Pended, shared.spawner.cache()) {
             Ok(seat) => seat,
             Err(reason) => return self.reject(request, reason),
         };
         match request.pend() {
             Ok((decision, token)) => {
                 let id = name(token.id());
-                gate.sink.record(Record::Inspect { id, remote, action: Seen::Pend, reason: None });
+                shared.sink.record(Record::Inspect { id, remote, action: Seen::Pend, reason: None });
                 // An asker that cannot be started is dropped here, and its token with it: that rejects. None is at unload.
-                if gate.spawner.spawn(ask(gate.clone(), token, seat)) == Err(SpawnError::OutOfMemory) {
-                    gate.sink.record(Record::Dropped { remote, reason: Reason::Memory });
+                if shared.spawner.spawn(ask(shared.clone(), token, seat)) == Err(SpawnError::OutOfMemory) {
+                    shared.sink.record(Record::Dropped { remote, reason: Reason::Memory });
                 }
                 decision
             }
@@ -85,7 +85,7 @@ impl<S: RecordSink> Door<S> {
     }
 }
 
-impl<S: RecordSink> InspectHandler for Door<S> {
+impl<S: RecordSink> InspectHandler for Gate<S> {
     fn inspect<'a>(&self, request: Inspection<'a>) -> Decision<'a> {
         match self.0.policy.look(request.peer_addr().ip()) {
             Ok(Action::Accept) => {
@@ -99,25 +99,25 @@ impl<S: RecordSink> InspectHandler for Door<S> {
     }
 }
 
-impl<S: RecordSink> AbortHandler for Door<S> {
+impl<S: RecordSink> AbortHandler for Gate<S> {
     fn abort(&self, id: InspectId) {
         self.0.sink.record(Record::Abort { id: name(id) });
     }
 }
 
-impl<S: RecordSink> AcceptHandler for Door<S> {
+impl<S: RecordSink> AcceptHandler for Gate<S> {
     type Handlers = Events<S>;
 
     fn accept(&self, incoming: Incoming<'_, Events<S>>) {
         // What cannot be had refuses the connection: it is not taken.
         let remote = incoming.peer_addr();
-        let Ok(connected) = Connected::try_new(&self.0) else {
+        let Ok(prepared) = PreparedSession::try_new(&self.0) else {
             return self.0.sink.record(Record::Dropped { remote, reason: Reason::Memory });
         };
         // Recorded first, because the connection's events may come before it is in our hands.
-        let Some(tally) = connected.accepted(remote, AcceptBy::Event) else { return };
-        match incoming.accept(connected.events()) {
-            Ok(connection) => session::start(&self.0.spawner, connection, connected, tally),
+        let Some(stats) = prepared.accepted(remote, AcceptBy::Event) else { return };
+        match incoming.accept(prepared.events()) {
+            Ok(connection) => session::start(&self.0.spawner, connection, prepared, stats),
             // Nothing but memory can be missing.
             Err(_) => self.0.sink.record(Record::Dropped { remote, reason: Reason::Memory }),
         }
@@ -125,18 +125,18 @@ impl<S: RecordSink> AcceptHandler for Door<S> {
 }
 
 /// The asker: gets an answer, and decides. An abort drops it, and the question with it.
-async fn ask<S: RecordSink>(gate: Ref<Gate<S>>, token: InspectToken, seat: Seat) {
+async fn ask<S: RecordSink>(shared: Ref<Shared<S>>, token: InspectToken, seat: Seat) {
     let (id, remote) = (name(token.id()), token.peer_addr());
     let verdict = async {
-        let cache = gate.spawner.cache();
-        let action = match &gate.asker {
+        let cache = shared.spawner.cache();
+        let action = match &shared.asker {
             Asker::Timed { answer, after } => match wsk::time::sleep_in(*after, cache).await {
                 Ok(()) => *answer,
                 Err(_) => Answer::Reject,
             },
             Asker::Desk(desk) => desk.ask(id, remote, cache).await,
         };
-        gate.sink.record(Record::Verdict { id, action });
+        shared.sink.record(Record::Verdict { id, action });
         // Before the connection comes, which takes one of its own.
         drop(seat);
         match action {

@@ -44,4 +44,4 @@ pub use gate_protocol::{Limits, Reason, policy, record, status, wire};
 pub use irp::{Inside, Request};
 pub use parameters::Parameters;
 pub use rules::Rules;
-pub use service::{Asker, Service, Settings, StillUp};
+pub use service::{Asker, Service, Settings, StillBusy};

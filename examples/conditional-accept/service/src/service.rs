@@ -22,26 +22,26 @@ use wsk::{
 };
 
 use crate::desk::Desk;
-use crate::gate::{Door, Gate};
+use crate::gate::{Gate, Shared};
 use crate::policy::Answer;
 use crate::record::{AcceptBy, Record, RecordSink};
 use crate::rules::Rules;
-use crate::session::{self, Connected};
+use crate::session::{self, PreparedSession};
 
 /// How long the service waits for WSK when it starts.
-const CAPTURE: Duration = Duration::from_secs(5);
+const CAPTURE_LIMIT: Duration = Duration::from_secs(5);
 
 /// After so long it is said what an end still waits for.
-const PATIENCE: Duration = Duration::from_secs(5);
+const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long WSK may take to make the listener.
-const BIND: Duration = Duration::from_secs(5);
+const BIND_LIMIT: Duration = Duration::from_secs(5);
 
 /// How many accept requests are under way at a time.
-const ACCEPTS: usize = 32;
+const ACCEPTS_IN_FLIGHT: usize = 32;
 
 /// The most pauses between two attempts to listen again; each is a quarter of a second.
-const PAUSES: u32 = 32;
+const MAX_PAUSES: u32 = 32;
 
 /// What to serve, and to whom.
 #[derive(Clone, Debug)]
@@ -94,7 +94,12 @@ impl<S: RecordSink> Service<S> {
     ///
     /// # Errors
     /// Those of registering, capturing and binding; nothing is left behind then.
-    pub fn start(settings: Settings, sink: S, left: impl Fn(&StillUp), passive: Passive<'_>) -> Result<Self> {
+    pub fn start(
+        settings: Settings,
+        sink: S,
+        left: impl Fn(&StillBusy),
+        passive: Passive<'_>,
+    ) -> Result<Self> {
         Self::start_with(Client::register(passive)?, settings, sink, left, passive)
     }
 
@@ -110,7 +115,7 @@ impl<S: RecordSink> Service<S> {
         client: Client,
         settings: Settings,
         sink: S,
-        left: impl Fn(&StillUp),
+        left: impl Fn(&StillBusy),
         passive: Passive<'_>,
     ) -> Result<Self> {
         let mut service =
@@ -130,22 +135,22 @@ impl<S: RecordSink> Service<S> {
     ///
     /// # IRQL
     /// `PASSIVE_LEVEL`.
-    pub fn end(mut self, left: impl Fn(&StillUp), passive: Passive<'_>) {
-        while let Err(still_up) = self.unload(PATIENCE, passive) {
+    pub fn end(mut self, left: impl Fn(&StillBusy), passive: Passive<'_>) {
+        while let Err(still_up) = self.unload(REPORT_INTERVAL, passive) {
             left(&still_up);
         }
     }
 
     fn open(&mut self, settings: Settings, sink: S, passive: Passive<'_>) -> Result<()> {
         let Some(client) = &self.client else { return Ok(()) };
-        let provider = client.capture(CAPTURE, passive)?;
+        let provider = client.capture(CAPTURE_LIMIT, passive)?;
         let executor = self.executor.insert(Executor::start(passive, settings.threads)?);
         let Settings { listen, policy, asker, accept_by, .. } = settings;
-        let gate = Gate { policy, asker, sink, spawner: executor.spawner() };
-        let gate = Ref::try_new(gate)?;
+        let shared = Shared { policy, asker, sink, spawner: executor.spawner() };
+        let shared = Ref::try_new(shared)?;
         let started = Started::try_new()?;
-        executor.spawner().spawn(attend(provider, gate, listen, accept_by, started.clone()))?;
-        started.event.wait(passive, Some(BIND));
+        executor.spawner().spawn(run_listener(provider, shared, listen, accept_by, started.clone()))?;
+        started.event.wait(passive, Some(BIND_LIMIT));
         let outcome = started.outcome.with(Option::take);
         self.local = outcome.unwrap_or(Err(Error::new(Operation::Bind, Status::IO_TIMEOUT)))?;
         Ok(())
@@ -163,15 +168,15 @@ impl<S: RecordSink> Service<S> {
     /// `PASSIVE_LEVEL`.
     ///
     /// # Errors
-    /// [`StillUp`] when the time was not enough. It can be called again, and a driver must not be unloaded before
+    /// [`StillBusy`] when the time was not enough. It can be called again, and a driver must not be unloaded before
     /// it has succeeded.
-    pub fn unload(&mut self, limit: Duration, passive: Passive<'_>) -> core::result::Result<(), StillUp> {
+    pub fn unload(&mut self, limit: Duration, passive: Passive<'_>) -> core::result::Result<(), StillBusy> {
         if let Some(executor) = self.executor.take()
             && let Err(error) = executor.stop(passive, limit)
         {
             let tasks = error.unfinished().max(error.threads());
             self.executor = Some(error.into_executor());
-            return Err(StillUp { tasks, sockets: 0, providers: 0 });
+            return Err(StillBusy { tasks, sockets: 0, providers: 0 });
         }
         // The tasks had the listener. It closes in the background, which `unload` waits for.
         if let Some(client) = self.client.take()
@@ -179,7 +184,7 @@ impl<S: RecordSink> Service<S> {
         {
             let (sockets, providers) = (held.sockets, held.providers);
             self.client = Some(held.client);
-            return Err(StillUp { tasks: 0, sockets, providers });
+            return Err(StillBusy { tasks: 0, sockets, providers });
         }
         Ok(())
     }
@@ -188,11 +193,11 @@ impl<S: RecordSink> Service<S> {
 /// Makes the listener.
 async fn bind<S: RecordSink>(
     provider: &Provider,
-    gate: &Ref<Gate<S>>,
+    shared: &Ref<Shared<S>>,
     local: SocketAddr,
 ) -> Result<Ref<Listener>> {
-    let door = Door(gate.clone());
-    let builder = provider.listener().inspect(door.clone()).on_abort(door.clone()).on_accept(door);
+    let gate = Gate(shared.clone());
+    let builder = provider.listener().inspect(gate.clone()).on_abort(gate.clone()).on_accept(gate);
     let listener = builder.bind(local).await?;
     Ok(Ref::try_new(listener)?)
 }
@@ -210,7 +215,7 @@ impl Started {
         Ok(Self { outcome, event: Event::try_new(EventKind::Notification)? })
     }
 
-    fn tell(&self, outcome: Result<SocketAddr>) {
+    fn report(&self, outcome: Result<SocketAddr>) {
         self.outcome.with(|told| *told = Some(outcome));
         self.event.set();
     }
@@ -224,9 +229,9 @@ impl Started {
     clippy::manual_async_fn,
     reason = "an `async fn` keeps its arguments twice, and moves them when it is polled first"
 )]
-fn attend<S: RecordSink>(
+fn run_listener<S: RecordSink>(
     provider: Provider,
-    gate: Ref<Gate<S>>,
+    shared: Ref<Shared<S>>,
     mut local: SocketAddr,
     accept_by: AcceptBy,
     started: Started,
@@ -234,27 +239,27 @@ fn attend<S: RecordSink>(
     async move {
         let mut pauses = 0;
         loop {
-            match bind(&provider, &gate, local).await {
+            match bind(&provider, &shared, local).await {
                 Ok(listener) => {
                     local = listener.local_addr();
-                    gate.sink.record(Record::Loaded { local });
+                    shared.sink.record(Record::Loaded { local });
                     if pauses == 0 {
-                        started.tell(Ok(local));
+                        started.report(Ok(local));
                     }
-                    begin(&gate, &listener, accept_by).await;
+                    start_accepting(&shared, &listener, accept_by).await;
                     if listener.closed().await != CloseReason::Dead {
                         return;
                     }
-                    gate.sink.record(Record::Died { local });
+                    shared.sink.record(Record::Died { local });
                     pauses = 1;
                 }
-                Err(error) if pauses == 0 => return started.tell(Err(error)),
+                Err(error) if pauses == 0 => return started.report(Err(error)),
                 Err(_) => {
                     // Whatever it is may pass, and somebody who has taken the address may go.
                     for _ in 0..pauses {
                         provider.pause().await;
                     }
-                    pauses = (pauses * 2).min(PAUSES);
+                    pauses = (pauses * 2).min(MAX_PAUSES);
                 }
             }
         }
@@ -262,15 +267,19 @@ fn attend<S: RecordSink>(
 }
 
 /// Has connections taken, as soon as there is memory for that.
-async fn begin<S: RecordSink>(gate: &Ref<Gate<S>>, listener: &Ref<Listener>, accept_by: AcceptBy) {
-    let mut left = if accept_by == AcceptBy::Irp { ACCEPTS } else { 1 };
+async fn start_accepting<S: RecordSink>(
+    shared: &Ref<Shared<S>>,
+    listener: &Ref<Listener>,
+    accept_by: AcceptBy,
+) {
+    let mut left = if accept_by == AcceptBy::Irp { ACCEPTS_IN_FLIGHT } else { 1 };
     while left > 0 && listener.is_open() {
         let begun = match accept_by {
             AcceptBy::Event => {
                 listener.inherit(Events::DISCONNECT).is_ok()
                     && listener.enable(ListenerEvents::ACCEPT).is_ok()
             }
-            AcceptBy::Irp => gate.spawner.spawn(accept(gate.clone(), listener.clone())).is_ok(),
+            AcceptBy::Irp => shared.spawner.spawn(accept(shared.clone(), listener.clone())).is_ok(),
         };
         if begun {
             left -= 1;
@@ -281,16 +290,16 @@ async fn begin<S: RecordSink>(gate: &Ref<Gate<S>>, listener: &Ref<Listener>, acc
 }
 
 /// Takes one connection after the other, until the listener is closed.
-async fn accept<S: RecordSink>(gate: Ref<Gate<S>>, listener: Ref<Listener>) {
+async fn accept<S: RecordSink>(shared: Ref<Shared<S>>, listener: Ref<Listener>) {
     while listener.is_open() {
-        if let Ok(connected) = Connected::try_new(&gate)
-            && let Ok(connection) = listener.accept_with(connected.events()).await
+        if let Ok(prepared) = PreparedSession::try_new(&shared)
+            && let Ok(connection) = listener.accept_with(prepared.events()).await
         {
             // Who comes when there is no room any more is dropped here, which resets the connection.
-            let Some(tally) = connected.accepted(connection.peer_addr(), AcceptBy::Irp) else { continue };
+            let Some(stats) = prepared.accepted(connection.peer_addr(), AcceptBy::Irp) else { continue };
             // If it fails, the session notices the end by itself.
             let _ = connection.enable(Events::DISCONNECT);
-            session::start(&gate.spawner, connection, connected, tally);
+            session::start(&shared.spawner, connection, prepared, stats);
         } else if listener.is_open() {
             // Memory is out, or a client was gone before its turn came.
             listener.pause().await;
@@ -300,7 +309,7 @@ async fn accept<S: RecordSink>(gate: Ref<Gate<S>>, listener: Ref<Listener>) {
 
 /// What [`Service::unload`] was still waiting for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StillUp {
+pub struct StillBusy {
     /// Tasks that had not ended, or the threads that had run them.
     pub tasks: usize,
     /// Sockets that had not closed.
@@ -309,7 +318,7 @@ pub struct StillUp {
     pub providers: usize,
 }
 
-impl fmt::Display for StillUp {
+impl fmt::Display for StillBusy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { tasks, sockets, providers } = self;
         write!(
@@ -319,4 +328,4 @@ impl fmt::Display for StillUp {
     }
 }
 
-impl core::error::Error for StillUp {}
+impl core::error::Error for StillBusy {}

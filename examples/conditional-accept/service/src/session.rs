@@ -28,7 +28,7 @@ use wsk::{Buffer, Connection, DisconnectHandler, Handlers, Status};
 
 use crate::Reason;
 use crate::clock::Last;
-use crate::gate::Gate;
+use crate::gate::Shared;
 use crate::record::{AcceptBy, DisconnectKind, Record, RecordSink};
 use crate::rules::Rules;
 use crate::seats::{Guest, Seat};
@@ -37,22 +37,22 @@ use crate::seats::{Guest, Seat};
 const BUFFER: usize = 8 * 1024;
 
 /// After so many rounds in which nothing made it wait, a session lets others run.
-const ROUNDS: u32 = 16;
+const ROUNDS_PER_TURN: u32 = 16;
 
 /// How long the other side may take to hear of the end.
-const PARTING: Duration = Duration::from_secs(30);
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(30);
 
 /// A connection is looked at this often at least: the policy may say something else about silence by then.
-const LOOK: Duration = Duration::from_secs(30);
+const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The handlers of a connection.
-pub(crate) type Events<S> = Handlers<(), Peer<S>>;
+pub(crate) type Events<S> = Handlers<(), DisconnectRecorder<S>>;
 
 /// Hears when the other side ends a connection.
 #[derive(Debug)]
-pub(crate) struct Peer<S>(Ref<State<S>>);
+pub(crate) struct DisconnectRecorder<S>(Ref<State<S>>);
 
-impl<S: RecordSink> DisconnectHandler for Peer<S> {
+impl<S: RecordSink> DisconnectHandler for DisconnectRecorder<S> {
     fn disconnected(&self, kind: wsk::DisconnectKind) {
         self.0.ended(match kind {
             wsk::DisconnectKind::Graceful => DisconnectKind::Graceful,
@@ -63,11 +63,11 @@ impl<S: RecordSink> DisconnectHandler for Peer<S> {
 
 /// A connection as its handlers and its session see it.
 #[derive(Debug)]
-pub(crate) struct Connected<S>(Ref<State<S>>);
+pub(crate) struct PreparedSession<S>(Ref<State<S>>);
 
 #[derive(Debug)]
 struct State<S> {
-    gate: Ref<Gate<S>>,
+    shared: Ref<Shared<S>>,
     /// Known when the connection is there; the memory is there before.
     remote: SpinLock<Option<SocketAddr>>,
     /// How the other side ended it, as far as it is recorded.
@@ -87,34 +87,34 @@ impl<S: RecordSink> State<S> {
         };
         let remote = self.remote.with(|remote| *remote);
         if let (0, Some(remote)) = (before, remote) {
-            self.gate.sink.record(Record::Disconnect { remote, kind });
+            self.shared.sink.record(Record::Disconnect { remote, kind });
         }
     }
 }
 
-impl<S: RecordSink> Connected<S> {
+impl<S: RecordSink> PreparedSession<S> {
     /// Sets up what a connection needs, before there is one.
-    pub(crate) fn try_new(gate: &Ref<Gate<S>>) -> Result<Self, OutOfMemory> {
-        let state = State { gate: gate.clone(), remote: SpinLock::new(None), ended: AtomicU8::new(0) };
-        Ref::try_new_in(state, gate.spawner.cache()).map(Self).map_err(|(error, _)| error)
+    pub(crate) fn try_new(shared: &Ref<Shared<S>>) -> Result<Self, OutOfMemory> {
+        let state = State { shared: shared.clone(), remote: SpinLock::new(None), ended: AtomicU8::new(0) };
+        Ref::try_new_in(state, shared.spawner.cache()).map(Self).map_err(|(error, _)| error)
     }
 
     /// The handlers for the connection.
     pub(crate) fn events(&self) -> Events<S> {
-        Handlers::new().disconnect(Peer(self.0.clone()))
+        Handlers::new().disconnect(DisconnectRecorder(self.0.clone()))
     }
 
     /// Records that the connection is there, or why it cannot be served: then it is to be dropped.
-    pub(crate) fn accepted(&self, remote: SocketAddr, by: AcceptBy) -> Option<Tally<S>> {
-        let State { gate, remote: known, .. } = &*self.0;
-        match gate.policy.seat(remote.ip(), Guest::Connected, gate.spawner.cache()) {
+    pub(crate) fn accepted(&self, remote: SocketAddr, by: AcceptBy) -> Option<ConnectionStats<S>> {
+        let State { shared, remote: known, .. } = &*self.0;
+        match shared.policy.seat(remote.ip(), Guest::Connected, shared.spawner.cache()) {
             Ok(seat) => {
                 known.with(|known| *known = Some(remote));
-                gate.sink.record(Record::Accepted { remote, by });
-                Some(Tally { gate: gate.clone(), remote, received: 0, sent: 0, _seat: seat })
+                shared.sink.record(Record::Accepted { remote, by });
+                Some(ConnectionStats { shared: shared.clone(), remote, received: 0, sent: 0, _seat: seat })
             }
             Err(reason) => {
-                gate.sink.record(Record::Dropped { remote, reason });
+                shared.sink.record(Record::Dropped { remote, reason });
                 None
             }
         }
@@ -123,18 +123,18 @@ impl<S: RecordSink> Connected<S> {
 
 /// What went through a connection; recorded when it is closed.
 #[derive(Debug)]
-pub(crate) struct Tally<S: RecordSink> {
-    gate: Ref<Gate<S>>,
+pub(crate) struct ConnectionStats<S: RecordSink> {
+    shared: Ref<Shared<S>>,
     remote: SocketAddr,
     received: u64,
     sent: u64,
     _seat: Seat,
 }
 
-impl<S: RecordSink> Drop for Tally<S> {
+impl<S: RecordSink> Drop for ConnectionStats<S> {
     fn drop(&mut self) {
         let Self { remote, received, sent, .. } = *self;
-        self.gate.sink.record(Record::Closed { remote, received, sent });
+        self.shared.sink.record(Record::Closed { remote, received, sent });
     }
 }
 
@@ -144,32 +144,32 @@ impl<S: RecordSink> Drop for Tally<S> {
 pub(crate) fn start<S: RecordSink>(
     spawner: &Spawner,
     connection: Connection,
-    connected: Connected<S>,
-    tally: Tally<S>,
+    prepared: PreparedSession<S>,
+    stats: ConnectionStats<S>,
 ) {
     // The order of the fields is the order in which a session that is not run, or not run to its end, goes.
-    let session = Session { connection, tally, state: connected.0 };
-    let (state, remote) = (session.state.clone(), session.tally.remote);
+    let session = Session { connection, stats, state: prepared.0 };
+    let (state, remote) = (session.state.clone(), session.stats.remote);
     // An error has dropped the session.
     if spawner.spawn(session.run()) == Err(SpawnError::OutOfMemory) {
-        state.gate.sink.record(Record::Dropped { remote, reason: Reason::Memory });
+        state.shared.sink.record(Record::Dropped { remote, reason: Reason::Memory });
     }
 }
 
 struct Session<S: RecordSink> {
     connection: Connection,
-    tally: Tally<S>,
+    stats: ConnectionStats<S>,
     state: Ref<State<S>>,
 }
 
 impl<S: RecordSink> Session<S> {
     async fn run(mut self) {
         let outcome = self.serve().await;
-        let Self { connection, tally, state } = self;
+        let Self { connection, stats, state } = self;
         match outcome {
             Ok(Ok(())) => {}
             Ok(Err(error)) if error.is_out_of_memory() => {
-                state.gate.sink.record(Record::Dropped { remote: tally.remote, reason: Reason::Memory });
+                state.shared.sink.record(Record::Dropped { remote: stats.remote, reason: Reason::Memory });
             }
             Ok(Err(error)) => {
                 if [Status::CONNECTION_RESET, Status::CONNECTION_DISCONNECTED, Status::REMOTE_DISCONNECT]
@@ -178,21 +178,21 @@ impl<S: RecordSink> Session<S> {
                     state.ended(DisconnectKind::Abortive);
                 }
             }
-            Err(reason) => state.gate.sink.record(Record::Dropped { remote: tally.remote, reason }),
+            Err(reason) => state.shared.sink.record(Record::Dropped { remote: stats.remote, reason }),
         }
         connection.close().await;
-        drop(tally);
+        drop(stats);
     }
 
     /// Serves until the other side ends; an error if it is silent for too long, or nobody can look at the clock.
     async fn serve(&mut self) -> Result<wsk::Result<()>, Reason> {
         let (state, last) = (self.state.clone(), Last::now());
-        let Gate { policy, spawner, .. } = &*state.gate;
-        let mut silence = pin!(silence(policy, spawner.cache(), &last));
+        let Shared { policy, spawner, .. } = &*state.shared;
+        let mut idle = pin!(wait_until_idle(policy, spawner.cache(), &last));
         let mut echo = pin!(self.echo(&last));
         poll_fn(|context| match echo.as_mut().poll(context) {
             Poll::Ready(outcome) => Poll::Ready(Ok(outcome)),
-            Poll::Pending => silence.as_mut().poll(context).map(Err),
+            Poll::Pending => idle.as_mut().poll(context).map(Err),
         })
         .await
     }
@@ -201,16 +201,16 @@ impl<S: RecordSink> Session<S> {
     async fn echo(&mut self, last: &Last) -> wsk::Result<()> {
         let mut buffer = Buffer::try_with_capacity(BUFFER)?;
         'talk: loop {
-            for _ in 0..ROUNDS {
+            for _ in 0..ROUNDS_PER_TURN {
                 let (received, filled) = self.connection.receive(buffer).await;
                 let received = received?;
                 last.touch();
                 if received == 0 {
                     break 'talk;
                 }
-                self.tally.received += received as u64;
+                self.stats.received += received as u64;
                 let (sent, emptied) = self.connection.send(filled).await;
-                self.tally.sent += sent? as u64;
+                self.stats.sent += sent? as u64;
                 last.touch();
                 buffer = emptied;
             }
@@ -218,8 +218,8 @@ impl<S: RecordSink> Session<S> {
         }
         self.state.ended(DisconnectKind::Graceful);
         // A peer that reads nothing could put the end off for ever. Closing resets the connection then.
-        let cache = self.tally.gate.spawner.cache();
-        timeout_in(PARTING, cache, self.connection.shutdown()).await?
+        let cache = self.stats.shared.spawner.cache();
+        timeout_in(SHUTDOWN_LIMIT, cache, self.connection.shutdown()).await?
     }
 }
 
@@ -227,13 +227,13 @@ impl<S: RecordSink> Session<S> {
 ///
 /// Without memory for it nobody would notice the silence. Where silence has no limit that harms nobody, until there is one: then it is
 /// looked at again when the session has something else to do.
-async fn silence(policy: &Rules, cache: &Cache, last: &Last) -> Reason {
+async fn wait_until_idle(policy: &Rules, cache: &Cache, last: &Last) -> Reason {
     loop {
         let limit = policy.idle_timeout();
         let rest = match limit.map(|limit| limit.saturating_sub(last.ago())) {
             Some(Duration::ZERO) => return Reason::Idle,
-            Some(rest) => rest.min(LOOK),
-            None => LOOK,
+            Some(rest) => rest.min(IDLE_CHECK_INTERVAL),
+            None => IDLE_CHECK_INTERVAL,
         };
         if sleep_in(rest, cache).await.is_err() {
             if limit.is_some() {

@@ -22,8 +22,8 @@ fn a_timer_that_cannot_be_had_ends_what_has_a_limit_only() {
     {
         let rules = Rules::try_new(&policy(Limits::NONE)).expect("memory");
         let (cache, last) = (Cache::try_new(0).expect("memory"), Last::now());
-        let mut silence = pin!(silence(&rules, &cache, &last));
-        let mut poll = || silence.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        let mut idle = pin!(wait_until_idle(&rules, &cache, &last));
+        let mut poll = || idle.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         kernel.faults().fail_from(1);
         for _ in 0..3 {
             assert_eq!(poll(), Poll::Pending);
