@@ -4,13 +4,13 @@
 //!   IRP_MJ_CREATE          Control::open ──► Handle, kept in FsContext (Handle::into_context)
 //!   IRP_MJ_DEVICE_CONTROL  Request::new ──► Handle::device_control ─┬─ status, policy, answer ──► completed at once
 //!                                                                   ├─ next records ──► journal ─┐ wait there;
-//!                                                                   └─ next question ──► desk ───┘ STATUS_PENDING
+//!                                                                   └─ next question ► questions ┘ STATUS_PENDING
 //!   IRP_MJ_CLEANUP         Handle::cleanup: its calls end, what it held is rejected
 //!   IRP_MJ_CLOSE           Handle::close; it cleans up if that was not done, as in Wine
 //!   DriverUnload           Control::stopping, Service::unload, Control::shut_down; Control::close_handles, and
 //!                          the device is deleted
 //!
-//!   Service ── Record ──► Control ──► journal            the asker ──► desk ──► a program ──► desk ──► the asker
+//!   Service ── Record ──► Control ──► journal            asker ─► questions ─► program ─► questions ─► asker
 //! ```
 //!
 //! What comes from user mode is looked at by [`gate_protocol::wire`] alone:
@@ -59,10 +59,10 @@ mod files;
 
 use self::files::{Files, Link};
 use crate::clock;
-use crate::desk::{self, Desk};
 use crate::irp::Request;
 use crate::journal::{self, Cursor, Journal};
 use crate::parameters::Parameters;
+use crate::questions::{self, QuestionQueue};
 use crate::rules::Rules;
 use crate::service::{Asker, Settings};
 
@@ -80,7 +80,7 @@ pub struct Control(Ref<Hub>);
 #[derive(Debug)]
 struct Hub {
     journal: Ref<Journal>,
-    desk: Desk,
+    questions: QuestionQueue,
     rules: Rules,
     listen: Option<SocketAddr>,
     accept_by: AcceptBy,
@@ -110,7 +110,7 @@ impl Control {
         };
         let hub = Hub {
             journal: Journal::try_new(status)?,
-            desk: Desk::try_new(Duration::from_millis(verdict_timeout.into()))?,
+            questions: QuestionQueue::try_new(Duration::from_millis(verdict_timeout.into()))?,
             rules: Rules::try_new(&parameters.policy)?,
             listen,
             accept_by,
@@ -124,8 +124,8 @@ impl Control {
     /// The settings for [`Service::start`](crate::Service::start): pended requests are put to the programs that ask for them. The
     /// service's sink is this value, cloned. `None` if the parameters do not say where to listen.
     pub fn settings(&self, threads: usize) -> Option<Settings> {
-        let Hub { desk, rules, listen, accept_by, .. } = &*self.0;
-        let asker = Asker::Desk(desk.clone());
+        let Hub { questions, rules, listen, accept_by, .. } = &*self.0;
+        let asker = Asker::Programs(questions.clone());
         let (listen, accept_by) = ((*listen)?, *accept_by);
         Some(Settings { listen, policy: rules.clone(), asker, accept_by, threads })
     }
@@ -168,7 +168,7 @@ impl Control {
     /// How the service is doing.
     pub fn status(&self) -> Status {
         let mut status = self.0.journal.status();
-        (status.counters.questions, status.counters.timed_out) = self.0.desk.counts();
+        (status.counters.questions, status.counters.timed_out) = self.0.questions.counts();
         status.counters.handles = self.0.handles.load(Ordering::Relaxed);
         status.limits = self.0.rules.policy().limits();
         let (clients, sources) = self.0.rules.clients();
@@ -190,10 +190,10 @@ impl Control {
     /// # IRQL
     /// `PASSIVE_LEVEL`. It waits for nothing but completions and cancellations that other processors are in.
     pub fn shut_down(&self, passive: Passive<'_>) {
-        let Hub { journal, desk, .. } = &*self.0;
-        desk.close();
+        let Hub { journal, questions, .. } = &*self.0;
+        questions.close();
         journal.close();
-        while desk.unfinished() + journal.unfinished_calls() != 0 {
+        while questions.unfinished() + journal.unfinished_calls() != 0 {
             clock::rest(passive);
         }
     }
@@ -239,9 +239,9 @@ pub(crate) struct Open {
 pub(crate) struct Shares {
     /// Calls that wait for records; under the lock of the journal.
     pub(crate) records: AtomicU32,
-    /// Calls that wait for questions; under the lock of the desk.
+    /// Calls that wait for questions; under the lock of the question queue.
     pub(crate) questions: AtomicU32,
-    /// Questions that it holds; under the lock of the desk.
+    /// Questions that it holds; under the lock of the question queue.
     pub(crate) held: AtomicU32,
 }
 
@@ -299,22 +299,22 @@ impl Handle {
         if self.0.closed.swap(true, Ordering::AcqRel) {
             return;
         }
-        let Hub { journal, desk, handles, .. } = &*self.0.control.0;
+        let Hub { journal, questions, handles, .. } = &*self.0.control.0;
         handles.fetch_sub(1, Ordering::Relaxed);
-        desk.forget(&self.0);
+        questions.forget(&self.0);
         journal.forget(&self.0);
     }
 
     /// `IRP_MJ_DEVICE_CONTROL`: completes the request or keeps it, and returns what the dispatch routine returns.
     pub fn device_control(&self, request: Request) -> NTSTATUS {
-        let Hub { journal, desk, .. } = &*self.0.control.0;
+        let Hub { journal, questions, .. } = &*self.0.control.0;
         match request.code() {
             IOCTL_NEXT_RECORDS => match waits(&request, journal::LEAST_ROOM) {
                 Ok(()) => Journal::next(journal, &self.0, request),
                 Err(status) => request.complete(status, 0),
             },
-            IOCTL_NEXT_QUESTION => match waits(&request, desk::ROOM) {
-                Ok(()) => desk.next(&self.0, request),
+            IOCTL_NEXT_QUESTION => match waits(&request, questions::QUESTION_SIZE) {
+                Ok(()) => questions.next(&self.0, request),
                 Err(status) => request.complete(status, 0),
             },
             _ => {
@@ -330,7 +330,7 @@ impl Handle {
     /// The requests that do not wait: the size of the output.
     fn at_once(&self, request: &mut Request) -> Result<usize, NTSTATUS> {
         let control = &self.0.control;
-        let Hub { desk, rules, .. } = &*control.0;
+        let Hub { questions, rules, .. } = &*control.0;
         match request.code() {
             IOCTL_STATUS => {
                 no_input(request)?;
@@ -348,7 +348,7 @@ impl Handle {
             IOCTL_ANSWER => {
                 let QuestionAnswer { number, answer } =
                     QuestionAnswer::decode(request.input()).map_err(refuse)?;
-                if desk.answer(&self.0, number, answer) { Ok(0) } else { Err(STATUS_NOT_FOUND) }
+                if questions.answer(&self.0, number, answer) { Ok(0) } else { Err(STATUS_NOT_FOUND) }
             }
             _ => Err(STATUS_INVALID_DEVICE_REQUEST),
         }

@@ -134,7 +134,7 @@ async fn ask<S: RecordSink>(shared: Ref<Shared<S>>, token: InspectToken, seat: S
                 Ok(()) => *answer,
                 Err(_) => Answer::Reject,
             },
-            Asker::Desk(desk) => desk.ask(id, remote, cache).await,
+            Asker::Programs(questions) => questions.ask(id, remote, cache).await,
         };
         shared.sink.record(Record::Verdict { id, action });
         // Before the connection comes, which takes one of its own.

@@ -13,9 +13,9 @@
 //! here, too, and tested in user mode:
 //!
 //! ```text
-//!   registry ──► parameters ──► control ─┬─ journal   the last records, and what they add up to
-//!   IOCTLs ──► irp::Request ──────┘      ├─ desk      pended requests as questions to programs
-//!                                        └─ rules     who may connect
+//!   registry ──► parameters ──► control ─┬─ journal     the last records, and the status derived from them
+//!   IOCTLs ──► irp::Request ──────┘      ├─ questions   pended requests, put to programs as questions
+//!                                        └─ rules       the policy in force
 //! ```
 #![no_std]
 
@@ -28,11 +28,11 @@ use wsk_sim as _;
 
 mod clock;
 pub mod control;
-pub mod desk;
 mod gate;
 pub mod irp;
 pub mod journal;
 pub mod parameters;
+pub mod questions;
 mod rules;
 mod seats;
 mod service;

@@ -21,9 +21,9 @@ use wsk::{
     Status,
 };
 
-use crate::desk::Desk;
 use crate::gate::{Gate, Shared};
 use crate::policy::Answer;
+use crate::questions::QuestionQueue;
 use crate::record::{AcceptBy, Record, RecordSink};
 use crate::rules::Rules;
 use crate::session::{self, PreparedSession};
@@ -69,7 +69,7 @@ pub enum Asker {
         after: Duration,
     },
     /// User-mode programs, through the control device; reject if none does in time.
-    Desk(Desk),
+    Programs(QuestionQueue),
 }
 
 /// The running service.

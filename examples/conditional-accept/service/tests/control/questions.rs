@@ -35,18 +35,18 @@ fn remote(serial: u32) -> SocketAddr {
 /// Asks, as the gate does for a pended request.
 pub(crate) fn ask(control: &Control, spawner: &Spawner, serial: u32) -> Receiver<Answer> {
     let (sender, receiver) = channel();
-    let (desk, cache) = (desk(control), spawner.cache().clone());
+    let (questions, cache) = (questions(control), spawner.cache().clone());
     let asker = async move {
         // Nobody listens if the asker is to be dropped.
-        let _ = sender.send(desk.ask(id(serial), remote(serial), &cache).await);
+        let _ = sender.send(questions.ask(id(serial), remote(serial), &cache).await);
     };
     spawner.spawn(asker).expect("memory");
     receiver
 }
 
-fn desk(control: &Control) -> gate_service::desk::Desk {
+fn questions(control: &Control) -> gate_service::questions::QuestionQueue {
     match control.settings(1).expect("an address").asker {
-        gate_service::Asker::Desk(desk) => desk,
+        gate_service::Asker::Programs(questions) => questions,
         other @ gate_service::Asker::Timed { .. } => panic!("{other:?}"),
     }
 }
@@ -302,11 +302,11 @@ fn a_call_that_was_cancelled_before_it_came_ends_at_once() {
 fn a_handle_that_holds_its_share_waits_until_it_has_answered() {
     with_desk(LONG, |control, spawner, passive| {
         let file = File::open(control);
-        let count = gate_service::desk::HELD + 2;
+        let count = gate_service::questions::MAX_HELD + 2;
         let askers = Executor::start(passive, 1).expect("memory");
         let mut asked: Vec<_> = (1..=count).map(|serial| ask(control, spawner, serial)).collect();
         until_open(control, count.into());
-        let mut held: Vec<_> = (0..gate_service::desk::HELD)
+        let mut held: Vec<_> = (0..gate_service::questions::MAX_HELD)
             .map(|_| question(file.call(IOCTL_NEXT_QUESTION, &[], ROOM)).number)
             .collect();
         let (next, after) =
@@ -330,10 +330,10 @@ fn a_handle_that_holds_its_share_waits_until_it_has_answered() {
 fn a_handle_holds_no_more_than_its_share() {
     with_desk(LONG, |control, spawner, _| {
         let (greedy, other) = (File::open(control), File::open(control));
-        let count = gate_service::desk::HELD + 1;
+        let count = gate_service::questions::MAX_HELD + 1;
         let asked: Vec<_> = (1..=count).map(|serial| ask(control, spawner, serial)).collect();
         until_open(control, count.into());
-        for _ in 0..gate_service::desk::HELD {
+        for _ in 0..gate_service::questions::MAX_HELD {
             question(greedy.call(IOCTL_NEXT_QUESTION, &[], ROOM));
         }
         let waits = greedy.send(IOCTL_NEXT_QUESTION, &[], ROOM);
@@ -385,9 +385,9 @@ fn memory_that_runs_out_is_reject() {
                     handle.cleanup();
                 }
                 let (sender, receiver) = channel();
-                let (desk, cache) = (desk(&control), spawner.cache().clone());
+                let (questions, cache) = (questions(&control), spawner.cache().clone());
                 let asker = async move {
-                    let _ = sender.send(desk.ask(id(1), remote(1), &cache).await);
+                    let _ = sender.send(questions.ask(id(1), remote(1), &cache).await);
                 };
                 if spawner.spawn(asker).is_ok() {
                     let is_open = || control.status().counters.questions != 0;

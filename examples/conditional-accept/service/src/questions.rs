@@ -1,4 +1,4 @@
-//! The desk: pended connection requests as questions that user-mode programs answer.
+//! Queue of questions: pended connection requests that user-mode programs decide.
 //!
 //! ```text
 //!                 a call takes it                 its handle answers
@@ -8,16 +8,16 @@
 //!     ▼   ▼                              │
 //!     ├─── nobody answered in time ──────┴────────────────────────────► answered: reject, counted as timed out
 //!     ├─── the client gave up: the asker is dropped ──────────────────► withdrawn
-//!     └─── the desk is closed (unload) ───────────────────────────────► answered: reject
+//!     └─── the queue is closed (unload) ───────────────────────────────► answered: reject
 //! ```
 //!
 //! Questions that were asked, and calls that wait for one, form two lines; the oldest of each meet. A question's memory
-//! belongs to the pended request that asks it, and being in a line takes none. A handle holds [`HELD`] questions at the most; then
+//! belongs to the pended request that asks it, and being in a line takes none. A handle holds [`MAX_HELD`] questions at the most; then
 //! its calls wait until it has answered one, and the questions go to others.
 //!
 //! A question leaves its line once, under the lock, and what takes it out settles it.
 
-mod line;
+mod list;
 
 use core::fmt;
 use core::future::poll_fn;
@@ -39,41 +39,41 @@ use zerocopy::IntoBytes as _;
 use crate::clock::Moment;
 use crate::control::Open;
 use crate::irp::{Call, Refused, Request, Waiting, Waits};
-use line::{Line, Link};
+use list::{Link, QuestionList};
 
 /// How many questions a handle can hold at a time. There is no limit for all together, which some could use up for the others.
-pub const HELD: u32 = 32;
+pub const MAX_HELD: u32 = 32;
 
-/// The room that [`Desk::next`] needs.
-pub(crate) const ROOM: usize = size_of::<QuestionBytes>();
+/// The room that [`QuestionQueue::next`] needs.
+pub(crate) const QUESTION_SIZE: usize = size_of::<QuestionBytes>();
 
-/// Where questions meet programs; clones are the same desk.
+/// Queue of questions, matched with the requests of programs that wait for one. Clones share the queue.
 #[derive(Clone, Debug)]
-pub struct Desk(Ref<Board>);
+pub struct QuestionQueue(Ref<Inner>);
 
 #[derive(Debug)]
-struct Board {
+struct Inner {
     state: SpinLock<State>,
     unfinished: AtomicUsize,
-    numbers: AtomicU64,
+    next_number: AtomicU64,
     /// How long an answer may take.
     time: Duration,
 }
 
 /// # Invariants
-/// `asked` holds exactly the questions whose state is `ASKED`, `held` those whose state is `HELD_BY`; these have a holder, and are
+/// `asked` holds exactly the questions whose state is `ASKED`, `held` those whose state is `HELD`; these have a holder, and are
 /// counted with it.
 #[derive(Debug)]
 struct State {
-    asked: Line,
-    held: Line,
-    waiting: Waiting<Board>,
+    asked: QuestionList,
+    held: QuestionList,
+    waiting: Waiting<Inner>,
     timed_out: u64,
     closed: bool,
 }
 
 const ASKED: u8 = 0;
-const HELD_BY: u8 = 1;
+const HELD: u8 = 1;
 const ACCEPTED: u8 = 2;
 const REJECTED: u8 = 3;
 
@@ -92,7 +92,7 @@ struct Question {
     waker: AtomicWaker,
 }
 
-impl Waits for Board {
+impl Waits for Inner {
     fn with_waiting<R: Send>(&self, body: impl FnOnce(&mut Waiting<Self>) -> R + Send) -> R {
         self.state.with(|state| body(&mut state.waiting))
     }
@@ -136,8 +136,8 @@ impl Question {
     }
 }
 
-impl Desk {
-    /// A desk with no questions. Answers may take `time`.
+impl QuestionQueue {
+    /// Creates an empty queue. Answers may take `time`.
     ///
     /// # IRQL
     /// `<= DISPATCH_LEVEL`.
@@ -146,14 +146,14 @@ impl Desk {
     /// [`OutOfMemory`].
     pub(crate) fn try_new(time: Duration) -> Result<Self, OutOfMemory> {
         let state = State {
-            asked: Line::new(),
-            held: Line::new(),
+            asked: QuestionList::new(),
+            held: QuestionList::new(),
             waiting: Waiting::new(),
             timed_out: 0,
             closed: false,
         };
-        let (unfinished, numbers) = (AtomicUsize::new(0), AtomicU64::new(1));
-        Ref::try_new(Board { state: SpinLock::new(state), unfinished, numbers, time }).map(Self)
+        let (unfinished, next_number) = (AtomicUsize::new(0), AtomicU64::new(1));
+        Ref::try_new(Inner { state: SpinLock::new(state), unfinished, next_number, time }).map(Self)
     }
 
     /// Asks about a request, and waits for the answer: that of a program, or reject when none comes in time, or memory is out.
@@ -164,10 +164,10 @@ impl Desk {
     /// # Cancel safety
     /// Dropping the future withdraws the question.
     pub async fn ask(&self, id: RequestId, remote: SocketAddr, cache: &Cache) -> Answer {
-        let Board { state, numbers, time, .. } = &*self.0;
+        let Inner { state, next_number, time, .. } = &*self.0;
         let question = Question {
             link: Link::new(),
-            number: numbers.fetch_add(1, Ordering::Relaxed),
+            number: next_number.fetch_add(1, Ordering::Relaxed),
             id,
             remote,
             due: Moment::now().after(*time),
@@ -186,8 +186,8 @@ impl Desk {
         if !taken {
             return Answer::Reject;
         }
-        let asked = Asked { desk: self, question: &question };
-        self.hand_out();
+        let asked = PendingQuestion { queue: self, question: &question };
+        self.dispatch();
         let answered = poll_fn(|context| {
             question.waker.register(context.waker());
             question.answer().map_or(Poll::Pending, Poll::Ready)
@@ -199,13 +199,13 @@ impl Desk {
     }
 
     /// Has questions and calls meet. IRQL: `<= DISPATCH_LEVEL`.
-    fn hand_out(&self) {
-        while let Some((call, size)) = self.0.state.with(State::meet) {
+    fn dispatch(&self) {
+        while let Some((call, size)) = self.0.state.with(State::match_oldest) {
             call.complete(STATUS_SUCCESS, size);
         }
     }
 
-    /// Has a request of `owner` wait for a question; it has [`ROOM`]. Returns what the dispatch routine returns.
+    /// Has a request of `owner` wait for a question; it has [`QUESTION_SIZE`]. Returns what the dispatch routine returns.
     /// IRQL: `<= DISPATCH_LEVEL`.
     pub(crate) fn next(&self, owner: &Ref<Open>, request: Request) -> NTSTATUS {
         let call = match Call::try_new(&self.0, owner, request) {
@@ -220,7 +220,7 @@ impl Desk {
         });
         match parked {
             Ok(()) => {
-                self.hand_out();
+                self.dispatch();
                 STATUS_PENDING
             }
             Err(refused) => refused.complete(),
@@ -231,7 +231,7 @@ impl Desk {
     /// `<= DISPATCH_LEVEL`.
     pub(crate) fn answer(&self, owner: &Open, number: u64, answer: Answer) -> bool {
         let settled = self.0.state.with(|state| {
-            let found = state.held.take_where(|it| it.number == number && it.is_held_by(owner))?;
+            let found = state.held.remove_where(|it| it.number == number && it.is_held_by(owner))?;
             // The asker has its timer, and may be long in noticing it when there is much to do.
             let in_time = Moment::now() < found.due;
             found.settle(if in_time { answer } else { Answer::Reject });
@@ -240,15 +240,15 @@ impl Desk {
         });
         let Some((question, in_time)) = settled else { return false };
         question.waker.wake();
-        self.hand_out();
+        self.dispatch();
         in_time
     }
 
     /// Rejects what a handle that is closed holds, and ends its calls. IRQL: `<= DISPATCH_LEVEL`.
     pub(crate) fn forget(&self, owner: &Ref<Open>) {
         self.0.cancel_calls(&|other| other.is(owner));
-        self.reject_all(|state| state.held.take_where(|it| it.is_held_by(owner)));
-        self.hand_out();
+        self.reject_all(|state| state.held.remove_where(|it| it.is_held_by(owner)));
+        self.dispatch();
     }
 
     /// Rejects all questions, ends all calls, and takes no more of either. IRQL: `<= DISPATCH_LEVEL`.
@@ -285,14 +285,14 @@ impl State {
     /// Has the oldest question and the oldest call meet; the call is filled in, and how much that is.
     // A frame of its own is smaller code than a part of the caller's.
     #[inline(never)]
-    fn meet(&mut self) -> Option<(Call<Board>, usize)> {
+    fn match_oldest(&mut self) -> Option<(Call<Inner>, usize)> {
         if self.asked.is_empty() {
             return None;
         }
-        let has_room = |owner: &Open| owner.shares().held.load(Ordering::Relaxed) < HELD;
+        let has_room = |owner: &Open| owner.shares().held.load(Ordering::Relaxed) < MAX_HELD;
         let mut call = self.waiting.claim(&has_room)?;
         let question = self.asked.pop()?;
-        question.state.store(HELD_BY, Ordering::Relaxed);
+        question.state.store(HELD, Ordering::Relaxed);
         let owner = call.owner().clone();
         owner.shares().held.fetch_add(1, Ordering::Relaxed);
         question.holder.with(|holder| *holder = Some(owner));
@@ -304,10 +304,10 @@ impl State {
             time_left: u32::try_from(left).unwrap_or(u32::MAX),
         });
         self.held.push(question);
-        let size = match call.output().get_mut(..ROOM) {
+        let size = match call.output().get_mut(..QUESTION_SIZE) {
             Some(output) => {
                 output.copy_from_slice(bytes.as_bytes());
-                ROOM
+                QUESTION_SIZE
             }
             None => 0,
         };
@@ -315,41 +315,41 @@ impl State {
     }
 
     /// Takes a question out of the line it is in; false if it is settled.
-    fn take_out(&mut self, question: &Ref<Question>) -> bool {
-        let line = match question.state.load(Ordering::Relaxed) {
+    fn remove(&mut self, question: &Ref<Question>) -> bool {
+        let list = match question.state.load(Ordering::Relaxed) {
             ASKED => &mut self.asked,
-            HELD_BY => &mut self.held,
+            HELD => &mut self.held,
             _ => return false,
         };
         // SAFETY: the state of a question says in which line it is, if any.
-        unsafe { line.remove(question) }
+        unsafe { list.remove(question) }
     }
 }
 
 /// A question that was asked, on the asker's side.
-struct Asked<'a> {
-    desk: &'a Desk,
+struct PendingQuestion<'a> {
+    queue: &'a QuestionQueue,
     question: &'a Ref<Question>,
 }
 
-impl Asked<'_> {
+impl PendingQuestion<'_> {
     /// Waits no longer: the answer is reject, unless another came just now.
     fn give_up(&self, timed_out: bool) -> Answer {
-        self.desk.0.state.with(|state| {
-            if state.take_out(self.question) {
+        self.queue.0.state.with(|state| {
+            if state.remove(self.question) {
                 self.question.settle(Answer::Reject);
                 state.timed_out += u64::from(timed_out);
             }
         });
-        self.desk.hand_out();
+        self.queue.dispatch();
         self.question.answer().unwrap_or(Answer::Reject)
     }
 }
 
-impl Drop for Asked<'_> {
+impl Drop for PendingQuestion<'_> {
     fn drop(&mut self) {
-        let withdrawn = self.desk.0.state.with(|state| {
-            let open = state.take_out(self.question);
+        let withdrawn = self.queue.0.state.with(|state| {
+            let open = state.remove(self.question);
             if open {
                 self.question.settle(Answer::Reject);
             }
@@ -357,7 +357,7 @@ impl Drop for Asked<'_> {
         });
         // The line may be short enough now for the next one.
         if withdrawn {
-            self.desk.hand_out();
+            self.queue.dispatch();
         }
     }
 }

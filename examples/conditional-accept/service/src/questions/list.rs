@@ -14,12 +14,12 @@ intrusive_adapter!(Links = UnsafeRef<Question>: Question { link => LinkedListAto
 
 /// # Invariants
 /// Each question in the list came from [`Ref::into_raw`], and that count is the list's.
-pub(super) struct Line {
+pub(super) struct QuestionList {
     list: LinkedList<Links>,
     len: usize,
 }
 
-impl Line {
+impl QuestionList {
     pub(super) fn new() -> Self {
         Self { list: LinkedList::new(Links::NEW), len: 0 }
     }
@@ -44,16 +44,16 @@ impl Line {
 
     /// Takes the first.
     pub(super) fn pop(&mut self) -> Option<Ref<Question>> {
-        self.list.pop_front().map(|question| self.out(question))
+        self.list.pop_front().map(|question| self.unlinked(question))
     }
 
     /// Takes the first that fits.
-    pub(super) fn take_where(&mut self, fits: impl Fn(&Question) -> bool) -> Option<Ref<Question>> {
+    pub(super) fn remove_where(&mut self, fits: impl Fn(&Question) -> bool) -> Option<Ref<Question>> {
         let mut cursor = self.list.front_mut();
         while !fits(cursor.get()?) {
             cursor.move_next();
         }
-        cursor.remove().map(|question| self.out(question))
+        cursor.remove().map(|question| self.unlinked(question))
     }
 
     /// Takes this one; false if it is in no line.
@@ -67,24 +67,24 @@ impl Line {
         // SAFETY: the question is linked, and the caller says that it is linked here.
         let mut cursor = unsafe { self.list.cursor_mut_from_ptr(Ref::as_ptr(question)) };
         let removed = cursor.remove();
-        removed.map(|question| self.out(question)).is_some()
+        removed.map(|question| self.unlinked(question)).is_some()
     }
 
     /// A question that is no longer in the list, with the list's count.
-    fn out(&mut self, question: UnsafeRef<Question>) -> Ref<Question> {
+    fn unlinked(&mut self, question: UnsafeRef<Question>) -> Ref<Question> {
         self.len -= 1;
         // SAFETY: the list owned this count, by its invariant, and has just given it up.
         unsafe { Ref::from_raw(UnsafeRef::into_raw(question)) }
     }
 }
 
-impl Drop for Line {
+impl Drop for QuestionList {
     fn drop(&mut self) {
         while self.pop().is_some() {}
     }
 }
 
-impl fmt::Debug for Line {
+impl fmt::Debug for QuestionList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.list.iter()).finish()
     }
