@@ -68,17 +68,17 @@ use crate::service::{Asker, Settings};
 
 /// How many handles may be open. Their waiting calls are walked at `DISPATCH_LEVEL`, by a record that is new or a question that is
 /// answered, so there is to be an end to them.
-pub const HANDLES: u64 = 256;
+pub const MAX_HANDLES: u64 = 256;
 
 /// What the status says of a service that does not know where to listen.
-const NOWHERE: SocketAddr = SocketAddr::new(core::net::IpAddr::V4(core::net::Ipv4Addr::UNSPECIFIED), 0);
+const UNSPECIFIED: SocketAddr = SocketAddr::new(core::net::IpAddr::V4(core::net::Ipv4Addr::UNSPECIFIED), 0);
 
 /// What a driver's device and its service share; clones are the same. As a [`RecordSink`] it keeps the records.
 #[derive(Clone, Debug)]
-pub struct Control(Ref<Hub>);
+pub struct Control(Ref<Inner>);
 
 #[derive(Debug)]
-struct Hub {
+struct Inner {
     journal: Ref<Journal>,
     questions: QuestionQueue,
     rules: Rules,
@@ -88,7 +88,7 @@ struct Hub {
     /// Handles that are open.
     handles: AtomicU64,
     /// The number of the next handle. No handle has the number 0.
-    numbers: AtomicU64,
+    next_number: AtomicU64,
 }
 
 impl Control {
@@ -102,13 +102,13 @@ impl Control {
         let status = Status {
             phase: Phase::Starting,
             error: 0,
-            local: listen.unwrap_or(NOWHERE),
+            local: listen.unwrap_or(UNSPECIFIED),
             accept_by,
             verdict_timeout,
             limits: parameters.policy.limits(),
             counters: Counters::default(),
         };
-        let hub = Hub {
+        let inner = Inner {
             journal: Journal::try_new(status)?,
             questions: QuestionQueue::try_new(Duration::from_millis(verdict_timeout.into()))?,
             rules: Rules::try_new(&parameters.policy)?,
@@ -116,15 +116,15 @@ impl Control {
             accept_by,
             files: Files::new(),
             handles: AtomicU64::new(0),
-            numbers: AtomicU64::new(1),
+            next_number: AtomicU64::new(1),
         };
-        Ref::try_new(hub).map(Self)
+        Ref::try_new(inner).map(Self)
     }
 
     /// The settings for [`Service::start`](crate::Service::start): pended requests are put to the programs that ask for them. The
     /// service's sink is this value, cloned. `None` if the parameters do not say where to listen.
     pub fn settings(&self, threads: usize) -> Option<Settings> {
-        let Hub { questions, rules, listen, accept_by, .. } = &*self.0;
+        let Inner { questions, rules, listen, accept_by, .. } = &*self.0;
         let asker = Asker::Programs(questions.clone());
         let (listen, accept_by) = ((*listen)?, *accept_by);
         Some(Settings { listen, policy: rules.clone(), asker, accept_by, threads })
@@ -144,16 +144,16 @@ impl Control {
     /// Somebody opens the device.
     ///
     /// # Errors
-    /// `STATUS_INSUFFICIENT_RESOURCES`: [`HANDLES`] are open, or memory is out.
+    /// `STATUS_INSUFFICIENT_RESOURCES`: [`MAX_HANDLES`] are open, or memory is out.
     pub fn open(&self) -> Result<Handle, NTSTATUS> {
         let handles = &self.0.handles;
-        let one_more = |open| (open < HANDLES).then_some(open + 1);
+        let one_more = |open| (open < MAX_HANDLES).then_some(open + 1);
         handles
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
             .map_err(|_| STATUS_INSUFFICIENT_RESOURCES)?;
         let open = Open {
             control: self.clone(),
-            number: self.0.numbers.fetch_add(1, Ordering::Relaxed),
+            number: self.0.next_number.fetch_add(1, Ordering::Relaxed),
             closed: AtomicBool::new(false),
             cursor: Cursor::new(),
             shares: Shares::default(),
@@ -190,7 +190,7 @@ impl Control {
     /// # IRQL
     /// `PASSIVE_LEVEL`. It waits for nothing but completions and cancellations that other processors are in.
     pub fn shut_down(&self, passive: Passive<'_>) {
-        let Hub { journal, questions, .. } = &*self.0;
+        let Inner { journal, questions, .. } = &*self.0;
         questions.close();
         journal.close();
         while questions.unfinished() + journal.unfinished_calls() != 0 {
@@ -299,7 +299,7 @@ impl Handle {
         if self.0.closed.swap(true, Ordering::AcqRel) {
             return;
         }
-        let Hub { journal, questions, handles, .. } = &*self.0.control.0;
+        let Inner { journal, questions, handles, .. } = &*self.0.control.0;
         handles.fetch_sub(1, Ordering::Relaxed);
         questions.forget(&self.0);
         journal.forget(&self.0);
@@ -307,7 +307,7 @@ impl Handle {
 
     /// `IRP_MJ_DEVICE_CONTROL`: completes the request or keeps it, and returns what the dispatch routine returns.
     pub fn device_control(&self, request: Request) -> NTSTATUS {
-        let Hub { journal, questions, .. } = &*self.0.control.0;
+        let Inner { journal, questions, .. } = &*self.0.control.0;
         match request.code() {
             IOCTL_NEXT_RECORDS => match waits(&request, journal::LEAST_ROOM) {
                 Ok(()) => Journal::next(journal, &self.0, request),
@@ -319,7 +319,7 @@ impl Handle {
             },
             _ => {
                 let mut request = request;
-                match self.at_once(&mut request) {
+                match self.complete_now(&mut request) {
                     Ok(size) => request.complete(STATUS_SUCCESS, size),
                     Err(status) => request.complete(status, 0),
                 }
@@ -328,9 +328,9 @@ impl Handle {
     }
 
     /// The requests that do not wait: the size of the output.
-    fn at_once(&self, request: &mut Request) -> Result<usize, NTSTATUS> {
+    fn complete_now(&self, request: &mut Request) -> Result<usize, NTSTATUS> {
         let control = &self.0.control;
-        let Hub { questions, rules, .. } = &*control.0;
+        let Inner { questions, rules, .. } = &*control.0;
         match request.code() {
             IOCTL_STATUS => {
                 no_input(request)?;

@@ -8,11 +8,10 @@
 //!                           └── given up: abort; the asker is dropped
 //! ```
 //!
-//! Whom the policy lets in or asks about is rejected all the same if there is no room, see `seats`: conditional accept comes without
-//! the transport's own limits, so whoever floods the gate must have neither all the memory of the gate nor all the places. What is
-//! outside of these limits is a request that was accepted at once, until its connection is delivered: the gate holds nothing for it,
-//! but the transport does. On Windows it is a half-open connection then, and a flood of forged requests to a gate that accepts by default
-//! costs the transport's memory.
+//! The limits in `clients` can reject what the policy accepts or asks about. Conditional accept turns off the transport's own
+//! limits, so a flood must not take all of the gate's memory or all of its permits. A request that was accepted at once is in
+//! no limit until its connection is delivered: the gate holds nothing for it, but the transport does. On Windows it is a
+//! half-open connection then, and a flood of forged requests to a gate that accepts by default costs the transport's memory.
 //!
 //! All of this runs at up to `DISPATCH_LEVEL`: it looks things up, records, and starts tasks.
 
@@ -24,10 +23,10 @@ use wsk::{
 };
 
 use crate::Reason;
+use crate::clients::{ClientKind, ClientPermit};
 use crate::policy::{Action, Answer};
 use crate::record::{AcceptBy, Inspection as Seen, Record, RecordSink, RequestId};
 use crate::rules::Rules;
-use crate::seats::{Guest, Seat};
 use crate::service::Asker;
 use crate::session::{self, Events, PreparedSession};
 
@@ -65,8 +64,8 @@ impl<S: RecordSink> Gate<S> {
     fn ask<'a>(&self, request: Inspection<'a>) -> Decision<'a> {
         let Self(shared) = self;
         let remote = request.peer_addr();
-        let seat = match shared.policy.seat(remote.ip(), Guest::Pended, shared.spawner.cache()) {
-            Ok(seat) => seat,
+        let permit = match shared.policy.admit(remote.ip(), ClientKind::Pended, shared.spawner.cache()) {
+            Ok(permit) => permit,
             Err(reason) => return self.reject(request, reason),
         };
         match request.pend() {
@@ -74,7 +73,7 @@ impl<S: RecordSink> Gate<S> {
                 let id = name(token.id());
                 shared.sink.record(Record::Inspect { id, remote, action: Seen::Pend, reason: None });
                 // An asker that cannot be started is dropped here, and its token with it: that rejects. None is at unload.
-                if shared.spawner.spawn(ask(shared.clone(), token, seat)) == Err(SpawnError::OutOfMemory) {
+                if shared.spawner.spawn(ask(shared.clone(), token, permit)) == Err(SpawnError::OutOfMemory) {
                     shared.sink.record(Record::Dropped { remote, reason: Reason::Memory });
                 }
                 decision
@@ -125,7 +124,7 @@ impl<S: RecordSink> AcceptHandler for Gate<S> {
 }
 
 /// The asker: gets an answer, and decides. An abort drops it, and the question with it.
-async fn ask<S: RecordSink>(shared: Ref<Shared<S>>, token: InspectToken, seat: Seat) {
+async fn ask<S: RecordSink>(shared: Ref<Shared<S>>, token: InspectToken, permit: ClientPermit) {
     let (id, remote) = (name(token.id()), token.peer_addr());
     let verdict = async {
         let cache = shared.spawner.cache();
@@ -138,7 +137,7 @@ async fn ask<S: RecordSink>(shared: Ref<Shared<S>>, token: InspectToken, seat: S
         };
         shared.sink.record(Record::Verdict { id, action });
         // Before the connection comes, which takes one of its own.
-        drop(seat);
+        drop(permit);
         match action {
             Answer::Accept => Verdict::Accept,
             Answer::Reject => Verdict::Reject,

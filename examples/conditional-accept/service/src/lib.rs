@@ -6,7 +6,7 @@
 //!   front ── Settings, RecordSink ──► service ─┬─ gate      inspect, ask, abort; connections by the event
 //!     ▲                                        ├─ session   one connection
 //!     └───────────── Record ───────────────────┼─ rules     who may connect
-//!                                              └─ seats     how many are there, and of whom
+//!                                              └─ clients   limits on their number
 //! ```
 //!
 //! The driver's front is more than that, because user-mode programs look at it and have a say. What of it needs no driver is
@@ -26,6 +26,7 @@ extern crate std;
 #[cfg(test)]
 use wsk_sim as _;
 
+mod clients;
 mod clock;
 pub mod control;
 mod gate;
@@ -34,7 +35,6 @@ pub mod journal;
 pub mod parameters;
 pub mod questions;
 mod rules;
-mod seats;
 mod service;
 mod session;
 

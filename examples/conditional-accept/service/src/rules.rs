@@ -8,7 +8,7 @@ use gate_protocol::{Limits, Reason};
 use wsk::memory::{Cache, OutOfMemory, Ref};
 use wsk::sync::SpinLock;
 
-use crate::seats::{Guest, Hall, Seat};
+use crate::clients::{ClientKind, ClientPermit, ClientTable};
 
 /// The policy in force, shared by the gate that asks it and whoever replaces it.
 ///
@@ -19,7 +19,7 @@ use crate::seats::{Guest, Hall, Seat};
 #[derive(Clone, Debug)]
 pub struct Rules {
     policy: Ref<SpinLock<Ref<Policy>>>,
-    hall: Hall,
+    clients: ClientTable,
 }
 
 impl Rules {
@@ -28,7 +28,7 @@ impl Rules {
     /// # Errors
     /// [`OutOfMemory`].
     pub fn try_new(policy: &Policy) -> Result<Self, OutOfMemory> {
-        Ok(Self { policy: Ref::try_new(SpinLock::new(share(policy)?))?, hall: Hall::try_new()? })
+        Ok(Self { policy: Ref::try_new(SpinLock::new(share(policy)?))?, clients: ClientTable::try_new()? })
     }
 
     /// Puts another policy in force, as a whole. What was answered or pended before stays so; the limit on silence counts for
@@ -54,7 +54,7 @@ impl Rules {
 
     /// How many clients there are now, and of how many sources.
     pub fn clients(&self) -> (u32, u32) {
-        self.hall.count()
+        self.clients.count()
     }
 
     /// What is to be done with a request from `remote`: an error if it is to be rejected, by the policy or for its limits.
@@ -62,16 +62,23 @@ impl Rules {
         let policy = self.policy();
         match policy.action(remote) {
             Action::Reject => Err(Reason::Policy),
-            Action::Ask => self.hall.room(policy.limits(), remote, Guest::Pended).map(|()| Action::Ask),
+            Action::Ask => {
+                self.clients.check(policy.limits(), remote, ClientKind::Pended).map(|()| Action::Ask)
+            }
             Action::Accept => {
-                self.hall.room(policy.limits(), remote, Guest::Connected).map(|()| Action::Accept)
+                self.clients.check(policy.limits(), remote, ClientKind::Connected).map(|()| Action::Accept)
             }
         }
     }
 
-    /// Takes a seat for such a client from `remote`.
-    pub(crate) fn seat(&self, remote: IpAddr, guest: Guest, cache: &Cache) -> Result<Seat, Reason> {
-        self.hall.take(self.policy().limits(), remote, guest, cache)
+    /// Acquires a permit for a client from `remote`.
+    pub(crate) fn admit(
+        &self,
+        remote: IpAddr,
+        kind: ClientKind,
+        cache: &Cache,
+    ) -> Result<ClientPermit, Reason> {
+        self.clients.acquire(self.policy().limits(), remote, kind, cache)
     }
 
     /// How long a connection may be silent; `None` for ever.

@@ -27,11 +27,11 @@ use wsk::time::{sleep_in, timeout_in};
 use wsk::{Buffer, Connection, DisconnectHandler, Handlers, Status};
 
 use crate::Reason;
+use crate::clients::{ClientKind, ClientPermit};
 use crate::clock::Last;
 use crate::gate::Shared;
 use crate::record::{AcceptBy, DisconnectKind, Record, RecordSink};
 use crate::rules::Rules;
-use crate::seats::{Guest, Seat};
 
 /// How much of a connection is on its way at a time.
 const BUFFER: usize = 8 * 1024;
@@ -107,11 +107,17 @@ impl<S: RecordSink> PreparedSession<S> {
     /// Records that the connection is there, or why it cannot be served: then it is to be dropped.
     pub(crate) fn accepted(&self, remote: SocketAddr, by: AcceptBy) -> Option<ConnectionStats<S>> {
         let State { shared, remote: known, .. } = &*self.0;
-        match shared.policy.seat(remote.ip(), Guest::Connected, shared.spawner.cache()) {
-            Ok(seat) => {
+        match shared.policy.admit(remote.ip(), ClientKind::Connected, shared.spawner.cache()) {
+            Ok(permit) => {
                 known.with(|known| *known = Some(remote));
                 shared.sink.record(Record::Accepted { remote, by });
-                Some(ConnectionStats { shared: shared.clone(), remote, received: 0, sent: 0, _seat: seat })
+                Some(ConnectionStats {
+                    shared: shared.clone(),
+                    remote,
+                    received: 0,
+                    sent: 0,
+                    _permit: permit,
+                })
             }
             Err(reason) => {
                 shared.sink.record(Record::Dropped { remote, reason });
@@ -128,7 +134,7 @@ pub(crate) struct ConnectionStats<S: RecordSink> {
     remote: SocketAddr,
     received: u64,
     sent: u64,
-    _seat: Seat,
+    _permit: ClientPermit,
 }
 
 impl<S: RecordSink> Drop for ConnectionStats<S> {

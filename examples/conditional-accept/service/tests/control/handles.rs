@@ -3,7 +3,7 @@
 use std::mem::forget;
 use std::time::Duration;
 
-use gate_service::control::HANDLES;
+use gate_service::control::MAX_HANDLES;
 use gate_service::wire::{IOCTL_NEXT_QUESTION, IOCTL_NEXT_RECORDS};
 use nt_user::Kernel;
 use wsk_sys::{STATUS_CANCELLED, STATUS_DEVICE_BUSY, STATUS_INSUFFICIENT_RESOURCES};
@@ -35,9 +35,9 @@ fn handles_that_nobody_closes_are_closed_at_the_unload() {
 fn handles_have_an_end() {
     run(|passive| {
         let control = control(Duration::from_mins(1));
-        let mut files: Vec<_> = (0..HANDLES).map(|_| File::open(&control)).collect();
+        let mut files: Vec<_> = (0..MAX_HANDLES).map(|_| File::open(&control)).collect();
         assert_eq!(control.open().map(drop), Err(STATUS_INSUFFICIENT_RESOURCES));
-        assert_eq!(control.status().counters.handles, HANDLES);
+        assert_eq!(control.status().counters.handles, MAX_HANDLES);
         drop(files.pop());
         let kernel = Kernel::current().expect("the test runs in a kernel");
         kernel.faults().fail_from(1);
