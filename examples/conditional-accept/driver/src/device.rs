@@ -16,7 +16,7 @@ use core::ffi::c_void;
 use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use gate_service::{Control, Handle, Inside, Request};
+use gate_service::{Control, Handle, ActiveCall, Request};
 use wdk::nt_success;
 use wdk_sys::ntddk::{
     IoCreateDevice, IoCreateSymbolicLink, IoDeleteDevice, IoDeleteSymbolicLink, IofCompleteRequest,
@@ -206,12 +206,12 @@ unsafe fn extension<'a>(device: *mut DEVICE_OBJECT) -> &'a Extension {
 /// The device is going: nobody opens it any more, and what file objects hold is let go.
 static GOING: AtomicBool = AtomicBool::new(false);
 
-/// Waits until no thread is in this driver for a request; see [`Inside`].
+/// Waits until no thread is in this driver for a request; see [`ActiveCall`].
 ///
 /// # IRQL
 /// `PASSIVE_LEVEL`.
 pub(crate) fn wait_for_dispatch() {
-    while Inside::count() != 0 {
+    while ActiveCall::count() != 0 {
         // A millisecond, in units of 100 ns; negative, so from now on.
         let mut interval = LARGE_INTEGER { QuadPart: -10_000 };
         // SAFETY: callers are at PASSIVE_LEVEL; the interval is valid during the call.
@@ -303,7 +303,7 @@ impl Incoming {
 /// # Safety
 /// Only the I/O manager calls it.
 unsafe extern "C" fn create(device: *mut DEVICE_OBJECT, irp: *mut IRP) -> NTSTATUS {
-    let _inside = Inside::enter();
+    let _active = ActiveCall::enter();
     // SAFETY: the I/O manager called.
     let incoming = unsafe { Incoming::new(irp) };
     if GOING.load(Ordering::SeqCst) {
@@ -327,7 +327,7 @@ unsafe extern "C" fn create(device: *mut DEVICE_OBJECT, irp: *mut IRP) -> NTSTAT
 /// # Safety
 /// Only the I/O manager calls it.
 unsafe extern "C" fn device_control(_: *mut DEVICE_OBJECT, irp: *mut IRP) -> NTSTATUS {
-    let _inside = Inside::enter();
+    let _active = ActiveCall::enter();
     // SAFETY: the I/O manager called.
     let incoming = unsafe { Incoming::new(irp) };
     let Some(handle) = incoming.handle() else { return incoming.complete(STATUS_INVALID_DEVICE_REQUEST) };
@@ -342,7 +342,7 @@ unsafe extern "C" fn device_control(_: *mut DEVICE_OBJECT, irp: *mut IRP) -> NTS
 /// # Safety
 /// Only the I/O manager calls it.
 unsafe extern "C" fn cleanup(_: *mut DEVICE_OBJECT, irp: *mut IRP) -> NTSTATUS {
-    let _inside = Inside::enter();
+    let _active = ActiveCall::enter();
     // SAFETY: the I/O manager called.
     let incoming = unsafe { Incoming::new(irp) };
     if let Some(handle) = incoming.handle() {
@@ -356,7 +356,7 @@ unsafe extern "C" fn cleanup(_: *mut DEVICE_OBJECT, irp: *mut IRP) -> NTSTATUS {
 /// # Safety
 /// Only the I/O manager calls it.
 unsafe extern "C" fn close(_: *mut DEVICE_OBJECT, irp: *mut IRP) -> NTSTATUS {
-    let _inside = Inside::enter();
+    let _active = ActiveCall::enter();
     // SAFETY: the I/O manager called.
     let incoming = unsafe { Incoming::new(irp) };
     let Some(context) = incoming.context() else { return incoming.complete(STATUS_SUCCESS) };

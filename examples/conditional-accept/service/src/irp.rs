@@ -1,16 +1,16 @@
-//! The requests of the control device: IRPs that this driver has been given, each completed exactly once.
+//! Requests of the control device: IRPs that belong to this driver, each completed exactly once.
 //!
 //! ```text
-//!                       Request ── complete ──► the I/O manager has it back
-//!   IRP_MJ_DEVICE_CONTROL ─┤                          ▲         ▲
-//!                       park ──► Waiting ── claim ────┘         │
-//!                                   └── IoCancelIrp: the cancel routine takes it out, STATUS_CANCELLED
+//!   IRP_MJ_DEVICE_CONTROL ──► Request ── complete ─────────────────────────► returned to the I/O manager
+//!                                │                                              ▲           ▲
+//!                              insert ──► CancelSafeQueue ── remove_matching ───┘           │
+//!                                               └── IoCancelIrp: the cancel routine removes it, STATUS_CANCELLED
 //! ```
 //!
-//! A [`Request`] owns its IRP, and completing it consumes it. While a request waits, its IRP's cancel
-//! routine decides who owns it: whoever takes the routine away completes the IRP.
+//! A [`Request`] owns its IRP, and completing it consumes it. While a request waits, its IRP's cancel routine decides who
+//! owns it: the thread that takes the routine out of the IRP completes the IRP.
 
-mod waiting;
+mod queue;
 
 use core::fmt;
 use core::mem::ManuallyDrop;
@@ -20,35 +20,34 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use wsk_sys::STATUS_UNSUCCESSFUL;
 use wsk_sys::nt::{self, IRP, NTSTATUS};
 
-pub(crate) use waiting::{Call, Refused, Waiting, Waits};
+pub(crate) use queue::{CancelSafeQueue, PendingCall, QueueOwner, RejectedCall};
 
-/// How many threads are inside of the driver for an IRP.
-static INSIDE: AtomicUsize = AtomicUsize::new(0);
+/// Number of threads that run driver code for an IRP.
+static ACTIVE_CALLS: AtomicUsize = AtomicUsize::new(0);
 
-/// A thread that the I/O manager has called for an IRP, in a dispatch or a cancel routine, as long as this lives. Declare it first
-/// there: it has to go last.
+/// Guard of a dispatch or cancel routine that runs. Declare it first in the routine, so that it is dropped last.
 ///
 /// On Windows no such routine runs when a driver is unloaded. Wine unloads drivers whose device is open, and a routine that is on
 /// its way out would return to where the image was. So the unload waits until [`count`](Self::count) is zero.
 #[derive(Debug)]
-pub struct Inside(());
+pub struct ActiveCall(());
 
-impl Inside {
-    /// From now on.
+impl ActiveCall {
+    /// Counts the calling thread until the guard is dropped.
     pub fn enter() -> Self {
-        INSIDE.fetch_add(1, Ordering::SeqCst);
+        ACTIVE_CALLS.fetch_add(1, Ordering::SeqCst);
         Self(())
     }
 
-    /// How many there are.
+    /// Returns the number of such routines that run.
     pub fn count() -> usize {
-        INSIDE.load(Ordering::SeqCst)
+        ACTIVE_CALLS.load(Ordering::SeqCst)
     }
 }
 
-impl Drop for Inside {
+impl Drop for ActiveCall {
     fn drop(&mut self) {
-        INSIDE.fetch_sub(1, Ordering::SeqCst);
+        ACTIVE_CALLS.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -29,7 +29,7 @@ use zerocopy::little_endian::{U32, U64};
 
 use crate::clock::Moment;
 use crate::control::Open;
-use crate::irp::{Call, Refused, Request, Waiting, Waits};
+use crate::irp::{CancelSafeQueue, PendingCall, QueueOwner, RejectedCall, Request};
 
 /// How many records are kept.
 pub const RECORDS: usize = 1024;
@@ -79,13 +79,13 @@ struct State {
     records: PoolVec<TimedRecord>,
     next: u64,
     status: Status,
-    waiting: Waiting<Journal>,
+    calls: CancelSafeQueue<Journal>,
     closed: bool,
 }
 
-impl Waits for Journal {
-    fn with_waiting<R: Send>(&self, body: impl FnOnce(&mut Waiting<Self>) -> R + Send) -> R {
-        self.state.with(|state| body(&mut state.waiting))
+impl QueueOwner for Journal {
+    fn with_queue<R: Send>(&self, body: impl FnOnce(&mut CancelSafeQueue<Self>) -> R + Send) -> R {
+        self.state.with(|state| body(&mut state.calls))
     }
 
     fn unfinished(&self) -> &AtomicUsize {
@@ -104,7 +104,7 @@ impl Journal {
     /// [`OutOfMemory`].
     pub(crate) fn try_new(status: Status) -> Result<Ref<Self>, OutOfMemory> {
         let records = PoolVec::try_with_capacity(RECORDS)?;
-        let state = State { records, next: 0, status, waiting: Waiting::new(), closed: false };
+        let state = State { records, next: 0, status, calls: CancelSafeQueue::new(), closed: false };
         Ref::try_new(Self {
             state: SpinLock::new(state),
             unfinished: AtomicUsize::new(0),
@@ -122,7 +122,7 @@ impl Journal {
     /// Completes the calls that have something to fetch: those that waited when this began, at the most. One that comes later
     /// has a call of this of its own, and nobody can keep this one busy. IRQL: `<= DISPATCH_LEVEL`.
     fn hand_out(&self) {
-        let waited = self.state.with(|state| state.waiting.len());
+        let waited = self.state.with(|state| state.calls.len());
         for _ in 0..waited {
             let Some((call, size)) = self.state.with(State::ready) else { return };
             call.complete(STATUS_SUCCESS, size);
@@ -132,21 +132,21 @@ impl Journal {
     /// Has a request wait for records that `owner` has not seen; it has room for [`LEAST_ROOM`] at least. Returns what the
     /// dispatch routine returns. IRQL: `<= DISPATCH_LEVEL`.
     pub(crate) fn next(this: &Ref<Self>, owner: &Ref<Open>, request: Request) -> NTSTATUS {
-        let call = match Call::try_new(this, owner, request) {
+        let call = match PendingCall::try_new(this, owner, request) {
             Ok(call) => call,
             Err(status) => return status,
         };
-        let parked = this.state.with(|state| {
+        let inserted = this.state.with(|state| {
             if state.closed || owner.is_closed() {
-                return Err(Refused(call, STATUS_CANCELLED));
+                return Err(RejectedCall(call, STATUS_CANCELLED));
             }
             let cursor = owner.cursor();
             if cursor.next() == Cursor::NOWHERE {
                 cursor.move_to(state.oldest());
             }
-            state.waiting.park(call)
+            state.calls.insert(call)
         });
-        match parked {
+        match inserted {
             Ok(()) => {
                 this.hand_out();
                 STATUS_PENDING
@@ -203,9 +203,9 @@ impl State {
     }
 
     /// Takes a call that has something to fetch, filled in, and how much that is.
-    fn ready(&mut self) -> Option<(Call<Journal>, usize)> {
+    fn ready(&mut self) -> Option<(PendingCall<Journal>, usize)> {
         let next = self.next;
-        let mut call = self.waiting.claim(&|owner| owner.cursor().next() < next)?;
+        let mut call = self.calls.remove_matching(&|owner| owner.cursor().next() < next)?;
         let owner = call.owner().clone();
         let size = self.fetch(owner.cursor(), call.output());
         Some((call, size))

@@ -41,7 +41,7 @@ mod session;
 pub use control::{Control, Handle};
 pub use gate_protocol::record::{Record, RecordSink};
 pub use gate_protocol::{Limits, Reason, policy, record, status, wire};
-pub use irp::{Inside, Request};
+pub use irp::{ActiveCall, Request};
 pub use parameters::Parameters;
 pub use rules::Rules;
 pub use service::{Asker, Service, Settings, StillBusy};

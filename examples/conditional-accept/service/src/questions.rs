@@ -38,7 +38,7 @@ use zerocopy::IntoBytes as _;
 
 use crate::clock::Moment;
 use crate::control::Open;
-use crate::irp::{Call, Refused, Request, Waiting, Waits};
+use crate::irp::{CancelSafeQueue, PendingCall, QueueOwner, RejectedCall, Request};
 use list::{Link, QuestionList};
 
 /// How many questions a handle can hold at a time. There is no limit for all together, which some could use up for the others.
@@ -67,7 +67,7 @@ struct Inner {
 struct State {
     asked: QuestionList,
     held: QuestionList,
-    waiting: Waiting<Inner>,
+    calls: CancelSafeQueue<Inner>,
     timed_out: u64,
     closed: bool,
 }
@@ -92,9 +92,9 @@ struct Question {
     waker: AtomicWaker,
 }
 
-impl Waits for Inner {
-    fn with_waiting<R: Send>(&self, body: impl FnOnce(&mut Waiting<Self>) -> R + Send) -> R {
-        self.state.with(|state| body(&mut state.waiting))
+impl QueueOwner for Inner {
+    fn with_queue<R: Send>(&self, body: impl FnOnce(&mut CancelSafeQueue<Self>) -> R + Send) -> R {
+        self.state.with(|state| body(&mut state.calls))
     }
 
     fn unfinished(&self) -> &AtomicUsize {
@@ -148,7 +148,7 @@ impl QuestionQueue {
         let state = State {
             asked: QuestionList::new(),
             held: QuestionList::new(),
-            waiting: Waiting::new(),
+            calls: CancelSafeQueue::new(),
             timed_out: 0,
             closed: false,
         };
@@ -208,17 +208,17 @@ impl QuestionQueue {
     /// Has a request of `owner` wait for a question; it has [`QUESTION_SIZE`]. Returns what the dispatch routine returns.
     /// IRQL: `<= DISPATCH_LEVEL`.
     pub(crate) fn next(&self, owner: &Ref<Open>, request: Request) -> NTSTATUS {
-        let call = match Call::try_new(&self.0, owner, request) {
+        let call = match PendingCall::try_new(&self.0, owner, request) {
             Ok(call) => call,
             Err(status) => return status,
         };
-        let parked = self.0.state.with(|state| {
+        let inserted = self.0.state.with(|state| {
             if state.closed || owner.is_closed() {
-                return Err(Refused(call, STATUS_CANCELLED));
+                return Err(RejectedCall(call, STATUS_CANCELLED));
             }
-            state.waiting.park(call)
+            state.calls.insert(call)
         });
-        match parked {
+        match inserted {
             Ok(()) => {
                 self.dispatch();
                 STATUS_PENDING
@@ -285,12 +285,12 @@ impl State {
     /// Has the oldest question and the oldest call meet; the call is filled in, and how much that is.
     // A frame of its own is smaller code than a part of the caller's.
     #[inline(never)]
-    fn match_oldest(&mut self) -> Option<(Call<Inner>, usize)> {
+    fn match_oldest(&mut self) -> Option<(PendingCall<Inner>, usize)> {
         if self.asked.is_empty() {
             return None;
         }
         let has_room = |owner: &Open| owner.shares().held.load(Ordering::Relaxed) < MAX_HELD;
-        let mut call = self.waiting.claim(&has_room)?;
+        let mut call = self.calls.remove_matching(&has_room)?;
         let question = self.asked.pop()?;
         question.state.store(HELD, Ordering::Relaxed);
         let owner = call.owner().clone();

@@ -1,15 +1,15 @@
-//! Requests that wait, each of which can be cancelled at any moment.
+//! Cancel-safe queue of IRPs.
 //!
 //! ```text
-//!            park: cancel routine set, IRP marked pending
-//!   Request ─────────────────────────────────────────────► Waiting
+//!            insert: cancel routine set, IRP marked pending
+//!   Request ─────────────────────────────────────────────► CancelSafeQueue
 //!                                                           │   │ IoCancelIrp takes the cancel routine
-//!               claim: takes the cancel routine back        │   ▼
-//!   Request ◄───────────────────────────────────────────────┘  cancel routine: waits for the lock, takes the
-//!                                                              request out, completes it with STATUS_CANCELLED
+//!            remove_matching: clears the cancel routine     │   ▼
+//!   Request ◄───────────────────────────────────────────────┘  cancel routine: waits for the lock, removes the
+//!                                                              request, completes it with STATUS_CANCELLED
 //! ```
 //!
-//! The routine's slot in the IRP is the token: it is exchanged atomically, so exactly one of `claim` and `IoCancelIrp` gets
+//! The routine's slot in the IRP is the token: it is exchanged atomically, so exactly one of `remove_matching` and `IoCancelIrp` gets
 //! it. An IRP whose cancellation has begun stays in the list until its cancel routine, which needs the lock, has come.
 //! `Io…Csq…` does the same on Windows; Wine does not have it.
 
@@ -21,78 +21,77 @@ use wsk::memory::{PoolBox, Ref};
 use wsk_sys::nt::{self, DEVICE_OBJECT, IRP, NTSTATUS};
 use wsk_sys::{STATUS_CANCELLED, STATUS_DEVICE_BUSY, STATUS_INSUFFICIENT_RESOURCES};
 
-use super::{Inside, Request};
+use super::{ActiveCall, Request};
 use crate::control::Open;
 
-/// How many of them one handle can leave in each list. There is no limit for all handles together, which some could use up for
-/// the others.
+/// Limit on the requests of one handle in each queue. There is no limit for all handles together, which one could use up.
 const PER_HANDLE: u32 = 8;
 
-/// Whoever has a list of waiting requests, and the lock around it.
-pub(crate) trait Waits: Send + Sync + Sized + 'static {
-    /// Runs `body` on the list, under its lock.
-    fn with_waiting<R: Send>(&self, body: impl FnOnce(&mut Waiting<Self>) -> R + Send) -> R;
+/// Owner of a queue and of the lock around it.
+pub(crate) trait QueueOwner: Send + Sync + Sized + 'static {
+    /// Runs `body` on the queue, under its lock.
+    fn with_queue<R: Send>(&self, body: impl FnOnce(&mut CancelSafeQueue<Self>) -> R + Send) -> R;
 
-    /// How many requests have come to the list and have not been completed yet.
+    /// Number of requests that came to the queue and are not completed yet.
     fn unfinished(&self) -> &AtomicUsize;
 
-    /// Where it is counted how many requests of a handle are in the list; under its lock.
+    /// Number of requests of a handle in the queue; used under its lock.
     fn count(open: &Open) -> &AtomicU32;
 
-    /// Ends the calls of the owners that are `wanted`. IRQL: `<= DISPATCH_LEVEL`, without a spin lock.
+    /// Cancels the calls of the handles that are `wanted`. IRQL: `<= DISPATCH_LEVEL`, without a spin lock.
     fn cancel_calls(&self, wanted: &(dyn Fn(&Open) -> bool + Sync)) {
-        while let Some(call) = self.with_waiting(|waiting| waiting.claim(wanted)) {
+        while let Some(call) = self.with_queue(|queue| queue.remove_matching(wanted)) {
             call.complete(STATUS_CANCELLED, 0);
         }
     }
 }
 
-/// Requests that wait, the oldest first.
+/// Queue of pended requests, oldest first.
 ///
 /// # Invariants
 /// - Each call in the list came from [`PoolBox::into_raw`], and is the list's.
-/// - Its IRP has the cancel routine of `W` set, and the addresses of its home and of itself in its driver context, or its
+/// - Its IRP has the cancel routine of `W` set, and the addresses of the queue's owner and of itself in its driver context, or its
 ///   cancellation has begun; in that case the routine waits for the lock around this list, or is about to.
-/// - `len` is how many there are, and the count of each handle how many are its own.
-pub(crate) struct Waiting<W: Waits> {
+/// - `len` is their number, and the count of each handle the number of its own.
+pub(crate) struct CancelSafeQueue<W: QueueOwner> {
     calls: LinkedList<Links<W>>,
     len: usize,
 }
 
-intrusive_adapter!(Links<W> = UnsafeRef<Node<W>>: Node<W> { link => LinkedListAtomicLink } where W: Waits);
+intrusive_adapter!(Links<W> = UnsafeRef<Node<W>>: Node<W> { link => LinkedListAtomicLink } where W: QueueOwner);
 
-/// A request that waits, or has waited.
-pub(crate) struct Call<W: Waits>(PoolBox<Node<W>>);
+/// Pended request, in the queue or removed from it.
+pub(crate) struct PendingCall<W: QueueOwner>(PoolBox<Node<W>>);
 
-struct Node<W: Waits> {
+struct Node<W: QueueOwner> {
     link: LinkedListAtomicLink,
     // The order of the fields is the order in which they go.
     /// `None` before there is memory for the call, and when it is being completed.
     request: Option<Request>,
     owner: Ref<Open>,
-    /// Keeps the list, and counts the request there.
-    home: Counted<W>,
+    /// Keeps the queue alive, and counts the request there.
+    queue_owner: CallCount<W>,
 }
 
-struct Counted<W: Waits>(Ref<W>);
+struct CallCount<W: QueueOwner>(Ref<W>);
 
-impl<W: Waits> Counted<W> {
-    fn new(home: &Ref<W>) -> Self {
-        home.unfinished().fetch_add(1, Ordering::Relaxed);
-        Self(home.clone())
+impl<W: QueueOwner> CallCount<W> {
+    fn new(queue_owner: &Ref<W>) -> Self {
+        queue_owner.unfinished().fetch_add(1, Ordering::Relaxed);
+        Self(queue_owner.clone())
     }
 }
 
-impl<W: Waits> Drop for Counted<W> {
+impl<W: QueueOwner> Drop for CallCount<W> {
     fn drop(&mut self) {
         self.0.unfinished().fetch_sub(1, Ordering::Release);
     }
 }
 
-/// A call that is not to wait, and the status to complete it with.
-pub(crate) struct Refused<W: Waits>(pub(crate) Call<W>, pub(crate) NTSTATUS);
+/// Call that was not queued, and the status to complete it with.
+pub(crate) struct RejectedCall<W: QueueOwner>(pub(crate) PendingCall<W>, pub(crate) NTSTATUS);
 
-impl<W: Waits> Refused<W> {
+impl<W: QueueOwner> RejectedCall<W> {
     /// Completes it. IRQL: `<= DISPATCH_LEVEL`, without a spin lock.
     pub(crate) fn complete(self) -> NTSTATUS {
         let Self(call, status) = self;
@@ -101,24 +100,24 @@ impl<W: Waits> Refused<W> {
     }
 }
 
-impl<W: Waits> Waiting<W> {
-    /// An empty list.
+impl<W: QueueOwner> CancelSafeQueue<W> {
+    /// Creates an empty queue.
     pub(crate) fn new() -> Self {
         Self { calls: LinkedList::new(Links::NEW), len: 0 }
     }
 
-    /// Has a call wait; its dispatch routine returns `STATUS_PENDING`. Called under the lock of its home.
+    /// Queues a call; its dispatch routine returns `STATUS_PENDING`. Called under the lock of the queue.
     ///
     /// # Errors
-    /// The call, when too many of its owner wait already or it has been cancelled.
-    pub(crate) fn park(&mut self, call: Call<W>) -> Result<(), Refused<W>> {
+    /// The call, if too many of its handle are queued or it has been cancelled.
+    pub(crate) fn insert(&mut self, call: PendingCall<W>) -> Result<(), RejectedCall<W>> {
         let count = W::count(&call.0.owner);
         if count.load(Ordering::Relaxed) >= PER_HANDLE {
-            return Err(Refused(call, STATUS_DEVICE_BUSY));
+            return Err(RejectedCall(call, STATUS_DEVICE_BUSY));
         }
         let irp = call.0.irp();
-        let home = Ref::as_ptr(&call.0.home.0).cast_mut().cast();
-        let context = [home, PoolBox::as_ptr(&call.0).cast(), ptr::null_mut(), ptr::null_mut()];
+        let queue_owner = Ref::as_ptr(&call.0.queue_owner.0).cast_mut().cast();
+        let context = [queue_owner, PoolBox::as_ptr(&call.0).cast(), ptr::null_mut(), ptr::null_mut()];
         // SAFETY: the call owns the IRP, whose driver context is for its owner.
         unsafe { nt::set_irp_driver_context(irp, context) };
         // SAFETY: as above. From here on the routine may be called; it waits for the lock, which the caller holds.
@@ -127,8 +126,8 @@ impl<W: Waits> Waiting<W> {
         fence(Ordering::SeqCst);
         // SAFETY: whoever cancels it or not, the IRP is completed under the lock only, so it is alive.
         let cancelled = unsafe { nt::irp_cancel(irp) }.load(Ordering::SeqCst) != 0;
-        if cancelled && call.0.disarm() {
-            return Err(Refused(call, STATUS_CANCELLED));
+        if cancelled && call.0.clear_cancel_routine() {
+            return Err(RejectedCall(call, STATUS_CANCELLED));
         }
         // SAFETY: as above; nobody completes it before the lock is released.
         unsafe { nt::io_mark_irp_pending(irp) };
@@ -139,76 +138,80 @@ impl<W: Waits> Waiting<W> {
         Ok(())
     }
 
-    /// Takes the oldest call whose owner is `wanted`, unless it is being cancelled.
+    /// Removes the oldest call whose handle is `wanted` and that is not being cancelled.
     // Of each list there is one copy of this, whatever is wanted.
     #[inline(never)]
-    pub(crate) fn claim(&mut self, wanted: &dyn Fn(&Open) -> bool) -> Option<Call<W>> {
+    pub(crate) fn remove_matching(&mut self, wanted: &dyn Fn(&Open) -> bool) -> Option<PendingCall<W>> {
         let mut cursor = self.calls.front_mut();
         while let Some(call) = cursor.get() {
-            if wanted(&call.owner) && call.disarm() {
+            if wanted(&call.owner) && call.clear_cancel_routine() {
                 let removed = cursor.remove();
-                return removed.map(|call| self.out(call));
+                return removed.map(|call| self.unlinked(call));
             }
             cursor.move_next();
         }
         None
     }
 
-    /// How many wait.
+    /// Returns the number of queued calls.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// Takes a call out, for its cancel routine.
+    /// Removes a call, for its cancel routine.
     ///
     /// # Safety
     /// The call is in this list.
-    unsafe fn take(&mut self, call: *const Node<W>) -> Option<Call<W>> {
+    unsafe fn remove(&mut self, call: *const Node<W>) -> Option<PendingCall<W>> {
         // SAFETY: the caller says that it is in this list.
         let removed = unsafe { self.calls.cursor_mut_from_ptr(call) }.remove();
-        removed.map(|call| self.out(call))
+        removed.map(|call| self.unlinked(call))
     }
 
-    /// A call that is no longer in the list.
-    fn out(&mut self, call: UnsafeRef<Node<W>>) -> Call<W> {
+    /// Accounts for a call that was just unlinked.
+    fn unlinked(&mut self, call: UnsafeRef<Node<W>>) -> PendingCall<W> {
         self.len -= 1;
         W::count(&call.owner).fetch_sub(1, Ordering::Relaxed);
         // SAFETY: the list owned the call, by its invariant, and has just given it up.
-        Call(unsafe { PoolBox::from_raw(UnsafeRef::into_raw(call)) })
+        PendingCall(unsafe { PoolBox::from_raw(UnsafeRef::into_raw(call)) })
     }
 }
 
-impl<W: Waits> Node<W> {
-    /// The IRP, as long as the call has its request.
+impl<W: QueueOwner> Node<W> {
+    /// Returns the IRP, or null once the request was taken.
     fn irp(&self) -> *mut IRP {
         self.request.as_ref().map_or(ptr::null_mut(), |request| request.irp.as_ptr())
     }
 
-    /// Takes the cancel routine back; false if the request is being cancelled.
-    fn disarm(&self) -> bool {
-        self.request.as_ref().is_some_and(Request::disarm)
+    /// Clears the cancel routine. Returns false if the request is being cancelled.
+    fn clear_cancel_routine(&self) -> bool {
+        self.request.as_ref().is_some_and(Request::clear_cancel_routine)
     }
 }
 
 impl Request {
-    /// Takes the cancel routine back; false if the request is being cancelled.
-    fn disarm(&self) -> bool {
+    /// Clears the cancel routine. Returns false if the request is being cancelled.
+    fn clear_cancel_routine(&self) -> bool {
         // SAFETY: a request keeps its IRP alive; the slot is only ever exchanged atomically.
         unsafe { nt::io_set_cancel_routine(self.irp.as_ptr(), None) }.is_some()
     }
 }
 
-impl<W: Waits> Call<W> {
-    /// A request of `owner`, which is to wait at `home`.
+impl<W: QueueOwner> PendingCall<W> {
+    /// Prepares a request of the handle `owner` for the queue of `queue_owner`.
     ///
     /// # Errors
-    /// What the dispatch routine returns, if there was no memory; the request is completed with it then.
-    pub(crate) fn try_new(home: &Ref<W>, owner: &Ref<Open>, request: Request) -> Result<Self, NTSTATUS> {
+    /// The status for the dispatch routine to return if memory is out; the request was completed with it.
+    pub(crate) fn try_new(
+        queue_owner: &Ref<W>,
+        owner: &Ref<Open>,
+        request: Request,
+    ) -> Result<Self, NTSTATUS> {
         let node = Node {
             link: LinkedListAtomicLink::new(),
             request: None,
             owner: owner.clone(),
-            home: Counted::new(home),
+            queue_owner: CallCount::new(queue_owner),
         };
         match PoolBox::try_new(node) {
             Ok(mut node) => {
@@ -219,12 +222,12 @@ impl<W: Waits> Call<W> {
         }
     }
 
-    /// What the request's buffer has room for, to be filled in.
+    /// Returns the output buffer of the request.
     pub(crate) fn output(&mut self) -> &mut [u8] {
         self.0.request.as_mut().map(Request::output).unwrap_or_default()
     }
 
-    /// Whose it is.
+    /// Returns the handle that made the call.
     pub(crate) fn owner(&self) -> &Ref<Open> {
         &self.0.owner
     }
@@ -240,29 +243,29 @@ impl<W: Waits> Call<W> {
 /// The cancel routine of a waiting request.
 ///
 /// # Safety
-/// It is called by `IoCancelIrp` with the cancel spin lock held, for an IRP that [`Waiting::park`] set it for.
-unsafe extern "system" fn cancel<W: Waits>(_device: *mut DEVICE_OBJECT, irp: *mut IRP) {
+/// It is called by `IoCancelIrp` with the cancel spin lock held, for an IRP that [`CancelSafeQueue::insert`] set it for.
+unsafe extern "system" fn cancel<W: QueueOwner>(_device: *mut DEVICE_OBJECT, irp: *mut IRP) {
     // Declared first, so that it goes last: after what this routine has a share in.
-    let _inside = Inside::enter();
+    let _active = ActiveCall::enter();
     // SAFETY: the call to this routine makes this thread the owner of the IRP's cancellation.
     let irql = unsafe { nt::irp_cancel_irql(irp) };
-    // SAFETY: `park` wrote it before it set the routine.
-    let [home, call, ..] = unsafe { nt::irp_driver_context(irp) };
+    // SAFETY: `insert` wrote it before it set the routine.
+    let [queue_owner, call, ..] = unsafe { nt::irp_driver_context(irp) };
     // SAFETY: the IRP's call is in the list, or is being put there under the lock, until it is taken out below, and keeps the list's
     // home.
-    let home = unsafe { Ref::<W>::clone_from_raw(home.cast_const().cast()) };
+    let queue_owner = unsafe { Ref::<W>::clone_from_raw(queue_owner.cast_const().cast()) };
     // SAFETY: the cancel spin lock is held, and was taken at this level.
     unsafe { nt::IoReleaseCancelSpinLock(irql) };
     let call = call.expose_provenance();
     // SAFETY: whoever cancels a call has taken its routine, so nobody else takes it out; and the lock is held, under which it was put
     // in: it is in the list.
-    let take = |waiting: &mut Waiting<W>| unsafe { waiting.take(ptr::with_exposed_provenance(call)) };
-    if let Some(call) = home.with_waiting(take) {
+    let remove = |queue: &mut CancelSafeQueue<W>| unsafe { queue.remove(ptr::with_exposed_provenance(call)) };
+    if let Some(call) = queue_owner.with_queue(remove) {
         call.complete(STATUS_CANCELLED, 0);
     }
 }
 
-impl<W: Waits> fmt::Debug for Waiting<W> {
+impl<W: QueueOwner> fmt::Debug for CancelSafeQueue<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.calls.iter().filter_map(|call| call.request.as_ref())).finish()
     }
