@@ -6,17 +6,17 @@ use core::time::Duration;
 use wsk::Passive;
 use wsk_sys::nt;
 
-/// A moment, in units of 100 ns since boot.
+/// Time since boot, in units of 100 ns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Moment(u64);
+pub(crate) struct Instant(u64);
 
-/// The units of a second.
+/// Units per second.
 const SECOND: u64 = 10_000_000;
-/// The nanoseconds of a unit.
+/// Nanoseconds per unit.
 const UNIT: u32 = 100;
 
-impl Moment {
-    /// Now.
+impl Instant {
+    /// Returns the current time.
     ///
     /// # IRQL
     /// Any.
@@ -25,56 +25,56 @@ impl Moment {
         Self(unsafe { nt::KeQueryInterruptTime() })
     }
 
-    /// The moment `duration` later.
+    /// Returns the time `duration` later.
     pub(crate) fn after(self, duration: Duration) -> Self {
         let units =
             duration.as_secs().saturating_mul(SECOND).saturating_add((duration.subsec_nanos() / UNIT).into());
         Self(self.0.saturating_add(units))
     }
 
-    /// How long it is since `earlier`; zero if that is later.
+    /// Returns the time since `earlier`, or zero if that is later.
     pub(crate) fn since(self, earlier: Self) -> Duration {
         let units = self.0.saturating_sub(earlier.0);
         Duration::new(units / SECOND, (units % SECOND) as u32 * UNIT)
     }
 }
 
-/// A moment that moves on.
+/// Time of the last activity.
 #[derive(Debug)]
-pub(crate) struct Last(AtomicU64);
+pub(crate) struct LastActivity(AtomicU64);
 
-impl Last {
-    /// It is now.
+impl LastActivity {
+    /// Starts with the current time.
     ///
     /// # IRQL
     /// Any.
     pub(crate) fn now() -> Self {
-        Self(AtomicU64::new(Moment::now().0))
+        Self(AtomicU64::new(Instant::now().0))
     }
 
-    /// It is now, again.
+    /// Sets it to the current time.
     ///
     /// # IRQL
     /// Any.
     pub(crate) fn touch(&self) {
-        self.0.store(Moment::now().0, Ordering::Relaxed);
+        self.0.store(Instant::now().0, Ordering::Relaxed);
     }
 
-    /// How long ago it was.
+    /// Returns the time since then.
     ///
     /// # IRQL
     /// Any.
-    pub(crate) fn ago(&self) -> Duration {
-        Moment::now().since(Moment(self.0.load(Ordering::Relaxed)))
+    pub(crate) fn elapsed(&self) -> Duration {
+        Instant::now().since(Instant(self.0.load(Ordering::Relaxed)))
     }
 }
 
-/// Lets a moment pass (`KeDelayExecutionThread`).
+/// Delays the thread for a millisecond (`KeDelayExecutionThread`).
 ///
 /// # IRQL
 /// `PASSIVE_LEVEL`.
-pub(crate) fn rest(_passive: Passive<'_>) {
-    // A millisecond; negative times are relative.
+pub(crate) fn pause(_passive: Passive<'_>) {
+    // Negative times are relative.
     let mut interval = -(SECOND as i64 / 1000);
     // SAFETY: `Passive` says that this thread may wait, and the interval lives during the call.
     unsafe { nt::KeDelayExecutionThread(nt::KERNEL_MODE, 0, &raw mut interval) };

@@ -194,7 +194,7 @@ impl Control {
         questions.close();
         journal.close();
         while questions.unfinished() + journal.unfinished_calls() != 0 {
-            clock::rest(passive);
+            clock::pause(passive);
         }
     }
 
@@ -309,7 +309,7 @@ impl Handle {
     pub fn device_control(&self, request: Request) -> NTSTATUS {
         let Inner { journal, questions, .. } = &*self.0.control.0;
         match request.code() {
-            IOCTL_NEXT_RECORDS => match waits(&request, journal::LEAST_ROOM) {
+            IOCTL_NEXT_RECORDS => match waits(&request, journal::MIN_OUTPUT) {
                 Ok(()) => Journal::next(journal, &self.0, request),
                 Err(status) => request.complete(status, 0),
             },

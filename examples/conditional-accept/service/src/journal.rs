@@ -27,7 +27,7 @@ use wsk_sys::{STATUS_CANCELLED, STATUS_PENDING, STATUS_SUCCESS};
 use zerocopy::IntoBytes as _;
 use zerocopy::little_endian::{U32, U64};
 
-use crate::clock::Moment;
+use crate::clock::Instant;
 use crate::control::Open;
 use crate::irp::{CancelSafeQueue, PendingCall, QueueOwner, RejectedCall, Request};
 
@@ -35,25 +35,25 @@ use crate::irp::{CancelSafeQueue, PendingCall, QueueOwner, RejectedCall, Request
 pub const RECORDS: usize = 1024;
 
 /// How many of them go into one answer: they are copied under the lock.
-const BATCH: usize = 64;
+const MAX_BATCH: usize = 64;
 
 /// The least room that [`Journal::next`] needs: for one record.
-pub(crate) const LEAST_ROOM: usize = size_of::<RecordsHeader>() + size_of::<RecordBytes>();
+pub(crate) const MIN_OUTPUT: usize = size_of::<RecordsHeader>() + size_of::<RecordBytes>();
 
 /// Where a handle is in the journal; under its lock.
 #[derive(Debug)]
 pub(crate) struct Cursor {
-    /// The number of the record to be fetched next; [`Cursor::NOWHERE`] before the first fetch.
+    /// The number of the record to be fetched next; [`Cursor::UNSET`] before the first fetch.
     next: AtomicU64,
     /// How many records were gone before they could be fetched.
     lost: AtomicU64,
 }
 
 impl Cursor {
-    const NOWHERE: u64 = u64::MAX;
+    const UNSET: u64 = u64::MAX;
 
     pub(crate) const fn new() -> Self {
-        Self { next: AtomicU64::new(Self::NOWHERE), lost: AtomicU64::new(0) }
+        Self { next: AtomicU64::new(Self::UNSET), lost: AtomicU64::new(0) }
     }
 
     fn next(&self) -> u64 {
@@ -69,7 +69,7 @@ impl Cursor {
 pub(crate) struct Journal {
     state: SpinLock<State>,
     unfinished: AtomicUsize,
-    start: Moment,
+    start: Instant,
 }
 
 /// # Invariants
@@ -108,14 +108,14 @@ impl Journal {
         Ref::try_new(Self {
             state: SpinLock::new(state),
             unfinished: AtomicUsize::new(0),
-            start: Moment::now(),
+            start: Instant::now(),
         })
     }
 
     /// Takes a record, and completes calls that wait for one. IRQL: `<= DISPATCH_LEVEL`.
     pub(crate) fn record(&self, record: Record) {
         // The time is taken under the lock, so that it never goes back from one record to the next.
-        self.state.with(|state| state.add(TimedRecord { time: Moment::now().since(self.start), record }));
+        self.state.with(|state| state.add(TimedRecord { time: Instant::now().since(self.start), record }));
         self.hand_out();
     }
 
@@ -129,7 +129,7 @@ impl Journal {
         }
     }
 
-    /// Has a request wait for records that `owner` has not seen; it has room for [`LEAST_ROOM`] at least. Returns what the
+    /// Has a request wait for records that `owner` has not seen; it has room for [`MIN_OUTPUT`] at least. Returns what the
     /// dispatch routine returns. IRQL: `<= DISPATCH_LEVEL`.
     pub(crate) fn next(this: &Ref<Self>, owner: &Ref<Open>, request: Request) -> NTSTATUS {
         let call = match PendingCall::try_new(this, owner, request) {
@@ -141,7 +141,7 @@ impl Journal {
                 return Err(RejectedCall(call, STATUS_CANCELLED));
             }
             let cursor = owner.cursor();
-            if cursor.next() == Cursor::NOWHERE {
+            if cursor.next() == Cursor::UNSET {
                 cursor.move_to(state.oldest());
             }
             state.calls.insert(call)
@@ -222,7 +222,7 @@ impl State {
         let Some((header, room)) = output.split_at_mut_checked(size_of::<RecordsHeader>()) else { return 0 };
         let mut count = 0;
         for (number, slot) in
-            (from..self.next).zip(room.chunks_exact_mut(size_of::<RecordBytes>())).take(BATCH)
+            (from..self.next).zip(room.chunks_exact_mut(size_of::<RecordBytes>())).take(MAX_BATCH)
         {
             let at = (number % RECORDS as u64) as usize;
             let Some(record) = self.records.get(at) else { break };

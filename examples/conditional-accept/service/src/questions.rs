@@ -36,7 +36,7 @@ use wsk_sys::nt::NTSTATUS;
 use wsk_sys::{STATUS_CANCELLED, STATUS_PENDING, STATUS_SUCCESS};
 use zerocopy::IntoBytes as _;
 
-use crate::clock::Moment;
+use crate::clock::Instant;
 use crate::control::Open;
 use crate::irp::{CancelSafeQueue, PendingCall, QueueOwner, RejectedCall, Request};
 use list::{Link, QuestionList};
@@ -85,7 +85,7 @@ struct Question {
     id: RequestId,
     remote: SocketAddr,
     /// When the answer is due.
-    due: Moment,
+    due: Instant,
     state: AtomicU8,
     /// The handle that holds it.
     holder: SpinLock<Option<Ref<Open>>>,
@@ -170,7 +170,7 @@ impl QuestionQueue {
             number: next_number.fetch_add(1, Ordering::Relaxed),
             id,
             remote,
-            due: Moment::now().after(*time),
+            due: Instant::now().after(*time),
             state: AtomicU8::new(ASKED),
             holder: SpinLock::new(None),
             waker: AtomicWaker::new(),
@@ -233,7 +233,7 @@ impl QuestionQueue {
         let settled = self.0.state.with(|state| {
             let found = state.held.remove_where(|it| it.number == number && it.is_held_by(owner))?;
             // The asker has its timer, and may be long in noticing it when there is much to do.
-            let in_time = Moment::now() < found.due;
+            let in_time = Instant::now() < found.due;
             found.settle(if in_time { answer } else { Answer::Reject });
             state.timed_out += u64::from(!in_time);
             Some((found, in_time))
@@ -296,7 +296,7 @@ impl State {
         let owner = call.owner().clone();
         owner.shares().held.fetch_add(1, Ordering::Relaxed);
         question.holder.with(|holder| *holder = Some(owner));
-        let left = question.due.since(Moment::now()).as_millis();
+        let left = question.due.since(Instant::now()).as_millis();
         let bytes = QuestionBytes::from(&wire::Question {
             number: question.number,
             id: question.id,

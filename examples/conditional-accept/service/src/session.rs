@@ -28,7 +28,7 @@ use wsk::{Buffer, Connection, DisconnectHandler, Handlers, Status};
 
 use crate::Reason;
 use crate::clients::{ClientKind, ClientPermit};
-use crate::clock::Last;
+use crate::clock::LastActivity;
 use crate::gate::Shared;
 use crate::record::{AcceptBy, DisconnectKind, Record, RecordSink};
 use crate::rules::Rules;
@@ -192,7 +192,7 @@ impl<S: RecordSink> Session<S> {
 
     /// Serves until the other side ends; an error if it is silent for too long, or nobody can look at the clock.
     async fn serve(&mut self) -> Result<wsk::Result<()>, Reason> {
-        let (state, last) = (self.state.clone(), Last::now());
+        let (state, last) = (self.state.clone(), LastActivity::now());
         let Shared { policy, spawner, .. } = &*state.shared;
         let mut idle = pin!(wait_until_idle(policy, spawner.cache(), &last));
         let mut echo = pin!(self.echo(&last));
@@ -204,7 +204,7 @@ impl<S: RecordSink> Session<S> {
     }
 
     /// Sends everything back until the other side ends, then ends this side.
-    async fn echo(&mut self, last: &Last) -> wsk::Result<()> {
+    async fn echo(&mut self, last: &LastActivity) -> wsk::Result<()> {
         let mut buffer = Buffer::try_with_capacity(BUFFER)?;
         'talk: loop {
             for _ in 0..ROUNDS_PER_TURN {
@@ -233,15 +233,15 @@ impl<S: RecordSink> Session<S> {
 ///
 /// Without memory for it nobody would notice the silence. Where silence has no limit that harms nobody, until there is one: then it is
 /// looked at again when the session has something else to do.
-async fn wait_until_idle(policy: &Rules, cache: &Cache, last: &Last) -> Reason {
+async fn wait_until_idle(policy: &Rules, cache: &Cache, last: &LastActivity) -> Reason {
     loop {
         let limit = policy.idle_timeout();
-        let rest = match limit.map(|limit| limit.saturating_sub(last.ago())) {
+        let wait = match limit.map(|limit| limit.saturating_sub(last.elapsed())) {
             Some(Duration::ZERO) => return Reason::Idle,
-            Some(rest) => rest.min(IDLE_CHECK_INTERVAL),
+            Some(wait) => wait.min(IDLE_CHECK_INTERVAL),
             None => IDLE_CHECK_INTERVAL,
         };
-        if sleep_in(rest, cache).await.is_err() {
+        if sleep_in(wait, cache).await.is_err() {
             if limit.is_some() {
                 return Reason::Memory;
             }

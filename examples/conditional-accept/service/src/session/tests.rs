@@ -21,7 +21,7 @@ fn a_timer_that_cannot_be_had_ends_what_has_a_limit_only() {
     let entered = kernel.enter();
     {
         let rules = Rules::try_new(&policy(Limits::NONE)).expect("memory");
-        let (cache, last) = (Cache::try_new(0).expect("memory"), Last::now());
+        let (cache, last) = (Cache::try_new(0).expect("memory"), LastActivity::now());
         let mut idle = pin!(wait_until_idle(&rules, &cache, &last));
         let mut poll = || idle.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         kernel.faults().fail_from(1);
