@@ -11,7 +11,7 @@ use super::records::PATIENCE;
 
 /// What a client saw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sight {
+pub(crate) enum Observation {
     /// Every byte it sent came back.
     Echo(usize),
     /// Every byte came back, and then the end.
@@ -32,7 +32,7 @@ pub(crate) enum Sight {
     Error(ErrorKind),
 }
 
-impl fmt::Display for Sight {
+impl fmt::Display for Observation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Echo(count) => write!(f, "all {count} bytes back"),
@@ -48,7 +48,7 @@ impl fmt::Display for Sight {
     }
 }
 
-impl From<io::Error> for Sight {
+impl From<io::Error> for Observation {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => Self::Reset,
@@ -64,7 +64,7 @@ impl From<io::Error> for Sight {
 pub(crate) struct Client {
     /// The address it comes from: the gate knows it by this name.
     pub name: SocketAddr,
-    stream: Result<TcpStream, Sight>,
+    stream: Result<TcpStream, Observation>,
 }
 
 impl Client {
@@ -82,13 +82,13 @@ impl Client {
         socket.set_write_timeout(Some(PATIENCE))?;
         socket.set_tcp_nodelay(true)?;
         let stream =
-            socket.connect_timeout(&to.into(), PATIENCE).map(|()| socket.into()).map_err(Sight::from);
+            socket.connect_timeout(&to.into(), PATIENCE).map(|()| socket.into()).map_err(Observation::from);
         Ok(Self { name, stream })
     }
 
     /// Was the connection refused?
     pub(crate) fn refused(&self) -> bool {
-        matches!(self.stream, Err(Sight::Refused))
+        matches!(self.stream, Err(Observation::Refused))
     }
 
     /// No read takes longer than this.
@@ -100,49 +100,49 @@ impl Client {
     }
 
     /// Sends `bytes` and reads as many.
-    pub(crate) fn echo(&self, bytes: &[u8]) -> Sight {
-        self.send(bytes, false).unwrap_or_else(|sight| sight)
+    pub(crate) fn echo(&self, bytes: &[u8]) -> Observation {
+        self.send(bytes, false).unwrap_or_else(|observation| observation)
     }
 
     /// Sends `bytes`, ends the sending, and reads to the end.
-    pub(crate) fn echo_to_the_end(&self, bytes: &[u8]) -> Sight {
-        self.send(bytes, true).unwrap_or_else(|sight| sight)
+    pub(crate) fn echo_to_the_end(&self, bytes: &[u8]) -> Observation {
+        self.send(bytes, true).unwrap_or_else(|observation| observation)
     }
 
     /// Sends `bytes` and ends the sending; only then it reads, to the end. Not for more bytes than fit on the way.
-    pub(crate) fn half_close(&self, bytes: &[u8]) -> Sight {
-        let ended = self.stream.as_ref().map_err(|sight| *sight).and_then(|mut stream| {
+    pub(crate) fn half_close(&self, bytes: &[u8]) -> Observation {
+        let ended = self.stream.as_ref().map_err(|observation| *observation).and_then(|mut stream| {
             stream.write_all(bytes)?;
             stream.shutdown(Shutdown::Write)?;
             receive(stream, bytes, true)
         });
-        ended.unwrap_or_else(|sight| sight)
+        ended.unwrap_or_else(|observation| observation)
     }
 
     /// Ends the sending, and reads to the end.
-    pub(crate) fn finish(&self) -> Sight {
-        let ended = self.stream.as_ref().map_err(|sight| *sight).and_then(|mut stream| {
+    pub(crate) fn finish(&self) -> Observation {
+        let ended = self.stream.as_ref().map_err(|observation| *observation).and_then(|mut stream| {
             stream.shutdown(Shutdown::Write)?;
             Ok(stream.read(&mut [0; 16])?)
         });
         match ended {
-            Ok(0) => Sight::End,
-            Ok(_) => Sight::Wrong(0),
-            Err(sight) => sight,
+            Ok(0) => Observation::End,
+            Ok(_) => Observation::Wrong(0),
+            Err(observation) => observation,
         }
     }
 
     /// Waits, without sending anything.
-    pub(crate) fn listen(&self) -> Sight {
+    pub(crate) fn listen(&self) -> Observation {
         match self
             .stream
             .as_ref()
-            .map_err(|sight| *sight)
+            .map_err(|observation| *observation)
             .and_then(|mut stream| Ok(stream.read(&mut [0; 16])?))
         {
-            Ok(0) => Sight::End,
-            Ok(_) => Sight::Wrong(0),
-            Err(sight) => sight,
+            Ok(0) => Observation::End,
+            Ok(_) => Observation::Wrong(0),
+            Err(observation) => observation,
         }
     }
 
@@ -154,11 +154,11 @@ impl Client {
         }
     }
 
-    fn send(&self, bytes: &[u8], finish: bool) -> Result<Sight, Sight> {
-        let stream = self.stream.as_ref().map_err(|sight| *sight)?;
+    fn send(&self, bytes: &[u8], finish: bool) -> Result<Observation, Observation> {
+        let stream = self.stream.as_ref().map_err(|observation| *observation)?;
         std::thread::scope(|scope| {
             // Beside the reading: both directions have bounded room.
-            let sender = scope.spawn(move || -> Result<(), Sight> {
+            let sender = scope.spawn(move || -> Result<(), Observation> {
                 let mut sending = stream;
                 sending.write_all(bytes)?;
                 if finish {
@@ -167,7 +167,9 @@ impl Client {
                 Ok(())
             });
             match (receive(stream, bytes, finish), sender.join()) {
-                (Ok(Sight::Echo(_) | Sight::EchoAndEnd(_)), Ok(Err(sight))) => Err(sight),
+                (Ok(Observation::Echo(_) | Observation::EchoAndEnd(_)), Ok(Err(observation))) => {
+                    Err(observation)
+                }
                 (seen, _) => seen,
             }
         })
@@ -175,18 +177,18 @@ impl Client {
 }
 
 /// Reads what should be `bytes`, and, with `finish`, the end.
-fn receive(mut stream: &TcpStream, bytes: &[u8], finish: bool) -> Result<Sight, Sight> {
+fn receive(mut stream: &TcpStream, bytes: &[u8], finish: bool) -> Result<Observation, Observation> {
     let (mut back, mut right) = (vec![0; 1 << 16], 0);
     loop {
         if right == bytes.len() && !finish {
-            return Ok(Sight::Echo(right));
+            return Ok(Observation::Echo(right));
         }
         match stream.read(&mut back)? {
-            0 if right == bytes.len() => return Ok(Sight::EchoAndEnd(right)),
-            0 if right == 0 => return Ok(Sight::End),
-            0 => return Ok(Sight::Cut(right)),
+            0 if right == bytes.len() => return Ok(Observation::EchoAndEnd(right)),
+            0 if right == 0 => return Ok(Observation::End),
+            0 => return Ok(Observation::Cut(right)),
             count if bytes[right..].starts_with(&back[..count]) => right += count,
-            _ => return Ok(Sight::Wrong(right)),
+            _ => return Ok(Observation::Wrong(right)),
         }
     }
 }
@@ -204,16 +206,16 @@ mod tests {
     use super::*;
 
     /// A server that does `serve` with one client, and what that client sees.
-    fn seen(serve: fn(TcpStream), look: fn(&Client) -> Sight) -> Sight {
+    fn seen(serve: fn(TcpStream), look: fn(&Client) -> Observation) -> Observation {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let server = std::thread::spawn(move || serve(listener.accept().unwrap().0));
         let client = Client::connect(2, address).unwrap();
         assert_eq!(client.name.ip(), IpAddr::from([127, 0, 0, 2]));
-        let sight = look(&client);
+        let observation = look(&client);
         drop(client);
         server.join().unwrap();
-        sight
+        observation
     }
 
     fn echo_all(mut stream: TcpStream) {
@@ -222,34 +224,34 @@ mod tests {
     }
 
     #[test]
-    fn sights_are_told_apart() {
-        assert_eq!(seen(echo_all, |client| client.echo(&pattern(100_000))), Sight::Echo(100_000));
-        assert_eq!(seen(echo_all, |client| client.echo_to_the_end(b"all")), Sight::EchoAndEnd(3));
-        assert_eq!(seen(echo_all, |client| client.half_close(b"then")), Sight::EchoAndEnd(4));
+    fn observations_are_told_apart() {
+        assert_eq!(seen(echo_all, |client| client.echo(&pattern(100_000))), Observation::Echo(100_000));
+        assert_eq!(seen(echo_all, |client| client.echo_to_the_end(b"all")), Observation::EchoAndEnd(3));
+        assert_eq!(seen(echo_all, |client| client.half_close(b"then")), Observation::EchoAndEnd(4));
         let short = |mut stream: TcpStream| {
             stream.read_exact(&mut [0; 3]).unwrap();
             stream.write_all(b"tw").unwrap();
         };
-        assert_eq!(seen(short, |client| client.echo(b"two")), Sight::Cut(2));
-        assert_eq!(seen(drop, Client::finish), Sight::End);
+        assert_eq!(seen(short, |client| client.echo(b"two")), Observation::Cut(2));
+        assert_eq!(seen(drop, Client::finish), Observation::End);
         let wrong = |mut stream: TcpStream| {
             stream.read_exact(&mut [0; 3]).unwrap();
             stream.write_all(b"tew").unwrap();
         };
-        assert_eq!(seen(wrong, |client| client.echo(b"two")), Sight::Wrong(0));
+        assert_eq!(seen(wrong, |client| client.echo(b"two")), Observation::Wrong(0));
         let reset = |stream: TcpStream| SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
-        assert_eq!(seen(reset, Client::listen), Sight::Reset);
+        assert_eq!(seen(reset, Client::listen), Observation::Reset);
         let silent = |mut stream: TcpStream| _ = stream.read(&mut [0; 1]);
         let impatient = |client: &Client| {
             client.patience(Duration::from_millis(50));
             client.listen()
         };
-        assert_eq!(seen(silent, impatient), Sight::Silence);
+        assert_eq!(seen(silent, impatient), Observation::Silence);
     }
 
     #[test]
     fn a_port_that_nobody_has_refuses() {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        assert_eq!(Client::connect(2, address).unwrap().listen(), Sight::Refused);
+        assert_eq!(Client::connect(2, address).unwrap().listen(), Observation::Refused);
     }
 }

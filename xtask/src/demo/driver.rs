@@ -15,9 +15,9 @@ use anyhow::{Context as _, Result, bail};
 use gate_protocol::Action;
 use serde_json::Value as Json;
 
-use super::gate::{Asker, Bad, Gate, Holdings, Settings, Started};
 use super::processes;
 use super::records::{Mark, PATIENCE, Records};
+use super::server::{Asker, BadValue, Holdings, Server, Settings, Started};
 use crate::cross::{Layout, driver, netio};
 use crate::wine::{self, Parameter, Pool, Prefix, SERVICE, Value};
 
@@ -110,9 +110,9 @@ impl Drop for Program {
 }
 
 /// A program that holds a question.
-struct Holder(Program);
+struct QuestionHolder(Program);
 
-impl Asker for Holder {
+impl Asker for QuestionHolder {
     fn asked(&mut self) -> Result<()> {
         self.0.output.wait(Mark::START, "question for gatectl", PATIENCE, |lines| {
             lines.iter().any(|line| line["event"] == "question").then_some(())
@@ -148,7 +148,7 @@ impl Driver {
         processes::end_on_interrupt(&prefix);
         // What an earlier run left, if it was killed, is not built upon.
         prefix.kill()?;
-        let mut gate = Self {
+        let mut server = Self {
             layout: layout.clone(),
             prefix,
             records: Records::default(),
@@ -160,10 +160,10 @@ impl Driver {
             _lock: lock,
             other: false,
         };
-        gate.machine()?;
+        server.machine()?;
         // What a machine complains of while it boots is nobody's crash.
-        gate.log_mark = gate.prefix.log_mark();
-        Ok(gate)
+        server.log_mark = server.prefix.log_mark();
+        Ok(server)
     }
 
     /// Has the machine run, with the service installed.
@@ -302,9 +302,9 @@ fn parameters(settings: &Settings) -> Vec<Parameter> {
     ];
     for (name, bad) in &settings.bad {
         let value = match bad {
-            Bad::Text(text) => Value::Text((*text).to_owned()),
-            Bad::Number(number) => Value::Number(*number),
-            Bad::Texts(texts) => Value::Texts(texts.iter().map(|text| (*text).to_owned()).collect()),
+            BadValue::Text(text) => Value::Text((*text).to_owned()),
+            BadValue::Number(number) => Value::Number(*number),
+            BadValue::Texts(texts) => Value::Texts(texts.iter().map(|text| (*text).to_owned()).collect()),
         };
         parameters.retain(|parameter| parameter.name != *name);
         parameters.push(Parameter::new(name, value));
@@ -312,7 +312,7 @@ fn parameters(settings: &Settings) -> Vec<Parameter> {
     parameters
 }
 
-impl Gate for Driver {
+impl Server for Driver {
     fn title(&self) -> String {
         "the driver, loaded by Wine over our netio.sys".to_owned()
     }
@@ -441,7 +441,7 @@ impl Gate for Driver {
 
     fn asker(&mut self) -> Result<Option<Box<dyn Asker>>> {
         let program = Program::start(&self.prefix, &["ask", "--json"], Records::default())?;
-        Ok(Some(Box::new(Holder(program))))
+        Ok(Some(Box::new(QuestionHolder(program))))
     }
 
     fn load_other(&mut self, parameters: &[(&str, u32)]) -> Result<()> {

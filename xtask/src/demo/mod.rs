@@ -11,11 +11,11 @@
 
 mod client;
 mod driver;
-mod gate;
 mod processes;
 mod records;
 mod report;
 mod scenarios;
+mod server;
 mod user_mode;
 
 use std::process::ExitCode;
@@ -25,10 +25,10 @@ use anyhow::{Context as _, Result, bail};
 use gate_protocol::record::AcceptBy;
 
 use self::driver::Driver;
-use self::gate::{Gate, Settings, Started};
 pub(crate) use self::processes::{checkpoint, end_all_on_interrupt, end_on_interrupt};
 use self::report::Outcome;
 use self::scenarios::Extent;
+use self::server::{Server, Settings, Started};
 use self::user_mode::UserMode;
 use crate::cross::{Layout, packages};
 
@@ -85,19 +85,19 @@ pub(crate) fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
 fn run_through(layout: &Layout, args: &Args) -> Result<ExitCode> {
     let start = Instant::now();
     let plan = scenarios::plan(!args.user_mode, &args.only)?;
-    let mut gate: Box<dyn Gate> = if args.user_mode {
+    let mut server: Box<dyn Server> = if args.user_mode {
         Box::new(UserMode::prepare(layout, !args.no_build)?)
     } else {
         Box::new(Driver::load(layout, !args.no_build)?)
     };
-    eprintln!("Trying {} ({} scenarios)", gate.title(), plan.len());
+    eprintln!("Trying {} ({} scenarios)", server.title(), plan.len());
     let extent = Extent { starts: args.starts, endurance: Duration::from_secs(args.endurance.into()) };
-    let outcomes = try_all(gate.as_mut(), &plan, extent, args.json);
+    let outcomes = try_all(server.as_mut(), &plan, extent, args.json);
     let failed = outcomes.iter().filter(|outcome| !outcome.ok).count();
     if failed > 0 {
-        eprintln!("\nThe end of the log:\n{}", gate.log_tail());
+        eprintln!("\nThe end of the log:\n{}", server.log_tail());
     }
-    let kept = if args.keep { keep(gate.as_mut()) } else { gate.end() };
+    let kept = if args.keep { keep(server.as_mut()) } else { server.end() };
     if !args.json {
         println!("{}", report::table(&outcomes));
         if args.user_mode && args.only.is_empty() {
@@ -111,7 +111,7 @@ fn run_through(layout: &Layout, args: &Args) -> Result<ExitCode> {
     }
     let tried = outcomes.len();
     let took = report::seconds(start.elapsed());
-    eprintln!("{} of {tried} as expected, with {}, in {took}", tried - failed, gate.title());
+    eprintln!("{} of {tried} as expected, with {}, in {took}", tried - failed, server.title());
     kept?;
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -129,29 +129,29 @@ pub(crate) struct Tried {
 
 /// Tries the driver with everything, and so many starts under load.
 pub(crate) fn try_driver(layout: &Layout, starts: usize) -> Result<Tried> {
-    try_gate(&mut Driver::load(layout, true)?, true, starts)
+    try_server(&mut Driver::load(layout, true)?, true, starts)
 }
 
 /// The same with the user-mode example.
 pub(crate) fn try_example(layout: &Layout, starts: usize) -> Result<Tried> {
-    try_gate(&mut UserMode::prepare(layout, true)?, false, starts)
+    try_server(&mut UserMode::prepare(layout, true)?, false, starts)
 }
 
-fn try_gate(gate: &mut dyn Gate, driver: bool, starts: usize) -> Result<Tried> {
+fn try_server(server: &mut dyn Server, driver: bool, starts: usize) -> Result<Tried> {
     let plan = scenarios::plan(driver, &[])?;
     let start = Instant::now();
     let extent = Extent { starts, endurance: Duration::from_secs(ENDURANCE.into()) };
-    let outcomes = try_all(gate, &plan, extent, false);
+    let outcomes = try_all(server, &plan, extent, false);
     let (expected, all) = (outcomes.iter().filter(|outcome| outcome.ok).count(), outcomes.len());
     if expected < all {
-        eprintln!("\nThe end of the log:\n{}", gate.log_tail());
+        eprintln!("\nThe end of the log:\n{}", server.log_tail());
     }
-    gate.end()?;
+    server.end()?;
     Ok(Tried { expected, all, took: start.elapsed() })
 }
 
 fn try_all(
-    gate: &mut dyn Gate,
+    server: &mut dyn Server,
     plan: &[(scenarios::Scenario, AcceptBy)],
     extent: Extent,
     json: bool,
@@ -159,7 +159,7 @@ fn try_all(
     let mut outcomes = Vec::with_capacity(plan.len());
     for (scenario, by) in plan {
         checkpoint();
-        let outcome = scenarios::run(gate, scenario, *by, extent);
+        let outcome = scenarios::run(server, scenario, *by, extent);
         checkpoint();
         report::line(&outcome);
         if json {
@@ -171,11 +171,11 @@ fn try_all(
 }
 
 /// Leaves the gate running, and says how to talk to it.
-fn keep(gate: &mut dyn Gate) -> Result<()> {
-    if let Started::Failed(why) = gate.start(&Settings::usual(AcceptBy::Irp))? {
+fn keep(server: &mut dyn Server) -> Result<()> {
+    if let Started::Failed(why) = server.start(&Settings::usual(AcceptBy::Irp))? {
         bail!("it does not start again: {why}");
     }
-    let address = gate.address();
+    let address = server.address();
     let (ip, port) = (address.ip(), address.port());
     // Not on standard output, which may be read as objects.
     eprintln!(
@@ -187,5 +187,5 @@ fn keep(gate: &mut dyn Gate) -> Result<()> {
          \x20   cargo xtask wine run -- gatectl.exe watch            follows what happens\n\
          \x20   cargo xtask wine stop                                ends it"
     );
-    gate.leave().context("it may not be left running")
+    server.leave().context("it may not be left running")
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-use super::gate::Holdings;
+use super::server::Holdings;
 use crate::command::family;
 use crate::wine::Prefix;
 

@@ -1,4 +1,4 @@
-//! The gate in user mode: the program `gate-host` as a process.
+//! The gate in user mode: the program `server-host` as a process.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -10,9 +10,9 @@ use anyhow::{Context as _, Result, bail};
 use cargo_metadata::Message;
 use gate_protocol::{Answer, Limits};
 
-use super::gate::{Gate, Holdings, Settings, Started};
 use super::processes;
 use super::records::{PATIENCE, Records};
+use super::server::{Holdings, Server, Settings, Started};
 use crate::command::{self, logged_output};
 use crate::cross::{Layout, host_cargo};
 use crate::progress::Step;
@@ -20,7 +20,7 @@ use crate::progress::Step;
 /// How long a build may take.
 const BUILD: Duration = Duration::from_mins(15);
 /// How soon the example's own asker answers.
-const THINKS: Duration = Duration::from_millis(50);
+const ANSWER_DELAY: Duration = Duration::from_millis(50);
 
 /// Its name.
 const PROGRAM: &str = "gate-host";
@@ -104,7 +104,7 @@ impl UserMode {
         }
         // Nobody who answers is an asker that never comes to an end.
         let (answer, after) = match settings.answer {
-            Some(answer) => (answer, THINKS),
+            Some(answer) => (answer, ANSWER_DELAY),
             None => (Answer::Reject, Duration::from_hours(1)),
         };
         command.args(["--verdict", &answer.to_string(), "--verdict-after", &after.as_millis().to_string()]);
@@ -118,7 +118,7 @@ impl UserMode {
     }
 }
 
-impl Gate for UserMode {
+impl Server for UserMode {
     fn title(&self) -> String {
         "the user-mode example".to_owned()
     }

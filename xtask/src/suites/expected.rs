@@ -86,6 +86,6 @@ pub(super) const FAILING: &[Failing] = &[
 /// Tests that are not run, since their outcome is not the same each time.
 pub(super) const UNSETTLED: &[Failing] = &[Failing::new(
     "xtask::bin/xtask",
-    "demo::client::tests::sights_are_told_apart",
+    "demo::client::tests::observations_are_told_apart",
     "one run of two under Wine saw an end where the peer had reset the connection",
 )];

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use gate_protocol::Answer;
 
 use super::{Paths, Scenario, Seen, Stage, within};
-use crate::demo::gate::Asker;
+use crate::demo::server::Asker;
 
 /// How soon a client hears of it when the program that was asked has gone.
 const SOON: Duration = Duration::from_secs(5);
@@ -25,8 +25,8 @@ pub(super) const ACCEPT: Scenario = Scenario {
         stage.serve(&settings)?;
         let client = stage.client(4)?;
         // Sent while nobody has decided yet.
-        let sight = client.echo_to_the_end(b"may I?");
-        Ok(Seen::new(sight, stage.story(client.name)?))
+        let observation = client.echo_to_the_end(b"may I?");
+        Ok(Seen::new(observation, stage.story(client.name)?))
     },
 };
 
@@ -41,8 +41,8 @@ pub(super) const REJECT: Scenario = Scenario {
         settings.answer = Some(Answer::Reject);
         stage.serve(&settings)?;
         let client = stage.client(4)?;
-        let sight = client.listen();
-        Ok(Seen::new(sight, stage.story(client.name)?))
+        let observation = client.listen();
+        Ok(Seen::new(observation, stage.story(client.name)?))
     },
 };
 
@@ -75,7 +75,7 @@ pub(super) const TIMEOUT: Scenario = Scenario {
         let before = timed_out(stage)?;
         let start = Instant::now();
         let client = stage.client(4)?;
-        let sight = client.listen();
+        let observation = client.listen();
         let took = start.elapsed();
         // A timer may be a tick early.
         let early = took < TIMEOUT_AFTER.saturating_sub(Duration::from_millis(50));
@@ -86,12 +86,12 @@ pub(super) const TIMEOUT: Scenario = Scenario {
         };
         let story = stage.story(client.name)?;
         let lapsed = timed_out(stage)? - before;
-        Ok(Seen::new(format!("{sight} {when}"), format!("{story}; {lapsed} timed out")))
+        Ok(Seen::new(format!("{observation} {when}"), format!("{story}; {lapsed} timed out")))
     },
 };
 
 fn timed_out(stage: &mut Stage<'_>) -> Result<u64> {
-    Ok(stage.gate.status()?["counters"]["timed_out"].as_u64().unwrap_or_default())
+    Ok(stage.server.status()?["counters"]["timed_out"].as_u64().unwrap_or_default())
 }
 
 pub(super) const ASKER_CLOSED: Scenario = Scenario {
@@ -115,12 +115,15 @@ pub(super) const ASKER_KILLED: Scenario = Scenario {
 /// A program holds a question, and goes: what it held is rejected long before the time-out.
 fn asker(stage: &mut Stage<'_>, leave: fn(Box<dyn Asker>) -> Result<()>, how: &str) -> Result<Seen> {
     stage.serve(&stage.usual())?;
-    let mut asker = stage.gate.asker()?.context("nobody asks programs")?;
+    let mut asker = stage.server.asker()?.context("nobody asks programs")?;
     let client = stage.client(4)?;
     asker.asked()?;
     let start = Instant::now();
     leave(asker)?;
-    let sight = client.listen();
+    let observation = client.listen();
     let when = within(start.elapsed(), SOON);
-    Ok(Seen::new(format!("{sight} {when} after the program that was asked {how}"), stage.story(client.name)?))
+    Ok(Seen::new(
+        format!("{observation} {when} after the program that was asked {how}"),
+        stage.story(client.name)?,
+    ))
 }

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use gate_protocol::Answer;
 
-use super::lasting::{Load, ends};
+use super::lifecycle::{Load, ends};
 use super::{Paths, Scenario, Seen, Stage};
-use crate::demo::gate::Holdings;
 use crate::demo::processes::checkpoint;
+use crate::demo::server::Holdings;
 
 pub(super) const ENDURANCE: Scenario = Scenario {
     name: "endurance",
@@ -39,7 +39,7 @@ fn endurance(stage: &mut Stage<'_>) -> Result<Seen> {
     let mut settings = stage.usual();
     settings.answer = Some(Answer::Accept);
     stage.serve(&settings)?;
-    let load = Load::new(stage.gate.address(), PAUSE);
+    let load = Load::new(stage.server.address(), PAUSE);
     let parts = parts(stage.extent.endurance);
     let looks = LOOKS / parts;
     let (mut held, mut idle) = (Vec::new(), 0);
@@ -55,14 +55,14 @@ fn endurance(stage: &mut Stage<'_>) -> Result<Seen> {
                 let due = stage.extent.endurance * ((part - 1) * looks + look) / (parts * looks);
                 std::thread::sleep((start + due).saturating_duration_since(Instant::now()));
                 checkpoint();
-                held.extend(stage.gate.holdings());
+                held.extend(stage.server.holdings());
             }
             idle += u32::from(load.served.load(Ordering::Relaxed) == before);
         }
         load.over.store(true, Ordering::Relaxed);
     });
     // Figures of a gate that has come to its end would be those of what is left of it.
-    if let Some(why) = stage.gate.gone() {
+    if let Some(why) = stage.server.gone() {
         bail!("{why}");
     }
     let Some((first, last)) = ends(&held) else { bail!("it cannot be told what the gate holds") };

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 
 use super::{Paths, Scenario, Seen, Stage};
-use crate::demo::client::{Client, Sight, pattern};
+use crate::demo::client::{Client, Observation, pattern};
 
 pub(super) const POOL: Scenario = Scenario {
     name: "pool",
@@ -23,13 +23,13 @@ const OTHERS: usize = 5;
 /// Each kind of client, and an unload with some of them still there. The account is that of Wine's kernel, which logs every block
 /// that it gives out and gets back.
 fn pool(stage: &mut Stage<'_>) -> Result<Seen> {
-    stage.gate.record_pool(true)?;
+    stage.server.record_pool(true)?;
     let mut seen = [0; 5];
     for _ in 0..LOADS {
         load(stage, &mut seen)?;
     }
-    let pool = stage.gate.pool();
-    stage.gate.record_pool(false)?;
+    let pool = stage.server.pool();
+    stage.server.record_pool(false)?;
     if pool.allocated == 0 {
         bail!("no allocation is in the log");
     }
@@ -49,9 +49,10 @@ fn load(stage: &mut Stage<'_>, seen: &mut [usize; 5]) -> Result<()> {
         |stage: &Stage<'_>, last| (0..OTHERS).map(|_| stage.client(last)).collect::<Result<Vec<Client>>>();
     let bytes = pattern(20_000);
     for _ in 0..SERVED {
-        seen[0] += usize::from(stage.client(2)?.echo_to_the_end(&bytes) == Sight::EchoAndEnd(bytes.len()));
+        seen[0] +=
+            usize::from(stage.client(2)?.echo_to_the_end(&bytes) == Observation::EchoAndEnd(bytes.len()));
     }
-    seen[1] += several(stage, 3)?.iter().filter(|client| client.listen() == Sight::Reset).count();
+    seen[1] += several(stage, 3)?.iter().filter(|client| client.listen() == Observation::Reset).count();
     for client in several(stage, 4)? {
         stage.records().pended(stage.mark, client.name)?;
         client.reset()?;
@@ -65,10 +66,10 @@ fn load(stage: &mut Stage<'_>, seen: &mut [usize; 5]) -> Result<()> {
     for client in &idle {
         stage.records().accepted(stage.mark, client.name)?;
     }
-    stage.gate.stop()?;
+    stage.server.stop()?;
     let ended = |clients: &[Client]| {
         let ends = clients.iter().map(Client::listen);
-        ends.filter(|sight| matches!(sight, Sight::End | Sight::Reset)).count()
+        ends.filter(|observation| matches!(observation, Observation::End | Observation::Reset)).count()
     };
     seen[3] += ended(&pended);
     seen[4] += ended(&idle);

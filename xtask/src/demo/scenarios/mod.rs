@@ -5,19 +5,19 @@
 //! |---|---|
 //! | `serving.rs` | accepted, rejected, ended and reset clients |
 //! | `asking.rs` | pended clients: answered, not answered, given up |
-//! | `steering.rs` | policy, limits, parameters, a busy port |
+//! | `configuration.rs` | policy, limits, parameters, a busy port |
 //! | `other.rs` | the driver in C, served by the same `netio.sys` |
 //! | `memory.rs` | every block of pool is given back |
 //! | `endurance.rs` | a mixed load for as long as one likes, and nothing grows |
-//! | `lasting.rs` | unload, crash, many starts under load, the ledger of all records |
+//! | `lifecycle.rs` | unload, crash, many starts under load, the ledger of all records |
 
 mod asking;
+mod configuration;
 mod endurance;
-mod lasting;
+mod lifecycle;
 mod memory;
 mod other;
 mod serving;
-mod steering;
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -27,9 +27,9 @@ use anyhow::{Context as _, Result, bail};
 use gate_protocol::record::AcceptBy;
 
 use super::client::Client;
-use super::gate::{Gate, Settings, Started};
 use super::records::{Mark, Records};
 use super::report::{Outcome, RECORDS};
+use super::server::{Server, Settings, Started};
 
 /// A scenario.
 #[derive(Clone, Copy)]
@@ -94,7 +94,7 @@ pub(crate) struct Extent {
 
 /// What a scenario works with.
 pub(crate) struct Stage<'a> {
-    gate: &'a mut dyn Gate,
+    server: &'a mut dyn Server,
     by: AcceptBy,
     extent: Extent,
     /// Where its records begin.
@@ -109,7 +109,7 @@ impl Stage<'_> {
 
     /// Has the gate run with these settings.
     fn serve(&mut self, settings: &Settings) -> Result<()> {
-        match self.gate.start(settings)? {
+        match self.server.start(settings)? {
             Started::Listening => Ok(()),
             Started::Failed(why) => bail!("it does not start: {why}"),
         }
@@ -117,11 +117,11 @@ impl Stage<'_> {
 
     /// A client from 127.0.0.`last`.
     fn client(&self, last: u8) -> Result<Client> {
-        Client::connect(last, self.gate.address()).context("this machine cannot make a client")
+        Client::connect(last, self.server.address()).context("this machine cannot make a client")
     }
 
     fn records(&self) -> &Records {
-        self.gate.records()
+        self.server.records()
     }
 
     /// All that was recorded of a client.
@@ -144,18 +144,18 @@ pub(crate) const ALL: &[Scenario] = &[
     asking::TIMEOUT,
     asking::ASKER_CLOSED,
     asking::ASKER_KILLED,
-    lasting::UNLOAD,
-    steering::LIMITS,
-    steering::POLICY,
-    steering::BAD_SETTINGS,
-    steering::BAD_ADDRESS,
-    steering::BUSY_PORT,
+    lifecycle::UNLOAD,
+    configuration::LIMITS,
+    configuration::POLICY,
+    configuration::BAD_SETTINGS,
+    configuration::BAD_ADDRESS,
+    configuration::BUSY_PORT,
     other::C_DRIVER,
     memory::POOL,
-    lasting::CRASH,
-    lasting::STARTS,
+    lifecycle::CRASH,
+    lifecycle::STARTS,
     endurance::ENDURANCE,
-    lasting::LEDGER,
+    lifecycle::LEDGER,
 ];
 
 /// What is to be tried with a gate: scenarios with their accept paths, ordered so that the gate need not change its path often.
@@ -183,22 +183,22 @@ pub(crate) fn plan(driver: bool, only: &[String]) -> Result<Vec<(Scenario, Accep
 }
 
 /// Tries one.
-pub(crate) fn run(gate: &mut dyn Gate, scenario: &Scenario, by: AcceptBy, extent: Extent) -> Outcome {
+pub(crate) fn run(server: &mut dyn Server, scenario: &Scenario, by: AcceptBy, extent: Extent) -> Outcome {
     let start = Instant::now();
     let fill = |text: &str| text.replace("{by}", &by.to_string()).replace("{n}", &extent.starts.to_string());
     let expected = Seen::new(fill(scenario.client), fill(scenario.records)).line();
-    let mark = gate.records().mark();
-    let seen = (scenario.run)(&mut Stage { gate: &mut *gate, by, extent, mark });
+    let mark = server.records().mark();
+    let seen = (scenario.run)(&mut Stage { server: &mut *server, by, extent, mark });
     let (mut seen, note) = match seen {
         Ok(seen) => (seen.line(), seen.note),
         Err(error) => (format!("{error:#}"), String::new()),
     };
     if seen != expected
-        && let Some(why) = gate.gone()
+        && let Some(why) = server.gone()
     {
         seen = format!("{seen}; {why}");
     }
-    for crash in gate.crashes().iter().take(3) {
+    for crash in server.crashes().iter().take(3) {
         seen = format!("{seen}; log: {crash}");
     }
     Outcome {

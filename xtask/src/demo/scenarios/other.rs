@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use super::{Paths, Scenario, Seen, Stage};
-use crate::demo::client::{Client, Sight, pattern};
+use crate::demo::client::{Client, Observation, pattern};
 use crate::demo::records::PATIENCE;
 
 pub(super) const C_DRIVER: Scenario = Scenario {
@@ -32,7 +32,8 @@ fn c_driver(stage: &mut Stage<'_>) -> Result<Seen> {
     let accepted = Client::connect(2, plain)?.echo_to_the_end(&pattern(300_000));
     let clients: Vec<Client> = (0..CLIENTS).map(|_| Client::connect(2, plain)).collect::<Result<_, _>>()?;
     let bytes = pattern(2000);
-    let served = clients.iter().filter(|client| client.echo(&bytes) == Sight::Echo(bytes.len())).count();
+    let served =
+        clients.iter().filter(|client| client.echo(&bytes) == Observation::Echo(bytes.len())).count();
     // Unloaded with all of these open.
     let to = load(stage, REJECT)?;
     drop(clients);
@@ -41,7 +42,7 @@ fn c_driver(stage: &mut Stage<'_>) -> Result<Seen> {
     let pended = Client::connect(2, to)?.echo(b"may I");
     let to = load(stage, PEND_REJECT)?;
     let refused = Client::connect(2, to)?.listen();
-    stage.gate.unload_other()?;
+    stage.server.unload_other()?;
     Ok(Seen::new(
         format!(
             "accept: {accepted}; {served} of {CLIENTS} at once; inspect and reject: {rejected}; \
@@ -68,7 +69,7 @@ fn free_port() -> Result<u16> {
 /// Loads it on a free port, and waits until it listens.
 fn load(stage: &mut Stage<'_>, inspect: u32) -> Result<SocketAddr> {
     let to = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
-    stage.gate.load_other(&[("Port", to.port().into()), ("Inspect", inspect)])?;
+    stage.server.load_other(&[("Port", to.port().into()), ("Inspect", inspect)])?;
     let deadline = Instant::now() + PATIENCE;
     // A probe is a client, too: it is served like any other, or rejected.
     while Client::connect(9, to)?.refused() {

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::{Paths, Scenario, Seen, Stage};
-use crate::demo::client::{Client, Sight, pattern};
+use crate::demo::client::{Client, Observation, pattern};
 use crate::demo::records::{PATIENCE, count};
 
 pub(super) const ACCEPT: Scenario = Scenario {
@@ -15,8 +15,8 @@ pub(super) const ACCEPT: Scenario = Scenario {
     run: |stage| {
         stage.serve(&stage.usual())?;
         let client = stage.client(2)?;
-        let sight = client.echo_to_the_end(&pattern(3 << 20));
-        Ok(Seen::new(sight, stage.story(client.name)?))
+        let observation = client.echo_to_the_end(&pattern(3 << 20));
+        Ok(Seen::new(observation, stage.story(client.name)?))
     },
 };
 
@@ -29,8 +29,8 @@ pub(super) const REJECT: Scenario = Scenario {
     run: |stage| {
         stage.serve(&stage.usual())?;
         let client = stage.client(3)?;
-        let sight = client.listen();
-        Ok(Seen::new(sight, stage.story(client.name)?))
+        let observation = client.listen();
+        Ok(Seen::new(observation, stage.story(client.name)?))
     },
 };
 
@@ -72,8 +72,11 @@ pub(super) const HALF_CLOSE: Scenario = Scenario {
     run: |stage| {
         stage.serve(&stage.usual())?;
         let client = stage.client(2)?;
-        let sight = client.half_close(&pattern(100_000));
-        Ok(Seen::new(format!("it sends, ends its sending, and reads: {sight}"), stage.story(client.name)?))
+        let observation = client.half_close(&pattern(100_000));
+        Ok(Seen::new(
+            format!("it sends, ends its sending, and reads: {observation}"),
+            stage.story(client.name)?,
+        ))
     },
 };
 
@@ -94,15 +97,16 @@ fn crowd(stage: &mut Stage<'_>) -> Result<Seen> {
     let bytes = pattern(1000);
     // All are connected before the first one says anything.
     let clients: Vec<Client> = (0..CLIENTS).map(|_| stage.client(2)).collect::<Result<_>>()?;
-    let expected = Sight::EchoAndEnd(bytes.len());
-    let sights: Vec<Sight> = clients.iter().map(|client| client.echo_to_the_end(&bytes)).collect();
-    let right = sights.iter().filter(|sight| **sight == expected).count();
-    let odd = clients.iter().zip(&sights).find(|(_, sight)| **sight != expected);
+    let expected = Observation::EchoAndEnd(bytes.len());
+    let observations: Vec<Observation> =
+        clients.iter().map(|client| client.echo_to_the_end(&bytes)).collect();
+    let right = observations.iter().filter(|observation| **observation == expected).count();
+    let odd = clients.iter().zip(&observations).find(|(_, observation)| **observation != expected);
     let records = stage.records();
     let odd = match odd {
         None => expected.to_string(),
-        Some((client, sight)) => {
-            format!("{} saw: {sight} ({})", client.name, records.story_so_far(stage.mark, client.name))
+        Some((client, observation)) => {
+            format!("{} saw: {observation} ({})", client.name, records.story_so_far(stage.mark, client.name))
         }
     };
     // If it does not come, the numbers tell.

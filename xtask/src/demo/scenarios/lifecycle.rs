@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use super::{Paths, Scenario, Seen, Stage, within};
-use crate::demo::client::{Client, Sight, pattern};
-use crate::demo::gate::Holdings;
+use crate::demo::client::{Client, Observation, pattern};
 use crate::demo::records::PATIENCE;
+use crate::demo::server::Holdings;
 
 /// How often the talking clients are served before the unload.
 const ROUNDS: usize = 10;
@@ -31,7 +31,7 @@ pub(super) const UNLOAD: Scenario = Scenario {
 fn unload(stage: &mut Stage<'_>) -> Result<Seen> {
     stage.serve(&stage.usual())?;
     // With the driver, a program has a handle open and a question in hand.
-    let mut asker = stage.gate.asker()?;
+    let mut asker = stage.server.asker()?;
     let idle: Vec<Client> = (0..4).map(|_| stage.client(2)).collect::<Result<_>>()?;
     let pended: Vec<Client> = (0..2).map(|_| stage.client(4)).collect::<Result<_>>()?;
     for client in &idle {
@@ -50,11 +50,11 @@ fn unload(stage: &mut Stage<'_>) -> Result<Seen> {
         let talk = |client| {
             scope.spawn(move || {
                 // Until the gate is gone; a client that is never ended notices that by its patience.
-                let expected = Sight::Echo(bytes.len());
+                let expected = Observation::Echo(bytes.len());
                 loop {
                     match Client::echo(client, bytes) {
-                        sight if sight == expected => _ = rounds.fetch_add(1, Ordering::Relaxed),
-                        sight => return sight,
+                        observation if observation == expected => _ = rounds.fetch_add(1, Ordering::Relaxed),
+                        observation => return observation,
                     }
                 }
             })
@@ -64,9 +64,10 @@ fn unload(stage: &mut Stage<'_>) -> Result<Seen> {
         while rounds.load(Ordering::Relaxed) < ROUNDS && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(1));
         }
-        let took = stage.gate.stop();
-        let sights: Vec<Sight> = talkers.into_iter().filter_map(|talker| talker.join().ok()).collect();
-        (took, sights)
+        let took = stage.server.stop();
+        let observations: Vec<Observation> =
+            talkers.into_iter().filter_map(|talker| talker.join().ok()).collect();
+        (took, observations)
     });
     let took = took?;
     if rounds.load(Ordering::Relaxed) < ROUNDS {
@@ -76,8 +77,13 @@ fn unload(stage: &mut Stage<'_>) -> Result<Seen> {
         asker.close()?;
     }
     // Either kind of end is one, in the midst of an answer, too; silence and other bytes are none.
-    let ended = |sights: Vec<Sight>| {
-        sights.iter().filter(|sight| matches!(sight, Sight::End | Sight::Reset | Sight::Cut(_))).count()
+    let ended = |observations: Vec<Observation>| {
+        observations
+            .iter()
+            .filter(|observation| {
+                matches!(observation, Observation::End | Observation::Reset | Observation::Cut(_))
+            })
+            .count()
     };
     let idle = ended(idle.iter().map(Client::listen).collect());
     let pended = ended(pended.iter().map(Client::listen).collect());
@@ -101,12 +107,12 @@ pub(super) const CRASH: Scenario = Scenario {
         stage.serve(&stage.usual())?;
         let client = stage.client(2)?;
         let before = client.echo(b"one");
-        if before != Sight::Echo(3) {
+        if before != Observation::Echo(3) {
             bail!("not served before: {before}");
         }
-        stage.gate.crash()?;
+        stage.server.crash()?;
         let cut = match client.listen() {
-            Sight::End | Sight::Reset => "cut off".to_owned(),
+            Observation::End | Observation::Reset => "cut off".to_owned(),
             other => other.to_string(),
         };
         stage.serve(&stage.usual())?;
@@ -146,9 +152,9 @@ pub(super) struct Load {
 
 fn starts(stage: &mut Stage<'_>) -> Result<Seen> {
     let settings = stage.usual();
-    stage.gate.keep_process()?;
+    stage.server.keep_process()?;
     stage.serve(&settings)?;
-    let load = Load::new(stage.gate.address(), Duration::ZERO);
+    let load = Load::new(stage.server.address(), Duration::ZERO);
     std::thread::scope(|scope| {
         for number in 0..LOAD {
             let load = &load;
@@ -158,10 +164,10 @@ fn starts(stage: &mut Stage<'_>) -> Result<Seen> {
         load.over.store(true, Ordering::Relaxed);
         result
     })
-    .and_then(|seen| stage.gate.unload_other().map(|()| seen))
+    .and_then(|seen| stage.server.unload_other().map(|()| seen))
     .inspect_err(|_| {
         // It is not there for the scenarios that follow; the error is told, and one more would not say more.
-        let _ = stage.gate.crash();
+        let _ = stage.server.crash();
     })
 }
 
@@ -169,12 +175,12 @@ fn starts(stage: &mut Stage<'_>) -> Result<Seen> {
 fn cycle(stage: &mut Stage<'_>, settings: &super::Settings, load: &Load) -> Result<Seen> {
     let (mut good, mut slowest, mut held) = (0, Duration::ZERO, Vec::new());
     for _ in 0..stage.extent.starts {
-        slowest = slowest.max(stage.gate.stop()?);
+        slowest = slowest.max(stage.server.stop()?);
         // While it is not loaded: what is there now is left over.
-        held.extend(stage.gate.holdings());
+        held.extend(stage.server.holdings());
         stage.serve(settings)?;
         let before = load.served.load(Ordering::Relaxed);
-        *load.to.lock().unwrap_or_else(PoisonError::into_inner) = stage.gate.address();
+        *load.to.lock().unwrap_or_else(PoisonError::into_inner) = stage.server.address();
         let deadline = Instant::now() + PATIENCE;
         let served = || load.served.load(Ordering::Relaxed) - before;
         while served() < SERVED && Instant::now() < deadline {
@@ -255,16 +261,19 @@ impl Load {
             };
             if last == 2 {
                 match client.echo(&bytes) {
-                    Sight::Echo(_) => _ = self.served.fetch_add(1, Ordering::Relaxed),
+                    Observation::Echo(_) => _ = self.served.fetch_add(1, Ordering::Relaxed),
                     // The gate was being stopped.
-                    Sight::Cut(_) | Sight::End | Sight::Reset => {}
-                    Sight::Refused => std::thread::sleep(Duration::from_millis(2)),
+                    Observation::Cut(_) | Observation::End | Observation::Reset => {}
+                    Observation::Refused => std::thread::sleep(Duration::from_millis(2)),
                     _ => _ = self.wrong.fetch_add(1, Ordering::Relaxed),
                 }
             } else {
                 // It gives up, or is rejected; whether the gate was being stopped or not, nobody says anything to it.
                 client.patience(Duration::from_millis(2));
-                if !matches!(client.listen(), Sight::Silence | Sight::Reset | Sight::End | Sight::Refused) {
+                if !matches!(
+                    client.listen(),
+                    Observation::Silence | Observation::Reset | Observation::End | Observation::Refused
+                ) {
                     self.wrong.fetch_add(1, Ordering::Relaxed);
                 }
             }
@@ -284,7 +293,7 @@ pub(super) const LEDGER: Scenario = Scenario {
     driver_only: false,
     run: |stage| {
         // All of them, also those of the last stop.
-        stage.gate.stop()?;
+        stage.server.stop()?;
         let ledger = stage.records().ledger();
         if ledger.requests == 0 {
             bail!("nothing was recorded");

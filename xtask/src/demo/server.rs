@@ -1,8 +1,8 @@
-//! What the scenarios need of a gate, wherever it runs.
+//! The server under test, as the scenarios see it.
 //!
 //! ```text
-//!   scenarios ──► Gate ─┬─ user_mode: the example as a process
-//!                       └─ driver:    the driver in Wine, steered by sc, reg and gatectl
+//!   scenarios ──► Server ─┬─ user_mode: gate-host as a process
+//!                         └─ driver:    the driver in Wine, controlled by sc, reg and gatectl
 //! ```
 
 use std::fmt;
@@ -15,7 +15,7 @@ use gate_protocol::{Action, Answer, Limits, record::AcceptBy};
 use super::records::Records;
 use crate::wine::Pool;
 
-/// How the gate is to be set up.
+/// Settings of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
     /// Where to listen; port 0 has one assigned.
@@ -33,12 +33,12 @@ pub(crate) struct Settings {
     /// What a program answers to every question; without one there is no such program.
     pub answer: Option<Answer>,
     /// Values that cannot be used, by name. They come last, so they stand in the place of good ones.
-    pub bad: Vec<(&'static str, Bad)>,
+    pub bad: Vec<(&'static str, BadValue)>,
 }
 
 /// A registry value that the driver has to refuse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Bad {
+pub(crate) enum BadValue {
     /// A text.
     Text(&'static str),
     /// A number.
@@ -64,7 +64,7 @@ impl Settings {
     }
 }
 
-/// What came of a start.
+/// Outcome of a start.
 #[derive(Debug)]
 pub(crate) enum Started {
     /// It listens.
@@ -73,7 +73,7 @@ pub(crate) enum Started {
     Failed(String),
 }
 
-/// What the gate's processes hold.
+/// Resources that the server's processes hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Holdings {
     /// Threads.
@@ -101,8 +101,8 @@ pub(crate) trait Asker {
     fn kill(self: Box<Self>) -> Result<()>;
 }
 
-/// A gate.
-pub(crate) trait Gate {
+/// Server under test.
+pub(crate) trait Server {
     /// What it is, for the title of the table.
     fn title(&self) -> String;
 

@@ -7,9 +7,9 @@ use anyhow::{Context as _, Result, bail};
 use gate_protocol::{Action, Limits};
 
 use super::{Paths, Scenario, Seen, Stage, within};
-use crate::demo::client::{Client, Sight};
-use crate::demo::gate::{Bad, Started};
+use crate::demo::client::{Client, Observation};
 use crate::demo::records::{PATIENCE, count};
+use crate::demo::server::{BadValue, Started};
 
 /// How many clients one source can have in [`LIMITS`].
 const SHARE: usize = 3;
@@ -52,12 +52,12 @@ fn limits(stage: &mut Stage<'_>) -> Result<Seen> {
 }
 
 /// What one more client of a source sees that has room again. A connection is recorded as closed just before its place is free.
-fn served_again(stage: &Stage<'_>) -> Result<Sight> {
+fn served_again(stage: &Stage<'_>) -> Result<Observation> {
     let start = Instant::now();
     loop {
-        let sight = stage.client(2)?.echo(b"one");
-        if sight == Sight::Echo(3) || start.elapsed() > PATIENCE {
-            return Ok(sight);
+        let observation = stage.client(2)?.echo(b"one");
+        if observation == Observation::Echo(3) || start.elapsed() > PATIENCE {
+            return Ok(observation);
         }
     }
 }
@@ -73,9 +73,9 @@ pub(super) const POLICY: Scenario = Scenario {
         stage.serve(&usual)?;
         let (old, bytes) = (stage.client(6)?, b"one");
         let first = old.echo(bytes);
-        stage.gate.set_policy(&[("127.0.0.6/31", Action::Reject)], Action::Accept)?;
+        stage.server.set_policy(&[("127.0.0.6/31", Action::Reject)], Action::Accept)?;
         let (refused, kept) = (stage.client(6)?.listen(), old.echo(bytes));
-        stage.gate.set_policy(&usual.nets, usual.default)?;
+        stage.server.set_policy(&usual.nets, usual.default)?;
         let last = stage.client(6)?.echo(bytes);
         let replaced =
             stage.records().wait(stage.mark, "records that the policy was replaced", PATIENCE, |lines| {
@@ -99,11 +99,11 @@ pub(super) const BAD_SETTINGS: Scenario = Scenario {
         let mut settings = stage.usual();
         settings.nets.push(("127.0.0.2", Action::Accept));
         settings.bad = vec![
-            ("AcceptBy", Bad::Text("pigeon")),
-            ("Default", Bad::Number(1)),
+            ("AcceptBy", BadValue::Text("pigeon")),
+            ("Default", BadValue::Number(1)),
             // The good entry counts all the same; and who is not named is rejected, as somebody may have been.
-            ("Reject", Bad::Texts(&["127.0.0.3", "127.0.0.300"])),
-            ("VerdictTimeout", Bad::Number(0)),
+            ("Reject", BadValue::Texts(&["127.0.0.3", "127.0.0.300"])),
+            ("VerdictTimeout", BadValue::Number(0)),
         ];
         stage.serve(&settings)?;
         let served = stage.client(2)?.echo(b"one");
@@ -133,8 +133,8 @@ pub(super) const BAD_ADDRESS: Scenario = Scenario {
     driver_only: true,
     run: |stage| {
         let mut settings = stage.usual();
-        settings.bad = vec![("Listen", Bad::Text("127.0.0.1:port"))];
-        let started = match stage.gate.start(&settings)? {
+        settings.bad = vec![("Listen", BadValue::Text("127.0.0.1:port"))];
+        let started = match stage.server.start(&settings)? {
             Started::Failed(why) if why.contains("0xc000000d") => "STATUS_INVALID_PARAMETER".to_owned(),
             Started::Failed(why) => why,
             Started::Listening => bail!("it listens somewhere"),
@@ -143,7 +143,7 @@ pub(super) const BAD_ADDRESS: Scenario = Scenario {
             let bad = lines.iter().find(|line| line["event"] == "bad-setting")?;
             Some(format!("{} {}", bad["setting"].as_str()?, bad["problem"].as_str()?))
         })?;
-        let stopped = within(stage.gate.stop()?, Duration::from_secs(10));
+        let stopped = within(stage.server.stop()?, Duration::from_secs(10));
         stage.serve(&stage.usual())?;
         let served = stage.client(2)?.echo(b"one");
         Ok(Seen::new(
@@ -169,7 +169,7 @@ fn busy_port(stage: &mut Stage<'_>) -> Result<Seen> {
     let taken = TcpListener::bind("127.0.0.1:0").context("no port to take")?;
     let mut settings = stage.usual();
     settings.listen = taken.local_addr().context("the port has no number")?;
-    let started = match stage.gate.start(&settings)? {
+    let started = match stage.server.start(&settings)? {
         Started::Listening => "started on a port that is taken".to_owned(),
         Started::Failed(why) if why.contains("STATUS_ADDRESS_ALREADY_EXISTS") => {
             "not started: STATUS_ADDRESS_ALREADY_EXISTS".to_owned()
@@ -184,7 +184,7 @@ fn busy_port(stage: &mut Stage<'_>) -> Result<Seen> {
         Ok(_) => "served by who has the port",
         Err(_) => "not served by who has the port",
     };
-    let stopped = stage.gate.stop()?;
+    let stopped = stage.server.stop()?;
     stage.serve(&stage.usual())?;
     let served = stage.client(2)?.echo(b"one");
     let stopped = within(stopped, Duration::from_secs(10));
