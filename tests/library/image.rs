@@ -173,7 +173,7 @@ fn register(device: *mut DEVICE_OBJECT) -> Driver {
 }
 
 /// A client that was registered without a device: when the driver is unloaded, nothing keeps the image for a completion routine
-/// that has yet to return, whichever request it is of. So the kernel sees it, and so it would be on Windows.
+/// that has not returned, whichever request it is of. So the kernel sees it, and so it would be on Windows.
 ///
 /// Catches: LIFE-19
 #[test]

@@ -3,7 +3,7 @@
 //! ```text
 //!   IoCancelIrp:  take the cancel lock → Cancel = TRUE → take the cancel routine out
 //!                    ├─ there was one: CancelIrql = former IRQL, call it; it releases the lock; TRUE
-//!                    └─ there was none: release the lock; FALSE (whoever has the IRP looks at Cancel)
+//!                    └─ there was none: release the lock; FALSE (the owner of the IRP checks Cancel)
 //! ```
 
 use std::sync::atomic::Ordering;
@@ -25,9 +25,9 @@ use crate::thread::current;
 pub unsafe extern "system" fn IoAcquireCancelSpinLock(irql: *mut KIRQL) {
     const CALL: &str = "IoAcquireCancelSpinLock";
     let kernel = current::kernel(CALL);
-    argument::check_aligned(&kernel, CALL, "a place for the IRQL", irql);
+    argument::check_aligned(&kernel, CALL, "storage for the IRQL", irql);
     let old = spinlock::acquire_raise(&kernel, &kernel.cancel_lock, CALL);
-    // SAFETY: the caller guarantees a place for the IRQL.
+    // SAFETY: the caller guarantees that `irql` can be written.
     unsafe { irql.write(old) };
 }
 
@@ -42,7 +42,7 @@ pub unsafe extern "system" fn IoReleaseCancelSpinLock(irql: KIRQL) {
     spinlock::release_lower(&kernel, &kernel.cancel_lock, irql, CALL);
 }
 
-/// Asks for the cancellation of an IRP; see [`wsk_sys::nt::IoCancelIrp`].
+/// Cancels an IRP; see [`wsk_sys::nt::IoCancelIrp`].
 ///
 /// # Safety
 /// `irp` points to a live IRP, which the caller keeps alive until this returns.
@@ -51,20 +51,21 @@ pub unsafe extern "system" fn IoCancelIrp(irp: *mut IRP) -> u8 {
     const CALL: &str = "IoCancelIrp";
     let kernel = current::kernel(CALL);
     at_most(&kernel, CALL, DISPATCH_LEVEL);
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller keeps the IRP alive until this function returns.
     unsafe { irp::check(&kernel, irp, CALL) };
     let locks = current::locks();
     let old = spinlock::acquire_raise(&kernel, &kernel.cancel_lock, CALL);
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller keeps the IRP alive until this function returns.
     unsafe { irp_cancel(irp) }.store(1, Ordering::SeqCst);
     // SAFETY: the IRP is alive, and the routine's slot is changed by atomic exchange only.
     let Some(routine) = (unsafe { io_set_cancel_routine(irp, None) }) else {
         spinlock::release_lower(&kernel, &kernel.cancel_lock, old, CALL);
         return 0;
     };
-    // SAFETY: whoever had the routine set may not complete the IRP before the routine has run.
+    // SAFETY: the driver that set the routine does not complete the IRP before the routine has run.
     unsafe { set_irp_cancel_irql(irp, old) };
-    // SAFETY: as above; the owner moved the stack pointer before it set the routine.
+    // SAFETY: the IRP is alive until its cancel routine has run; its owner moved the stack pointer before it
+    // set the routine.
     let device = unsafe { irp::current_device(irp) };
     let context = context::enter(Context::Cancel);
     // SAFETY: the owner of the IRP set the routine to be called like this.

@@ -6,7 +6,7 @@
 //!        └──────────────────────────────┴──────────────────────────────────┘
 //! ```
 //!
-//! Each "processor" is a thread that runs at DISPATCH_LEVEL; they are started when there is something for them.
+//! Each "processor" is a thread that runs at DISPATCH_LEVEL; it is started on demand.
 
 use std::collections::VecDeque;
 use std::ffi::c_void;
@@ -60,14 +60,14 @@ struct Entry {
     number: u64,
 }
 
-// SAFETY: the driver keeps a queued DPC alive, and only who has taken the entry out of the queue looks at it.
+// SAFETY: the driver keeps a queued DPC alive, and only the thread that dequeued the entry accesses it.
 unsafe impl Send for Entry {}
 
 /// A call of a deferred routine that has not returned.
 #[derive(Clone, Copy)]
 struct Running {
     number: u64,
-    /// Where the DPC is, and the timer that queued it, or zero.
+    /// The addresses of the DPC and of the timer that queued it, or zero.
     objects: [usize; 2],
 }
 
@@ -84,7 +84,7 @@ struct State {
 pub(crate) struct DpcQueue {
     processors: usize,
     state: Mutex<State>,
-    /// Opens when something was queued, when a call has returned, and when the kernel stops.
+    /// Notified when a DPC was queued, when a call has returned, and when the kernel stops.
     changed: EventCount,
 }
 
@@ -101,8 +101,9 @@ impl DpcQueue {
         self.state.lock().queue.len()
     }
 
-    /// What lies in `range` and is still needed: a DPC that is queued, or one whose routine has not returned, or the timer
-    /// that queued it. A kernel may look at them after the routine has; only [`KeFlushQueuedDpcs`] tells when it is done.
+    /// Describes an object in `range` that is still in use: a queued DPC, one whose routine has not returned,
+    /// or the timer that queued it. The kernel may access them after the routine has freed them; only
+    /// [`KeFlushQueuedDpcs`] ends that.
     pub(crate) fn within(&self, range: &Range<usize>) -> Option<&'static str> {
         let state = self.state.lock();
         if state.queue.iter().any(|entry| range.contains(&entry.dpc.addr())) {
@@ -126,7 +127,7 @@ impl DpcQueue {
     ) -> bool {
         let dpc = dpc.cast::<Dpc>();
         let mut state = self.state.lock();
-        // SAFETY: forwarded to the caller; the word is atomic.
+        // SAFETY: the caller guarantees a live initialized DPC; the word is atomic.
         let queue = unsafe { &(*dpc).queue };
         if !queue.load(Ordering::Relaxed).is_null() {
             return false;
@@ -134,7 +135,7 @@ impl DpcQueue {
         queue.store(ptr::from_ref(self).cast_mut().cast(), Ordering::Relaxed);
         // SAFETY: a DPC that is not queued has no other users.
         unsafe { (*dpc).argument1 = argument1 };
-        // SAFETY: as above.
+        // SAFETY: a DPC that is not queued has no other users.
         unsafe { (*dpc).argument2 = argument2 };
         state.last += 1;
         let number = state.last;
@@ -150,7 +151,7 @@ impl DpcQueue {
                 inner.bug_check(
                     rule::HANG,
                     "KeInsertQueueDpc",
-                    "the host has no thread to run it".to_owned(),
+                    "the host cannot start a processor thread".to_owned(),
                 );
             }
         }
@@ -170,7 +171,7 @@ impl DpcQueue {
         true
     }
 
-    /// What a processor does.
+    /// Runs deferred calls on a processor thread.
     fn serve(&self, inner: &Inner) {
         loop {
             let ticket = self.changed.ticket();
@@ -195,7 +196,7 @@ impl DpcQueue {
                 let entered = context::enter(Context::Dpc);
                 current::set_irql(DISPATCH_LEVEL);
                 let number = inner.image.enter(inner, Routine::Dpc, None);
-                // SAFETY: the driver set the routine to be called like this.
+                // SAFETY: the driver initialized the DPC with this routine and context.
                 unsafe { routine(dpc.cast(), context, argument1, argument2) };
                 inner.image.leave(inner, number);
                 irql::check_return("the deferred routine", DISPATCH_LEVEL, 0);
@@ -219,20 +220,21 @@ impl DpcQueue {
     }
 }
 
-/// The DPC at `dpc`, or a bug check.
+/// Stops the kernel unless there is an initialized DPC at `dpc`.
 pub(crate) fn check(kernel: &CurrentKernel, call: &'static str, dpc: *mut KDPC) {
     argument::check_aligned(kernel, call, "a DPC", dpc.cast::<Dpc>());
     let kind = dpc.cast::<u8>();
     // SAFETY: by the contract of the callers, the storage is a DPC's; the first byte is its kind.
     if unsafe { kind.read() } != DPC_OBJECT {
-        kernel.bug_check(rule::OBJECT, call, format!("there is no initialised DPC at {dpc:p}"));
+        kernel.bug_check(rule::OBJECT, call, format!("there is no initialized DPC at {dpc:p}"));
     }
 }
 
 /// Initialises a DPC; see [`wsk_sys::nt::KeInitializeDpc`].
 ///
 /// # Safety
-/// `dpc` points to storage that nobody uses as a DPC now. `routine` may be called with `context` once it is queued.
+/// `dpc` points to storage that is not in use as a DPC. `routine` may be called with `context` once it is
+/// queued.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn KeInitializeDpc(
     dpc: *mut KDPC,
@@ -274,7 +276,7 @@ pub unsafe extern "system" fn KeInsertQueueDpc(
     const CALL: &str = "KeInsertQueueDpc";
     let kernel = current::kernel(CALL);
     check(&kernel, CALL, dpc);
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees an initialized DPC that lives until it has run or was removed.
     u8::from(unsafe { kernel.dpcs.insert(&kernel, dpc, 0, argument1, argument2) })
 }
 

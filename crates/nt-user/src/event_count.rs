@@ -1,4 +1,4 @@
-//! An event count: how the threads of this crate wait for a condition of their own.
+//! An event count: the crate's own primitive for waiting on a condition.
 //!
 //! ```text
 //!   waiter:   t = ticket()  →  is the condition true?  ── yes ──► go on
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::platform::{Parked, Platform, Unpark};
 
-/// See the module.
+/// An event count; see the [module](self).
 ///
 /// # Invariants
 /// An event count outlives every call on it: it lives inside a kernel, which every caller holds.
@@ -31,7 +31,7 @@ impl EventCount {
         std::ptr::from_ref(self).addr()
     }
 
-    /// To be taken before the condition is looked at.
+    /// Takes a ticket; call this before checking the condition.
     pub(crate) fn ticket(&self) -> usize {
         self.epoch.load(Ordering::SeqCst)
     }
@@ -49,7 +49,7 @@ impl EventCount {
         parked != Parked::TimedOut
     }
 
-    /// Says that a condition may have become true.
+    /// Wakes the waiters: a condition may have become true.
     pub(crate) fn notify(&self, platform: &dyn Platform) {
         self.epoch.fetch_add(1, Ordering::SeqCst);
         if self.waiters.load(Ordering::SeqCst) != 0 {

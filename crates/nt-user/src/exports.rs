@@ -1,5 +1,5 @@
-//! Proof that every function which [`wsk_sys::nt`] declares is defined here with the same signature: two functions are
-//! elements of one array only if their types agree.
+//! Compile-time check that every function that [`wsk_sys::nt`] declares is defined here with the same
+//! signature: two functions are elements of one array only if their types agree.
 
 use wsk_sys::nt;
 

@@ -1,6 +1,6 @@
-//! Faults: allocations that fail because a test wants them to.
+//! Fault injection: allocations that fail on request of a test.
 //!
-//! The sweep: run a scenario once and count its attempts; then run it once per attempt, failing that one.
+//! A sweep runs a scenario once per attempt to allocate, and fails a different attempt each time.
 //!
 //! ```
 //! use nt_user::{Config, Kernel};
@@ -13,7 +13,7 @@
 //!     // SAFETY: the thread has entered a kernel; the block is freed once.
 //!     let block = unsafe { ExAllocatePoolWithTag(NON_PAGED_POOL_NX, 16, 0x7465_7354) };
 //!     if !block.is_null() {
-//!         // SAFETY: as above.
+//!         // SAFETY: the block came from this pool and is freed once.
 //!         unsafe { ExFreePoolWithTag(block, 0x7465_7354) };
 //!     }
 //!     if kernel.faults().injected() == 0 {
@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-/// What can fail.
+/// An operation that can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Point {
     /// `ExAllocatePoolWithTag`, `ExAllocatePool2`.
@@ -50,11 +50,11 @@ pub enum Point {
 pub struct Attempt {
     /// What.
     pub point: Point,
-    /// How large it is to be.
+    /// The requested size in bytes.
     pub bytes: usize,
-    /// With which tag; zero where there is none.
+    /// The tag; zero if there is none.
     pub tag: u32,
-    /// The how manieth attempt since the plan was made, counting from 1.
+    /// The number of the attempt since the plan was made, counting from 1.
     pub number: u64,
 }
 
@@ -66,7 +66,7 @@ pub struct Faults {
     armed: AtomicBool,
     attempts: AtomicU64,
     injected: AtomicU64,
-    /// Where anything was ever made to fail, a bit for each point.
+    /// The points that have ever failed, one bit for each.
     refused: AtomicU64,
     choose: Mutex<Option<Chooser>>,
 }
@@ -82,27 +82,27 @@ impl fmt::Debug for Faults {
 }
 
 impl Faults {
-    /// Lets the `n`th attempt from now fail, counting from 1, whatever it is for.
+    /// Fails the `n`th attempt from now, counting from 1.
     pub fn fail_nth(&self, n: u64) {
         self.fail_if(move |attempt| attempt.number == n);
     }
 
-    /// Lets every attempt from the `n`th from now fail, counting from 1.
+    /// Fails the `n`th attempt from now, counting from 1, and all later ones.
     pub fn fail_from(&self, n: u64) {
         self.fail_if(move |attempt| attempt.number >= n);
     }
 
-    /// Lets every attempt at one point fail.
+    /// Fails every attempt at one point.
     pub fn fail_all(&self, point: Point) {
         self.fail_if(move |attempt| attempt.point == point);
     }
 
-    /// Lets the attempts fail that `choose` says. The closure must not allocate from the kernel.
+    /// Fails the attempts for which `choose` returns true. The closure must not allocate from the kernel.
     pub fn fail_if(&self, choose: impl FnMut(&Attempt) -> bool + Send + 'static) {
         self.plan(Some(Box::new(choose)));
     }
 
-    /// Lets nothing fail, and counts from 1 again.
+    /// Fails nothing, and restarts the count.
     pub fn clear(&self) {
         self.plan(None);
     }
@@ -115,22 +115,22 @@ impl Faults {
         self.injected.store(0, Ordering::Relaxed);
     }
 
-    /// How many attempts there were since the plan was made.
+    /// The number of attempts since the plan was made.
     pub fn attempts(&self) -> u64 {
         self.attempts.load(Ordering::Relaxed)
     }
 
-    /// How many of them were made to fail.
+    /// The number of attempts that were made to fail.
     pub fn injected(&self) -> u64 {
         self.injected.load(Ordering::Relaxed)
     }
 
-    /// Whether an attempt at `point` was ever made to fail, under this plan or an earlier one.
+    /// Returns true if an attempt at `point` was ever made to fail, under this plan or an earlier one.
     pub fn has_refused(&self, point: Point) -> bool {
         self.refused.load(Ordering::Relaxed) & (1 << point as u64) != 0
     }
 
-    /// Counts an attempt; true if it is to fail.
+    /// Counts an attempt; returns true if it must fail.
     pub(crate) fn fails(&self, point: Point, bytes: usize, tag: u32) -> bool {
         if !self.armed.load(Ordering::Acquire) {
             self.attempts.fetch_add(1, Ordering::Relaxed);

@@ -1,18 +1,18 @@
-//! What a processor does that has nothing to run.
+//! Work for threads that are about to sleep.
 //!
-//! On a machine, a device interrupts whichever thread a processor runs, and what the device has finished is completed
-//! there and then, in the context of that thread. A host interrupts nobody: some thread has to ask its devices. If that
-//! is always another thread than the one that waits for the answer, the two wake each other for every request. So a
-//! driver's thread that is about to sleep may ask itself:
+//! On real hardware a device interrupts the thread that a processor runs, and finished requests are completed
+//! in the context of that thread. A host does not interrupt its threads: one of them has to poll the devices.
+//! If that is always a different thread from the one that waits for the result, the two wake each other for
+//! every request. So a driver's thread that is about to sleep may be donated to the poller:
 //!
 //! ```text
-//!   KeWaitForSingleObject ──not signalled──► lent: Idle::serve ──► completion routines, perhaps the signal
+//!   KeWaitForSingleObject ──not signalled──► Idle::serve ──► completion routines, perhaps the signal
 //!                                              │  ▲
 //!                                              │  └── kicked by another thread that signals the object
 //!                                              └── nothing to do ──► sleep
 //! ```
 //!
-//! Only threads that a driver has created do this, outside of every callback and at PASSIVE_LEVEL.
+//! Only threads that a driver has created are donated, outside of every callback and at PASSIVE_LEVEL.
 
 use std::sync::Weak;
 use std::time::Duration;
@@ -24,26 +24,26 @@ use crate::dispatcher::Object;
 use crate::kernel::{Inner, Kernel};
 use crate::thread::current;
 
-/// Something to do for threads that are about to sleep.
+/// Work for threads that are about to sleep.
 pub trait Idle: Send + Sync {
-    /// Does it until `over` says that the thread is to go on, or there is nothing to do. It may wait for something to do,
-    /// for no longer than `patience`, if [`kick`](Self::kick) can end that.
+    /// Works until `over` returns true or no work is left. May wait for work, for no longer than `patience`,
+    /// if [`kick`](Self::kick) can end that wait.
     fn serve(&self, patience: Duration, over: &mut dyn FnMut() -> bool);
 
-    /// Has the threads that serve ask soon whether it is over.
+    /// Makes the serving threads check `over` soon.
     fn kick(&self);
 }
 
 impl Kernel {
-    /// Gives threads that are about to sleep something to do. Only the first call has an effect.
+    /// Sets the work for threads that are about to sleep. Only the first call has an effect.
     pub fn set_idle(&self, idle: Weak<dyn Idle>) {
-        // A second one would find the first in use.
+        // The first one may be in use, so a second one is ignored.
         drop(self.inner().idle.set(idle));
     }
 }
 
 impl Inner {
-    /// Lends the calling thread, which waits for `target`; true if that was signalled meanwhile.
+    /// Donates the calling thread while it waits for `target`; true if the target was signalled meanwhile.
     pub(crate) fn donate(&self, target: Object<'_>, deadline: Option<Duration>) -> bool {
         let Some(idle) = self.idle.get() else { return false };
         if !current::is_drivers()
@@ -66,7 +66,7 @@ impl Inner {
         target.end_donation()
     }
 
-    /// Someone who waits for a signalled object was not asleep: if it is lent, it must look.
+    /// Makes donated threads check their objects: a thread that waits for a signalled object was not asleep.
     pub(crate) fn kick(&self) {
         if let Some(idle) = self.idle.get().and_then(Weak::upgrade) {
             idle.kick();

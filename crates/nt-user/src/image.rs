@@ -1,4 +1,4 @@
-//! The driver's image: what runs in it, and what keeps it when the driver is unloaded.
+//! The driver's image: the routines that run in it, and the references that keep it loaded.
 //!
 //! ```text
 //!   loaded ──unload_image: DriverUnload has returned──► kept ──the last reference on a device is given back──► gone
@@ -6,21 +6,21 @@
 //!              └── no device is referenced ──────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! A routine of the driver is *inside* the image from its call until it has returned to the kernel. For whoever waits for
-//! what the routine does, that return is still to come: another processor may be held up in the routine's last
-//! instructions for as long as it likes. [`Kernel::watch_image`] has it like that on purpose: a routine that has returned
-//! counts as inside until something is done that would have waited for it, or [`Kernel::finish_lingering_routines`].
+//! A routine of the driver is *inside* the image from its call until it has returned to the kernel. A thread
+//! that waits for an effect of the routine does not wait for that return: another processor may be delayed in
+//! the routine's last instructions for any time. [`Kernel::watch_image`] can simulate this: a routine that
+//! has returned counts as inside until a call waits for it, or [`Kernel::finish_lingering_routines`].
 //!
-//! | routine | what waits for its return |
+//! | routine | its return is awaited by |
 //! |---|---|
-//! | completion routine | nothing; a device that is held for it (`IoSetCompletionRoutineEx`) is let go after it |
+//! | completion routine | nothing; a device that is held for it (`IoSetCompletionRoutineEx`) is dereferenced after it |
 //! | routine of a DPC | `KeFlushQueuedDpcs` |
 //! | thread | a wait for the thread object |
-//! | work item | nothing; a device that is held for it (`IoQueueWorkItem`) is let go after it |
+//! | work item | nothing; a device that is held for it (`IoQueueWorkItem`) is dereferenced after it |
 //! | callback of the provider | the provider, before it completes the close |
 //!
-//! A routine that is inside when the image goes, and one that is entered later, is a violation of LIFE-19. All code on
-//! the driver's side of the kernel counts as one image.
+//! A routine that is inside when the image is unloaded, or is entered later, is a violation of LIFE-19. All
+//! code on the driver's side of the kernel counts as one image.
 
 use std::collections::BTreeMap;
 use std::ffi::c_void;
@@ -45,7 +45,7 @@ use crate::thread::current::{self, CurrentKernel};
 
 /// The rule.
 const RULE: &str = "LIFE-19";
-/// The tag of what [`IoSetCompletionRoutineEx`] allocates.
+/// The tag of the contexts of [`IoSetCompletionRoutineEx`].
 const TAG: u32 = pool::tag(*b"IoUs");
 /// `IO_TYPE_DEVICE`.
 const IO_TYPE_DEVICE: i16 = 3;
@@ -79,13 +79,13 @@ struct Frame {
     routine: Routine,
     /// The device that is held for it.
     device: Option<usize>,
-    /// When it has done its work, its return is still to come.
+    /// The routine stays inside after its work is done.
     lingers: bool,
-    /// It has done its work.
+    /// Its work is done.
     returning: bool,
 }
 
-/// A device object, which begins with what the driver knows of it.
+/// A device object, which begins with the part that the driver sees.
 #[repr(C, align(16))]
 struct Device(DEVICE_OBJECT);
 
@@ -106,7 +106,7 @@ enum Phase {
 #[derive(Default)]
 struct State {
     phase: Phase,
-    /// It was the driver's `DriverEntry` that has ended its stay, by failing.
+    /// The image is unloaded because `DriverEntry` failed.
     refused: bool,
     devices: BTreeMap<usize, Held>,
     frames: BTreeMap<u64, Frame>,
@@ -116,9 +116,9 @@ struct State {
 /// The image of a kernel's driver.
 #[derive(Default)]
 pub(crate) struct Image {
-    /// Whether frames are kept account of.
+    /// True if routines are tracked.
     watched: AtomicBool,
-    /// Whether routines that have returned stay inside.
+    /// True if routines that have returned stay inside.
     lingers: AtomicBool,
     state: Mutex<State>,
 }
@@ -127,8 +127,8 @@ pub(crate) struct Image {
 unsafe impl Send for State {}
 
 impl Image {
-    /// A routine of the driver is about to be called. A device that is given is referenced for it already. The result is
-    /// for [`leave`](Self::leave).
+    /// Records that a routine of the driver is about to be called, for which `device` has been referenced.
+    /// The result is passed to [`leave`](Self::leave).
     pub(crate) fn enter(&self, inner: &Inner, routine: Routine, device: Option<usize>) -> u64 {
         if device.is_none() && !self.watched.load(Ordering::Acquire) {
             return 0;
@@ -142,12 +142,12 @@ impl Image {
         drop(state);
         if gone {
             let what = routine.name();
-            inner.violation(RULE, what, format!("{what} was called when the driver's image had gone"));
+            inner.violation(RULE, what, format!("{what} was called after the driver's image was unloaded"));
         }
         number
     }
 
-    /// The routine has returned.
+    /// Records that a routine has returned.
     pub(crate) fn leave(&self, inner: &Inner, number: u64) {
         if number == 0 {
             return;
@@ -164,7 +164,7 @@ impl Image {
         }
     }
 
-    /// Has routines return whose return only is still to come, now or as soon as they have done their work.
+    /// Ends the lingering of the routines that `which` selects, now or when their work is done.
     pub(crate) fn settle(&self, inner: &Inner, which: impl Fn(Routine) -> bool) {
         if !self.watched.load(Ordering::Acquire) {
             return;
@@ -191,7 +191,7 @@ impl Image {
         Some(held.references)
     }
 
-    /// Gives a reference on a device object back; `None` if there is none at this address.
+    /// Releases a reference on a device object; `None` if there is none at this address.
     pub(crate) fn dereference(&self, inner: &Inner, address: usize) -> Option<isize> {
         let mut state = self.state.lock();
         let held = state.devices.get_mut(&address)?;
@@ -227,7 +227,7 @@ impl Image {
             };
             let name = name.map(|name| format!(" (`{name}`)")).unwrap_or_default();
             let detail =
-                format!("{what}{name} has yet to return, and nothing keeps the driver's image any more");
+                format!("{what}{name} has not returned, and nothing keeps the driver's image loaded");
             inner.violation(RULE, call, detail);
         }
         let queued = [
@@ -236,45 +236,46 @@ impl Image {
             (inner.work.queued(), "a work item is queued"),
         ];
         for (count, what) in queued.into_iter().filter(|(count, _)| *count != 0) {
-            let detail = format!("{what} ({count} in all), and nothing keeps the driver's image any more");
+            let detail = format!("{what} ({count} in all), and nothing keeps the driver's image loaded");
             inner.violation(RULE, call, detail);
         }
     }
 }
 
 impl Kernel {
-    /// Keeps account, from now on, of what runs in the driver's image. With `lingering`, routines that are entered from now on
-    /// count as inside, when they have returned, until something waits for them, as if their processor were held up in their last
-    /// instructions.
+    /// Tracks the routines in the driver's image from now on. With `lingering`, routines that are entered
+    /// from now on count as inside after their return until a call waits for them, as if their processor were
+    /// delayed in their last instructions.
     pub fn watch_image(&self, lingering: bool) {
         self.inner().image.watched.store(true, Ordering::Release);
         self.inner().image.lingers.store(lingering, Ordering::Release);
     }
 
-    /// Has all routines return whose return is still to come; see [`watch_image`](Self::watch_image).
+    /// Ends the lingering of all routines; see [`watch_image`](Self::watch_image).
     pub fn finish_lingering_routines(&self) {
         self.inner().image.settle(self.inner(), |_| true);
     }
 
-    /// How many routines of the driver have not returned, as far as they are [watched](Self::watch_image).
+    /// The number of [tracked](Self::watch_image) routines of the driver that have not returned.
     pub fn routines_inside(&self) -> usize {
         self.inner().image.state.lock().frames.len()
     }
 
-    /// How many routines have done their work and linger; see [`watch_image`](Self::watch_image).
+    /// The number of routines that have done their work and linger; see [`watch_image`](Self::watch_image).
     pub fn routines_lingering(&self) -> usize {
         let state = self.inner().image.state.lock();
         state.frames.values().filter(|frame| frame.returning).count()
     }
 
-    /// The driver's `DriverUnload` has returned: its image goes, unless a device object of it is referenced; then it goes
-    /// with the last reference. Whatever is inside when it goes, is queued or set to be called then, or enters later, breaks
-    /// LIFE-19.
+    /// Unloads the image after `DriverUnload` has returned, or, if a device object of the driver is
+    /// referenced, with the last reference. A routine that is inside at that time, is queued or set to be
+    /// called, or enters later, breaks LIFE-19.
     pub fn unload_image(&self) {
         self.end_image(false);
     }
 
-    /// The driver's `DriverEntry` has failed: its image goes as after [`DriverUnload`](Self::unload_image), which is not called.
+    /// Unloads the image after `DriverEntry` has failed, as [`unload_image`](Self::unload_image) does;
+    /// `DriverUnload` is not called.
     pub fn fail_driver_entry(&self) {
         self.end_image(true);
     }
@@ -291,17 +292,18 @@ impl Kernel {
         }
     }
 
-    /// Whether [what runs in the image](Self::watch_image) is kept account of.
+    /// Returns true if routines are [tracked](Self::watch_image).
     pub fn image_is_watched(&self) -> bool {
         self.inner().image.watched.load(Ordering::Acquire)
     }
 
-    /// Whether the driver's image has gone.
+    /// Returns true if the driver's image has been unloaded.
     pub fn image_is_unloaded(&self) -> bool {
         self.inner().image.state.lock().phase == Phase::Gone
     }
 
-    /// Makes a device object of the driver, with one reference, which [`delete_device`](Self::delete_device) gives back.
+    /// Creates a device object of the driver, with one reference, which
+    /// [`delete_device`](Self::delete_device) releases.
     pub fn create_device(&self) -> *mut DEVICE_OBJECT {
         let mut object = DEVICE_OBJECT { Type: IO_TYPE_DEVICE, ..DEVICE_OBJECT::default() };
         object.Size = size_of::<DEVICE_OBJECT>() as u16;
@@ -312,7 +314,7 @@ impl Kernel {
         pointer
     }
 
-    /// Deletes a device object: it goes when nobody references it any more.
+    /// Deletes a device object: it is freed with its last reference.
     pub fn delete_device(&self, device: *mut DEVICE_OBJECT) {
         if self.inner().image.dereference(self.inner(), device.addr()).is_none() {
             let detail = format!("there is no device object at {device:p}");
@@ -320,20 +322,20 @@ impl Kernel {
         }
     }
 
-    /// How many references there are on a device object; 0 if it has gone.
+    /// The number of references on a device object; 0 if it was freed.
     pub fn device_references(&self, device: *mut DEVICE_OBJECT) -> isize {
         self.inner().image.state.lock().devices.get(&device.addr()).map_or(0, |held| held.references)
     }
 }
 
-/// What [`IoSetCompletionRoutineEx`] remembers.
+/// The context of a completion routine that was set with [`IoSetCompletionRoutineEx`].
 struct Context {
     routine: IO_COMPLETION_ROUTINE,
     context: *mut c_void,
     device: usize,
 }
 
-/// Whether a completion routine is the one that keeps its own account.
+/// Returns true for the completion routine that tracks itself.
 pub(crate) fn keeps_account(routine: IO_COMPLETION_ROUTINE) -> bool {
     std::ptr::fn_addr_eq(routine, unload_safe as IO_COMPLETION_ROUTINE)
 }
@@ -349,21 +351,22 @@ unsafe extern "system" fn unload_safe(
 ) -> NTSTATUS {
     const CALL: &str = "IofCompleteRequest";
     let kernel = current::kernel(CALL);
-    // SAFETY: the caller says what the context is.
+    // SAFETY: the caller guarantees that the context is that of `IoSetCompletionRoutineEx`.
     let kept = unsafe { context.cast::<Context>().read() };
     let number = kernel.image.enter(&kernel, Routine::Completion, Some(kept.device));
-    // SAFETY: the driver set the routine to be called like this. It may free the IRP.
+    // SAFETY: the driver set the routine and its context for this IRP, which the routine may free.
     let status = unsafe { (kept.routine)(device, irp, kept.context) };
     pool::free(&kernel, CALL, context, pool::Kind::NonPaged, TAG);
     kernel.image.leave(&kernel, number);
     status
 }
 
-/// Sets a completion routine and holds a device until it has returned; see [`wsk_sys::nt::IoSetCompletionRoutineEx`].
+/// Sets a completion routine and holds a device until it has returned; see
+/// [`wsk_sys::nt::IoSetCompletionRoutineEx`].
 ///
 /// # Safety
-/// `irp` points to an IRP that the caller owns and that has a free stack location; `routine` may be called with
-/// `context` until the IRP has completed.
+/// `irp` points to an IRP that the caller owns and that has a free stack location; `routine` may be called
+/// with `context` until the IRP has completed.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn IoSetCompletionRoutineEx(
     device: *mut DEVICE_OBJECT,
@@ -377,7 +380,7 @@ pub unsafe extern "system" fn IoSetCompletionRoutineEx(
     const CALL: &str = "IoSetCompletionRoutineEx";
     let kernel = current::kernel(CALL);
     at_most(&kernel, CALL, DISPATCH_LEVEL);
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees that `irp` points to an IRP.
     unsafe { irp::check(&kernel, irp, CALL) };
     let Some(routine) = routine else { return STATUS_INVALID_PARAMETER };
     // SAFETY: there is an IRP.
@@ -396,28 +399,29 @@ pub unsafe extern "system" fn IoSetCompletionRoutineEx(
         kernel.bug_check(
             rule::OBJECT,
             CALL,
-            format!("there is no device object at {device:p}, or it has gone"),
+            format!("there is no device object at {device:p}, or it has been freed"),
         );
     }
     // SAFETY: the block is new, aligned and large enough.
     unsafe { kept.cast::<Context>().write(Context { routine, context, device: device.addr() }) };
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller owns the IRP, which has a free stack location.
     unsafe { io_set_completion_routine(irp, unload_safe, kept) };
     let when = |invoke: u8, bit: u8| if invoke == 0 { 0 } else { bit };
     let control = when(invoke_on_success, SL_INVOKE_ON_SUCCESS)
         | when(invoke_on_error, SL_INVOKE_ON_ERROR)
         | when(invoke_on_cancel, SL_INVOKE_ON_CANCEL);
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller owns the IRP, which has a free stack location.
     let location = unsafe { io_get_next_irp_stack_location(irp) };
     // SAFETY: the next location belongs to the IRP that the caller owns.
     unsafe { set_stack_control(location, control) };
     STATUS_SUCCESS
 }
 
-/// Takes a reference on a thread or device object; see [`wsk_sys::nt::ObfReferenceObject`]. Returns how many there are.
+/// Takes a reference on a thread or device object; see [`wsk_sys::nt::ObfReferenceObject`]. Returns the
+/// number of references.
 ///
 /// # Safety
-/// `object` points to an object that is there.
+/// `object` points to an object that exists.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn ObfReferenceObject(object: *mut c_void) -> isize {
     const CALL: &str = "ObfReferenceObject";
@@ -430,7 +434,7 @@ pub unsafe extern "system" fn ObfReferenceObject(object: *mut c_void) -> isize {
     })
 }
 
-/// Gives a reference on a device object back, if it is one.
+/// Releases a reference on a device object; `None` if `object` is not one.
 pub(crate) fn dereference(kernel: &CurrentKernel, object: *mut c_void) -> Option<isize> {
     kernel.image.dereference(kernel, object.addr())
 }

@@ -1,7 +1,7 @@
 //! The interrupt request level, one per thread.
 //!
-//! A host has no processors to mask, so raising excludes nobody; it is bookkeeping that the checks of every other
-//! function rest on.
+//! Raising the IRQL does not exclude other threads, as a host has no processors to mask. It is bookkeeping
+//! for the checks of the other functions.
 
 use std::borrow::Cow;
 
@@ -68,8 +68,8 @@ pub unsafe extern "system" fn KeLowerIrql(irql: KIRQL) {
     current::set_irql(irql);
 }
 
-/// Checks what a routine of the driver left behind, and puts it right: the IRQL and the spin locks must be what they
-/// were when it was called.
+/// Checks and restores the IRQL and the spin locks after a routine of the driver: they must be the same as at
+/// its call.
 pub(crate) fn check_return(routine: &str, irql: KIRQL, locks: u32) {
     if current::irql() == irql && current::locks() == locks {
         return;
@@ -82,13 +82,13 @@ fn restore_irql(routine: &str, irql: KIRQL, locks: u32) {
     let kernel = current::kernel(routine);
     let left = current::irql();
     if left != irql {
-        let detail = format!("called at {}, it returned at {}", name(irql), name(left));
+        let detail = format!("called at {}, returned at {}", name(irql), name(left));
         kernel.violation(rule::IRQL, routine, detail);
         current::set_irql(irql);
     }
     let held = current::locks();
     if held != locks {
-        let detail = format!("called with {locks} spin locks held, it returned with {held}");
+        let detail = format!("called with {locks} spin locks held, returned with {held}");
         kernel.violation(rule::SPIN_LOCK, routine, detail);
         current::set_locks(locks);
     }

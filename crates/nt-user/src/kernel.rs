@@ -3,11 +3,11 @@
 //! ```text
 //!   new ──► running ──shutdown──► stopping: services finish what is queued and end ──► down, leaks are known
 //!              │
-//!              └──bug check──► stopped: the offender sleeps for ever, joiners are told, shutdown waits for nobody
+//!              └──bug check──► stopped: the offender sleeps for ever, joiners return, shutdown does not wait
 //! ```
 //!
-//! [`Kernel`] is the handle that users clone; when the last one is gone, the kernel's own threads end. Threads that
-//! drivers and hosts start hold one; the kernel's own threads hold only the inside.
+//! [`Kernel`] is the handle that users clone; when the last one is gone, the kernel's own threads end.
+//! Threads that drivers and hosts start hold one; the kernel's own threads hold only the inside.
 
 use std::any::{Any, TypeId, type_name};
 use std::collections::HashMap;
@@ -31,22 +31,22 @@ use crate::thread::{Owner, Threads, current};
 use crate::timer::TimerQueue;
 use crate::work::WorkQueue;
 
-/// How a kernel is to be.
+/// Kernel configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// How many deferred procedure calls may run at once.
+    /// The number of deferred procedure calls that may run at once.
     pub processors: usize,
-    /// How many work items may run at once.
+    /// The number of work items that may run at once.
     pub workers: usize,
-    /// How long a wait without end may last before it counts as a hang; `None` for ever.
+    /// The time after which a wait without a timeout counts as a hang; `None` for never.
     pub watchdog: Option<Duration>,
-    /// Whether pool is filled with a pattern when it is allocated and freed, and freed blocks are kept for a while to
-    /// see whether someone writes them.
+    /// Fills pool with a pattern on allocation and on free, and quarantines freed blocks to detect writes
+    /// after free.
     pub poison: bool,
-    /// Whether each pool block remembers where it was allocated; costs microseconds per allocation.
+    /// Records where each pool block was allocated; costs microseconds per allocation.
     pub trace_allocations: bool,
-    /// How much processor time a callback may spend at DISPATCH_LEVEL before IRQL-05 is advised; `None` for any. A thread that the
-    /// host does not let run spends none.
+    /// The processor time that a callback may spend at DISPATCH_LEVEL before IRQL-05 is advised; `None` for
+    /// no limit. Time in which the host does not run the thread does not count.
     pub dispatch_budget: Option<Duration>,
     /// Time, threads and randomness; `None` for real ones.
     pub platform: Option<Arc<dyn Platform>>,
@@ -83,14 +83,14 @@ pub(crate) struct Inner {
     pub(crate) work: WorkQueue,
     pub(crate) image: Image,
     pub(crate) idle: OnceLock<Weak<dyn Idle>>,
-    /// What others know about a hang.
+    /// The function that explains a hang.
     explain_hang: OnceLock<fn(&Kernel) -> String>,
     /// The system-wide cancel spin lock.
     pub(crate) cancel_lock: AtomicUsize,
     extensions: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
     stopping: AtomicBool,
     stopped: OnceLock<Violation>,
-    /// What `IoGetCurrentProcess` points to.
+    /// The target of the pointer that `IoGetCurrentProcess` returns.
     process: u64,
     /// The static data of the driver.
     pub(crate) statics: Words,
@@ -98,7 +98,7 @@ pub(crate) struct Inner {
 
 impl Inner {
     pub(crate) fn arc(&self) -> Arc<Inner> {
-        self.itself.upgrade().expect("whoever calls holds the kernel")
+        self.itself.upgrade().expect("the caller holds the kernel")
     }
 
     /// A handle, unless the last one is gone.
@@ -121,19 +121,19 @@ impl Inner {
         }
     }
 
-    /// What is known of why a wait does not end, for the end of a sentence.
+    /// An explanation of a hang, as the end of a sentence.
     pub(crate) fn hang_explanation(&self) -> String {
         let said =
             self.explain_hang.get().zip(self.kernel()).map(|(explain_hang, kernel)| explain_hang(&kernel));
         said.filter(|said| !said.is_empty()).map(|said| format!(". {said}")).unwrap_or_default()
     }
 
-    /// Whether the kernel's own threads are to end.
+    /// Returns true if the kernel's own threads must end.
     pub(crate) fn stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    /// Why the kernel stopped, if it did.
+    /// The bug check that stopped the kernel.
     pub(crate) fn stopped(&self) -> Option<&Violation> {
         self.stopped.get()
     }
@@ -155,7 +155,7 @@ impl Inner {
         self.report(Severity::Violation, rule, call, detail);
     }
 
-    /// Reports what no kernel survives, and stops this one. The calling thread goes no further.
+    /// Reports a fatal violation and stops the kernel. Does not return.
     #[cold]
     pub(crate) fn bug_check(&self, rule: &'static str, call: &str, detail: String) -> ! {
         let violation = self.report(Severity::Violation, rule, call, detail);
@@ -163,11 +163,11 @@ impl Inner {
         if current::object().is_some() {
             checker::halt();
         }
-        // The kernel did not start this thread and cannot put it to sleep: someone may wait for it.
+        // The kernel did not start this thread and cannot put it to sleep: another thread may wait for it.
         panic!("the kernel stopped: {violation}");
     }
 
-    /// A panic reached the boundary of the kernel on the calling thread, which goes no further.
+    /// Handles a panic that reached the boundary of the kernel on the calling thread.
     #[cold]
     pub(crate) fn panicked(&self, whom: &str, detail: String, fatal: bool) {
         let violation = self.report(Severity::Violation, "LIFE-18", whom, detail);
@@ -194,7 +194,7 @@ impl Inner {
     }
 }
 
-/// What all handles of a kernel share.
+/// State shared by all handles of a kernel.
 struct Handles {
     inner: Arc<Inner>,
 }
@@ -265,7 +265,7 @@ impl Kernel {
         Entered { _binding: current::bind(Arc::clone(self.inner()), None), _kernel: self.clone() }
     }
 
-    /// How this kernel is.
+    /// The configuration of this kernel.
     pub fn config(&self) -> &Config {
         &self.inner().config
     }
@@ -281,8 +281,8 @@ impl Kernel {
         self.inner().dispatch_budget.store(budget, Ordering::Relaxed);
     }
 
-    /// When a wait has lasted too long ([`Config::watchdog`]), `explain_hang` is asked what may be the reason. Only the first setting has
-    /// an effect.
+    /// Sets the function that explains a hang ([`Config::watchdog`]) in the bug check. Only the first call
+    /// has an effect.
     pub fn explain_hangs(&self, explain_hang: fn(&Kernel) -> String) {
         let _ = self.inner().explain_hang.set(explain_hang);
     }
@@ -310,22 +310,22 @@ impl Kernel {
         self.inner().report(severity, rule, call, detail.into());
     }
 
-    /// What has been reported and not been taken.
+    /// The reports that have not been taken.
     pub fn violations(&self) -> Vec<Violation> {
         self.inner().checker.violations()
     }
 
-    /// How many more violations there were than a kernel keeps.
+    /// The number of violations beyond those that a kernel keeps.
     pub fn omitted_violations(&self) -> usize {
         self.inner().checker.omitted(Severity::Violation).load(Ordering::Relaxed)
     }
 
-    /// How much more advice there was than a kernel keeps.
+    /// The amount of advice beyond what a kernel keeps.
     pub fn omitted_advice(&self) -> usize {
         self.inner().checker.omitted(Severity::Advice).load(Ordering::Relaxed)
     }
 
-    /// Takes away the reports that name `rule`.
+    /// Removes and returns the reports that name `rule`.
     pub fn take(&self, rule: &str) -> Vec<Violation> {
         self.inner().checker.take(rule)
     }
@@ -353,9 +353,10 @@ impl Kernel {
         self.platform().random()
     }
 
-    /// Waits up to `timeout` for the threads of drivers and hosts, ends the kernel's own, and tells what is left.
+    /// Waits up to `timeout` for the threads of drivers and hosts, ends the kernel's own, and reports what is
+    /// left.
     ///
-    /// To be called by a host thread, once nothing runs on the kernel that it could miss.
+    /// Call this on a host thread, after everything that uses the kernel has been started.
     pub fn shutdown(&self, timeout: Duration) -> LeakReport {
         let inner = self.inner();
         let deadline = inner.platform().now() + timeout;
@@ -386,7 +387,7 @@ impl Kernel {
     }
 }
 
-/// A thread's membership of a kernel; the former one returns when it is dropped.
+/// A thread's membership of a kernel; dropping it restores the previous membership.
 ///
 /// # Invariants
 /// It is dropped on the thread that made it, outside every kernel function.
@@ -401,7 +402,7 @@ impl fmt::Debug for Entered {
     }
 }
 
-/// What a kernel still had when it went down.
+/// Resources that were left when a kernel shut down.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct LeakReport {
@@ -419,18 +420,19 @@ pub struct LeakReport {
     pub work_items: usize,
     /// Pool blocks, IRPs, MDLs and work items that were not freed.
     pub blocks: Vec<Leak>,
-    /// The bug check that stopped the kernel. Then nobody could free anything, and leaks mean little.
+    /// The bug check that stopped the kernel. The leaks of a stopped kernel mean little, as nothing could be
+    /// freed.
     pub stopped: Option<Violation>,
 }
 
 impl LeakReport {
-    /// How many things are left.
+    /// The number of resources left.
     pub fn count(&self) -> usize {
         let Self { threads, handles, references, timers, dpcs, work_items, blocks, stopped: _ } = self;
         threads.len() + handles + references + timers + dpcs + work_items + blocks.len()
     }
 
-    /// Whether nothing is left and nothing stopped the kernel.
+    /// Returns true if nothing is left and the kernel was not stopped.
     pub fn is_clean(&self) -> bool {
         self.count() == 0 && self.stopped.is_none()
     }
@@ -445,11 +447,11 @@ impl fmt::Display for LeakReport {
             writeln!(f, "thread `{thread}` has not ended")?;
         }
         let counts = [
-            (self.handles, "handles are open"),
-            (self.references, "references are held"),
-            (self.timers, "timers are set"),
-            (self.dpcs, "deferred calls are queued"),
-            (self.work_items, "work items are queued"),
+            (self.handles, "open handles"),
+            (self.references, "references held"),
+            (self.timers, "timers set"),
+            (self.dpcs, "deferred calls queued"),
+            (self.work_items, "work items queued"),
         ];
         for (count, what) in counts {
             if count != 0 {

@@ -1,12 +1,13 @@
 //! The executive subset of the NT kernel, in user mode.
 //!
-//! Everything that [`wsk_sys::nt`] declares is defined here as an `extern "system"` symbol, so that code which was
-//! written for a driver links and runs on a host: IRPs with their stack locations and cancellation, MDLs, events,
-//! timers and waits, spin locks and IRQL, deferred procedure calls, work items, system threads, run-down protection,
-//! pool.
+//! Everything that [`wsk_sys::nt`] declares is defined here as an `extern "system"` symbol, so that code that
+//! was written for a driver links and runs on a host: IRPs with their stack locations and cancellation, MDLs,
+//! events, timers and waits, spin locks and IRQL, deferred procedure calls, work items, system threads,
+//! run-down protection, pool.
 //!
-//! A [`Kernel`] is one simulated machine. Any number of them live in one process, and nothing is shared between them:
-//! a thread belongs to the kernel it has [entered](Kernel::enter), and the threads that a kernel starts belong to it.
+//! A [`Kernel`] is one simulated machine. Any number of them live in one process, and nothing is shared
+//! between them: a thread belongs to the kernel it has [entered](Kernel::enter), and the threads that a
+//! kernel starts belong to it.
 //!
 //! ```text
 //!              enter                       nt function
@@ -16,14 +17,14 @@
 //!                     thread of the same Kernel
 //! ```
 //!
-//! A misuse is no undefined behaviour where that can be helped, but a [`Violation`] that the kernel collects: it names
-//! the rule that was broken, the call that saw it and the place in the driver's code. What no kernel can survive is a
-//! [bug check](Kernel::stopped): the kernel stops, the offending thread stays where it is, and the process lives on
-//! so that a test can say what happened.
+//! Where possible, a misuse is not undefined behavior but a [`Violation`] that the kernel collects: it names
+//! the broken rule, the call that detected it and the location in the driver's code. A fatal misuse is a [bug
+//! check](Kernel::stopped): the kernel stops, the offending thread is suspended, and the process lives on so
+//! that a test can report what happened.
 //!
-//! The [image] of the driver, and what keeps it, is watched on request.
+//! On request the kernel also tracks the [image] of the driver and the references that keep it loaded.
 //!
-//! Time, threads and randomness come through one narrow [`platform`].
+//! Time, threads and randomness come from one narrow [`platform`] interface.
 
 #![allow(non_snake_case)]
 

@@ -1,7 +1,7 @@
 //! Memory descriptor lists.
 //!
-//! A host maps nothing: the system address of a page is its address. What an MDL says about its memory is right all the
-//! same, and its size is that of a real one, page numbers included.
+//! A host maps nothing: the system address of a page is its address. What an MDL says about its memory is
+//! right all the same, and its size is that of a real one, page numbers included.
 
 use std::ffi::c_void;
 use std::mem::size_of;
@@ -32,21 +32,21 @@ const LONGEST: u32 = u32::MAX - PAGE as u32 + 1;
 /// # Safety
 /// `irp` points to a live IRP that the caller owns.
 unsafe fn irp_mdl(irp: *mut IRP) -> *mut *mut MDL {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees a live IRP.
     unsafe { &raw mut (*irp).MdlAddress }
 }
 
-/// Puts an MDL in the place of an IRP's MDL, or behind the last of them.
+/// Sets the MDL of an IRP, or appends it to the chain if `behind`.
 ///
 /// # Safety
 /// `irp` points to a live IRP that the caller owns, and so does its chain of MDLs.
 unsafe fn attach(irp: *mut IRP, mdl: *mut MDL, behind: bool) {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller owns the live IRP.
     let first = unsafe { irp_mdl(irp) };
-    // SAFETY: as above.
+    // SAFETY: the field is part of the IRP that the caller owns.
     let mut last = unsafe { first.read() };
     if !behind || last.is_null() {
-        // SAFETY: as above.
+        // SAFETY: the field is part of the IRP that the caller owns.
         unsafe { first.write(mdl) };
         return;
     }
@@ -58,7 +58,7 @@ unsafe fn attach(irp: *mut IRP, mdl: *mut MDL, behind: bool) {
         }
         last = next;
     }
-    // SAFETY: as above.
+    // SAFETY: the chain is the caller's, and `last` is in it.
     unsafe { set_mdl_next(last, mdl) };
 }
 
@@ -84,7 +84,7 @@ pub unsafe extern "system" fn IoAllocateMdl(
         return ptr::null_mut();
     }
     if !irp.is_null() {
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller guarantees that an IRP that is not null is its own.
         unsafe { irp::check(&kernel, irp, CALL) };
     }
     if kernel.faults.fails(Point::Mdl, bytes, pool::MDL_TAG) {
@@ -96,17 +96,18 @@ pub unsafe extern "system" fn IoAllocateMdl(
     }
     // SAFETY: the block is new and has the size.
     unsafe { ptr::write_bytes(mdl.cast::<u8>(), 0, bytes) };
-    // The field is a signed 16-bit number. Of an MDL for 16 MiB and more it has the lower bits only, and nobody asks it.
+    // The field is a signed 16-bit number. For an MDL of 16 MiB and more it has only the lower bits, and is
+    // not read.
     // SAFETY: the block is an MDL, all zero.
     unsafe { set_mdl_size(mdl, bytes as i16) };
-    // SAFETY: as above.
+    // SAFETY: the block is a new MDL that only this function knows.
     unsafe { set_mdl_start_va(mdl, address.wrapping_byte_sub(offset)) };
-    // SAFETY: as above.
+    // SAFETY: the block is a new MDL that only this function knows.
     unsafe { set_mdl_byte_offset(mdl, offset as u32) };
-    // SAFETY: as above.
+    // SAFETY: the block is a new MDL that only this function knows.
     unsafe { set_mdl_byte_count(mdl, length) };
     if !irp.is_null() {
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller owns the IRP and its chain, and the MDL is new.
         unsafe { attach(irp, mdl, secondary_buffer != 0) };
     }
     mdl
@@ -124,7 +125,7 @@ pub unsafe extern "system" fn IoFreeMdl(mdl: *mut MDL) {
     pool::free(&kernel, CALL, mdl.cast(), Kind::Mdl, pool::MDL_TAG);
 }
 
-/// Stops the kernel if there can be no MDL at `mdl`.
+/// Stops the kernel if `mdl` cannot be an MDL.
 fn check(kernel: &CurrentKernel, mdl: *mut MDL, call: &'static str) {
     argument::check_aligned(kernel, call, "an MDL", mdl);
     if kernel.pool.is_freed(mdl.addr()) {
@@ -137,9 +138,9 @@ fn check(kernel: &CurrentKernel, mdl: *mut MDL, call: &'static str) {
 /// # Safety
 /// `mdl` points to a live MDL.
 unsafe fn described(mdl: *mut MDL) -> *mut c_void {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees a live MDL.
     let start = unsafe { mdl_start_va(mdl) };
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees a live MDL.
     let offset = unsafe { mdl_byte_offset(mdl) };
     start.wrapping_byte_add(offset as usize)
 }
@@ -154,19 +155,19 @@ pub unsafe extern "system" fn MmBuildMdlForNonPagedPool(mdl: *mut MDL) {
     let kernel = current::kernel(CALL);
     at_most(&kernel, CALL, DISPATCH_LEVEL);
     check(&kernel, mdl, CALL);
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees a live MDL.
     let address = unsafe { described(mdl) };
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees a live MDL.
     let bytes = unsafe { mdl_byte_count(mdl) };
     if !kernel.pool.is_non_paged(address.addr(), bytes as usize) {
-        let detail = format!("the {bytes} bytes at {address:p} are no non-paged memory of this kernel");
+        let detail = format!("the {bytes} bytes at {address:p} are not non-paged memory of this kernel");
         kernel.violation(rule::NON_PAGED, CALL, detail);
     }
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees a live MDL.
     unsafe { set_mdl_mapped_system_va(mdl, address) };
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees a live MDL.
     let flags = unsafe { mdl_flags(mdl) };
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees a live MDL.
     unsafe { set_mdl_flags(mdl, flags | MDL_SOURCE_IS_NONPAGED_POOL) };
 }
 
@@ -222,8 +223,9 @@ pub unsafe extern "system" fn MmMapLockedPagesSpecifyCache(
 /// Orders the mappings of MDLs, so that the second one of two at once finds the first.
 static MAPPING: Mutex<()> = Mutex::new(());
 
-/// Reports the second mapping of an MDL, and returns where the first one is. The memory manager does not look whether an
-/// MDL is mapped: it makes another mapping, forgets the first one, and writes the MDL while others read it.
+/// Reports the second mapping of an MDL, and returns the address of the first one. The memory manager does
+/// not check if an MDL is mapped: it makes another mapping, loses the first one, and writes the MDL while
+/// others read it.
 fn mapped_already(kernel: &CurrentKernel, call: &'static str, mdl: *mut MDL) -> Option<*mut c_void> {
     let _mapping = MAPPING.lock();
     // SAFETY: the callers guarantee a live MDL.
@@ -231,7 +233,7 @@ fn mapped_already(kernel: &CurrentKernel, call: &'static str, mdl: *mut MDL) -> 
     if flags & MDL_MAPPED_TO_SYSTEM_VA == 0 {
         return None;
     }
-    kernel.violation(rule::MDL_MAPPED, call, format!("the MDL at {mdl:p} is mapped already"));
+    kernel.violation(rule::MDL_MAPPED, call, format!("the MDL at {mdl:p} is already mapped"));
     // SAFETY: the callers guarantee a live MDL.
     Some(unsafe { mdl_mapped_system_va(mdl) })
 }

@@ -1,7 +1,7 @@
-//! The platform: time, threads, blocking and randomness, and nothing else that the operating system supplies.
+//! The platform: time, threads, blocking and randomness of the operating system.
 //!
-//! Everything in this crate that reads a clock, starts a thread, blocks, wakes, yields or draws a number does it
-//! through a [`Platform`]. [`Live`] is the one of real threads and real time.
+//! Everything in this crate that reads a clock, starts a thread, blocks, wakes, yields or draws a random
+//! number does so through a [`Platform`]. [`Live`] uses real threads and real time.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -12,18 +12,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot_core::{FilterOp, ParkResult, ParkToken, UnparkResult, UnparkToken};
 
-/// How a [`Platform::park`] ended.
+/// The outcome of a [`Platform::park`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parked {
     /// A [`Platform::unpark`] chose this thread.
     Woken,
-    /// The validation said no; the thread never slept.
+    /// The validation failed; the thread never slept.
     Refused,
     /// The deadline passed.
     TimedOut,
 }
 
-/// How many threads a [`Platform::unpark`] may wake.
+/// The number of threads that a [`Platform::unpark`] may wake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unpark {
     /// The one that has waited longest.
@@ -32,16 +32,17 @@ pub enum Unpark {
     All,
 }
 
-/// What the kernel needs from the world.
+/// The services that a kernel needs from the operating system.
 ///
-/// `park` and `unpark` are a parking lot: for one key, the closures passed to them run one at a time, so that a state
-/// word can be checked before sleeping and changed before waking without a lost wake-up. The closures must be short,
-/// must not block and must not call the platform.
+/// `park` and `unpark` are a parking lot: for one key, the closures passed to them run one at a time, so that
+/// a state word can be checked before sleeping and changed before waking without a lost wake-up. The closures
+/// must be short, must not block and must not call the platform.
 pub trait Platform: Send + Sync + fmt::Debug {
     /// Time since the kernel booted.
     fn now(&self) -> Duration;
 
-    /// How long the calling thread has run, if the host knows; else the time since the kernel booted.
+    /// The processor time of the calling thread, if the host counts it; else the time since the kernel
+    /// booted.
     fn processor_time(&self) -> Duration {
         thread_time().unwrap_or_else(|| self.now())
     }
@@ -52,8 +53,9 @@ pub trait Platform: Send + Sync + fmt::Debug {
     /// Starts a thread.
     fn spawn(&self, name: &str, body: Box<dyn FnOnce() + Send>) -> io::Result<()>;
 
-    /// Puts the calling thread to sleep on `key` if `validate` agrees, until it is woken or `deadline` (in the time of
-    /// [`now`](Self::now)) has passed; `timed_out` runs in the latter case, before anyone else's closure for the key.
+    /// Puts the calling thread to sleep on `key` if `validate` agrees, until it is woken or `deadline` (in
+    /// the time of [`now`](Self::now)) has passed; `timed_out` runs in the latter case, before any other
+    /// closure for the key.
     fn park(
         &self,
         key: usize,
@@ -65,7 +67,7 @@ pub trait Platform: Send + Sync + fmt::Debug {
     /// Takes threads out of the queue of `key`, runs `settle` with their number, and only then lets them go.
     fn unpark(&self, key: usize, count: Unpark, settle: &mut dyn FnMut(usize));
 
-    /// Lets some time pass in a busy wait that has gone round `turn` times.
+    /// Pauses in a busy wait that has gone round `turn` times.
     fn spin(&self, turn: u32);
 
     /// A random number.
@@ -76,12 +78,12 @@ pub trait Platform: Send + Sync + fmt::Debug {
 #[cfg(unix)]
 fn thread_time() -> Option<Duration> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: there is a place for the time.
+    // SAFETY: `time` can be written.
     let failed = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
     (failed == 0).then(|| Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
 }
 
-/// The processor time of the calling thread, which this system counts too coarsely.
+/// No processor time: this system counts it too coarsely.
 #[cfg(not(unix))]
 fn thread_time() -> Option<Duration> {
     None
@@ -133,8 +135,8 @@ impl Platform for Live {
         deadline: Option<Duration>,
     ) -> Parked {
         let deadline = deadline.and_then(|deadline| self.boot.checked_add(deadline));
-        // SAFETY: by the contract of the trait, the closures neither panic nor call the parking lot, and the keys are
-        // addresses of objects of this crate's callers.
+        // SAFETY: by the contract of the trait, the closures neither panic nor call the parking lot, and the
+        // keys are addresses of objects of this crate's callers.
         let result = unsafe {
             parking_lot_core::park(key, validate, || {}, |_, _| timed_out(), ParkToken(0), deadline)
         };
@@ -153,7 +155,7 @@ impl Platform for Live {
         match count {
             // SAFETY: by the contract of the trait, the closure neither panics nor calls the parking lot.
             Unpark::One => unsafe { parking_lot_core::unpark_one(key, callback) },
-            // SAFETY: as above.
+            // SAFETY: by the contract of the trait, the closures neither panic nor call the parking lot.
             Unpark::All => unsafe { parking_lot_core::unpark_filter(key, |_| FilterOp::Unpark, callback) },
         };
     }

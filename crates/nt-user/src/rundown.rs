@@ -6,8 +6,8 @@
 //!   0 ──acquire──► 2, 4, … ──wait──► odd: acquire fails ──last release──► 1: the waiter goes on
 //! ```
 //!
-//! The release that lets the waiter go changes the word under the parking lot's lock and does not look at it again,
-//! because the waiter may free it.
+//! The release that wakes the waiter changes the word under the parking lot's lock and does not look at it
+//! again, because the waiter may free it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -23,7 +23,7 @@ use crate::thread::current;
 const STARTED: usize = 1;
 const HOLDER: usize = 2;
 
-/// The word of run-down protection.
+/// Returns the word of run-down protection.
 ///
 /// # Safety
 /// `rundown` points to live run-down protection, which is accessed through these functions only.
@@ -31,23 +31,23 @@ unsafe fn word<'a>(rundown: *mut EX_RUNDOWN_REF, call: &'static str) -> &'a Atom
     if argument::is_null_page(rundown) || !rundown.is_aligned() {
         argument::check_aligned(&current::kernel(call), call, "run-down protection", rundown);
     }
-    // SAFETY: forwarded to the caller; the structure is this one word.
+    // SAFETY: the caller guarantees live run-down protection, and the structure is this one word.
     unsafe { AtomicUsize::from_ptr(rundown.cast()) }
 }
 
 /// Initialises run-down protection; see [`wsk_sys::nt::ExInitializeRundownProtection`].
 ///
 /// # Safety
-/// `rundown` points to storage that nobody uses as run-down protection now.
+/// `rundown` points to storage that is not in use as run-down protection.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn ExInitializeRundownProtection(rundown: *mut EX_RUNDOWN_REF) {
     const CALL: &str = "ExInitializeRundownProtection";
     at_most(&current::kernel(CALL), CALL, DISPATCH_LEVEL);
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees storage for run-down protection.
     unsafe { word(rundown, CALL) }.store(0, Ordering::Release);
 }
 
-/// Takes protection; see [`wsk_sys::nt::ExAcquireRundownProtection`].
+/// Acquires protection; see [`wsk_sys::nt::ExAcquireRundownProtection`].
 ///
 /// # Safety
 /// `rundown` points to live run-down protection.
@@ -55,14 +55,14 @@ pub unsafe extern "system" fn ExInitializeRundownProtection(rundown: *mut EX_RUN
 pub unsafe extern "system" fn ExAcquireRundownProtection(rundown: *mut EX_RUNDOWN_REF) -> u8 {
     const CALL: &str = "ExAcquireRundownProtection";
     at_most(&current::kernel(CALL), CALL, DISPATCH_LEVEL);
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees live run-down protection.
     let taken = unsafe { word(rundown, CALL) }.fetch_update(Ordering::Acquire, Ordering::Relaxed, |count| {
         (count & STARTED == 0).then_some(count + HOLDER)
     });
     u8::from(taken.is_ok())
 }
 
-/// Gives protection back; see [`wsk_sys::nt::ExReleaseRundownProtection`].
+/// Releases protection; see [`wsk_sys::nt::ExReleaseRundownProtection`].
 ///
 /// # Safety
 /// `rundown` points to run-down protection that the caller holds.
@@ -71,7 +71,7 @@ pub unsafe extern "system" fn ExReleaseRundownProtection(rundown: *mut EX_RUNDOW
     const CALL: &str = "ExReleaseRundownProtection";
     let kernel = current::kernel(CALL);
     at_most(&kernel, CALL, DISPATCH_LEVEL);
-    // SAFETY: forwarded to the caller, who holds protection, so that nobody frees it yet.
+    // SAFETY: the caller holds protection, so the structure stays alive until it is released.
     let word = || unsafe { word(rundown, CALL) };
     let released = word().fetch_update(Ordering::Release, Ordering::Relaxed, |count| {
         (count >= HOLDER && count != HOLDER + STARTED).then(|| count - HOLDER)
@@ -79,7 +79,11 @@ pub unsafe extern "system" fn ExReleaseRundownProtection(rundown: *mut EX_RUNDOW
     match released {
         Ok(_) => {}
         Err(count) if count < HOLDER => {
-            kernel.violation(rule::RUNDOWN, CALL, "protection was given back that nobody holds".to_owned());
+            kernel.violation(
+                rule::RUNDOWN,
+                CALL,
+                "run-down protection was released that is not held".to_owned(),
+            );
         }
         Err(_) => {
             let mut settle = |_| word().store(STARTED, Ordering::Release);
@@ -96,9 +100,9 @@ pub unsafe extern "system" fn ExReleaseRundownProtection(rundown: *mut EX_RUNDOW
 pub unsafe extern "system" fn ExWaitForRundownProtectionRelease(rundown: *mut EX_RUNDOWN_REF) {
     const CALL: &str = "ExWaitForRundownProtectionRelease";
     let kernel = current::kernel(CALL);
-    // A callback or routine that waits may be among the holders; whether it is now is a matter of luck.
+    // A callback or routine that waits may be one of the holders, so the wait is reported in any case.
     check_may_wait(&kernel, CALL);
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees live run-down protection.
     let word = unsafe { word(rundown, CALL) };
     if word.fetch_or(STARTED, Ordering::AcqRel) & !STARTED == 0 {
         return;

@@ -1,7 +1,7 @@
 //! Spin locks.
 //!
-//! The word holds the number of the thread that owns the lock, so that taking it twice is seen at once and not as a
-//! hang:
+//! The word holds the number of the thread that owns the lock, so that a second acquisition by the same
+//! thread is detected at once and not as a hang:
 //!
 //! ```text
 //!   0 (free) ──acquire: IRQL becomes DISPATCH──► owner's number ──release by the owner──► 0
@@ -18,13 +18,13 @@ use crate::checker::violation::rule;
 use crate::irql;
 use crate::thread::current::{self, CurrentKernel};
 
-/// The lock at `lock`.
+/// Returns the word of the lock at `lock`.
 ///
 /// # Safety
 /// `lock` points to a live spin lock, which is accessed through these functions only.
 unsafe fn word<'a>(kernel: &CurrentKernel, lock: *mut KSPIN_LOCK, call: &'static str) -> &'a AtomicUsize {
     argument::check_aligned(kernel, call, "a spin lock", lock);
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees a live spin lock that is accessed through these functions only.
     unsafe { AtomicUsize::from_ptr(lock) }
 }
 
@@ -38,13 +38,13 @@ pub(crate) fn acquire(kernel: &CurrentKernel, lock: &AtomicUsize, call: &'static
 
 #[cold]
 fn contend(kernel: &CurrentKernel, lock: &AtomicUsize, call: &'static str, me: usize) {
-    /// How often the clock is looked at, which costs more than a turn.
+    /// The number of turns between two reads of the clock, which is more expensive than a turn.
     const TURNS_PER_LOOK: u32 = 1024;
     if lock.load(Ordering::Relaxed) == me {
         kernel.bug_check(
             rule::SPIN_LOCK,
             call,
-            format!("the thread holds the spin lock at {lock:p} already"),
+            format!("the thread already holds the spin lock at {lock:p}"),
         );
     }
     let mut turn = 0_u32;
@@ -77,11 +77,11 @@ pub(crate) fn release(kernel: &CurrentKernel, lock: &AtomicUsize, call: &'static
         lock.store(0, Ordering::Release);
         return;
     }
-    let whose = if owner == 0 { "nobody holds".to_owned() } else { format!("thread {owner} holds") };
-    kernel.violation(rule::SPIN_LOCK, call, format!("{whose} the spin lock at {lock:p}"));
+    let owner = if owner == 0 { "no thread".to_owned() } else { format!("thread {owner}") };
+    kernel.violation(rule::SPIN_LOCK, call, format!("{owner} holds the spin lock at {lock:p}"));
 }
 
-/// Takes a lock and raises to DISPATCH_LEVEL; returns the former IRQL.
+/// Acquires a lock and raises to DISPATCH_LEVEL; returns the previous IRQL.
 pub(crate) fn acquire_raise(kernel: &CurrentKernel, lock: &AtomicUsize, call: &'static str) -> KIRQL {
     at_most(kernel, call, DISPATCH_LEVEL);
     let old = current::irql();
@@ -116,7 +116,7 @@ fn at_dispatch(kernel: &CurrentKernel, call: &'static str) {
     }
 }
 
-/// Takes a spin lock; see [`wsk_sys::nt::KeAcquireSpinLockRaiseToDpc`].
+/// Acquires a spin lock; see [`wsk_sys::nt::KeAcquireSpinLockRaiseToDpc`].
 ///
 /// # Safety
 /// `lock` points to a live spin lock.
@@ -124,7 +124,7 @@ fn at_dispatch(kernel: &CurrentKernel, call: &'static str) {
 pub unsafe extern "system" fn KeAcquireSpinLockRaiseToDpc(lock: *mut KSPIN_LOCK) -> KIRQL {
     const CALL: &str = "KeAcquireSpinLockRaiseToDpc";
     let kernel = current::kernel(CALL);
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees a live spin lock.
     acquire_raise(&kernel, unsafe { word(&kernel, lock, CALL) }, CALL)
 }
 
@@ -136,11 +136,11 @@ pub unsafe extern "system" fn KeAcquireSpinLockRaiseToDpc(lock: *mut KSPIN_LOCK)
 pub unsafe extern "system" fn KeReleaseSpinLock(lock: *mut KSPIN_LOCK, irql: KIRQL) {
     const CALL: &str = "KeReleaseSpinLock";
     let kernel = current::kernel(CALL);
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees a live spin lock.
     release_lower(&kernel, unsafe { word(&kernel, lock, CALL) }, irql, CALL);
 }
 
-/// Takes a spin lock at DISPATCH_LEVEL; see [`wsk_sys::nt::KeAcquireSpinLockAtDpcLevel`].
+/// Acquires a spin lock at DISPATCH_LEVEL; see [`wsk_sys::nt::KeAcquireSpinLockAtDpcLevel`].
 ///
 /// # Safety
 /// `lock` points to a live spin lock.
@@ -149,7 +149,7 @@ pub unsafe extern "system" fn KeAcquireSpinLockAtDpcLevel(lock: *mut KSPIN_LOCK)
     const CALL: &str = "KeAcquireSpinLockAtDpcLevel";
     let kernel = current::kernel(CALL);
     at_dispatch(&kernel, CALL);
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees a live spin lock.
     acquire(&kernel, unsafe { word(&kernel, lock, CALL) }, CALL);
 }
 
@@ -162,6 +162,6 @@ pub unsafe extern "system" fn KeReleaseSpinLockFromDpcLevel(lock: *mut KSPIN_LOC
     const CALL: &str = "KeReleaseSpinLockFromDpcLevel";
     let kernel = current::kernel(CALL);
     at_dispatch(&kernel, CALL);
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees a live spin lock.
     release(&kernel, unsafe { word(&kernel, lock, CALL) }, CALL);
 }

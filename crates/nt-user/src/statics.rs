@@ -1,7 +1,7 @@
-//! The data of a driver's image.
+//! Static data of a driver's image.
 //!
-//! A driver has static data of its own on each machine that loads it, but a process has one copy of a static, and any number
-//! of kernels. The little that drivers share in that way lies in the kernel instead.
+//! On a real machine each loaded driver has its own static data, but a process has one copy of a static and
+//! any number of kernels. The few statics that drivers need are stored in the kernel instead.
 
 use std::cell::UnsafeCell;
 use std::fmt;
@@ -14,7 +14,7 @@ pub(crate) struct Words(UnsafeCell<[usize; 2]>);
 
 // SAFETY: nothing here reads or writes the words; the driver that gets their address orders that.
 unsafe impl Send for Words {}
-// SAFETY: as for `Send`.
+// SAFETY: a shared `Words` gives out the address only; the driver orders its accesses to the words.
 unsafe impl Sync for Words {}
 
 impl fmt::Debug for Words {
@@ -23,7 +23,8 @@ impl fmt::Debug for Words {
     }
 }
 
-/// Two words that belong to the driver; see [`wsk_sys::nt::image_words`]. They live as long as the kernel.
+/// Returns two words that belong to the driver; see [`wsk_sys::nt::image_words`]. They live as long as the
+/// kernel.
 ///
 /// # Safety
 /// None beyond being called on a thread of a kernel; the signature is that of a kernel's function.

@@ -6,9 +6,9 @@
 //!        └───────────────────────┘                          └──► set
 //! ```
 //!
-//! The `KTIMER` begins with a dispatcher header; what else there is to know is in the queue here, so that a timer that
-//! is not in the queue is touched by nobody and may be freed. One thread expires them all; it is started when the
-//! first one is set.
+//! The `KTIMER` begins with a dispatcher header; all other state is in the queue, so that a timer that is not
+//! queued is not accessed and may be freed. One thread expires all timers; it is started when the first timer
+//! is set.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -28,7 +28,7 @@ use crate::kernel::Inner;
 use crate::platform::Platform;
 use crate::thread::current::{self, CurrentKernel};
 
-/// What is to happen when a timer is due.
+/// A timer that is set, with its due time and DPC.
 struct Setting {
     due: Duration,
     number: u64,
@@ -36,14 +36,15 @@ struct Setting {
     dpc: *mut KDPC,
 }
 
-// SAFETY: the driver keeps a timer that is set, and its DPC, alive; they are touched under the queue's lock only.
+// SAFETY: the driver keeps a timer that is set, and its DPC, alive; they are touched under the queue's lock
+// only.
 unsafe impl Send for Setting {}
 
 #[derive(Default)]
 struct State {
     /// By address.
     set: BTreeMap<usize, Setting>,
-    /// The same in the order in which they are due: time, number, address.
+    /// The same timers ordered by due time: time, number, address.
     order: BTreeSet<(Duration, u64, usize)>,
     last: u64,
     served: bool,
@@ -61,7 +62,7 @@ impl State {
 #[derive(Default)]
 pub(crate) struct TimerQueue {
     state: Mutex<State>,
-    /// Opens when the first timer to expire has changed, and when the kernel stops.
+    /// Notified when the first timer to expire has changed, and when the kernel stops.
     changed: EventCount,
 }
 
@@ -70,7 +71,7 @@ impl TimerQueue {
         self.changed.notify(platform);
     }
 
-    /// How many timers are set.
+    /// The number of timers that are set.
     pub(crate) fn set(&self) -> usize {
         self.state.lock().set.len()
     }
@@ -80,7 +81,7 @@ impl TimerQueue {
         self.state.lock().set.range(range.clone()).next().map(|(address, _)| *address)
     }
 
-    /// What the timer thread does: it expires what is due and sleeps until the next one is.
+    /// Runs the timer thread: expires the due timers and sleeps until the next one is due.
     fn serve(&self, inner: &Inner) {
         loop {
             let ticket = self.changed.ticket();
@@ -106,7 +107,8 @@ impl TimerQueue {
     }
 }
 
-/// Signals a timer and queues its DPC. The queue is locked, so that the driver cannot cancel it meanwhile.
+/// Signals a timer and queues its DPC. The caller holds the lock of the queue, so the driver cannot cancel
+/// the timer meanwhile.
 fn expire(inner: &Inner, setting: &Setting) {
     if !setting.dpc.is_null() {
         // SAFETY: the driver keeps the DPC of a timer that is set alive.
@@ -114,29 +116,29 @@ fn expire(inner: &Inner, setting: &Setting) {
             inner.dpcs.insert(inner, setting.dpc, setting.timer.addr(), ptr::null_mut(), ptr::null_mut())
         };
     }
-    // SAFETY: the driver keeps a timer that is set alive until someone has seen it signalled.
+    // SAFETY: the driver keeps a set timer alive until it has been seen signalled.
     if let Some(timer) = unsafe { Object::from_raw(setting.timer.cast()) } {
         timer.signal(inner);
     }
 }
 
-/// The timer at `timer`, or a bug check.
+/// Returns the timer at `timer`; stops the kernel if there is none.
 ///
 /// # Safety
-/// `timer` points to storage of a timer that lives until the driver has been told that it may go.
+/// `timer` points to storage of a timer that stays alive while it is used.
 unsafe fn object<'a>(kernel: &CurrentKernel, call: &'static str, timer: *mut KTIMER) -> Object<'a> {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees storage of a timer that stays alive.
     let object = unsafe { Object::from_raw(timer.cast()) };
     match object.filter(|object| object.kind() == Some(Kind::NotificationTimer)) {
         Some(object) => object,
-        None => kernel.bug_check(rule::OBJECT, call, format!("there is no initialised timer at {timer:p}")),
+        None => kernel.bug_check(rule::OBJECT, call, format!("there is no initialized timer at {timer:p}")),
     }
 }
 
 /// Initialises a notification timer; see [`wsk_sys::nt::KeInitializeTimer`].
 ///
 /// # Safety
-/// `timer` points to storage that nobody uses as a timer now.
+/// `timer` points to storage that is not in use as a timer.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn KeInitializeTimer(timer: *mut KTIMER) {
     const CALL: &str = "KeInitializeTimer";
@@ -151,14 +153,15 @@ pub unsafe extern "system" fn KeInitializeTimer(timer: *mut KTIMER) {
 /// Sets a timer; see [`wsk_sys::nt::KeSetTimer`].
 ///
 /// # Safety
-/// `timer`, and `dpc` unless it is null, point to initialised objects that live until the timer has expired or was
-/// cancelled, and the DPC has run.
+/// `timer`, and `dpc` unless it is null, point to initialised objects that live until the timer has expired
+/// or was cancelled, and the DPC has run.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn KeSetTimer(timer: *mut KTIMER, due_time: i64, dpc: *mut KDPC) -> u8 {
     const CALL: &str = "KeSetTimer";
     let kernel = current::kernel(CALL);
     at_most(&kernel, CALL, DISPATCH_LEVEL);
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees an initialized timer that stays alive until it has expired or was
+    // canceled.
     let object = unsafe { object(&kernel, CALL, timer) };
     if !dpc.is_null() {
         dpc::check(&kernel, CALL, dpc);
@@ -175,7 +178,7 @@ pub unsafe extern "system" fn KeSetTimer(timer: *mut KTIMER, due_time: i64, dpc:
     let start = !std::mem::replace(&mut state.served, true);
     drop(state);
     if start && kernel.start_service("timer".to_owned(), |inner| inner.timers.serve(inner)).is_err() {
-        kernel.bug_check(rule::HANG, CALL, "the host has no thread for timers".to_owned());
+        kernel.bug_check(rule::HANG, CALL, "the host cannot start the timer thread".to_owned());
     }
     if first {
         kernel.timers.wake(kernel.platform());
@@ -192,7 +195,8 @@ pub unsafe extern "system" fn KeCancelTimer(timer: *mut KTIMER) -> u8 {
     const CALL: &str = "KeCancelTimer";
     let kernel = current::kernel(CALL);
     at_most(&kernel, CALL, DISPATCH_LEVEL);
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees an initialized timer that stays alive until it has expired or was
+    // canceled.
     unsafe { object(&kernel, CALL, timer) };
     u8::from(kernel.timers.state.lock().remove(timer.addr()).is_some())
 }

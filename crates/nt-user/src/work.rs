@@ -4,7 +4,7 @@
 //!   idle ──ExQueueWorkItem, IoQueueWorkItem──► queued ──a worker takes it──► idle again; the routine may free it
 //! ```
 //!
-//! Workers are started when all others are busy, so that items which wait for one another do not starve.
+//! Workers are started when all others are busy, so that items that wait for one another do not starve.
 
 use std::collections::VecDeque;
 use std::ffi::c_void;
@@ -41,13 +41,13 @@ struct Item {
 const _: () = assert!(size_of::<Item>() == size_of::<WORK_QUEUE_ITEM>());
 const _: () = assert!(offset_of!(Item, routine) == offset_of!(WORK_QUEUE_ITEM, WorkerRoutine));
 
-/// What [`IoAllocateWorkItem`] returns a pointer to.
+/// The structure behind the pointer that [`IoAllocateWorkItem`] returns.
 #[repr(C)]
 struct IoItem {
     device: *mut DEVICE_OBJECT,
 }
 
-/// What a worker is to call.
+/// The routine and arguments of a queued work item.
 #[derive(Clone, Copy)]
 enum Call {
     Ex(WORKER_THREAD_ROUTINE, *mut c_void),
@@ -59,7 +59,8 @@ struct Entry {
     call: Call,
 }
 
-// SAFETY: the driver gave the pointers to be passed to its own routine on another thread; nobody follows them here.
+// SAFETY: the pointers are passed to the driver's own routine on another thread and are not dereferenced
+// here.
 unsafe impl Send for Entry {}
 
 #[derive(Default)]
@@ -73,7 +74,7 @@ struct State {
 pub(crate) struct WorkQueue {
     most: usize,
     state: Mutex<State>,
-    /// Opens when something was queued, and when the kernel stops.
+    /// Notified when an item was queued, and when the kernel stops.
     changed: EventCount,
 }
 
@@ -99,7 +100,7 @@ impl WorkQueue {
         let mut state = self.state.lock();
         if state.queue.iter().any(|entry| entry.item == item) {
             drop(state);
-            kernel.violation(rule::WORK_ITEM, name, format!("the work item at {item:#X} is queued already"));
+            kernel.violation(rule::WORK_ITEM, name, format!("the work item at {item:#X} is already queued"));
             return;
         }
         state.queue.push_back(Entry { item, call });
@@ -111,13 +112,13 @@ impl WorkQueue {
         {
             self.state.lock().workers -= 1;
             if worker == 0 {
-                kernel.bug_check(rule::HANG, name, "the host has no thread to run it".to_owned());
+                kernel.bug_check(rule::HANG, name, "the host cannot start a worker thread".to_owned());
             }
         }
         self.changed.notify(kernel.platform());
     }
 
-    /// What a worker does.
+    /// Runs work items on a worker thread.
     fn serve(&self, inner: &Inner) {
         loop {
             let ticket = self.changed.ticket();
@@ -141,9 +142,9 @@ impl WorkQueue {
             };
             let number = inner.image.enter(inner, Routine::WorkItem, device);
             match call {
-                // SAFETY: the driver set the routine to be called like this.
+                // SAFETY: the driver queued the routine to be called with this argument.
                 Call::Ex(routine, parameter) => unsafe { routine(parameter) },
-                // SAFETY: as above.
+                // SAFETY: the driver queued the routine to be called with this device and context.
                 Call::Io(routine, device, context) => unsafe { routine(device, context) },
             }
             inner.image.leave(inner, number);
@@ -157,7 +158,8 @@ impl WorkQueue {
 /// Queues a work item of the driver's storage; see [`wsk_sys::nt::ExQueueWorkItem`].
 ///
 /// # Safety
-/// `item` points to an initialised work item that lives until its routine is called, which may be on another thread.
+/// `item` points to an initialised work item that lives until its routine is called, which may be on another
+/// thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn ExQueueWorkItem(item: *mut WORK_QUEUE_ITEM, _queue: i32) {
     const CALL: &str = "ExQueueWorkItem";
@@ -165,9 +167,9 @@ pub unsafe extern "system" fn ExQueueWorkItem(item: *mut WORK_QUEUE_ITEM, _queue
     at_most(&kernel, CALL, DISPATCH_LEVEL);
     let fields = item.cast::<Item>();
     argument::check_aligned(&kernel, CALL, "a work item", fields);
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller passes an initialized work item that is alive.
     let routine = unsafe { (*fields).routine };
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller passes an initialized work item that is alive.
     let parameter = unsafe { (*fields).parameter };
     let Some(routine) = routine else {
         kernel.bug_check(rule::WORK_ITEM, CALL, format!("the work item at {item:p} has no routine"));
@@ -198,8 +200,8 @@ pub unsafe extern "system" fn IoAllocateWorkItem(device: *mut DEVICE_OBJECT) -> 
 /// Queues a work item; see [`wsk_sys::nt::IoQueueWorkItem`].
 ///
 /// # Safety
-/// `item` came from [`IoAllocateWorkItem`] and lives until its routine is called. `routine` may be called with
-/// `context` on another thread.
+/// `item` came from [`IoAllocateWorkItem`] and lives until its routine is called. `routine` may be called
+/// with `context` on another thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn IoQueueWorkItem(
     item: PIO_WORKITEM,
@@ -220,7 +222,7 @@ pub unsafe extern "system" fn IoQueueWorkItem(
     if !kernel.pool.is(item.addr(), Kind::WorkItem) {
         kernel.bug_check(rule::OBJECT, CALL, format!("there is no allocated work item at {item:p}"));
     }
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the pool knows `item` as an allocated work item, and the caller keeps it alive.
     let device = unsafe { (*item.cast::<IoItem>()).device };
     kernel.work.insert(&kernel, CALL, item.addr(), Call::Io(routine, device, context));
 }

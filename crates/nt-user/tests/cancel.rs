@@ -19,7 +19,7 @@ fn pend(irp: *mut IRP, routine: DRIVER_CANCEL) {
     hand_down(irp);
     // SAFETY: the IRP has been handed down.
     unsafe { io_mark_irp_pending(irp) };
-    // SAFETY: as above.
+    // SAFETY: the IRP is alive and belongs to this driver.
     assert!(unsafe { io_set_cancel_routine(irp, Some(routine)) }.is_none());
 }
 
@@ -67,7 +67,7 @@ fn the_cancel_routine_completes_the_irp() {
             // SAFETY: the IRP has come back.
             assert_eq!(unsafe { irp_status(irp) }, STATUS_CANCELLED);
             done.clear();
-            // SAFETY: as above.
+            // SAFETY: the IRP has completed and belongs to the test.
             unsafe { IoReuseIrp(irp, STATUS_SUCCESS) };
         }
         free_irp(irp);
@@ -100,7 +100,7 @@ fn cancellation_races_completion() {
     static CANCELLED: AtomicUsize = AtomicUsize::new(0);
     unsafe extern "system" fn count(device: *mut DEVICE_OBJECT, irp: *mut IRP) {
         CANCELLED.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the kernel calls the routine with an IRP whose cancel lock is held.
         unsafe { complete_cancelled(device, irp) };
     }
     let kernel = kernel();

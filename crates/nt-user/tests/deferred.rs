@@ -183,7 +183,7 @@ fn a_dpc_is_queued_once() {
         assert!(!queue(third, 0, 0));
         // SAFETY: the DPC is initialised.
         assert_eq!(unsafe { KeRemoveQueueDpc(third) }, 1);
-        // SAFETY: as above.
+        // SAFETY: the DPC is initialized and alive.
         assert_eq!(unsafe { KeRemoveQueueDpc(third) }, 0);
         log.gate.set();
         flush();
@@ -371,7 +371,7 @@ fn work_items_may_wait_for_one_another() {
         let chain = unsafe { &*chain.cast::<Chain>() };
         chain.turn.wait();
         if !chain.next.is_null() {
-            // SAFETY: as above.
+            // SAFETY: the chains outlive their DPCs.
             unsafe { &*chain.next }.turn.set();
         }
         FINISHED.fetch_add(1, Ordering::SeqCst);

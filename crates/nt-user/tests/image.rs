@@ -141,7 +141,7 @@ fn who_waits_for_a_routine_has_it_outside() {
         let dpc = allocate(size_of::<KDPC>()).cast::<KDPC>();
         // SAFETY: the storage is the test's.
         unsafe { KeInitializeDpc(dpc, Some(deferred), ptr::null_mut()) };
-        // SAFETY: as above.
+        // SAFETY: the DPC is initialized and lives until it has run.
         unsafe { KeInsertQueueDpc(dpc, ptr::null_mut(), ptr::null_mut()) };
         // SAFETY: the level is passive.
         unsafe { KeFlushQueuedDpcs() };
@@ -171,7 +171,7 @@ fn a_routine_that_is_entered_when_the_image_has_gone_is_caught() {
         let dpc = allocate(size_of::<KDPC>()).cast::<KDPC>();
         // SAFETY: the storage is the test's.
         unsafe { KeInitializeDpc(dpc, Some(deferred), ptr::null_mut()) };
-        // SAFETY: as above.
+        // SAFETY: the DPC is initialized and lives until it has run.
         unsafe { KeInsertQueueDpc(dpc, ptr::null_mut(), ptr::null_mut()) };
         // SAFETY: the level is passive.
         unsafe { KeFlushQueuedDpcs() };

@@ -36,7 +36,7 @@ unsafe extern "system" fn look(device: *mut DEVICE_OBJECT, irp: *mut IRP, seen: 
     seen.device.store(device.addr(), Ordering::Relaxed);
     // SAFETY: the IRP is the routine's for now.
     seen.pending.store(unsafe { irp_pending_returned(irp) }.into(), Ordering::Relaxed);
-    // SAFETY: as above.
+    // SAFETY: the routine has the IRP until it returns.
     seen.status.store(unsafe { irp_status(irp) } as usize, Ordering::Relaxed);
     seen.depth.store(nt_user::context::current().completions as usize, Ordering::Relaxed);
     STATUS_MORE_PROCESSING_REQUIRED
@@ -149,7 +149,7 @@ fn a_walk_climbs_over_routines_that_let_go() {
 unsafe extern "system" fn pass_on(_: *mut DEVICE_OBJECT, irp: *mut IRP, _: *mut c_void) -> NTSTATUS {
     // SAFETY: the IRP is the routine's for now.
     if unsafe { irp_pending_returned(irp) } {
-        // SAFETY: as above.
+        // SAFETY: the IRP is alive, and its current location is the routine's.
         unsafe { io_mark_irp_pending(irp) };
     }
     STATUS_CONTINUE_COMPLETION
@@ -238,7 +238,7 @@ fn the_storage_of_a_completed_irp_is_the_drivers() {
         let block = allocate(size.into());
         // SAFETY: the storage is the test's.
         unsafe { IoInitializeIrp(block.cast(), size, 1) };
-        // SAFETY: as above.
+        // SAFETY: the block has this size and is not used.
         unsafe { ptr::write_bytes(block.cast::<u8>(), 0, size.into()) };
         free(block);
     });
@@ -297,7 +297,7 @@ fn an_irp_is_back_with_a_driver_that_keeps_a_location_of_its_own() {
             let mut own = vec![0_u128; usize::from(size).div_ceil(16)];
             // SAFETY: the storage is the test's.
             unsafe { IoInitializeIrp(stored.cast(), size, locations) };
-            // SAFETY: as above.
+            // SAFETY: the storage has this size and belongs to the test.
             unsafe { IoInitializeIrp(own.as_mut_ptr().cast(), size, locations) };
             let irps = [allocate_irp(locations), stored.cast(), own.as_mut_ptr().cast()];
             for irp in irps {
@@ -307,7 +307,7 @@ fn an_irp_is_back_with_a_driver_that_keeps_a_location_of_its_own() {
                     send(irp);
                     // SAFETY: the IRP is back.
                     unsafe { IoReuseIrp(irp, STATUS_SUCCESS) };
-                    // SAFETY: as above.
+                    // SAFETY: the IRP is alive and has a free stack location.
                     unsafe { io_set_next_irp_stack_location(irp) };
                 }
                 send(irp);
@@ -317,7 +317,7 @@ fn an_irp_is_back_with_a_driver_that_keeps_a_location_of_its_own() {
             // SAFETY: the IRP is back.
             unsafe { IoInitializeIrp(irps[1], size, locations) };
             free(stored);
-            // SAFETY: as above.
+            // SAFETY: the storage has this size and belongs to the test.
             unsafe { IoInitializeIrp(irps[2], size, locations) };
         }
     });
@@ -349,7 +349,7 @@ fn a_pending_irp_with_more_locations_is_left_alone() {
         }),
         // SAFETY: the IRP is alive; the mistake is the point.
         ("IRP-06", |irp| unsafe { IoReuseIrp(irp, STATUS_SUCCESS) }),
-        // SAFETY: as above.
+        // SAFETY: the storage has this size and belongs to the test.
         ("IRP-06", |irp| unsafe { IoInitializeIrp(irp, io_size_of_irp(3), 3) }),
         ("IRP-16", free_irp),
     ];
@@ -617,7 +617,7 @@ fn using_a_pending_irp_again_is_caught() {
         |irp| assert!(!check_submission(irp)),
         // SAFETY: the IRP is alive; the mistake is the point.
         |irp| unsafe { IoReuseIrp(irp, STATUS_SUCCESS) },
-        // SAFETY: as above.
+        // SAFETY: the storage has this size and belongs to the test.
         |irp| unsafe { IoInitializeIrp(irp, io_size_of_irp(1), 1) },
     ];
     for again in uses {

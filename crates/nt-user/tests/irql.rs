@@ -190,14 +190,14 @@ fn calls_above_dispatch_are_caught_in_each_function() {
         // SAFETY: the event is initialised.
         unsafe { KeSetEvent(event, 0, 0) };
     });
-    // SAFETY: as above.
+    // SAFETY: the event is initialized and outlives the call.
     above("KeClearEvent", |_, event| unsafe { KeClearEvent(event) });
     above("KeResetEvent", |_, event| {
-        // SAFETY: as above.
+        // SAFETY: the event is initialized and outlives the call.
         unsafe { KeResetEvent(event) };
     });
     above("KeReadStateEvent", |_, event| {
-        // SAFETY: as above.
+        // SAFETY: the event is initialized and outlives the call.
         unsafe { KeReadStateEvent(event) };
     });
     assert!(kernel.violations().is_empty());

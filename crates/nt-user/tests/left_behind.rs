@@ -70,7 +70,7 @@ fn a_call_that_is_still_queued_is_left_behind() {
     let left = kernel.shutdown(Duration::ZERO);
     assert_eq!((left.dpcs, left.work_items, left.timers), (2, 0, 0));
     assert!(!left.is_clean());
-    assert!(left.to_string().contains("2 deferred calls are queued"), "{left}");
+    assert!(left.to_string().contains("2 deferred calls queued"), "{left}");
     TURNSTILE.open(&kernel, 3);
 }
 
@@ -92,7 +92,7 @@ fn a_work_item_that_is_still_queued_is_left_behind() {
     });
     let left = kernel.shutdown(Duration::ZERO);
     assert_eq!((left.dpcs, left.work_items, left.timers), (0, 2, 0));
-    assert!(left.to_string().contains("2 work items are queued"), "{left}");
+    assert!(left.to_string().contains("2 work items queued"), "{left}");
     TURNSTILE.open(&kernel, 3);
 }
 
@@ -108,5 +108,5 @@ fn a_timer_that_is_set_is_left_behind() {
     });
     let left = kernel.shutdown(Duration::from_secs(20));
     assert_eq!((left.timers, left.threads.len()), (1, 0));
-    assert!(left.to_string().contains("1 timers are set"), "{left}");
+    assert!(left.to_string().contains("1 timers set"), "{left}");
 }

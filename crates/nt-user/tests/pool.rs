@@ -211,25 +211,25 @@ fn an_mdl_describes_its_memory() {
         let mdl = mdl(start, 4000);
         // SAFETY: the MDL is the test's.
         let va = unsafe { mdl_start_va(mdl) };
-        // SAFETY: as above.
+        // SAFETY: the MDL is alive.
         let offset = unsafe { mdl_byte_offset(mdl) };
         assert_eq!((va.addr() % 4096, va.addr() + offset as usize), (0, start.addr()));
-        // SAFETY: as above.
+        // SAFETY: the MDL is alive.
         assert_eq!(unsafe { mdl_byte_count(mdl) }, 4000);
-        // SAFETY: as above; the range covers parts of two pages.
+        // SAFETY: the MDL is alive; the range covers parts of two pages.
         assert_eq!(unsafe { mdl_size(mdl) }, 0x30 + 2 * 8);
-        // SAFETY: as above.
+        // SAFETY: the MDL is alive and describes non-paged pool.
         unsafe { MmBuildMdlForNonPagedPool(mdl) };
-        // SAFETY: as above.
+        // SAFETY: the MDL is alive.
         assert_eq!(unsafe { mm_get_system_address_for_mdl_safe(mdl) }, start);
         free_mdl(mdl);
         // Locked pages, as another driver would hand them down, are mapped on demand.
         let mdl = self::mdl(start, 100);
         // SAFETY: the MDL is the test's.
         unsafe { set_mdl_flags(mdl, MDL_PAGES_LOCKED) };
-        // SAFETY: as above.
+        // SAFETY: the MDL is alive.
         assert_eq!(unsafe { mm_get_system_address_for_mdl_safe(mdl) }, start);
-        // SAFETY: as above.
+        // SAFETY: the MDL is alive.
         assert_ne!(unsafe { mdl_flags(mdl) } & MDL_MAPPED_TO_SYSTEM_VA, 0);
         free_mdl(mdl);
         free(block);
@@ -332,7 +332,7 @@ fn scenario() -> bool {
     if !mdl.is_null() {
         // SAFETY: the MDL is the test's.
         unsafe { set_mdl_flags(mdl, MDL_PAGES_LOCKED) };
-        // SAFETY: as above.
+        // SAFETY: the MDL is alive.
         let mapped = unsafe { mm_get_system_address_for_mdl_safe(mdl) };
         if !mapped.is_null() {
             // SAFETY: nothing is required.

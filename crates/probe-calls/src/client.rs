@@ -80,7 +80,7 @@ impl Client {
         unsafe { block.write(content) };
         // SAFETY: the block is alive; only the recorder is looked at.
         unsafe { &(*block.as_ptr()).recorder }.prepare();
-        // SAFETY: as above.
+        // SAFETY: the block is alive, and only an address is computed.
         let registration = unsafe { &raw mut (*block.as_ptr()).registration };
         let mut client = WSK_CLIENT_NPI { ClientContext: ptr::null_mut(), Dispatch: &raw const DISPATCH };
         // SAFETY: the table is constant, and the block stays until deregistration has returned.
@@ -248,7 +248,7 @@ impl Client {
         let call = |parts: *mut crate::request::Parts, irp| {
             // SAFETY: the parts are alive; only an address is computed.
             let name = unsafe { &raw mut (*parts).name };
-            // SAFETY: as above.
+            // SAFETY: the parts are alive, and only an address is computed.
             let result = unsafe { &raw mut (*parts).addresses };
             let (nothing, process, thread) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
             // SAFETY: name and result lie in the parts.

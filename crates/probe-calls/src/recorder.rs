@@ -248,7 +248,7 @@ unsafe extern "system" fn receive_event(
     recorder.accepted_at_entry.store(unsafe { accepted.read() }, SeqCst);
     let nothing = recorder.accept_nothing.load(SeqCst);
     if nothing {
-        // SAFETY: as above.
+        // SAFETY: the provider passes a place for the count.
         unsafe { accepted.write(0) };
     }
     recorder.received.fetch_add(1, SeqCst);

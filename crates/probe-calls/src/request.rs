@@ -145,9 +145,9 @@ impl Request {
         let data = unsafe { &raw mut (*raw).parts.data };
         // SAFETY: no IRP is given, so nothing but the new MDL is touched.
         let mdl = unsafe { nt::IoAllocateMdl(data.cast(), DATA as u32, 0, 0, ptr::null_mut()) };
-        // SAFETY: as above; the block is freed by `Drop`, and with it what was allocated.
+        // SAFETY: the block is alive and this request's own; `Drop` frees what was allocated.
         unsafe { (*raw).irp = irp };
-        // SAFETY: as above.
+        // SAFETY: the block is alive and this request's own; `Drop` frees what was allocated.
         unsafe { (*raw).mdl = mdl };
         if irp.is_null() || mdl.is_null() {
             return Err(STATUS_INSUFFICIENT_RESOURCES);
@@ -242,9 +242,9 @@ unsafe extern "system" fn completed(
     let record = Record {
         // SAFETY: the IRP is complete, and this driver's again.
         status: unsafe { nt::irp_status(irp) },
-        // SAFETY: as above.
+        // SAFETY: the IRP is complete, and this driver's again.
         information: unsafe { nt::irp_information(irp) },
-        // SAFETY: as above.
+        // SAFETY: the IRP is complete, and this driver's again.
         pending_returned: unsafe { nt::irp_pending_returned(irp) },
         // SAFETY: this is kernel code.
         irql: unsafe { nt::KeGetCurrentIrql() },
@@ -253,7 +253,7 @@ unsafe extern "system" fn completed(
     unsafe { (*block).record = record };
     // SAFETY: the block is alive until the event is set.
     let done = unsafe { &raw mut (*block).done };
-    // SAFETY: as above, and nothing of the block is touched afterwards.
+    // SAFETY: the event is initialized and alive; the block is not touched once it is set.
     unsafe { nt::KeSetEvent(done, nt::IO_NO_INCREMENT, 0) };
     STATUS_MORE_PROCESSING_REQUIRED
 }
@@ -338,7 +338,7 @@ impl<'c> Pending<'c> {
             unsafe { nt::IoCancelIrp(irp) };
             // One that was refused need not be completed; one that was taken always is.
             let bound = if nt_success(self.returned) { None } else { Some(PATIENCE) };
-            // SAFETY: as for the first wait.
+            // SAFETY: the event is initialized, and alive as long as the block.
             if !unsafe { wait(done, bound) } {
                 ended = Ended::Untouched;
             }
@@ -386,7 +386,7 @@ impl Request {
 pub(crate) unsafe fn wait(event: *mut KEVENT, bound: Option<u32>) -> bool {
     let mut timeout = bound.map_or(0, |bound| -(i64::from(bound) * 10_000));
     let timeout = if bound.is_some() { &raw mut timeout } else { ptr::null_mut() };
-    // SAFETY: forwarded to the caller; the timeout is a local.
+    // SAFETY: the caller guarantees an initialized event; the timeout is a local.
     let status =
         unsafe { nt::KeWaitForSingleObject(event.cast(), nt::EXECUTIVE, nt::KERNEL_MODE, 0, timeout) };
     status == STATUS_SUCCESS
@@ -405,6 +405,6 @@ pub(crate) fn allocate<T>() -> Option<NonNull<T>> {
 /// # Safety
 /// The block came from [`allocate`], and nobody uses it from now on.
 pub(crate) unsafe fn free<T>(block: NonNull<T>) {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees a block of `allocate` that is not used any more.
     unsafe { nt::ExFreePoolWithTag(block.as_ptr().cast(), TAG) };
 }

@@ -115,7 +115,7 @@ impl<'c> Socket<'c> {
         call: impl FnOnce(PWSK_SOCKET, Places, *mut IRP) -> NTSTATUS,
     ) -> Pending<'c> {
         let raw = self.raw;
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller keeps the contract of `Request::submit`.
         unsafe { request.submit(self.client, |parts, irp| call(raw, places(parts), irp)) }
     }
 

@@ -40,7 +40,7 @@ pub(crate) struct Guarded(UnsafeCell<u32>);
 
 // SAFETY: that accesses are ordered is what the models show; loom watches each.
 unsafe impl Send for Guarded {}
-// SAFETY: as for `Send`.
+// SAFETY: loom checks every access to the cell.
 unsafe impl Sync for Guarded {}
 
 impl Guarded {

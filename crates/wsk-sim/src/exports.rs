@@ -58,7 +58,7 @@ pub unsafe extern "system" fn WskRegister(
     npi: *mut WSK_CLIENT_NPI,
     registration: *mut WSK_REGISTRATION,
 ) -> NTSTATUS {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller keeps the contract of `WskRegister` for both pointers.
     unsafe { provider("WskRegister").register(npi, registration) }
 }
 
@@ -72,7 +72,7 @@ pub unsafe extern "system" fn WskCaptureProviderNPI(
     timeout: u32,
     npi: *mut WSK_PROVIDER_NPI,
 ) -> NTSTATUS {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller keeps the contract of `WskCaptureProviderNPI`: a registered `registration`, and a place for the NPI.
     unsafe { provider("WskCaptureProviderNPI").capture(registration, timeout, npi) }
 }
 
@@ -82,7 +82,7 @@ pub unsafe extern "system" fn WskCaptureProviderNPI(
 /// As the function of `netio.sys`.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn WskReleaseProviderNPI(registration: *mut WSK_REGISTRATION) {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller has captured the provider with this registration.
     unsafe { provider("WskReleaseProviderNPI").release(registration) };
 }
 
@@ -95,7 +95,7 @@ pub unsafe extern "system" fn WskQueryProviderCharacteristics(
     registration: *mut WSK_REGISTRATION,
     characteristics: *mut WSK_PROVIDER_CHARACTERISTICS,
 ) -> NTSTATUS {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller keeps the contract of `WskQueryProviderCharacteristics`: the result can be written.
     unsafe {
         provider("WskQueryProviderCharacteristics").query_characteristics(registration, characteristics)
     }
@@ -107,7 +107,7 @@ pub unsafe extern "system" fn WskQueryProviderCharacteristics(
 /// As the function of `netio.sys`.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn WskDeregister(registration: *mut WSK_REGISTRATION) {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller has registered `registration` and releases it here.
     unsafe { provider("WskDeregister").deregister(registration) };
 }
 
@@ -121,7 +121,7 @@ pub unsafe extern "system" fn NmrRegisterClient(
     context: *mut c_void,
     handle: *mut HANDLE,
 ) -> NTSTATUS {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller keeps the contract of `NmrRegisterClient`: the characteristics live until deregistration.
     unsafe { provider("NmrRegisterClient").register_module(characteristics, context, handle) }
 }
 
@@ -138,7 +138,7 @@ pub unsafe extern "system" fn NmrClientAttachProvider(
     provider_dispatch: *mut *const c_void,
 ) -> NTSTATUS {
     let provider = provider("NmrClientAttachProvider");
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller is in its attach callback, which passed `binding`; the results can be written.
     unsafe { provider.attach_module(binding, context, dispatch, provider_context, provider_dispatch) }
 }
 

@@ -85,7 +85,7 @@ impl Host for SimHost {
     }
 
     unsafe fn check_irp(&self, irp: *mut IRP, call: &'static str) -> bool {
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller guarantees readable storage of the size of an IRP.
         let fit = unsafe { nt_user::irp::submitted(irp, call) };
         if fit {
             // SAFETY: it is an IRP, and the client has just given it to the provider.

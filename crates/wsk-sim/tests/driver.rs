@@ -94,7 +94,7 @@ fn system_thread(routine: KSTART_ROUTINE) -> HANDLE {
 /// Catches: LIFE-19
 #[test]
 #[should_panic(
-    expected = "violation of LIFE-19 in DriverUnload: a thread (`system-thread-1`) has yet to return"
+    expected = "violation of LIFE-19 in DriverUnload: a thread (`system-thread-1`) has not returned"
 )]
 fn a_thread_is_not_left() {
     unloads(|kernel| {
@@ -109,7 +109,7 @@ fn a_thread_is_not_left() {
 ///
 /// Catches: REG-27
 #[test]
-#[should_panic(expected = "violation of REG-27 in ZwClose: the driver has not waited for its thread")]
+#[should_panic(expected = "violation of REG-27 in ZwClose: the driver did not wait for its thread")]
 fn a_thread_that_has_ended_is_waited_for_all_the_same() {
     unloads(|kernel| {
         let handle = system_thread(ends_at_once);
@@ -172,9 +172,9 @@ fn deferred_calls_are_not_left() {
     };
     sim.driver(|_| Ok::<_, ()>(()), unload).expect("it loads");
     let said: Vec<_> = machine.violations_of("LIFE-19").into_iter().map(|said| said.detail).collect();
-    assert!(said.iter().any(|said| said.contains("the routine of a DPC has yet to return")), "{said:?}");
+    assert!(said.iter().any(|said| said.contains("the routine of a DPC has not returned")), "{said:?}");
     assert!(said.iter().any(|said| said.contains("a deferred call is queued (1 in all)")), "{said:?}");
-    assert!(said.iter().any(|said| said.contains("was called when the driver's image had gone")), "{said:?}");
+    assert!(said.iter().any(|said| said.contains("was called after the driver's image was unloaded")), "{said:?}");
 }
 
 unsafe extern "system" fn work(_: *mut DEVICE_OBJECT, passed: *mut c_void) {
@@ -220,7 +220,7 @@ fn work_items_are_not_left() {
     sim.driver(|_| Ok::<_, ()>(()), unload).expect("it loads");
     let said: Vec<_> = machine.violations_of("LIFE-19").into_iter().map(|said| said.detail).collect();
     assert!(
-        said.iter().any(|said| said.contains("the routine of a work item has yet to return")),
+        said.iter().any(|said| said.contains("the routine of a work item has not returned")),
         "{said:?}"
     );
     assert!(said.iter().any(|said| said.contains("a work item is queued (1 in all)")), "{said:?}");

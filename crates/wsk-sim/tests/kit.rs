@@ -19,9 +19,9 @@ fn receive(irp: *mut IRP) {
 fn complete(irp: *mut IRP, status: NTSTATUS, information: usize) {
     // SAFETY: the driver below owns the IRP.
     unsafe { nt::set_irp_status(irp, status) };
-    // SAFETY: as above.
+    // SAFETY: the IRP is the test's own and has been handed down.
     unsafe { nt::set_irp_information(irp, information) };
-    // SAFETY: as above.
+    // SAFETY: the IRP is the test's own and has been handed down.
     unsafe { nt::IofCompleteRequest(irp, 0) };
 }
 
@@ -69,7 +69,7 @@ fn a_pended_completion_by_another_thread_is_told_as_such() {
             // SAFETY: the IRQL of this thread is PASSIVE, and it goes back there.
             let former = unsafe { nt::KfRaiseIrql(nt::DISPATCH_LEVEL) };
             complete(handed.irp(), STATUS_SUCCESS, 3);
-            // SAFETY: as above.
+            // SAFETY: the thread is in a kernel, and `former` is its IRQL before.
             unsafe { nt::KeLowerIrql(former) };
         });
         let done = request.ok();
@@ -93,7 +93,7 @@ fn pend_until_cancelled() -> Request {
         receive(irp);
         // SAFETY: the driver below owns the IRP.
         unsafe { nt::io_mark_irp_pending(irp) };
-        // SAFETY: as above.
+        // SAFETY: the IRP is the test's own and alive.
         unsafe { nt::io_set_cancel_routine(irp, Some(cancel)) };
         STATUS_PENDING
     });

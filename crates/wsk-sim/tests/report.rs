@@ -226,7 +226,7 @@ fn a_thread_fails_a_run() {
 }
 
 #[test]
-#[should_panic(expected = "1 handles are open")]
+#[should_panic(expected = "1 open handles")]
 fn a_handle_fails_a_run() {
     Sim::new().run(|_| {
         system_thread(ends_at_once);
@@ -234,7 +234,7 @@ fn a_handle_fails_a_run() {
 }
 
 #[test]
-#[should_panic(expected = "1 references are held")]
+#[should_panic(expected = "1 references held")]
 fn a_reference_fails_a_run() {
     Sim::new().run(|_| {
         let handle = system_thread(ends_at_once);
@@ -248,7 +248,7 @@ fn a_reference_fails_a_run() {
 }
 
 #[test]
-#[should_panic(expected = "1 timers are set")]
+#[should_panic(expected = "1 timers set")]
 fn a_timer_fails_a_run() {
     static TIMER: Static<KTIMER> = Static::new();
     Sim::new().run(|_| {

@@ -42,7 +42,7 @@ pub(super) fn prepare() -> io::Result<Option<String>> {
 unsafe extern "system" fn IofCompleteRequest(irp: *mut IRP, priority_boost: i8) {
     let completing = Completing::begin();
     if let Some(complete) = COMPLETE_REQUEST.get() {
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller has the IRP, as the kernel's function requires.
         unsafe { complete(irp, priority_boost) };
     }
     drop(completing);

@@ -48,12 +48,12 @@ unsafe extern "system" fn WskRegister(
     npi: *mut WSK_CLIENT_NPI,
     registration: *mut WSK_REGISTRATION,
 ) -> NTSTATUS {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller passes null or a valid NPI.
     if let Some(npi) = unsafe { npi.as_ref() } {
         machine().client_at(npi.Dispatch.addr(), is_in_image);
     }
     registering("WskRegister", |provider| {
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller keeps the contract of `WskRegister` for both pointers.
         unsafe { provider.register(npi, registration) }
     })
 }
@@ -72,7 +72,7 @@ unsafe extern "system" fn WskCaptureProviderNPI(
         unregistered("REG-02", "WskCaptureProviderNPI");
         return STATUS_DEVICE_NOT_READY;
     };
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller keeps the contract of `WskCaptureProviderNPI` for both pointers.
     unsafe { provider.capture(registration, timeout, npi) }
 }
 
@@ -83,7 +83,7 @@ unsafe extern "system" fn WskCaptureProviderNPI(
 #[unsafe(no_mangle)]
 unsafe extern "system" fn WskReleaseProviderNPI(registration: *mut WSK_REGISTRATION) {
     let Some(provider) = machine().running() else { return unregistered("REG-02", "WskReleaseProviderNPI") };
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller has captured the provider with this registration.
     unsafe { provider.release(registration) };
 }
 
@@ -100,7 +100,7 @@ unsafe extern "system" fn WskQueryProviderCharacteristics(
         unregistered("REG-02", "WskQueryProviderCharacteristics");
         return STATUS_DEVICE_NOT_READY;
     };
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller keeps the contract of `WskQueryProviderCharacteristics` for both pointers.
     unsafe { provider.query_characteristics(registration, characteristics) }
 }
 
@@ -112,7 +112,7 @@ unsafe extern "system" fn WskQueryProviderCharacteristics(
 unsafe extern "system" fn WskDeregister(registration: *mut WSK_REGISTRATION) {
     const CALL: &str = "WskDeregister";
     let done = deregistering(CALL, |provider| {
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller has registered `registration`.
         unsafe { provider.deregister(registration) };
     });
     if done.is_none() {
@@ -130,13 +130,13 @@ unsafe extern "system" fn NmrRegisterClient(
     context: *mut c_void,
     handle: *mut HANDLE,
 ) -> NTSTATUS {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller passes null or valid characteristics.
     let attach = unsafe { characteristics.as_ref() }.and_then(|client| client.ClientAttachProvider);
     if let Some(attach) = attach {
         machine().client_at(attach as usize, is_in_image);
     }
     registering("NmrRegisterClient", |provider| {
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller keeps the contract of `NmrRegisterClient`: the characteristics live until deregistration.
         unsafe { provider.register_module(characteristics, context, handle) }
     })
 }
@@ -154,7 +154,7 @@ unsafe extern "system" fn NmrClientAttachProvider(
     provider_dispatch: *mut *const c_void,
 ) -> NTSTATUS {
     let Some(provider) = machine().running() else { return STATUS_INVALID_HANDLE };
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller is in its attach callback for `binding`, and the results can be written.
     unsafe { provider.attach_module(binding, context, dispatch, provider_context, provider_dispatch) }
 }
 

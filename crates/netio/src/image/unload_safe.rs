@@ -48,7 +48,7 @@ pub(super) unsafe fn stand_in(kernel: HMODULE) -> Option<String> {
     }
     // SAFETY: the stub is longer than the jump, its pages can be written now, and nobody runs it.
     unsafe { ptr::copy_nonoverlapping(jump.as_ptr(), code, jump.len()) };
-    // SAFETY: as above.
+    // SAFETY: the pages belong to the loaded module; only their protection changes.
     unsafe { VirtualProtect(code.cast(), jump.len(), former, &raw mut former) };
     Some(format!("replaced: {name}, of which this kernel has a stub"))
 }
@@ -56,7 +56,7 @@ pub(super) unsafe fn stand_in(kernel: HMODULE) -> Option<String> {
 /// # Safety
 /// There are as many readable bytes at `code` as a stub has.
 unsafe fn is_stub(code: *const u8) -> bool {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees as many readable bytes as a stub has.
     let bytes = unsafe { code.cast::<[u8; LENGTH]>().read() };
     let Some(offset) = stub::name_of_stub(&bytes) else { return false };
     let name = code.wrapping_offset(offset);
@@ -101,7 +101,7 @@ unsafe extern "system" fn set(
     let control = when(invoke_on_success, nt::SL_INVOKE_ON_SUCCESS)
         | when(invoke_on_error, nt::SL_INVOKE_ON_ERROR)
         | when(invoke_on_cancel, nt::SL_INVOKE_ON_CANCEL);
-    // SAFETY: as above.
+    // SAFETY: the caller has the IRP, and it has a free location.
     let location = unsafe { nt::io_get_next_irp_stack_location(irp) };
     // SAFETY: the location is the caller's.
     unsafe { nt::set_stack_control(location, control) };

@@ -84,7 +84,7 @@ unsafe extern "system" fn notified(reason: u32, image: *const Image, _context: *
     // SAFETY: the loader passes a description that is there during the call.
     let image = unsafe { &*image };
     let range = image.base.addr()..image.base.addr() + image.size as usize;
-    // SAFETY: as above.
+    // SAFETY: the description, with its strings, is alive during the call.
     let name = unsafe { text(image.base_name) };
     machine().image_unloads(&name, &range, || threads_of(&range));
 }
@@ -92,7 +92,7 @@ unsafe extern "system" fn notified(reason: u32, image: *const Image, _context: *
 /// # Safety
 /// `string` is null or points to a whole string.
 unsafe fn text(string: *const UNICODE_STRING) -> String {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees null or a whole string.
     let Some(string) = (unsafe { string.as_ref() }).filter(|string| !string.Buffer.is_null()) else {
         return "an image".to_owned();
     };
@@ -121,7 +121,7 @@ fn threads_of(image: &Range<usize>) -> usize {
         if thread.th32OwnerProcessID == own && began_in(query, thread.th32ThreadID, image) {
             count += 1;
         }
-        // SAFETY: as above.
+        // SAFETY: the snapshot is open, and the entry says how long it is.
         more = unsafe { Thread32Next(snapshot, &raw mut thread) } != 0;
     }
     // SAFETY: the snapshot is open, and not used any more.

@@ -1,7 +1,7 @@
-//! In whose call a thread is: the driver's own, a callback of the provider, a completion routine.
+//! The call stack of a thread: the driver's own code, callbacks of the provider, completion routines.
 //!
-//! Contexts nest, since a callback may start a request that completes inline. Each thread keeps a summary of its nest;
-//! entering changes the summary and dropping the guard restores the former one:
+//! Contexts nest, because a callback may start a request that completes inline. Each thread keeps a summary
+//! of its stack; entering a context changes the summary, and dropping the guard restores the previous one:
 //!
 //! ```text
 //!   Thread ──enter(Callback)──► Callback ──enter(Completion)──► Completion, callback known, depth 1
@@ -19,7 +19,7 @@ use crate::image::Routine;
 use crate::irql;
 use crate::thread::current;
 
-/// Whose call it is.
+/// The kind of call that a thread is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Context {
     /// The thread's own code.
@@ -46,13 +46,13 @@ pub enum Context {
 pub struct CallStack {
     /// The innermost context.
     pub innermost: Context,
-    /// The name of the innermost callback, if there is one around.
+    /// The name of the innermost callback, if the thread is in one.
     pub callback: Option<&'static str>,
-    /// How many callbacks there are around.
+    /// The number of callbacks on the stack.
     pub callbacks: u32,
-    /// How many completion routines there are around.
+    /// The number of completion routines on the stack.
     pub completions: u32,
-    /// In the innermost context the mapping of an MDL has failed.
+    /// True if the mapping of an MDL has failed in the innermost context.
     pub unmapped: bool,
 }
 
@@ -60,7 +60,7 @@ impl CallStack {
     pub(crate) const OUTSIDE: Self =
         Self { innermost: Context::Thread, callback: None, callbacks: 0, completions: 0, unmapped: false };
 
-    /// The rule that a wait breaks here, if it breaks one.
+    /// Returns the rule that a wait would break here.
     pub(crate) fn rule_against_waiting(&self) -> Option<&'static str> {
         match self.innermost {
             Context::Completion => Some("IRP-13"),
@@ -79,7 +79,7 @@ impl CallStack {
 }
 
 impl CallStack {
-    /// The rule that code breaks here which takes a lower IRQL for granted than it has.
+    /// Returns the rule that a call breaks here if it requires a lower IRQL.
     fn rule_against_assuming(&self) -> &'static str {
         match self.innermost {
             Context::Callback { name: "WskDisconnectEvent" } => "DISC-06",
@@ -96,22 +96,22 @@ pub fn current() -> CallStack {
     current::call_stack()
 }
 
-/// Whether the calling thread is inside a completion routine.
+/// Returns true inside a completion routine.
 pub fn in_completion() -> bool {
     current().completions != 0
 }
 
-/// Whether the calling thread is inside a callback.
+/// Returns true inside a callback.
 pub fn in_callback() -> bool {
     current().callbacks != 0
 }
 
-/// Whether the calling thread holds a spin lock.
+/// Returns true if the calling thread holds a spin lock.
 pub fn holds_spin_lock() -> bool {
     current::locks() != 0
 }
 
-/// Takes note that the thread could not map an MDL.
+/// Records that the thread could not map an MDL.
 pub(crate) fn mapping_failed() {
     current::set_call_stack(CallStack { unmapped: true, ..current() });
 }
@@ -151,7 +151,7 @@ pub fn enter(context: Context) -> Guard {
 /// A callback in progress; see [`callback`].
 ///
 /// # Invariants
-/// As for [`Guard`].
+/// It is dropped on the thread that made it, after every guard that was made later.
 #[derive(Debug)]
 pub struct Callback {
     name: &'static str,
@@ -163,8 +163,8 @@ pub struct Callback {
     _context: Guard,
 }
 
-/// Enters a callback of the provider: the context of that name, at DISPATCH_LEVEL if asked, else at the IRQL of the
-/// caller. When the result is dropped, the IRQL returns to what it was, and what the callback did to it is checked.
+/// Enters the callback `name` of the provider: at DISPATCH_LEVEL if `at_dispatch`, else at the IRQL of the
+/// caller. Dropping the result checks the IRQL and restores the previous one.
 pub fn callback(name: &'static str, at_dispatch: bool) -> Callback {
     let kernel = current::kernel(name);
     let restore = current::irql();
@@ -197,7 +197,7 @@ impl Drop for Callback {
     }
 }
 
-/// The rule to name when the calling thread must not wait where it is, and the words for it.
+/// Returns the rule that a wait of the calling thread breaks, and a description.
 pub(crate) fn wait_violation() -> Option<(&'static str, String)> {
     let calls = current();
     if let Some(rule) = calls.rule_against_waiting() {
@@ -211,7 +211,7 @@ pub(crate) fn wait_violation() -> Option<(&'static str, String)> {
     (irql >= DISPATCH_LEVEL).then(|| ("IRQL-13", format!("a thread waited at {}", irql::name(irql))))
 }
 
-/// [`rule::IRQL`] for functions that may not be called above an IRQL.
+/// Reports a call above the IRQL that the function allows.
 pub(crate) fn at_most(kernel: &current::CurrentKernel, call: &'static str, most: KIRQL) {
     let irql = current::irql();
     if irql > most {

@@ -1,7 +1,7 @@
-//! The checker: what a kernel knows about the rules that were broken on it.
+//! The checker: collects the broken rules of a kernel.
 //!
-//! [`violation`] is what it reports, `place` finds where, [`context`] knows in whose call a thread is, and
-//! `panics` turns a panic that would cross the kernel boundary into a report.
+//! [`violation`] defines the reports, `place` finds source locations, [`context`] tracks the call stack of a
+//! thread, and `panics` turns a panic that would cross the kernel boundary into a report.
 
 pub(crate) mod argument;
 pub mod context;
@@ -19,8 +19,8 @@ pub(crate) use panics::{halt, install as install_panic_hook, message as panic_me
 use place::Frames;
 pub(crate) use place::capture as place;
 
-/// What was reported, and for advice where, until somebody asks: a server that lives on is given advice now and then, and reading the
-/// debug information takes tens of megabytes, which stay.
+/// A report. The frames of advice are symbolized on request only: a long-lived server gets advice now and
+/// then, and reading the debug information takes tens of megabytes that are not freed.
 #[derive(Clone, Debug)]
 struct Record {
     violation: Violation,
@@ -46,11 +46,11 @@ pub(crate) struct Checker {
 }
 
 impl Checker {
-    /// A loop that breaks a rule does so very often; more than this tells no more. Advice counts for itself: it crowds out
-    /// no violation.
+    /// The most reports kept of one severity: a loop that breaks a rule does so very often. Advice has its
+    /// own limit, so that it does not crowd out violations.
     const MOST: usize = 1000;
 
-    /// Records a violation and finds its place; that of advice is found when it is asked for.
+    /// Records a violation with its location; the location of advice is found on request.
     #[cold]
     pub(crate) fn report(
         &self,
@@ -77,7 +77,7 @@ impl Checker {
         found.into_iter().map(Record::into_violation).collect()
     }
 
-    /// How many of a severity were not kept.
+    /// The number of reports of a severity that were not kept.
     pub(crate) fn omitted(&self, severity: Severity) -> &AtomicUsize {
         match severity {
             Severity::Violation => &self.omitted,

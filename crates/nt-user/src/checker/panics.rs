@@ -1,7 +1,8 @@
 //! Panics that would cross the kernel boundary.
 //!
-//! Nothing unwinds through the C ABI: a panic that reaches an `extern "system"` function ends a Rust process. In a
-//! driver it would be a bug check, and that is what it becomes here, on the kernel it happened on:
+//! Panics do not unwind through the C ABI: a panic that reaches an `extern "system"` function aborts a Rust
+//! process. In a driver it would be a bug check. Here it becomes a bug check of the kernel on which it
+//! happened:
 //!
 //! ```text
 //!   panic in a callback ──unwinds──► extern "system" boundary ──hook: "cannot unwind"──► LIFE-18 is reported, and
@@ -10,14 +11,15 @@
 //!                                    the standard library aborts ──SIGABRT──► the host thread sleeps for ever
 //! ```
 //!
-//! The host thread can't be ended, because ending it means unwinding; it is the price of a test process that survives
-//! to tell what happened. It sleeps in the signal handler and not in the hook, since whoever is in the hook keeps
-//! the hook locked, and test harnesses replace it. On a thread that no kernel started the process aborts as usual.
+//! The host thread cannot be ended, because that would need unwinding; a sleeping thread is the price of a
+//! test process that survives to report what happened. It sleeps in the signal handler and not in the hook,
+//! because a thread in the hook keeps the hook locked, and test harnesses replace the hook. On a thread that
+//! no kernel started the process aborts as usual.
 //!
-//! Windows ends a process that aborts without asking anybody in it. There the thread is single-stepped from the hook to the
-//! instruction that would end the process, and sleeps instead of it. On processors other than x86-64 it sleeps in the hook
-//! after all: other threads still panic as they like, but who replaces the hook later, as a test harness does when its tests
-//! are over, waits for ever.
+//! Windows gives an aborting process no handler to sleep in. There the thread is single-stepped from the hook
+//! to the instruction that would end the process, and sleeps in its place. On processors other than x86-64 it
+//! sleeps in the hook: other threads can still panic, but replacing the hook later, as a test harness does at
+//! the end, blocks for ever.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -29,20 +31,20 @@ use super::violation::Severity;
 use crate::thread::current;
 
 thread_local! {
-    /// The panic that is unwinding, in words.
+    /// The message of the panic that is unwinding.
     static UNWINDING: RefCell<String> = const { RefCell::new(String::new()) };
-    /// Whether the thread has reached a boundary and is to be halted.
+    /// True if the thread has reached a boundary and must be halted.
     static HALTED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What the standard library says when a panic can go no further.
+/// Messages of the standard library for a panic that cannot unwind further.
 const CANNOT_UNWIND: [&str; 2] =
     ["panic in a function that cannot unwind", "panic in a destructor during cleanup"];
 
-/// What is printed behind the standard library's word that the process ends.
-const WORDS: &str = "No: LIFE-18 is reported, and the thread sleeps for ever.\n";
+/// Text printed after the standard library's message that the process aborts.
+const WORDS: &str = "The process does not abort: LIFE-18 is reported, and the thread sleeps for ever.\n";
 
-/// The words of a panic.
+/// Returns the message of a panic.
 pub(crate) fn message(payload: &(dyn Any + Send)) -> &str {
     payload
         .downcast_ref::<&str>()
@@ -51,7 +53,7 @@ pub(crate) fn message(payload: &(dyn Any + Send)) -> &str {
         .unwrap_or("a panic without words")
 }
 
-/// Looks at a panic; true if it has reached the boundary of a kernel, which has taken note.
+/// Examines a panic; returns true if it has reached the boundary of a kernel, which has reported it.
 fn stopped_at_boundary(info: &PanicHookInfo<'_>) -> bool {
     let text = info.payload_as_str().unwrap_or("a panic without words");
     if !CANNOT_UNWIND.contains(&text) {
@@ -79,21 +81,21 @@ fn stopped_at_boundary(info: &PanicHookInfo<'_>) -> bool {
     if let Context::Callback { name: "WskReceiveEvent" | "WskReceiveFromEvent" } = calls.innermost
         && calls.unmapped
     {
-        let detail = "the callback did not get over data that could not be mapped".to_owned();
+        let detail = "the callback did not handle data that could not be mapped".to_owned();
         kernel.report(Severity::Violation, "RCVE-17", whom, detail);
     }
     kernel.panicked(whom, detail, calls.innermost != Context::Thread);
     true
 }
 
-/// Never returns.
+/// Suspends the calling thread for ever.
 pub(crate) fn halt() -> ! {
     loop {
         std::thread::park();
     }
 }
 
-/// Sees to it, once per process, that panics on the threads of kernels are seen.
+/// Installs the panic hook, once per process.
 pub(crate) fn install() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -109,21 +111,21 @@ pub(crate) fn install() {
     });
 }
 
-/// What happens between the hook and the end of the process.
+/// Handling of the abort after the hook.
 #[cfg(unix)]
 mod signal {
     use std::ffi::c_int;
     use std::mem::zeroed;
     use std::ptr;
 
-    /// The handler holds the thread, once the hook is left.
+    /// Does nothing: the handler holds the thread after the hook.
     pub(super) fn hold() {}
 
     pub(super) fn install() {
         // SAFETY: all zero is a valid value of the C structure.
         let mut action: libc::sigaction = unsafe { zeroed() };
         action.sa_sigaction = on_abort as *const () as usize;
-        // SAFETY: the handler keeps to what a signal handler may do.
+        // SAFETY: the handler uses only functions that are allowed in a signal handler.
         unsafe { libc::sigaction(libc::SIGABRT, &raw const action, ptr::null_mut()) };
     }
 
@@ -131,11 +133,11 @@ mod signal {
     extern "C" fn on_abort(signal: c_int) {
         let words = super::WORDS.as_bytes();
         if !super::HALTED.get() {
-            // SAFETY: to reset a signal is always allowed.
+            // SAFETY: resetting a signal has no precondition.
             unsafe { libc::signal(signal, libc::SIG_DFL) };
             return;
         }
-        // SAFETY: the words are there, and a failure to write them changes nothing.
+        // SAFETY: the text is a static of this length, and a failed write changes nothing.
         unsafe { libc::write(libc::STDERR_FILENO, words.as_ptr().cast(), words.len()) };
         loop {
             // SAFETY: `pause` may be called in a signal handler.
@@ -144,7 +146,7 @@ mod signal {
     }
 }
 
-/// What happens between the hook and the end of the process.
+/// Handling of the abort after the hook.
 #[cfg(all(windows, target_arch = "x86_64"))]
 mod signal {
     use std::arch::asm;
@@ -162,33 +164,34 @@ mod signal {
     const ENDS: [[u8; 2]; 2] = [[0xCD, 0x29], [0x0F, 0x0B]];
 
     pub(super) fn install() {
-        // SAFETY: the handler keeps to what such a handler may do, and is never removed.
+        // SAFETY: the handler does nothing that such a handler must not do, and is never removed.
         let handler = unsafe { AddVectoredExceptionHandler(1, Some(on_step)) };
         assert!(!handler.is_null(), "no memory for the handler of single steps");
     }
 
-    /// The handler holds the thread, once the hook is left.
+    /// Starts single-stepping; the handler holds the thread after the hook.
     pub(super) fn hold() {
-        // SAFETY: the stack is as before, and of the flags only the one is changed, whose traps `on_step` takes.
+        // SAFETY: the stack is unchanged, and only the trap flag is set, whose exceptions `on_step` handles.
         unsafe { asm!("pushfq", "or dword ptr [rsp], 0x100", "popfq") };
     }
 
-    /// Goes on step by step, up to the instruction that would end the process.
+    /// Single-steps up to the instruction that would end the process.
     unsafe extern "system" fn on_step(exception: *mut EXCEPTION_POINTERS) -> i32 {
         // SAFETY: the system passes what it made for this call.
         let exception = unsafe { &*exception };
-        // SAFETY: as above.
+        // SAFETY: the record is part of what the system passes for this call.
         let record = unsafe { &*exception.ExceptionRecord };
         if record.ExceptionCode != EXCEPTION_SINGLE_STEP || !super::HALTED.get() {
             return EXCEPTION_CONTINUE_SEARCH;
         }
-        // SAFETY: as above; nobody else looks at it during the call.
+        // SAFETY: the context is part of what the system passes for this call, and only this handler accesses
+        // it.
         let context = unsafe { &mut *exception.ContextRecord };
         let next = ptr::with_exposed_provenance(context.Rip as usize);
-        // SAFETY: the thread is about to execute that.
+        // SAFETY: the thread is about to execute the instruction at this address.
         if unsafe { is_end(next) } {
-            // Sleeping in here would be sleeping inside of the system's handling of exceptions. A function is entered with its
-            // return address on top of the caller's 32 bytes; this one never returns.
+            // The handler must not sleep inside of the system's exception dispatch. A function is entered
+            // with its return address on top of the caller's 32 bytes; this one never returns.
             context.Rip = rest as *const () as u64;
             context.Rsp = (context.Rsp & !0xF) - 0x28;
             context.EFlags &= !TRAP;
@@ -198,7 +201,7 @@ mod signal {
         EXCEPTION_CONTINUE_EXECUTION
     }
 
-    /// Whether an instruction ends the process.
+    /// Returns true if an instruction ends the process.
     ///
     /// # Safety
     /// There is an instruction at `code`.
@@ -211,7 +214,7 @@ mod signal {
         })
     }
 
-    /// Where the thread stays.
+    /// Suspends the thread for ever.
     extern "system" fn rest() -> ! {
         eprint!("{}", super::WORDS);
         super::halt()
@@ -222,7 +225,7 @@ mod signal {
 mod signal {
     pub(super) fn install() {}
 
-    /// Nothing comes between the hook and the end of the process.
+    /// Suspends the thread: no handler runs between the hook and the end of the process.
     pub(super) fn hold() {
         eprint!("{}", super::WORDS);
         super::halt();

@@ -1,9 +1,9 @@
-//! Where in the driver's code something happened.
+//! Source locations in the driver's code.
 
 use std::ffi::c_void;
 use std::path::Path;
 
-/// Frames of these files are the machinery, not the driver.
+/// Parts of file names that identify frames of the simulation and the standard library.
 const MACHINERY: [&str; 12] = [
     "/nt-user/src/",
     "/wsk-provider/src/",
@@ -20,7 +20,7 @@ const MACHINERY: [&str; 12] = [
     "/dlls/",
 ];
 
-/// The same by symbol, for frames without line information.
+/// Prefixes of symbols that do the same for frames without line information.
 const MACHINERY_CRATES: [&str; 9] = [
     "nt_user::",
     "wsk_provider::",
@@ -47,20 +47,20 @@ fn is_machinery(name: &str, file: Option<&Path>) -> bool {
     file.and_then(Path::to_str).map_or_else(by_symbol, by_file)
 }
 
-/// A file as reports show it, the same on every system.
+/// Formats a file name the same on every system.
 fn shown(file: &Path) -> String {
     let file = file.to_string_lossy();
     if cfg!(windows) { file.replace('\\', "/") } else { file.into_owned() }
 }
 
-/// The innermost frame outside the kernel, the provider, the test kit and the standard library.
+/// Returns the innermost frame outside the kernel, the provider, the test kit and the standard library.
 ///
-/// Unwinding the stack and reading debug information take milliseconds, so this is for what went wrong only.
+/// Unwinding the stack and reading debug information take milliseconds, so this is for violations only.
 pub(crate) fn capture() -> String {
     Frames::capture().place()
 }
 
-/// The frames of a stack, whose debug information has not been read yet.
+/// The frames of a stack, before symbolization.
 #[derive(Clone, Debug)]
 pub(crate) struct Frames {
     /// The addresses in them, the innermost first.
@@ -69,7 +69,7 @@ pub(crate) struct Frames {
 }
 
 impl Frames {
-    /// Those of this thread.
+    /// Captures the frames of the calling thread.
     pub(crate) fn capture() -> Self {
         let mut addresses = Vec::new();
         backtrace::trace(|frame| {
@@ -80,7 +80,7 @@ impl Frames {
         Self { addresses, thread }
     }
 
-    /// The innermost frame outside the machinery.
+    /// Returns the innermost frame outside the simulation.
     pub(crate) fn place(&self) -> String {
         let mut place = None;
         for address in &self.addresses {

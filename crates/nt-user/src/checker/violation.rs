@@ -1,4 +1,4 @@
-//! What the checker reports.
+//! Reports of the checker.
 
 use std::fmt;
 
@@ -18,9 +18,9 @@ pub struct Violation {
     pub severity: Severity,
     /// The name of the rule: one of the contract's, or of [`rule`].
     pub rule: &'static str,
-    /// The call that noticed.
+    /// The call that detected it.
     pub call: String,
-    /// What happened, in a sentence.
+    /// A description of the misuse, as a sentence.
     pub detail: String,
     /// The innermost stack frame outside the kernel, the provider and the test kit.
     pub place: String,
@@ -41,17 +41,17 @@ impl fmt::Display for Violation {
 pub mod rule {
     /// A wait without end lasted longer than [`Config::watchdog`](crate::Config::watchdog).
     pub const HANG: &str = "NT-HANG";
-    /// A function was called at an IRQL at which it may not be, or left a wrong one behind.
+    /// A function was called at an IRQL that it does not allow, or a routine returned at a different IRQL.
     pub const IRQL: &str = "NT-IRQL";
-    /// A spin lock was taken twice, released by a stranger, or kept across a return.
+    /// A spin lock was acquired twice, released by another thread, or kept across a return.
     pub const SPIN_LOCK: &str = "NT-SPIN-LOCK";
-    /// Something that is no object of the expected kind was passed for one.
+    /// A pointer was passed that is not an object of the expected kind.
     pub const OBJECT: &str = "NT-OBJECT";
-    /// A structure was passed that does not lie where its alignment allows.
+    /// A structure was passed that is not aligned.
     pub const ALIGNMENT: &str = "NT-ALIGNMENT";
-    /// A packet was completed although nobody below had it, or with its cancel routine still set.
+    /// An IRP was completed although no lower driver had it, or with its cancel routine still set.
     pub const IRP_COMPLETE: &str = "NT-IRP-COMPLETE";
-    /// Pool was freed that is not allocated, or as something that it is not.
+    /// Memory was freed that is not an allocated block, or as a block of another kind.
     pub const POOL_FREE: &str = "NT-POOL-FREE";
     /// Pool was allocated without a tag or freed with another tag.
     pub const POOL_TAG: &str = "NT-POOL-TAG";
@@ -59,14 +59,14 @@ pub mod rule {
     pub const POOL_OVERRUN: &str = "NT-POOL-OVERRUN";
     /// A freed block was written.
     pub const POOL_AFTER_FREE: &str = "NT-POOL-AFTER-FREE";
-    /// A freed block held a timer, deferred call or work item that the kernel still had queued, or a deferred call whose
-    /// routine had not returned, or the timer of one.
+    /// A freed block held a queued timer, deferred call or work item, a deferred call whose routine had not
+    /// returned, or the timer of one.
     pub const POOL_IN_USE: &str = "NT-POOL-IN-USE";
-    /// Memory that must be non-paged is not.
+    /// Memory is not non-paged although it must be.
     pub const NON_PAGED: &str = "NT-NON-PAGED";
-    /// An MDL was mapped that is mapped already, one after the other or by two threads at once.
+    /// An MDL was mapped that is already mapped, in sequence or by two threads at once.
     pub const MDL_MAPPED: &str = "NT-MDL-MAPPED";
-    /// Run-down protection was given back too often.
+    /// Run-down protection was released more often than it was acquired.
     pub const RUNDOWN: &str = "NT-RUNDOWN";
     /// A work item was queued twice or freed while queued.
     pub const WORK_ITEM: &str = "NT-WORK-ITEM";

@@ -11,7 +11,7 @@ use crate::thread::current::{self, CurrentKernel};
 /// Initialises an event; see [`wsk_sys::nt::KeInitializeEvent`].
 ///
 /// # Safety
-/// `event` points to non-paged storage that nobody uses as an event now.
+/// `event` points to non-paged storage that is not in use as an event.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn KeInitializeEvent(event: *mut KEVENT, event_type: i32, state: u8) {
     const CALL: &str = "KeInitializeEvent";
@@ -19,7 +19,7 @@ pub unsafe extern "system" fn KeInitializeEvent(event: *mut KEVENT, event_type: 
     let kind = match event_type {
         NOTIFICATION_EVENT => Kind::NotificationEvent,
         SYNCHRONIZATION_EVENT => Kind::SynchronizationEvent,
-        other => kernel.bug_check(rule::OBJECT, CALL, format!("{other} is no type of event")),
+        other => kernel.bug_check(rule::OBJECT, CALL, format!("{other} is not an event type")),
     };
     argument::check_aligned(&kernel, CALL, "an event", event);
     // SAFETY: the caller guarantees the storage.
@@ -28,12 +28,12 @@ pub unsafe extern "system" fn KeInitializeEvent(event: *mut KEVENT, event_type: 
     }
 }
 
-/// The event at `event`, or a bug check.
+/// Returns the event at `event`; stops the kernel if there is none.
 ///
 /// # Safety
 /// `event` points to storage that lives until the driver has been told that it may go.
 unsafe fn event<'a>(kernel: &CurrentKernel, call: &'static str, event: *mut KEVENT) -> Object<'a> {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees storage of an event that stays alive.
     let object = unsafe { Object::from_raw(event.cast()) };
     let is_event = |object: &Object<'_>| {
         matches!(object.kind(), Some(Kind::NotificationEvent | Kind::SynchronizationEvent))
@@ -53,7 +53,7 @@ pub unsafe extern "system" fn KeSetEvent(event: *mut KEVENT, _increment: i32, wa
     const CALL: &str = "KeSetEvent";
     let kernel = current::kernel(CALL);
     at_most(&kernel, CALL, if wait == 0 { DISPATCH_LEVEL } else { APC_LEVEL });
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees an initialized event.
     let object = unsafe { self::event(&kernel, CALL, event) };
     object.signal(&kernel)
 }
@@ -67,11 +67,11 @@ pub unsafe extern "system" fn KeClearEvent(event: *mut KEVENT) {
     const CALL: &str = "KeClearEvent";
     let kernel = current::kernel(CALL);
     at_most(&kernel, CALL, DISPATCH_LEVEL);
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees an initialized event.
     unsafe { self::event(&kernel, CALL, event) }.reset();
 }
 
-/// Makes an event not signalled and tells its former state; see [`wsk_sys::nt::KeResetEvent`].
+/// Makes an event not signalled and returns its previous state; see [`wsk_sys::nt::KeResetEvent`].
 ///
 /// # Safety
 /// `event` points to an initialised event.
@@ -80,11 +80,11 @@ pub unsafe extern "system" fn KeResetEvent(event: *mut KEVENT) -> i32 {
     const CALL: &str = "KeResetEvent";
     let kernel = current::kernel(CALL);
     at_most(&kernel, CALL, DISPATCH_LEVEL);
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees an initialized event.
     unsafe { self::event(&kernel, CALL, event) }.reset()
 }
 
-/// Tells whether an event is signalled; see [`wsk_sys::nt::KeReadStateEvent`].
+/// Returns the signal state of an event; see [`wsk_sys::nt::KeReadStateEvent`].
 ///
 /// # Safety
 /// `event` points to an initialised event.
@@ -93,6 +93,6 @@ pub unsafe extern "system" fn KeReadStateEvent(event: *mut KEVENT) -> i32 {
     const CALL: &str = "KeReadStateEvent";
     let kernel = current::kernel(CALL);
     at_most(&kernel, CALL, DISPATCH_LEVEL);
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees an initialized event.
     unsafe { self::event(&kernel, CALL, event) }.state()
 }

@@ -1,14 +1,16 @@
-//! Dispatcher objects: what threads wait for.
+//! Dispatcher objects: waitable kernel objects.
 //!
-//! Events, timers and threads begin with a `DISPATCHER_HEADER` of 24 bytes. Its first eight are one atomic word here:
+//! Events, timers and threads begin with a `DISPATCHER_HEADER` of 24 bytes. Its first eight are one atomic
+//! word here:
 //!
 //! ```text
-//!   bits 0..8 kind │ 8..16 mark │ 16..32 threads asleep or lent │ 32..64 SignalState
+//!   bits 0..8 kind │ 8..16 mark │ 16..32 threads asleep or donated │ 32..64 SignalState
 //! ```
 //!
-//! so that signalling an object nobody sleeps on is one compare-exchange. Threads sleep in the platform's parking lot under
-//! the object's address. Whoever signals an object with sleepers changes the word under the lot's lock and never looks
-//! at the object afterwards: a woken thread may free it at once.
+//! so that signalling an object without sleepers is one compare-exchange. Threads sleep in the platform's
+//! parking lot under the object's address. A thread that signals an object with sleepers changes the word
+//! under the lock of the parking lot and does not access the object afterwards: a woken thread may free it at
+//! once.
 //!
 //! ```text
 //!   notification: not signalled ──signal: wakes all──► signalled ──reset──► not signalled
@@ -57,7 +59,7 @@ impl Kind {
 }
 
 const KIND_MASK: u64 = 0xFF;
-/// Tells an initialised header from zeros.
+/// Distinguishes an initialized header from zeros.
 const MARK: u64 = 0xD0 << 8;
 const MARK_MASK: u64 = 0xFF << 8;
 const SLEEPER: u64 = 1 << 16;
@@ -93,8 +95,8 @@ impl Header {
 /// A pointer to a dispatcher object.
 ///
 /// # Invariants
-/// The object is alive until the last access that the driver can know of; a signal's change of the word may be the
-/// last one, which is why this is no reference.
+/// The object is alive until the last access that the driver can know of. The change of the word by a signal
+/// may be the last one, so this is not a reference.
 #[derive(Clone, Copy)]
 pub(crate) struct Object<'a> {
     header: NonNull<Header>,
@@ -126,7 +128,7 @@ impl<'a> Object<'a> {
         self.word().store(initial(kind, signalled), Ordering::Release);
     }
 
-    /// What the object is, if it has been initialised.
+    /// Returns the kind of the object, if it has been initialized.
     pub(crate) fn kind(self) -> Option<Kind> {
         Kind::of(self.word().load(Ordering::Relaxed))
     }
@@ -148,7 +150,8 @@ impl<'a> Object<'a> {
             if word & SIGNALLED == 0 && word & SLEEPERS_MASK != 0 && !self.is_awaited_by_caller(word) {
                 return self.signal_sleepers(kernel, word);
             }
-            // Also when it is signalled already: what the signaller did before must be visible to who takes it.
+            // Also if it is already signalled: the earlier writes of this thread must be visible to the
+            // waiter.
             match self.word().compare_exchange_weak(
                 word,
                 word | SIGNALLED,
@@ -161,7 +164,8 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// Whether the calling thread waits for this itself, being lent, and shall be the one to take the signal.
+    /// Returns true if the calling thread is donated while it waits for this object, and must take the signal
+    /// itself.
     fn is_awaited_by_caller(self, word: u64) -> bool {
         current::donated_to() == self.key() && Kind::of(word) == Some(Kind::SynchronizationEvent)
     }
@@ -213,12 +217,12 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// Takes the signal if there is one; else counts the thread among the sleepers, although it is awake.
+    /// Takes the signal if there is one; else counts the donated thread as a sleeper, although it is awake.
     pub(crate) fn begin_donation(self) -> bool {
         self.take_or(|word| Some(word + SLEEPER))
     }
 
-    /// Takes the signal if there is one, and no longer counts the thread among the sleepers.
+    /// Takes the signal if there is one, and stops counting the donated thread as a sleeper.
     pub(crate) fn end_donation(self) -> bool {
         let mut word = self.word().load(Ordering::Acquire);
         loop {

@@ -1,8 +1,8 @@
 //! Waits and sleeps.
 //!
-//! A wait is where a driver's gravest mistakes show, so it asks first: is the IRQL low enough (IRQL-13), is this the
-//! driver's own time and not a callback (INSP-24, ABRT-13, DISC-14, EVT-56) or a completion routine (IRP-13)? A poll
-//! with a zero timeout is no wait.
+//! A wait first checks that the IRQL is low enough (IRQL-13), and that the thread is not in a callback
+//! (INSP-24, ABRT-13, DISC-14, EVT-56) or a completion routine (IRP-13). A poll with a zero timeout is not a
+//! wait.
 
 use std::ffi::c_void;
 use std::time::Duration;
@@ -17,7 +17,8 @@ use crate::checker::violation::rule;
 use crate::image::Routine;
 use crate::thread::current::{self, CurrentKernel};
 
-/// The time in the platform's clock at which a driver's timeout passes: relative if negative, else system time.
+/// The time in the platform's clock at which a driver's timeout passes: relative if negative, else system
+/// time.
 pub(crate) fn due(kernel: &CurrentKernel, timeout: i64) -> Duration {
     let units = if timeout < 0 {
         timeout.unsigned_abs()
@@ -27,14 +28,14 @@ pub(crate) fn due(kernel: &CurrentKernel, timeout: i64) -> Duration {
     kernel.platform().now() + Duration::from_micros(units / 10) + Duration::from_nanos(units % 10 * 100)
 }
 
-/// Reports a wait where the thread must not wait.
+/// Reports a wait in a context that does not allow one.
 pub(crate) fn check_may_wait(kernel: &CurrentKernel, call: &str) {
     if let Some((rule, what)) = context::wait_violation() {
         kernel.violation(rule, call, what);
     }
 }
 
-/// The deadline of a wait that has none of its own, and the bug check when it passes.
+/// The deadline of a wait without a timeout, and the bug check when it passes.
 pub(crate) struct Watchdog(Option<Duration>);
 
 impl Watchdog {
@@ -57,8 +58,8 @@ impl Watchdog {
     }
 }
 
-/// The wait has succeeded. Who has waited for a thread knows that it has left the driver's image.
-/// Nothing is read from the object, which another waiter may have freed.
+/// Completes a successful wait: a driver that has waited for a thread knows that it has left its image. The
+/// object is not read, because another waiter may have freed it.
 fn seen(kernel: &CurrentKernel, kind: Kind, target: Object<'_>) -> NTSTATUS {
     if kind == Kind::Thread {
         kernel.threads.seen(target.key());
@@ -70,8 +71,8 @@ fn seen(kernel: &CurrentKernel, kind: Kind, target: Object<'_>) -> NTSTATUS {
 /// Waits for an event, timer or thread; see [`wsk_sys::nt::KeWaitForSingleObject`].
 ///
 /// # Safety
-/// `object` points to an initialised dispatcher object that lives until the wait is over; `timeout` is null or can be
-/// read.
+/// `object` points to an initialised dispatcher object that lives until the wait is over; `timeout` is null
+/// or can be read.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn KeWaitForSingleObject(
     object: *mut c_void,
@@ -82,13 +83,13 @@ pub unsafe extern "system" fn KeWaitForSingleObject(
 ) -> NTSTATUS {
     const CALL: &str = "KeWaitForSingleObject";
     let kernel = current::kernel(CALL);
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees a dispatcher object that lives until the wait is over.
     let target = unsafe { Object::from_raw(object) };
     let Some((target, kind)) = target.and_then(|target| Some((target, target.kind()?))) else {
         kernel.bug_check(
             rule::OBJECT,
             CALL,
-            format!("there is no initialised dispatcher object at {object:p}"),
+            format!("there is no initialized dispatcher object at {object:p}"),
         );
     };
     let timeout = if timeout.is_null() {
@@ -135,7 +136,7 @@ pub unsafe extern "system" fn KeDelayExecutionThread(
     // SAFETY: the caller guarantees that the interval can be read.
     let interval = unsafe { interval.read_unaligned() };
     let deadline = due(&kernel, interval);
-    // Nobody wakes a sleeper: the key is a place on its own stack.
+    // The key is an address on the own stack, so no other thread wakes this one.
     let key = std::ptr::from_ref(&deadline).addr();
     kernel.platform().park(key, &mut || true, &mut || {}, Some(deadline));
     STATUS_SUCCESS

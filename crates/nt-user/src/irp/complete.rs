@@ -38,28 +38,28 @@ const CALL: &str = "IofCompleteRequest";
 pub unsafe extern "system" fn IofCompleteRequest(irp: *mut IRP, _priority_boost: i8) {
     let kernel = current::kernel(CALL);
     at_most(&kernel, CALL, DISPATCH_LEVEL);
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller has the IRP, so its storage is alive.
     unsafe { check(&kernel, irp, CALL) };
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller has the IRP, so its storage is alive.
     if unsafe { state(irp) } != Some(State::Submitted) {
         let detail =
-            format!("no driver below has the IRP at {irp:p}: it is complete, or was never submitted");
+            format!("no lower driver has the IRP at {irp:p}: it is complete, or was never submitted");
         kernel.violation(rule::IRP_COMPLETE, CALL, detail);
         return;
     }
     kernel.pool.check_behind_irp(&kernel, CALL, irp.addr());
     // SAFETY: the caller has the IRP.
     unsafe { check_outcome(&kernel, irp) };
-    // SAFETY: as above.
+    // SAFETY: the caller has the IRP until `step` returns false.
     while unsafe { step(irp) } {}
 }
 
-/// What must be true of an IRP before it is completed.
+/// Checks the state of an IRP before it is completed.
 ///
 /// # Safety
 /// The caller has the IRP.
 unsafe fn check_outcome(kernel: &CurrentKernel, irp: *mut IRP) {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller has the IRP.
     if unsafe { irp_status(irp) } == STATUS_PENDING {
         kernel.violation(
             rule::IRP_COMPLETE,
@@ -67,58 +67,60 @@ unsafe fn check_outcome(kernel: &CurrentKernel, irp: *mut IRP) {
             format!("the IRP at {irp:p} is completed with STATUS_PENDING"),
         );
     }
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller has the IRP.
     if unsafe { io_set_cancel_routine(irp, None) }.is_some() {
         let detail = format!("the IRP at {irp:p} is completed with its cancel routine set");
         kernel.violation(rule::IRP_COMPLETE, CALL, detail);
     }
 }
 
-/// IRP-04: a driver in the middle carries the pending bit up in its completion routine.
+/// Checks IRP-04: a driver in the middle propagates the pending bit in its completion routine.
 ///
 /// # Safety
-/// `upper` is the current location of `irp`, which nobody else has.
+/// `upper` is the current location of `irp`, which the caller has.
 unsafe fn check_pending_carried(upper: *mut IO_STACK_LOCATION, irp: *mut IRP) {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees that `upper` is a stack location of its IRP.
     if unsafe { stack_control(upper) } & SL_PENDING_RETURNED == 0 {
-        let detail =
-            format!("PendingReturned of the IRP at {irp:p} is TRUE, and its routine did not mark it pending");
+        let detail = format!(
+            "PendingReturned of the IRP at {irp:p} is TRUE, but its completion routine did not mark it pending"
+        );
         current::kernel(CALL).violation("IRP-04", CALL, detail);
     }
 }
 
-/// Moves up one location; false if the walk is over.
+/// Moves up one location; returns false at the end of the walk.
 ///
 /// # Safety
 /// The IRP is submitted and the caller has it; it is not touched after a false result.
 unsafe fn step(irp: *mut IRP) -> bool {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller has the IRP.
     let lower = unsafe { irp_stack_pointer(irp) };
     // SAFETY: the current location of a submitted IRP is one of its own.
     let control = unsafe { stack_control(lower) };
-    // SAFETY: as above.
+    // SAFETY: the current location of a submitted IRP is one of its own.
     let routine = unsafe { stack_completion_routine(lower) };
-    // SAFETY: as above.
+    // SAFETY: the current location of a submitted IRP is one of its own.
     let argument = unsafe { stack_context(lower) };
-    // SAFETY: as above; a location that has been left must not be completed through again.
+    // SAFETY: the location belongs to the submitted IRP; cleared flags keep a second completion from using
+    // it.
     unsafe { set_stack_control(lower, 0) };
     let pending = control & SL_PENDING_RETURNED != 0;
     // SAFETY: the caller has the IRP.
     unsafe { set_irp_pending_returned(irp, pending) };
-    // SAFETY: as above.
+    // SAFETY: the caller has the IRP.
     let location = unsafe { irp_current_location(irp) } + 1;
-    // SAFETY: as above.
+    // SAFETY: the caller has the IRP.
     let top = location > unsafe { irp_stack_count(irp) };
     let upper = lower.wrapping_add(1);
-    // SAFETY: as above.
+    // SAFETY: the caller has the IRP.
     unsafe { set_irp_stack_pointer(irp, upper) };
-    // From where it was handed down, it is back: the driver there may free or re-use it once its routine knows.
+    // The IRP has returned to the driver that handed it down, whose routine may free or reuse it.
     current::kernel(CALL).pool.mark_irp_returned(irp.addr(), location);
     if top {
-        // SAFETY: as above.
+        // SAFETY: the caller has the IRP.
         unsafe { stamp(irp) }.store(STAMP_COMPLETED, Ordering::Release);
     }
-    // SAFETY: as above.
+    // SAFETY: the caller has the IRP.
     unsafe { set_irp_current_location(irp, location) };
     let device = if top {
         ptr::null_mut()
@@ -126,10 +128,10 @@ unsafe fn step(irp: *mut IRP) -> bool {
         // SAFETY: below the top, the upper location is one of the IRP's own.
         unsafe { device(upper) }
     };
-    // SAFETY: as above.
+    // SAFETY: the caller has the IRP.
     let outcome =
         if nt_success(unsafe { irp_status(irp) }) { SL_INVOKE_ON_SUCCESS } else { SL_INVOKE_ON_ERROR };
-    // SAFETY: as above.
+    // SAFETY: the caller has the IRP.
     let cancelled = unsafe { irp_cancel(irp) }.load(Ordering::Acquire) != 0;
     let wanted = outcome | if cancelled { SL_INVOKE_ON_CANCEL } else { 0 };
     match routine.filter(|_| control & wanted != 0) {
@@ -143,7 +145,7 @@ unsafe fn step(irp: *mut IRP) -> bool {
             } else {
                 kernel.image.enter(&kernel, Routine::Completion, None)
             };
-            // SAFETY: the driver above set the routine to be called like this.
+            // SAFETY: the driver above set the routine and its context for this IRP.
             let answer = unsafe { routine(device, irp, argument) };
             kernel.image.leave(&kernel, number);
             drop(context);
@@ -152,7 +154,7 @@ unsafe fn step(irp: *mut IRP) -> bool {
                 return false;
             }
             if !top && pending {
-                // SAFETY: the routine gave the IRP back, and below the top the location is one of its own.
+                // SAFETY: the routine returned the IRP, and below the top the location is one of its own.
                 unsafe { check_pending_carried(upper, irp) };
             }
             if top {
@@ -161,8 +163,9 @@ unsafe fn step(irp: *mut IRP) -> bool {
             }
         }
         None if top => {
-            let detail =
-                format!("the IRP at {irp:p} has no completion routine for its outcome: nobody gets it");
+            let detail = format!(
+                "the IRP at {irp:p} has no completion routine for its outcome, so its creator does not get it back"
+            );
             current::kernel(CALL).violation("IRP-02", CALL, detail);
         }
         None if pending => {

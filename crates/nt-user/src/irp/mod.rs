@@ -12,11 +12,12 @@
 //!                               freed
 //! ```
 //!
-//! An IRP is *submitted* exactly while its current stack location is one that it has. *Completed* differs from *idle* by a
-//! stamp in `ThreadListEntry`, which on Windows belongs to the I/O manager and is therefore left alone by everybody else.
-//! So an IRP tells itself where it is, to whoever knows that there is one. Whether a driver *below* has it is something
-//! else: its driver may keep locations for itself, and storage where there was an IRP may be anything. So the [pool] keeps the
-//! addresses of the IRPs that have been handed down ([`handed_down`]) and have not risen to where they came from.
+//! An IRP is *submitted* exactly while its current stack location is one that it has. *Completed* differs
+//! from *idle* by a stamp in `ThreadListEntry`, which on Windows belongs to the I/O manager, so drivers do
+//! not touch it. The state of an IRP is therefore read from the IRP itself. Whether a *lower* driver has it
+//! cannot be read there: its driver may keep locations for itself, and the storage of a former IRP may hold
+//! anything. So the [pool] keeps the addresses of the IRPs that have been handed down ([`handed_down`]) and
+//! have not returned.
 
 mod complete;
 mod submit;
@@ -46,14 +47,14 @@ pub use submit::{handed_down, submitted};
 /// `IO_TYPE_IRP`.
 const IO_TYPE_IRP: i16 = 6;
 
-/// Where an IRP is in its life.
+/// State of an IRP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Nobody below has it, and it is ready to be submitted.
+    /// No lower driver has it, and it can be submitted.
     Idle,
-    /// One of its locations is current: a driver below has it, or its own driver has taken that location.
+    /// One of its locations is current: a lower driver has it, or its own driver uses that location.
     Submitted,
-    /// It has come back and may be re-used.
+    /// It has completed and may be reused.
     Completed,
 }
 
@@ -71,20 +72,22 @@ unsafe fn stamp<'a>(irp: *mut IRP) -> &'a AtomicUsize {
     unsafe { AtomicUsize::from_ptr(field.cast()) }
 }
 
-/// Where the IRP at `irp` is in its life; `None` if there is no IRP.
+/// Returns the state of the IRP at `irp`; `None` if there is no IRP.
 ///
 /// # Safety
 /// `irp` points to readable storage of the size of an IRP.
 pub unsafe fn state(irp: *mut IRP) -> Option<State> {
-    // SAFETY: forwarded to the caller; every bit pattern is a value of the field.
+    // SAFETY: the caller guarantees readable storage of the size of an IRP; every bit pattern is a valid
+    // type.
     if unsafe { irp_type(irp) } != IO_TYPE_IRP {
         return None;
     }
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees readable storage of the size of an IRP.
     let stamp = unsafe { stamp(irp) }.load(Ordering::Acquire);
-    // SAFETY: forwarded to the caller; every bit pattern is a value of the field.
+    // SAFETY: the caller guarantees readable storage of the size of an IRP; every bit pattern is a valid
+    // number.
     let location = unsafe { irp_current_location(irp) };
-    // SAFETY: forwarded to the caller; every bit pattern is a value of the field.
+    // SAFETY: the caller owns the IRP.
     let count = unsafe { irp_stack_count(irp) };
     match stamp {
         STAMP_IDLE | STAMP_COMPLETED if location <= count => Some(State::Submitted),
@@ -94,7 +97,7 @@ pub unsafe fn state(irp: *mut IRP) -> Option<State> {
     }
 }
 
-/// Reports an IRP that does not lie where one may (IRP-28). It is used all the same, as Windows does.
+/// Reports an IRP that is not aligned (IRP-28). It is used nevertheless, as on Windows.
 fn check_alignment(kernel: &CurrentKernel, irp: *mut IRP, call: &'static str) {
     if !irp.addr().is_multiple_of(MEMORY_ALLOCATION_ALIGNMENT) {
         let detail = format!("the IRP at {irp:p} is not aligned to {MEMORY_ALLOCATION_ALIGNMENT} bytes");
@@ -105,25 +108,26 @@ fn check_alignment(kernel: &CurrentKernel, irp: *mut IRP, call: &'static str) {
 /// Stops the kernel unless there is an IRP at `irp`.
 ///
 /// # Safety
-/// As for [`state`].
+/// `irp` points to readable storage of the size of an IRP.
 pub(crate) unsafe fn check(kernel: &CurrentKernel, irp: *mut IRP, call: &'static str) {
     check_alignment(kernel, irp, call);
-    // SAFETY: forwarded to the caller, except that null and what cannot be read as an IRP are told apart here.
+    // SAFETY: the caller guarantees readable storage unless the address is null or misaligned, which is ruled
+    // out first.
     if is_null_page(irp) || !irp.is_aligned() || unsafe { state(irp) }.is_none() {
         kernel.bug_check(rule::OBJECT, call, format!("there is no IRP at {irp:p}, or it has been freed"));
     }
 }
 
-/// The device object of the driver that has the IRP now; null if none has.
+/// Returns the device object of the driver that has the IRP; null if none has it.
 ///
 /// # Safety
 /// `irp` points to a live IRP.
 pub(crate) unsafe fn current_device(irp: *mut IRP) -> *mut DEVICE_OBJECT {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees a live IRP.
     if unsafe { state(irp) } != Some(State::Submitted) {
         return ptr::null_mut();
     }
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees a live IRP.
     let location = unsafe { irp_stack_pointer(irp) };
     // SAFETY: the current location of a submitted IRP is one of its own.
     unsafe { device(location) }
@@ -132,29 +136,30 @@ pub(crate) unsafe fn current_device(irp: *mut IRP) -> *mut DEVICE_OBJECT {
 /// # Safety
 /// `location` points to a live stack location.
 unsafe fn device(location: *mut IO_STACK_LOCATION) -> *mut DEVICE_OBJECT {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees a live stack location.
     unsafe { (*location).DeviceObject }
 }
 
 /// Makes `size` bytes at `irp` an idle IRP with `count` stack locations.
 ///
 /// # Safety
-/// The storage is `size` bytes long, which are enough, and nobody uses it.
+/// The storage is `size` bytes long, large enough for the IRP, and not in use.
 unsafe fn initialise(irp: *mut IRP, size: u16, count: i8) {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees `size` bytes of unused storage.
     unsafe { ptr::write_bytes(irp.cast::<u8>(), 0, size.into()) };
     // SAFETY: the storage is an IRP's, all zero.
     unsafe { set_irp_type(irp, IO_TYPE_IRP) };
-    // SAFETY: as above.
+    // SAFETY: the storage is an IRP that the caller owns.
     unsafe { set_irp_size(irp, size) };
-    // SAFETY: as above.
+    // SAFETY: the storage is an IRP that the caller owns.
     unsafe { set_irp_stack_count(irp, count) };
-    // SAFETY: as above.
+    // SAFETY: the storage is an IRP that the caller owns.
     unsafe { set_irp_current_location(irp, count + 1) };
     let locations = irp.wrapping_add(1).cast::<IO_STACK_LOCATION>();
-    // SAFETY: as above; the pointer starts one past the last location, as the kernel has it.
+    // SAFETY: the storage is an IRP that the caller owns; the pointer starts one past the last location, as
+    // in NT.
     unsafe { set_irp_stack_pointer(irp, locations.wrapping_add(count as usize)) };
-    // SAFETY: as above.
+    // SAFETY: the storage is an IRP that the caller owns.
     unsafe { stamp(irp) }.store(STAMP_IDLE, Ordering::Release);
 }
 
@@ -168,7 +173,11 @@ pub unsafe extern "system" fn IoAllocateIrp(stack_size: i8, _charge_quota: u8) -
     let kernel = current::kernel(CALL);
     at_most(&kernel, CALL, DISPATCH_LEVEL);
     if stack_size < 1 {
-        kernel.violation("IRP-01", CALL, format!("an IRP with {stack_size} stack locations is of no use"));
+        kernel.violation(
+            "IRP-01",
+            CALL,
+            format!("an IRP needs at least one stack location, not {stack_size}"),
+        );
         return ptr::null_mut();
     }
     let size = io_size_of_irp(stack_size);
@@ -200,15 +209,15 @@ pub unsafe extern "system" fn IoInitializeIrp(irp: *mut IRP, packet_size: u16, s
     check_alignment(&kernel, irp, CALL);
     // Nothing is read from the storage: it may be new, or have been something else since there was an IRP.
     if kernel.pool.is_irp_pending(irp.addr()) {
-        let detail = format!("the IRP at {irp:p} is initialised again while a driver below has it");
+        let detail = format!("the IRP at {irp:p} is initialized again while a lower driver has it");
         kernel.violation("IRP-06", CALL, detail);
         return;
     }
     if !kernel.pool.has_irp(irp.addr()) && !pool::in_image(irp.addr(), packet_size.into()) {
-        let detail = format!("the storage at {irp:p} is no non-paged memory of this kernel");
+        let detail = format!("the storage at {irp:p} is not non-paged memory of this kernel");
         kernel.report(Severity::Advice, rule::NON_PAGED, CALL, detail);
     }
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees unused storage of this size, which has been checked to be large enough.
     unsafe { initialise(irp, packet_size, stack_size) };
 }
 
@@ -221,24 +230,24 @@ pub unsafe extern "system" fn IoReuseIrp(irp: *mut IRP, status: NTSTATUS) {
     const CALL: &str = "IoReuseIrp";
     let kernel = current::kernel(CALL);
     at_most(&kernel, CALL, DISPATCH_LEVEL);
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees that `irp` points to an IRP.
     unsafe { check(&kernel, irp, CALL) };
     if kernel.pool.is_irp_pending(irp.addr()) {
-        let detail = format!("the IRP at {irp:p} is re-used while a driver below has it");
+        let detail = format!("the IRP at {irp:p} is reused while a lower driver has it");
         kernel.violation("IRP-06", CALL, detail);
         return;
     }
     // SAFETY: the caller owns the IRP.
     let flags = unsafe { irp_allocation_flags(irp) };
-    // SAFETY: as above.
+    // SAFETY: the caller owns the IRP.
     let size = unsafe { irp_size(irp) };
-    // SAFETY: as above.
+    // SAFETY: the caller owns the IRP.
     let count = unsafe { irp_stack_count(irp) };
-    // SAFETY: as above; size and count are the ones it was initialised with.
+    // SAFETY: the caller owns the IRP, which was initialized with this size and count.
     unsafe { initialise(irp, size, count) };
-    // SAFETY: as above.
+    // SAFETY: the caller owns the IRP.
     unsafe { set_irp_allocation_flags(irp, flags) };
-    // SAFETY: as above.
+    // SAFETY: the caller owns the IRP.
     unsafe { set_irp_status(irp, status) };
 }
 

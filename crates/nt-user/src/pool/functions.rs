@@ -11,7 +11,7 @@ use crate::checker::violation::rule;
 use crate::faults::Point;
 use crate::thread::current::{self, CurrentKernel};
 
-/// The bit of a `POOL_TYPE` that tells paged pool from non-paged.
+/// The bit of a `POOL_TYPE` that selects paged pool.
 const PAGED_POOL: i32 = 1;
 /// `POOL_FLAG_UNINITIALIZED`.
 const POOL_FLAG_UNINITIALIZED: u64 = 0x2;

@@ -1,13 +1,13 @@
 //! The static data of the process, which counts as non-paged.
 
-/// Whether the bytes belong to a loaded image.
+/// Returns true if the bytes belong to a loaded image.
 #[cfg(target_os = "linux")]
 pub(crate) fn contains(address: usize, bytes: usize) -> bool {
     let end = address.saturating_add(bytes);
     linux::segments().iter().any(|segment| segment.start <= address && end <= segment.end)
 }
 
-/// Whether the bytes belong to a loaded image.
+/// Returns true if the bytes belong to a loaded image.
 #[cfg(windows)]
 pub(crate) fn contains(address: usize, bytes: usize) -> bool {
     let end = address.saturating_add(bytes.max(1));
@@ -21,7 +21,7 @@ pub(crate) fn contains(address: usize, bytes: usize) -> bool {
     true
 }
 
-/// Other systems do not tell easily what an image covers; nothing there is denied to be static.
+/// Returns true: other systems do not report easily what an image covers.
 #[cfg(not(any(target_os = "linux", windows)))]
 pub(crate) fn contains(_address: usize, _bytes: usize) -> bool {
     true
@@ -47,14 +47,14 @@ mod linux {
     /// # Safety
     /// Called by `dl_iterate_phdr`, with a pointer to the collection.
     unsafe extern "C" fn each(info: *mut libc::dl_phdr_info, _size: usize, segments: *mut c_void) -> c_int {
-        // SAFETY: `segments` above passes its collection, which nobody else uses meanwhile.
+        // SAFETY: `segments` passes its collection, which is not used otherwise during the call.
         let segments = unsafe { &mut *segments.cast::<Vec<Range<usize>>>() };
         // SAFETY: the loader passes a valid description.
         let info = unsafe { &*info };
         if info.dlpi_phdr.is_null() {
             return 0;
         }
-        // SAFETY: the description has so many program headers there.
+        // SAFETY: the loader's description gives the number of program headers at this address.
         let headers = unsafe { std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()) };
         for header in headers.iter().filter(|header| header.p_type == libc::PT_LOAD) {
             let start = (info.dlpi_addr as usize).wrapping_add(header.p_vaddr as usize);
@@ -90,11 +90,11 @@ mod windows {
         fn VirtualQuery(address: *const c_void, region: *mut Region, size: usize) -> usize;
     }
 
-    /// Where the pages end that are like the one at `address`, if they are those of an image.
+    /// Returns the end of the region of `address`, if it belongs to an image.
     pub(super) fn image_region(address: usize) -> Option<usize> {
         let mut region = MaybeUninit::<Region>::uninit();
         let at = std::ptr::without_provenance(address);
-        // SAFETY: the region has the size that is told; any address may be asked about.
+        // SAFETY: the region has the size that is passed; any address may be queried.
         let written = unsafe { VirtualQuery(at, region.as_mut_ptr(), size_of::<Region>()) };
         if written < size_of::<Region>() {
             return None;

@@ -1,15 +1,16 @@
-//! Pool: the memory of drivers, every block with its tag.
+//! Pool: the memory of drivers. Every block has a tag.
 //!
 //! ```text
 //!   allocate ──► live: in the table, guarded by a pattern behind it, counted by tag
 //!                  │ free
 //!                  ├─ all is well ──► quarantined, filled with a pattern ──► pattern intact? ──► gone
-//!                  └─ the kernel or a driver below still uses what lies in it ──► condemned: kept, so that nothing worse
+//!                  └─ the kernel or a lower driver still uses an object in it ──► condemned: kept, so that nothing worse
 //!                                                                                 than a report happens
 //! ```
 //!
-//! IRPs, MDLs and I/O work items are blocks of their own [`Kind`]. Everything here is non-paged unless paged pool was
-//! asked for; together with the static data of the image it is all the non-paged memory that a kernel knows.
+//! IRPs, MDLs and I/O work items are blocks of their own [`Kind`]. Everything here is non-paged unless paged
+//! pool was asked for; together with the static data of the image it is all the non-paged memory that a
+//! kernel knows.
 
 mod functions;
 mod image;
@@ -45,7 +46,7 @@ pub const MDL_TAG: u32 = tag(*b"Mdl ");
 /// The tag of allocated I/O work items.
 pub const WORK_ITEM_TAG: u32 = tag(*b"IoWi");
 
-/// What a block is.
+/// Kind of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A driver's own, non-paged.
@@ -76,7 +77,7 @@ impl Kind {
     }
 }
 
-/// What is allocated under one tag.
+/// Statistics of one tag.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PoolStats {
     /// Blocks now.
@@ -92,7 +93,7 @@ pub struct PoolStats {
 /// A block that was not freed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leak {
-    /// What it is.
+    /// The kind of the block.
     pub kind: Kind,
     /// Its tag.
     pub tag: u32,
@@ -100,7 +101,7 @@ pub struct Leak {
     pub bytes: usize,
     /// Which allocation of its kernel it was, counting from 1.
     pub number: u64,
-    /// Where it was allocated, if [`trace_allocations`](crate::Config::trace_allocations) is on.
+    /// The location of the allocation, if [`trace_allocations`](crate::Config::trace_allocations) is on.
     pub place: Option<String>,
 }
 
@@ -132,33 +133,33 @@ impl Pool {
         Self { trace, table, pins: Pins::new(), pending: PendingIrps::new(), irp_cache: IrpCache::new() }
     }
 
-    /// A block of at least `bytes`; null if the host has none.
+    /// Allocates a block of `bytes`; returns null if the host has no memory.
     pub(crate) fn allocate(&self, bytes: usize, tag: u32, kind: Kind) -> *mut c_void {
         let place = self.trace.then(crate::checker::place);
         self.table.write().insert(bytes, tag, kind, place).cast()
     }
 
-    /// Whether an IRP that is initialised at `address` lies in pool.
+    /// Returns true if `address`, where an IRP is initialized, is in pool.
     pub(crate) fn has_irp(&self, address: usize) -> bool {
         self.irp_cache.contains(address) || self.table.read().note_irp(address, &self.irp_cache)
     }
 
-    /// A driver below has the IRP at `address` from here on, given by the one at location `from`.
+    /// Records that the driver at location `from` of the IRP at `address` has passed it to a lower driver.
     pub(crate) fn mark_irp_pending(&self, address: usize, from: i8) {
         self.pending.add(address, from);
     }
 
-    /// The driver at location `to` of the IRP at `address` hears of its completion.
+    /// Records that the completion of the IRP at `address` has reached the driver at location `to`.
     pub(crate) fn mark_irp_returned(&self, address: usize, to: i8) {
         self.pending.remove(address, to);
     }
 
-    /// Whether a driver below has the IRP at `address`.
+    /// Returns true if a lower driver has the IRP at `address`.
     pub(crate) fn is_irp_pending(&self, address: usize) -> bool {
         self.pending.contains(address)
     }
 
-    /// Reports what was written behind the IRP at `address`, and makes it as if it had not been.
+    /// Reports a write past the end of the block of the IRP at `address`, and restores the guard.
     pub(crate) fn check_behind_irp(&self, inner: &Inner, call: &str, address: usize) {
         let intact = self.table.read().is_guarded(address);
         if !intact && let Some(detail) = self.table.write().restore_guard(address) {
@@ -166,7 +167,7 @@ impl Pool {
         }
     }
 
-    /// Whether a block of `kind` begins at `address`.
+    /// Returns true if a block of `kind` begins at `address`.
     pub(crate) fn is(&self, address: usize, kind: Kind) -> bool {
         self.table.read().kind_at(address) == Some(kind)
     }
@@ -192,7 +193,7 @@ impl Pool {
         self.table.read().leaks()
     }
 
-    /// Lets go of the freed blocks that are kept, and reports those that were written.
+    /// Releases the quarantined blocks, and reports those that were written after their free.
     pub(crate) fn settle(&self, inner: &Inner) {
         let written = self.table.write().settle();
         report_written(inner, "Kernel::shutdown", &written);
@@ -204,18 +205,18 @@ fn report_written(inner: &Inner, call: &str, written: &[Leak]) {
         inner.violation(
             rule::POOL_AFTER_FREE,
             call,
-            format!("someone wrote a block after it was freed: {block}"),
+            format!("a block was written after it was freed: {block}"),
         );
     }
 }
 
-/// Frees a block. A wrong block, kind or tag is reported; what is still in use is kept.
+/// Frees a block. A wrong block, kind or tag is reported; a block that is still in use is kept.
 pub(crate) fn free(kernel: &CurrentKernel, call: &'static str, block: *mut c_void, kind: Kind, tag: u32) {
     let address = block.addr();
     let in_use = |range: Range<usize>| {
         if let Some(irp) = kernel.pool.pending.within(&range) {
             let offset = irp - range.start;
-            let what = format!("it holds an IRP, at offset {offset}, that a driver below still has");
+            let what = format!("it holds an IRP, at offset {offset}, that a lower driver still has");
             return Some(("IRP-16", what));
         }
         if let Some((rule, what)) = kernel.pool.pins.within(&range) {
@@ -241,7 +242,8 @@ pub(crate) fn free(kernel: &CurrentKernel, call: &'static str, block: *mut c_voi
     }
 }
 
-/// Paged pool is for ordinary thread code: not above APC_LEVEL, and not where nobody knows the IRQL.
+/// Checks the use of paged pool: not above APC_LEVEL, and not in callbacks and completion routines, whose
+/// IRQL is unknown.
 fn check_paged(kernel: &CurrentKernel, call: &'static str) {
     at_most(kernel, call, APC_LEVEL);
     if context::in_callback() || context::in_completion() {
@@ -249,12 +251,12 @@ fn check_paged(kernel: &CurrentKernel, call: &'static str) {
     }
 }
 
-/// Someone's need of some memory; see [`Kernel::pin`].
+/// Memory that must not be freed; see [`Kernel::pin`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PinnedMemory {
-    /// Where the memory is.
+    /// The address of the memory.
     pub address: usize,
-    /// Which hold of the kernel it is.
+    /// The number of the pin in its kernel.
     pub number: u64,
 }
 
@@ -265,12 +267,12 @@ impl Inner {
 }
 
 impl Kernel {
-    /// What is allocated under `tag`; see [`tag`].
+    /// The statistics of `tag`; see [`tag`].
     pub fn pool_stats(&self, tag: u32) -> PoolStats {
         self.inner().pool.stats(tag)
     }
 
-    /// What is allocated under all tags; the peak is the sum of the tags' peaks.
+    /// The statistics of all tags; the peak is the sum of the tags' peaks.
     pub fn pool_total(&self) -> PoolStats {
         self.inner().pool.total()
     }
@@ -280,10 +282,10 @@ impl Kernel {
         self.inner().pool.leaks()
     }
 
-    /// Notes that the memory at `address` must not be freed for now: if it is in a pool block of this kernel and that is
-    /// freed, that breaks `rule`, and the report says `what` needs it.
+    /// Pins the memory at `address`: if it is in a pool block of this kernel, freeing that block breaks
+    /// `rule`, and the report names `what`.
     ///
-    /// This is for whoever keeps a pointer into the driver's memory, such as a provider with a pending request.
+    /// A provider with a pending request uses this for the pointers that it keeps into the driver's memory.
     pub fn pin(&self, address: *const c_void, rule: &'static str, what: &'static str) -> PinnedMemory {
         let address = address.addr();
         PinnedMemory { address, number: self.inner().pool.pins.begin(address, rule, what) }
@@ -294,23 +296,22 @@ impl Kernel {
         self.inner().pool.pins.end(pinned.address, pinned.number);
     }
 
-    /// Whether `address` lies in a block that was freed a short while ago. Pool that is not [poisoned](crate::Config::poison)
-    /// is forgotten at once.
+    /// Returns true if `address` lies in a block that was freed recently. Without
+    /// [poisoning](crate::Config::poison), freed blocks are forgotten at once.
     pub fn is_freed(&self, address: *const c_void) -> bool {
         self.inner().pool.is_freed(address.addr())
     }
 
-    /// How many bytes there are from `address` to the end of the pool block that it lies in. `None` if it lies in none, as memory
-    /// of the stack and static data do.
+    /// The number of bytes from `address` to the end of its pool block. `None` if it is not in one, such as
+    /// the stack and static data.
     pub fn room(&self, address: *const c_void) -> Option<usize> {
         self.inner().pool.table.read().room(address.addr())
     }
 
-    /// The word at `address`, if that is aligned and the whole of it is non-paged: static data, or in a pool block of this kernel,
-    /// which cannot be freed while it is looked at. This is for whoever was left an address by a driver and does not know
-    /// what it is.
+    /// Reads the word at `address`, if that is aligned and non-paged: static data, or in a pool block of this
+    /// kernel, which cannot be freed meanwhile. For an address from a driver that may be anything.
     ///
-    /// Where the operating system does not tell which memory is static data, only pool is looked at.
+    /// If the operating system does not report static data, only pool is read.
     pub fn word_at(&self, address: *const c_void) -> Option<usize> {
         let place = address.addr();
         if let Some(word) = self.inner().pool.table.read().word_at(place) {
@@ -320,13 +321,14 @@ impl Kernel {
         if !tells || !place.is_multiple_of(align_of::<usize>()) || !in_image(place, size_of::<usize>()) {
             return None;
         }
-        // SAFETY: the word is aligned and lies in an image, which stays loaded; whoever writes to it does so from elsewhere.
+        // SAFETY: the word is aligned and lies in an image, which stays loaded; the read is volatile, as
+        // others may write it.
         Some(unsafe { address.cast::<usize>().read_volatile() })
     }
 
-    /// Whether `bytes` at `address` are non-paged memory: a block of this kernel, or static data.
+    /// Returns true if `bytes` at `address` are non-paged memory: a block of this kernel, or static data.
     ///
-    /// Where the operating system does not tell which memory is static data, everything that is no pool counts as such.
+    /// If the operating system does not report static data, all memory outside pool counts as static data.
     pub fn is_non_paged(&self, address: *const c_void, bytes: usize) -> bool {
         self.inner().pool.is_non_paged(address.addr(), bytes)
     }

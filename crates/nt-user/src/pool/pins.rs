@@ -1,7 +1,6 @@
-//! Who needs the memory of drivers: places that must not be freed for now, IRPs that a driver below has, and places where
-//! there is an IRP.
+//! Uses of drivers' memory: pinned addresses, IRPs that a lower driver has, and addresses of IRPs.
 //!
-//! All are asked for with every request, so they are kept apart from the [table](super::table) of blocks, which only
+//! Every request looks them up, so they are separate from the [table](super::table) of blocks, which only
 //! allocations change:
 //!
 //! ```text
@@ -17,16 +16,16 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 const PAGE: usize = 4096;
-/// Parts of the holds, and slots for IRPs; powers of two.
+/// Parts of the pins, and slots for IRPs; powers of two.
 const PARTS: usize = 256;
 const SLOTS: usize = 4096;
 
-/// Spreads a number over `count` places.
+/// Hashes a number to one of `count` slots.
 const fn spread(number: usize, count: usize) -> usize {
     (number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (usize::BITS - count.trailing_zeros())) & (count - 1)
 }
 
-/// One need of one place.
+/// A pinned address.
 #[derive(Clone, Copy, Debug)]
 struct Pin {
     address: usize,
@@ -35,11 +34,11 @@ struct Pin {
     what: &'static str,
 }
 
-/// The places that must not be freed.
+/// The addresses that must not be freed.
 #[derive(Debug)]
 pub(super) struct Pins {
     begun: AtomicU64,
-    /// Each has the needs of some pages, in no order.
+    /// Each part has the pins of some pages, in no order.
     parts: Vec<Mutex<Vec<Pin>>>,
 }
 
@@ -52,7 +51,7 @@ impl Pins {
         &self.parts[spread(page, PARTS)]
     }
 
-    /// Begins to hold `address`; the result is what ends it again.
+    /// Pins `address`; returns the number that [`end`](Self::end) takes.
     pub(super) fn begin(&self, address: usize, rule: &'static str, what: &'static str) -> u64 {
         let number = self.begun.fetch_add(1, Ordering::Relaxed);
         self.part(address / PAGE).lock().push(Pin { address, number, rule, what });
@@ -61,13 +60,13 @@ impl Pins {
 
     pub(super) fn end(&self, address: usize, number: u64) {
         let pins = &mut *self.part(address / PAGE).lock();
-        // Those that began last are likely to end first.
+        // The latest pins are likely to end first.
         if let Some(place) = pins.iter().rposition(|pin| pin.number == number) {
             pins.swap_remove(place);
         }
     }
 
-    /// The rule and the words of whoever began last to hold something in `range`.
+    /// Returns the rule and the description of the latest pin in `range`.
     pub(super) fn within(&self, range: &Range<usize>) -> Option<(&'static str, &'static str)> {
         let pages = range.start / PAGE..range.end.div_ceil(PAGE).max(range.start / PAGE + 1);
         let last = |part: &Mutex<Vec<Pin>>| {
@@ -83,10 +82,10 @@ impl Pins {
     }
 }
 
-/// The IRPs that drivers below have.
+/// The IRPs that lower drivers have.
 ///
-/// Whether an IRP is below is not read from where it was: that memory is the driver's own again when it has come back, with
-/// whatever the driver has put there, or nothing. Nor do its stack locations tell, some of which its driver may keep for
+/// This is not read from the storage of an IRP, which belongs to the driver again once the IRP has returned
+/// and may hold anything. Its stack locations do not tell either, as its driver may keep some of them for
 /// itself.
 ///
 /// # Invariants
@@ -94,11 +93,12 @@ impl Pins {
 #[derive(Debug)]
 pub(super) struct PendingIrps(Vec<Mutex<Vec<PendingIrp>>>);
 
-/// An IRP that a driver below has.
+/// An IRP that a lower driver has.
 #[derive(Clone, Copy, Debug)]
 struct PendingIrp {
     irp: usize,
-    /// The current location of the highest driver that has handed it down: there it is back.
+    /// The current location of the highest driver that has handed it down; the IRP has returned when it
+    /// reaches this location.
     from: i8,
 }
 
@@ -111,7 +111,7 @@ impl PendingIrps {
         &self.0[spread(page, PARTS)]
     }
 
-    /// The IRP is handed down from location `from`.
+    /// Records that the IRP is handed down from location `from`.
     pub(super) fn add(&self, irp: usize, from: i8) {
         let mut part = self.part(irp / PAGE).lock();
         match part.iter_mut().find(|pending| pending.irp == irp) {
@@ -120,7 +120,7 @@ impl PendingIrps {
         }
     }
 
-    /// The IRP has come up to location `to`.
+    /// Records that the IRP has returned to location `to`.
     pub(super) fn remove(&self, irp: usize, to: i8) {
         let mut part = self.part(irp / PAGE).lock();
         if let Some(place) = part.iter().rposition(|pending| pending.irp == irp && to >= pending.from) {
@@ -146,11 +146,11 @@ impl PendingIrps {
     }
 }
 
-/// Addresses where the table knows an IRP, as far as their slots are not taken by others.
+/// A cache of the addresses where the table knows an IRP.
 ///
 /// # Invariants
-/// A slot holds the address of an IRP that is noted with a block in the table, or zero: it is emptied before the block
-/// leaves the table.
+/// A slot holds zero or the address of an IRP that is recorded with a block in the table. It is cleared
+/// before the block leaves the table.
 #[derive(Debug)]
 pub(super) struct IrpCache(Vec<AtomicUsize>);
 
@@ -172,7 +172,7 @@ impl IrpCache {
     }
 
     pub(super) fn remove(&self, address: usize) {
-        // Another address in the slot stays; this one cannot come back, because its block is going.
+        // Another address in the slot stays; this one cannot come back, because its block is being removed.
         let _ = self.slot(address).compare_exchange(address, 0, Ordering::AcqRel, Ordering::Relaxed);
     }
 }

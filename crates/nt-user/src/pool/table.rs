@@ -13,22 +13,22 @@ use super::pins::IrpCache;
 use super::{Kind, Leak, PoolStats};
 use crate::checker::violation::rule;
 
-/// New memory, freed memory, and the guard behind a block are filled with these.
+/// Fill bytes of new memory, freed memory, and the guard behind a block.
 const FILL_NEW: u8 = 0xCD;
 const FILL_FREED: u8 = 0xDD;
 const FILL_GUARD: u8 = 0xFD;
-/// Bytes behind every block: more than a stack location, which is what is written behind an IRP whose current location is
-/// written to before it has been handed down.
+/// Size of the guard behind every block: at least a stack location, which is the overrun of a driver that
+/// writes the current location of an IRP before handing it down.
 const GUARD: usize = 80;
 const _: () = assert!(GUARD >= size_of::<IO_STACK_LOCATION>() && GUARD.is_multiple_of(ALIGNMENT));
-/// From this size on a block starts on a page, as it does on Windows.
+/// Blocks of at least this size are page-aligned, as on Windows.
 const PAGE: usize = 4096;
 const ALIGNMENT: usize = 16;
-/// How many freed blocks and bytes are kept for a while.
+/// The most freed blocks and bytes in quarantine.
 const QUARANTINE_BLOCKS: usize = 128;
 const QUARANTINE_BYTES: usize = 256 * 1024;
 
-/// A piece of memory that nobody has.
+/// A block of pool memory.
 #[derive(Debug)]
 pub(super) struct Block {
     address: *mut u8,
@@ -38,7 +38,7 @@ pub(super) struct Block {
     kind: Kind,
     number: u64,
     place: Option<String>,
-    /// Where IRPs have been initialised, as offsets in order.
+    /// Offsets at which IRPs have been initialized, sorted.
     irps: Mutex<Vec<usize>>,
 }
 
@@ -61,11 +61,11 @@ impl Block {
         let start = self.address.wrapping_add(part.start);
         // SAFETY: the part lies inside the allocation and has been filled, and the table owns it.
         let part = unsafe { std::slice::from_raw_parts(start, part.len()) };
-        // All bytes equal the first one if each equals its neighbour; comparing slices is the fast way to say so.
+        // All bytes are equal if each equals its neighbor; comparing slices is the fast way to check that.
         part.split_last().is_none_or(|(last, others)| *last == with && *others == part[1..])
     }
 
-    /// What was written behind the block.
+    /// Describes a write past the end of the block.
     fn overrun(&self) -> Option<String> {
         let guard = self.bytes..self.bytes + GUARD;
         if self.is_filled(guard.clone(), FILL_GUARD) {
@@ -75,8 +75,9 @@ impl Block {
         let first = guard.clone().find(is_written)?;
         let last = guard.rev().find(is_written)?;
         let (from, bytes) = (first - self.bytes, last - first + 1);
-        let place = if from == 0 { "right behind it".to_owned() } else { format!("{from} bytes behind it") };
-        Some(format!("someone wrote past the end of {}: {bytes} bytes, {place}", self.describe()))
+        let place =
+            if from == 0 { "directly behind it".to_owned() } else { format!("{from} bytes behind it") };
+        Some(format!("memory past the end of {} was written: {bytes} bytes, {place}", self.describe()))
     }
 
     fn fill(&self, part: Range<usize>, with: u8) {
@@ -85,26 +86,27 @@ impl Block {
         unsafe { ptr::write_bytes(start, with, part.len()) };
     }
 
-    /// Gives the memory back to the host.
+    /// Releases the memory to the host.
     fn release(self) {
         // SAFETY: the block was allocated with this layout, and the table owns it.
         unsafe { dealloc(self.address, self.layout) };
     }
 }
 
-/// How a removal went.
+/// The outcome of a removal.
 pub(super) enum Removed {
-    /// The block is freed; something may have been wrong with it. Earlier freed blocks turned out to have been written.
+    /// The block is freed. `complaint` is a defect of the free; `written` are earlier freed blocks that were
+    /// written.
     Freed { kind: Kind, complaint: Option<(&'static str, String)>, written: Vec<Leak> },
     /// Nothing is freed.
     Refused { rule: &'static str, detail: String },
 }
 
-/// See the module.
+/// The table of blocks.
 ///
 /// # Invariants
-/// `blocks` holds every block that a driver has, under its address. The other collections hold blocks that no driver
-/// may use.
+/// `blocks` holds every allocated block, by address. The other collections hold blocks that drivers must not
+/// use.
 #[derive(Debug)]
 pub(super) struct Table {
     poison: bool,
@@ -118,7 +120,7 @@ pub(super) struct Table {
 
 // SAFETY: the pointers in the blocks are the table's own memory, reached through the table only.
 unsafe impl Send for Table {}
-// SAFETY: as above; a shared table changes no block, except for the noted IRPs, which have a lock.
+// SAFETY: a shared table changes no block, except for the recorded IRPs, which have a lock.
 unsafe impl Sync for Table {}
 
 impl Table {
@@ -173,7 +175,7 @@ impl Table {
             return Removed::Refused { rule: rule::POOL_FREE, detail: self.explain(address, kind) };
         };
         if block.kind != kind && !(block.kind.is_plain() && kind.is_plain()) {
-            let detail = format!("{} was freed as if it were a {}", block.describe(), kind.name());
+            let detail = format!("{} was freed by the function for {}s", block.describe(), kind.name());
             return Removed::Refused { rule: rule::POOL_FREE, detail };
         }
         let Some(block) = self.blocks.remove(&address) else {
@@ -203,7 +205,7 @@ impl Table {
         Removed::Freed { kind, complaint, written: self.discard(block) }
     }
 
-    /// Why there is no block at `address`.
+    /// Describes why there is no block at `address`.
     fn explain(&self, address: usize, kind: Kind) -> String {
         let kind = kind.name();
         let at = |block: &&Block| block.range().start == address;
@@ -212,12 +214,16 @@ impl Table {
             return format!("freed twice: {}", block.describe());
         }
         match self.find(address) {
-            Some(block) => format!("{address:#X} is no {kind} but the inside of {}", block.describe()),
-            None => format!("{address:#X} is no {kind} of this kernel, or no longer"),
+            Some(block) => format!(
+                "{address:#X} is not the start of an allocated {kind} but lies inside {}",
+                block.describe()
+            ),
+            None => format!("{address:#X} is not an allocated {kind} of this kernel"),
         }
     }
 
-    /// Keeps a freed block for a while, or gives it back. Returns the blocks that leave and have been written.
+    /// Quarantines a freed block, or releases it. Returns the blocks that leave the quarantine and have been
+    /// written.
     fn discard(&mut self, block: Block) -> Vec<Leak> {
         if !self.poison {
             block.release();
@@ -256,12 +262,12 @@ impl Table {
         (address < block.range().end.max(block.range().start + 1)).then_some(block)
     }
 
-    /// Remembers that an IRP is initialised at `address`; false if that is not in pool.
+    /// Records that an IRP is initialized at `address`; returns false if that is not in pool.
     pub(super) fn note_irp(&self, address: usize, irp_cache: &IrpCache) -> bool {
         let Some(block) = self.find(address) else { return false };
         let offset = address - block.range().start;
         let mut irps = block.irps.lock();
-        // Before the table lets go of the block, which needs it to be changed.
+        // Before the block can be removed, which needs exclusive access to the table.
         irp_cache.add(address);
         if let Err(place) = irps.binary_search(&offset) {
             irps.insert(place, offset);
@@ -269,13 +275,13 @@ impl Table {
         true
     }
 
-    /// Whether nothing was written behind the block that covers `address`, if one does.
+    /// Returns true unless memory behind the block that covers `address` was written.
     pub(super) fn is_guarded(&self, address: usize) -> bool {
         let whole = |block: &Block| block.is_filled(block.bytes..block.bytes + GUARD, FILL_GUARD);
         self.find(address).is_none_or(whole)
     }
 
-    /// Says what was written behind the block that covers `address`, and takes it away.
+    /// Describes a write past the end of the block that covers `address`, and restores the guard.
     pub(super) fn restore_guard(&mut self, address: usize) -> Option<String> {
         let block = self.find(address)?;
         let overrun = block.overrun()?;
@@ -283,7 +289,7 @@ impl Table {
         Some(overrun)
     }
 
-    /// Whether a freed block that is still kept covers `address`.
+    /// Returns true if a freed block that is still kept covers `address`.
     pub(super) fn is_freed(&self, address: usize) -> bool {
         let mut freed = self.quarantine.iter().chain(&self.condemned);
         self.find(address).is_none() && freed.any(|block| block.range().contains(&address))
@@ -296,26 +302,26 @@ impl Table {
         })
     }
 
-    /// The word at `address`, if it is whole, lies in a block that is not paged, and is aligned. No block goes while the table is
-    /// borrowed.
+    /// Reads the word at `address`, if it is aligned and lies in a non-paged block. No block is removed while
+    /// the table is borrowed.
     pub(super) fn word_at(&self, address: usize) -> Option<usize> {
         if !address.is_multiple_of(align_of::<usize>()) || !self.is_non_paged(address, size_of::<usize>()) {
             return None;
         }
         let block = self.find(address)?;
         let word = block.address.wrapping_add(address - block.range().start).cast::<usize>();
-        // SAFETY: the word is aligned and lies in a live block, which is all that the table has and was filled when it was made.
+        // SAFETY: the word is aligned and lies in a live block, which was filled when it was allocated.
         let word = unsafe { AtomicUsize::from_ptr(word) };
         // Its driver may be writing to it.
         Some(word.load(Ordering::Relaxed))
     }
 
-    /// What begins at `address`.
+    /// The kind of the block that begins at `address`.
     pub(super) fn kind_at(&self, address: usize) -> Option<Kind> {
         self.blocks.get(&address).map(|block| block.kind)
     }
 
-    /// How many bytes there are from `address` to the end of its block, if it lies in one.
+    /// The number of bytes from `address` to the end of its block, if it lies in one.
     pub(super) fn room(&self, address: usize) -> Option<usize> {
         self.find(address).map(|block| block.range().end - address)
     }
@@ -342,7 +348,7 @@ impl Table {
 
 impl Drop for Table {
     fn drop(&mut self) {
-        // The kernel is gone, and so is everyone who could use a block of it.
+        // The kernel is gone, and with it all users of its blocks.
         let blocks = std::mem::take(&mut self.blocks).into_values();
         let blocks = blocks.chain(self.quarantine.drain(..)).chain(self.condemned.drain(..));
         blocks.for_each(Block::release);

@@ -1,4 +1,4 @@
-//! What the calling thread knows about itself: its kernel, its IRQL, its context.
+//! State of the calling thread: its kernel, its IRQL, its call stack.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -13,7 +13,7 @@ use super::{Owner, ThreadObject};
 use crate::checker::context::CallStack;
 use crate::kernel::Inner;
 
-/// Everything that entering a kernel changes and leaving it restores.
+/// The state that entering a kernel changes and leaving it restores.
 #[derive(Clone, Copy)]
 struct Membership {
     kernel: *const Inner,
@@ -78,11 +78,12 @@ thread_local! {
     };
 }
 
-/// The kernel of the calling thread, for the time of one kernel function.
+/// The kernel of the calling thread, for the duration of one kernel function.
 ///
 /// # Invariants
-/// The kernel is alive: the [`Binding`] that names it on this thread holds it, and a binding is not dropped while a
-/// kernel function runs on its thread. Functions that call back into the driver look the kernel up again afterwards.
+/// The kernel is alive: the [`Binding`] that names it on this thread holds it, and a binding is not dropped
+/// while a kernel function runs on its thread. Functions that call back into the driver look the kernel up
+/// again afterwards.
 pub(crate) struct CurrentKernel {
     kernel: NonNull<Inner>,
     _thread: PhantomData<*const ()>,
@@ -97,7 +98,7 @@ impl Deref for CurrentKernel {
     }
 }
 
-/// The kernel of the calling thread; a panic that names `call` if the thread has none.
+/// Returns the kernel of the calling thread; panics, naming `call`, if the thread has none.
 #[inline]
 pub(crate) fn kernel(call: &str) -> CurrentKernel {
     match try_kernel() {
@@ -131,7 +132,7 @@ pub(crate) fn object() -> Option<NonNull<ThreadObject>> {
     NonNull::new(STATE.with(|state| state.object.get()).cast_mut())
 }
 
-/// Whether a driver has created the calling thread.
+/// Returns true if a driver has created the calling thread.
 pub(crate) fn is_drivers() -> bool {
     // SAFETY: the binding of the calling thread holds its object.
     object().is_some_and(|object| unsafe { object.as_ref() }.owner == Owner::Driver)
@@ -145,7 +146,7 @@ pub(crate) fn set_irql(irql: KIRQL) {
     STATE.with(|state| state.irql.set(irql));
 }
 
-/// How many spin locks the thread holds.
+/// The number of spin locks that the thread holds.
 pub(crate) fn locks() -> u32 {
     STATE.with(|state| state.locks.get())
 }
@@ -162,7 +163,7 @@ pub(crate) fn set_call_stack(calls: CallStack) {
     STATE.with(|state| state.calls.set(calls));
 }
 
-/// What the thread waits for while it is lent; zero if it is not.
+/// The address of the object that the thread waits for while it is donated; zero if it is not.
 pub(crate) fn donated_to() -> usize {
     STATE.with(|state| state.donated_to.get())
 }
@@ -171,7 +172,7 @@ pub(crate) fn set_donated_to(key: usize) {
     STATE.with(|state| state.donated_to.set(key));
 }
 
-/// A number that no other thread of the process has; never zero.
+/// A number that identifies the thread in the process; never zero.
 #[inline]
 pub(crate) fn id() -> usize {
     let id = STATE.with(|state| state.id.get());
@@ -186,7 +187,7 @@ fn new_id() -> usize {
     id
 }
 
-/// A thread's membership of a kernel; the former one returns when it is dropped.
+/// A thread's membership of a kernel; dropping it restores the previous membership.
 ///
 /// # Invariants
 /// It is dropped on the thread that made it.
@@ -197,7 +198,7 @@ pub(crate) struct Binding {
     _thread: PhantomData<*const ()>,
 }
 
-/// Makes the calling thread one of `kernel`, at PASSIVE_LEVEL.
+/// Makes the calling thread a thread of `kernel`, at PASSIVE_LEVEL.
 pub(crate) fn bind(kernel: Arc<Inner>, object: Option<Arc<ThreadObject>>) -> Binding {
     let membership = Membership {
         kernel: Arc::as_ptr(&kernel),

@@ -28,7 +28,7 @@ use crate::event_count::EventCount;
 use crate::irql;
 use crate::kernel::{Inner, Kernel};
 
-/// Whose thread it is.
+/// The owner of a thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
     /// The driver's, by `PsCreateSystemThread`.
@@ -39,7 +39,7 @@ pub(crate) enum Owner {
     Kernel,
 }
 
-/// A thread as the kernel sees it. It begins with a dispatcher header, so that it can be waited for.
+/// A thread object. It begins with a dispatcher header, so that it can be waited for.
 #[repr(C)]
 #[derive(Debug)]
 pub(crate) struct ThreadObject {
@@ -47,7 +47,7 @@ pub(crate) struct ThreadObject {
     name: String,
     owner: Owner,
     ended: AtomicBool,
-    /// A wait for the object has succeeded: someone knows that the thread has left the driver's image.
+    /// A wait for the object has succeeded: the driver knows that the thread has left its image.
     seen: AtomicBool,
     status: AtomicI32,
 }
@@ -79,7 +79,7 @@ struct Table {
 }
 
 impl Table {
-    /// Whether the driver can still wait for a thread.
+    /// Returns true if the driver can still wait for a thread.
     fn holds(&self, thread: &ThreadObject) -> bool {
         self.referenced.contains_key(&thread.address())
             || self.handles.values().any(|held| held.address() == thread.address())
@@ -92,7 +92,7 @@ pub(crate) struct Threads {
     live: Mutex<Vec<Arc<ThreadObject>>>,
     table: Mutex<Table>,
     created: AtomicUsize,
-    /// Opens when a thread has ended and when the kernel has stopped.
+    /// Notified when a thread has ended and when the kernel has stopped.
     changed: EventCount,
 }
 
@@ -120,7 +120,7 @@ impl Threads {
         Some(*count)
     }
 
-    /// A wait for the thread object at `address` has succeeded.
+    /// Records that a wait for the thread object at `address` has succeeded.
     pub(crate) fn seen(&self, address: usize) {
         if let Some((thread, _)) = self.table.lock().referenced.get(&address) {
             thread.seen.store(true, Ordering::Relaxed);
@@ -167,7 +167,7 @@ impl Inner {
         started
     }
 
-    /// Starts a thread that does the kernel's own work.
+    /// Starts a service thread of the kernel.
     pub(crate) fn start_service(
         &self,
         name: String,
@@ -177,7 +177,7 @@ impl Inner {
         self.start_thread(None, ThreadObject::new(name, Owner::Kernel), move || body(&inner))
     }
 
-    /// Signals the object of a thread that does no more.
+    /// Signals the object of a thread that has ended.
     pub(crate) fn thread_ended(&self, thread: &ThreadObject) {
         thread.ended.store(true, Ordering::Release);
         thread.header.object().signal(self);
@@ -185,13 +185,13 @@ impl Inner {
         self.threads.changed.notify(self.platform());
     }
 
-    /// REG-27: a driver that gives up its last hold on a thread that it has not waited for never learns when the thread has
-    /// left its image. On a kernel that has stopped nobody learns anything.
+    /// Checks REG-27: a driver that gives up its last handle or reference on a thread without waiting for it
+    /// cannot know when the thread has left its image. A stopped kernel is exempt.
     fn check_seen(&self, thread: &ThreadObject, call: &'static str) {
         if !thread.seen.load(Ordering::Relaxed) && self.stopped().is_none() {
             let detail = format!(
-                "the driver has not waited for its thread `{}`, and from kernel on it cannot: it is never to know when the thread \
-                 has left its image (what owns a thread is unloaded or stopped, and not just dropped)",
+                "the driver did not wait for its thread `{}` and now cannot: it will not know when the thread has left its \
+                 image (unload or stop the owner of a thread; do not only drop it)",
                 thread.name
             );
             self.violation("REG-27", call, detail);
@@ -203,7 +203,7 @@ impl Inner {
     }
 }
 
-/// Why a [`Joiner`] has no result.
+/// The reason why a [`Joiner`] has no result.
 pub enum Failure {
     /// The closure panicked with this payload.
     Panicked(Box<dyn Any + Send>),
@@ -222,7 +222,7 @@ impl fmt::Debug for Failure {
     }
 }
 
-/// What a thread of [`Kernel::spawn`] leaves for its joiner.
+/// The result that a thread of [`Kernel::spawn`] leaves for its joiner.
 struct Outcome<T> {
     kernel: Arc<Inner>,
     result: Mutex<Option<std::thread::Result<T>>>,
@@ -232,7 +232,7 @@ impl<T> Drop for Outcome<T> {
     fn drop(&mut self) {
         if let Some(Err(payload)) = self.result.get_mut() {
             let text = crate::checker::panic_message(&**payload);
-            let detail = format!("a thread that nobody joined panicked: `{text}`");
+            let detail = format!("a thread that was not joined panicked: `{text}`");
             self.kernel.violation("LIFE-18", "Kernel::spawn", detail);
         }
     }
@@ -251,7 +251,7 @@ impl<T> fmt::Debug for Joiner<T> {
 }
 
 impl<T> Joiner<T> {
-    /// Waits until the thread has ended or its kernel has stopped. To be called by a host thread.
+    /// Waits until the thread has ended or its kernel has stopped. Call this on a host thread.
     pub fn join(self) -> Result<T, Failure> {
         let Self { thread, outcome } = self;
         let kernel = &outcome.kernel;
@@ -260,17 +260,17 @@ impl<T> Joiner<T> {
         });
         let result = outcome.result.lock().take();
         if let Some(violation) = kernel.stopped() {
-            // Whatever the closure made of it, nothing that happens on a stopped kernel is to be relied upon.
+            // A result from a stopped kernel is not reliable, even if there is one.
             return Err(Failure::Stopped(Box::new(violation.clone())));
         }
         match result {
             Some(Ok(value)) => Ok(value),
             Some(Err(payload)) => Err(Failure::Panicked(payload)),
-            None => unreachable!("a thread of a running kernel ends after it has left its outcome"),
+            None => unreachable!("a thread of a running kernel stores its result before it ends"),
         }
     }
 
-    /// Whether the thread has ended.
+    /// Returns true if the thread has ended.
     pub fn is_finished(&self) -> bool {
         self.thread.ended.load(Ordering::Acquire)
     }
@@ -279,7 +279,7 @@ impl<T> Joiner<T> {
 impl Kernel {
     /// Runs a closure on a new thread of this kernel, at PASSIVE_LEVEL.
     ///
-    /// A panic of the closure is the joiner's; if nobody joins, it is a violation of LIFE-18.
+    /// A panic of the closure is passed to the joiner; without a join it is a violation of LIFE-18.
     pub fn spawn<T: Send + 'static>(
         &self,
         name: &str,

@@ -17,10 +17,11 @@ use crate::checker::violation::rule;
 use crate::faults::Point;
 use crate::image::{self, Routine};
 
-/// An argument that may go to another thread.
+/// A pointer argument that is sent to another thread.
 struct SendPtr(*mut c_void);
 
-// SAFETY: the driver gave the pointer to be passed to its own routine on the new thread; this crate never follows it.
+// SAFETY: the driver gave the pointer to be passed to its own routine on the new thread; this crate never
+// follows it.
 unsafe impl Send for SendPtr {}
 
 /// Creates a system thread; see [`wsk_sys::nt::PsCreateSystemThread`].
@@ -40,7 +41,7 @@ pub unsafe extern "system" fn PsCreateSystemThread(
     const CALL: &str = "PsCreateSystemThread";
     let kernel = current::kernel(CALL);
     at_most(&kernel, CALL, PASSIVE_LEVEL);
-    argument::check_aligned(&kernel, CALL, "a place for a handle", thread);
+    argument::check_aligned(&kernel, CALL, "storage for a handle", thread);
     let Some(start_routine) = start_routine else { return STATUS_INVALID_PARAMETER };
     if kernel.faults.fails(Point::Thread, 0, 0) {
         return STATUS_INSUFFICIENT_RESOURCES;
@@ -52,7 +53,8 @@ pub unsafe extern "system" fn PsCreateSystemThread(
         let SendPtr(context) = { context };
         let kernel = current::kernel(CALL);
         let number = kernel.image.enter(&kernel, routine, None);
-        // SAFETY: the caller of PsCreateSystemThread allows this call.
+        // SAFETY: the caller of `PsCreateSystemThread` guarantees that the routine may be called with this
+        // context.
         unsafe { start_routine(context) };
         kernel.image.leave(&kernel, number);
     });
@@ -106,7 +108,7 @@ pub unsafe extern "system" fn ObReferenceObjectByHandle(
     const CALL: &str = "ObReferenceObjectByHandle";
     let kernel = current::kernel(CALL);
     at_most(&kernel, CALL, PASSIVE_LEVEL);
-    argument::check_aligned(&kernel, CALL, "a place for a pointer", object);
+    argument::check_aligned(&kernel, CALL, "storage for a pointer", object);
     let mut table = kernel.threads.table.lock();
     let Some(thread) = table.handles.get(&handle.addr()).map(Arc::clone) else {
         drop(table);
@@ -124,8 +126,8 @@ pub unsafe extern "system" fn ObReferenceObjectByHandle(
 /// Gives back a reference; see [`wsk_sys::nt::ObfDereferenceObject`]. Returns how many remain.
 ///
 /// # Safety
-/// `object` came from [`ObReferenceObjectByHandle`] or was given to [`ObfReferenceObject`](crate::image::ObfReferenceObject),
-/// and that reference is not used any more.
+/// `object` came from [`ObReferenceObjectByHandle`] or was given to
+/// [`ObfReferenceObject`](crate::image::ObfReferenceObject), and that reference is not used any more.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn ObfDereferenceObject(object: *mut c_void) -> isize {
     const CALL: &str = "ObfDereferenceObject";

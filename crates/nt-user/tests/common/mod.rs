@@ -73,7 +73,7 @@ pub(crate) struct Shared<T>(*mut T);
 
 // SAFETY: the tests share objects that the kernel functions allow to be shared.
 unsafe impl<T> Send for Shared<T> {}
-// SAFETY: as above.
+// SAFETY: the tests share objects that the kernel functions allow to be shared.
 unsafe impl<T> Sync for Shared<T> {}
 
 impl<T> Shared<T> {
@@ -112,7 +112,7 @@ pub(crate) struct Event(*mut KEVENT);
 
 // SAFETY: events are made to be shared.
 unsafe impl Send for Event {}
-// SAFETY: as above.
+// SAFETY: events are made to be shared.
 unsafe impl Sync for Event {}
 
 impl Event {
@@ -231,7 +231,7 @@ pub(crate) fn set_routine(irp: *mut IRP, routine: IO_COMPLETION_ROUTINE, context
 pub(crate) fn hand_down(irp: *mut IRP) {
     // SAFETY: the IRP is the test's and has a free location.
     unsafe { nt_user::irp::handed_down(irp) };
-    // SAFETY: as above.
+    // SAFETY: the IRP is alive and has a free stack location.
     unsafe { io_set_next_irp_stack_location(irp) };
 }
 
@@ -239,9 +239,9 @@ pub(crate) fn hand_down(irp: *mut IRP) {
 pub(crate) fn complete(irp: *mut IRP, status: NTSTATUS, information: usize) {
     // SAFETY: the driver below has the IRP.
     unsafe { set_irp_status(irp, status) };
-    // SAFETY: as above.
+    // SAFETY: the IRP is alive and has been handed down to this driver.
     unsafe { set_irp_information(irp, information) };
-    // SAFETY: as above.
+    // SAFETY: the IRP is alive and has been handed down to this driver.
     unsafe { IofCompleteRequest(irp, 0) };
 }
 

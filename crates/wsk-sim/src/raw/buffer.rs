@@ -32,7 +32,7 @@ struct Piece {
 
 // SAFETY: the memory is owned by the chain, and it is read and written through raw pointers by whoever has the turn.
 unsafe impl Send for Chain {}
-// SAFETY: as above.
+// SAFETY: the memory is owned by the chain and accessed through raw pointers, in an order that the test provides.
 unsafe impl Sync for Chain {}
 
 impl Drop for Chain {
@@ -224,9 +224,9 @@ pub unsafe fn gather(buffer: &WSK_BUF) -> Vec<u8> {
     let (mut mdl, mut skip, mut rest) = (buffer.Mdl, buffer.Offset as usize, buffer.Length);
     let mut bytes = Vec::with_capacity(rest);
     while rest != 0 && !mdl.is_null() {
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller guarantees a live chain of MDLs.
         let length = unsafe { nt::mdl_byte_count(mdl) } as usize;
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller guarantees a live chain of MDLs.
         let mapped = unsafe { nt::mm_get_system_address_for_mdl_safe(mdl) };
         assert!(!mapped.is_null(), "an indicated MDL could not be mapped");
         let from = skip.min(length);
@@ -238,7 +238,7 @@ pub unsafe fn gather(buffer: &WSK_BUF) -> Vec<u8> {
         unsafe { source.copy_to_nonoverlapping(bytes[start..].as_mut_ptr(), now) };
         skip -= from;
         rest -= now;
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller guarantees a live chain of MDLs.
         mdl = unsafe { nt::mdl_next(mdl) };
     }
     bytes

@@ -120,7 +120,7 @@ impl Request {
             Connection => WSK_PROVIDER_CONNECTION_DISPATCH, Datagram => WSK_PROVIDER_DATAGRAM_DISPATCH,
             Stream => WSK_PROVIDER_STREAM_DISPATCH);
         self.on(socket).submit("WskBind", |irp| {
-            // SAFETY: forwarded to the caller; the provider recognises closed sockets.
+            // SAFETY: the caller guarantees the address; the provider recognizes closed sockets.
             unsafe { function(socket.raw(), address, 0, irp) }
         })
     }
@@ -246,7 +246,7 @@ impl Request {
     ) -> Self {
         let function = member_of!(socket, WskInspectComplete: Listen => WSK_PROVIDER_LISTEN_DISPATCH);
         self.on(socket).submit("WskInspectComplete", |irp| {
-            // SAFETY: forwarded to the caller; the provider recognises closed sockets.
+            // SAFETY: the caller guarantees the identifier; the provider recognizes closed sockets.
             unsafe { function(socket.raw(), id, action, irp) }
         })
     }
@@ -305,7 +305,7 @@ impl Request {
         let function = member_of!(socket, WskSend: Connection => WSK_PROVIDER_CONNECTION_DISPATCH,
             Stream => WSK_PROVIDER_STREAM_DISPATCH);
         self.on(socket).submit("WskSend", |irp| {
-            // SAFETY: forwarded to the caller; the descriptor is needed during the call only.
+            // SAFETY: the caller guarantees the described memory; the descriptor itself is needed during the call only.
             unsafe { function(socket.raw(), &raw mut descriptor, 0, irp) }
         })
     }

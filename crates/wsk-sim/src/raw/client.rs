@@ -33,7 +33,7 @@ pub struct Client {
 
 // SAFETY: the registration functions may be called from any thread; the provider synchronises the block.
 unsafe impl Send for Client {}
-// SAFETY: as above.
+// SAFETY: the provider synchronizes the registration block; the rest is atomic.
 unsafe impl Sync for Client {}
 
 impl fmt::Debug for Client {

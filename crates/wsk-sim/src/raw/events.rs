@@ -58,19 +58,19 @@ impl ListHandle {
     /// # Safety
     /// The list is being indicated by the callback that this runs in, or was retained and not released.
     pub unsafe fn elements(self) -> Vec<Vec<u8>> {
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller guarantees that the list is retained.
         unsafe { read_data(self.0.cast()) }.unwrap_or_default()
     }
 
     /// The descriptors of a list of stream data, as they are now.
     ///
     /// # Safety
-    /// As for [`elements`](Self::elements).
+    /// The list has been retained and not been released.
     pub unsafe fn descriptors(self) -> Vec<WSK_BUF> {
         let mut descriptors = Vec::new();
         let mut list: *const WSK_DATA_INDICATION = self.0.cast();
         while !list.is_null() {
-            // SAFETY: forwarded to the caller.
+            // SAFETY: the caller guarantees that the list is retained.
             let element = unsafe { list.read() };
             descriptors.push(element.Buffer);
             list = element.Next;
@@ -81,7 +81,7 @@ impl ListHandle {
 
 // SAFETY: the handle is a number here; who releases the list calls the provider, which synchronises.
 unsafe impl Send for ListHandle {}
-// SAFETY: as above.
+// SAFETY: the pointer is only a number to other threads; its data is read under the contract of `elements`.
 unsafe impl Sync for ListHandle {}
 
 /// `WskAcceptEvent`
@@ -133,7 +133,7 @@ pub struct Outputs {
 
 // SAFETY: the pointers are used during the callback only, by its own thread; afterwards they are null.
 unsafe impl Send for Outputs {}
-// SAFETY: as above.
+// SAFETY: the pointers are used during the callback only, by its own thread; afterwards they are null.
 unsafe impl Sync for Outputs {}
 
 impl Outputs {
@@ -152,7 +152,7 @@ impl Outputs {
         }
         // SAFETY: the outputs are valid during the callback.
         unsafe { context.write(recorder.map_or(ptr::null_mut(), Recorder::context)) };
-        // SAFETY: as above.
+        // SAFETY: the outputs are valid during the callback.
         unsafe { dispatch.write(recorder.map_or(ptr::null(), Recorder::connection_table)) };
     }
 
@@ -215,7 +215,7 @@ pub struct CallbackPointers {
 
 // SAFETY: the pointers are numbers here; who follows them answers for that.
 unsafe impl Send for CallbackPointers {}
-// SAFETY: as above.
+// SAFETY: the pointers are only numbers here; dereferencing them is unsafe for the test that does it.
 unsafe impl Sync for CallbackPointers {}
 
 /// `WskInspectEvent`
@@ -417,9 +417,9 @@ pub(crate) unsafe fn read_data(list: PWSK_DATA_INDICATION) -> Option<Vec<Vec<u8>
     }
     let mut elements = Vec::new();
     let mut next = list;
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees a valid list of indications.
     while let Some(element) = unsafe { next.as_ref() } {
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller guarantees a valid list of indications.
         elements.push(unsafe { gather(&element.Buffer) });
         next = element.Next;
     }
@@ -436,10 +436,10 @@ pub(crate) unsafe fn read_datagrams(list: PWSK_DATAGRAM_INDICATION) -> Option<Ve
     }
     let mut datagrams = Vec::new();
     let mut next = list;
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees a valid list of indications.
     while let Some(element) = unsafe { next.as_ref() } {
         let data = (!element.Buffer.Mdl.is_null()).then(|| {
-            // SAFETY: forwarded to the caller.
+            // SAFETY: the caller guarantees a valid list of indications.
             unsafe { gather(&element.Buffer) }
         });
         let control = if element.ControlInfo.is_null() {
@@ -449,7 +449,7 @@ pub(crate) unsafe fn read_datagrams(list: PWSK_DATAGRAM_INDICATION) -> Option<Ve
             // SAFETY: the indication says how long its control information is.
             unsafe { std::slice::from_raw_parts(element.ControlInfo.cast::<u8>(), length) }.to_vec()
         };
-        // SAFETY: forwarded to the caller.
+        // SAFETY: an element of a valid list has a valid address.
         let remote = unsafe { read_address(element.RemoteAddress) };
         datagrams.push(Datagram { node: ListHandle(next.cast()), data, control, remote });
         next = element.Next;

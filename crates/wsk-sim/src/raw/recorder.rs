@@ -134,7 +134,7 @@ pub struct Recorder(Arc<PoolBox<Context>>);
 
 // SAFETY: the context is synchronised itself; the pointers in it are to its own tables and to waiters' events.
 unsafe impl Send for Recorder {}
-// SAFETY: as above.
+// SAFETY: the context synchronizes itself, and its pointers are to its own tables and to waiters' events.
 unsafe impl Sync for Recorder {}
 
 impl Default for Recorder {
@@ -462,7 +462,7 @@ impl Recorder {
     /// # Safety
     /// `context` is that of a recorder which lives as long as the socket that calls.
     unsafe fn enter(context: *mut c_void, kind: Kind) -> (Self, At) {
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller passes the socket context, which is alive during its callbacks.
         let me = unsafe { &(*context.cast::<Context>()).me };
         let recorder = Self(me.upgrade().expect("a recorder outlives its sockets"));
         let hold = {
@@ -505,7 +505,7 @@ unsafe extern "system" fn accept_event(
     let pointers = CallbackPointers { id: ptr::null_mut(), local, remote };
     // SAFETY: addresses are valid during the callback.
     let local = unsafe { read_address(local) };
-    // SAFETY: as above.
+    // SAFETY: the provider passes an address that is valid during the callback.
     let remote = unsafe { read_address(remote) };
     let socket = (!socket.is_null()).then(|| Shape::connection(None).socket(socket as usize));
     let outputs = Outputs::new(socket_context, socket_dispatch);
@@ -541,7 +541,7 @@ unsafe extern "system" fn inspect_event(
     let (local, remote) = if id.is_null() { (ptr::null_mut(), ptr::null_mut()) } else { (local, remote) };
     // SAFETY: addresses are valid during the callback.
     let local = unsafe { read_address(local) };
-    // SAFETY: as above.
+    // SAFETY: the provider passes an address that is valid during the callback.
     let remote = unsafe { read_address(remote) };
     // SAFETY: the identifier is null or valid during the callback.
     let id = unsafe { id.as_ref() }.copied();

@@ -110,7 +110,7 @@ struct Slot {
 
 // SAFETY: the event is used through the kernel's functions only, which synchronise; the rest is synchronised itself.
 unsafe impl Sync for Slot {}
-// SAFETY: as above.
+// SAFETY: nothing in the slot belongs to a thread, and the kernel's functions synchronize the event.
 unsafe impl Send for Slot {}
 
 impl Slot {
@@ -157,9 +157,9 @@ unsafe extern "system" fn completion_routine(
     let shared = unsafe { slot.as_ref() };
     // SAFETY: a completion routine owns the IRP.
     let status = unsafe { nt::irp_status(irp) };
-    // SAFETY: as above.
+    // SAFETY: the completion routine has the IRP until it returns.
     let information = unsafe { nt::irp_information(irp) };
-    // SAFETY: as above.
+    // SAFETY: the completion routine has the IRP until it returns.
     let pending_returned = unsafe { nt::irp_pending_returned(irp) };
     // SAFETY: reading the IRQL has no precondition.
     let irql = unsafe { nt::KeGetCurrentIrql() };
@@ -319,7 +319,7 @@ impl Request {
             self.shared().state.lock().submitter = Some(std::thread::current().id());
             // SAFETY: the request owns the IRP, which has a free location unless that is what is tried.
             let next = unsafe { nt::io_get_next_irp_stack_location(self.irp) };
-            // SAFETY: as above; the slot outlives the routine by its reference.
+            // SAFETY: the IRP is the request's own and has a free location; the slot outlives the routine by its reference.
             unsafe { nt::io_set_completion_routine(self.irp, completion_routine, self.slot.as_ptr().cast()) };
             // SAFETY: the location belongs to the IRP.
             unsafe { nt::set_stack_control(next, self.invoke) };

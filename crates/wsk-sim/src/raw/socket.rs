@@ -88,7 +88,7 @@ struct Inner {
 
 // SAFETY: the provider's functions may be called from any thread.
 unsafe impl Send for Inner {}
-// SAFETY: as above.
+// SAFETY: the provider synchronizes calls for one socket.
 unsafe impl Sync for Inner {}
 
 impl fmt::Debug for Inner {
@@ -186,11 +186,11 @@ pub fn event_control(interface: &'static NPIID, mask: u32) -> Vec<u8> {
     let control = bytes.as_mut_ptr().cast::<WSK_EVENT_CALLBACK_CONTROL>();
     // SAFETY: the vector has the size of the structure; only its fields are written.
     let npi = unsafe { &raw mut (*control).NpiId };
-    // SAFETY: as above.
+    // SAFETY: the field lies in the vector, which has the size of the structure.
     unsafe { npi.write_unaligned(interface) };
-    // SAFETY: as above.
+    // SAFETY: the field lies in the vector, which has the size of the structure.
     let events = unsafe { &raw mut (*control).EventMask };
-    // SAFETY: as above.
+    // SAFETY: the field lies in the vector, which has the size of the structure.
     unsafe { events.write_unaligned(mask) };
     bytes
 }

@@ -20,7 +20,7 @@ pub(crate) fn blank_event() -> KEVENT {
 /// `event` is initialised and alive until the call returns.
 pub(crate) unsafe fn wait_for(event: *mut KEVENT, bound: Duration) -> bool {
     let mut timeout = -((bound.as_nanos() / 100) as i64);
-    // SAFETY: forwarded to the caller; the timeout is a local.
+    // SAFETY: the caller guarantees an initialized event; the timeout is a local.
     let status = unsafe {
         nt::KeWaitForSingleObject(event.cast(), nt::EXECUTIVE, nt::KERNEL_MODE, 0, &raw mut timeout)
     };

@@ -17,7 +17,7 @@ pub const fn io_size_of_irp(stack_size: i8) -> u16 {
 /// `irp` points to a live IRP that the caller owns and that has been handed down at least once.
 #[inline]
 pub unsafe fn io_get_current_irp_stack_location(irp: *mut IRP) -> *mut IO_STACK_LOCATION {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller owns the live IRP.
     unsafe { irp_stack_pointer(irp) }
 }
 
@@ -27,7 +27,7 @@ pub unsafe fn io_get_current_irp_stack_location(irp: *mut IRP) -> *mut IO_STACK_
 /// `irp` points to a live IRP that the caller owns and that has a free stack location.
 #[inline]
 pub unsafe fn io_get_next_irp_stack_location(irp: *mut IRP) -> *mut IO_STACK_LOCATION {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller owns the live IRP.
     let current = unsafe { irp_stack_pointer(irp) };
     current.wrapping_sub(1)
 }
@@ -38,13 +38,13 @@ pub unsafe fn io_get_next_irp_stack_location(irp: *mut IRP) -> *mut IO_STACK_LOC
 /// `irp` points to a live IRP that the caller owns and that has a free stack location.
 #[inline]
 pub unsafe fn io_set_next_irp_stack_location(irp: *mut IRP) {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller owns the live IRP.
     let location = unsafe { irp_current_location(irp) };
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller owns the live IRP.
     unsafe { set_irp_current_location(irp, location - 1) };
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller owns the live IRP.
     let next = unsafe { io_get_next_irp_stack_location(irp) };
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller owns the live IRP.
     unsafe { set_irp_stack_pointer(irp, next) };
 }
 
@@ -55,7 +55,7 @@ pub unsafe fn io_set_next_irp_stack_location(irp: *mut IRP) {
 /// with `context` until the IRP has completed.
 #[inline]
 pub unsafe fn io_set_completion_routine(irp: *mut IRP, routine: IO_COMPLETION_ROUTINE, context: *mut c_void) {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller owns the live IRP.
     let next = unsafe { io_get_next_irp_stack_location(irp) };
     // SAFETY: the next location belongs to the IRP that the caller owns.
     unsafe { set_stack_completion_routine(next, Some(routine)) };
@@ -71,7 +71,7 @@ pub unsafe fn io_set_completion_routine(irp: *mut IRP, routine: IO_COMPLETION_RO
 /// `irp` points to a live IRP that the caller owns and that has been handed down.
 #[inline]
 pub unsafe fn io_mark_irp_pending(irp: *mut IRP) {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller owns the live IRP.
     let current = unsafe { irp_stack_pointer(irp) };
     // SAFETY: the current location belongs to the IRP that the caller owns.
     let control = unsafe { stack_control(current) };
@@ -87,10 +87,10 @@ pub unsafe fn io_mark_irp_pending(irp: *mut IRP) {
 /// `mdl` points to a live MDL that describes locked pages or non-paged pool.
 #[inline]
 pub unsafe fn mm_get_system_address_for_mdl_safe(mdl: *mut MDL) -> *mut c_void {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees a live MDL.
     let flags = unsafe { mdl_flags(mdl) };
     if flags & (MDL_MAPPED_TO_SYSTEM_VA | MDL_SOURCE_IS_NONPAGED_POOL) != 0 {
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller guarantees a live MDL.
         return unsafe { mdl_mapped_system_va(mdl) };
     }
     // SAFETY: the caller guarantees locked pages, which is what the function asks for.
