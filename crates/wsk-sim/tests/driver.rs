@@ -174,7 +174,10 @@ fn deferred_calls_are_not_left() {
     let said: Vec<_> = machine.violations_of("LIFE-19").into_iter().map(|said| said.detail).collect();
     assert!(said.iter().any(|said| said.contains("the routine of a DPC has not returned")), "{said:?}");
     assert!(said.iter().any(|said| said.contains("a deferred call is queued (1 in all)")), "{said:?}");
-    assert!(said.iter().any(|said| said.contains("was called after the driver's image was unloaded")), "{said:?}");
+    assert!(
+        said.iter().any(|said| said.contains("was called after the driver's image was unloaded")),
+        "{said:?}"
+    );
 }
 
 unsafe extern "system" fn work(_: *mut DEVICE_OBJECT, passed: *mut c_void) {
@@ -219,9 +222,6 @@ fn work_items_are_not_left() {
     };
     sim.driver(|_| Ok::<_, ()>(()), unload).expect("it loads");
     let said: Vec<_> = machine.violations_of("LIFE-19").into_iter().map(|said| said.detail).collect();
-    assert!(
-        said.iter().any(|said| said.contains("the routine of a work item has not returned")),
-        "{said:?}"
-    );
+    assert!(said.iter().any(|said| said.contains("the routine of a work item has not returned")), "{said:?}");
     assert!(said.iter().any(|said| said.contains("a work item is queued (1 in all)")), "{said:?}");
 }
