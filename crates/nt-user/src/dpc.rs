@@ -1,7 +1,7 @@
 //! Deferred procedure calls.
 //!
 //! ```text
-//!   initialised ──KeInsertQueueDpc──► queued ──a processor takes it──► running (may be queued again)
+//!   initialized ──KeInsertQueueDpc──► queued ──a processor takes it──► running (may be queued again)
 //!        ▲                              │ KeRemoveQueueDpc                 │
 //!        └──────────────────────────────┴──────────────────────────────────┘
 //! ```
@@ -116,7 +116,7 @@ impl DpcQueue {
     /// Queues a DPC, for the timer at an address if that is not zero; false if it is queued already.
     ///
     /// # Safety
-    /// `dpc` points to an initialised DPC that lives until it has run or was removed.
+    /// `dpc` points to an initialized DPC that lives until it has run or was removed.
     pub(crate) unsafe fn insert(
         &self,
         inner: &Inner,
@@ -230,7 +230,7 @@ pub(crate) fn check(kernel: &CurrentKernel, call: &'static str, dpc: *mut KDPC) 
     }
 }
 
-/// Initialises a DPC; see [`wsk_sys::nt::KeInitializeDpc`].
+/// Initializes a DPC; see [`wsk_sys::nt::KeInitializeDpc`].
 ///
 /// # Safety
 /// `dpc` points to storage that is not in use as a DPC. `routine` may be called with `context` once it is
@@ -266,7 +266,7 @@ pub unsafe extern "system" fn KeInitializeDpc(
 /// Queues a DPC; see [`wsk_sys::nt::KeInsertQueueDpc`].
 ///
 /// # Safety
-/// `dpc` points to an initialised DPC that lives until it has run or was removed.
+/// `dpc` points to an initialized DPC that lives until it has run or was removed.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn KeInsertQueueDpc(
     dpc: *mut KDPC,
@@ -283,7 +283,7 @@ pub unsafe extern "system" fn KeInsertQueueDpc(
 /// Takes a DPC out of its queue; see [`wsk_sys::nt::KeRemoveQueueDpc`].
 ///
 /// # Safety
-/// `dpc` points to an initialised DPC.
+/// `dpc` points to an initialized DPC.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn KeRemoveQueueDpc(dpc: *mut KDPC) -> u8 {
     const CALL: &str = "KeRemoveQueueDpc";

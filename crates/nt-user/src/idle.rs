@@ -6,7 +6,7 @@
 //! every request. So a driver's thread that is about to sleep may be donated to the poller:
 //!
 //! ```text
-//!   KeWaitForSingleObject ──not signalled──► Idle::serve ──► completion routines, perhaps the signal
+//!   KeWaitForSingleObject ──not signaled──► Idle::serve ──► completion routines, perhaps the signal
 //!                                              │  ▲
 //!                                              │  └── kicked by another thread that signals the object
 //!                                              └── nothing to do ──► sleep
@@ -43,7 +43,7 @@ impl Kernel {
 }
 
 impl Inner {
-    /// Donates the calling thread while it waits for `target`; true if the target was signalled meanwhile.
+    /// Donates the calling thread while it waits for `target`; true if the target was signaled meanwhile.
     pub(crate) fn donate(&self, target: Object<'_>, deadline: Option<Duration>) -> bool {
         let Some(idle) = self.idle.get() else { return false };
         if !current::is_drivers()
@@ -66,7 +66,7 @@ impl Inner {
         target.end_donation()
     }
 
-    /// Makes donated threads check their objects: a thread that waits for a signalled object was not asleep.
+    /// Makes donated threads check their objects: a thread that waits for a signaled object was not asleep.
     pub(crate) fn kick(&self) {
         if let Some(idle) = self.idle.get().and_then(Weak::upgrade) {
             idle.kick();

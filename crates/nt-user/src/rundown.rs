@@ -35,7 +35,7 @@ unsafe fn word<'a>(rundown: *mut EX_RUNDOWN_REF, call: &'static str) -> &'a Atom
     unsafe { AtomicUsize::from_ptr(rundown.cast()) }
 }
 
-/// Initialises run-down protection; see [`wsk_sys::nt::ExInitializeRundownProtection`].
+/// Initializes run-down protection; see [`wsk_sys::nt::ExInitializeRundownProtection`].
 ///
 /// # Safety
 /// `rundown` points to storage that is not in use as run-down protection.

@@ -1,7 +1,7 @@
 //! Timers.
 //!
 //! ```text
-//!   initialised ──KeSetTimer──► set ──due──► expired: signalled, its DPC is queued
+//!   initialized ──KeSetTimer──► set ──due──► expired: signaled, its DPC is queued
 //!        ▲                       │ KeCancelTimer            │ KeSetTimer
 //!        └───────────────────────┘                          └──► set
 //! ```
@@ -116,7 +116,7 @@ fn expire(inner: &Inner, setting: &Setting) {
             inner.dpcs.insert(inner, setting.dpc, setting.timer.addr(), ptr::null_mut(), ptr::null_mut())
         };
     }
-    // SAFETY: the driver keeps a set timer alive until it has been seen signalled.
+    // SAFETY: the driver keeps a set timer alive until it has been seen signaled.
     if let Some(timer) = unsafe { Object::from_raw(setting.timer.cast()) } {
         timer.signal(inner);
     }
@@ -135,7 +135,7 @@ unsafe fn object<'a>(kernel: &CurrentKernel, call: &'static str, timer: *mut KTI
     }
 }
 
-/// Initialises a notification timer; see [`wsk_sys::nt::KeInitializeTimer`].
+/// Initializes a notification timer; see [`wsk_sys::nt::KeInitializeTimer`].
 ///
 /// # Safety
 /// `timer` points to storage that is not in use as a timer.
@@ -146,14 +146,14 @@ pub unsafe extern "system" fn KeInitializeTimer(timer: *mut KTIMER) {
     argument::check_aligned(&kernel, CALL, "a timer", timer);
     // SAFETY: the caller guarantees the storage.
     if let Some(object) = unsafe { Object::from_raw(timer.cast()) } {
-        object.initialise(Kind::NotificationTimer, false);
+        object.initialize(Kind::NotificationTimer, false);
     }
 }
 
 /// Sets a timer; see [`wsk_sys::nt::KeSetTimer`].
 ///
 /// # Safety
-/// `timer`, and `dpc` unless it is null, point to initialised objects that live until the timer has expired
+/// `timer`, and `dpc` unless it is null, point to initialized objects that live until the timer has expired
 /// or was cancelled, and the DPC has run.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn KeSetTimer(timer: *mut KTIMER, due_time: i64, dpc: *mut KDPC) -> u8 {
@@ -189,7 +189,7 @@ pub unsafe extern "system" fn KeSetTimer(timer: *mut KTIMER, due_time: i64, dpc:
 /// Takes a timer back; see [`wsk_sys::nt::KeCancelTimer`].
 ///
 /// # Safety
-/// `timer` points to an initialised timer.
+/// `timer` points to an initialized timer.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn KeCancelTimer(timer: *mut KTIMER) -> u8 {
     const CALL: &str = "KeCancelTimer";

@@ -158,7 +158,7 @@ impl WorkQueue {
 /// Queues a work item of the driver's storage; see [`wsk_sys::nt::ExQueueWorkItem`].
 ///
 /// # Safety
-/// `item` points to an initialised work item that lives until its routine is called, which may be on another
+/// `item` points to an initialized work item that lives until its routine is called, which may be on another
 /// thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn ExQueueWorkItem(item: *mut WORK_QUEUE_ITEM, _queue: i32) {

@@ -99,14 +99,14 @@ const CALLS: [(&str, Call); 41] = [
     // What may be null, and not anything else.
     ("KeWaitForSingleObject", |at| {
         let event = Event::notification();
-        // SAFETY: the event is initialised; the kernel is not to follow the pointer.
+        // SAFETY: the event is initialized; the kernel is not to follow the pointer.
         unsafe { KeWaitForSingleObject(event.raw().cast(), 0, 0, 0, or_odd(at).cast()) };
     }),
     ("KeSetTimer", |at| {
         let timer = allocate(size_of::<KTIMER>()).cast();
         // SAFETY: the storage is new.
         unsafe { KeInitializeTimer(timer) };
-        // SAFETY: the timer is initialised; the kernel is not to follow the pointer.
+        // SAFETY: the timer is initialized; the kernel is not to follow the pointer.
         unsafe { KeSetTimer(timer, relative(std::time::Duration::from_hours(1)), or_odd(at).cast()) };
     }),
     ("IoAllocateMdl", |at| {
@@ -161,13 +161,13 @@ fn an_mdl_that_was_freed_is_named() {
 /// A DPC without a routine would call address zero.
 #[test]
 fn a_dpc_without_a_routine_is_named() {
-    let initialise = || {
+    let initialize = || {
         let dpc = allocate(size_of::<KDPC>());
         // SAFETY: the storage is new.
         unsafe { KeInitializeDpc(dpc.cast(), None, null_mut()) };
         free(dpc);
     };
-    names("KeInitializeDpc", 0, &[rule::OBJECT], initialise);
+    names("KeInitializeDpc", 0, &[rule::OBJECT], initialize);
 }
 
 /// An IRP whose locations are used up has no place for a routine.

@@ -21,7 +21,7 @@ struct Log {
     arguments: AtomicUsize,
     context: std::sync::Mutex<Option<Context>>,
     ran: Event,
-    /// The first call waits for this, unless it is signalled.
+    /// The first call waits for this, unless it is signaled.
     gate: Event,
 }
 
@@ -100,7 +100,7 @@ fn dpc(log: &Log) -> *mut KDPC {
 }
 
 fn queue(dpc: *mut KDPC, first: usize, second: usize) -> bool {
-    // SAFETY: the DPC is initialised, and the tests wait until it has run.
+    // SAFETY: the DPC is initialized, and the tests wait until it has run.
     unsafe {
         KeInsertQueueDpc(dpc, ptr::without_provenance_mut(first), ptr::without_provenance_mut(second)) != 0
     }
@@ -134,17 +134,17 @@ fn timer() -> *mut KTIMER {
 }
 
 fn set_timer(timer: *mut KTIMER, time: Duration, dpc: *mut KDPC) -> bool {
-    // SAFETY: timer and DPC are initialised, and the tests wait for them.
+    // SAFETY: timer and DPC are initialized, and the tests wait for them.
     unsafe { KeSetTimer(timer, relative(time), dpc) != 0 }
 }
 
 fn cancel_timer(timer: *mut KTIMER) -> bool {
-    // SAFETY: the timer is initialised.
+    // SAFETY: the timer is initialized.
     unsafe { KeCancelTimer(timer) != 0 }
 }
 
 fn queue_item(item: *mut WORK_QUEUE_ITEM) {
-    // SAFETY: the item is initialised, and the tests wait until it has run.
+    // SAFETY: the item is initialized, and the tests wait until it has run.
     unsafe { ExQueueWorkItem(item, DELAYED_WORK_QUEUE) };
 }
 
@@ -181,7 +181,7 @@ fn a_dpc_is_queued_once() {
         let third = dpc(&log);
         assert!(queue(third, 0, 0));
         assert!(!queue(third, 0, 0));
-        // SAFETY: the DPC is initialised.
+        // SAFETY: the DPC is initialized.
         assert_eq!(unsafe { KeRemoveQueueDpc(third) }, 1);
         // SAFETY: the DPC is initialized and alive.
         assert_eq!(unsafe { KeRemoveQueueDpc(third) }, 0);
@@ -195,7 +195,7 @@ fn a_dpc_is_queued_once() {
     finish_clean(&kernel);
 }
 
-/// A timer is signalled when it is due and stays so; its DPC runs; taking it back in time prevents both.
+/// A timer is signaled when it is due and stays so; its DPC runs; taking it back in time prevents both.
 #[test]
 fn a_timer_expires() {
     let kernel = kernel();
@@ -209,7 +209,7 @@ fn a_timer_expires() {
         assert_eq!(wait(timer.cast()), STATUS_SUCCESS);
         assert!(began.elapsed() >= Duration::from_millis(20));
         assert_eq!(log.ran.wait(), STATUS_SUCCESS);
-        assert_eq!(wait_for(timer.cast(), 0), STATUS_SUCCESS, "a notification timer stays signalled");
+        assert_eq!(wait_for(timer.cast(), 0), STATUS_SUCCESS, "a notification timer stays signaled");
         assert!(!cancel_timer(timer));
         assert!(!set_timer(timer, Duration::from_hours(1), dpc));
         assert!(set_timer(timer, Duration::from_hours(1), ptr::null_mut()), "it was set");
@@ -349,7 +349,7 @@ fn a_work_item_runs_at_passive() {
     finish_clean(&kernel);
 }
 
-/// Initialises a work item, as the macro `ExInitializeWorkItem` does.
+/// Initializes a work item, as the macro `ExInitializeWorkItem` does.
 fn init_work_item(item: *mut WORK_QUEUE_ITEM, routine: WORKER_THREAD_ROUTINE, parameter: *mut c_void) {
     let words = item.cast::<*mut c_void>();
     let values = [ptr::null_mut(), ptr::null_mut(), routine as *mut c_void, parameter];

@@ -114,12 +114,12 @@ fn a_lent_thread_is_kicked_by_others() {
         run(&kernel, move || {
             let event = event();
             let target = Shared::new(event.raw());
-            let signaller = other.spawn("signaller", move || {
+            let signaler = other.spawn("signaler", move || {
                 lent.recv().unwrap();
                 set(target.get());
             });
             system_thread(|| assert_eq!(event.wait(), STATUS_SUCCESS));
-            signaller.expect("a thread").join().expect("it does not panic");
+            signaler.expect("a thread").join().expect("it does not panic");
         });
         assert_eq!(*work.kicks.lock().unwrap(), 1);
         finish_clean(&kernel);
@@ -135,13 +135,13 @@ fn a_lent_thread_has_its_own_deadline() {
     run(&kernel, move || {
         let event = Event::synchronization();
         let target = Shared::new(event.raw());
-        let signaller = other.spawn("signaller", move || {
+        let signaler = other.spawn("signaler", move || {
             let patience = lent.recv().unwrap();
             assert!(patience <= PATIENCE && patience > PATIENCE / 2, "{patience:?}");
             set(target.get());
         });
         system_thread(|| assert_eq!(event.wait_for(PATIENCE), STATUS_SUCCESS));
-        signaller.expect("a thread").join().expect("it does not panic");
+        signaler.expect("a thread").join().expect("it does not panic");
         system_thread(|| assert_eq!(event.poll(), STATUS_TIMEOUT));
     });
     drop(work);

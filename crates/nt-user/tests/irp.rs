@@ -200,7 +200,7 @@ fn a_routine_may_free_its_irp() {
     finish_clean(&kernel);
 }
 
-/// An IRP in the driver's own storage is initialised, submitted, re-used, initialised again, and abandoned with the
+/// An IRP in the driver's own storage is initialized, submitted, re-used, initialized again, and abandoned with the
 /// storage once it has completed; none of that is a mistake.
 #[test]
 fn an_embedded_irp_may_be_abandoned_after_completion() {
@@ -286,7 +286,7 @@ fn freeing_a_pending_irp_is_caught() {
 }
 
 /// A driver may keep the highest location of its IRP for itself. The IRP is back when the routine of the location below
-/// has kept it, although there is a location above: it may then be sent again, re-used, initialised, and freed.
+/// has kept it, although there is a location above: it may then be sent again, re-used, initialized, and freed.
 #[test]
 fn an_irp_is_back_with_a_driver_that_keeps_a_location_of_its_own() {
     let kernel = kernel();
@@ -608,7 +608,7 @@ fn an_irp_whose_stack_location_was_changed_is_caught() {
     finish_clean(&kernel);
 }
 
-/// A pending IRP must not be submitted, re-used or initialised again.
+/// A pending IRP must not be submitted, re-used or initialized again.
 /// Catches: IRP-06
 #[test]
 fn using_a_pending_irp_again_is_caught() {

@@ -187,7 +187,7 @@ fn calls_above_dispatch_are_caught_in_each_function() {
         unsafe { IoFreeIrp(irp) };
     });
     above("KeSetEvent", |_, event| {
-        // SAFETY: the event is initialised.
+        // SAFETY: the event is initialized.
         unsafe { KeSetEvent(event, 0, 0) };
     });
     // SAFETY: the event is initialized and outlives the call.
@@ -202,7 +202,7 @@ fn calls_above_dispatch_are_caught_in_each_function() {
     });
     assert!(kernel.violations().is_empty());
     // That nobody below has the IRP is the lesser mistake here.
-    // SAFETY: the kernel recognises an IRP that was not submitted.
+    // SAFETY: the kernel recognizes an IRP that was not submitted.
     above("IofCompleteRequest", |irp, _| unsafe { IofCompleteRequest(irp, 0) });
     assert_only(&kernel, rule::IRP_COMPLETE);
     finish_clean(&kernel);
@@ -215,7 +215,7 @@ fn setting_an_event_to_wait_at_dispatch_is_caught() {
     catches(&kernel, rule::IRQL, || {
         let event = Event::notification();
         at_dispatch(|| {
-            // SAFETY: the event is initialised.
+            // SAFETY: the event is initialized.
             unsafe { KeSetEvent(event.raw(), 0, 1) };
         });
     });

@@ -62,7 +62,7 @@ fn a_call_that_is_still_queued_is_left_behind() {
             let dpc: *mut KDPC = allocate(size_of::<KDPC>()).cast();
             // SAFETY: the storage is new.
             unsafe { KeInitializeDpc(dpc, Some(deferred), ptr::null_mut()) };
-            // SAFETY: the DPC is initialised, and nobody frees it.
+            // SAFETY: the DPC is initialized, and nobody frees it.
             assert_ne!(unsafe { KeInsertQueueDpc(dpc, ptr::null_mut(), ptr::null_mut()) }, 0);
         }
         TURNSTILE.wait_entered();
@@ -103,7 +103,7 @@ fn a_timer_that_is_set_is_left_behind() {
         let timer: *mut KTIMER = allocate(size_of::<KTIMER>()).cast();
         // SAFETY: the storage is new.
         unsafe { KeInitializeTimer(timer) };
-        // SAFETY: the timer is initialised, and nobody frees it.
+        // SAFETY: the timer is initialized, and nobody frees it.
         unsafe { KeSetTimer(timer, relative(Duration::from_hours(1)), ptr::null_mut()) };
     });
     let left = kernel.shutdown(Duration::from_secs(20));

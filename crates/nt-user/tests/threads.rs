@@ -42,7 +42,7 @@ unsafe extern "system" fn add_seven(counter: *mut c_void) {
     unsafe { PsTerminateSystemThread(STATUS_SUCCESS) };
 }
 
-/// A system thread runs its routine, and its object is signalled when the routine returns.
+/// A system thread runs its routine, and its object is signaled when the routine returns.
 #[test]
 fn a_system_thread_is_waited_for() {
     let kernel = kernel();

@@ -11,7 +11,7 @@ use nt_user::{Config, Context, Kernel, context};
 use wsk_sys::nt::*;
 use wsk_sys::status::*;
 
-/// A notification event releases every waiter and stays signalled until it is cleared.
+/// A notification event releases every waiter and stays signaled until it is cleared.
 #[test]
 fn a_notification_event_releases_all() {
     let kernel = kernel();
@@ -120,25 +120,25 @@ fn a_wait_ends_with_its_timeout() {
     finish_clean(&kernel);
 }
 
-/// A waiter may free the event as soon as its wait is over, whatever the signaller is still doing.
+/// A waiter may free the event as soon as its wait is over, whatever the signaler is still doing.
 #[test]
 fn a_waiter_may_free_the_event_at_once() {
     let kernel = kernel();
     let outer = kernel.clone();
     run(&kernel, move || {
         let (events, signals) = std::sync::mpsc::sync_channel::<Shared<KEVENT>>(1);
-        let signaller = outer.spawn("signaller", move || {
+        let signaler = outer.spawn("signaler", move || {
             for event in signals {
                 set(event.get());
             }
         });
         for round in 0..20_000 {
             let event = if round % 2 == 0 { Event::notification() } else { Event::synchronization() };
-            events.send(Shared::new(event.raw())).expect("the signaller listens");
+            events.send(Shared::new(event.raw())).expect("the signaler listens");
             assert_eq!(event.wait(), STATUS_SUCCESS);
         }
         drop(events);
-        signaller.expect("a thread").join().expect("it ends");
+        signaler.expect("a thread").join().expect("it ends");
     });
     finish_clean(&kernel);
 }

@@ -139,7 +139,7 @@ impl Recorder {
     /// Each change sets the event after it is made, so a look after a wait sees it. Only the scene's thread waits.
     fn wait_for(&self, happened: impl Fn() -> bool) -> bool {
         while !happened() {
-            // SAFETY: the event is initialised, and alive as long as the recorder.
+            // SAFETY: the event is initialized, and alive as long as the recorder.
             if !unsafe { wait(self.changed.get(), Some(PATIENCE)) } {
                 return happened();
             }
@@ -150,7 +150,7 @@ impl Recorder {
     fn change(&self) {
         // SAFETY: this is kernel code.
         self.irql.store(unsafe { nt::KeGetCurrentIrql() }, SeqCst);
-        // SAFETY: the event is initialised, and alive as long as the recorder.
+        // SAFETY: the event is initialized, and alive as long as the recorder.
         unsafe { nt::KeSetEvent(self.changed.get(), nt::IO_NO_INCREMENT, 0) };
     }
 

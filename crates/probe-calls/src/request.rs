@@ -278,7 +278,7 @@ impl<'c> Pending<'c> {
     pub(crate) fn is_pending(&self) -> bool {
         // SAFETY: the event is alive as long as the block.
         let done = unsafe { &raw mut (*self.request.0.as_ptr()).done };
-        // SAFETY: it is initialised.
+        // SAFETY: it is initialized.
         unsafe { nt::KeReadStateEvent(done) == 0 }
     }
 
@@ -286,7 +286,7 @@ impl<'c> Pending<'c> {
     pub(crate) fn linger(&self) {
         // SAFETY: the block is alive; only an address is computed.
         let done = unsafe { &raw mut (*self.request.0.as_ptr()).done };
-        // SAFETY: the event is initialised, and alive as long as the block.
+        // SAFETY: the event is initialized, and alive as long as the block.
         unsafe { wait(done, Some(PATIENCE)) };
     }
 
@@ -329,7 +329,7 @@ impl<'c> Pending<'c> {
         let raw = self.request.0.as_ptr();
         // SAFETY: the block is alive; only an address is computed.
         let done = unsafe { &raw mut (*raw).done };
-        // SAFETY: the event is initialised, and alive as long as the block.
+        // SAFETY: the event is initialized, and alive as long as the block.
         let mut ended = if unsafe { wait(done, bound) } { Ended::Completed } else { Ended::Cancelled };
         if ended == Ended::Cancelled {
             // SAFETY: the block is alive, and its IRP is written once, when it is made.
@@ -382,7 +382,7 @@ impl Request {
 /// Waits for an event; false if `bound` milliseconds have passed.
 ///
 /// # Safety
-/// The event is initialised and stays alive.
+/// The event is initialized and stays alive.
 pub(crate) unsafe fn wait(event: *mut KEVENT, bound: Option<u32>) -> bool {
     let mut timeout = bound.map_or(0, |bound| -(i64::from(bound) * 10_000));
     let timeout = if bound.is_some() { &raw mut timeout } else { ptr::null_mut() };

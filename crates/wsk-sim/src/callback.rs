@@ -1,10 +1,10 @@
-//! The callbacks that the current thread is inside of, and what is to happen when they are over.
+//! The callbacks of the current thread, and actions to run when they are over.
 //!
 //! ```text
 //!   entered ──► inside, client code runs ──returned──► the provider acts on the answer ──settled──► over
 //! ```
-//! A thread that has been told of a callback must find it over: else its next call could meet the callback still in
-//! progress, which no driver can tell from outside.
+//! A thread that learns of a callback must find it over. Otherwise its next call could run while the callback
+//! is in progress, which a driver cannot detect.
 
 use std::cell::RefCell;
 
@@ -19,9 +19,9 @@ struct Inside {
 
 #[derive(Default)]
 struct Callbacks {
-    /// One entry for each callback the thread is inside of.
+    /// One entry for each callback that the thread is inside of.
     inside: Vec<Inside>,
-    /// What waits for the provider to settle a callback that has returned.
+    /// Actions that wait until the provider has settled a callback that has returned.
     returned: Vec<Later>,
 }
 
@@ -29,20 +29,20 @@ thread_local! {
     static CALLBACKS: RefCell<Callbacks> = RefCell::default();
 }
 
-/// The provider is about to call the client.
+/// Records that the provider is about to call the client.
 pub(crate) fn entered(name: &'static str, at_dispatch: bool) {
     let inside = Inside { checked: context::callback(name, at_dispatch), later: Vec::new() };
     CALLBACKS.with_borrow_mut(|callbacks| callbacks.inside.push(inside));
 }
 
-/// The client has returned.
+/// Records that the client has returned.
 pub(crate) fn returned() {
     let Some(inside) = CALLBACKS.with_borrow_mut(|callbacks| callbacks.inside.pop()) else { return };
     drop(inside.checked);
     CALLBACKS.with_borrow_mut(|callbacks| callbacks.returned.extend(inside.later));
 }
 
-/// The provider has acted on the answer.
+/// Runs the actions once the provider has acted on the answer.
 pub(crate) fn settled() {
     let later = CALLBACKS.with_borrow_mut(|callbacks| std::mem::take(&mut callbacks.returned));
     for action in later {

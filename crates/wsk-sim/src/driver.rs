@@ -1,12 +1,12 @@
-//! A driver's two ends, called as the I/O manager calls them.
+//! A driver's entry and unload routines, called as the I/O manager calls them.
 //!
 //! ```text
-//!   DriverEntry ──success──► loaded ──DriverUnload──► returned ──► the image goes, with the last reference on a device
-//!        └──failure──────────────────────────────────────────────► the image goes
+//!   DriverEntry ──success──► loaded ──DriverUnload──► returned ──► the image is unloaded with the last reference on a device
+//!        └──failure──────────────────────────────────────────────► the image is unloaded
 //! ```
 //!
-//! On Windows the code of an image that has gone is no longer there: a thread, timer, deferred call, work item, completion
-//! routine or callback that is left then runs whatever is in its place. Here it is left where it is, and named.
+//! On Windows an unloaded image is no longer mapped: a thread, timer, deferred call, work item, completion
+//! routine or callback that is left crashes. Here the code stays, and the routine is reported.
 
 use std::panic::Location;
 
@@ -15,26 +15,26 @@ use nt_user::Severity;
 use crate::Sim;
 
 impl Sim {
-    /// Loads a driver, unloads it, finishes, and checks that everything was as it should be, like [`run`](Self::run).
+    /// Loads a driver, unloads it, finishes, and checks the report, like [`run`](Self::run).
     ///
-    /// `entry` is what `DriverEntry` does. What it returns is the driver's state, or why the driver cannot be loaded: then
-    /// the image goes at once, nothing else is called, and the error is the result. `unload` is what `DriverUnload` does with
-    /// the state; what a test wants of the driver in between comes first in it. Both are called at `PASSIVE_LEVEL` on one
-    /// system thread.
+    /// `entry` is the body of `DriverEntry`. It returns the driver's state, or an error: then the image is
+    /// unloaded at once, `unload` is not called, and the error is the result. `unload` is the body of
+    /// `DriverUnload`, preceded by what the test does with the driver. Both are called at `PASSIVE_LEVEL` on
+    /// one system thread.
     ///
-    /// A run fails that leaves something behind in an image that goes:
+    /// The run fails if anything is left behind in an unloaded image:
     ///
     /// | left behind | reported |
     /// |---|---|
     /// | a registration | REG-27 |
-    /// | a thread that nobody can wait for any more | REG-27 |
+    /// | a thread that can no longer be waited for | REG-27 |
     /// | a thread, work item, deferred call, completion routine or callback that has not returned | LIFE-19 |
     /// | a timer that is set, a deferred call or a work item that is queued | LIFE-19 |
     /// | pool, IRPs, sockets, handles, references | as by [`run`](Self::run) |
     ///
-    /// The driver has a device if it makes one ([`Kernel::create_device`](nt_user::Kernel::create_device)), which keeps the
-    /// image as long as it is referenced. To have routines linger that have returned, ask for that
-    /// ([`Kernel::watch_image`](nt_user::Kernel::watch_image)) before.
+    /// A device that the driver creates ([`Kernel::create_device`](nt_user::Kernel::create_device)) keeps the
+    /// image loaded as long as it is referenced. To let routines linger after their return, call
+    /// [`Kernel::watch_image`](nt_user::Kernel::watch_image) before.
     ///
     /// ```
     /// use wsk_sim::Sim;
@@ -44,7 +44,7 @@ impl Sim {
     /// ```
     ///
     /// # Errors
-    /// What `entry` returned, if the run was clean otherwise.
+    /// The error of `entry`, if the run was clean otherwise.
     ///
     /// # Panics
     /// As [`run`](Self::run).
@@ -66,13 +66,14 @@ impl Sim {
         ended.unwrap_or(Ok(()))
     }
 
-    /// The driver's image goes.
+    /// Unloads the driver's image.
     fn end_image(&self, refused: bool, caller: &Location<'_>) {
         let call = if refused { "DriverEntry" } else { "DriverUnload" };
         let clients = self.provider().clients();
         if clients != 0 {
-            let detail =
-                format!("{clients} registrations with WSK are left in an image that goes, at {caller}");
+            let detail = format!(
+                "{clients} registrations with WSK are left in an image that is unloaded, at {caller}"
+            );
             self.kernel().report(Severity::Violation, "REG-27", call, detail);
         }
         if refused {
@@ -80,7 +81,7 @@ impl Sim {
         } else {
             self.kernel().unload_image();
         }
-        // What lingers returns now, in the image or not.
+        // Lingering routines return now, in the image or not.
         self.kernel().finish_lingering_routines();
     }
 }

@@ -1,4 +1,4 @@
-//! What `netio.sys` exports: each symbol finds the provider of the calling thread's kernel.
+//! The exports of `netio.sys`: each symbol finds the provider of the calling thread's kernel.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use wsk_sys::{
     WSK_REGISTRATION,
 };
 
-/// The provider of a kernel, kept in it.
+/// The provider of a kernel, stored as an extension.
 #[derive(Debug)]
 pub(crate) struct Attached(pub(crate) Provider);
 
-/// A driver's thread that waits looks after the network meanwhile.
+/// Donated threads poll the network.
 impl Idle for Attached {
     fn serve(&self, patience: Duration, over: &mut dyn FnMut() -> bool) {
         self.0.lend(patience, over);
@@ -27,12 +27,12 @@ impl Idle for Attached {
     }
 }
 
-/// The provider of the calling thread's kernel, for calls that name none.
+/// The provider of the calling thread's kernel, if there is one.
 pub(crate) fn current() -> Option<Provider> {
     Some(Kernel::current()?.find_extension::<Attached>()?.0.clone())
 }
 
-/// What the clients on a kernel have yet to give back.
+/// Describes what the clients on a kernel have not released.
 pub(crate) fn awaited(kernel: &Kernel) -> String {
     let awaited = kernel.find_extension::<Attached>().map(|attached| attached.0.awaited());
     awaited.filter(|said| !said.is_empty()).map(|said| format!("On WSK, {said}")).unwrap_or_default()
@@ -72,7 +72,8 @@ pub unsafe extern "system" fn WskCaptureProviderNPI(
     timeout: u32,
     npi: *mut WSK_PROVIDER_NPI,
 ) -> NTSTATUS {
-    // SAFETY: the caller keeps the contract of `WskCaptureProviderNPI`: a registered `registration`, and a place for the NPI.
+    // SAFETY: the caller keeps the contract of `WskCaptureProviderNPI`: a registered `registration`, and a
+    // place for the NPI.
     unsafe { provider("WskCaptureProviderNPI").capture(registration, timeout, npi) }
 }
 
@@ -121,7 +122,8 @@ pub unsafe extern "system" fn NmrRegisterClient(
     context: *mut c_void,
     handle: *mut HANDLE,
 ) -> NTSTATUS {
-    // SAFETY: the caller keeps the contract of `NmrRegisterClient`: the characteristics live until deregistration.
+    // SAFETY: the caller keeps the contract of `NmrRegisterClient`: the characteristics live until
+    // deregistration.
     unsafe { provider("NmrRegisterClient").register_module(characteristics, context, handle) }
 }
 

@@ -1,4 +1,4 @@
-//! The embedder of the provider: the user-mode kernel, its checker, and the choices a test makes.
+//! The embedder of the provider: the user-mode kernel, its checker, and the choices of a test.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,10 +12,10 @@ use wsk_sys::nt::IRP;
 
 use crate::callback;
 
-/// Chooses one of so many alternatives, 0 being the natural one.
+/// Chooses one of a number of alternatives; 0 is the natural one.
 type Chooser = Box<dyn FnMut(u32) -> u32 + Send>;
 
-/// The choices of a test; what is not chosen is natural.
+/// The choices of a test; all others are natural.
 #[derive(Default)]
 pub(crate) struct Choices {
     any: AtomicBool,
@@ -88,7 +88,7 @@ impl Host for SimHost {
         // SAFETY: the caller guarantees readable storage of the size of an IRP.
         let fit = unsafe { nt_user::irp::submitted(irp, call) };
         if fit {
-            // SAFETY: it is an IRP, and the client has just given it to the provider.
+            // SAFETY: the checks have found an IRP, and the client has just passed it to the provider.
             unsafe { nt_user::irp::handed_down(irp) };
         }
         fit

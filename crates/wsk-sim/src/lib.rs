@@ -1,8 +1,9 @@
-//! The test kit of WSK drivers: the provider on a user-mode kernel, with a checker of every rule.
+//! Test kit for WSK drivers: the provider on a user-mode kernel, with a checker of every rule.
 //!
-//! A [`Sim`] is one machine: a kernel of `nt-user`, a provider of `wsk-provider` over the host's network, and a
-//! checker that knows the rules of the contract. The crate defines the five symbols that `netio.sys` exports, so a
-//! driver's own code links against it as it is and finds the provider of the machine its thread belongs to.
+//! A [`Sim`] is one machine: a kernel of `nt-user`, a provider of `wsk-provider` over the host's network, and
+//! a checker that knows the rules of the contract. The crate defines the five symbols that `netio.sys`
+//! exports, so a driver links against it unchanged and finds the provider of the machine that its thread
+//! belongs to.
 //!
 //! ```text
 //!   test ──► Sim::run ──► driver code ──► wsk-sys symbols ─┬─ Wsk…  ──► this crate ──► wsk-provider ──► host network
@@ -10,7 +11,8 @@
 //!                └──► afterwards: broken rules, leaked memory, IRPs, sockets, threads
 //! ```
 //!
-//! [`Sim::driver`] runs a driver's two ends, and looks at what is left when its image goes.
+//! [`Sim::driver`] runs a driver's entry and unload routines, and checks what is left when its image is
+//! unloaded.
 //!
 //! Tests of the provider itself, and of the checker, use the [`raw`] kit.
 

@@ -1,31 +1,32 @@
-//! What is said at the end of a run.
+//! The report at the end of a run.
 
 use std::fmt;
 
 use nt_user::{LeakReport, Violation};
 
-/// The end of a run.
+/// Result of a run.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Report {
-    /// Rules that were broken and were not expected to be.
+    /// Unexpected violations.
     pub violations: Vec<Violation>,
-    /// Rules that were broken as expected.
+    /// Expected violations and advice.
     pub expected: Vec<Violation>,
-    /// What is legal, but unwise, and was not expected.
+    /// Unexpected advice.
     pub advice: Vec<Violation>,
-    /// Whether advice counts; see [`Sim::forbid_advice`](crate::Sim::forbid_advice).
+    /// True if unexpected advice fails the run; see [`Sim::forbid_advice`](crate::Sim::forbid_advice).
     pub advice_counts: bool,
-    /// Expected rules that nobody broke, and expected advice that nobody needed.
+    /// Expected rules that were not reported.
     pub missing: Vec<&'static str>,
-    /// How much more was reported than the checker keeps. Nobody knows what it was, so it is taken for the worst.
+    /// The number of reports beyond those that the checker keeps. They count as unexpected violations.
     pub omitted: usize,
-    /// What was left behind.
+    /// Resources that were left behind.
     pub leaks: LeakReport,
 }
 
 impl Report {
-    /// Whether everything was as it should be. Advice does not count, unless it was forbidden.
+    /// Returns true if there were no unexpected reports and no leaks. Advice does not count, unless it was
+    /// forbidden.
     pub fn is_clean(&self) -> bool {
         let stopped_as_expected =
             self.leaks.stopped.as_ref().is_some_and(|stop| self.expected.contains(stop));
@@ -34,7 +35,7 @@ impl Report {
         self.violations.is_empty() && self.missing.is_empty() && self.omitted == 0 && leaks && !advised
     }
 
-    /// Prints the unexpected advice, the same one once.
+    /// Prints the unexpected advice, without repetitions.
     pub(crate) fn print_advice(&self) {
         let mut seen: Vec<(&Violation, usize)> = Vec::new();
         for advice in &self.advice {
@@ -49,7 +50,7 @@ impl Report {
     }
 
     /// # Panics
-    /// If something was not as it should be; the message is the report.
+    /// If the report is not clean; the message is the report.
     #[track_caller]
     pub fn assert_clean(&self) {
         assert!(self.is_clean(), "\n{self}");
@@ -62,10 +63,10 @@ impl fmt::Display for Report {
             writeln!(f, "{violation}")?;
         }
         for rule in &self.missing {
-            writeln!(f, "{rule} should have been broken, and was not")?;
+            writeln!(f, "{rule} was expected but not reported")?;
         }
         if self.omitted != 0 {
-            writeln!(f, "{} more that were not kept", self.omitted)?;
+            writeln!(f, "{} more reports that were not kept", self.omitted)?;
         }
         if !self.leaks.is_clean() {
             writeln!(f, "left behind:\n{}", self.leaks)?;

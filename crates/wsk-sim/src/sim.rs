@@ -21,10 +21,10 @@ use crate::exports::{self, Attached};
 use crate::host::{Choices, SimHost};
 use crate::report::Report;
 
-/// How long the threads of a finished run may take to end.
+/// The time that the threads of a finished run may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How a [`Sim`] is to be.
+/// Builder for a [`Sim`].
 #[derive(Debug, Default)]
 pub struct Builder {
     provider: Config,
@@ -35,28 +35,28 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// When requests complete whose outcome is known at once.
+    /// Sets when requests complete whose outcome is known at once.
     #[must_use]
     pub fn completion(mut self, completion: Completion) -> Self {
         self.provider.completion = completion;
         self
     }
 
-    /// The IRQL of event callbacks.
+    /// Sets the IRQL of event callbacks.
     #[must_use]
     pub fn callbacks(mut self, level: Level) -> Self {
         self.provider.callbacks = level;
         self
     }
 
-    /// The IRQL of completion routines.
+    /// Sets the IRQL of completion routines.
     #[must_use]
     pub fn completions(mut self, level: Level) -> Self {
         self.provider.completions = level;
         self
     }
 
-    /// Selects among what the contract leaves open.
+    /// Selects among behaviors that the contract leaves open.
     #[must_use]
     pub fn behaviours(mut self, select: impl FnOnce(&mut Behaviours)) -> Self {
         select(&mut self.provider.behaviours);
@@ -84,14 +84,14 @@ impl Builder {
         self
     }
 
-    /// Another network than the host's.
+    /// Replaces the host's network.
     #[must_use]
     pub fn transport(mut self, transport: Arc<dyn Transport>) -> Self {
         self.transport = Some(transport);
         self
     }
 
-    /// The provider is not there until [`Provider::arrive`].
+    /// Defers the provider until [`Provider::arrive`].
     #[must_use]
     pub fn late(mut self) -> Self {
         self.late = true;
@@ -101,7 +101,7 @@ impl Builder {
     /// Boots the machine.
     ///
     /// # Panics
-    /// If the host has no network to offer.
+    /// If the host's network cannot be used.
     pub fn build(self) -> Sim {
         let kernel = Kernel::new(self.kernel);
         let transport =
@@ -131,11 +131,11 @@ impl Builder {
 #[derive(Clone, Debug)]
 pub struct Sim(Arc<Inner>);
 
-/// What a test has said is going to be reported.
+/// A report that a test expects.
 #[derive(Clone, Copy, Debug)]
 struct Expectation {
     rule: &'static str,
-    /// Only advice will do.
+    /// The report must be advice.
     advice: bool,
 }
 
@@ -172,12 +172,12 @@ impl Default for Sim {
 }
 
 impl Sim {
-    /// A machine as it comes: natural completions, everything at PASSIVE, the host's network.
+    /// A machine with the default settings: natural completions, PASSIVE_LEVEL, the host's network.
     pub fn new() -> Self {
         Self::builder().build()
     }
 
-    /// A machine to be configured.
+    /// Returns a builder for a machine.
     pub fn builder() -> Builder {
         Builder::default()
     }
@@ -192,52 +192,51 @@ impl Sim {
         &self.0.provider
     }
 
-    /// Whenever the provider has this choice it is given `alternative`; 0 is the natural one.
+    /// Makes the provider choose `alternative` whenever it has this choice; 0 is the natural one.
     pub fn choose(&self, knob: Knob, alternative: u32) {
         self.choose_by(knob, move |_| alternative);
     }
 
-    /// The next time the provider has this choice it is given `alternative`, and later the natural one.
+    /// Makes the provider choose `alternative` the next time it has this choice, and later the natural one.
     pub fn choose_once(&self, knob: Knob, alternative: u32) {
         let mut next = alternative;
         self.choose_by(knob, move |_| std::mem::take(&mut next));
     }
 
-    /// Whenever the provider has this choice, `chooser` is asked with the number of alternatives.
+    /// Calls `chooser` with the number of alternatives whenever the provider has this choice.
     pub fn choose_by(&self, knob: Knob, chooser: impl FnMut(u32) -> u32 + Send + 'static) {
         self.0.host.choices.set(knob, Some(Box::new(chooser)));
     }
 
-    /// The provider chooses what is natural again.
+    /// Makes the provider choose the natural alternative again.
     pub fn choose_naturally(&self, knob: Knob) {
         self.0.host.choices.set(knob, None);
     }
 
-    /// This rule is going to be broken: that does not fail the run, and not breaking it does. Advice will do, too.
+    /// Expects a violation of `rule` or advice under it: the run fails without one.
     pub fn expect(&self, rule: &'static str) -> &Self {
         self.0.expected.lock().push(Expectation { rule, advice: false });
         self
     }
 
-    /// Advice is going to be given under this rule: a run without it fails, and so does one in which the rule is reported
-    /// as broken.
+    /// Expects advice under `rule`: the run fails without it, or if the rule is reported as broken.
     pub fn expect_advice(&self, rule: &'static str) -> &Self {
         self.0.expected.lock().push(Expectation { rule, advice: true });
         self
     }
 
-    /// Advice fails this run, unless it was expected. Without this, [`run`](Self::run) prints it, and passes.
+    /// Makes unexpected advice fail the run. By default [`run`](Self::run) prints it and passes.
     pub fn forbid_advice(&self) -> &Self {
         self.0.advice_counts.store(true, Ordering::Relaxed);
         self
     }
 
-    /// What has been reported so far under `rule`.
+    /// The reports so far under `rule`.
     pub fn violations_of(&self, rule: &str) -> Vec<Violation> {
         self.kernel().violations().into_iter().filter(|violation| violation.rule == rule).collect()
     }
 
-    /// Makes the calling thread one of the machine's until the result is dropped.
+    /// Makes the calling thread a thread of the machine until the result is dropped.
     pub fn enter(&self) -> Entered {
         self.kernel().enter()
     }
@@ -245,7 +244,7 @@ impl Sim {
     /// Runs `body` on a new thread of the machine.
     ///
     /// # Panics
-    /// If the host has no thread to offer.
+    /// If the host cannot start a thread.
     pub fn thread<T: Send + 'static>(
         &self,
         name: &str,
@@ -254,16 +253,17 @@ impl Sim {
         self.kernel().spawn(name, body).expect("a thread of the host")
     }
 
-    /// Runs `body` on a new thread of the machine, finishes, and checks that everything was as it should be.
+    /// Runs `body` on a new thread of the machine, finishes, and checks the report.
     ///
     /// # Panics
-    /// If `body` did, or with the report if that is not clean.
+    /// If `body` panics, or if the report is not clean.
     #[track_caller]
     pub fn run(&self, body: impl FnOnce(&Sim) + Send + 'static) {
         self.run_for("run", body);
     }
 
-    /// [`run`](Self::run) with the result of the body; `None` if the kernel has stopped as expected.
+    /// Runs `body` like [`run`](Self::run) and returns its result; `None` if the kernel has stopped as
+    /// expected.
     ///
     /// # Panics
     /// As `run`.
@@ -283,7 +283,7 @@ impl Sim {
                 Some(result)
             }
             Err(Failure::Panicked(payload)) => {
-                // What the checker has seen often tells why; the rest of the machine is in an unknown state.
+                // The reports often explain the panic; the rest of the machine is in an unknown state.
                 for violation in self.kernel().violations() {
                     eprintln!("{violation}");
                 }
@@ -297,23 +297,24 @@ impl Sim {
         }
     }
 
-    /// CLOSE-14: where IRPs were refused, a socket that is still open may be one that could not be closed for want of one.
+    /// Reports CLOSE-14: if the allocation of an IRP failed, a socket may be open because it could not be
+    /// closed.
     fn report_unclosable(&self) {
         let open = self.provider().open_sockets().len();
         if open != 0 && self.kernel().faults().has_refused(Point::Irp) {
-            let detail = format!("IoAllocateIrp has failed, and {open} sockets were not closed");
+            let detail = format!("IoAllocateIrp has failed, and {open} sockets are still open");
             self.kernel().report(Severity::Violation, "CLOSE-14", "WskCloseSocket", detail);
         }
     }
 
-    /// Ends the machine and tells what was wrong: broken rules, and what was left behind. To be called by a host
-    /// thread, once nothing runs on the machine that it could miss.
+    /// Shuts the machine down and reports broken rules and leaks. Call this on a host thread, after
+    /// everything that uses the machine has been started.
     ///
     /// # Panics
-    /// If it was finished before.
+    /// If the machine was already finished.
     pub fn finish(&self) -> Report {
         let finished = self.0.finished.swap(true, Ordering::Relaxed);
-        assert!(!finished, "the machine was finished already");
+        assert!(!finished, "the machine was already finished");
         if self.kernel().stopped().is_none() {
             let entered = self.enter();
             self.report_unclosable();

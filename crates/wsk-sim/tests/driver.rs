@@ -129,7 +129,7 @@ fn a_timer_is_not_left() {
         let timer: *mut KTIMER = storage();
         // SAFETY: the storage is new.
         unsafe { KeInitializeTimer(timer) };
-        // SAFETY: the timer is initialised; it is due in an hour, when this machine is long gone.
+        // SAFETY: the timer is initialized; it is due in an hour, when this machine is long gone.
         unsafe { KeSetTimer(timer, -36_000_000_000, null_mut()) };
     });
 }
@@ -155,7 +155,7 @@ fn deferred_calls_are_not_left() {
         for dpc in dpcs {
             // SAFETY: the storage is new.
             unsafe { KeInitializeDpc(dpc, Some(deferred), null_mut()) };
-            // SAFETY: the DPC is initialised, and is freed when it has run.
+            // SAFETY: the DPC is initialized, and is freed when it has run.
             assert_ne!(unsafe { KeInsertQueueDpc(dpc, null_mut(), null_mut()) }, 0);
         }
         while sim.kernel().routines_inside() == 0 {

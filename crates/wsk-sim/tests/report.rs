@@ -64,20 +64,20 @@ fn an_expectation_covers_its_own_rule_only() {
 }
 
 #[test]
-#[should_panic(expected = "LSN-01 should have been broken, and was not")]
+#[should_panic(expected = "LSN-01 was expected but not reported")]
 fn a_missing_expectation_fails_a_run() {
     Sim::new().expect("LSN-01").run(|_| {});
 }
 
 #[test]
-#[should_panic(expected = "LSN-01 should have been broken, and was not")]
+#[should_panic(expected = "LSN-01 was expected but not reported")]
 fn another_rule_does_not_meet_an_expectation() {
     Sim::new().expect("LSN-01").expect("LSN-02").run(|sim| report(sim, Severity::Violation, "LSN-02"));
 }
 
 /// What is not kept may have been what nobody expected.
 #[test]
-#[should_panic(expected = "1 more that were not kept")]
+#[should_panic(expected = "1 more reports that were not kept")]
 fn what_is_not_kept_fails_a_run() {
     Sim::new().expect("LSN-01").run(|sim| {
         for _ in 0..1000 {
@@ -138,7 +138,7 @@ fn advice_that_is_not_kept_passes_where_advice_does() {
 }
 
 #[test]
-#[should_panic(expected = "1 more that were not kept")]
+#[should_panic(expected = "1 more reports that were not kept")]
 fn advice_that_is_not_kept_fails_where_advice_is_forbidden() {
     Sim::new().forbid_advice().expect_advice("LSN-01").run(|sim| {
         for _ in 0..1001 {
@@ -153,7 +153,7 @@ fn expected_advice_passes_where_it_is_forbidden() {
 }
 
 #[test]
-#[should_panic(expected = "LSN-01 should have been broken, and was not")]
+#[should_panic(expected = "LSN-01 was expected but not reported")]
 fn missing_advice_fails_a_run() {
     Sim::new().expect_advice("LSN-01").run(|_| {});
 }
@@ -254,7 +254,7 @@ fn a_timer_fails_a_run() {
     Sim::new().run(|_| {
         // SAFETY: the storage is static, and only this test uses it.
         unsafe { KeInitializeTimer(TIMER.get()) };
-        // SAFETY: the timer is initialised; it is due in an hour, when this machine is long gone.
+        // SAFETY: the timer is initialized; it is due in an hour, when this machine is long gone.
         unsafe { KeSetTimer(TIMER.get(), -36_000_000_000, std::ptr::null_mut()) };
     });
 }

@@ -1,4 +1,4 @@
-//! C enumerations as transparent newtypes: a foreign number is an unnamed value, never undefined behaviour.
+//! C enumerations as transparent newtypes: a foreign number is an unnamed value, never undefined behavior.
 
 /// Declares a C enumeration with its members as associated constants and under their header names.
 macro_rules! c_enum {

@@ -3,7 +3,7 @@
 //! Every item carries the name, type and value it has in the Windows headers and is re-exported flat from this
 //! root, so C samples can be followed word by word. Function pointers are `unsafe extern "system" fn`; table
 //! entries are `Option`s of them because an entry may be NULL. Enumerations are transparent newtypes of `i32`,
-//! so a number from outside that has no name is no undefined behaviour. Sizes and offsets are asserted at
+//! so a number from outside that has no name is no undefined behavior. Sizes and offsets are asserted at
 //! compile time (`layout`) for 64-bit and 32-bit targets.
 //!
 //! | Module | Header part |

@@ -8,7 +8,7 @@ use crate::checker::context::at_most;
 use crate::checker::violation::rule;
 use crate::thread::current::{self, CurrentKernel};
 
-/// Initialises an event; see [`wsk_sys::nt::KeInitializeEvent`].
+/// Initializes an event; see [`wsk_sys::nt::KeInitializeEvent`].
 ///
 /// # Safety
 /// `event` points to non-paged storage that is not in use as an event.
@@ -24,7 +24,7 @@ pub unsafe extern "system" fn KeInitializeEvent(event: *mut KEVENT, event_type: 
     argument::check_aligned(&kernel, CALL, "an event", event);
     // SAFETY: the caller guarantees the storage.
     if let Some(object) = unsafe { Object::from_raw(event.cast()) } {
-        object.initialise(kind, state != 0);
+        object.initialize(kind, state != 0);
     }
 }
 
@@ -40,14 +40,14 @@ unsafe fn event<'a>(kernel: &CurrentKernel, call: &'static str, event: *mut KEVE
     };
     match object.filter(is_event) {
         Some(object) => object,
-        None => kernel.bug_check(rule::OBJECT, call, format!("there is no initialised event at {event:p}")),
+        None => kernel.bug_check(rule::OBJECT, call, format!("there is no initialized event at {event:p}")),
     }
 }
 
 /// Signals an event; see [`wsk_sys::nt::KeSetEvent`].
 ///
 /// # Safety
-/// `event` points to an initialised event that lives until it is signalled.
+/// `event` points to an initialized event that lives until it is signaled.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn KeSetEvent(event: *mut KEVENT, _increment: i32, wait: u8) -> i32 {
     const CALL: &str = "KeSetEvent";
@@ -58,10 +58,10 @@ pub unsafe extern "system" fn KeSetEvent(event: *mut KEVENT, _increment: i32, wa
     object.signal(&kernel)
 }
 
-/// Makes an event not signalled; see [`wsk_sys::nt::KeClearEvent`].
+/// Makes an event not signaled; see [`wsk_sys::nt::KeClearEvent`].
 ///
 /// # Safety
-/// `event` points to an initialised event.
+/// `event` points to an initialized event.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn KeClearEvent(event: *mut KEVENT) {
     const CALL: &str = "KeClearEvent";
@@ -71,10 +71,10 @@ pub unsafe extern "system" fn KeClearEvent(event: *mut KEVENT) {
     unsafe { self::event(&kernel, CALL, event) }.reset();
 }
 
-/// Makes an event not signalled and returns its previous state; see [`wsk_sys::nt::KeResetEvent`].
+/// Makes an event not signaled and returns its previous state; see [`wsk_sys::nt::KeResetEvent`].
 ///
 /// # Safety
-/// `event` points to an initialised event.
+/// `event` points to an initialized event.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn KeResetEvent(event: *mut KEVENT) -> i32 {
     const CALL: &str = "KeResetEvent";
@@ -87,7 +87,7 @@ pub unsafe extern "system" fn KeResetEvent(event: *mut KEVENT) -> i32 {
 /// Returns the signal state of an event; see [`wsk_sys::nt::KeReadStateEvent`].
 ///
 /// # Safety
-/// `event` points to an initialised event.
+/// `event` points to an initialized event.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn KeReadStateEvent(event: *mut KEVENT) -> i32 {
     const CALL: &str = "KeReadStateEvent";

@@ -7,15 +7,15 @@
 //!   bits 0..8 kind │ 8..16 mark │ 16..32 threads asleep or donated │ 32..64 SignalState
 //! ```
 //!
-//! so that signalling an object without sleepers is one compare-exchange. Threads sleep in the platform's
+//! so that signaling an object without sleepers is one compare-exchange. Threads sleep in the platform's
 //! parking lot under the object's address. A thread that signals an object with sleepers changes the word
 //! under the lock of the parking lot and does not access the object afterwards: a woken thread may free it at
 //! once.
 //!
 //! ```text
-//!   notification: not signalled ──signal: wakes all──► signalled ──reset──► not signalled
-//!   synchronization: not signalled ──signal: hands itself to one sleeper, stays; without sleepers──► signalled
-//!                    signalled ──a wait takes it──► not signalled
+//!   notification: not signaled ──signal: wakes all──► signaled ──reset──► not signaled
+//!   synchronization: not signaled ──signal: hands itself to one sleeper, stays; without sleepers──► signaled
+//!                    signaled ──a wait takes it──► not signaled
 //! ```
 
 mod event;
@@ -64,7 +64,7 @@ const MARK: u64 = 0xD0 << 8;
 const MARK_MASK: u64 = 0xFF << 8;
 const SLEEPER: u64 = 1 << 16;
 const SLEEPERS_MASK: u64 = 0xFFFF << 16;
-const SIGNALLED: u64 = 1 << 32;
+const SIGNALED: u64 = 1 << 32;
 const SIGNAL_SHIFT: u32 = 32;
 
 /// A dispatcher header; see the module.
@@ -78,13 +78,13 @@ pub(crate) struct Header {
 const _: () = assert!(size_of::<Header>() == size_of::<KEVENT>());
 const _: () = assert!(offset_of!(KEVENT, Header.SignalState) * 8 == SIGNAL_SHIFT as usize);
 
-const fn initial(kind: Kind, signalled: bool) -> u64 {
-    kind as u64 | MARK | if signalled { SIGNALLED } else { 0 }
+const fn initial(kind: Kind, signaled: bool) -> u64 {
+    kind as u64 | MARK | if signaled { SIGNALED } else { 0 }
 }
 
 impl Header {
-    pub(crate) const fn new(kind: Kind, signalled: bool) -> Self {
-        Self { word: AtomicU64::new(initial(kind, signalled)), _links: [0; 2] }
+    pub(crate) const fn new(kind: Kind, signaled: bool) -> Self {
+        Self { word: AtomicU64::new(initial(kind, signaled)), _links: [0; 2] }
     }
 
     pub(crate) fn object(&self) -> Object<'_> {
@@ -124,8 +124,8 @@ impl<'a> Object<'a> {
     }
 
     /// Makes the storage an object of `kind`.
-    pub(crate) fn initialise(self, kind: Kind, signalled: bool) {
-        self.word().store(initial(kind, signalled), Ordering::Release);
+    pub(crate) fn initialize(self, kind: Kind, signaled: bool) {
+        self.word().store(initial(kind, signaled), Ordering::Release);
     }
 
     /// Returns the kind of the object, if it has been initialized.
@@ -137,9 +137,9 @@ impl<'a> Object<'a> {
         (self.word().load(Ordering::Acquire) >> SIGNAL_SHIFT) as i32
     }
 
-    /// Makes the object not signalled; returns the former state.
+    /// Makes the object not signaled; returns the former state.
     pub(crate) fn reset(self) -> i32 {
-        let old = self.word().fetch_and(SIGNALLED - 1, Ordering::AcqRel);
+        let old = self.word().fetch_and(SIGNALED - 1, Ordering::AcqRel);
         (old >> SIGNAL_SHIFT) as i32
     }
 
@@ -147,14 +147,14 @@ impl<'a> Object<'a> {
     pub(crate) fn signal(self, kernel: &Inner) -> i32 {
         let mut word = self.word().load(Ordering::Relaxed);
         loop {
-            if word & SIGNALLED == 0 && word & SLEEPERS_MASK != 0 && !self.is_awaited_by_caller(word) {
+            if word & SIGNALED == 0 && word & SLEEPERS_MASK != 0 && !self.is_awaited_by_caller(word) {
                 return self.signal_sleepers(kernel, word);
             }
-            // Also if it is already signalled: the earlier writes of this thread must be visible to the
+            // Also if it is already signaled: the earlier writes of this thread must be visible to the
             // waiter.
             match self.word().compare_exchange_weak(
                 word,
-                word | SIGNALLED,
+                word | SIGNALED,
                 Ordering::Release,
                 Ordering::Relaxed,
             ) {
@@ -180,7 +180,7 @@ impl<'a> Object<'a> {
             let settle = |word: u64| {
                 let word = word - SLEEPER * woken as u64;
                 donated = !handed_over && word & SLEEPERS_MASK != 0;
-                Some(if handed_over { word } else { word | SIGNALLED })
+                Some(if handed_over { word } else { word | SIGNALED })
             };
             // The last access: a thread that was woken, or one that sees the signal, may free the object.
             let settled = self.word().fetch_update(Ordering::AcqRel, Ordering::Relaxed, settle);
@@ -201,17 +201,17 @@ impl<'a> Object<'a> {
     fn take_or(self, otherwise: impl Fn(u64) -> Option<u64>) -> bool {
         let mut word = self.word().load(Ordering::Acquire);
         loop {
-            let signalled = word & SIGNALLED != 0;
-            let new = if !signalled {
+            let signaled = word & SIGNALED != 0;
+            let new = if !signaled {
                 otherwise(word)
             } else if Kind::of(word) == Some(Kind::SynchronizationEvent) {
-                Some(word & !SIGNALLED)
+                Some(word & !SIGNALED)
             } else {
                 None
             };
-            let Some(new) = new else { return signalled };
+            let Some(new) = new else { return signaled };
             match self.word().compare_exchange_weak(word, new, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return signalled,
+                Ok(_) => return signaled,
                 Err(now) => word = now,
             }
         }
@@ -226,11 +226,11 @@ impl<'a> Object<'a> {
     pub(crate) fn end_donation(self) -> bool {
         let mut word = self.word().load(Ordering::Acquire);
         loop {
-            let signalled = word & SIGNALLED != 0;
-            let takes = signalled && Kind::of(word) == Some(Kind::SynchronizationEvent);
-            let new = (if takes { word & !SIGNALLED } else { word }) - SLEEPER;
+            let signaled = word & SIGNALED != 0;
+            let takes = signaled && Kind::of(word) == Some(Kind::SynchronizationEvent);
+            let new = (if takes { word & !SIGNALED } else { word }) - SLEEPER;
             match self.word().compare_exchange_weak(word, new, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return signalled,
+                Ok(_) => return signaled,
                 Err(now) => word = now,
             }
         }

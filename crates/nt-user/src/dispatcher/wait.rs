@@ -71,7 +71,7 @@ fn seen(kernel: &CurrentKernel, kind: Kind, target: Object<'_>) -> NTSTATUS {
 /// Waits for an event, timer or thread; see [`wsk_sys::nt::KeWaitForSingleObject`].
 ///
 /// # Safety
-/// `object` points to an initialised dispatcher object that lives until the wait is over; `timeout` is null
+/// `object` points to an initialized dispatcher object that lives until the wait is over; `timeout` is null
 /// or can be read.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn KeWaitForSingleObject(

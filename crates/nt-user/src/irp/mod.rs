@@ -7,7 +7,7 @@
 //!     IoReuseIrp ──────────────► idle ─────────────────────────► submitted
 //!         ▲                       │                                  │ IofCompleteRequest, up to the top routine
 //!         │                       │ IoFreeIrp                        ▼
-//!         └───────────────────────┼───────────────────────────── completed ──► freed, re-used, re-initialised,
+//!         └───────────────────────┼───────────────────────────── completed ──► freed, re-used, re-initialized,
 //!                                 ▼                                             or abandoned with its storage
 //!                               freed
 //! ```
@@ -144,7 +144,7 @@ unsafe fn device(location: *mut IO_STACK_LOCATION) -> *mut DEVICE_OBJECT {
 ///
 /// # Safety
 /// The storage is `size` bytes long, large enough for the IRP, and not in use.
-unsafe fn initialise(irp: *mut IRP, size: u16, count: i8) {
+unsafe fn initialize(irp: *mut IRP, size: u16, count: i8) {
     // SAFETY: the caller guarantees `size` bytes of unused storage.
     unsafe { ptr::write_bytes(irp.cast::<u8>(), 0, size.into()) };
     // SAFETY: the storage is an IRP's, all zero.
@@ -187,12 +187,12 @@ pub unsafe extern "system" fn IoAllocateIrp(stack_size: i8, _charge_quota: u8) -
     let irp = kernel.pool.allocate(size.into(), pool::IRP_TAG, Kind::Irp).cast::<IRP>();
     if !irp.is_null() {
         // SAFETY: the block is new and has the size.
-        unsafe { initialise(irp, size, stack_size) };
+        unsafe { initialize(irp, size, stack_size) };
     }
     irp
 }
 
-/// Initialises an IRP in the driver's storage; see [`wsk_sys::nt::IoInitializeIrp`].
+/// Initializes an IRP in the driver's storage; see [`wsk_sys::nt::IoInitializeIrp`].
 ///
 /// # Safety
 /// `irp` points to `packet_size` bytes of non-paged storage that no driver below has.
@@ -218,7 +218,7 @@ pub unsafe extern "system" fn IoInitializeIrp(irp: *mut IRP, packet_size: u16, s
         kernel.report(Severity::Advice, rule::NON_PAGED, CALL, detail);
     }
     // SAFETY: the caller guarantees unused storage of this size, which has been checked to be large enough.
-    unsafe { initialise(irp, packet_size, stack_size) };
+    unsafe { initialize(irp, packet_size, stack_size) };
 }
 
 /// Makes a completed IRP idle again; see [`wsk_sys::nt::IoReuseIrp`].
@@ -244,7 +244,7 @@ pub unsafe extern "system" fn IoReuseIrp(irp: *mut IRP, status: NTSTATUS) {
     // SAFETY: the caller owns the IRP.
     let count = unsafe { irp_stack_count(irp) };
     // SAFETY: the caller owns the IRP, which was initialized with this size and count.
-    unsafe { initialise(irp, size, count) };
+    unsafe { initialize(irp, size, count) };
     // SAFETY: the caller owns the IRP.
     unsafe { set_irp_allocation_flags(irp, flags) };
     // SAFETY: the caller owns the IRP.

@@ -7,7 +7,7 @@
 //!   hold(address)         ──► the list of the address's page, one lock for some pages
 //!   free(block)           ──► the lists of the block's pages: anything inside?
 //!   handed down(IRP)      ──► likewise
-//!   initialised(address)  ──► a slot for the address: seen before? else ask the table
+//!   initialized(address)  ──► a slot for the address: seen before? else ask the table
 //! ```
 
 use std::ops::Range;

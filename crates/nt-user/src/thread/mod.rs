@@ -1,7 +1,7 @@
 //! Threads: the ones a driver creates, the ones a host spawns, the kernel's own.
 //!
 //! ```text
-//!   start ──► running ──body returns──► ended: the object is signalled, the kernel forgets the thread
+//!   start ──► running ──body returns──► ended: the object is signaled, the kernel forgets the thread
 //!                │
 //!                └── a panic crosses the boundary ──► ended or kernel stopped, see `checker::panics`
 //! ```

@@ -175,7 +175,7 @@ impl Drop for Event {
 
 /// Signals an event.
 pub(crate) fn set(event: *mut KEVENT) -> i32 {
-    // SAFETY: the tests pass events that live until they are signalled.
+    // SAFETY: the tests pass events that live until they are signaled.
     unsafe { KeSetEvent(event, IO_NO_INCREMENT, 0) }
 }
 

@@ -1,4 +1,4 @@
-//! Socket addresses: from `std::net` to C and back.
+//! Conversion of socket addresses between `std::net` and C.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
@@ -22,7 +22,7 @@ pub fn family_of(address: SocketAddr) -> ADDRESS_FAMILY {
     if address.is_ipv4() { AF_INET } else { AF_INET6 }
 }
 
-/// The size of the C address of a family.
+/// The size of the C form of an address.
 pub fn size_of_address(address: SocketAddr) -> usize {
     if address.is_ipv4() { size_of::<SOCKADDR_IN>() } else { size_of::<SOCKADDR_IN6>() }
 }
@@ -62,7 +62,7 @@ impl CAddress {
         self.0.as_ptr().cast()
     }
 
-    /// What the C address says; `None` for a family other than IPv4 and IPv6.
+    /// The socket address; `None` for a family other than IPv4 and IPv6.
     pub fn get(&self) -> Option<SocketAddr> {
         // SAFETY: the storage is alive and holds an address of any family.
         unsafe { read_address(self.as_ptr()) }

@@ -19,7 +19,8 @@ pub struct Buffer {
 }
 
 /// # Invariants
-/// Each piece is a pool block of its length, and its MDL describes the whole of it and links to the next piece.
+/// Each piece is a pool block of its length, and its MDL describes the whole of it and links to the next
+/// piece.
 struct Chain {
     pieces: Vec<Piece>,
 }
@@ -30,9 +31,11 @@ struct Piece {
     mdl: *mut MDL,
 }
 
-// SAFETY: the memory is owned by the chain, and it is read and written through raw pointers by whoever has the turn.
+// SAFETY: the memory is owned by the chain, and accessed through raw pointers, in an order that the test
+// provides.
 unsafe impl Send for Chain {}
-// SAFETY: the memory is owned by the chain and accessed through raw pointers, in an order that the test provides.
+// SAFETY: the memory is owned by the chain and accessed through raw pointers, in an order that the test
+// provides.
 unsafe impl Sync for Chain {}
 
 impl Drop for Chain {
@@ -79,13 +82,13 @@ impl Buffer {
     pub fn chain(lengths: &[usize]) -> Self {
         let pieces: Vec<Piece> = lengths.iter().map(|length| Piece::new(*length)).collect();
         for pair in pieces.windows(2) {
-            // SAFETY: the MDL belongs to this chain and nobody else has seen it yet.
+            // SAFETY: the MDL belongs to this chain, which is not shared yet.
             unsafe { nt::set_mdl_next(pair[0].mdl, pair[1].mdl) };
         }
         Self { length: lengths.iter().sum(), chain: Arc::new(Chain { pieces }), offset: 0 }
     }
 
-    /// A part of the buffer. `offset` has to lie in the first MDL, as `WSK_BUF` wants it.
+    /// A part of the buffer. `offset` must lie in the first MDL, as `WSK_BUF` requires.
     #[must_use]
     pub fn slice(&self, offset: usize, length: usize) -> Self {
         let offset = self.offset + offset as u32;
@@ -93,18 +96,18 @@ impl Buffer {
         self.unchecked_slice(offset, length)
     }
 
-    /// A part of the buffer, or what no longer is one: nothing is checked, so that misuse can be tried.
+    /// A part of the buffer that is not checked, so that misuse can be tested.
     #[must_use]
     pub fn unchecked_slice(&self, offset: u32, length: usize) -> Self {
         Self { chain: Arc::clone(&self.chain), offset, length }
     }
 
-    /// How many bytes the range has.
+    /// The length of the range in bytes.
     pub fn len(&self) -> usize {
         self.length
     }
 
-    /// Whether the range has no bytes.
+    /// Returns true if the range is empty.
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
@@ -188,7 +191,7 @@ pub struct BufferList {
     nodes: Vec<PoolBox<WSK_BUF_LIST>>,
 }
 
-// SAFETY: the nodes are reached by whoever holds the list or has been given it, and are never changed.
+// SAFETY: the list owns its nodes, which are never changed.
 unsafe impl Send for BufferList {}
 
 impl BufferList {
@@ -216,7 +219,7 @@ impl BufferList {
     }
 }
 
-/// Copies out what a `WSK_BUF` describes.
+/// Copies the memory that a `WSK_BUF` describes.
 ///
 /// # Safety
 /// The MDL chain is alive, mapped, and as long as the descriptor says.

@@ -41,7 +41,7 @@ impl Bytes {
     }
 }
 
-/// What `WskAccept` is given, pointers included; the test keeps what they point to.
+/// Parameters of `WskAccept`. The test keeps the pointers valid.
 #[derive(Clone, Copy, Debug)]
 pub struct AcceptParameters {
     /// The reserved flags.
@@ -68,7 +68,7 @@ impl Default for AcceptParameters {
     }
 }
 
-/// What `WskReceiveFrom` is given beside the buffer.
+/// Parameters of `WskReceiveFrom` besides the buffer.
 #[derive(Clone, Copy, Debug)]
 pub struct ReceiveFromOptions {
     /// The reserved flags.
@@ -83,7 +83,7 @@ impl Default for ReceiveFromOptions {
     }
 }
 
-/// What `WskReceiveFrom` writes beside the buffer.
+/// Outputs of `WskReceiveFrom` besides the buffer.
 #[derive(Debug)]
 pub struct ReceiveFromOutputs {
     /// The sender.
@@ -106,7 +106,7 @@ impl Request {
         let address = CAddress::new(address);
         let pointer = address.as_ptr();
         self.on(socket).keep(address).submit("WskBind", |irp| {
-            // SAFETY: the request keeps the address; the provider recognises closed sockets.
+            // SAFETY: the request keeps the address; the provider recognizes closed sockets.
             unsafe { function(socket.raw(), pointer, flags, irp) }
         })
     }
@@ -114,7 +114,7 @@ impl Request {
     /// `WskBind` with a pointer to the address as it is.
     ///
     /// # Safety
-    /// `address` is null or can be read until the request has completed, wherever it lies.
+    /// `address` is null or can be read until the request has completed.
     pub unsafe fn bind_at(self, socket: &Socket, address: PSOCKADDR) -> Self {
         let function = member_of!(socket, WskBind: Listen => WSK_PROVIDER_LISTEN_DISPATCH,
             Connection => WSK_PROVIDER_CONNECTION_DISPATCH, Datagram => WSK_PROVIDER_DATAGRAM_DISPATCH,
@@ -137,7 +137,7 @@ impl Request {
             Stream => WSK_PROVIDER_STREAM_DISPATCH);
         let address = Arc::new(CAddress::empty());
         let request = self.on(socket).keep(Arc::clone(&address)).submit("WskGetLocalAddress", |irp| {
-            // SAFETY: the request keeps the address; the provider recognises closed sockets.
+            // SAFETY: the request keeps the address; the provider recognizes closed sockets.
             unsafe { function(socket.raw(), address.as_ptr(), irp) }
         });
         (request, address)
@@ -149,7 +149,7 @@ impl Request {
             Connection => WSK_PROVIDER_CONNECTION_DISPATCH, Stream => WSK_PROVIDER_STREAM_DISPATCH);
         let address = Arc::new(CAddress::empty());
         let request = self.on(socket).keep(Arc::clone(&address)).submit("WskGetRemoteAddress", |irp| {
-            // SAFETY: the request keeps the address; the provider recognises closed sockets.
+            // SAFETY: the request keeps the address; the provider recognizes closed sockets.
             unsafe { function(socket.raw(), address.as_ptr(), irp) }
         });
         (request, address)
@@ -172,7 +172,7 @@ impl Request {
         let size_pointer = size.as_ref().map_or(ptr::null_mut(), |size| size.as_ptr());
         let kept = (input, output.as_ref().map(Bytes::share), size.clone());
         let request = self.on(socket).keep(kept).submit("WskControlSocket", |irp| {
-            // SAFETY: the request keeps the buffers; the provider recognises closed sockets.
+            // SAFETY: the request keeps the buffers; the provider recognizes closed sockets.
             unsafe {
                 function(
                     socket.raw(),
@@ -202,7 +202,7 @@ impl Request {
         self.on(socket).yielding(Shape::connection(recorder)).with_addresses(local, remote).submit(
             "WskAccept",
             |irp| {
-                // SAFETY: the request keeps addresses and recorder; the provider recognises closed sockets.
+                // SAFETY: the request keeps addresses and recorder; the provider recognizes closed sockets.
                 unsafe {
                     function(socket.raw(), flags, context, dispatch, local_pointer, remote_pointer, irp)
                 }
@@ -213,15 +213,15 @@ impl Request {
     /// `WskAccept` with these parameters as they are.
     ///
     /// # Safety
-    /// The table, if there is one, outlives the socket and its callbacks can take the context. Each address buffer is
-    /// null, or room for an address of the listener's family until the request has completed, or memory that the
-    /// checker can tell from such room.
+    /// The table, if there is one, outlives the socket and its callbacks can take the context. Each address
+    /// buffer is null, or storage for an address of the listener's family until the request has completed, or
+    /// memory that the checker recognizes as invalid.
     pub unsafe fn accept_as(self, socket: &Socket, parameters: AcceptParameters) -> Self {
         let function = member_of!(socket, WskAccept: Listen => WSK_PROVIDER_LISTEN_DISPATCH,
             Stream => WSK_PROVIDER_STREAM_DISPATCH);
         let AcceptParameters { flags, context, dispatch, local, remote } = parameters;
         self.on(socket).yielding(Shape::connection(None)).submit("WskAccept", |irp| {
-            // SAFETY: what the pointers point to is up to the test; the provider recognises closed sockets.
+            // SAFETY: the caller guarantees the parameters; the provider recognizes closed sockets.
             unsafe { function(socket.raw(), flags, context, dispatch, local, remote, irp) }
         })
     }
@@ -237,7 +237,7 @@ impl Request {
     /// `WskInspectComplete` with a pointer to the identifier as it is.
     ///
     /// # Safety
-    /// `id` is null or can be read until the request has completed, wherever it lies.
+    /// `id` is null or can be read until the request has completed.
     pub unsafe fn inspect_complete_at(
         self,
         socket: &Socket,
@@ -255,7 +255,7 @@ impl Request {
     pub fn listen(self, socket: &Socket) -> Self {
         let function = member_of!(socket, WskListen: Stream => WSK_PROVIDER_STREAM_DISPATCH);
         self.on(socket).submit("WskListen", |irp| {
-            // SAFETY: the provider recognises closed sockets.
+            // SAFETY: the provider recognizes closed sockets.
             unsafe { function(socket.raw(), irp) }
         })
     }
@@ -267,7 +267,7 @@ impl Request {
         let address = CAddress::new(address);
         let pointer = address.as_ptr();
         self.on(socket).keep(address).submit("WskConnect", |irp| {
-            // SAFETY: the request keeps the address; the provider recognises closed sockets.
+            // SAFETY: the request keeps the address; the provider recognizes closed sockets.
             unsafe { function(socket.raw(), pointer, flags, irp) }
         })
     }
@@ -281,7 +281,7 @@ impl Request {
         let mut descriptor = data.map(Buffer::wsk_buf);
         self.on(socket).keep((address, data.cloned())).submit("WskConnectEx", |irp| {
             let data = descriptor.as_mut().map_or(ptr::null_mut(), ptr::from_mut);
-            // SAFETY: the request keeps address and data; the provider recognises closed sockets.
+            // SAFETY: the request keeps address and data; the provider recognizes closed sockets.
             unsafe { function(socket.raw(), pointer, data, flags, irp) }
         })
     }
@@ -297,23 +297,24 @@ impl Request {
         })
     }
 
-    /// `WskSend` of what a descriptor of the test's own says.
+    /// `WskSend` of a descriptor made by the test.
     ///
     /// # Safety
-    /// Its chain is there until the request has completed, or the provider recognises it.
+    /// The chain of MDLs lives until the request has completed, or the provider recognizes that it does not.
     pub unsafe fn send_described(self, socket: &Socket, mut descriptor: WSK_BUF) -> Self {
         let function = member_of!(socket, WskSend: Connection => WSK_PROVIDER_CONNECTION_DISPATCH,
             Stream => WSK_PROVIDER_STREAM_DISPATCH);
         self.on(socket).submit("WskSend", |irp| {
-            // SAFETY: the caller guarantees the described memory; the descriptor itself is needed during the call only.
+            // SAFETY: the caller guarantees the described memory; the descriptor itself is needed during the
+            // call only.
             unsafe { function(socket.raw(), &raw mut descriptor, 0, irp) }
         })
     }
 
-    /// `WskReceive` into what a descriptor of the test's own says.
+    /// `WskReceive` into a descriptor made by the test.
     ///
     /// # Safety
-    /// As for [`send_described`](Self::send_described).
+    /// The chain of MDLs lives until the request has completed, or the provider recognizes that it does not.
     pub unsafe fn receive_described(self, socket: &Socket, descriptor: WSK_BUF) -> Self {
         self.receive_descriptor(socket, descriptor, 0)
     }
@@ -396,7 +397,7 @@ impl Request {
         let pointer = address.as_ref().map_or(ptr::null_mut(), CAddress::as_ptr);
         let head = list.head();
         self.on(socket).keep((address, list)).submit("WskSendMessages", |irp| {
-            // SAFETY: the request keeps list and address; the provider recognises closed sockets.
+            // SAFETY: the request keeps list and address; the provider recognizes closed sockets.
             unsafe { function(socket.raw(), head, flags, pointer, 0, ptr::null_mut(), irp) }
         })
     }
@@ -481,7 +482,8 @@ impl Request {
         let mut descriptor = buffer.wsk_buf();
         let kept = (buffer.clone(), control_length.cloned(), control_flags.cloned());
         self.on(socket).keep(kept).submit("WskReceiveEx", |irp| {
-            // SAFETY: the request keeps the buffer and the variables; the descriptor is needed during the call only.
+            // SAFETY: the request keeps the buffer and the variables; the descriptor is needed during the
+            // call only.
             unsafe {
                 function(socket.raw(), &raw mut descriptor, flags, length, ptr::null_mut(), reserved, irp)
             }

@@ -16,10 +16,10 @@ use super::recorder::Recorder;
 use super::socket::{Answer, Category, Shape, Socket, event_control};
 use super::{Buffer, CAddress, PoolBox, Request, status_text};
 
-/// How long a client waits for the provider when it captures it for the first time.
+/// The timeout of the first capture of the provider, in milliseconds.
 const CAPTURE_TIMEOUT: u32 = 5_000;
 
-/// A registered client. Dropping it gives captures back and deregisters.
+/// A registered client. Dropping it releases captures and deregisters.
 ///
 /// # Invariants
 /// The registration block stays where it is until deregistration has returned.
@@ -31,7 +31,7 @@ pub struct Client {
     dispatch: PoolBox<WSK_CLIENT_DISPATCH>,
 }
 
-// SAFETY: the registration functions may be called from any thread; the provider synchronises the block.
+// SAFETY: the registration functions may be called from any thread; the provider synchronizes the block.
 unsafe impl Send for Client {}
 // SAFETY: the provider synchronizes the registration block; the rest is atomic.
 unsafe impl Sync for Client {}
@@ -45,7 +45,7 @@ impl fmt::Debug for Client {
     }
 }
 
-/// What `WskSocket` is given; the defaults are those of most drivers.
+/// Parameters of `WskSocket`; the defaults are those of most drivers.
 #[derive(Clone, Debug)]
 pub struct SocketOptions {
     /// `AddressFamily`
@@ -85,13 +85,13 @@ impl SocketOptions {
         }
     }
 
-    /// With events.
+    /// Adds a recorder of events.
     #[must_use]
     pub fn recorder(self, recorder: &Recorder) -> Self {
         Self { recorder: Some(recorder.clone()), ..self }
     }
 
-    /// Of IPv6.
+    /// Selects IPv6.
     #[must_use]
     pub fn v6(self) -> Self {
         Self { family: AF_INET6, ..self }
@@ -140,7 +140,7 @@ impl Client {
     /// `WskCaptureProviderNPI`; on success the captured provider is the one the client uses.
     pub fn capture(&self, timeout: u32) -> Result<(), NTSTATUS> {
         let mut npi = WSK_PROVIDER_NPI { Client: ptr::null_mut(), Dispatch: ptr::null() };
-        // SAFETY: the block is registered, or the provider recognises that it is not.
+        // SAFETY: the block is registered, or the provider recognizes that it is not.
         let status = unsafe { WskCaptureProviderNPI(self.registration(), timeout, &raw mut npi) };
         if status != STATUS_SUCCESS {
             return Err(status);
@@ -154,14 +154,14 @@ impl Client {
     pub fn release(&self) {
         let _ =
             self.captures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1));
-        // SAFETY: the block is registered, or the provider recognises that it is not.
+        // SAFETY: the block is registered, or the provider recognizes that it is not.
         unsafe { WskReleaseProviderNPI(self.registration()) };
     }
 
     /// `WskQueryProviderCharacteristics`
     pub fn query(&self) -> Result<WSK_PROVIDER_CHARACTERISTICS, NTSTATUS> {
         let mut characteristics = WSK_PROVIDER_CHARACTERISTICS::default();
-        // SAFETY: the block is registered, or the provider recognises that it is not.
+        // SAFETY: the block is registered, or the provider recognizes that it is not.
         let status =
             unsafe { WskQueryProviderCharacteristics(self.registration(), &raw mut characteristics) };
         if status == STATUS_SUCCESS { Ok(characteristics) } else { Err(status) }
@@ -170,7 +170,7 @@ impl Client {
     /// `WskDeregister`; it waits until captures are released and sockets are closed.
     pub fn deregister(&self) {
         self.registered.store(false, Ordering::Relaxed);
-        // SAFETY: the block is registered, or the provider recognises that it is not.
+        // SAFETY: the block is registered, or the provider recognizes that it is not.
         unsafe { WskDeregister(self.registration()) };
     }
 
@@ -212,8 +212,8 @@ impl Client {
     /// Starts `WskSocket` with this request, context and table.
     ///
     /// # Safety
-    /// The table, if there is one, is the category's, outlives the socket, and its callbacks can take the context; or it
-    /// is memory that the checker can tell from such a table.
+    /// The table, if there is one, is of the category, outlives the socket, and its callbacks accept the
+    /// context; or it is memory that the checker recognizes as invalid.
     pub unsafe fn open_as(
         &self,
         request: Request,
@@ -225,7 +225,7 @@ impl Client {
         let client = self.npi().Client;
         let shape = Shape { category: options.category, recorder: options.recorder.clone() };
         request.yielding(shape).submit("WskSocket", |irp| {
-            // SAFETY: table and context are up to the caller; the client is the captured one.
+            // SAFETY: the caller guarantees table and context; the client is the captured one.
             unsafe {
                 function(
                     client,
@@ -380,7 +380,7 @@ impl Client {
         buffer.map_or((0, ptr::null_mut()), |buffer| (buffer.len(), buffer.address()))
     }
 
-    /// `WSK_CACHE_SD`; the cached copy is given back with [`release_descriptor`](Self::release_descriptor).
+    /// `WSK_CACHE_SD`; the cached copy is released with [`release_descriptor`](Self::release_descriptor).
     ///
     /// # Safety
     /// `descriptor` points to a whole security descriptor.

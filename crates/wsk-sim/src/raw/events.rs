@@ -1,4 +1,4 @@
-//! What a recorder has seen, and what it can be told to answer.
+//! Events of a recorder, and its answers.
 
 use std::cell::Cell;
 use std::ffi::c_void;
@@ -32,7 +32,7 @@ pub enum Kind {
     SendBacklog,
 }
 
-/// Where a callback ran.
+/// The context of a callback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct At {
     /// Its thread.
@@ -79,7 +79,7 @@ impl ListHandle {
     }
 }
 
-// SAFETY: the handle is a number here; who releases the list calls the provider, which synchronises.
+// SAFETY: the pointer is only a number to other threads; a release calls the provider, which synchronizes.
 unsafe impl Send for ListHandle {}
 // SAFETY: the pointer is only a number to other threads; its data is read under the contract of `elements`.
 unsafe impl Sync for ListHandle {}
@@ -87,11 +87,11 @@ unsafe impl Sync for ListHandle {}
 /// `WskAcceptEvent`
 #[derive(Debug)]
 pub struct Accept {
-    /// Where it ran.
+    /// The context of the callback.
     pub at: At,
     /// Its flags.
     pub flags: u32,
-    /// The addresses as they were passed, good during the callback only; there is no identifier.
+    /// The addresses as they were passed, valid during the callback only; there is no identifier.
     pub pointers: CallbackPointers,
     /// The local address.
     pub local: Option<SocketAddr>,
@@ -115,10 +115,10 @@ impl Accept {
     }
 }
 
-/// Which recorder a connection was given.
+/// The recorder of an accepted connection.
 #[derive(Debug)]
 pub(crate) enum Given {
-    /// The one that took it.
+    /// The recorder of the listener.
     Same,
     /// Another one.
     Other(Recorder),
@@ -169,7 +169,7 @@ pub struct AcceptAnswer {
     pub status: NTSTATUS,
     /// The recorder of the connection; `None` writes null outputs.
     pub recorder: Option<Recorder>,
-    /// Whether the outputs are written at all.
+    /// True if the outputs are written.
     pub write: bool,
 }
 
@@ -201,11 +201,11 @@ impl AcceptAnswer {
     }
 }
 
-/// The pointers that an inspection or abort callback was given. What they point to is the callback's alone: to use
-/// them later is what is tried with this.
+/// The pointers that were passed to an inspection or abort callback. They are valid during the callback only;
+/// tests use them later to check that misuse is detected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallbackPointers {
-    /// `InspectID`; null for the sentinel, and where a callback has none.
+    /// `InspectID`; null for the sentinel, and for callbacks without one.
     pub id: PWSK_INSPECT_ID,
     /// `LocalAddress`; null for an abort, which has none.
     pub local: PSOCKADDR,
@@ -213,7 +213,7 @@ pub struct CallbackPointers {
     pub remote: PSOCKADDR,
 }
 
-// SAFETY: the pointers are numbers here; who follows them answers for that.
+// SAFETY: the pointers are only numbers here; dereferencing them is unsafe for the test that does it.
 unsafe impl Send for CallbackPointers {}
 // SAFETY: the pointers are only numbers here; dereferencing them is unsafe for the test that does it.
 unsafe impl Sync for CallbackPointers {}
@@ -221,9 +221,9 @@ unsafe impl Sync for CallbackPointers {}
 /// `WskInspectEvent`
 #[derive(Clone, Debug)]
 pub struct Inspect {
-    /// Where it ran.
+    /// The context of the callback.
     pub at: At,
-    /// What it was given.
+    /// The pointers that were passed.
     pub pointers: CallbackPointers,
     /// The local address; `None` for the sentinel.
     pub local: Option<SocketAddr>,
@@ -247,9 +247,9 @@ impl Inspect {
 /// `WskAbortEvent`
 #[derive(Clone, Debug)]
 pub struct Abort {
-    /// Where it ran.
+    /// The context of the callback.
     pub at: At,
-    /// What it was given.
+    /// The pointers that were passed.
     pub pointers: CallbackPointers,
     /// The identifier.
     pub id: Option<WSK_INSPECT_ID>,
@@ -258,7 +258,7 @@ pub struct Abort {
 /// `WskReceiveEvent`
 #[derive(Clone, Debug)]
 pub struct Receive {
-    /// Where it ran.
+    /// The context of the callback.
     pub at: At,
     /// Its flags.
     pub flags: u32,
@@ -268,9 +268,9 @@ pub struct Receive {
     pub elements: Option<Vec<Vec<u8>>>,
     /// `BytesIndicated`
     pub indicated: usize,
-    /// What `*BytesAccepted` was on entry; `None` if the pointer was null.
+    /// `*BytesAccepted` on entry; `None` if the pointer was null.
     pub preset: Option<usize>,
-    /// What was written to `*BytesAccepted`.
+    /// The value written to `*BytesAccepted`.
     pub accepted: Option<usize>,
 }
 
@@ -280,7 +280,7 @@ impl Receive {
         self.elements.iter().flatten().flatten().copied().collect()
     }
 
-    /// Whether this is the sentinel.
+    /// Returns true for the sentinel.
     pub fn is_sentinel(&self) -> bool {
         self.elements.is_none()
     }
@@ -291,32 +291,32 @@ impl Receive {
 pub struct ReceiveAnswer {
     /// The status.
     pub status: NTSTATUS,
-    /// What to write to `*BytesAccepted`; `None` leaves it.
+    /// The value to write to `*BytesAccepted`; `None` leaves it.
     pub accepted: Option<usize>,
 }
 
 impl ReceiveAnswer {
-    /// Everything was consumed; `*BytesAccepted` is set to all the bytes by leaving it to the provider's preset.
+    /// Consumes everything, by leaving `*BytesAccepted` at the provider's preset.
     pub fn all() -> Self {
         Self::status(STATUS_SUCCESS)
     }
 
-    /// So many bytes were consumed.
+    /// Consumes this many bytes.
     pub fn part(bytes: usize) -> Self {
         Self { status: STATUS_SUCCESS, accepted: Some(bytes) }
     }
 
-    /// The list is kept until it is released.
+    /// Retains the list until it is released.
     pub fn retain() -> Self {
         Self::status(STATUS_PENDING)
     }
 
-    /// Nothing was consumed.
+    /// Consumes nothing.
     pub fn decline() -> Self {
         Self::status(STATUS_DATA_NOT_ACCEPTED)
     }
 
-    /// Another status.
+    /// Returns this status.
     pub fn status(status: NTSTATUS) -> Self {
         Self { status, accepted: None }
     }
@@ -338,7 +338,7 @@ pub struct Datagram {
 /// `WskReceiveFromEvent`
 #[derive(Clone, Debug)]
 pub struct ReceiveFrom {
-    /// Where it ran.
+    /// The context of the callback.
     pub at: At,
     /// Its flags.
     pub flags: u32,
@@ -351,14 +351,14 @@ pub struct ReceiveFrom {
 /// `WskDisconnectEvent`
 #[derive(Clone, Debug)]
 pub struct Disconnect {
-    /// Where it ran.
+    /// The context of the callback.
     pub at: At,
     /// Its flags.
     pub flags: u32,
 }
 
 impl Disconnect {
-    /// Whether the connection was reset.
+    /// Returns true if the connection was reset.
     pub fn abortive(&self) -> bool {
         self.flags & WSK_FLAG_ABORTIVE != 0
     }
@@ -367,7 +367,7 @@ impl Disconnect {
 /// `WskSendBacklogEvent`
 #[derive(Clone, Debug)]
 pub struct SendBacklog {
-    /// Where it ran.
+    /// The context of the callback.
     pub at: At,
     /// The ideal backlog.
     pub size: usize,
@@ -446,7 +446,7 @@ pub(crate) unsafe fn read_datagrams(list: PWSK_DATAGRAM_INDICATION) -> Option<Ve
             Vec::new()
         } else {
             let length = element.ControlInfoLength as usize;
-            // SAFETY: the indication says how long its control information is.
+            // SAFETY: the indication gives the length of its control information.
             unsafe { std::slice::from_raw_parts(element.ControlInfo.cast::<u8>(), length) }.to_vec()
         };
         // SAFETY: an element of a valid list has a valid address.

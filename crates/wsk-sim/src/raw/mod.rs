@@ -1,9 +1,9 @@
 //! Raw calls: a C-like client for tests of the provider and of the checker.
 //!
-//! Everything here goes through the dispatch tables as a driver written in C would, one call at a time, and tells
-//! all there is to know about it. The calls can be wrong in any way a driver's can: that is what many tests are
-//! about. What stays right is memory: each [`Request`] keeps the buffers it uses, [`Socket`]s remember their table
-//! and keep their [`Recorder`], and everything lies in non-paged pool.
+//! All calls go through the dispatch tables, as in a driver written in C, one call at a time, and report
+//! every detail of the result. They can be wrong in any way that a driver's calls can be, which many tests
+//! need. Only memory stays valid: each [`Request`] keeps its buffers alive, each [`Socket`] keeps its table
+//! and its [`Recorder`], and everything is in non-paged pool.
 //!
 //! ```text
 //!   Client ──open──► Request ──socket()──► Socket ──accept(), send(), …──► Request ──wait()──► Done
@@ -12,8 +12,8 @@
 //!                                         Recorder ──inspect(), accept(), …──► Inspect, Accept, …
 //! ```
 //!
-//! A call is a method of [`Socket`] when its usual form will do, and of [`Request`] when the request is special or
-//! all parameters are wanted:
+//! The usual form of a call is a method of [`Socket`]; the form with all parameters, or for a special
+//! request, is a method of [`Request`]:
 //!
 //! ```
 //! use wsk_sim::{Sim, raw::*};

@@ -1,4 +1,4 @@
-//! The other end of a connection, outside of the kernel: plain sockets of the host.
+//! The remote end of a connection, outside of the kernel: plain sockets of the host.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -17,11 +17,11 @@ pub struct Peer {
     local: SocketAddr,
     /// The connection was reset before the host could tell that it was established.
     reset: bool,
-    /// It has ended its own sending.
+    /// It has shut down its own sending.
     shut: AtomicBool,
 }
 
-/// How a connection ended, seen from the peer.
+/// The end of a connection, seen from the peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
     /// By a FIN, after these bytes.
@@ -40,7 +40,7 @@ impl Peer {
         }
     }
 
-    /// Connects, or says why not.
+    /// Connects; returns the error if that fails.
     pub fn try_connect(address: SocketAddr) -> io::Result<Self> {
         let from: IpAddr = match (address.ip().is_loopback(), address) {
             (true, SocketAddr::V4(_)) => Ipv4Addr::LOCALHOST.into(),
@@ -61,7 +61,7 @@ impl Peer {
         }
     }
 
-    /// Connects from a local address, or says why not.
+    /// Connects from a local address; returns the error if that fails.
     pub fn try_connect_from(local: IpAddr, address: SocketAddr) -> io::Result<Self> {
         let socket = HostSocket::new(Domain::for_address(address), Type::STREAM, None)?;
         socket.bind(&SocketAddr::new(local, 0).into())?;
@@ -69,7 +69,8 @@ impl Peer {
         let reset = match socket.connect_timeout(&address.into(), BOUND) {
             Ok(()) => false,
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => true,
-            // Wine's server has taken the error for itself, and a wait finds a hang-up without one: that, and no other.
+            // Wine's server has consumed the error, and a wait finds a hang-up without one. Only this case
+            // counts.
             Err(error) if cfg!(windows) && error.to_string() == "no error set after POLLHUP" => true,
             Err(error) => return Err(error),
         };
@@ -121,7 +122,7 @@ impl Peer {
         self
     }
 
-    /// Receives exactly so many bytes.
+    /// Receives exactly this many bytes.
     #[track_caller]
     pub fn receive(&self, length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];
@@ -143,7 +144,8 @@ impl Peer {
         }
     }
 
-    /// How the connection ended, if it has; no data is expected before that. It can be asked until it says so.
+    /// The end of the connection, if it has ended; no data is expected before that. May be called again until
+    /// it returns one.
     #[track_caller]
     pub fn ended(&self) -> Option<End> {
         if self.reset {
@@ -160,8 +162,8 @@ impl Peer {
         }
     }
 
-    /// The end of the stream was found after these bytes: whether that is what it is. Wine's server looks at sockets for
-    /// itself, and when it has been told of a reset a read finds an end. Then not even nothing can be sent.
+    /// Distinguishes a reset from the end of the stream that was found after `bytes`. Wine's server polls
+    /// sockets itself, and after it has seen a reset a read finds an end. Then even an empty send fails.
     fn how_ended(&self, bytes: Vec<u8>) -> End {
         if cfg!(windows) && !self.shut.load(Ordering::Relaxed) && (&self.stream).write(&[]).is_err() {
             return End::Reset;
@@ -209,8 +211,8 @@ pub fn host_listener() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// A loopback address on which nobody listens, nor will: the port stays bound for as long as the process runs, so that
-/// no test beside this one is given it.
+/// A loopback address without a listener. The port stays bound for the life of the process, so that no other
+/// test gets it.
 #[track_caller]
 pub fn closed_port() -> SocketAddr {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)

@@ -12,14 +12,14 @@ pub const TAG: u32 = u32::from_le_bytes(*b"RawT");
 /// A value in non-paged pool.
 ///
 /// # Invariants
-/// The pointer is a block of [`TAG`] that holds an initialised `T` and that nobody else frees.
+/// The pointer is a block of [`TAG`] that holds an initialized `T` and is freed by this box only.
 pub struct PoolBox<T>(NonNull<T>);
 
 impl<T> PoolBox<T> {
     /// Moves `value` to pool.
     ///
     /// # Panics
-    /// When pool is out: this kit is no subject of fault injection.
+    /// If the allocation fails: this kit does not support fault injection for itself.
     pub fn new(value: T) -> Self {
         assert!(align_of::<T>() <= 16, "pool blocks are aligned to 16 bytes");
         let size = size_of::<T>().max(1);
@@ -36,7 +36,7 @@ impl<T> PoolBox<T> {
         self.0.as_ptr()
     }
 
-    /// Gives the block up to whoever holds the address.
+    /// Releases the ownership of the block to the caller.
     pub fn into_raw(self) -> *mut T {
         let block = self.0.as_ptr();
         std::mem::forget(self);
@@ -46,7 +46,7 @@ impl<T> PoolBox<T> {
     /// Takes a block back.
     ///
     /// # Safety
-    /// `block` came from [`into_raw`](Self::into_raw), and nobody else takes it back.
+    /// `block` came from [`into_raw`](Self::into_raw), and is taken back once.
     pub unsafe fn from_raw(block: *mut T) -> Self {
         // SAFETY: a block of `into_raw` is not null.
         Self(unsafe { NonNull::new_unchecked(block) })

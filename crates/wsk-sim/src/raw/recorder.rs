@@ -1,7 +1,7 @@
-//! Callback tables that record what they are called with, and answer what a test told them to.
+//! Callback tables that record their calls, and return the answers that a test has set.
 //!
-//! An event is in the queue once its callback is *over*: it has returned, and the provider has acted on its answer.
-//! That a callback has been *entered* can be seen with a [`Hold`], which also holds the callback there.
+//! An event is in the queue once its callback is *over*: it has returned, and the provider has acted on its
+//! answer. A [`Hold`] shows that a callback has been *entered*, and holds the callback there.
 
 use std::cell::UnsafeCell;
 use std::collections::{HashMap, VecDeque};
@@ -94,7 +94,7 @@ struct Waiter(PoolBox<UnsafeCell<KEVENT>>);
 impl Waiter {
     fn new() -> Self {
         let event = PoolBox::new(UnsafeCell::new(blank_event()));
-        // SAFETY: the event is in its final place and nobody else knows it.
+        // SAFETY: the event is at its final address and not shared yet.
         unsafe { nt::KeInitializeEvent(event.get(), nt::NOTIFICATION_EVENT, 0) };
         Self(event)
     }
@@ -105,7 +105,7 @@ impl Waiter {
 }
 
 /// # Invariants
-/// The waiter takes its handle out of the log, under the log's lock, before its event goes.
+/// The waiter removes its handle from the log, under the log's lock, before its event is freed.
 struct WaiterHandle(*mut KEVENT);
 
 /// The socket context of a recorder, in pool.
@@ -126,13 +126,14 @@ struct Context {
     on_send_backlog: Script<SendBacklog, NTSTATUS>,
 }
 
-/// A recorder: tables, the context behind them, and a queue of events. Clones are handles to the same recorder.
+/// A recorder: tables, the context behind them, and a queue of events. Clones are handles to the same
+/// recorder.
 ///
-/// Unless told otherwise it accepts every inspected request, takes every socket and consumes all data.
+/// By default it accepts every inspected request, takes every socket and consumes all data.
 #[derive(Clone)]
 pub struct Recorder(Arc<PoolBox<Context>>);
 
-// SAFETY: the context is synchronised itself; the pointers in it are to its own tables and to waiters' events.
+// SAFETY: the context synchronizes itself, and its pointers are to its own tables and to waiters' events.
 unsafe impl Send for Recorder {}
 // SAFETY: the context synchronizes itself, and its pointers are to its own tables and to waiters' events.
 unsafe impl Sync for Recorder {}
@@ -200,7 +201,7 @@ impl Recorder {
         &raw const self.0.tables.connection
     }
 
-    // What it answers ---------------------------------------------------------------------------------------
+    // Answers --------------------------------------------------------------------------------------------------
 
     /// Answers `WskAcceptEvent` from now on.
     pub fn on_accept(&self, answer: impl Fn(&Accept) -> AcceptAnswer + Send + Sync + 'static) -> &Self {
@@ -258,7 +259,7 @@ impl Recorder {
         self
     }
 
-    // What it has seen --------------------------------------------------------------------------------------
+    // Events ---------------------------------------------------------------------------------------------------
 
     /// The next `WskAcceptEvent`; events of other kinds stay in the queue.
     #[track_caller]
@@ -339,7 +340,7 @@ impl Recorder {
                 if let Some(found) = log.take(&matches) {
                     return Some(found);
                 }
-                // SAFETY: the event was initialised with the waiter.
+                // SAFETY: the event was initialized with the waiter.
                 unsafe { nt::KeClearEvent(waiter.event()) };
                 log.waiters.push(WaiterHandle(waiter.event()));
             }
@@ -358,12 +359,12 @@ impl Recorder {
         self.0.log.lock().queue.drain(..).collect()
     }
 
-    /// How many callbacks of a kind have been entered so far.
+    /// The number of callbacks of a kind that have been entered.
     pub fn entered(&self, kind: Kind) -> u64 {
         self.0.log.lock().counts.get(&kind).map_or(0, |counts| counts.entered)
     }
 
-    /// How many callbacks of a kind are over so far.
+    /// The number of callbacks of a kind that are over.
     pub fn returned(&self, kind: Kind) -> u64 {
         self.0.log.lock().counts.get(&kind).map_or(0, |counts| counts.returned)
     }
@@ -425,18 +426,18 @@ impl Hold {
         assert!(!result.timed_out(), "{:?} was not entered {count} times within {BOUND:?}", self.kind);
     }
 
-    /// Whether that many callbacks are held at once within `bound`.
+    /// Waits up to `bound` until `count` callbacks are held at once; returns true if they are.
     pub fn reaches(&self, count: usize, bound: Duration) -> bool {
         let mut state = self.hold.state.lock();
         !self.hold.changed.wait_while_for(&mut state, |state| state.inside < count, bound).timed_out()
     }
 
-    /// How many callbacks are held now.
+    /// The number of callbacks that are held.
     pub fn inside(&self) -> usize {
         self.hold.state.lock().inside
     }
 
-    /// Lets the held callbacks go on, and later ones pass.
+    /// Releases the held callbacks, and lets later ones pass.
     pub fn open(self) {
         drop(self);
     }
@@ -460,7 +461,7 @@ impl Recorder {
     /// Enters a callback: counts it, and waits there if it is held.
     ///
     /// # Safety
-    /// `context` is that of a recorder which lives as long as the socket that calls.
+    /// `context` is that of a recorder that lives as long as the calling socket.
     unsafe fn enter(context: *mut c_void, kind: Kind) -> (Self, At) {
         // SAFETY: the caller passes the socket context, which is alive during its callbacks.
         let me = unsafe { &(*context.cast::<Context>()).me };
@@ -500,7 +501,7 @@ unsafe extern "system" fn accept_event(
     socket_context: *mut *mut c_void,
     socket_dispatch: *mut *const WSK_CLIENT_CONNECTION_DISPATCH,
 ) -> NTSTATUS {
-    // SAFETY: the context is that of the recorder which the listener was given.
+    // SAFETY: the context is that of the recorder that the listener was given.
     let (recorder, at) = unsafe { Recorder::enter(context, Kind::Accept) };
     let pointers = CallbackPointers { id: ptr::null_mut(), local, remote };
     // SAFETY: addresses are valid during the callback.
@@ -534,7 +535,7 @@ unsafe extern "system" fn inspect_event(
     remote: PSOCKADDR,
     id: PWSK_INSPECT_ID,
 ) -> WSK_INSPECT_ACTION {
-    // SAFETY: the context is that of the recorder which the listener was given.
+    // SAFETY: the context is that of the recorder that the listener was given.
     let (recorder, at) = unsafe { Recorder::enter(context, Kind::Inspect) };
     let pointers = CallbackPointers { id, local, remote };
     // The addresses of the sentinel may be invalid.
@@ -553,7 +554,7 @@ unsafe extern "system" fn inspect_event(
 }
 
 unsafe extern "system" fn abort_event(context: *mut c_void, id: PWSK_INSPECT_ID) -> NTSTATUS {
-    // SAFETY: the context is that of the recorder which the listener was given.
+    // SAFETY: the context is that of the recorder that the listener was given.
     let (recorder, at) = unsafe { Recorder::enter(context, Kind::Abort) };
     let pointers = CallbackPointers { id, local: ptr::null_mut(), remote: ptr::null_mut() };
     // SAFETY: the identifier is valid during the callback.
@@ -572,7 +573,7 @@ unsafe extern "system" fn receive_event(
     indicated: usize,
     accepted: *mut usize,
 ) -> NTSTATUS {
-    // SAFETY: the context is that of the recorder which the socket was given.
+    // SAFETY: the context is that of the recorder that the socket was given.
     let (recorder, at) = unsafe { Recorder::enter(context, Kind::Receive) };
     // SAFETY: the list is null or valid during the callback.
     let elements = unsafe { read_data(list) };
@@ -596,7 +597,7 @@ unsafe extern "system" fn receive_from_event(
     flags: u32,
     list: PWSK_DATAGRAM_INDICATION,
 ) -> NTSTATUS {
-    // SAFETY: the context is that of the recorder which the socket was given.
+    // SAFETY: the context is that of the recorder that the socket was given.
     let (recorder, at) = unsafe { Recorder::enter(context, Kind::ReceiveFrom) };
     // SAFETY: the list is null or valid during the callback.
     let datagrams = unsafe { read_datagrams(list) };
@@ -608,7 +609,7 @@ unsafe extern "system" fn receive_from_event(
 }
 
 unsafe extern "system" fn disconnect_event(context: *mut c_void, flags: u32) -> NTSTATUS {
-    // SAFETY: the context is that of the recorder which the socket was given.
+    // SAFETY: the context is that of the recorder that the socket was given.
     let (recorder, at) = unsafe { Recorder::enter(context, Kind::Disconnect) };
     let event = Disconnect { at, flags };
     let answer = Arc::clone(&*recorder.0.on_disconnect.lock());
@@ -618,7 +619,7 @@ unsafe extern "system" fn disconnect_event(context: *mut c_void, flags: u32) -> 
 }
 
 unsafe extern "system" fn send_backlog_event(context: *mut c_void, size: usize) -> NTSTATUS {
-    // SAFETY: the context is that of the recorder which the socket was given.
+    // SAFETY: the context is that of the recorder that the socket was given.
     let (recorder, at) = unsafe { Recorder::enter(context, Kind::SendBacklog) };
     let event = SendBacklog { at, size };
     let answer = Arc::clone(&*recorder.0.on_send_backlog.lock());

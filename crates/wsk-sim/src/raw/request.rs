@@ -1,11 +1,11 @@
-//! A request: an IRP, its completion routine, and what is known about how it ended.
+//! A request: an IRP, its completion routine, and its outcome.
 //!
 //! ```text
 //!   new() ──(returning, hook, …)──► configured ──submit──► submitted ──routine──► completed ──reuse──► configured
 //!                                                              └──cancel──┘
 //! ```
-//! A request keeps alive what it was given, and when dropped while pending it cancels and waits: raw calls may break
-//! any rule of WSK, but not this kit's own memory.
+//! A request keeps its parameters alive. Dropping it while it is pending cancels it and waits: raw calls may
+//! break any rule of WSK, but not the memory of this kit.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -25,10 +25,10 @@ use super::socket::{Shape, Socket};
 use super::wait::{BOUND, blank_event, wait_for};
 use super::{CAddress, PoolBox};
 
-/// How a request ended.
+/// The outcome of a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Done {
-    /// What the call returned.
+    /// The status that the call returned.
     pub returned: NTSTATUS,
     /// `Irp->IoStatus.Status`.
     pub status: NTSTATUS,
@@ -44,7 +44,7 @@ pub struct Done {
     pub irql: KIRQL,
     /// The completion routine was given a null device object.
     pub device_is_null: bool,
-    /// How often the completion routine has run.
+    /// The number of times that the completion routine has run.
     pub runs: u32,
 }
 
@@ -69,13 +69,13 @@ impl fmt::Debug for Done {
 }
 
 impl Done {
-    /// Whether it completed before the call returned, and the call told the outcome.
+    /// Returns true if the request completed before the call returned, and the call returned the outcome.
     pub fn inline(&self) -> bool {
         self.returned != STATUS_PENDING
     }
 }
 
-/// What the completion routine has seen.
+/// State that the completion routine has recorded.
 #[derive(Clone, Copy, Debug)]
 struct Completed {
     status: NTSTATUS,
@@ -108,7 +108,8 @@ struct Slot {
     state: Mutex<State>,
 }
 
-// SAFETY: the event is used through the kernel's functions only, which synchronise; the rest is synchronised itself.
+// SAFETY: the event is used through the kernel's functions only, which synchronize; the rest synchronizes
+// itself.
 unsafe impl Sync for Slot {}
 // SAFETY: nothing in the slot belongs to a thread, and the kernel's functions synchronize the event.
 unsafe impl Send for Slot {}
@@ -128,12 +129,12 @@ impl Slot {
             event: UnsafeCell::new(blank_event()),
             state: Mutex::new(state),
         });
-        // SAFETY: the event is in its final place and nobody else knows it.
+        // SAFETY: the event is at its final address and not shared yet.
         unsafe { nt::KeInitializeEvent(slot.event.get(), nt::NOTIFICATION_EVENT, 0) };
         NonNull::new(slot.into_raw()).expect("a box is not null")
     }
 
-    /// Gives one reference up.
+    /// Releases one reference.
     ///
     /// # Safety
     /// The caller owns a reference to `slot` and does not use it afterwards.
@@ -186,7 +187,7 @@ unsafe extern "system" fn completion_routine(
         state.completed.get_or_insert(completed);
         first
     };
-    // SAFETY: the event was initialised with the slot, which this reference keeps.
+    // SAFETY: the event was initialized with the slot, which this reference keeps.
     unsafe { nt::KeSetEvent(shared.event.get(), nt::IO_NO_INCREMENT, 0) };
     if first {
         // SAFETY: this is the IRP's reference, and the routine ends here.
@@ -195,11 +196,12 @@ unsafe extern "system" fn completion_routine(
     answer
 }
 
-/// An IRP and its story.
+/// A request with its IRP.
 ///
 /// # Invariants
-/// `irp` is null or an IRP that this request allocated and has not freed. `slot` holds one reference of the request.
-#[must_use = "a request that is dropped is cancelled and waited for"]
+/// `irp` is null or an IRP that this request allocated and has not freed. `slot` holds one reference of the
+/// request.
+#[must_use = "a dropped request is canceled and waited for"]
 pub struct Request {
     irp: PIRP,
     slot: NonNull<Slot>,
@@ -237,7 +239,7 @@ impl Request {
         Self::over(irp)
     }
 
-    /// A request without an IRP: the call is given null and has to answer at once.
+    /// A request without an IRP: null is passed to the call, which must not pend.
     pub fn null() -> Self {
         Self::over(ptr::null_mut())
     }
@@ -261,20 +263,20 @@ impl Request {
         unsafe { self.slot.as_ref() }
     }
 
-    /// The completion routine answers `status` instead of `STATUS_MORE_PROCESSING_REQUIRED`.
+    /// Makes the completion routine return `status` instead of `STATUS_MORE_PROCESSING_REQUIRED`.
     pub fn returning(self, status: NTSTATUS) -> Self {
         self.shared().state.lock().answer = status;
         self
     }
 
-    /// The IRP is submitted without a completion routine; the end of the request goes unseen, and if the call pends,
-    /// the IRP is never freed.
+    /// Submits the IRP without a completion routine. The end of the request is not observed, and if the call
+    /// pends, the IRP is never freed.
     pub fn without_routine(mut self) -> Self {
         self.routine = false;
         self
     }
 
-    /// The completion routine is set for these `SL_INVOKE_ON_…` cases only.
+    /// Sets the completion routine for these `SL_INVOKE_ON_…` cases only.
     pub fn invoked_on(mut self, flags: u8) -> Self {
         self.invoke = flags;
         self
@@ -286,7 +288,7 @@ impl Request {
         self
     }
 
-    /// Keeps `object` alive as long as the request.
+    /// Keeps `object` alive until the request is dropped.
     pub fn keep(mut self, object: impl Any + Send) -> Self {
         self.keep.push(Box::new(object));
         self
@@ -310,16 +312,17 @@ impl Request {
     /// Makes the call. `name` is for messages.
     ///
     /// # Panics
-    /// If the request was submitted already and not [reused](Self::reuse).
+    /// If the request was already submitted and not [reused](Self::reuse).
     pub fn submit(mut self, name: &'static str, call: impl FnOnce(PIRP) -> NTSTATUS) -> Self {
         assert!(self.returned.is_none(), "{} was submitted already", self.name);
         self.name = name;
         if !self.irp.is_null() && self.routine {
             self.shared().refs.fetch_add(1, Ordering::Relaxed);
             self.shared().state.lock().submitter = Some(std::thread::current().id());
-            // SAFETY: the request owns the IRP, which has a free location unless that is what is tried.
+            // SAFETY: the request owns the IRP, which has a free location unless the test checks that.
             let next = unsafe { nt::io_get_next_irp_stack_location(self.irp) };
-            // SAFETY: the IRP is the request's own and has a free location; the slot outlives the routine by its reference.
+            // SAFETY: the IRP is the request's own and has a free location; the slot outlives the routine by
+            // its reference.
             unsafe { nt::io_set_completion_routine(self.irp, completion_routine, self.slot.as_ptr().cast()) };
             // SAFETY: the location belongs to the IRP.
             unsafe { nt::set_stack_control(next, self.invoke) };
@@ -330,7 +333,7 @@ impl Request {
         self
     }
 
-    /// What the call returned.
+    /// The status that the call returned.
     ///
     /// # Panics
     /// Before submission.
@@ -338,7 +341,7 @@ impl Request {
         self.returned.expect("the request was not submitted")
     }
 
-    /// How the request ended, if it has.
+    /// The outcome of the request, if it has ended.
     pub fn poll(&self) -> Option<Done> {
         let state = self.shared().state.lock();
         let completed = state.completed?;
@@ -355,16 +358,16 @@ impl Request {
         })
     }
 
-    /// Whether the completion routine has run.
+    /// Returns true if the completion routine has run.
     pub fn is_completed(&self) -> bool {
         self.shared().state.lock().completed.is_some()
     }
 
-    /// Waits for the end of the request and checks what is true of every request: the routine ran before a call
-    /// returned anything but pending, and `PendingReturned` tells which it was.
+    /// Waits for the end of the request and checks the invariants of every request: the routine ran before a
+    /// call returned a status other than pending, and `PendingReturned` agrees with that.
     ///
     /// # Panics
-    /// When it takes too long.
+    /// If it takes longer than [`BOUND`](super::BOUND).
     #[track_caller]
     pub fn wait(&self) -> Done {
         let Some(done) = self.wait_up_to(BOUND) else {
@@ -380,7 +383,7 @@ impl Request {
         done
     }
 
-    /// Waits for the end of the request for so long. A request without an IRP has ended with its call.
+    /// Waits up to `bound` for the end of the request. A request without an IRP has ended with its call.
     pub fn wait_up_to(&self, bound: Duration) -> Option<Done> {
         if self.irp.is_null() {
             let returned = self.returned();
@@ -401,7 +404,7 @@ impl Request {
         self.poll()
     }
 
-    /// Waits, and expects success.
+    /// Waits and expects success.
     #[track_caller]
     pub fn ok(&self) -> Done {
         let done = self.wait();
@@ -409,7 +412,7 @@ impl Request {
         done
     }
 
-    /// Waits, and expects this status.
+    /// Waits and expects this status.
     #[track_caller]
     pub fn fails(&self, status: NTSTATUS) -> Done {
         let done = self.wait();
@@ -425,13 +428,13 @@ impl Request {
         self
     }
 
-    /// Asks for cancellation (`IoCancelIrp`); true if a cancel routine was there to run.
+    /// Cancels the request (`IoCancelIrp`); returns true if a cancel routine was called.
     pub fn cancel(&self) -> bool {
         // SAFETY: the request owns the IRP until it is dropped, so it is alive even if it has completed.
         unsafe { nt::IoCancelIrp(self.irp) != 0 }
     }
 
-    /// Waits, expects success, and takes the new socket.
+    /// Waits, expects success, and returns the new socket.
     #[track_caller]
     pub fn socket(mut self) -> Socket {
         let done = self.ok();
@@ -447,7 +450,7 @@ impl Request {
 
     /// Makes a completed request ready for another call (`IoReuseIrp`).
     pub fn reuse(mut self) -> Self {
-        // SAFETY: the request owns the IRP; if it is pending still, that is what is tried.
+        // SAFETY: the request owns the IRP; the kernel recognizes one that is still pending.
         unsafe { nt::IoReuseIrp(self.irp, STATUS_SUCCESS) };
         self.release_unused_reference();
         let former = std::mem::replace(&mut self.slot, Slot::new());
@@ -460,7 +463,7 @@ impl Request {
         self
     }
 
-    /// A call that failed without completing the IRP leaves the reference that was meant for the routine.
+    /// Releases the reference of the completion routine after a call that failed without completing the IRP.
     fn release_unused_reference(&self) {
         let refused = self.returned.is_some_and(|returned| returned != STATUS_PENDING);
         if refused && self.routine && !self.irp.is_null() && !self.is_completed() {
@@ -469,7 +472,7 @@ impl Request {
         }
     }
 
-    /// Gives the IRP up: it is neither waited for nor freed, and what it uses stays.
+    /// Abandons the IRP: it is neither waited for nor freed, and its memory stays allocated.
     pub fn abandon(mut self) {
         self.leave();
     }
@@ -483,12 +486,12 @@ impl Request {
 
 impl Drop for Request {
     fn drop(&mut self) {
-        // Without a routine for every case its end may go unseen; then there is nothing to wait for.
+        // Without a routine for every case its end may not be observed; then there is nothing to wait for.
         let seen = self.routine && self.invoke == INVOKE_ALWAYS;
         let pending = seen && self.returned == Some(STATUS_PENDING) && !self.irp.is_null();
         if pending && !self.is_completed() {
             if std::thread::panicking() {
-                // The test has failed already; what it left behind is not worth a hang.
+                // The test has already failed; a leak is better than a hang.
                 self.leave();
                 return;
             }

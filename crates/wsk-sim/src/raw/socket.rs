@@ -45,7 +45,7 @@ impl Category {
     }
 }
 
-/// What a request will make a socket of.
+/// The parameters of a socket that a request will create.
 #[derive(Debug)]
 pub(crate) struct Shape {
     pub(crate) category: Category,
@@ -73,7 +73,8 @@ impl Shape {
     }
 }
 
-/// A socket. Clones are handles to the same one; the last closes it, unless it was closed or forgotten before.
+/// A socket. Clones are handles to the same one; the last closes it, unless it was closed or forgotten
+/// before.
 #[derive(Clone, Debug)]
 pub struct Socket(Arc<Inner>);
 
@@ -117,7 +118,7 @@ fn close(raw: PWSK_SOCKET, dispatch: *const c_void, request: Request) -> Request
     let function = unsafe { (*dispatch.cast::<WSK_PROVIDER_BASIC_DISPATCH>()).WskCloseSocket };
     let function = function.expect("every table has WskCloseSocket");
     request.submit("WskCloseSocket", |irp| {
-        // SAFETY: the provider recognises sockets that are closed already.
+        // SAFETY: the provider recognizes sockets that are closed already.
         unsafe { function(raw, irp) }
     })
 }
@@ -125,9 +126,9 @@ fn close(raw: PWSK_SOCKET, dispatch: *const c_void, request: Request) -> Request
 /// The answer of a call without an IRP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// What the call returned.
+    /// The status that the call returned.
     pub status: NTSTATUS,
-    /// What was written to `*OutputSizeReturned`.
+    /// The value written to `*OutputSizeReturned`.
     pub size: usize,
     /// The output buffer.
     pub output: Vec<u8>,
@@ -146,7 +147,7 @@ pub struct Control {
     pub input: Option<Vec<u8>>,
     /// The room for output; `None` passes null.
     pub output: Option<usize>,
-    /// Whether `OutputSizeReturned` is passed.
+    /// True if `OutputSizeReturned` is passed.
     pub size_wanted: bool,
 }
 
@@ -216,7 +217,7 @@ impl Socket {
         self.0.kept.lock().push(recorder);
     }
 
-    /// Leaves the socket open: it is closed by nobody.
+    /// Leaves the socket open for ever.
     pub fn forget(self) {
         self.0.closed.store(true, Ordering::Relaxed);
         std::mem::take(&mut *self.0.kept.lock()).into_iter().for_each(std::mem::forget);
@@ -412,12 +413,12 @@ impl Socket {
     pub fn release(&self, list: ListHandle) -> NTSTATUS {
         if self.category() == Category::Datagram {
             let function = member!(self, WSK_PROVIDER_DATAGRAM_DISPATCH.WskRelease);
-            // SAFETY: the provider recognises lists that are not its own.
+            // SAFETY: the provider recognizes lists that are not its own.
             return unsafe { function(self.raw(), list.0.cast()) };
         }
         let function = member_of!(self, WskRelease:
             Connection => WSK_PROVIDER_CONNECTION_DISPATCH, Stream => WSK_PROVIDER_STREAM_DISPATCH);
-        // SAFETY: the provider recognises lists that are not its own.
+        // SAFETY: the provider recognizes lists that are not its own.
         unsafe { function(self.raw(), list.0.cast()) }
     }
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 use wsk_sys::nt::{self, KEVENT};
 use wsk_sys::{STATUS_SUCCESS, STATUS_TIMEOUT};
 
-/// How long this kit waits for anything before it gives up.
+/// The longest time that this kit waits for anything.
 pub const BOUND: Duration = Duration::from_secs(20);
 
-/// A zeroed event, not yet initialised.
+/// A zeroed event, not yet initialized.
 pub(crate) fn blank_event() -> KEVENT {
     // SAFETY: an event is plain data, for which zeroes are a value.
     unsafe { std::mem::zeroed() }
@@ -17,7 +17,7 @@ pub(crate) fn blank_event() -> KEVENT {
 /// Waits for a kernel event; false if `bound` passed first.
 ///
 /// # Safety
-/// `event` is initialised and alive until the call returns.
+/// `event` is initialized and alive until the call returns.
 pub(crate) unsafe fn wait_for(event: *mut KEVENT, bound: Duration) -> bool {
     let mut timeout = -((bound.as_nanos() / 100) as i64);
     // SAFETY: the caller guarantees an initialized event; the timeout is a local.

@@ -13,7 +13,7 @@ unsafe extern "system" {
     pub fn IoAllocateIrp(stack_size: i8, charge_quota: u8) -> *mut IRP;
     /// Frees an IRP of [`IoAllocateIrp`]. IRQL <= DISPATCH.
     pub fn IoFreeIrp(irp: *mut IRP);
-    /// Initialises an IRP in the caller's own storage of `packet_size` bytes. IRQL <= DISPATCH.
+    /// Initializes an IRP in the caller's own storage of `packet_size` bytes. IRQL <= DISPATCH.
     pub fn IoInitializeIrp(irp: *mut IRP, packet_size: u16, stack_size: i8);
     /// Makes a completed IRP ready for another request; the completion routine must be set again. IRQL <= DISPATCH.
     pub fn IoReuseIrp(irp: *mut IRP, status: NTSTATUS);
@@ -63,15 +63,15 @@ unsafe extern "system" {
     ) -> *mut c_void;
 
     // Events and waits ---------------------------------------------------------------------------------------
-    /// Initialises an event of [`NOTIFICATION_EVENT`] or [`SYNCHRONIZATION_EVENT`] type.
+    /// Initializes an event of [`NOTIFICATION_EVENT`] or [`SYNCHRONIZATION_EVENT`] type.
     pub fn KeInitializeEvent(event: *mut KEVENT, event_type: i32, state: u8);
     /// Signals an event. IRQL <= DISPATCH when `wait` is zero.
     pub fn KeSetEvent(event: *mut KEVENT, increment: i32, wait: u8) -> i32;
-    /// Makes an event not signalled. IRQL <= DISPATCH.
+    /// Makes an event not signaled. IRQL <= DISPATCH.
     pub fn KeClearEvent(event: *mut KEVENT);
-    /// Makes an event not signalled and tells its former state. IRQL <= DISPATCH.
+    /// Makes an event not signaled and tells its former state. IRQL <= DISPATCH.
     pub fn KeResetEvent(event: *mut KEVENT) -> i32;
-    /// Tells whether an event is signalled. IRQL <= DISPATCH.
+    /// Tells whether an event is signaled. IRQL <= DISPATCH.
     pub fn KeReadStateEvent(event: *mut KEVENT) -> i32;
     /// Waits for an event, timer or thread. A null `timeout` waits for ever, a negative one is relative in
     /// 100 ns units, zero polls. IRQL <= APC (<= DISPATCH with a zero timeout).
@@ -100,7 +100,7 @@ unsafe extern "system" {
     pub fn KeLowerIrql(irql: KIRQL);
 
     // Deferred procedure calls and timers ----------------------------------------------------------------------
-    /// Initialises a DPC.
+    /// Initializes a DPC.
     pub fn KeInitializeDpc(dpc: *mut KDPC, routine: Option<KDEFERRED_ROUTINE>, context: *mut c_void);
     /// Queues a DPC; zero if it was queued already.
     pub fn KeInsertQueueDpc(dpc: *mut KDPC, argument1: *mut c_void, argument2: *mut c_void) -> u8;
@@ -108,7 +108,7 @@ unsafe extern "system" {
     pub fn KeRemoveQueueDpc(dpc: *mut KDPC) -> u8;
     /// Waits until every DPC that was queued before has run. IRQL = PASSIVE.
     pub fn KeFlushQueuedDpcs();
-    /// Initialises a notification timer.
+    /// Initializes a notification timer.
     pub fn KeInitializeTimer(timer: *mut KTIMER);
     /// Sets a timer; a negative `due_time` is relative in 100 ns units. Non-zero if it was set already. IRQL <= DISPATCH.
     pub fn KeSetTimer(timer: *mut KTIMER, due_time: i64, dpc: *mut KDPC) -> u8;
@@ -161,7 +161,7 @@ unsafe extern "system" {
     pub fn IoGetCurrentProcess() -> PEPROCESS;
 
     // Run-down protection --------------------------------------------------------------------------------------
-    /// Initialises run-down protection. IRQL <= DISPATCH.
+    /// Initializes run-down protection. IRQL <= DISPATCH.
     pub fn ExInitializeRundownProtection(rundown: *mut EX_RUNDOWN_REF);
     /// Takes protection; zero once run-down has started. IRQL <= DISPATCH.
     pub fn ExAcquireRundownProtection(rundown: *mut EX_RUNDOWN_REF) -> u8;

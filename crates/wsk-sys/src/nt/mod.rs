@@ -143,7 +143,7 @@ pub const NON_PAGED_POOL_NX: i32 = 512;
 pub const POOL_FLAG_NON_PAGED: u64 = 0x40;
 /// `IO_NO_INCREMENT`: no priority boost.
 pub const IO_NO_INCREMENT: i32 = 0;
-/// `EVENT_TYPE::NotificationEvent`: stays signalled until it is cleared.
+/// `EVENT_TYPE::NotificationEvent`: stays signaled until it is cleared.
 pub const NOTIFICATION_EVENT: i32 = 0;
 /// `EVENT_TYPE::SynchronizationEvent`: releases one waiter and clears itself.
 pub const SYNCHRONIZATION_EVENT: i32 = 1;
