@@ -85,13 +85,13 @@ pub mod sync;
 pub mod time;
 
 // The public interface is:
-pub use buffer::Buffer;
+pub use buffer::{Buffer, IoBuf, Slice};
 pub use client::{Client, Pause, Provider, SecurityDescriptor, StillHeld};
 pub use connection::{
     Abort, Connection, ConnectionBuilder, ConnectionHandlers, Control, DisconnectHandler, DisconnectKind,
-    Drain, Events, Handlers, Indication, Posted, Receive, ReceiveExact, ReceiveFlags, ReceiveHalf,
-    ReceiveHandler, RetainedData, ReuniteError, SendBacklogHandler, SendFlags, SendHalf, Sending, Shutdown,
-    Taken,
+    Drain, Events, Handlers, Indication, Posted, Receive, ReceiveBuf, ReceiveExact, ReceiveFlags,
+    ReceiveHalf, ReceiveHandler, RetainedData, RetainedPiece, RetainedPieces, ReuniteError,
+    SendBacklogHandler, SendFlags, SendHalf, Sending, Shutdown, Taken,
 };
 pub use error::{Error, Operation, Result, Status};
 pub use irql::Passive;

@@ -3,11 +3,11 @@
 use core::fmt;
 use core::ops::Deref;
 
-use super::receive::{Drain, Receive, ReceiveExact, ReceiveFlags};
+use super::receive::{Drain, Receive, ReceiveBuf, ReceiveExact, ReceiveFlags};
 use super::send::{Posted, SendFlags, Sending};
 use super::shared::ConnectionRef;
 use super::{Connection, Control, Shutdown};
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, IoBuf};
 use crate::listener::Endpoints;
 
 /// A control that keeps the connection open: dropping the last one closes it.
@@ -63,7 +63,7 @@ impl ReceiveHalf {
     /// # Mixing with the receive event
     /// Bytes that a dropped receive left precede all that the [`ReceiveHandler`](crate::ReceiveHandler) is given later. A
     /// receive that they satisfy posts nothing, so it does not make up for data the handler did not take.
-    pub fn receive(&mut self, buffer: Buffer) -> Receive<'_> {
+    pub fn receive<B: ReceiveBuf>(&mut self, buffer: B) -> Receive<'_, B> {
         self.receive_with(buffer, ReceiveFlags::empty())
     }
 
@@ -76,7 +76,7 @@ impl ReceiveHalf {
     /// # Errors
     /// `STATUS_END_OF_FILE` when the peer has ended its side before, and the errors of [`ReceiveHalf::receive`]. The
     /// bytes that came are in the buffer.
-    pub fn receive_exact(&mut self, buffer: Buffer) -> ReceiveExact<'_> {
+    pub fn receive_exact<B: ReceiveBuf>(&mut self, buffer: B) -> ReceiveExact<'_, B> {
         ReceiveExact::new(self.connection(), buffer)
     }
 
@@ -88,7 +88,7 @@ impl ReceiveHalf {
     ///
     /// # Errors
     /// `STATUS_INVALID_PARAMETER` for flags that have no name, and the errors of [`ReceiveHalf::receive`].
-    pub fn receive_with(&mut self, buffer: Buffer, flags: ReceiveFlags) -> Receive<'_> {
+    pub fn receive_with<B: ReceiveBuf>(&mut self, buffer: B, flags: ReceiveFlags) -> Receive<'_, B> {
         Receive::new(self.connection(), buffer, flags)
     }
 
@@ -146,7 +146,7 @@ impl SendHalf {
     /// # Errors
     /// `STATUS_LOCAL_DISCONNECT` after a [`shutdown`](SendHalf::shutdown), `STATUS_CONNECTION_RESET` and the like,
     /// `STATUS_FILE_FORCED_CLOSED`, `STATUS_CANCELLED` when the connection was closed, `STATUS_INSUFFICIENT_RESOURCES`.
-    pub fn send(&mut self, buffer: Buffer) -> Sending<'_> {
+    pub fn send<B: IoBuf>(&mut self, buffer: B) -> Sending<'_, B> {
         self.send_with(buffer, SendFlags::empty())
     }
 
@@ -157,7 +157,7 @@ impl SendHalf {
     ///
     /// # Errors
     /// `STATUS_INVALID_PARAMETER` for flags that have no name, and the errors of [`SendHalf::send`].
-    pub fn send_with(&mut self, buffer: Buffer, flags: SendFlags) -> Sending<'_> {
+    pub fn send_with<B: IoBuf>(&mut self, buffer: B, flags: SendFlags) -> Sending<'_, B> {
         Sending::new(self.connection(), buffer, flags, self.shut_down)
     }
 
@@ -187,7 +187,7 @@ impl SendHalf {
     /// sent.map(drop)
     /// # }
     /// ```
-    pub fn post(&mut self, buffer: Buffer) -> Posted {
+    pub fn post<B: IoBuf>(&mut self, buffer: B) -> Posted<B> {
         self.post_with(buffer, SendFlags::empty())
     }
 
@@ -201,7 +201,7 @@ impl SendHalf {
     ///
     /// # Errors
     /// The same as those of [`SendHalf::send_with`], as the output of the future.
-    pub fn post_with(&mut self, buffer: Buffer, flags: SendFlags) -> Posted {
+    pub fn post_with<B: IoBuf>(&mut self, buffer: B, flags: SendFlags) -> Posted<B> {
         Posted::new(self.connection(), buffer, flags, self.shut_down)
     }
 

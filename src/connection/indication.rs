@@ -204,6 +204,14 @@ unsafe impl Send for RetainedData {}
 unsafe impl Sync for RetainedData {}
 
 impl RetainedData {
+    pub(super) fn connection(&self) -> &ConnectionRef {
+        &self.connection
+    }
+
+    pub(super) fn list(&self) -> *mut WSK_DATA_INDICATION {
+        self.data.list.as_ptr()
+    }
+
     /// How many bytes there are.
     pub fn len(&self) -> usize {
         self.data.len

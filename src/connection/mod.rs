@@ -24,6 +24,7 @@ mod halves;
 mod handlers;
 mod indicated;
 mod indication;
+mod pieces;
 mod receive;
 mod send;
 mod shared;
@@ -39,12 +40,13 @@ pub use handlers::{
     ConnectionHandlers, DisconnectHandler, DisconnectKind, Handlers, ReceiveHandler, SendBacklogHandler,
 };
 pub use indication::{Indication, RetainedData, Taken};
-pub use receive::{Drain, Receive, ReceiveExact, ReceiveFlags};
+pub use pieces::{RetainedPiece, RetainedPieces};
+pub use receive::{Drain, Receive, ReceiveBuf, ReceiveExact, ReceiveFlags};
 pub use send::{Posted, SendFlags, Sending};
 pub(crate) use shared::ConnectionRef;
 pub use shutdown::{Abort, Shutdown};
 
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, IoBuf};
 use crate::listener::Endpoints;
 
 /// An established connection.
@@ -116,7 +118,7 @@ impl Connection {
     ///
     /// # Errors
     /// The same as those of [`ReceiveHalf::receive`].
-    pub fn receive(&mut self, buffer: Buffer) -> Receive<'_> {
+    pub fn receive<B: ReceiveBuf>(&mut self, buffer: B) -> Receive<'_, B> {
         self.receive.receive(buffer)
     }
 
@@ -127,7 +129,7 @@ impl Connection {
     ///
     /// # Errors
     /// The same as those of [`ReceiveHalf::receive_exact`].
-    pub fn receive_exact(&mut self, buffer: Buffer) -> ReceiveExact<'_> {
+    pub fn receive_exact<B: ReceiveBuf>(&mut self, buffer: B) -> ReceiveExact<'_, B> {
         self.receive.receive_exact(buffer)
     }
 
@@ -138,7 +140,7 @@ impl Connection {
     ///
     /// # Errors
     /// The same as those of [`ReceiveHalf::receive_with`].
-    pub fn receive_with(&mut self, buffer: Buffer, flags: ReceiveFlags) -> Receive<'_> {
+    pub fn receive_with<B: ReceiveBuf>(&mut self, buffer: B, flags: ReceiveFlags) -> Receive<'_, B> {
         self.receive.receive_with(buffer, flags)
     }
 
@@ -160,7 +162,7 @@ impl Connection {
     ///
     /// # Errors
     /// The same as those of [`SendHalf::send`].
-    pub fn send(&mut self, buffer: Buffer) -> Sending<'_> {
+    pub fn send<B: IoBuf>(&mut self, buffer: B) -> Sending<'_, B> {
         self.send.send(buffer)
     }
 
@@ -171,7 +173,7 @@ impl Connection {
     ///
     /// # Errors
     /// The same as those of [`SendHalf::send_with`].
-    pub fn send_with(&mut self, buffer: Buffer, flags: SendFlags) -> Sending<'_> {
+    pub fn send_with<B: IoBuf>(&mut self, buffer: B, flags: SendFlags) -> Sending<'_, B> {
         self.send.send_with(buffer, flags)
     }
 

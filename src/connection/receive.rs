@@ -31,7 +31,7 @@ use wsk_sys::{
 
 use super::shared::ConnectionRef;
 use super::turn::Admission;
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, Slice};
 use crate::error::{Error, Operation, Result};
 use crate::operation::{self, Lazy, Op, Outcome, Request, Submission};
 use crate::socket::ConnectionTable;
@@ -46,36 +46,56 @@ bitflags! {
 }
 
 /// Bytes that arrived for a receive whose future was dropped.
-pub(super) struct Kept {
+#[derive(Debug)]
+pub struct Kept {
     buffer: Buffer,
-    /// How many of them were handed out already.
-    taken: u32,
+    /// Where those begin that are still to be handed out.
+    start: u32,
+    /// Where they end.
+    end: u32,
 }
 
 impl Kept {
     /// The bytes that are still to be handed out.
     fn rest(&self) -> &[u8] {
-        &self.buffer[self.taken as usize..]
+        self.buffer.get(self.start as usize..self.end as usize).unwrap_or_default()
     }
 }
 
+/// A buffer that bytes can be received into: a [`Buffer`], all of it, or a [`Slice`] of one. Sealed.
+///
+/// It is filled from its start. A request takes it by value and gives it back with its result.
+pub trait ReceiveBuf: Target {
+    /// The number of bytes there is room for.
+    #[doc(hidden)]
+    fn room(&self) -> usize;
+}
+
 /// Memory that bytes are received into.
-trait Target: Send + Unpin + 'static {
+pub trait Target: Send + Unpin + 'static {
     /// The flags that a receive into it may have.
+    #[doc(hidden)]
     const FLAGS: u32;
     /// Empties it before it is used.
+    #[doc(hidden)]
     fn reset(&mut self);
     /// Takes what an abandoned receive left, as far as it goes in.
+    #[doc(hidden)]
     fn take_kept(&mut self, kept: &mut Kept);
-    /// How many bytes are in it.
-    fn len(&self) -> usize;
+    /// The number of bytes in it.
+    #[doc(hidden)]
+    fn filled(&self) -> usize;
     /// Whether no byte more goes in.
+    #[doc(hidden)]
     fn is_full(&self) -> bool;
     /// Describes the memory behind what is in it to WSK; the memory stays where it is while the target moves.
+    #[doc(hidden)]
     fn describe(&mut self) -> WSK_BUF;
     /// Notes how many bytes WSK wrote.
-    fn filled(&mut self, bytes: usize) -> Result<()>;
-    /// What to keep of bytes that nobody waits for.
+    #[doc(hidden)]
+    fn fill(&mut self, bytes: usize) -> Result<()>;
+    /// The bytes to keep for the next receive, if this one's future was dropped.
+    #[doc(hidden)]
     fn keep(self) -> Option<Kept>;
 }
 
@@ -88,30 +108,84 @@ impl Target for Buffer {
 
     fn take_kept(&mut self, kept: &mut Kept) {
         let rest = kept.rest();
-        let count = rest.len().min(self.capacity() - Buffer::len(self));
+        let count = rest.len().min(self.capacity() - self.len());
         if self.extend_from_slice(&rest[..count]).is_ok() {
-            kept.taken += count as u32;
+            kept.start += count as u32;
         }
     }
 
-    fn len(&self) -> usize {
-        Buffer::len(self)
+    fn filled(&self) -> usize {
+        self.len()
     }
 
     fn is_full(&self) -> bool {
-        Buffer::len(self) == self.capacity()
+        self.len() == self.capacity()
     }
 
     fn describe(&mut self) -> WSK_BUF {
-        self.wsk_buf_for_receive()
+        self.wsk_buf_for_receive(self.len()..self.capacity())
     }
 
-    fn filled(&mut self, bytes: usize) -> Result<()> {
-        self.set_len(Buffer::len(self).saturating_add(bytes))
+    fn fill(&mut self, bytes: usize) -> Result<()> {
+        self.set_len(self.len().saturating_add(bytes))
     }
 
     fn keep(self) -> Option<Kept> {
-        (!self.is_empty()).then_some(Kept { buffer: self, taken: 0 })
+        let end = self.len() as u32;
+        (end > 0).then_some(Kept { buffer: self, start: 0, end })
+    }
+}
+
+impl ReceiveBuf for Buffer {
+    fn room(&self) -> usize {
+        self.capacity()
+    }
+}
+
+/// A slice that is being filled: the bytes in use of its buffer end where the next byte goes.
+impl Target for Slice<Buffer> {
+    const FLAGS: u32 = ReceiveFlags::all().bits();
+
+    fn reset(&mut self) {
+        // The bytes of the buffer that are in use now are all before the slice; it is filled from its start.
+        let start = self.range.start;
+        let fits = self.buffer.set_len(start);
+        debug_assert!(fits.is_ok(), "a slice is inside its buffer");
+    }
+
+    fn take_kept(&mut self, kept: &mut Kept) {
+        let rest = kept.rest();
+        let count = rest.len().min(self.range.len() - self.filled());
+        if self.buffer.extend_from_slice(&rest[..count]).is_ok() {
+            kept.start += count as u32;
+        }
+    }
+
+    fn filled(&self) -> usize {
+        self.buffer.len().saturating_sub(self.range.start)
+    }
+
+    fn is_full(&self) -> bool {
+        self.filled() == self.range.len()
+    }
+
+    fn describe(&mut self) -> WSK_BUF {
+        self.buffer.wsk_buf_for_receive(self.buffer.len()..self.range.end)
+    }
+
+    fn fill(&mut self, bytes: usize) -> Result<()> {
+        self.buffer.set_len(self.buffer.len().saturating_add(bytes))
+    }
+
+    fn keep(self) -> Option<Kept> {
+        let (start, end) = (self.range.start as u32, self.buffer.len() as u32);
+        (end > start).then_some(Kept { buffer: self.buffer, start, end })
+    }
+}
+
+impl ReceiveBuf for Slice<Buffer> {
+    fn room(&self) -> usize {
+        self.range.len()
     }
 }
 
@@ -124,10 +198,10 @@ impl Target for Discard {
     fn reset(&mut self) {}
 
     fn take_kept(&mut self, kept: &mut Kept) {
-        kept.taken = kept.buffer.len() as u32;
+        kept.start = kept.end;
     }
 
-    fn len(&self) -> usize {
+    fn filled(&self) -> usize {
         0
     }
 
@@ -139,7 +213,7 @@ impl Target for Discard {
         WSK_BUF { Mdl: core::ptr::null_mut(), Offset: 0, Length: 0 }
     }
 
-    fn filled(&mut self, _bytes: usize) -> Result<()> {
+    fn fill(&mut self, _bytes: usize) -> Result<()> {
         Ok(())
     }
 
@@ -162,7 +236,7 @@ impl<T: Target> Request for ReceiveRequest<T> {
     fn orphaned(mut self, outcome: Outcome) {
         let common = self.connection.common();
         // An error can carry bytes too: a cancelled receive of everything (rule RCV-06).
-        if self.target.filled(outcome.information()).is_ok()
+        if self.target.fill(outcome.information()).is_ok()
             && let Some(kept) = self.target.keep()
         {
             common.state.lock().kept = Some(kept);
@@ -255,9 +329,9 @@ impl<T: Target> ReceiveOperation<T> {
         target.reset();
         take_kept(connection, &mut target);
         // A receive that waits for all goes on behind what was kept.
-        if target.is_full() || (target.len() > 0 && self.flags & WSK_FLAG_WAITALL == 0) {
+        if target.is_full() || (target.filled() > 0 && self.flags & WSK_FLAG_WAITALL == 0) {
             connection.common().turn.give();
-            return Err((Ok(target.len()), target));
+            return Err((Ok(target.filled()), target));
         }
         let request = ReceiveRequest { connection: connection.clone(), target };
         let op = Op::try_new(connection.client().cache(), request).map_err(|(_, request)| {
@@ -289,9 +363,9 @@ impl<T: Target> operation::Operation for ReceiveOperation<T> {
 
     fn finish(&mut self, outcome: Outcome, request: ReceiveRequest<T>) -> (Result<usize>, T) {
         let mut target = request.target;
-        let fits = target.filled(outcome.information());
+        let fits = target.fill(outcome.information());
         self.connection.common().turn.give();
-        let received = outcome.result(Operation::Receive).and(fits).map(|()| target.len());
+        let received = outcome.result(Operation::Receive).and(fits).map(|()| target.filled());
         (received, target)
     }
 
@@ -308,27 +382,27 @@ impl<T: Target> operation::Operation for ReceiveOperation<T> {
 
 /// Future of [`Connection::receive`](super::Connection::receive).
 #[must_use = "futures do nothing unless polled"]
-pub struct Receive<'a> {
-    receive: Lazy<ReceiveOperation<Buffer>>,
+pub struct Receive<'a, B: ReceiveBuf = Buffer> {
+    receive: Lazy<ReceiveOperation<B>>,
     _half: PhantomData<&'a mut ()>,
 }
 
-impl Receive<'_> {
-    pub(super) fn new(connection: &ConnectionRef, buffer: Buffer, flags: ReceiveFlags) -> Self {
+impl<B: ReceiveBuf> Receive<'_, B> {
+    pub(super) fn new(connection: &ConnectionRef, buffer: B, flags: ReceiveFlags) -> Self {
         let operation = ReceiveOperation::new(connection, buffer, flags.bits());
         Self { receive: Lazy::new(operation), _half: PhantomData }
     }
 }
 
-impl Future for Receive<'_> {
-    type Output = (Result<usize>, Buffer);
+impl<B: ReceiveBuf> Future for Receive<'_, B> {
+    type Output = (Result<usize>, B);
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.receive).poll(context)
     }
 }
 
-impl fmt::Debug for Receive<'_> {
+impl<B: ReceiveBuf> fmt::Debug for Receive<'_, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Receive").finish_non_exhaustive()
     }
@@ -336,23 +410,23 @@ impl fmt::Debug for Receive<'_> {
 
 /// Future of [`Connection::receive_exact`](super::Connection::receive_exact).
 #[must_use = "futures do nothing unless polled"]
-pub struct ReceiveExact<'a>(Receive<'a>);
+pub struct ReceiveExact<'a, B: ReceiveBuf = Buffer>(Receive<'a, B>);
 
-impl ReceiveExact<'_> {
-    pub(super) fn new(connection: &ConnectionRef, buffer: Buffer) -> Self {
+impl<B: ReceiveBuf> ReceiveExact<'_, B> {
+    pub(super) fn new(connection: &ConnectionRef, buffer: B) -> Self {
         Self(Receive::new(connection, buffer, ReceiveFlags::WAIT_ALL))
     }
 }
 
-impl Future for ReceiveExact<'_> {
-    type Output = (Result<()>, Buffer);
+impl<B: ReceiveBuf> Future for ReceiveExact<'_, B> {
+    type Output = (Result<()>, B);
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Poll::Ready((received, buffer)) = Pin::new(&mut self.0).poll(context) else {
             return Poll::Pending;
         };
         let complete = |count| {
-            if count == buffer.capacity() {
+            if count == buffer.room() {
                 Ok(())
             } else {
                 Err(Error::new(Operation::Receive, STATUS_END_OF_FILE))
@@ -362,7 +436,7 @@ impl Future for ReceiveExact<'_> {
     }
 }
 
-impl fmt::Debug for ReceiveExact<'_> {
+impl<B: ReceiveBuf> fmt::Debug for ReceiveExact<'_, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReceiveExact").finish_non_exhaustive()
     }

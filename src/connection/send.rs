@@ -11,7 +11,7 @@ use wsk_sys::nt::IRP;
 use wsk_sys::{STATUS_INVALID_PARAMETER, STATUS_LOCAL_DISCONNECT, WSK_FLAG_NODELAY};
 
 use super::shared::ConnectionRef;
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, IoBuf};
 use crate::error::{Error, Operation, Result};
 use crate::operation::{self, Lazy, Op, Outcome, Request, Submission};
 use crate::socket::ConnectionTable;
@@ -26,18 +26,18 @@ bitflags! {
 }
 
 /// The memory that WSK uses while a send is under way.
-struct SendRequest {
+struct SendRequest<B> {
     connection: ConnectionRef,
-    buffer: Buffer,
+    buffer: B,
 }
 
-impl Request for SendRequest {
+impl<B: IoBuf> Request for SendRequest<B> {
     fn close_if_dead(&self, outcome: Outcome) {
         self.connection.close_if_dead(outcome);
     }
 }
 
-impl SendRequest {
+impl<B: IoBuf> SendRequest<B> {
     /// Calls `WskSend`.
     ///
     /// # Safety
@@ -51,7 +51,7 @@ impl SendRequest {
         // SAFETY: the request is live and not yet WSK's.
         let buffer = unsafe { &(*request).buffer };
         // The descriptor is needed only during the call (rule LIFE-08); what it describes lives in the request.
-        let mut wsk_buf = match buffer.wsk_buf_for_send(0..buffer.len()) {
+        let mut wsk_buf = match buffer.describe() {
             Ok(wsk_buf) => wsk_buf,
             Err(error) => return Submission::Refused(error.into()),
         };
@@ -69,15 +69,15 @@ impl SendRequest {
 ///
 /// # Invariants
 /// `buffer` is there until the operation has started.
-struct SendOperation {
+struct SendOperation<B> {
     connection: ConnectionRef,
-    buffer: Option<Buffer>,
+    buffer: Option<B>,
     flags: SendFlags,
     /// This side of the connection was shut down before.
     shut_down: bool,
 }
 
-impl SendOperation {
+impl<B: IoBuf> SendOperation<B> {
     /// The reason why WSK is not asked, if there is one.
     fn refusal(&self) -> Option<Error> {
         // Bits without a name do not reach WSK, which knows more of them than this crate (rules SND-05, SND-06).
@@ -88,7 +88,7 @@ impl SendOperation {
         self.shut_down.then(|| Error::new(Operation::Send, STATUS_LOCAL_DISCONNECT))
     }
 
-    fn submit(&self, buffer: Buffer) -> core::result::Result<Op<SendRequest>, (Result<usize>, Buffer)> {
+    fn submit(&self, buffer: B) -> core::result::Result<Op<SendRequest<B>>, (Result<usize>, B)> {
         let request = SendRequest { connection: self.connection.clone(), buffer };
         let op = Op::try_new(self.connection.client().cache(), request)
             .map_err(|(_, request)| (Err(Error::out_of_memory(Operation::Send)), request.buffer))?;
@@ -102,14 +102,14 @@ impl SendOperation {
     }
 }
 
-impl operation::Operation for SendOperation {
-    type Request = SendRequest;
-    type Output = (Result<usize>, Buffer);
+impl<B: IoBuf> operation::Operation for SendOperation<B> {
+    type Request = SendRequest<B>;
+    type Output = (Result<usize>, B);
 
     fn start(
         &mut self,
         _context: &Context<'_>,
-    ) -> Poll<core::result::Result<Op<SendRequest>, (Result<usize>, Buffer)>> {
+    ) -> Poll<core::result::Result<Op<SendRequest<B>>, (Result<usize>, B)>> {
         let Some(buffer) = self.buffer.take() else { return Poll::Pending };
         Poll::Ready(match self.refusal() {
             Some(error) => Err((Err(error), buffer)),
@@ -119,28 +119,28 @@ impl operation::Operation for SendOperation {
         })
     }
 
-    fn finish(&mut self, outcome: Outcome, request: SendRequest) -> (Result<usize>, Buffer) {
+    fn finish(&mut self, outcome: Outcome, request: SendRequest<B>) -> (Result<usize>, B) {
         (outcome.result(Operation::Send), request.buffer)
     }
 }
 
 /// Future of [`Connection::send`](super::Connection::send).
 #[must_use = "futures do nothing unless polled"]
-pub struct Sending<'a> {
-    send: Lazy<SendOperation>,
+pub struct Sending<'a, B: IoBuf = Buffer> {
+    send: Lazy<SendOperation<B>>,
     _half: PhantomData<&'a mut ()>,
 }
 
-impl Sending<'_> {
-    pub(super) fn new(connection: &ConnectionRef, buffer: Buffer, flags: SendFlags, shut_down: bool) -> Self {
+impl<B: IoBuf> Sending<'_, B> {
+    pub(super) fn new(connection: &ConnectionRef, buffer: B, flags: SendFlags, shut_down: bool) -> Self {
         let operation =
             SendOperation { connection: connection.clone(), buffer: Some(buffer), flags, shut_down };
         Self { send: Lazy::new(operation), _half: PhantomData }
     }
 }
 
-impl Future for Sending<'_> {
-    type Output = (Result<usize>, Buffer);
+impl<B: IoBuf> Future for Sending<'_, B> {
+    type Output = (Result<usize>, B);
 
     #[inline(never)]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -148,7 +148,7 @@ impl Future for Sending<'_> {
     }
 }
 
-impl fmt::Debug for Sending<'_> {
+impl<B: IoBuf> fmt::Debug for Sending<'_, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sending").finish_non_exhaustive()
     }
@@ -156,12 +156,12 @@ impl fmt::Debug for Sending<'_> {
 
 /// Future of [`SendHalf::post`](super::SendHalf::post): a send that WSK has already.
 #[must_use = "dropping it cancels the send; `detach` lets it go on"]
-pub struct Posted {
-    send: Lazy<SendOperation>,
+pub struct Posted<B: IoBuf = Buffer> {
+    send: Lazy<SendOperation<B>>,
 }
 
-impl Posted {
-    pub(super) fn new(connection: &ConnectionRef, buffer: Buffer, flags: SendFlags, shut_down: bool) -> Self {
+impl<B: IoBuf> Posted<B> {
+    pub(super) fn new(connection: &ConnectionRef, buffer: B, flags: SendFlags, shut_down: bool) -> Self {
         let operation =
             SendOperation { connection: connection.clone(), buffer: Some(buffer), flags, shut_down };
         Self { send: Lazy::submitted(operation) }
@@ -177,8 +177,8 @@ impl Posted {
     }
 }
 
-impl Future for Posted {
-    type Output = (Result<usize>, Buffer);
+impl<B: IoBuf> Future for Posted<B> {
+    type Output = (Result<usize>, B);
 
     #[inline(never)]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -186,7 +186,7 @@ impl Future for Posted {
     }
 }
 
-impl fmt::Debug for Posted {
+impl<B: IoBuf> fmt::Debug for Posted<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Posted").finish_non_exhaustive()
     }

@@ -8,6 +8,7 @@ use wsk_sys::{WSK_CLIENT_CONNECTION_DISPATCH, WSK_DATA_INDICATION, WSK_SOCKET};
 use super::Events;
 use super::handlers::ConnectionHandlers;
 use super::indicated::Indicated;
+use super::pieces::{self, AbortBlock};
 use super::receive::Kept;
 use super::turn::Turn;
 use crate::client::ClientShared;
@@ -37,6 +38,8 @@ pub(super) struct State {
     pub(super) endpoints: Endpoints,
     /// Bytes that arrived for a receive whose future was dropped.
     pub(super) kept: Option<Kept>,
+    /// The abort of a connection that has pieces of retained data.
+    pub(super) abort: Option<Ref<AbortBlock>>,
 }
 
 /// # Invariants
@@ -59,6 +62,10 @@ unsafe impl<H: ConnectionHandlers> Core for ConnectionCore<H> {
 
     unsafe fn dead(&self) {
         self.handlers.dead();
+    }
+
+    fn held(whole: &SocketRef) {
+        pieces::start(&ConnectionRef(whole.clone()));
     }
 }
 
@@ -176,7 +183,7 @@ impl ConnectionCommon {
             socket,
             owners: AtomicUsize::new(0),
             turn: Turn::new(),
-            state: SpinLock::new(State { endpoints: Endpoints::UNSPECIFIED, kept: None }),
+            state: SpinLock::new(State { endpoints: Endpoints::UNSPECIFIED, kept: None, abort: None }),
             indicated: Indicated::new(),
         }
     }

@@ -110,6 +110,8 @@ pub(crate) struct Lifetime {
     /// # Safety
     /// As for `add`, and as for [`Core::closed`].
     closed: unsafe fn(NonNull<Socket>),
+    /// See [`Core::held`].
+    held: fn(&SocketRef),
     /// See [`Core::DISPATCH`].
     dispatch: *const c_void,
 }
@@ -143,6 +145,9 @@ pub(crate) unsafe trait Core: Send + Sync + Sized + 'static {
     /// The caller holds rundown protection for as long as this runs.
     unsafe fn dead(&self) {}
 
+    /// Called when the rundown has begun while protection is held, perhaps several times: no WSK call, no allocation.
+    fn held(_whole: &SocketRef) {}
+
     /// Called in the completion routine of the close: no WSK call, no allocation.
     ///
     /// # Safety
@@ -157,6 +162,7 @@ pub(crate) unsafe trait Core: Send + Sync + Sized + 'static {
         closing: closing::<Self>,
         dead: dead::<Self>,
         closed: closed::<Self>,
+        held: Self::held,
         dispatch: Self::DISPATCH,
     };
 }
@@ -402,6 +408,11 @@ impl Socket {
         }
     }
 
+    /// Acquires rundown protection for an abort, when the rundown has begun but other protection is held still. Granted once.
+    pub(crate) fn acquire_for_abort(&self) -> Option<Permit<'_>> {
+        self.rundown.acquire_for_abort().then(|| Permit { socket: self })
+    }
+
     /// Takes rundown protection over that [`Permit::keep`] has kept.
     ///
     /// # Safety
@@ -424,6 +435,13 @@ impl Socket {
     pub(crate) fn shut(&self) -> Duty {
         let duty = self.rundown.begin();
         self.waiters.wake_all();
+        if duty == Duty::None
+            && let Some(whole) = NonNull::new(self.whole.load(Ordering::Acquire))
+        {
+            // SAFETY: the caller has a reference on the core, which the pointer reaches all of.
+            let whole = unsafe { SocketRef::share(whole) };
+            (self.lifetime.held)(&whole);
+        }
         duty
     }
 

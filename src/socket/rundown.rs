@@ -19,8 +19,12 @@ const ATTACHED: usize = 1;
 const RUN_DOWN: usize = 2;
 /// WSK has reported the socket dead. No other state depends on it.
 const DEAD: usize = 4;
+/// Protection for an abort was granted. No other state depends on it.
+const ABORTED: usize = 8;
+/// The flags that no other state depends on.
+const NOTES: usize = DEAD | ABORTED;
 /// One holder.
-const HOLDER: usize = 8;
+const HOLDER: usize = 16;
 
 /// The duty of a caller to close the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,13 +59,13 @@ impl Rundown {
     /// Releases protection.
     pub(crate) fn release(&self) -> Duty {
         let before = self.0.fetch_sub(HOLDER, Ordering::AcqRel);
-        if before & !DEAD == ATTACHED | RUN_DOWN | HOLDER { Duty::StartClose } else { Duty::None }
+        if before & !NOTES == ATTACHED | RUN_DOWN | HOLDER { Duty::StartClose } else { Duty::None }
     }
 
     /// Notes that a socket exists now.
     pub(crate) fn attach(&self) -> Duty {
         let before = self.0.fetch_or(ATTACHED, Ordering::AcqRel);
-        if before & !DEAD == RUN_DOWN { Duty::StartClose } else { Duty::None }
+        if before & !NOTES == RUN_DOWN { Duty::StartClose } else { Duty::None }
     }
 
     /// Notes that a socket exists now, and acquires protection for the caller.
@@ -72,7 +76,16 @@ impl Rundown {
     /// Begins the rundown.
     pub(crate) fn begin(&self) -> Duty {
         let before = self.0.fetch_or(RUN_DOWN, Ordering::AcqRel);
-        if before & !DEAD == ATTACHED { Duty::StartClose } else { Duty::None }
+        if before & !NOTES == ATTACHED { Duty::StartClose } else { Duty::None }
+    }
+
+    /// Acquires protection once more although the rundown has begun, unless no protection is held any more. Granted once.
+    pub(crate) fn acquire_for_abort(&self) -> bool {
+        let acquire = |word: usize| {
+            let is_held = word & (ATTACHED | RUN_DOWN) == ATTACHED | RUN_DOWN && word >= HOLDER;
+            (is_held && word & ABORTED == 0).then(|| (word | ABORTED).wrapping_add(HOLDER))
+        };
+        self.0.fetch_update(Ordering::AcqRel, Ordering::Relaxed, acquire).is_ok()
     }
 
     /// Notes that WSK has given the socket up. `true` if that is news: this is the first to say so, and the rundown has not

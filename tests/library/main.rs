@@ -32,6 +32,7 @@ mod panics;
 mod receive;
 mod refused;
 mod registration;
+mod relay;
 mod retained;
 mod reuse;
 mod send;

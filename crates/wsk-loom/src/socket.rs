@@ -171,3 +171,29 @@ fn a_death_may_meet_the_close() {
         assert_eq!(socket.closes(), 1);
     });
 }
+
+/// Pieces that keep a socket from closing, while an abort is made for it at any distance from the last one's release: the abort
+/// is made once at most, the close starts once, and after it.
+#[test]
+fn an_abort_precedes_the_close() {
+    orders(3, || {
+        let socket = Socket::new();
+        socket.attach();
+        assert!(socket.rundown.acquire());
+        let aborts = [(); 2].map(|()| {
+            spawn(&socket, |socket| {
+                socket.follow(socket.rundown.begin());
+                if socket.rundown.acquire_for_abort() {
+                    socket.handle.look();
+                    socket.told.fetch_add(1, Ordering::Relaxed);
+                    socket.follow(socket.rundown.release());
+                }
+            })
+        });
+        socket.handle.look();
+        socket.follow(socket.rundown.release());
+        join(aborts);
+        assert_eq!(socket.closes(), 1);
+        assert!(socket.told() <= 1);
+    });
+}

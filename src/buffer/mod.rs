@@ -1,5 +1,7 @@
 //! Data buffers: non-paged memory that comes with its memory descriptor list.
 
+mod slice;
+
 use core::fmt;
 use core::ops::{Deref, DerefMut, Range};
 use core::ptr::NonNull;
@@ -8,6 +10,44 @@ use wsk_sys::{WSK_BUF, nt};
 
 use crate::error::{Error, Operation, Result, Status};
 use crate::memory::{OutOfMemory, allocate, free};
+
+pub use slice::Slice;
+
+/// Memory that can be sent: a [`Buffer`], a [`Slice`] of one, or a [`RetainedPiece`](crate::RetainedPiece). Sealed.
+///
+/// A request takes it by value and gives it back with its result, because WSK has the memory in between.
+pub trait IoBuf: Describe {
+    /// Returns the number of bytes.
+    fn len(&self) -> usize;
+
+    /// Returns whether there are no bytes.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Memory that describes itself to WSK.
+///
+/// # Safety
+/// The memory behind the descriptor is as long as [`IoBuf::len`] says, locked, and neither freed nor written until the value
+/// is dropped, wherever that moves.
+pub unsafe trait Describe: Send + 'static {
+    #[doc(hidden)]
+    fn describe(&self) -> Result<WSK_BUF>;
+}
+
+// SAFETY: the buffer owns the memory and its MDL, and gives write access to its exclusive owner only, which a request is.
+unsafe impl Describe for Buffer {
+    fn describe(&self) -> Result<WSK_BUF> {
+        self.wsk_buf_for_send(0..self.len())
+    }
+}
+
+impl IoBuf for Buffer {
+    fn len(&self) -> usize {
+        Self::len(self)
+    }
+}
 
 /// Owned bytes in non-paged memory, ready for WSK.
 ///
@@ -151,10 +191,10 @@ impl Buffer {
         Ok(WSK_BUF { Mdl: self.mdl.as_ptr(), Offset: offset, Length: range.end - range.start })
     }
 
-    /// Describes the room behind the bytes in use, for a receive. There must be some.
-    pub(crate) fn wsk_buf_for_receive(&mut self) -> WSK_BUF {
-        debug_assert!(self.len < self.capacity);
-        WSK_BUF { Mdl: self.mdl.as_ptr(), Offset: self.len, Length: self.capacity() - self.len() }
+    /// Describes a part of the room, for a receive. The range is not empty, and goes no further than the capacity.
+    pub(crate) fn wsk_buf_for_receive(&mut self, range: Range<usize>) -> WSK_BUF {
+        debug_assert!(range.start < range.end && range.end <= self.capacity());
+        WSK_BUF { Mdl: self.mdl.as_ptr(), Offset: range.start as u32, Length: range.len() }
     }
 }
 
