@@ -72,7 +72,7 @@ pub fn ask(
     };
     if let Some(Input { lines, .. }) = input {
         let events = events.clone();
-        // Nothing can end the wait for a line, so nobody waits for this thread.
+        // Nothing can end the wait for a line, so this thread is not joined.
         thread::spawn(move || read_lines(lines, &events));
     }
     let mut requests = Requests::default();
@@ -83,7 +83,7 @@ pub fn ask(
         let (lapses, questions) = (events.clone(), events);
         scope.spawn(move || follow_records(driver, requests, &lapses));
         scope.spawn(move || fetch_questions(driver, end, &wanted, &questions));
-        let ended = converse(&mut dialogue, &inbox, &next, end);
+        let ended = run(&mut dialogue, &inbox, &next, end);
         let left = dialogue.finish();
         driver.stop();
         drop(next);
@@ -98,7 +98,7 @@ pub fn ask(
 }
 
 /// Tells the dialogue what happens, until one of them ends it.
-fn converse(
+fn run(
     dialogue: &mut Dialogue<'_>,
     inbox: &Receiver<Event>,
     next: &Sender<()>,
@@ -120,7 +120,7 @@ fn converse(
         };
         let flow = match event {
             Ok(Event::Question(question)) => dialogue.question(question)?,
-            Ok(Event::Lapsed(id, remote, reason)) => dialogue.lapsed(id, remote, reason)?,
+            Ok(Event::Lapsed(id, remote, reason)) => dialogue.withdrawn(id, remote, reason)?,
             Ok(Event::Line(line)) => dialogue.line(line)?,
             Ok(Event::InputEnd) => dialogue.input_end(),
             Ok(Event::Failed(error)) => return Err(error),
@@ -157,7 +157,7 @@ struct Requests(HashMap<RequestId, SocketAddr>);
 
 impl Requests {
     /// What a record says of a question.
-    fn lapse(&mut self, record: Record) -> Option<(RequestId, Option<SocketAddr>, Reason)> {
+    fn withdraw(&mut self, record: Record) -> Option<(RequestId, Option<SocketAddr>, Reason)> {
         match record {
             Record::Inspect { id, remote, action: Inspection::Pend, .. } => {
                 self.0.insert(id, remote);
@@ -184,7 +184,7 @@ fn skip_records(driver: &Driver, requests: &mut Requests) -> Result<(), Error> {
     for _ in 0..MOST_OLD {
         let Some(records) = driver.records(&mut buffer, Some(Instant::now()))? else { break };
         for timed in records.iter().flatten() {
-            let _ = requests.lapse(timed.record);
+            let _ = requests.withdraw(timed.record);
         }
     }
     Ok(())
@@ -207,7 +207,7 @@ fn follow_records(driver: &Driver, mut requests: Requests, events: &Sender<Event
             }
         };
         for timed in records.iter().flatten() {
-            let Some((id, remote, reason)) = requests.lapse(timed.record) else { continue };
+            let Some((id, remote, reason)) = requests.withdraw(timed.record) else { continue };
             if events.send(Event::Lapsed(id, remote, reason)).is_err() {
                 return;
             }

@@ -17,23 +17,23 @@ pub trait Device: Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`Refusal::Ended`] if the wait ended first, as `patience` says: the request has been taken back then, and
-    /// nothing has come of it. [`Refusal::Code`] if the request failed.
+    /// [`RequestError::Ended`] if the wait ended first, as `limit` says: the request has been taken back then, and
+    /// nothing has come of it. [`RequestError::Code`] if the request failed.
     fn request(
         &self,
         code: u32,
         input: &[u8],
         output: &mut [u8],
-        patience: Patience,
-    ) -> Result<usize, Refusal>;
+        limit: WaitLimit,
+    ) -> Result<usize, RequestError>;
 
-    /// Ends every wait that is [`Patience::Until`] something; later requests of this kind are not made any more.
+    /// Ends every wait that is [`WaitLimit::Until`] something; later requests of this kind are not made any more.
     fn stop(&self);
 }
 
 /// How long to wait for a request's completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Patience {
+pub enum WaitLimit {
     /// So long, whatever happens: for what is completed at once.
     Short(Duration),
     /// Until this time, if any, or until [`Device::stop`].
@@ -42,7 +42,7 @@ pub enum Patience {
 
 /// A request that was not completed with success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum RequestError {
     /// The wait ended first.
     Ended,
     /// It failed with this Windows error code.

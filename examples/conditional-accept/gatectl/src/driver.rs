@@ -11,7 +11,7 @@ use gate_protocol::{Policy, Status};
 use windows_sys::Win32::Foundation::ERROR_NOT_FOUND;
 use zerocopy::IntoBytes as _;
 
-use crate::device::{Device, Patience, Refusal};
+use crate::device::{Device, RequestError, WaitLimit};
 use crate::error::Error;
 
 /// How long a request that is completed at once may take.
@@ -36,7 +36,7 @@ impl std::fmt::Debug for Driver {
 
 /// What became of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answered {
+pub enum AnswerOutcome {
     /// It is in force.
     InTime,
     /// The question does not wait for an answer any more.
@@ -72,7 +72,7 @@ impl Driver {
 
     /// How the service is doing.
     pub fn status(&self) -> Result<Status, Error> {
-        let bytes = self.at_once(IOCTL_STATUS, &[])?;
+        let bytes = self.request_now(IOCTL_STATUS, &[])?;
         // The version comes first in every version.
         if let Some(version) = bytes.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
             && version != PROTOCOL_VERSION
@@ -84,7 +84,7 @@ impl Driver {
 
     /// The policy that is in force.
     pub fn policy(&self) -> Result<Policy, Error> {
-        let bytes = self.at_once(IOCTL_GET_POLICY, &[])?;
+        let bytes = self.request_now(IOCTL_GET_POLICY, &[])?;
         wire::decode_policy(&bytes).map_err(malformed("policy"))
     }
 
@@ -93,7 +93,7 @@ impl Driver {
         let mut bytes = vec![0; wire::policy_size(policy)];
         // There is room for exactly that.
         let _ = wire::encode_policy(policy, &mut bytes);
-        self.at_once(IOCTL_SET_POLICY, &bytes).map(drop)
+        self.request_now(IOCTL_SET_POLICY, &bytes).map(drop)
     }
 
     /// Waits for records; `None` if `end` or [`Driver::stop`] came first.
@@ -117,34 +117,34 @@ impl Driver {
     }
 
     /// Answers a question.
-    pub fn answer(&self, answer: QuestionAnswer) -> Result<Answered, Error> {
+    pub fn answer(&self, answer: QuestionAnswer) -> Result<AnswerOutcome, Error> {
         match self.device.request(
             IOCTL_ANSWER,
             AnswerBytes::from(answer).as_bytes(),
             &mut [],
-            Patience::Short(AT_ONCE),
+            WaitLimit::Short(AT_ONCE),
         ) {
-            Ok(_) => Ok(Answered::InTime),
-            Err(Refusal::Code(ERROR_NOT_FOUND)) => Ok(Answered::TooLate),
-            Err(refusal) => Err(Error::request(refusal, AT_ONCE)),
+            Ok(_) => Ok(AnswerOutcome::InTime),
+            Err(RequestError::Code(ERROR_NOT_FOUND)) => Ok(AnswerOutcome::TooLate),
+            Err(error) => Err(Error::request(error, AT_ONCE)),
         }
     }
 
-    fn at_once(&self, code: u32, input: &[u8]) -> Result<Vec<u8>, Error> {
+    fn request_now(&self, code: u32, input: &[u8]) -> Result<Vec<u8>, Error> {
         let mut output = vec![0; ROOM];
         let written = self
             .device
-            .request(code, input, &mut output, Patience::Short(AT_ONCE))
-            .map_err(|refusal| Error::request(refusal, AT_ONCE))?;
+            .request(code, input, &mut output, WaitLimit::Short(AT_ONCE))
+            .map_err(|error| Error::request(error, AT_ONCE))?;
         output.truncate(written);
         Ok(output)
     }
 
     fn wait(&self, code: u32, output: &mut [u8], end: Option<Instant>) -> Result<Option<usize>, Error> {
-        match self.device.request(code, &[], output, Patience::Until(end)) {
+        match self.device.request(code, &[], output, WaitLimit::Until(end)) {
             Ok(written) => Ok(Some(written.min(output.len()))),
-            Err(Refusal::Ended) => Ok(None),
-            Err(refusal) => Err(Error::request(refusal, AT_ONCE)),
+            Err(RequestError::Ended) => Ok(None),
+            Err(error) => Err(Error::request(error, AT_ONCE)),
         }
     }
 }

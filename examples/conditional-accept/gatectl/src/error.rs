@@ -6,7 +6,7 @@ use std::time::Duration;
 use gate_protocol::wire::{Malformed, PROTOCOL_VERSION};
 use windows_sys::Win32::Foundation as win;
 
-use crate::device::Refusal;
+use crate::device::RequestError;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -120,27 +120,27 @@ impl Error {
     }
 
     /// Why a request failed that nobody here took back.
-    pub(crate) fn request(refusal: Refusal, limit: Duration) -> Self {
-        match refusal {
-            Refusal::Ended => Self::NoAnswer(limit),
-            Refusal::Code(win::ERROR_INVALID_FUNCTION | win::ERROR_NOT_SUPPORTED) => {
+    pub(crate) fn request(error: RequestError, limit: Duration) -> Self {
+        match error {
+            RequestError::Ended => Self::NoAnswer(limit),
+            RequestError::Code(win::ERROR_INVALID_FUNCTION | win::ERROR_NOT_SUPPORTED) => {
                 Self::NotUnderstood("it does not know it")
             }
-            Refusal::Code(
+            RequestError::Code(
                 win::ERROR_BAD_LENGTH
                 | win::ERROR_INVALID_USER_BUFFER
                 | win::ERROR_INSUFFICIENT_BUFFER
                 | win::ERROR_MORE_DATA,
             ) => Self::NotUnderstood("it expects other lengths"),
-            Refusal::Code(win::ERROR_INVALID_PARAMETER | win::ERROR_INVALID_DATA) => {
+            RequestError::Code(win::ERROR_INVALID_PARAMETER | win::ERROR_INVALID_DATA) => {
                 Self::NotUnderstood("it has other values")
             }
-            Refusal::Code(
+            RequestError::Code(
                 win::ERROR_NOT_ENOUGH_MEMORY | win::ERROR_NO_SYSTEM_RESOURCES | win::ERROR_BUSY,
             ) => Self::NoRoom,
             // A driver that is being unloaded gives requests back as cancelled. Later ones are refused, under Wine
             // with "access denied", which for the device itself was settled when it was opened.
-            Refusal::Code(
+            RequestError::Code(
                 win::ERROR_OPERATION_ABORTED
                 | win::ERROR_ACCESS_DENIED
                 | win::ERROR_DELETE_PENDING
@@ -151,7 +151,7 @@ impl Error {
                 | win::ERROR_INVALID_HANDLE
                 | win::ERROR_SERVICE_NOT_ACTIVE,
             ) => Self::Gone,
-            Refusal::Code(code) => Self::Windows { doing: "the driver refused the request", code },
+            RequestError::Code(code) => Self::Windows { doing: "the driver refused the request", code },
         }
     }
 
@@ -193,16 +193,16 @@ mod tests {
                  with the driver",
             ),
             (
-                Error::request(Refusal::Code(1), limit),
+                Error::request(RequestError::Code(1), limit),
                 "the driver did not understand the request (it does not know it): use the gatectl that was built with \
                  the driver",
             ),
             (
-                Error::request(Refusal::Code(995), limit),
+                Error::request(RequestError::Code(995), limit),
                 "the driver has been stopped: to go on, sc start conditional_accept",
             ),
             (
-                Error::request(Refusal::Ended, limit),
+                Error::request(RequestError::Ended, limit),
                 "the driver has not answered for 10 seconds: gatectl watch shows whether it lives",
             ),
             (

@@ -66,7 +66,7 @@ impl Printer {
         std::thread::Builder::new().name("printer".to_owned()).spawn(move || {
             // The stream knows whether it is a terminal, and leaves the colours out if not.
             let out = anstream::AutoStream::auto(io::stdout());
-            let result = print(&receiver, format, Counted { out, taken: &counter });
+            let result = print(&receiver, format, CountingWriter { out, taken: &counter });
             if result.is_err() {
                 failed();
             }
@@ -112,17 +112,17 @@ impl Printer {
 }
 
 /// The most that is written at once: a pipe takes all of a write or lets the writer wait, and what is under way does not count.
-const PIECE: usize = 1024;
+const MAX_WRITE: usize = 1024;
 
 /// A writer of which it is counted how much it takes: what is in a buffer before it is not yet taken by anybody.
-struct Counted<'a, W> {
+struct CountingWriter<'a, W> {
     out: W,
     taken: &'a AtomicU64,
 }
 
-impl<W: Write> Write for Counted<'_, W> {
+impl<W: Write> Write for CountingWriter<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let taken = self.out.write(bytes.get(..PIECE).unwrap_or(bytes))?;
+        let taken = self.out.write(bytes.get(..MAX_WRITE).unwrap_or(bytes))?;
         self.taken.fetch_add(taken as u64, Ordering::Relaxed);
         Ok(taken)
     }
@@ -237,14 +237,14 @@ mod tests {
         let (sender, receiver) = sync_channel(1);
         sender.send((Instant::now(), Record::Unloaded { violations: 0, leaks: 0 })).expect("there is room");
         let taken = AtomicU64::new(0);
-        let mut out = Counted { out: Slow(&taken, Vec::new()), taken: &taken };
+        let mut out = CountingWriter { out: Slow(&taken, Vec::new()), taken: &taken };
         print(&receiver, Format::Json, &mut out).expect("it takes all");
         // {"event":"unloaded","violations":0,"leaks":0} and the end of the line.
         assert_eq!(out.out.1, [0, 10, 20, 30, 40]);
         assert_eq!(taken.load(Ordering::Relaxed), 46);
         // A reader that takes all there is gets it in pieces.
-        let mut out = Counted { out: Vec::new(), taken: &taken };
-        assert_eq!(out.write(&[0; 5000]).expect("memory"), PIECE);
+        let mut out = CountingWriter { out: Vec::new(), taken: &taken };
+        assert_eq!(out.write(&[0; 5000]).expect("memory"), MAX_WRITE);
     }
 
     #[test]

@@ -33,14 +33,14 @@ const THREADS: usize = 2;
 
 /// How many established connections may wait to be taken: as many as clients may come at once. What a small number
 /// does, dropping requests, is for tests to look at (rule LSN-37).
-const UNTAKEN: usize = 16_384;
+const ACCEPT_BACKLOG: usize = 16_384;
 
 /// The status a shell shows for a program that was interrupted.
 const INTERRUPTED: i32 = 130;
 
 fn main() -> ExitCode {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    host::keep_few_heaps();
+    host::limit_arenas();
     let (options, policy) = Options::from_command_line();
     match run(&options, policy) {
         Ok(()) => ExitCode::SUCCESS,
@@ -59,7 +59,7 @@ fn run(options: &Options, policy: Policy) -> Result<(), String> {
     let (journal, printer) = Printer::start(options.log, move || _ = stop.send(()))
         .map_err(|error| format!("cannot start the thread that prints: {error}"))?;
 
-    let sim = Sim::builder().provider(|config| config.backlog = UNTAKEN).build();
+    let sim = Sim::builder().provider(|config| config.backlog = ACCEPT_BACKLOG).build();
     let (sink, limit) = (journal.clone(), options.unload_after());
     let (listen, accept_by) = (options.listen, options.accept_by());
     let asker = Asker::Timed { answer: options.verdict(), after: options.verdict_after() };
@@ -79,7 +79,7 @@ fn run(options: &Options, policy: Policy) -> Result<(), String> {
     let unloaded = driven.is_ok().then_some(Record::Unloaded { violations, leaks });
     let printed = printer.finish(journal, unloaded);
     driven?;
-    assess(&report)?;
+    check_report(&report)?;
     match printed {
         Ok(0) => Ok(()),
         Ok(lost) => Err(format!("{lost} records were not printed: standard output was not read fast enough")),
@@ -122,6 +122,6 @@ fn stop_on_signals(stop: Sender<()>) -> Result<(), String> {
 }
 
 /// What the checker and the final count found, if they found anything.
-fn assess(report: &Report) -> Result<(), String> {
+fn check_report(report: &Report) -> Result<(), String> {
     if report.is_clean() { Ok(()) } else { Err(format!("the contract was not kept:\n{report}")) }
 }

@@ -21,9 +21,9 @@ use gate_protocol::text::{BAD, Columns, GOOD, WAITS};
 use gate_protocol::wire::{Question, QuestionAnswer};
 use serde::Serialize;
 
-use super::input::{HELP, Said, understand};
+use super::input::{HELP, InputLine, parse_line};
 use crate::cli::AskOptions;
-use crate::driver::{Answered, Driver};
+use crate::driver::{AnswerOutcome, Driver};
 use crate::error::{End, Error};
 use crate::output;
 
@@ -201,13 +201,13 @@ impl<'a> Dialogue<'a> {
         if let Some(at) = self.lapses.iter().position(|(id, remote, _)| same((*id, *remote), this))
             && let Some((_, _, reason)) = self.lapses.remove(at)
         {
-            return self.lapse(reason);
+            return self.withdraw(reason);
         }
         self.reply()
     }
 
     /// A request, from there if that is known, does not wait any more.
-    pub(super) fn lapsed(
+    pub(super) fn withdrawn(
         &mut self,
         id: RequestId,
         remote: Option<SocketAddr>,
@@ -215,7 +215,7 @@ impl<'a> Dialogue<'a> {
     ) -> Result<Flow, Error> {
         let held = self.asked.as_ref().map(|asked| (asked.question.id, asked.question.remote));
         if held.is_some_and(|held| same((id, remote), held)) {
-            return self.lapse(reason);
+            return self.withdraw(reason);
         }
         if !self.done.is_some_and(|done| same((id, remote), done)) {
             self.lapses.truncate(LAPSES - 1);
@@ -231,7 +231,7 @@ impl<'a> Dialogue<'a> {
             Some(asked) if asked.gone <= now => {
                 let left = Duration::from_millis(asked.question.time_left.into());
                 let up = asked.since + left <= now;
-                self.lapse(if up { Reason::TimedOut } else { Reason::Unknown })
+                self.withdraw(if up { Reason::TimedOut } else { Reason::Unknown })
             }
             _ => Ok(Flow::Continue(())),
         }
@@ -244,7 +244,7 @@ impl<'a> Dialogue<'a> {
                 lines.push_back(line);
                 self.reply()
             }
-            _ => self.said(&line),
+            _ => self.handle_line(&line),
         }
     }
 
@@ -253,7 +253,7 @@ impl<'a> Dialogue<'a> {
         match &mut self.answers {
             Answers::Piped { ended, .. } => {
                 *ended = true;
-                self.spent()
+                self.end_if_done()
             }
             _ => Flow::Break(End::Input),
         }
@@ -262,7 +262,7 @@ impl<'a> Dialogue<'a> {
     /// The end: what is held stays unanswered.
     pub(super) fn finish(&mut self) -> Result<(), Error> {
         let late = self.asked.as_ref().is_some_and(|asked| asked.late);
-        self.lapse(if late { Reason::Unknown } else { Reason::Left }).map(drop)
+        self.withdraw(if late { Reason::Unknown } else { Reason::Left }).map(drop)
     }
 
     /// Does what can be done with the lines that are there: answers wait for a question.
@@ -276,14 +276,14 @@ impl<'a> Dialogue<'a> {
                 }
                 Answers::Fixed(_) | Answers::Typed => return Ok(Flow::Continue(())),
                 Answers::Piped { lines, .. } => match lines.front() {
-                    Some(line) if !waits && matches!(understand(line), Said::Answer(..)) => {
+                    Some(line) if !waits && matches!(parse_line(line), InputLine::Answer(..)) => {
                         return Ok(Flow::Continue(()));
                     }
                     Some(_) => lines.pop_front().unwrap_or_default(),
-                    None => return Ok(self.spent()),
+                    None => return Ok(self.end_if_done()),
                 },
             };
-            let flow = self.said(&line)?;
+            let flow = self.handle_line(&line)?;
             if flow.is_break() {
                 return Ok(flow);
             }
@@ -291,7 +291,7 @@ impl<'a> Dialogue<'a> {
     }
 
     /// Once the last line is used, nothing can be answered any more. Why it was too late can still be told.
-    fn spent(&self) -> Flow {
+    fn end_if_done(&self) -> Flow {
         let late = self.asked.as_ref().is_some_and(|asked| asked.late);
         match &self.answers {
             Answers::Piped { lines, ended: true } if lines.is_empty() && !late => Flow::Break(End::Input),
@@ -300,12 +300,12 @@ impl<'a> Dialogue<'a> {
     }
 
     /// Does what a line says.
-    fn said(&mut self, line: &str) -> Result<Flow, Error> {
-        let (answer, name) = match understand(line) {
-            Said::Answer(answer, name) => (answer, name),
-            Said::Quit => return Ok(Flow::Break(End::Input)),
-            Said::Nothing => return Ok(Flow::Continue(())),
-            Said::Nonsense => return self.remark(&HELP),
+    fn handle_line(&mut self, line: &str) -> Result<Flow, Error> {
+        let (answer, name) = match parse_line(line) {
+            InputLine::Answer(answer, name) => (answer, name),
+            InputLine::Quit => return Ok(Flow::Break(End::Input)),
+            InputLine::Empty => return Ok(Flow::Continue(())),
+            InputLine::Unknown => return self.notice(&HELP),
         };
         let slipped = std::mem::take(&mut self.slipped);
         let held = self.asked.as_mut().filter(|asked| !asked.late);
@@ -316,16 +316,16 @@ impl<'a> Dialogue<'a> {
                     return self.answer(answer);
                 }
                 let number = asked.question.number;
-                self.remark(&format_args!(
+                self.notice(&format_args!(
                     "the question before had this name, too: answer by the number of this one, which is {number}"
                 ))
             }
-            (_, Some(name)) => self.remark(&format_args!("request {name} does not wait for an answer here")),
-            (None, None) if slipped => self.remark(&"too late: the question is gone"),
-            (None, None) => self.remark(&"no question waits for an answer"),
+            (_, Some(name)) => self.notice(&format_args!("request {name} does not wait for an answer here")),
+            (None, None) if slipped => self.notice(&"too late: the question is gone"),
+            (None, None) => self.notice(&"no question waits for an answer"),
             (Some(Asked { guarded: Some(until), question, .. }), None) if Instant::now() < *until => {
                 let id = question.id;
-                self.remark(&format_args!(
+                self.notice(&format_args!(
                     "that may have been for the question before: answer once more for request {id}"
                 ))
             }
@@ -337,7 +337,7 @@ impl<'a> Dialogue<'a> {
         let Some(Asked { question, .. }) = &self.asked else { return Ok(Flow::Continue(())) };
         let question = *question;
         match self.driver.answer(QuestionAnswer { number: question.number, answer })? {
-            Answered::InTime => {
+            AnswerOutcome::InTime => {
                 self.asked = None;
                 self.done = Some((question.id, question.remote));
                 self.answered += 1;
@@ -349,9 +349,9 @@ impl<'a> Dialogue<'a> {
                     self.line_of("answer", style, &question, format_args!("{answer}, request {id}"))?;
                 }
                 let enough = self.wanted.is_some_and(|wanted| self.answered >= wanted);
-                Ok(if enough { Flow::Break(End::Count) } else { self.spent() })
+                Ok(if enough { Flow::Break(End::Count) } else { self.end_if_done() })
             }
-            Answered::TooLate => {
+            AnswerOutcome::TooLate => {
                 if let Some(asked) = &mut self.asked {
                     asked.late = true;
                     asked.gone = Instant::now() + WHY;
@@ -362,7 +362,7 @@ impl<'a> Dialogue<'a> {
     }
 
     /// The question that is held is no question any more.
-    fn lapse(&mut self, reason: Reason) -> Result<Flow, Error> {
+    fn withdraw(&mut self, reason: Reason) -> Result<Flow, Error> {
         let Some(Asked { question, late, .. }) = self.asked.take() else { return Ok(Flow::Continue(())) };
         self.slipped = !late;
         self.gone = Some(question.id);
@@ -378,7 +378,7 @@ impl<'a> Dialogue<'a> {
             };
             self.line_of("lapsed", BAD, &question, format_args!("{why}, request {id}"))?;
         }
-        Ok(self.spent())
+        Ok(self.end_if_done())
     }
 
     fn line_of(
@@ -392,8 +392,8 @@ impl<'a> Dialogue<'a> {
         Ok(output::line(self.out, Columns { time, style, what, who: &question.remote, how })?)
     }
 
-    fn remark(&mut self, remark: &dyn std::fmt::Display) -> Result<Flow, Error> {
-        output::line(self.remarks, remark)?;
+    fn notice(&mut self, notice: &dyn std::fmt::Display) -> Result<Flow, Error> {
+        output::line(self.remarks, notice)?;
         Ok(Flow::Continue(()))
     }
 }

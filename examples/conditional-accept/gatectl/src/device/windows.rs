@@ -27,7 +27,7 @@ use windows_sys::Win32::System::IO::{CancelIoEx, DeviceIoControl, GetOverlappedR
 use windows_sys::Win32::System::Threading::{CreateEventW, INFINITE, SetEvent, WaitForMultipleObjects};
 
 use super::service::Service;
-use super::{Device, Patience, Refusal};
+use super::{Device, RequestError, WaitLimit};
 use crate::error::Error;
 
 /// How often to look whether the driver is to be unloaded.
@@ -66,30 +66,32 @@ impl Device for ControlDevice {
         code: u32,
         input: &[u8],
         output: &mut [u8],
-        patience: Patience,
-    ) -> Result<usize, Refusal> {
+        limit: WaitLimit,
+    ) -> Result<usize, RequestError> {
         // Where requests are completed at once, no wait would ever see it.
-        if matches!(patience, Patience::Until(_)) && self.stop.is_set() {
-            return Err(Refusal::Ended);
+        if matches!(limit, WaitLimit::Until(_)) && self.stop.is_set() {
+            return Err(RequestError::Ended);
         }
-        let request = Request::new(&self.file, output.len()).map_err(Refusal::Code)?;
+        let request = Request::new(&self.file, output.len()).map_err(RequestError::Code)?;
         match request.start(code, input) {
             Err(ERROR_IO_PENDING) => {
-                if let Err(refusal) = self.wait(&request.parts.event, patience) {
+                if let Err(error) = self.wait(&request.parts.event, limit) {
                     request.cancel();
-                    if wait(&request.parts.event, None, Instant::now().checked_add(CANCEL)) != Woken::Done {
+                    if wait(&request.parts.event, None, Instant::now().checked_add(CANCEL))
+                        != WaitOutcome::Done
+                    {
                         request.abandon();
-                        return Err(refusal);
+                        return Err(error);
                     }
                     if request.result() == Err(ERROR_OPERATION_ABORTED) {
-                        return Err(refusal);
+                        return Err(error);
                     }
                     // It was completed just before it was cancelled; what came must not be lost.
                 }
             }
-            started => started.map_err(Refusal::Code)?,
+            started => started.map_err(RequestError::Code)?,
         }
-        let written = request.result().map_err(Refusal::Code)?.min(output.len());
+        let written = request.result().map_err(RequestError::Code)?.min(output.len());
         request.read(&mut output[..written]);
         Ok(written)
     }
@@ -101,21 +103,23 @@ impl Device for ControlDevice {
 
 impl ControlDevice {
     /// Waits for a request's end, or for that of the patience.
-    fn wait(&self, done: &Event, patience: Patience) -> Result<(), Refusal> {
-        let (stop, end) = match patience {
-            Patience::Short(limit) => (None, Instant::now().checked_add(limit)),
-            Patience::Until(end) => (Some(&self.stop), end),
+    fn wait(&self, done: &Event, limit: WaitLimit) -> Result<(), RequestError> {
+        let (stop, end) = match limit {
+            WaitLimit::Short(limit) => (None, Instant::now().checked_add(limit)),
+            WaitLimit::Until(end) => (Some(&self.stop), end),
         };
         loop {
             let look = Instant::now().checked_add(LOOK);
             match wait(done, stop, end.into_iter().chain(look).min()) {
-                Woken::Done => return Ok(()),
-                Woken::Stopped => return Err(Refusal::Ended),
-                Woken::Time if end.is_some_and(|end| end <= Instant::now()) => return Err(Refusal::Ended),
-                Woken::Time if self.service.as_ref().is_some_and(Service::is_stopping) => {
-                    return Err(Refusal::Code(ERROR_SERVICE_NOT_ACTIVE));
+                WaitOutcome::Done => return Ok(()),
+                WaitOutcome::Stopped => return Err(RequestError::Ended),
+                WaitOutcome::Time if end.is_some_and(|end| end <= Instant::now()) => {
+                    return Err(RequestError::Ended);
                 }
-                Woken::Time => {}
+                WaitOutcome::Time if self.service.as_ref().is_some_and(Service::is_stopping) => {
+                    return Err(RequestError::Code(ERROR_SERVICE_NOT_ACTIVE));
+                }
+                WaitOutcome::Time => {}
             }
         }
     }
@@ -142,7 +146,7 @@ impl Event {
     }
 
     fn is_set(&self) -> bool {
-        wait(self, None, Some(Instant::now())) == Woken::Done
+        wait(self, None, Some(Instant::now())) == WaitOutcome::Done
     }
 
     fn raw(&self) -> HANDLE {
@@ -230,14 +234,14 @@ impl<'d> Request<'d> {
 
 /// What ended a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Woken {
+enum WaitOutcome {
     Done,
     Stopped,
     Time,
 }
 
 /// Waits for `event`, `stop` or the time, whatever comes first.
-fn wait(event: &Event, stop: Option<&Event>, end: Option<Instant>) -> Woken {
+fn wait(event: &Event, stop: Option<&Event>, end: Option<Instant>) -> WaitOutcome {
     let handles = [event.raw(), stop.unwrap_or(event).raw()];
     let count = if stop.is_some() { 2 } else { 1 };
     let limit = end.map_or(INFINITE, |end| {
@@ -247,10 +251,10 @@ fn wait(event: &Event, stop: Option<&Event>, end: Option<Instant>) -> Woken {
     });
     // SAFETY: as many handles as are said, all of them of open events.
     match unsafe { WaitForMultipleObjects(count, handles.as_ptr(), 0, limit) } {
-        WAIT_OBJECT_0 => Woken::Done,
-        WAIT_TIMEOUT => Woken::Time,
+        WAIT_OBJECT_0 => WaitOutcome::Done,
+        WAIT_TIMEOUT => WaitOutcome::Time,
         // Only the other event is left: a wait for handles that are open does not fail.
-        _ => Woken::Stopped,
+        _ => WaitOutcome::Stopped,
     }
 }
 

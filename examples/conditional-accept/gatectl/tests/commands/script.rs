@@ -12,7 +12,7 @@ use gate_protocol::wire::{
     IOCTL_STATUS, Question, QuestionBytes, RecordBytes, RecordsHeader, StatusBytes, TimedRecord,
 };
 use gate_protocol::{Counters, Limits, Phase, Record, Status};
-use gatectl::device::{Device, Patience, Refusal};
+use gatectl::device::{Device, RequestError, WaitLimit};
 use gatectl::{Error, Input};
 use zerocopy::IntoBytes as _;
 use zerocopy::little_endian::{U32, U64};
@@ -90,18 +90,18 @@ impl Device for Script {
         code: u32,
         input: &[u8],
         output: &mut [u8],
-        patience: Patience,
-    ) -> Result<usize, Refusal> {
-        let end = match patience {
-            Patience::Short(limit) => Instant::now().checked_add(limit),
-            Patience::Until(end) => end,
+        limit: WaitLimit,
+    ) -> Result<usize, RequestError> {
+        let end = match limit {
+            WaitLimit::Short(limit) => Instant::now().checked_add(limit),
+            WaitLimit::Until(end) => end,
         };
         let mut state = self.state();
         state.seen.push((code, input.to_vec()));
         self.changed.notify_all();
         loop {
-            if state.stopped && matches!(patience, Patience::Until(_)) {
-                return Err(Refusal::Ended);
+            if state.stopped && matches!(limit, WaitLimit::Until(_)) {
+                return Err(RequestError::Ended);
             }
             let queued = state.replies.get_mut(&code).and_then(VecDeque::pop_front);
             if let Some(reply) = queued.or_else(|| state.always.get(&code).cloned()) {
@@ -110,11 +110,11 @@ impl Device for Script {
                         output[..bytes.len()].copy_from_slice(&bytes);
                         Ok(bytes.len())
                     }
-                    Reply::Code(code) => Err(Refusal::Code(code)),
+                    Reply::Code(code) => Err(RequestError::Code(code)),
                 };
             }
             if end.is_some_and(|end| end <= Instant::now()) {
-                return Err(Refusal::Ended);
+                return Err(RequestError::Ended);
             }
             let limit = end.map_or(LIMIT, |end| end.saturating_duration_since(Instant::now()));
             state = self.changed.wait_timeout(state, limit).expect("no test panics with it").0;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use gate_service::Control;
-use gatectl::device::{Device, Patience, Refusal};
+use gatectl::device::{Device, RequestError, WaitLimit};
 use nt_user::Kernel;
 use wsk_sys::nt::NTSTATUS;
 use wsk_sys::{
@@ -41,16 +41,16 @@ impl Device for Simulated {
         code: u32,
         input: &[u8],
         output: &mut [u8],
-        patience: Patience,
-    ) -> Result<usize, Refusal> {
+        limit: WaitLimit,
+    ) -> Result<usize, RequestError> {
         let _entered = self.kernel.enter();
         let Some(file) = &self.file else { unreachable!("it is closed in drop only") };
-        let (end, stops) = match patience {
-            Patience::Short(limit) => (Instant::now().checked_add(limit), false),
-            Patience::Until(end) => (end, true),
+        let (end, stops) = match limit {
+            WaitLimit::Short(limit) => (Instant::now().checked_add(limit), false),
+            WaitLimit::Until(end) => (end, true),
         };
         if stops && self.stopped.load(Ordering::Relaxed) {
-            return Err(Refusal::Ended);
+            return Err(RequestError::Ended);
         }
         let call = file.send(code, input, output.len());
         let mut taken_back = false;
@@ -68,8 +68,8 @@ impl Device for Simulated {
                 output[..bytes.len()].copy_from_slice(&bytes);
                 Ok(bytes.len())
             }
-            Err(STATUS_CANCELLED) if taken_back => Err(Refusal::Ended),
-            Err(status) => Err(Refusal::Code(code_of(status))),
+            Err(STATUS_CANCELLED) if taken_back => Err(RequestError::Ended),
+            Err(status) => Err(RequestError::Code(code_of(status))),
         }
     }
 
