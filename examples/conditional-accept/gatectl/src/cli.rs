@@ -1,12 +1,11 @@
 //! The command line.
 
-use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, FromArgMatches, Parser, Subcommand};
-use gate_protocol::{Action, Answer, Limits, Net, Policy};
+use gate_protocol::cli::{LimitArgs, PolicyArgs, word};
+use gate_protocol::{Answer, Policy};
 
 /// Looks at and steers the conditional-accept driver.
 #[derive(Debug, Parser)]
@@ -65,72 +64,26 @@ pub struct PolicyOptions {
     /// The networks and the default; `None` if they are to stay.
     pub rules: Option<Box<Policy>>,
     /// The limits that are to change.
-    pub limits: LimitOptions,
+    pub limits: LimitArgs,
     /// How to print it.
     pub format: Format,
-}
-
-/// Limits, each of which stays as it is if it is not said.
-#[derive(Args, Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LimitOptions {
-    /// How many clients there may be, connections and pended requests together; of these, half at most are pended requests
-    #[arg(long, value_name = "N", value_parser = among(Limits::CLIENTS))]
-    max_clients: Option<u32>,
-
-    /// How many of them may come from one source, an IPv4 address or an IPv6 /64; 0 for any number
-    #[arg(long, value_name = "N", value_parser = among(Limits::PER_SOURCE))]
-    max_per_source: Option<u32>,
-
-    /// How many milliseconds a connection may be silent; 0 for ever
-    #[arg(long, value_name = "MS", value_parser = among(Limits::IDLE_TIMEOUT))]
-    idle_timeout: Option<u32>,
-}
-
-/// A number in a range.
-fn among(range: RangeInclusive<u32>) -> clap::builder::RangedI64ValueParser<u32> {
-    clap::value_parser!(u32).range(i64::from(*range.start())..=i64::from(*range.end()))
 }
 
 impl PolicyOptions {
     /// The policy that takes the place of `current`.
     pub fn apply(&self, current: &Policy) -> Policy {
         let mut policy = self.rules.as_deref().unwrap_or(current).clone();
-        let LimitOptions { max_clients, max_per_source, idle_timeout } = self.limits;
-        let limits = current.limits();
-        policy.set_limits(Limits {
-            clients: max_clients.unwrap_or(limits.clients),
-            per_source: max_per_source.unwrap_or(limits.per_source),
-            idle_timeout: idle_timeout.unwrap_or(limits.idle_timeout),
-        });
+        policy.set_limits(self.limits.apply(current.limits()));
         policy
     }
 }
 
-/// The options that make up a policy.
+/// Options of `policy set`.
 #[derive(Args, Debug)]
-#[group(
-    id = "rules", required = true, multiple = true,
-    args = ["accept", "reject", "ask", "default", "max_clients", "max_per_source", "idle_timeout"]
-)]
-struct PolicyArgs {
-    /// Accept requests from this address or network (repeatable)
-    #[arg(long, value_name = "NET")]
-    accept: Vec<Net>,
-
-    /// Reject requests from this address or network (repeatable)
-    #[arg(long, value_name = "NET")]
-    reject: Vec<Net>,
-
-    /// Pend requests from this address or network, and ask (repeatable)
-    #[arg(long, value_name = "NET")]
-    ask: Vec<Net>,
-
-    /// What to do with everyone else; accept if it is not said
-    #[arg(long, value_name = "ACTION", value_parser = word::<Action>(&["accept", "reject", "ask"]))]
-    default: Option<Action>,
-
+#[group(id = "rules", required = true, multiple = true, args = PolicyArgs::IDS)]
+struct SetArgs {
     #[command(flatten)]
-    limits: LimitOptions,
+    policy: PolicyArgs,
 
     #[command(flatten)]
     format: Format,
@@ -138,20 +91,12 @@ struct PolicyArgs {
 
 impl FromArgMatches for PolicyOptions {
     fn from_arg_matches(matches: &clap::ArgMatches) -> Result<Self, clap::Error> {
-        let args = PolicyArgs::from_arg_matches(matches)?;
-        let networks = [&args.accept, &args.reject, &args.ask].into_iter().any(|nets| !nets.is_empty());
-        let rules = networks || args.default.is_some();
-        let mut policy = Box::new(Policy::new(args.default.unwrap_or(Action::Accept)));
-        for (nets, action) in
-            [(&args.accept, Action::Accept), (&args.reject, Action::Reject), (&args.ask, Action::Ask)]
-        {
-            for net in nets {
-                policy
-                    .add(*net, action)
-                    .map_err(|error| Options::command().error(ErrorKind::ArgumentConflict, error))?;
-            }
-        }
-        Ok(Self { rules: rules.then_some(policy), limits: args.limits, format: args.format })
+        let SetArgs { policy, format } = SetArgs::from_arg_matches(matches)?;
+        let rules = policy
+            .rules()
+            .map_err(|error| Options::command().error(ErrorKind::ArgumentConflict, error))?
+            .map(Box::new);
+        Ok(Self { rules, limits: policy.limits, format })
     }
 
     fn update_from_arg_matches(&mut self, matches: &clap::ArgMatches) -> Result<(), clap::Error> {
@@ -162,11 +107,11 @@ impl FromArgMatches for PolicyOptions {
 
 impl Args for PolicyOptions {
     fn augment_args(command: clap::Command) -> clap::Command {
-        PolicyArgs::augment_args(command)
+        SetArgs::augment_args(command)
     }
 
     fn augment_args_for_update(command: clap::Command) -> clap::Command {
-        PolicyArgs::augment_args_for_update(command)
+        SetArgs::augment_args_for_update(command)
     }
 }
 
@@ -214,17 +159,11 @@ pub struct AskOptions {
     pub format: Format,
 }
 
-/// One of a few words, so that the help can list them.
-fn word<T>(words: &'static [&'static str]) -> impl TypedValueParser<Value = T>
-where
-    T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static> + Clone + Send + Sync + 'static,
-{
-    PossibleValuesParser::new(words).try_map(|word| word.parse())
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
+
+    use gate_protocol::{Action, Limits};
 
     use super::*;
 

@@ -1,138 +1,92 @@
-//! The options of the example.
+//! Command-line options.
 
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use clap::builder::PossibleValue;
 use clap::error::ErrorKind;
-use clap::{CommandFactory as _, Parser, ValueEnum};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
+use gate_protocol::cli::{PolicyArgs, word};
 use gate_service::Limits;
-use gate_service::policy::{Action, Answer, Net, Policy, PolicyError};
+use gate_service::policy::{Action, Answer, Policy, PolicyError};
 use gate_service::record::AcceptBy;
 
 /// An echo service with a gate in front.
 ///
-/// Every byte that comes is sent back. Who may connect is decided before the connection exists: by the network the
-/// request comes from (the most specific one that was named wins), or after a while by an asker.
+/// Every byte is sent back. Connection requests are accepted or rejected before there is a connection: by the network the
+/// request comes from (the most specific one wins), or by an answer that comes later.
 #[derive(Debug, Parser)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Options {
-    /// Where to listen; port 0 picks a free one
+    /// Address to listen on; port 0 picks a free port
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7007")]
     pub(crate) listen: SocketAddr,
 
-    /// Accept requests from this address or network (repeatable)
-    #[arg(long, value_name = "NET")]
-    accept: Vec<Net>,
+    #[command(flatten)]
+    policy: PolicyArgs,
 
-    /// Reject requests from this address or network (repeatable)
-    #[arg(long, value_name = "NET")]
-    reject: Vec<Net>,
+    /// Answer to requests that are asked about
+    #[arg(
+        long, value_name = "ANSWER", default_value = "accept",
+        value_parser = word::<Answer>(&["accept", "reject"])
+    )]
+    pub(crate) verdict: Answer,
 
-    /// Pend requests from this address or network, and ask (repeatable)
-    #[arg(long, value_name = "NET")]
-    ask: Vec<Net>,
-
-    /// What to do with everyone else
-    #[arg(long, value_name = "ACTION", default_value = "accept")]
-    default: Word<Action>,
-
-    /// What the asker answers
-    #[arg(long, value_name = "ANSWER", default_value = "accept")]
-    verdict: Word<Answer>,
-
-    /// How long the asker takes, in milliseconds
+    /// Time in milliseconds until the answer
     #[arg(long, value_name = "MS", default_value_t = 200)]
     verdict_after: u32,
 
-    /// Take connections by WskAccept requests, or by WskAcceptEvent
-    #[arg(long, value_name = "WAY", default_value = "irp")]
-    accept_by: Word<AcceptBy>,
-
-    /// Reject who comes when so many are served and asked about. Each takes a descriptor, and with none left further clients are
-    /// refused: `ulimit -n` is the limit if it is lower
-    #[arg(long, value_name = "N", default_value_t = MOST, value_parser = among(Limits::CLIENTS))]
-    max_clients: u32,
-
-    /// Reject who comes when so many of them are of the same source, an IPv4 address or an IPv6 /64; 0 for any number
-    #[arg(long, value_name = "N", default_value_t = MOST / 2, value_parser = among(Limits::PER_SOURCE))]
-    max_per_source: u32,
-
-    /// Close a connection that is silent for so many milliseconds; 0 for never
+    /// Accept connections by WskAccept requests (irp) or by WskAcceptEvent (event)
     #[arg(
-        long, value_name = "MS", default_value_t = Limits::DEFAULT.idle_timeout,
-        value_parser = among(Limits::IDLE_TIMEOUT)
+        long, value_name = "WAY", default_value = "irp",
+        value_parser = word::<AcceptBy>(&["irp", "event"])
     )]
-    idle_timeout: u32,
+    pub(crate) accept_by: AcceptBy,
 
-    /// Unload after so many seconds; without it on Ctrl-C or SIGTERM
+    /// Unload after N seconds, not only on Ctrl-C or SIGTERM
     #[arg(long, value_name = "N")]
     seconds: Option<u32>,
 
-    /// Print for people, or one JSON object per line
+    /// Print lines of text, or JSON, one object per line
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub(crate) log: Format,
 }
 
-/// How many clients there may be if it is not said: more than the driver takes, as memory is not scarce here. Half of them can be
-/// of one source: on one machine, where the example is tried, there are few sources, and each connects from some 28,000 ports unless
-/// the host is told otherwise.
-const MOST: u32 = *Limits::CLIENTS.end();
-
-/// A number in a range.
-fn among(range: RangeInclusive<u32>) -> clap::builder::RangedI64ValueParser<u32> {
-    clap::value_parser!(u32).range(i64::from(*range.start())..=i64::from(*range.end()))
-}
+/// Default limits. There may be more clients than in the driver, as memory is not scarce here, and half of them may come from
+/// one source: on the machine of a test there are few sources, and each has some 28,000 ports by default.
+const DEFAULT_LIMITS: [(&str, &str); 3] =
+    [("max_clients", "65536"), ("max_per_source", "32768"), ("idle_timeout", "120000")];
 
 const AFTER_HELP: &str = "\
 Example: accept by default, reject one address, ask about a network\n  \
   gate-host --reject 127.0.0.3 --ask 127.0.0.4/31\n\n\
 Exit status: 0 if the contract was kept and nothing leaked, 1 if not or if the service could not start or not print all, 2 for\n\
 wrong options. A host that has no memory left aborts it (134): the pool of the simulated kernel is the host's memory. Limit\n\
-clients by --max-clients rather than memory by ulimit -v.";
+clients by --max-clients rather than memory by ulimit -v. Each client takes a descriptor: `ulimit -n` is the limit if it is\n\
+lower, and further clients are refused.";
 
 impl Options {
-    /// Reads the command line; on wrong options it prints what is wrong and exits with status 2.
+    /// Reads the command line. For wrong options it prints an error and exits with status 2.
     pub(crate) fn from_command_line() -> (Self, Policy) {
-        let options = Self::parse();
+        let options = Self::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit());
         match options.policy() {
             Ok(policy) => (options, policy),
-            Err(error) => Self::command().error(ErrorKind::ArgumentConflict, error).exit(),
+            Err(error) => command().error(ErrorKind::ArgumentConflict, error).exit(),
         }
     }
 
-    /// The networks and their actions.
+    /// Returns the policy that the options give.
     fn policy(&self) -> Result<Policy, PolicyError> {
-        let mut policy = Policy::new(self.default.0);
-        let Self { max_clients: clients, max_per_source: per_source, idle_timeout, .. } = *self;
-        policy.set_limits(Limits { clients, per_source, idle_timeout });
-        for (nets, action) in
-            [(&self.accept, Action::Accept), (&self.reject, Action::Reject), (&self.ask, Action::Ask)]
-        {
-            for net in nets {
-                policy.add(*net, action)?;
-            }
-        }
+        let mut policy = self.policy.rules()?.unwrap_or_else(|| Policy::new(Action::Accept));
+        policy.set_limits(self.policy.limits.apply(Limits::DEFAULT));
         Ok(policy)
     }
 
-    /// What the asker answers.
-    pub(crate) fn verdict(&self) -> Answer {
-        self.verdict.0
-    }
-
-    /// When the asker answers.
+    /// Time until requests that are asked about are answered.
     pub(crate) fn verdict_after(&self) -> Duration {
         Duration::from_millis(self.verdict_after.into())
     }
 
-    /// How connections are taken.
-    pub(crate) fn accept_by(&self) -> AcceptBy {
-        self.accept_by.0
-    }
-
-    /// When to unload without being told to.
+    /// Time after which to unload.
     pub(crate) fn unload_after(&self) -> Option<Duration> {
         self.seconds.map(|seconds| Duration::from_secs(seconds.into()))
     }
@@ -147,27 +101,12 @@ pub(crate) enum Format {
     Json,
 }
 
-/// A type of the shared part as an option's value: it knows nothing of command lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Word<T>(T);
-
-macro_rules! words {
-    ($type:ident: $($value:ident $word:literal),+) => {
-        impl ValueEnum for Word<$type> {
-            fn value_variants<'a>() -> &'a [Self] {
-                &[$(Self($type::$value)),+]
-            }
-            fn to_possible_value(&self) -> Option<PossibleValue> {
-                Some(match self.0 {
-                    $($type::$value => PossibleValue::new($word)),+
-                })
-            }
-        }
-    };
+/// The command line, with the defaults of the limits.
+fn command() -> clap::Command {
+    DEFAULT_LIMITS
+        .into_iter()
+        .fold(Options::command(), |command, (id, limit)| command.mut_arg(id, |arg| arg.default_value(limit)))
 }
-words!(Action: Accept "accept", Reject "reject", Ask "ask");
-words!(Answer: Accept "accept", Reject "reject");
-words!(AcceptBy: Irp "irp", Event "event");
 
 #[cfg(test)]
 mod tests {
@@ -176,12 +115,14 @@ mod tests {
     use super::*;
 
     fn parse(words: &str) -> Result<Options, clap::Error> {
-        Options::try_parse_from(["gate-host"].into_iter().chain(words.split_whitespace()))
+        let matches =
+            command().try_get_matches_from(["gate-host"].into_iter().chain(words.split_whitespace()))?;
+        Options::from_arg_matches(&matches)
     }
 
     #[test]
     fn the_command_is_well_formed() {
-        Options::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]
@@ -189,11 +130,8 @@ mod tests {
         let options = parse("").expect("no options are needed");
         assert_eq!(options.listen, SocketAddr::from(([127, 0, 0, 1], 7007)));
         assert_eq!(options.policy().expect("empty").action(IpAddr::from([127, 0, 0, 1])), Action::Accept);
-        assert_eq!(
-            (options.verdict(), options.verdict_after()),
-            (Answer::Accept, Duration::from_millis(200))
-        );
-        assert_eq!((options.accept_by(), options.unload_after()), (AcceptBy::Irp, None));
+        assert_eq!((options.verdict, options.verdict_after()), (Answer::Accept, Duration::from_millis(200)));
+        assert_eq!((options.accept_by, options.unload_after()), (AcceptBy::Irp, None));
         assert_eq!(options.log, Format::Text);
         let limits = Limits { clients: 65_536, per_source: 32_768, idle_timeout: 120_000 };
         assert_eq!(options.policy().expect("empty").limits(), limits);
@@ -219,9 +157,9 @@ mod tests {
             assert_eq!(policy.action(remote.parse().expect("an address")), action, "{remote}");
         }
         assert_eq!(policy.limits(), Limits { clients: 9, per_source: 0, idle_timeout: 1500 });
-        assert_eq!((options.verdict(), options.verdict_after()), (Answer::Reject, Duration::ZERO));
+        assert_eq!((options.verdict, options.verdict_after()), (Answer::Reject, Duration::ZERO));
         assert_eq!(
-            (options.accept_by(), options.unload_after()),
+            (options.accept_by, options.unload_after()),
             (AcceptBy::Event, Some(Duration::from_secs(3)))
         );
         assert_eq!(options.log, Format::Json);

@@ -61,8 +61,8 @@ fn run(options: &Options, policy: Policy) -> Result<(), String> {
 
     let sim = Sim::builder().provider(|config| config.backlog = ACCEPT_BACKLOG).build();
     let (sink, limit) = (journal.clone(), options.unload_after());
-    let (listen, accept_by) = (options.listen, options.accept_by());
-    let asker = Asker::Timed { answer: options.verdict(), after: options.verdict_after() };
+    let (listen, accept_by) = (options.listen, options.accept_by);
+    let asker = Asker::Timed { answer: options.verdict, after: options.verdict_after() };
     let driver = sim.thread("driver", move || {
         // The policy is in the pool of the simulated kernel, which only its threads can use.
         let policy = Rules::try_new(&policy).map_err(|error| error.to_string())?;
