@@ -221,13 +221,13 @@ fn report(layout: &Layout, program: &Path, name: &str, arguments: &[&str]) -> Re
 
 /// Builds the images, and checks each. The driver is built in both profiles.
 fn images(layout: &Layout) -> Result<String> {
-    let release = driver::build(layout)?;
+    let release = driver::build_profile(layout, Profile::Release)?;
     let debug = driver::build_profile(layout, Profile::Debug)?;
     netio::build(layout)?;
     let (mut size, mut frame) = (0, 0);
     for (path, expected) in [
-        (release, image::DRIVER),
-        (debug, image::Expected { goal: None, ..image::DRIVER }),
+        (release.image, release.expected),
+        (debug.image, debug.expected),
         (layout.image("echo_c.sys"), image::DRIVER),
         (layout.image("netio.sys"), image::NETIO),
     ] {

@@ -48,7 +48,11 @@ pub(crate) struct Args {
     /// Build with the settings of the debug build, which is what `cargo make` deploys first
     #[arg(long)]
     debug: bool,
-    /// Another driver, by its Cargo.toml
+    /// Build another driver, by its Cargo.toml, instead of the sample.
+    ///
+    /// It needs a `cdylib` target and a dependency on the published `wdk-build`. A goal for the size of its release image,
+    /// in bytes, is `image-size-goal` in its table `[package.metadata.wsk]`; without one the size is printed and not
+    /// compared.
     #[arg(long, value_name = "CARGO_TOML")]
     manifest_path: Option<PathBuf>,
 }
@@ -61,10 +65,7 @@ pub(crate) fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
     };
     let profile = if args.debug { Profile::Debug } else { Profile::Release };
     let fit = match build_manifest(layout, &manifest, profile, args.check)? {
-        Some(image) => {
-            let expected = Expected { goal: profile.goal(), ..image::DRIVER };
-            summary::print(&image, Some(&expected), args.json)?
-        }
+        Some(Built { image, expected }) => summary::print(&image, Some(&expected), args.json)?,
         None => true,
     };
     Ok(if fit { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -78,14 +79,6 @@ pub(crate) enum Profile {
 }
 
 impl Profile {
-    /// The size that is the goal, in bytes.
-    fn goal(self) -> Option<u64> {
-        match self {
-            Self::Release => image::DRIVER.goal,
-            Self::Debug => None,
-        }
-    }
-
     /// The directory of cargo's products.
     fn directory(self) -> &'static str {
         match self {
@@ -103,30 +96,34 @@ impl Profile {
     }
 }
 
-/// Builds the sample driver. Returns the path of its image, which is in the layout's images.
-pub(crate) fn build(layout: &Layout) -> Result<PathBuf> {
-    build_profile(layout, Profile::Release)
+/// A driver that was built.
+#[derive(Debug)]
+pub(crate) struct Built {
+    /// Path of the image, which is in the layout's images.
+    pub image: PathBuf,
+    /// Requirements on it.
+    pub expected: Expected,
 }
 
-/// The same, with the settings of a profile.
-pub(crate) fn build_profile(layout: &Layout, profile: Profile) -> Result<PathBuf> {
+/// Builds the sample driver. Returns the path of its image.
+pub(crate) fn build(layout: &Layout) -> Result<PathBuf> {
+    build_profile(layout, Profile::Release).map(|built| built.image)
+}
+
+/// Builds the sample driver with the settings of a profile.
+pub(crate) fn build_profile(layout: &Layout, profile: Profile) -> Result<Built> {
     let image = build_manifest(layout, &layout.workspace.join(MANIFEST), profile, false)?;
     image.context("the driver was checked, not built")
 }
 
-/// Builds the driver that makes calls.
+/// Builds the probe driver. Returns the path of its image.
 pub(crate) fn build_probe(layout: &Layout) -> Result<PathBuf> {
-    let image = build_manifest(layout, &layout.workspace.join(PROBE), Profile::Release, false)?;
-    image.context("the driver was checked, not built")
+    let built = build_manifest(layout, &layout.workspace.join(PROBE), Profile::Release, false)?;
+    built.map(|built| built.image).context("the driver was checked, not built")
 }
 
 /// Builds a driver by its manifest; `None` if it is only checked.
-fn build_manifest(
-    layout: &Layout,
-    manifest: &Path,
-    profile: Profile,
-    check: bool,
-) -> Result<Option<PathBuf>> {
+fn build_manifest(layout: &Layout, manifest: &Path, profile: Profile, check: bool) -> Result<Option<Built>> {
     if !manifest.is_file() {
         bail!("there is no driver at {}", manifest.display());
     }
@@ -168,7 +165,20 @@ fn build_manifest(
     seal(&product, &sealed)?;
     let image = layout.image(&profile.image(&library));
     publish(&sealed, &image)?;
-    Ok(Some(image))
+    let goal = if profile == Profile::Release { size_goal(&metadata)? } else { None };
+    Ok(Some(Built { image, expected: Expected { goal, ..image::DRIVER } }))
+}
+
+/// Returns the goal for the size of the release image that the driver's manifest sets, in bytes.
+fn size_goal(metadata: &Metadata) -> Result<Option<u64>> {
+    let package = metadata.root_package().context("the driver's manifest has no package")?;
+    match &package.metadata["wsk"]["image-size-goal"] {
+        serde_json::Value::Null => Ok(None),
+        goal => goal
+            .as_u64()
+            .map(Some)
+            .context("`image-size-goal` in the driver's manifest is not a number of bytes"),
+    }
 }
 
 /// Copies an image, with its checksum.
@@ -261,6 +271,25 @@ mod tests {
         let error = build_manifest(&layout, Path::new("/none/Cargo.toml"), Profile::Release, true)
             .expect_err("there is none");
         assert_eq!(error.to_string(), "there is no driver at /none/Cargo.toml");
+    }
+
+    #[test]
+    fn the_size_goal_is_that_of_the_driver() {
+        let goal = |table: &str| {
+            let place = tempfile::tempdir().unwrap();
+            std::fs::create_dir(place.path().join("src")).unwrap();
+            std::fs::write(place.path().join("src/lib.rs"), "").unwrap();
+            let manifest = place.path().join("Cargo.toml");
+            std::fs::write(
+                &manifest,
+                format!("[package]\nname = \"d\"\nedition = \"2024\"\n{table}\n[workspace]\n"),
+            )
+            .unwrap();
+            size_goal(&MetadataCommand::new().manifest_path(manifest).no_deps().exec().unwrap())
+        };
+        assert_eq!(goal("").unwrap(), None);
+        assert_eq!(goal("[package.metadata.wsk]\nimage-size-goal = 4096").unwrap(), Some(4096));
+        assert!(goal("[package.metadata.wsk]\nimage-size-goal = \"small\"").is_err());
     }
 
     #[test]
