@@ -1,5 +1,8 @@
-//! The part that the example and the sample driver share, under what the example does not vary: when requests
-//! complete, at which level callbacks run, and memory that runs out at every single place.
+//! The service with variations that its front ends do not have: completion order, IRQL of callbacks, and failure of each
+//! single allocation.
+
+#[path = "support/client.rs"]
+mod client;
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -14,10 +17,11 @@ use socket2::SockRef;
 use wsk::Passive;
 use wsk_sim::{Completion, Level, Sim};
 
-const BOTH_WAYS: [AcceptBy; 2] = [AcceptBy::Irp, AcceptBy::Event];
+#[cfg(target_os = "linux")]
+use crate::client::connect_from_loopback;
+use crate::client::{PATIENCE, connect, is_served, served_at_last};
 
-/// A client that hears nothing for so long has been forgotten.
-const PATIENCE: Duration = Duration::from_secs(20);
+const BOTH_WAYS: [AcceptBy; 2] = [AcceptBy::Irp, AcceptBy::Event];
 
 /// Keeps all records.
 #[derive(Clone, Debug, Default)]
@@ -113,12 +117,6 @@ fn drive(
     Ok(())
 }
 
-fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
-    let stream = TcpStream::connect(to)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    Ok(stream)
-}
-
 /// Sends `bytes`, ends, and returns what comes until the other side ends.
 fn echo(to: SocketAddr, bytes: &[u8]) -> std::io::Result<Vec<u8>> {
     echo_on(&connect(to)?, bytes)
@@ -182,33 +180,6 @@ fn who_comes_when_it_is_full_is_rejected() {
     }
 }
 
-/// Whether a client is served.
-fn is_served(mut client: &TcpStream) -> bool {
-    client.write_all(b"x").and_then(|()| client.read_exact(&mut [0])).is_ok()
-}
-
-/// Makes clients until one is served. A client sees the end of its connection before its place is free again.
-fn served_at_last(connect: impl Fn() -> std::io::Result<TcpStream>) -> TcpStream {
-    let start = std::time::Instant::now();
-    loop {
-        match connect() {
-            Ok(client) if is_served(&client) => return client,
-            _ => assert!(start.elapsed() < PATIENCE, "the place is not given back"),
-        }
-    }
-}
-
-/// A connection from 127.0.0.`last`.
-#[cfg(target_os = "linux")]
-fn connect_from(last: u8, to: SocketAddr) -> std::io::Result<TcpStream> {
-    use socket2::{Domain, Socket, Type};
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    socket.bind(&SocketAddr::from(([127, 0, 0, last], 0)).into())?;
-    socket.connect(&to.into())?;
-    socket.set_read_timeout(Some(PATIENCE))?;
-    Ok(socket.into())
-}
-
 /// Whoever takes all that one source can have keeps nobody else out, and has room again for each that goes.
 #[cfg(target_os = "linux")]
 #[test]
@@ -218,18 +189,22 @@ fn one_source_leaves_room_for_the_others() {
     for accept_by in BOTH_WAYS {
         let sim = Sim::builder().build();
         let (outcome, journal) = serve_within(limits, &sim, Action::Accept, accept_by, |to, _| {
-            let mut greedy: Vec<_> = (0..SHARE).map(|_| connect_from(2, to).expect("connected")).collect();
+            let mut greedy: Vec<_> =
+                (0..SHARE).map(|_| connect_from_loopback(2, to).expect("connected")).collect();
             assert!(greedy.iter().all(is_served), "{accept_by:?}");
             for _ in 0..10 {
-                assert!(!connect_from(2, to).is_ok_and(|client| is_served(&client)), "{accept_by:?}");
+                assert!(
+                    !connect_from_loopback(2, to).is_ok_and(|client| is_served(&client)),
+                    "{accept_by:?}"
+                );
             }
-            let other = connect_from(3, to).expect("connected");
+            let other = connect_from_loopback(3, to).expect("connected");
             assert!(is_served(&other), "{accept_by:?}");
             // One goes, the service notices, and there is room for one.
             let mut one = greedy.pop().expect("there are some");
             one.shutdown(Shutdown::Write).expect("an open socket");
             assert_eq!(one.read(&mut [0]).expect("the other end"), 0);
-            served_at_last(|| connect_from(2, to));
+            served_at_last(|| connect_from_loopback(2, to));
         });
         outcome.expect("started");
         let refused = journal.count(|record| {
@@ -253,11 +228,15 @@ fn pended_requests_of_one_source_leave_room_for_the_others() {
     for accept_by in BOTH_WAYS {
         let sim = Sim::builder().build();
         let (outcome, journal) = serve_within(limits, &sim, Action::Ask, accept_by, |to, journal| {
-            let pended: Vec<_> = (0..SHARE).map(|_| connect_from(2, to).expect("connected")).collect();
+            let pended: Vec<_> =
+                (0..SHARE).map(|_| connect_from_loopback(2, to).expect("connected")).collect();
             for _ in 0..10 {
-                assert!(!connect_from(2, to).is_ok_and(|client| is_served(&client)), "{accept_by:?}");
+                assert!(
+                    !connect_from_loopback(2, to).is_ok_and(|client| is_served(&client)),
+                    "{accept_by:?}"
+                );
             }
-            let other = connect_from(3, to).expect("connected");
+            let other = connect_from_loopback(3, to).expect("connected");
             // One that goes before it is seen is no request.
             journal.wait(SHARE + 1, is_pended);
             drop((pended, other));

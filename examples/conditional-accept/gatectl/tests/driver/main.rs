@@ -2,7 +2,7 @@
 //! kernel, clients come by TCP, and requests are IRPs.
 
 mod device;
-#[path = "../../../service/tests/control/io.rs"]
+#[path = "../../../service/tests/support/io.rs"]
 #[expect(dead_code, reason = "it is the kit of other tests, too")]
 mod io;
 #[path = "../commands/screen.rs"]

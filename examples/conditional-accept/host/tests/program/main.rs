@@ -4,7 +4,9 @@
 //! service is ended by a signal: so these tests run on Linux.
 #![cfg(target_os = "linux")]
 
+#[path = "../../../service/tests/support/client.rs"]
 mod client;
+mod crowd;
 mod service;
 
 use std::io::{Read as _, Write as _};
@@ -15,11 +17,18 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use self::client::{
-    assert_refused, connect, connect_all, connect_from, echo, echo_to_the_end, pattern, reset,
+    assert_refused, connect_from, connect_from_loopback, echo, echo_to_the_end, pattern, reset,
+    served_at_last,
 };
+use self::crowd::connect_all;
 use self::service::{Service, example, program, run, text};
 
 const BOTH_WAYS: [&str; 2] = ["irp", "event"];
+
+/// A connection from 127.0.0.`last`.
+fn connect(last: u8, to: SocketAddr) -> TcpStream {
+    connect_from_loopback(last, to).expect("a connection")
+}
 
 /// The name under which the service knows a client.
 fn name(stream: &TcpStream) -> String {
@@ -101,7 +110,7 @@ fn silent_clients_of_one_address_keep_nobody_else_out() {
             service.wait(&[("event", "closed"), ("remote", &name(&client))]);
             assert_refused(Ok(client));
         }
-        served_at_last(2, service.address);
+        served_at_last(|| connect_from_loopback(2, service.address));
         service.stop();
     }
 }
@@ -396,18 +405,6 @@ fn a_reader_that_does_not_read_keeps_nobody_waiting() {
     drop(stdout);
 }
 
-/// Connects from 127.0.0.`last` until one of these clients is served: a connection is closed before its place is free.
-fn served_at_last(last: u8, to: SocketAddr) {
-    let start = Instant::now();
-    loop {
-        let mut stream = connect(last, to);
-        if stream.write_all(b"?").is_ok() && matches!(stream.read(&mut [0; 1]), Ok(1)) {
-            return;
-        }
-        assert!(start.elapsed() < Duration::from_secs(20), "nobody is served any more");
-    }
-}
-
 /// With few file descriptors left some of the many clients are refused, and nothing else happens.
 #[test]
 fn too_many_clients_for_the_machine_are_refused() {
@@ -421,7 +418,7 @@ fn too_many_clients_for_the_machine_are_refused() {
             .collect();
         assert!(clients.len() > 20, "{}", clients.len());
         drop(clients);
-        served_at_last(1, service.address);
+        served_at_last(|| connect_from_loopback(1, service.address));
         service.stop();
     }
 }

@@ -13,6 +13,7 @@ use nt_user::Failure;
 use wsk::Passive;
 use wsk_sim::{Completion, Level, Sim};
 
+use crate::client::{connect, is_served};
 use crate::io::{File, PATIENCE};
 use crate::records::records;
 
@@ -38,12 +39,9 @@ fn kill(sim: &Sim) {
     assert!(sim.provider().kill(listeners()[0].address as *mut _));
 }
 
-/// Whether somebody who connects is served.
+/// Connects and returns whether the client is served.
 fn served(to: SocketAddr) -> bool {
-    let Ok(mut stream) = TcpStream::connect(to) else { return false };
-    stream.set_read_timeout(Some(PATIENCE)).expect("an open socket");
-    let mut back = [0; 4];
-    stream.write_all(b"ping").and_then(|()| stream.read_exact(&mut back)).is_ok() && back == *b"ping"
+    connect(to).is_ok_and(|stream| is_served(&stream))
 }
 
 struct Driver {

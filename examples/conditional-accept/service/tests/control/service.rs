@@ -1,6 +1,5 @@
 //! The whole chain: a client of the host's network, the service, the gate, the desk, a program that answers, and back.
 
-use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -13,11 +12,11 @@ use gate_service::wire::{
 };
 use gate_service::{Control, Parameters, Record, Service};
 use nt_user::Failure;
-use socket2::SockRef;
 use wsk::Passive;
 use wsk_sim::{Completion, Level, Sim};
 use wsk_sys::{STATUS_CANCELLED, STATUS_NOT_FOUND};
 
+use crate::client::{connect, is_served, reset};
 use crate::io::{File, PATIENCE};
 use crate::questions::{ROOM, answer, question, until_open};
 use crate::records::records;
@@ -105,29 +104,6 @@ pub(crate) fn on(sim: &Sim, body: impl FnOnce(Passive<'_>) + Send + 'static) {
     }
 }
 
-fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
-    let stream = TcpStream::connect(to)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    Ok(stream)
-}
-
-/// Sends something: true if it comes back, false if the connection is refused.
-fn served(stream: &mut TcpStream) -> bool {
-    let mut back = [0; 4];
-    let result = stream.write_all(b"ping").and_then(|()| stream.read_exact(&mut back));
-    let waited_in_vain = |error: &std::io::Error| {
-        matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)
-    };
-    assert!(!result.as_ref().is_err_and(waited_in_vain), "nobody decided");
-    result.is_ok() && back == *b"ping"
-}
-
-/// Connects and goes away with a reset.
-fn reset(stream: TcpStream) {
-    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("an open socket");
-    drop(stream);
-}
-
 /// Waits for a record that fits; those that come before are thrown away.
 fn until_recorded(file: &File, fits: impl Fn(&Record) -> bool) {
     let deadline = Instant::now() + PATIENCE;
@@ -152,13 +128,13 @@ fn a_program_decides_who_is_served() {
                 let driver = Driver::load_by(accept_by, Action::Ask, 600_000, passive);
                 let (program, watcher) = (File::open(&driver.control), File::open(&driver.control));
                 let call = program.send(IOCTL_NEXT_QUESTION, &[], ROOM);
-                let mut client = driver.connect();
+                let client = driver.connect();
                 let remote = client.local_addr().expect("an address");
                 let question = question(call.wait());
                 assert_eq!(question.remote, remote);
                 assert_eq!(driver.control.status().counters.questions, 1);
                 answer(&program, question.number, expected).expect("held");
-                assert_eq!(served(&mut client), expected == Answer::Accept);
+                assert_eq!(is_served(&client), expected == Answer::Accept);
                 drop(client);
                 let id = question.id;
                 until_recorded(&watcher, |record| {
@@ -189,8 +165,8 @@ fn a_program_decides_who_is_served() {
 fn nobody_answers_in_time() {
     drive(Action::Ask, 100, |driver| {
         let start = Instant::now();
-        let mut client = driver.connect();
-        assert!(!served(&mut client));
+        let client = driver.connect();
+        assert!(!is_served(&client));
         assert!(start.elapsed() >= Duration::from_millis(100));
         let counters = driver.control.status().counters;
         assert_eq!((counters.pended, counters.timed_out, counters.answered_reject), (1, 1, 1));
@@ -203,16 +179,16 @@ fn a_program_that_dies_rejects_what_it_held() {
         let (dies, lives) = (File::open(&driver.control), File::open(&driver.control));
         let (first, second) =
             (dies.send(IOCTL_NEXT_QUESTION, &[], ROOM), dies.send(IOCTL_NEXT_QUESTION, &[], ROOM));
-        let mut held = driver.connect();
+        let held = driver.connect();
         assert_eq!(question(first.wait()).remote, held.local_addr().expect("an address"));
         drop(dies);
         assert_eq!(second.wait(), Err(STATUS_CANCELLED));
-        assert!(!served(&mut held));
-        let mut other = driver.connect();
+        assert!(!is_served(&held));
+        let other = driver.connect();
         let question = question(lives.call(IOCTL_NEXT_QUESTION, &[], ROOM));
         assert_eq!(question.remote, other.local_addr().expect("an address"));
         answer(&lives, question.number, Answer::Accept).expect("held");
-        assert!(served(&mut other));
+        assert!(is_served(&other));
         assert_eq!(driver.control.status().counters.timed_out, 0);
     });
 }
@@ -224,7 +200,7 @@ fn a_client_that_gives_up_takes_its_question_along() {
         let (first, second) = (driver.connect(), driver.connect());
         until_open(&driver.control, 2);
         let held = question(program.call(IOCTL_NEXT_QUESTION, &[], ROOM));
-        let (mut stays, goes) = if held.remote == first.local_addr().expect("an address") {
+        let (stays, goes) = if held.remote == first.local_addr().expect("an address") {
             (second, first)
         } else {
             (first, second)
@@ -236,7 +212,7 @@ fn a_client_that_gives_up_takes_its_question_along() {
         let other = question(program.call(IOCTL_NEXT_QUESTION, &[], ROOM));
         assert_eq!(other.remote, stays.local_addr().expect("an address"));
         answer(&program, other.number, Answer::Accept).expect("held");
-        assert!(served(&mut stays));
+        assert!(is_served(&stays));
         let counters = driver.control.status().counters;
         assert_eq!((counters.aborted, counters.answered_accept, counters.answered_reject), (1, 1, 0));
     });
@@ -263,7 +239,7 @@ fn the_policy_is_replaced_under_traffic() {
                         let (mut yes, mut no) = (0, 0);
                         while !over.load(Ordering::Relaxed) {
                             // The host may say no before it is asked for more.
-                            if connect(to).is_ok_and(|mut stream| served(&mut stream)) {
+                            if connect(to).is_ok_and(|stream| is_served(&stream)) {
                                 yes += 1;
                             } else {
                                 no += 1;
@@ -286,7 +262,7 @@ fn the_policy_is_replaced_under_traffic() {
         assert_eq!((counters.accepted, counters.rejected), (yes, no));
         for (default, expected) in [(Action::Reject, false), (Action::Accept, true)] {
             set(default);
-            assert_eq!(connect(to).is_ok_and(|mut stream| served(&mut stream)), expected);
+            assert_eq!(connect(to).is_ok_and(|stream| is_served(&stream)), expected);
         }
     });
 }
@@ -301,11 +277,11 @@ fn a_hundred_unloads_with_open_handles() {
             let control = driver.control.clone();
             let (program, watcher) = (File::open(&control), File::open(&control));
             // One connection that is open, one question that is held, and one that nobody has taken.
-            let mut open = driver.connect();
+            let open = driver.connect();
             let first = question(program.call(IOCTL_NEXT_QUESTION, &[], ROOM));
             answer(&program, first.number, Answer::Accept).expect("held");
-            assert!(served(&mut open));
-            let mut held = driver.connect();
+            assert!(is_served(&open));
+            let held = driver.connect();
             question(program.call(IOCTL_NEXT_QUESTION, &[], ROOM));
             let mut waits = (round % 2 == 0).then(|| {
                 let waits = driver.connect();
@@ -328,8 +304,8 @@ fn a_hundred_unloads_with_open_handles() {
             if let Err(status) = record.wait() {
                 assert_eq!(status, STATUS_CANCELLED);
             }
-            assert!(!served(&mut held));
-            assert!(waits.as_mut().is_none_or(|stream| !served(stream)));
+            assert!(!is_served(&held));
+            assert!(waits.as_mut().is_none_or(|stream| !is_served(stream)));
             assert_eq!(control.status().counters.handles, 2);
         }
     });
