@@ -58,6 +58,7 @@
 //! | connect | [`Provider::connect`], [`Provider::connector`] |
 //! | decide who may connect | [`ListenerBuilder::inspect`], [`Inspection`], [`InspectToken`] |
 //! | receive and send | [`Connection::receive`], [`Connection::send`], [`Connection::into_split`] |
+//! | datagrams | [`Provider::datagram`], [`DatagramSocket`] |
 //! | watch and end a connection | [`Connection::control`], [`Control`] |
 //! | set and read options | [`options`], [`ListenerBuilder::option`], [`Control::set`] |
 //! | handle events | [`Handlers`], [`ReceiveHandler`], [`DisconnectHandler`] |
@@ -73,6 +74,7 @@ pub mod address;
 mod buffer;
 mod client;
 mod connection;
+mod datagram;
 pub mod error;
 pub mod executor;
 pub mod irql;
@@ -93,6 +95,7 @@ pub use connection::{
     ReceiveHalf, ReceiveHandler, RetainedData, RetainedPiece, RetainedPieces, ReuniteError,
     SendBacklogHandler, SendFlags, SendHalf, Sending, Shutdown, Taken,
 };
+pub use datagram::{Datagram, DatagramBuilder, DatagramSocket, ReceiveFrom, SendTo};
 pub use error::{Error, Operation, Result, Status};
 pub use irql::Passive;
 pub use listener::{

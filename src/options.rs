@@ -5,7 +5,7 @@
 //! and reading are futures.
 
 use wsk_sys::{
-    IP_TOS, IP_TTL, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, IPV6_UNICAST_HOPS, IPV6_V6ONLY,
+    IP_TOS, IP_TTL, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, IPV6_UNICAST_HOPS, IPV6_V6ONLY, SO_BROADCAST,
     SO_CONDITIONAL_ACCEPT, SO_EXCLUSIVEADDRUSE, SO_KEEPALIVE, SO_RCVBUF, SO_REUSEADDR, SO_SNDBUF, SOL_SOCKET,
     TCP_KEEPCNT, TCP_KEEPIDLE, TCP_KEEPINTVL,
 };
@@ -18,6 +18,9 @@ pub mod kind {
     /// A [`Connection`](crate::Connection).
     #[derive(Debug)]
     pub enum Connection {}
+    /// A [`DatagramSocket`](crate::DatagramSocket).
+    #[derive(Debug)]
+    pub enum Datagram {}
 }
 
 /// A socket option with its value. Sealed.
@@ -141,16 +144,16 @@ options! {
     bind: [], set: [], get: [Listener];
     /// Whether the socket may bind an address that others share.
     ReuseAddress(bool) = SOL_SOCKET, SO_REUSEADDR;
-    bind: [Listener], set: [], get: [Listener];
+    bind: [Listener Datagram], set: [], get: [Listener Datagram];
     /// Whether all others are kept from binding the address.
     ExclusiveAddress(bool) = SOL_SOCKET, SO_EXCLUSIVEADDRUSE;
-    bind: [Listener], set: [], get: [Listener];
+    bind: [Listener Datagram], set: [], get: [Listener Datagram];
     /// Whether an IPv6 socket leaves IPv4 alone; on by default.
     ///
     /// When off, WSK gives IPv4 peers IPv4-mapped addresses, which this crate shows as the IPv4 ones. Ignored for an IPv4
     /// address.
     V6Only(bool) = IPPROTO_IPV6, IPV6_V6ONLY;
-    bind: [Listener], set: [], get: [Listener];
+    bind: [Listener Datagram], set: [], get: [Listener Datagram];
     /// Whether idle connections are probed. Accepted connections inherit it.
     KeepAlive(bool) = SOL_SOCKET, SO_KEEPALIVE;
     bind: [Listener], set: [Listener Connection], get: [Listener Connection];
@@ -163,21 +166,24 @@ options! {
     /// Number of probes without an answer after which the connection is given up.
     KeepAliveCount(u32) = IPPROTO_TCP, TCP_KEEPCNT;
     bind: [Listener], set: [Listener Connection], get: [Listener Connection];
+    /// Whether datagrams may be sent to broadcast addresses.
+    Broadcast(bool) = SOL_SOCKET, SO_BROADCAST;
+    bind: [Datagram], set: [Datagram], get: [Datagram];
     /// Size of the receive buffer of the transport, in bytes.
     ReceiveBufferSize(u32) = SOL_SOCKET, SO_RCVBUF;
-    bind: [Listener], set: [Listener Connection], get: [Listener Connection];
+    bind: [Listener Datagram], set: [Listener Connection Datagram], get: [Listener Connection Datagram];
     /// Size of the send buffer of the transport, in bytes.
     SendBufferSize(u32) = SOL_SOCKET, SO_SNDBUF;
-    bind: [Listener], set: [Listener Connection], get: [Listener Connection];
+    bind: [Listener Datagram], set: [Listener Connection Datagram], get: [Listener Connection Datagram];
     /// Type-of-service field of IPv4 packets.
     TypeOfService(u32) = IPPROTO_IP, IP_TOS;
-    bind: [Listener], set: [Listener Connection], get: [Listener Connection];
+    bind: [Listener Datagram], set: [Listener Connection Datagram], get: [Listener Connection Datagram];
     /// Time to live of IPv4 packets.
     TimeToLive(u32) = IPPROTO_IP, IP_TTL;
-    bind: [Listener], set: [Listener Connection], get: [Listener Connection];
+    bind: [Listener Datagram], set: [Listener Connection Datagram], get: [Listener Connection Datagram];
     /// Hop limit of IPv6 packets.
     UnicastHops(u32) = IPPROTO_IPV6, IPV6_UNICAST_HOPS;
-    bind: [Listener], set: [Listener Connection], get: [Listener Connection];
+    bind: [Listener Datagram], set: [Listener Connection Datagram], get: [Listener Connection Datagram];
 }
 
 /// The options that are to be set before a bind.

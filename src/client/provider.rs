@@ -10,12 +10,14 @@ use core::time::Duration;
 
 use wsk_sys::nt::{IRP, NTSTATUS, PSECURITY_DESCRIPTOR};
 use wsk_sys::{
-    AF_INET, AF_INET6, IPPROTO_TCP, PFN_WSK_CONTROL_CLIENT, PWSK_CLIENT, SOCK_STREAM, STATUS_NOT_SUPPORTED,
-    WSK_CACHE_SD, WSK_PROVIDER_NPI, WSK_RELEASE_SD, nt_success,
+    AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, PFN_WSK_CONTROL_CLIENT, PWSK_CLIENT, SOCK_DGRAM,
+    SOCK_STREAM, STATUS_NOT_SUPPORTED, WSK_CACHE_SD, WSK_FLAG_DATAGRAM_SOCKET, WSK_FLAG_LISTEN_SOCKET,
+    WSK_PROVIDER_NPI, WSK_RELEASE_SD, nt_success,
 };
 
 use super::{ClientShared, Node, Pause};
 use crate::connection::{Connection, ConnectionBuilder};
+use crate::datagram::DatagramBuilder;
 use crate::error::{Error, Operation, Result};
 use crate::irql::Passive;
 use crate::listener::ListenerBuilder;
@@ -144,6 +146,11 @@ impl Provider {
         ListenerBuilder::new(self.clone())
     }
 
+    /// Returns the builder of a datagram socket.
+    pub fn datagram(&self) -> DatagramBuilder {
+        DatagramBuilder::new(self.clone())
+    }
+
     /// Connects to an address, from a local address that WSK chooses (`WskSocketConnect`). The connection has no event
     /// handlers; see [`Provider::connector`] for those, and for a local address.
     ///
@@ -193,11 +200,12 @@ impl Provider {
     }
 
     /// Makes the socket of `core` (`WskSocket`) and attaches it.
-    pub(crate) async fn create(&self, core: &SocketRef, recipe: Recipe) -> Result<()> {
+    pub(crate) async fn create(&self, core: &SocketRef, params: SocketParams) -> Result<()> {
         let request = CreateRequest { provider: self.clone(), core: core.clone() };
         let op = Op::try_new(self.client().cache(), request)
             .map_err(|_| Error::out_of_memory(Operation::Socket))?;
-        let family = if recipe.ipv6 { AF_INET6 } else { AF_INET };
+        let family = if params.ipv6 { AF_INET6 } else { AF_INET };
+        let (socket_type, protocol) = params.category.protocol();
         let call = |irp, _| {
             let create = |client, table: &ProviderTable| {
                 let create = table.socket()?;
@@ -208,9 +216,9 @@ impl Provider {
                     create(
                         client,
                         family,
-                        SOCK_STREAM,
-                        IPPROTO_TCP,
-                        recipe.flags,
+                        socket_type,
+                        protocol,
+                        params.category.flags(),
                         context,
                         core.dispatch(),
                         core::ptr::null_mut(),
@@ -313,11 +321,34 @@ impl fmt::Debug for Provider {
     }
 }
 
-/// What `WskSocket` is asked for.
-pub(crate) struct Recipe {
-    /// `WSK_FLAG_LISTEN_SOCKET` or `WSK_FLAG_CONNECTION_SOCKET`.
-    pub(crate) flags: u32,
+/// Parameters of `WskSocket`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SocketParams {
+    pub(crate) category: Category,
     pub(crate) ipv6: bool,
+}
+
+/// Category of a socket, with its type and protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Category {
+    Listen,
+    Datagram,
+}
+
+impl Category {
+    fn flags(self) -> u32 {
+        match self {
+            Self::Listen => WSK_FLAG_LISTEN_SOCKET,
+            Self::Datagram => WSK_FLAG_DATAGRAM_SOCKET,
+        }
+    }
+
+    fn protocol(self) -> (u16, u32) {
+        match self {
+            Self::Listen => (SOCK_STREAM, IPPROTO_TCP),
+            Self::Datagram => (SOCK_DGRAM, IPPROTO_UDP),
+        }
+    }
 }
 
 struct CreateRequest {

@@ -3,12 +3,10 @@
 
 use core::net::SocketAddr;
 
-use wsk_sys::WSK_FLAG_LISTEN_SOCKET;
-
 use super::handlers::{AbortSlot, AcceptSlot, InspectSlot};
 use super::shared::{ListenerHandlers, ListenerRef};
 use super::{AbortHandler, AcceptHandler, InspectHandler, Listener};
-use crate::client::{Provider, Recipe, SecurityDescriptor};
+use crate::client::{Category, Provider, SecurityDescriptor, SocketParams};
 use crate::error::{Error, Operation, Result};
 use crate::options::{BindOption, Place, kind};
 use crate::socket::{ListenTable, Opening};
@@ -123,8 +121,8 @@ async fn make(mut opening: Opening, core: ListenerRef, local: SocketAddr) -> Res
     }
     // Leaving early drops the listener, which closes the socket if there is one.
     let mut listener = Listener { core, local };
-    let recipe = Recipe { flags: WSK_FLAG_LISTEN_SOCKET, ipv6: local.is_ipv6() };
-    // SAFETY: the table is that of listening sockets, which the recipe is for, and the core.
-    listener.local = unsafe { opening.bind::<ListenTable>(listener.core.socket(), recipe, local) }.await?;
+    let params = SocketParams { category: Category::Listen, ipv6: local.is_ipv6() };
+    // SAFETY: the table is that of listening sockets, which the params is for, and the core.
+    listener.local = unsafe { opening.bind::<ListenTable>(listener.core.socket(), params, local) }.await?;
     Ok(listener)
 }

@@ -44,7 +44,7 @@ pub(crate) use control::{
 pub(crate) use open::{Opening, local_address};
 pub(crate) use release::Releases;
 use rundown::{Duty, Rundown};
-pub(crate) use table::{BasicTable, ConnectionTable, ListenTable, ProviderTable, Table};
+pub(crate) use table::{BasicTable, ConnectionTable, DatagramTable, ListenTable, ProviderTable, Table};
 pub(crate) use waiters::{Registered, Waiter, Waiters};
 
 use crate::client::{ClientShared, Links, Node};

@@ -10,7 +10,7 @@ use super::control::{ControlCode, control_with_irp};
 use super::table::BindTable;
 use super::{SocketRef, reserve};
 use crate::address::SockAddr;
-use crate::client::{Provider, Recipe, SecurityDescriptor};
+use crate::client::{Provider, SecurityDescriptor, SocketParams};
 use crate::error::{Error, Operation, Result};
 use crate::operation::{Op, Outcome, Request, Submission};
 use crate::options::{OptionSet, Setting};
@@ -34,15 +34,15 @@ impl Opening {
     /// core keeps the security descriptor as long as the socket.
     ///
     /// # Safety
-    /// `T` is the table of the category that `recipe` names, which is that of the core.
+    /// `T` is the table of the category that `params` names, which is that of the core.
     pub(crate) async unsafe fn bind<T: BindTable>(
         mut self,
         core: &SocketRef,
-        recipe: Recipe,
+        params: SocketParams,
         local: SocketAddr,
     ) -> Result<SocketAddr> {
         reserve(core).map_err(|_| Error::out_of_memory(Operation::Socket))?;
-        self.provider.create(core, recipe).await?;
+        self.provider.create(core, params).await?;
         let security = self.security.as_ref().map(|descriptor| Step::Security(descriptor.as_raw() as usize));
         // One wait for all of them: each wait in the sources is code and state of its own.
         let options = core::iter::from_fn(|| self.options.take_first()).map(Step::Set);

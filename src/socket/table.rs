@@ -7,10 +7,10 @@ use core::ffi::c_void;
 
 use wsk_sys::{
     PFN_WSK_ACCEPT, PFN_WSK_BIND, PFN_WSK_CONTROL_CLIENT, PFN_WSK_CONTROL_SOCKET, PFN_WSK_DISCONNECT,
-    PFN_WSK_GET_LOCAL_ADDRESS, PFN_WSK_INSPECT_COMPLETE, PFN_WSK_RECEIVE,
-    PFN_WSK_RELEASE_DATA_INDICATION_LIST, PFN_WSK_SEND, PFN_WSK_SOCKET, PFN_WSK_SOCKET_CONNECT,
-    WSK_PROVIDER_BASIC_DISPATCH, WSK_PROVIDER_CONNECTION_DISPATCH, WSK_PROVIDER_DISPATCH,
-    WSK_PROVIDER_LISTEN_DISPATCH,
+    PFN_WSK_GET_LOCAL_ADDRESS, PFN_WSK_INSPECT_COMPLETE, PFN_WSK_RECEIVE, PFN_WSK_RECEIVE_FROM,
+    PFN_WSK_RELEASE_DATA_INDICATION_LIST, PFN_WSK_SEND, PFN_WSK_SEND_TO, PFN_WSK_SOCKET,
+    PFN_WSK_SOCKET_CONNECT, WSK_PROVIDER_BASIC_DISPATCH, WSK_PROVIDER_CONNECTION_DISPATCH,
+    WSK_PROVIDER_DATAGRAM_DISPATCH, WSK_PROVIDER_DISPATCH, WSK_PROVIDER_LISTEN_DISPATCH,
 };
 
 /// Dispatch table of a socket category, or of a client.
@@ -81,6 +81,14 @@ tables! {
         inspect_complete: WskInspectComplete -> PFN_WSK_INSPECT_COMPLETE,
         local_address: WskGetLocalAddress -> PFN_WSK_GET_LOCAL_ADDRESS,
     }
+    /// Functions of a datagram socket.
+    DatagramTable: WSK_PROVIDER_DATAGRAM_DISPATCH {
+        control_socket: Basic.WskControlSocket -> PFN_WSK_CONTROL_SOCKET,
+        bind: WskBind -> PFN_WSK_BIND,
+        local_address: WskGetLocalAddress -> PFN_WSK_GET_LOCAL_ADDRESS,
+        send_to: WskSendTo -> PFN_WSK_SEND_TO,
+        receive_from: WskReceiveFrom -> PFN_WSK_RECEIVE_FROM,
+    }
     /// Functions of a connection.
     ConnectionTable: WSK_PROVIDER_CONNECTION_DISPATCH {
         control_socket: Basic.WskControlSocket -> PFN_WSK_CONTROL_SOCKET,
@@ -111,4 +119,4 @@ macro_rules! bind_tables {
     )+ };
 }
 
-bind_tables!(ListenTable ConnectionTable);
+bind_tables!(ListenTable ConnectionTable DatagramTable);

@@ -15,6 +15,7 @@ mod accept_loop;
 mod attack_wakers;
 mod chains;
 mod connect;
+mod datagram;
 mod death;
 mod dropped;
 mod dying;
