@@ -9,7 +9,8 @@ use wsk_provider::{Host, Place, Report};
 use crate::journal::Journal;
 use crate::thread;
 
-/// [`Host`] in a process whose every thread may call the kernel. Wine makes its thread object when one first does.
+/// [`Host`] in a process in which every thread may call the kernel. Wine makes the thread object at the first
+/// call.
 #[derive(Debug)]
 pub struct Process {
     journal: Arc<Journal>,

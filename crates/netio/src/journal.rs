@@ -1,6 +1,6 @@
-//! What the image tells about itself and its clients, in lines for people and for programs.
+//! The journal: reports about the image and its clients, in lines for people and for programs.
 //!
-//! Each line begins with `netio:` and a word that says what it is:
+//! Each line begins with `netio:` and a word for its kind:
 //!
 //! ```text
 //! netio: loaded: callbacks=dispatch completions=dispatch completion=natural
@@ -10,11 +10,11 @@
 //! netio: advice IRP-14 WskSend: a completion routine was entered 2 deep
 //! netio: waiting WskDeregister: 1 socket is open: a listening socket, live
 //! netio: error WskRegister: the network cannot be used: …
-//! netio: violation REG-27 DriverUnload: echo.sys goes, and has left with WSK: 1 registration
+//! netio: violation REG-27 DriverUnload: echo.sys is unloaded with objects left at WSK: 1 registration
 //! netio: deregistered: clients=0 sockets=0 violations=1 advice=1
 //! netio: stop 2: violations=1 advice=1
 //! ```
-//! Counts go up from the load of the image on.
+//! Counts start at the load of the image.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -22,11 +22,11 @@ use std::fmt;
 use parking_lot::Mutex;
 use wsk_provider::{Report, Severity};
 
-/// Reports of one rule and call that are written out; what comes after is only counted, so that a client in a loop
-/// cannot fill a disk.
+/// The most reports of one rule and call that are written; further ones are only counted, so that a client in
+/// a loop cannot fill the disk.
 const WRITTEN: u64 = 20;
 
-/// Where lines go.
+/// A destination of lines.
 pub trait Output: Send + Sync {
     /// Takes one line, without its end.
     fn line(&self, line: &str);
@@ -67,7 +67,7 @@ impl Journal {
         }
     }
 
-    /// Takes note of something a client did.
+    /// Counts and writes a report.
     pub fn report(&self, report: &Report) {
         let mut counts = self.counts.lock();
         let (count, kind) = match report.severity {
@@ -84,7 +84,7 @@ impl Journal {
             self.line(&format!("{kind} {rule} {call}: {detail}"));
         }
         if alike == WRITTEN {
-            self.line(&format!("{kind} {rule} {call}: more like it are only counted"));
+            self.line(&format!("{kind} {rule} {call}: further reports of this kind are only counted"));
         }
     }
 

@@ -1,12 +1,13 @@
-//! The provider of the image, while there is somebody to serve.
+//! The provider of the image, which runs while clients are registered.
 //!
 //! ```text
 //!   loaded ──first registration──► running ──last one gone──► stopping ──► as loaded
 //!                                     ▲   │
 //!                                     └───┘ registrations come and go
 //! ```
-//! Nothing starts when the image is loaded, for then the loader's lock is held and no thread can be waited for. Threads,
-//! sockets and handles are those of one run, so a driver that is started a hundred times leaves what it found.
+//! Nothing starts when the image is loaded, for then the loader's lock is held and no thread can be waited
+//! for. Threads, sockets and handles are those of one run, so a driver that is started a hundred times leaves
+//! what it found.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -19,23 +20,23 @@ use wsk_provider::{Provider, Report, Severity};
 
 use crate::journal::Journal;
 
-/// How long the loader is kept waiting for whoever has just begun or ended a registration.
+/// The longest time for which an unload waits for a registration or deregistration in progress.
 const A_MOMENT: Duration = Duration::from_millis(200);
 
 /// Makes the provider of one run.
 type Make = Box<dyn Fn() -> io::Result<Provider> + Send + Sync>;
 
-/// The provider, whenever it is needed.
+/// The provider, started on demand.
 pub struct Machine {
     journal: Arc<Journal>,
     patience: Duration,
     make: Make,
     state: Mutex<State>,
-    /// Addresses in the images of those who have registered.
+    /// Addresses in the images of clients.
     clients: Mutex<BTreeSet<usize>>,
 }
 
-/// What there is of it.
+/// State of the machine.
 ///
 /// # Invariants
 /// There is a provider while `calls` is not 0 or something is registered with it.
@@ -54,7 +55,8 @@ impl std::fmt::Debug for Machine {
 }
 
 impl Machine {
-    /// A machine whose runs begin with `make`. The journal tells of a deregistration that lasts longer than `patience`.
+    /// A machine whose runs begin with `make`. A deregistration that lasts longer than `patience` is reported
+    /// in the journal.
     pub fn new(
         journal: Arc<Journal>,
         patience: Duration,
@@ -68,7 +70,7 @@ impl Machine {
         &self.journal
     }
 
-    /// Does `call`, which may register a client; the provider is started if need be.
+    /// Makes `call`, which may register a client; starts the provider if necessary.
     ///
     /// # Errors
     /// The network cannot be used.
@@ -79,7 +81,7 @@ impl Machine {
         } else {
             let provider = (self.make)()?;
             if !provider.arrive() {
-                return Err(io::Error::other("no thread can be had for callbacks"));
+                return Err(io::Error::other("no thread for callbacks can be started"));
             }
             state.runs += 1;
             self.journal.line(&format!("start {}", state.runs));
@@ -90,7 +92,7 @@ impl Machine {
         Ok(self.finish(provider, call))
     }
 
-    /// Does `call`, which may end a registration. `None` if there is none, because nothing runs.
+    /// Makes `call`, which may end a registration. Returns `None` if the provider does not run.
     pub fn deregister<R>(&self, call: impl FnOnce(&Provider) -> R) -> Option<R> {
         let mut state = self.state.lock();
         let provider = state.provider.clone()?;
@@ -104,7 +106,7 @@ impl Machine {
         self.state.lock().provider.clone()
     }
 
-    /// Does `call`, and ends the run if nobody is left.
+    /// Makes `call`, and ends the run if no client is left.
     fn finish<R>(&self, provider: Provider, call: impl FnOnce(&Provider) -> R) -> R {
         let result = call(&provider);
         drop(provider);
@@ -123,8 +125,8 @@ impl Machine {
         result
     }
 
-    /// Does `wait`, which waits for what clients of `provider` have left to do. If that lasts, the journal says what is
-    /// waited for in `call`.
+    /// Runs `wait`, which waits for clients of `provider`. If that lasts long, the journal reports what
+    /// `call` waits for.
     pub fn watch<R>(&self, call: &str, provider: &Provider, wait: impl FnOnce() -> R) -> R {
         let over = (Mutex::new(false), Condvar::new());
         std::thread::scope(|scope| {
@@ -136,7 +138,7 @@ impl Machine {
                     }
                 }
             };
-            // Without a thread for it, the wait is only silent.
+            // Without a thread, the wait is only not reported.
             let _ = std::thread::Builder::new().name("wsk wait".to_owned()).spawn_scoped(scope, watch);
             let result = wait();
             *over.0.lock() = true;
@@ -147,19 +149,22 @@ impl Machine {
 }
 
 impl Machine {
-    /// A client registers that has something at `address`. It is kept until the image goes in which that lies: also when the
-    /// client has deregistered, because its threads may be left. What lies in no image would be kept for ever, and names none.
+    /// Records a client by `address`, until the image that contains it is unloaded: also after
+    /// deregistration, because threads of the client may be left. An address outside of images identifies
+    /// none, and is not recorded.
     pub fn client_at(&self, address: usize, in_image: impl FnOnce(usize) -> bool) {
         if in_image(address) {
             self.clients.lock().insert(address);
         }
     }
 
-    /// The image `name` is being unloaded. If it is a client's, the journal says what it has left behind (REG-27, LIFE-19):
-    /// registrations and sockets with the provider, and `threads`, which counts those that began in it and have not ended.
+    /// Checks the image `name`, which is being unloaded. If it is a client's, leaks are reported in the
+    /// journal (REG-27, LIFE-19): registrations and sockets, and `threads`, the number of threads that began
+    /// in it and have not ended.
     ///
-    /// The loader holds its lock. Whoever holds one of the machine's or of the provider's meanwhile may wait for that, so this
-    /// waits for each of them only so long: what is behind a lock that is not given back is not told.
+    /// The loader holds its lock during the call. A thread with a lock of the machine or the provider may
+    /// wait for the loader, so this waits for those locks only briefly, and skips a check whose lock is not
+    /// released.
     pub fn image_unloads(&self, name: &str, image: &Range<usize>, threads: impl FnOnce() -> usize) {
         const CALL: &str = "DriverUnload";
         let mut clients = self.clients.lock();
@@ -175,11 +180,11 @@ impl Machine {
         };
         let provider = self.state.try_lock_for(A_MOMENT).and_then(|state| state.provider.clone());
         if let Some(left) = provider.and_then(|provider| provider.left_in(image)) {
-            report("REG-27", format!("{name} goes, and has left with WSK: {left}"));
+            report("REG-27", format!("{name} is unloaded with objects left at WSK: {left}"));
         }
         let threads = threads();
         if threads != 0 {
-            let detail = format!("{name} goes, and {threads} threads that began in it have not ended");
+            let detail = format!("{name} is unloaded, and {threads} threads that began in it have not ended");
             report("LIFE-19", detail);
         }
     }
@@ -187,6 +192,6 @@ impl Machine {
 
 fn waiting(call: &str, provider: &Provider) -> String {
     let awaited = provider.awaited();
-    let what = if awaited.is_empty() { "for what has just been given back" } else { &awaited };
+    let what = if awaited.is_empty() { "for objects that were just released" } else { &awaited };
     format!("waiting {call}: {what}")
 }

@@ -1,16 +1,19 @@
-//! What can be set from outside, by name.
+//! Settings from the registry.
 //!
 //! | name | value | default |
 //! |---|---|---|
 //! | `Callbacks` | the IRQL of event callbacks: `passive`, `dispatch`, or `random:<seed>` | `dispatch` |
 //! | `Completions` | the IRQL of completion routines, likewise | `dispatch` |
-//! | `Completion` | [when a request completes](Completion) whose outcome is known at once: `natural`, `inline`, `nested`, `early`, `late`, or `random:<seed>` | `natural` |
-//! | `Connections` | the most connections at a time for listeners to take one more, or `none`; others wait | 1024 |
+//! | `Completion` | [when known outcomes complete](Completion), see below | `natural` |
+//! | `Connections` | the limit of open connections for accepting another one, or `none` | 1024 |
 //! | `Log` | a file that the [journal](crate::journal) is appended to | none |
 //!
-//! They are string values of `HKLM\System\CurrentControlSet\Services\netio\Parameters`, read when the first client
-//! registers; `cargo xtask wine start --completion …` sets `Completion`. (The environment would not do: Wine gives the process
-//! of the drivers one of its own.)
+//! `Completion` is `natural`, `inline`, `nested`, `early`, `late`, or `random:<seed>`. Connections above the
+//! limit wait in the host's queue.
+//!
+//! The settings are string values of `HKLM\System\CurrentControlSet\Services\netio\Parameters`, read when the
+//! first client registers; `cargo xtask wine start --completion …` sets `Completion`. (An environment
+//! variable would not work: Wine gives the process of the drivers its own environment.)
 
 use std::fmt;
 use std::num::{NonZero, ParseIntError};
@@ -19,8 +22,9 @@ use std::path::PathBuf;
 use wsk_provider::transport::live;
 use wsk_provider::{Completion, Config, Level};
 
-/// The connections at a time that Wine 8 holds: a thousand that end at once keep its server busy for some seconds, and that
-/// grows with the square, because it looks at each that has ended, over and over, between any two requests.
+/// The default limit of connections, for Wine 8: a thousand connections that end at once keep its server busy
+/// for some seconds. That time grows with the square of the number, because the server scans all ended
+/// connections between two requests.
 const CONNECTIONS: usize = 1024;
 
 /// The settings.
@@ -30,9 +34,9 @@ pub struct Settings {
     pub callbacks: Level,
     /// The IRQL of completion routines.
     pub completions: Level,
-    /// When requests complete whose outcome is known at once.
+    /// The mode in which requests complete whose outcome is known at once.
     pub completion: Completion,
-    /// The most connections at a time for listeners to take one more; others wait in the host's queue.
+    /// The number of connections below which listeners accept another one; others wait in the host's queue.
     pub connections: Option<usize>,
     /// The file of the journal.
     pub log: Option<PathBuf>,
@@ -51,7 +55,8 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Reads the settings with `find`, which knows values by name. What cannot be used is left at its default, and said.
+    /// Reads the settings with `find`, which returns values by name. An invalid value is replaced by its
+    /// default and reported.
     pub fn read(find: impl Fn(&str) -> Option<String>) -> (Self, Vec<String>) {
         let mut settings = Self::default();
         let mut complaints = Vec::new();
@@ -62,7 +67,7 @@ impl Settings {
             match level(&value) {
                 Some(level) => *slot = level,
                 None => complaints.push(format!(
-                    "setting {name}: {value:?} is none of passive, dispatch, random:<seed>; dispatch it is"
+                    "setting {name}: {value:?} must be passive, dispatch or random:<seed>; using dispatch"
                 )),
             }
         }
@@ -70,7 +75,8 @@ impl Settings {
             match completion(&value) {
                 Some(completion) => settings.completion = completion,
                 None => complaints.push(format!(
-                    "setting Completion: {value:?} is none of natural, inline, nested, early, late, random:<seed>; natural it is"
+                    "setting Completion: {value:?} must be natural, inline, nested, early, late or \
+                     random:<seed>; using natural"
                 )),
             }
         }
@@ -78,7 +84,7 @@ impl Settings {
             match connections(&value) {
                 Ok(connections) => settings.connections = connections,
                 Err(_) => complaints.push(format!(
-                    "setting Connections: {value:?} is neither none nor a number above 0; {CONNECTIONS} it is"
+                    "setting Connections: {value:?} must be none or a number above 0; using {CONNECTIONS}"
                 )),
             }
         }
@@ -97,11 +103,12 @@ impl Settings {
             callbacks: self.callbacks,
             completions: self.completions,
             completion: self.completion,
-            // The functions that would mark them do nothing there.
+            // The functions that would mark MDLs do nothing in Wine.
             marked_mdls: false,
-            // Ten thousand clients may come at once, and a driver that takes them one by one is slow here.
+            // Ten thousand clients may connect at once, and a driver that accepts them one by one is slow
+            // here.
             backlog: 16_384,
-            // This host watches none.
+            // This host does not track memory.
             watch_memory: false,
             ..Config::default()
         }

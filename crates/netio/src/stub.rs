@@ -1,7 +1,7 @@
-//! Functions that a kernel exports and does not have.
+//! Functions that a kernel exports only as stubs.
 //!
-//! Wine's build tool gives each such export a few instructions that name it, for the message that ends whoever calls it
-//! (x86-64, 24 bytes):
+//! Wine's build tool generates a stub for each such export. It passes the function's name to a routine that
+//! ends the process (x86-64, 24 bytes):
 //!
 //! ```text
 //!   sub  rsp, 40
@@ -9,13 +9,14 @@
 //!   lea  rdx, "IoSetCompletionRoutineEx"      by its distance from the next instruction
 //!   call __wine_spec_unimplemented_stub
 //! ```
-//! Only what looks exactly like that, and names the function that was looked for, is taken for a stub: a kernel that has the
-//! function is left alone.
+//! Only exactly this code, with the expected function name, counts as a stub: a kernel that has the function
+//! is not changed.
 
-/// How long a stub is, with the padding to the next one.
+/// The length of a stub, with the padding to the next one.
 pub const LENGTH: usize = 24;
 
-/// Where the name lies that a stub gives itself, in bytes from its start; `None` if these are not the bytes of a stub.
+/// Returns the offset of the function name from the start of a stub; `None` if these are not the bytes of a
+/// stub.
 pub fn name_of_stub(code: &[u8; LENGTH]) -> Option<isize> {
     let is_stub = code.starts_with(&[0x48, 0x83, 0xEC, 0x28])
         && code[4..].starts_with(&[0x48, 0x8D, 0x0D])
@@ -25,7 +26,7 @@ pub fn name_of_stub(code: &[u8; LENGTH]) -> Option<isize> {
     is_stub.then_some(18 + distance as isize)
 }
 
-/// The instruction that goes on at `address`: `jmp [rip]`, and the address behind it.
+/// Returns the instruction that jumps to `address`: `jmp [rip]`, followed by the address.
 pub fn jump_to(address: u64) -> [u8; 14] {
     let mut jump = [0xFF, 0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     jump[6..].copy_from_slice(&address.to_le_bytes());

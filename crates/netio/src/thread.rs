@@ -1,7 +1,7 @@
-//! What is known about the calling thread: its IRQL, and the client code that it is inside of.
+//! State of the calling thread: its IRQL, and the client code that it is in.
 //!
-//! Wine's kernel keeps no IRQL. This one is raised by the provider around client code; what a driver does to its own
-//! IRQL through the kernel is not seen here.
+//! Wine's kernel keeps no IRQL. This one is raised by the provider around client code; what a driver does to
+//! its own IRQL through the kernel is not seen here.
 
 use std::cell::RefCell;
 
@@ -13,7 +13,7 @@ struct Thread {
     irql: KIRQL,
     /// The client callbacks, the innermost last.
     callbacks: Vec<&'static str>,
-    /// How many completion routines.
+    /// The number of completion routines that the thread is in.
     completions: u32,
 }
 
@@ -22,7 +22,7 @@ thread_local! {
         const { RefCell::new(Thread { irql: PASSIVE_LEVEL, callbacks: Vec::new(), completions: 0 }) };
 }
 
-/// A thread that is ending has no record any more: it is outside of everything.
+/// Reads the state of the thread; `ended` if the thread is ending and has none.
 fn with<R>(read: impl FnOnce(&mut Thread) -> R, ended: R) -> R {
     THREAD.try_with(|thread| read(&mut thread.borrow_mut())).unwrap_or(ended)
 }
@@ -32,12 +32,12 @@ pub fn irql() -> KIRQL {
     with(|thread| thread.irql, PASSIVE_LEVEL)
 }
 
-/// Sets the IRQL of the thread; the result is the former one.
+/// Sets the IRQL of the thread; returns the previous one.
 pub fn set_irql(irql: KIRQL) -> KIRQL {
     with(|thread| std::mem::replace(&mut thread.irql, irql), PASSIVE_LEVEL)
 }
 
-/// Where the thread is.
+/// Returns the client code that the thread is in.
 pub fn place() -> Place {
     let here = |thread: &mut Thread| Place {
         callback: thread.callbacks.last().copied(),
@@ -46,12 +46,12 @@ pub fn place() -> Place {
     with(here, Place::default())
 }
 
-/// The thread enters the client callback `name`.
+/// Records that the thread enters the client callback `name`.
 pub fn enter_callback(name: &'static str) {
     with(|thread| thread.callbacks.push(name), ());
 }
 
-/// The thread leaves the innermost callback.
+/// Records that the thread leaves the innermost callback.
 pub fn leave_callback() {
     with(
         |thread| {
@@ -61,12 +61,12 @@ pub fn leave_callback() {
     );
 }
 
-/// The thread completes an IRP as long as this lives.
+/// A guard for the time in which the thread completes an IRP.
 #[derive(Debug)]
 pub struct Completing(());
 
 impl Completing {
-    /// From now on.
+    /// Enters the completion.
     pub fn begin() -> Self {
         with(|thread| thread.completions += 1, ());
         Self(())

@@ -1,4 +1,4 @@
-//! The life of the provider inside the image, on the user-mode kernel.
+//! Tests of the provider's life inside the image, on the user-mode kernel.
 
 // The image itself brings executive functions of its own, and is not for user mode.
 #![cfg(not(all(windows, feature = "image")))]
@@ -58,7 +58,7 @@ fn machine(patience: Duration) -> (Kernel, Arc<Machine>, Lines) {
     (kernel, Arc::new(Machine::new(journal, patience, make)), lines)
 }
 
-/// A client that is registered. It stays where it is.
+/// A registered client, which does not move.
 struct Client<'a> {
     machine: &'a Machine,
     block: Box<WSK_REGISTRATION>,
@@ -71,7 +71,8 @@ impl<'a> Client<'a> {
         let mut block = Box::new(WSK_REGISTRATION::zeroed());
         let mut npi = WSK_CLIENT_NPI { ClientContext: ptr::null_mut(), Dispatch: &raw const DISPATCH };
         let status = machine.register(|provider| {
-            // SAFETY: the structures live during the call, the table for ever, the block until the deregistration.
+            // SAFETY: the structures live during the call, the table for ever, the block until the
+            // deregistration.
             unsafe { provider.register(&raw mut npi, &raw mut *block) }
         });
         assert_eq!(status.expect("the network can be used"), STATUS_SUCCESS);
@@ -93,7 +94,7 @@ impl<'a> Client<'a> {
                 unsafe { provider.deregister(&raw mut *self.block) }
             });
         });
-        assert!(done.is_some(), "the provider runs while somebody is registered");
+        assert!(done.is_some(), "the provider runs while a client is registered");
     }
 }
 
@@ -131,11 +132,11 @@ fn a_registration_that_is_refused_starts_nothing_for_long() {
     assert_eq!(lines.take(), ["netio: start 1", "netio: stop 1: violations=0 advice=0"]);
 }
 
-/// What this process holds: threads and open files.
+/// The numbers of threads and open files of this process.
 #[cfg(target_os = "linux")]
 fn held() -> (usize, usize) {
     let count =
-        |directory: &str| std::fs::read_dir(directory).expect("the process can look at itself").count();
+        |directory: &str| std::fs::read_dir(directory).expect("the process can read its own state").count();
     (count("/proc/self/task"), count("/proc/self/fd"))
 }
 
@@ -202,7 +203,7 @@ fn the_journal_tells_what_a_deregistration_waits_for() {
     assert!(machine.running().is_none());
 }
 
-/// An image that has registered and goes: what it leaves is told, once, and not that of others.
+/// The objects that an unloaded image leaves are reported, once, and not those of others.
 #[test]
 fn an_image_that_goes_before_it_has_deregistered_is_named() {
     let (kernel, machine, lines) = machine(Duration::from_mins(1));
@@ -212,16 +213,18 @@ fn an_image_that_goes_before_it_has_deregistered_is_named() {
     let image = block & !0xFFF..(block & !0xFFF) + 0x2000;
     let elsewhere = image.end..image.end + 0x1000;
     lines.take();
-    machine.image_unloads("other.sys", &image, || unreachable!("nobody there has registered"));
+    machine.image_unloads("other.sys", &image, || unreachable!("no client of that image has registered"));
     machine.client_at(block, |_| true);
-    machine.image_unloads("other.sys", &elsewhere, || unreachable!("nobody there has registered"));
+    machine.image_unloads("other.sys", &elsewhere, || unreachable!("no client of that image has registered"));
     assert!(lines.take().is_empty());
     machine.image_unloads("echo.sys", &image, || 2);
     assert_eq!(
         lines.take(),
         [
-            "netio: violation REG-27 DriverUnload: echo.sys goes, and has left with WSK: 1 registration",
-            "netio: violation LIFE-19 DriverUnload: echo.sys goes, and 2 threads that began in it have not ended",
+            "netio: violation REG-27 DriverUnload: echo.sys is unloaded with objects left at WSK: \
+             1 registration",
+            "netio: violation LIFE-19 DriverUnload: echo.sys is unloaded, and 2 threads that began in it \
+             have not ended",
         ]
     );
     client.deregister();
@@ -240,7 +243,7 @@ fn an_image_that_has_deregistered_goes_in_silence() {
     assert!(lines.take().is_empty());
 }
 
-/// A table that a client has made for itself, in memory that others get when it is gone.
+/// A table that a client has allocated, in memory that is reused when it is freed.
 #[test]
 fn what_lies_in_no_image_makes_none_a_clients() {
     let (kernel, machine, lines) = machine(Duration::from_mins(1));
@@ -252,7 +255,8 @@ fn what_lies_in_no_image_makes_none_a_clients() {
             false
         });
     }
-    machine
-        .image_unloads("later.sys", &(table..table + 0x1000), || unreachable!("nobody there has registered"));
+    machine.image_unloads("later.sys", &(table..table + 0x1000), || {
+        unreachable!("no client of that image has registered")
+    });
     assert!(lines.take().is_empty());
 }

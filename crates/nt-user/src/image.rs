@@ -1,9 +1,9 @@
 //! The driver's image: the routines that run in it, and the references that keep it loaded.
 //!
 //! ```text
-//!   loaded ──unload_image: DriverUnload has returned──► kept ──the last reference on a device is given back──► gone
-//!              │                                                                                             ▲
-//!              └── no device is referenced ──────────────────────────────────────────────────────────────────┘
+//!   loaded ──unload_image, after DriverUnload──► kept ──the last reference on a device is released──► gone
+//!              │                                                                                       ▲
+//!              └── no device is referenced ────────────────────────────────────────────────────────────┘
 //! ```
 //!
 //! A routine of the driver is *inside* the image from its call until it has returned to the kernel. A thread
@@ -13,10 +13,10 @@
 //!
 //! | routine | its return is awaited by |
 //! |---|---|
-//! | completion routine | nothing; a device that is held for it (`IoSetCompletionRoutineEx`) is dereferenced after it |
+//! | completion routine | nothing; a device (`IoSetCompletionRoutineEx`) is dereferenced after it |
 //! | routine of a DPC | `KeFlushQueuedDpcs` |
 //! | thread | a wait for the thread object |
-//! | work item | nothing; a device that is held for it (`IoQueueWorkItem`) is dereferenced after it |
+//! | work item | nothing; its device (`IoQueueWorkItem`) is dereferenced after it |
 //! | callback of the provider | the provider, before it completes the close |
 //!
 //! A routine that is inside when the image is unloaded, or is entered later, is a violation of LIFE-19. All

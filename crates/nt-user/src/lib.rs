@@ -17,7 +17,7 @@
 //!                     thread of the same Kernel
 //! ```
 //!
-//! Where possible, a misuse is not undefined behavior but a [`Violation`] that the kernel collects: it names
+//! A misuse is, where possible, not undefined behavior but a [`Violation`] that the kernel collects: it names
 //! the broken rule, the call that detected it and the location in the driver's code. A fatal misuse is a [bug
 //! check](Kernel::stopped): the kernel stops, the offending thread is suspended, and the process lives on so
 //! that a test can report what happened.

@@ -1,7 +1,7 @@
 //! Work items: routines that run on a worker thread at PASSIVE_LEVEL.
 //!
 //! ```text
-//!   idle ──ExQueueWorkItem, IoQueueWorkItem──► queued ──a worker takes it──► idle again; the routine may free it
+//!   idle ──ExQueueWorkItem, IoQueueWorkItem──► queued ──a worker takes it──► idle; the routine may free it
 //! ```
 //!
 //! Workers are started when all others are busy, so that items that wait for one another do not starve.

@@ -1,4 +1,4 @@
-//! Structures that do not lie where their alignment allows: the kernel sees every one of them.
+//! Misaligned structures: the kernel reports every one.
 
 mod common;
 
@@ -10,8 +10,9 @@ use nt_user::rule;
 use wsk_sys::nt::*;
 use wsk_sys::status::*;
 
-/// An IRP in storage of the driver's own has the alignment that Microsoft's headers give it. A compiler that uses other
-/// headers puts it at 8 modulo 16; it is used all the same, and reported by every function that is given it.
+/// An IRP in storage of the driver's own has the alignment that Microsoft's headers give it. A compiler that
+/// uses other headers puts it at 8 modulo 16. It is used nevertheless, and reported by every function that
+/// gets it.
 ///
 /// Catches: IRP-28
 #[test]
@@ -49,7 +50,7 @@ fn an_irp_between_two_lines_of_pool_is_caught() {
     finish_clean(&kernel);
 }
 
-/// What the kernel allocates itself is aligned, and so is what pool storage begins with.
+/// The kernel's own allocations are aligned, and so is the start of a pool block.
 #[test]
 fn irps_of_the_kernel_and_at_the_start_of_pool_are_aligned() {
     let kernel = kernel();
@@ -69,7 +70,7 @@ fn irps_of_the_kernel_and_at_the_start_of_pool_are_aligned() {
     finish_clean(&kernel);
 }
 
-/// What the host could not even read there stops the kernel.
+/// Structures that the host could not read at such an address stop the kernel.
 #[test]
 fn other_structures_off_their_alignment_stop_the_kernel() {
     type Try = fn(*mut u8);

@@ -1,4 +1,4 @@
-//! Arguments that can be nothing: every function of the kernel names them, and none follows them.
+//! Invalid pointer arguments: every function of the kernel reports them, and none dereferences them.
 
 mod common;
 
@@ -16,7 +16,7 @@ unsafe extern "system" fn work(_: *mut DEVICE_OBJECT, _: *mut c_void) {}
 
 unsafe extern "system" fn deferred(_: *mut KDPC, _: *mut c_void, _: *mut c_void, _: *mut c_void) {}
 
-/// Runs `call`, which passes something on that is nothing: the kernel names it, and has stopped or goes on.
+/// Runs `call` with an invalid argument: the kernel reports it, and stops or continues.
 fn names(name: &str, at: usize, rules: &[&str], call: impl FnOnce() + Send + 'static) {
     let kernel = kernel();
     let ended = kernel.spawn("test", call).expect("a thread").join();
@@ -115,7 +115,7 @@ const CALLS: [(&str, Call); 41] = [
     }),
 ];
 
-/// Where a null pointer is none: the other one.
+/// A pointer in the null page, for arguments that may be null.
 fn or_odd(at: *mut c_void) -> *mut c_void {
     if at.is_null() { ptr::without_provenance_mut(0x20) } else { at }
 }
@@ -145,7 +145,7 @@ fn a_place_for_the_object_of_a_handle_is_needed() {
     names("ObReferenceObjectByHandle", 0, &[rule::OBJECT], take);
 }
 
-/// What was freed is no MDL any more.
+/// A freed MDL is recognized.
 #[test]
 fn an_mdl_that_was_freed_is_named() {
     let build = || {
@@ -170,7 +170,7 @@ fn a_dpc_without_a_routine_is_named() {
     names("KeInitializeDpc", 0, &[rule::OBJECT], initialize);
 }
 
-/// An IRP whose locations are used up has no place for a routine.
+/// An IRP without a free location cannot take a routine.
 #[test]
 fn a_routine_for_an_irp_without_a_free_location_is_named() {
     let kernel = kernel();
@@ -191,7 +191,7 @@ fn a_routine_for_an_irp_without_a_free_location_is_named() {
     });
 }
 
-/// Frees an IRP that only looks as if a driver below had it.
+/// Frees an IRP that is only marked as pending.
 fn complete_nothing(irp: *mut IRP) {
     // SAFETY: the IRP is the test's, whatever it looks like.
     unsafe { IoFreeIrp(irp) };

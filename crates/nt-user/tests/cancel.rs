@@ -14,7 +14,7 @@ fn cancel(irp: *mut IRP) -> bool {
     unsafe { IoCancelIrp(irp) != 0 }
 }
 
-/// What a driver below does when it queues a request that can be cancelled.
+/// Queues a cancelable request, as a lower driver does.
 fn pend(irp: *mut IRP, routine: DRIVER_CANCEL) {
     hand_down(irp);
     // SAFETY: the IRP has been handed down.

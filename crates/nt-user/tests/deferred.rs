@@ -12,7 +12,7 @@ use nt_user::{Context, context, rule};
 use wsk_sys::nt::*;
 use wsk_sys::status::*;
 
-/// What the routines report to.
+/// The log of the routines.
 struct Log {
     /// Calls that have begun.
     begun: AtomicUsize,
@@ -80,7 +80,7 @@ unsafe extern "system" fn io_worked(device: *mut DEVICE_OBJECT, log: *mut c_void
     unsafe { &*log.cast::<Log>() }.note(device.addr());
 }
 
-/// Frees objects that are in blocks of pool of their own.
+/// Frees objects, each in its own pool block.
 fn free_all<T>(objects: impl IntoIterator<Item = *mut T>) {
     for object in objects {
         free(object.cast());
@@ -170,7 +170,7 @@ fn a_dpc_runs_at_dispatch() {
     finish_clean(&kernel);
 }
 
-/// A queued DPC is not queued again, and can be taken back; a running one can be queued.
+/// A queued DPC is not queued again, and can be removed; a running one can be queued.
 #[test]
 fn a_dpc_is_queued_once() {
     let kernel = kernel();
@@ -195,7 +195,7 @@ fn a_dpc_is_queued_once() {
     finish_clean(&kernel);
 }
 
-/// A timer is signaled when it is due and stays so; its DPC runs; taking it back in time prevents both.
+/// A timer is signaled when it is due and stays so; its DPC runs; canceling it in time prevents both.
 #[test]
 fn a_timer_expires() {
     let kernel = kernel();
@@ -232,7 +232,8 @@ fn timers_expire_in_order() {
     let kernel = kernel();
     run(&kernel, || {
         let timers: Vec<_> = (0..8).map(|_| timer()).collect();
-        // Due at moments counted from one start, and late enough that all of them are set before the first expires.
+        // Due at moments counted from one start, and late enough that all of them are set before the first
+        // expires.
         let start = Instant::now();
         for (place, timer) in timers.iter().enumerate().rev() {
             let due = Duration::from_millis(300 + 5 * place as u64);
@@ -252,7 +253,8 @@ fn timers_expire_in_order() {
     finish_clean(&kernel);
 }
 
-/// Freeing a timer that is set, or a DPC or work item that is queued, is caught; the storage stays until then.
+/// Freeing a timer that is set, or a DPC or work item that is queued, is caught; the storage stays until
+/// then.
 #[test]
 fn freeing_what_is_queued_is_caught() {
     let kernel = kernel();
@@ -278,8 +280,8 @@ fn freeing_what_is_queued_is_caught() {
     finish_clean(&kernel);
 }
 
-/// The routine of a DPC that has begun may be the driver's last word, but not the kernel's: freeing the DPC, or the timer that
-/// queued it, is caught until the routine has returned, also when it is the routine that frees them.
+/// The kernel uses a DPC until its routine has returned: freeing the DPC, or the timer that queued it, before
+/// that is caught, also if the routine itself frees them.
 #[test]
 fn freeing_what_a_routine_runs_on_is_caught() {
     unsafe extern "system" fn frees(dpc: *mut KDPC, _: *mut c_void, _: *mut c_void, _: *mut c_void) {
@@ -311,7 +313,7 @@ fn freeing_what_a_routine_runs_on_is_caught() {
     finish_clean(&kernel);
 }
 
-/// What is still set at the end is a leak.
+/// A timer that is set at the end is a leak.
 #[test]
 fn a_timer_that_is_set_is_a_leak() {
     let kernel = kernel();

@@ -1,4 +1,4 @@
-//! Threads that are lent while they wait.
+//! Threads that are donated while they wait.
 
 mod common;
 
@@ -13,7 +13,7 @@ use nt_user::{Idle, Kernel};
 use wsk_sys::nt::*;
 use wsk_sys::status::*;
 
-/// Runs a closure, then serves until it is over; it looks at that when it is kicked, and only then.
+/// Runs a closure, then serves until it is over, which it checks only when it is kicked.
 struct Work {
     first: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     served: Mutex<Sender<Duration>>,
@@ -41,7 +41,7 @@ impl Idle for Work {
     }
 }
 
-/// A kernel whose waiting threads run `first` once; what is received tells that a thread was lent, and its patience.
+/// A kernel whose waiting threads run `first` once. The receiver gets the patience of each donated thread.
 fn lending(first: impl FnOnce() + Send + 'static) -> (Kernel, Arc<Work>, Receiver<Duration>) {
     let (served, lent) = channel();
     let work = Arc::new(Work {
@@ -86,8 +86,8 @@ fn system_thread(body: impl FnOnce() + Send) {
     assert_eq!(join(handle), STATUS_SUCCESS);
 }
 
-/// What a lent thread completes can be what it waits for; nobody has to wake it then, also when others sleep on the
-/// same event.
+/// A donated thread can complete the request that it waits for. It needs no wake-up then, also if others
+/// sleep on the same event.
 #[test]
 fn a_lent_thread_signals_its_own_event() {
     let (to_first, event) = channel::<Shared<KEVENT>>();
@@ -105,7 +105,7 @@ fn a_lent_thread_signals_its_own_event() {
     finish_clean(&kernel);
 }
 
-/// A lent thread is not asleep, so whoever signals its event kicks it.
+/// A donated thread is not asleep, so a thread that signals its event kicks it.
 #[test]
 fn a_lent_thread_is_kicked_by_others() {
     for event in [Event::synchronization as fn() -> Event, Event::notification] {
@@ -126,7 +126,7 @@ fn a_lent_thread_is_kicked_by_others() {
     }
 }
 
-/// The patience is what is left of the wait, which times out as usual.
+/// The patience is the rest of the wait, which times out as usual.
 #[test]
 fn a_lent_thread_has_its_own_deadline() {
     const PATIENCE: Duration = Duration::from_hours(1);
@@ -148,7 +148,7 @@ fn a_lent_thread_has_its_own_deadline() {
     finish_clean(&kernel);
 }
 
-/// Only a driver's own threads are lent, in their own time.
+/// Only a driver's own threads are donated, outside of callbacks.
 #[test]
 fn others_are_not_lent() {
     let (kernel, work, lent) = lending(|| {});

@@ -1,4 +1,4 @@
-//! The driver's image: what is inside of it, what keeps it, and what is seen when it goes too early.
+//! The driver's image: the routines in it, the references that keep it, and reports of an early unload.
 
 mod common;
 
@@ -11,13 +11,13 @@ use nt_user::faults::Point;
 use wsk_sys::nt::*;
 use wsk_sys::status::*;
 
-/// A routine that frees its IRP, which is still the kernel's caller's to return to.
+/// A routine that frees its IRP.
 unsafe extern "system" fn free_it(_: *mut DEVICE_OBJECT, irp: *mut IRP, _: *mut c_void) -> NTSTATUS {
     free_irp(irp);
     STATUS_MORE_PROCESSING_REQUIRED
 }
 
-/// Sets a routine that a device is held for.
+/// Sets a routine for which a device is referenced.
 fn set_for(device: *mut DEVICE_OBJECT, irp: *mut IRP, routine: IO_COMPLETION_ROUTINE) -> NTSTATUS {
     // SAFETY: IRP and device are the test's, and the routine leaves its context alone.
     unsafe { IoSetCompletionRoutineEx(device, irp, Some(routine), ptr::null_mut(), 1, 1, 1) }
@@ -82,7 +82,7 @@ fn setting_the_routine_takes_memory_and_may_fail() {
     finish_clean(&kernel);
 }
 
-/// An IRP that got its routine so and is never completed leaves the device referenced, and memory.
+/// An IRP with such a routine that is never completed leaks memory and a reference on the device.
 #[test]
 fn an_irp_that_is_not_completed_keeps_the_device() {
     let kernel = kernel();
@@ -97,7 +97,8 @@ fn an_irp_that_is_not_completed_keeps_the_device() {
     assert_eq!((leaks.references, leaks.blocks.len()), (1, 1), "{leaks}");
 }
 
-/// A routine that lingers is inside: with a plain one the image goes from under it, with a device it stays.
+/// A lingering routine is inside the image. A device keeps the image loaded; without one it is unloaded too
+/// early.
 ///
 /// Catches: LIFE-19
 #[test]
@@ -131,7 +132,7 @@ fn an_image_that_goes_too_early_is_caught() {
 
 unsafe extern "system" fn deferred(_: *mut KDPC, _: *mut c_void, _: *mut c_void, _: *mut c_void) {}
 
-/// What waits for a DPC, and for a thread, has waited for its return.
+/// A flush of DPCs, and a wait for a thread, wait for the return of their routines.
 #[test]
 fn who_waits_for_a_routine_has_it_outside() {
     let kernel = kernel();
@@ -152,7 +153,7 @@ fn who_waits_for_a_routine_has_it_outside() {
     finish_clean(&kernel);
 }
 
-/// Nobody waits for a DPC, and for a completion routine nobody can.
+/// A DPC that is not flushed, and a completion routine, which cannot be waited for, are caught.
 ///
 /// Catches: LIFE-19
 #[test]
@@ -181,7 +182,7 @@ fn a_routine_that_is_entered_when_the_image_has_gone_is_caught() {
     finish_clean(&kernel);
 }
 
-/// References on objects that are not there are no references.
+/// References on objects that do not exist are not counted.
 #[test]
 fn only_objects_are_referenced() {
     let kernel = kernel();

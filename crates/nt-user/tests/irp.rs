@@ -1,4 +1,4 @@
-//! IRPs: their layout, the completion walk, and what the checker says of their misuse.
+//! IRPs: their layout, the completion walk, and reports of misuse.
 
 mod common;
 
@@ -13,7 +13,7 @@ use nt_user::irp::State;
 use wsk_sys::nt::*;
 use wsk_sys::status::*;
 
-/// What a completion routine saw.
+/// Observations of a completion routine.
 #[derive(Default)]
 struct Seen {
     calls: AtomicUsize,
@@ -90,8 +90,8 @@ fn an_irp_has_the_layout_of_wdm() {
     finish_clean(&kernel);
 }
 
-/// The routine of the creator of a one-location IRP sees no device, the outcome, and `PendingReturned` as the location
-/// was marked; it runs in the completion context.
+/// The routine of the creator of a one-location IRP sees no device, the outcome, and `PendingReturned` as the
+/// location was marked; it runs in the completion context.
 /// Shows: IRP-25
 #[test]
 fn the_creator_hears_of_the_outcome() {
@@ -120,7 +120,8 @@ fn the_creator_hears_of_the_outcome() {
     finish_clean(&kernel);
 }
 
-/// In a stack of drivers, a routine that does not keep the IRP lets the walk go on, and the pending bit climbs with it.
+/// In a stack of drivers, a routine that does not keep the IRP continues the walk, and the pending bit is
+/// propagated.
 #[test]
 fn a_walk_climbs_over_routines_that_let_go() {
     let kernel = kernel();
@@ -185,7 +186,7 @@ unsafe extern "system" fn free_it(_: *mut DEVICE_OBJECT, irp: *mut IRP, _: *mut 
     STATUS_MORE_PROCESSING_REQUIRED
 }
 
-/// A routine may free the IRP it keeps; nobody looks at it afterwards.
+/// A routine may free the IRP that it keeps; it is not accessed afterwards.
 #[test]
 fn a_routine_may_free_its_irp() {
     let kernel = kernel();
@@ -200,8 +201,8 @@ fn a_routine_may_free_its_irp() {
     finish_clean(&kernel);
 }
 
-/// An IRP in the driver's own storage is initialized, submitted, re-used, initialized again, and abandoned with the
-/// storage once it has completed; none of that is a mistake.
+/// An IRP in the driver's own storage is initialized, submitted, re-used, initialized again, and abandoned
+/// with the storage once it has completed; none of that is a mistake.
 #[test]
 fn an_embedded_irp_may_be_abandoned_after_completion() {
     let kernel = kernel();
@@ -245,8 +246,8 @@ fn the_storage_of_a_completed_irp_is_the_drivers() {
     finish_clean(&kernel);
 }
 
-/// Pool that holds an IRP which a driver below still has must not be freed. It stays, so that the late completion does
-/// no harm.
+/// A pool block with an IRP that a lower driver has must not be freed. It is kept, so that the late
+/// completion does no harm.
 /// Catches: IRP-16
 #[test]
 fn freeing_the_storage_of_a_pending_irp_is_caught() {
@@ -285,8 +286,9 @@ fn freeing_a_pending_irp_is_caught() {
     finish_clean(&kernel);
 }
 
-/// A driver may keep the highest location of its IRP for itself. The IRP is back when the routine of the location below
-/// has kept it, although there is a location above: it may then be sent again, re-used, initialized, and freed.
+/// A driver may keep the highest location of its IRP for itself. The IRP is back when the routine of the
+/// location below has kept it, although there is a location above: it may then be sent again, re-used,
+/// initialized, and freed.
 #[test]
 fn an_irp_is_back_with_a_driver_that_keeps_a_location_of_its_own() {
     let kernel = kernel();
@@ -326,7 +328,7 @@ fn an_irp_is_back_with_a_driver_that_keeps_a_location_of_its_own() {
     finish_clean(&kernel);
 }
 
-/// Gives an IRP down, and has it back.
+/// Hands an IRP down, and gets it back.
 fn send(irp: *mut IRP) {
     let seen = Seen::default();
     set_routine(irp, look, seen.context());
@@ -376,7 +378,7 @@ fn a_pending_irp_with_more_locations_is_left_alone() {
     finish_clean(&kernel);
 }
 
-/// A driver in the middle that keeps an IRP has it, but whoever is above has not.
+/// A driver in the middle that keeps an IRP has it; the drivers above do not.
 /// Catches: IRP-16
 #[test]
 fn an_irp_that_is_kept_in_the_middle_is_not_back_at_the_top() {
@@ -394,8 +396,8 @@ fn an_irp_that_is_kept_in_the_middle_is_not_back_at_the_top() {
     finish_clean(&kernel);
 }
 
-/// What was an IRP is the driver's memory again when the IRP has come back. What the driver makes of it is not taken for an
-/// IRP, and not read at all: it may not even have been written.
+/// The storage of an IRP belongs to the driver again when the IRP has returned. Its contents are not taken
+/// for an IRP, and not read: they may be uninitialized.
 #[test]
 fn what_was_an_irp_is_not_looked_at() {
     let kernel = kernel();
@@ -421,8 +423,8 @@ fn what_was_an_irp_is_not_looked_at() {
     finish_clean(&kernel);
 }
 
-/// Writes a word where the first location below an IRP's would be, at an offset. So does a driver that fills the current
-/// location of an IRP which has not been handed down.
+/// Writes a word where the first location below an IRP's would be, at an offset. So does a driver that fills
+/// the current location of an IRP which has not been handed down.
 fn write_behind(irp: *mut IRP, offset: usize) {
     let word = irp.wrapping_byte_add(usize::from(io_size_of_irp(1)) + offset).cast::<u64>();
     // SAFETY: the kernel keeps room for a location behind each block, to see what is written there.
@@ -438,8 +440,8 @@ fn irps() -> [*mut IRP; 2] {
     [allocate_irp(1), stored]
 }
 
-/// What is written behind an IRP is named by whoever sees it first, and once: at the submission that follows it, at the
-/// completion, or when the IRP is freed.
+/// A write past the end of an IRP is reported once, by the first check after it: at the next submission, at
+/// the completion, or when the IRP is freed.
 #[test]
 fn words_behind_an_irp_are_caught() {
     for offset in [0, 0x38, 0x40] {
@@ -520,7 +522,7 @@ fn an_irp_without_a_routine_for_all_outcomes_is_caught() {
     finish_clean(&kernel);
 }
 
-/// When the routine is not set for the outcome that comes, nobody gets the IRP.
+/// If the routine is not set for the outcome, the creator does not get the IRP back.
 /// Catches: IRP-02
 #[test]
 fn a_completion_that_nobody_hears_is_caught() {
@@ -575,7 +577,7 @@ fn an_irp_that_was_moved_on_before_it_is_handed_over_is_caught() {
     finish_clean(&kernel);
 }
 
-/// An IRP's own idea of where it is must be right.
+/// The current location of an IRP must be consistent.
 /// Catches: IRP-05
 #[test]
 fn an_irp_whose_stack_location_was_changed_is_caught() {
@@ -704,7 +706,7 @@ fn completing_too_early_is_caught() {
     finish_clean(&kernel);
 }
 
-/// What is no IRP stops the kernel, as it would stop a machine.
+/// A pointer that is not an IRP stops the kernel, as it would stop a machine.
 #[test]
 fn what_is_no_irp_stops_the_kernel() {
     let kernel = kernel();
@@ -727,7 +729,7 @@ fn an_irp_that_is_not_freed_is_a_leak() {
     assert!(leaks.to_string().contains("IRP 'Irp ' of 280 bytes"), "{leaks}");
 }
 
-/// Many IRPs, each submitted by one thread and completed by another, each heard of exactly once.
+/// Many IRPs, each submitted by one thread and completed by another, exactly once.
 #[test]
 fn irps_complete_across_threads() {
     const ROUNDS: usize = 20_000;

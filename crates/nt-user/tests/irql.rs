@@ -100,7 +100,7 @@ fn raising_and_lowering_the_wrong_way_is_caught() {
     finish_clean(&kernel);
 }
 
-/// A routine or thread that leaves another IRQL or a held lock behind is caught, and put right.
+/// A routine or thread that leaves another IRQL or a held lock behind is caught, and the state is restored.
 #[test]
 fn what_a_routine_leaves_behind_is_caught() {
     let kernel = kernel();
@@ -124,7 +124,7 @@ fn what_a_routine_leaves_behind_is_caught() {
     finish_clean(&kernel);
 }
 
-/// Functions for PASSIVE_LEVEL and for DISPATCH_LEVEL say so.
+/// Functions for PASSIVE_LEVEL, and for DISPATCH_LEVEL, check the IRQL.
 #[test]
 fn calls_at_a_wrong_level_are_caught() {
     let kernel = kernel();
@@ -151,7 +151,7 @@ fn calls_at_a_wrong_level_are_caught() {
     assert_eq!(leaks.count(), 1, "the paged block");
 }
 
-/// Functions for DISPATCH_LEVEL at most say so, each by its own name.
+/// Functions for DISPATCH_LEVEL at most check the IRQL, each under its own name.
 #[test]
 fn calls_above_dispatch_are_caught_in_each_function() {
     let kernel = kernel();
@@ -176,7 +176,7 @@ fn calls_above_dispatch_are_caught_in_each_function() {
         // SAFETY: the IRP was just allocated.
         unsafe { IoFreeIrp(irp) };
     });
-    // SAFETY: nobody uses the IRP.
+    // SAFETY: the IRP is not in use.
     above("IoReuseIrp", |irp, _| unsafe { IoReuseIrp(irp, 0) });
     above("IoFreeIrp", |_, _| {
         lower(PASSIVE_LEVEL);
@@ -201,7 +201,7 @@ fn calls_above_dispatch_are_caught_in_each_function() {
         unsafe { KeReadStateEvent(event) };
     });
     assert!(kernel.violations().is_empty());
-    // That nobody below has the IRP is the lesser mistake here.
+    // The IRP was not submitted either, which is not tested here.
     // SAFETY: the kernel recognizes an IRP that was not submitted.
     above("IofCompleteRequest", |irp, _| unsafe { IofCompleteRequest(irp, 0) });
     assert_only(&kernel, rule::IRP_COMPLETE);
@@ -222,7 +222,7 @@ fn setting_an_event_to_wait_at_dispatch_is_caught() {
     finish_clean(&kernel);
 }
 
-/// A callback that stays long at DISPATCH_LEVEL is advised against; a short one and one at PASSIVE_LEVEL are not.
+/// A long callback at DISPATCH_LEVEL gets advice; a short one, or one at PASSIVE_LEVEL, does not.
 /// Catches: IRQL-05
 #[test]
 fn a_long_stay_at_dispatch_is_noticed() {
@@ -249,7 +249,8 @@ fn a_long_stay_at_dispatch_is_noticed() {
     finish_clean(&kernel);
 }
 
-/// Without being asked for, too: what spins at DISPATCH_LEVEL is told. What only waits for its processor is not.
+/// By default, a callback that spins at DISPATCH_LEVEL gets advice. One that only waits for its processor
+/// does not.
 /// Catches: IRQL-05
 #[test]
 fn a_callback_that_spins_at_dispatch_is_noticed_by_default() {
@@ -275,7 +276,7 @@ fn a_callback_that_spins_at_dispatch_is_noticed_by_default() {
     finish_clean(&kernel);
 }
 
-/// A spin lock excludes.
+/// A spin lock excludes other threads.
 #[test]
 fn a_spin_lock_excludes() {
     const THREADS: usize = 4;

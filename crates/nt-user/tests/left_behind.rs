@@ -1,4 +1,4 @@
-//! What a kernel says of calls and work that never came to run.
+//! Reports of deferred calls and work items that never ran.
 
 mod common;
 
@@ -11,7 +11,7 @@ use common::*;
 use nt_user::{Config, Kernel};
 use wsk_sys::nt::*;
 
-/// What keeps a processor or a worker from going on.
+/// A gate that blocks a processor or a worker.
 struct Turnstile {
     open: AtomicBool,
     entered: AtomicUsize,
@@ -35,7 +35,7 @@ impl Turnstile {
         }
     }
 
-    /// Lets everybody pass; the kernel ends well then.
+    /// Opens the gate, so that the kernel can shut down.
     fn open(&self, kernel: &Kernel, calls: usize) {
         self.open.store(true, Ordering::SeqCst);
         let left = kernel.shutdown(Duration::from_secs(20));
@@ -62,7 +62,7 @@ fn a_call_that_is_still_queued_is_left_behind() {
             let dpc: *mut KDPC = allocate(size_of::<KDPC>()).cast();
             // SAFETY: the storage is new.
             unsafe { KeInitializeDpc(dpc, Some(deferred), ptr::null_mut()) };
-            // SAFETY: the DPC is initialized, and nobody frees it.
+            // SAFETY: the DPC is initialized, and not freed.
             assert_ne!(unsafe { KeInsertQueueDpc(dpc, ptr::null_mut(), ptr::null_mut()) }, 0);
         }
         TURNSTILE.wait_entered();
@@ -85,7 +85,7 @@ fn a_work_item_that_is_still_queued_is_left_behind() {
         for _ in 0..3 {
             // SAFETY: the device is only passed on.
             let item = unsafe { IoAllocateWorkItem(ptr::null_mut()) };
-            // SAFETY: the item was just allocated, and nobody frees it.
+            // SAFETY: the item was just allocated, and not freed.
             unsafe { IoQueueWorkItem(item, Some(worked), DELAYED_WORK_QUEUE, ptr::null_mut()) };
         }
         TURNSTILE.wait_entered();
@@ -103,7 +103,7 @@ fn a_timer_that_is_set_is_left_behind() {
         let timer: *mut KTIMER = allocate(size_of::<KTIMER>()).cast();
         // SAFETY: the storage is new.
         unsafe { KeInitializeTimer(timer) };
-        // SAFETY: the timer is initialized, and nobody frees it.
+        // SAFETY: the timer is initialized, and not freed.
         unsafe { KeSetTimer(timer, relative(Duration::from_hours(1)), ptr::null_mut()) };
     });
     let left = kernel.shutdown(Duration::from_secs(20));

@@ -123,7 +123,7 @@ fn wrong_frees_are_caught() {
     finish_clean(&kernel);
 }
 
-/// A block that someone holds must not be freed until they let go; it stays so that they do no harm.
+/// A pinned block must not be freed until it is unpinned; it is kept, so that its users do no harm.
 #[test]
 fn freeing_what_someone_holds_is_caught() {
     let kernel = kernel();
@@ -147,7 +147,7 @@ fn freeing_what_someone_holds_is_caught() {
     finish_clean(&kernel);
 }
 
-/// Paged pool is nothing for callbacks and completion routines, at whatever IRQL they happen to run.
+/// Paged pool must not be used in callbacks and completion routines, at any IRQL.
 /// Catches: IRQL-14
 #[test]
 fn paged_pool_in_a_callback_is_caught() {
@@ -171,7 +171,7 @@ fn paged_pool_in_a_callback_is_caught() {
     finish_clean(&kernel);
 }
 
-/// A write to a freed block is noticed when the block is let go, at the latest at the end.
+/// A write to a freed block is detected when the block leaves the quarantine, at the latest at the end.
 #[test]
 fn a_write_after_the_free_is_caught() {
     let kernel = kernel();
@@ -237,8 +237,8 @@ fn an_mdl_describes_its_memory() {
     finish_clean(&kernel);
 }
 
-/// The memory manager does not look whether an MDL is mapped: whoever maps one twice, or shares one that is to be mapped
-/// with another thread, loses a mapping.
+/// The memory manager does not check if an MDL is mapped: a driver that maps one twice, or on two threads at
+/// once, loses a mapping.
 #[test]
 fn an_mdl_is_mapped_once() {
     let kernel = kernel();
@@ -287,7 +287,7 @@ fn mdls_are_attached_to_an_irp() {
     finish_clean(&kernel);
 }
 
-/// An MDL over memory that is not non-paged pool, and a mapping of pages that nobody locked, are caught.
+/// An MDL over memory that is not non-paged pool, and a mapping of pages that are not locked, are caught.
 #[test]
 fn an_mdl_over_the_wrong_memory_is_caught() {
     let kernel = kernel();
@@ -416,8 +416,8 @@ fn a_work_item_that_is_not_freed_is_a_leak() {
     assert_eq!(leaks.blocks.iter().map(|leak| leak.kind).collect::<Vec<_>>(), [Kind::WorkItem]);
 }
 
-/// Words of live blocks are told, and nothing else is read: neither what was freed, nor what reaches out of its block, nor
-/// what is no pool.
+/// Words of live blocks are returned, and nothing else is read: no freed blocks, no words that reach past
+/// their block, no memory outside pool.
 #[test]
 fn a_word_of_a_live_block_is_told() {
     static HEAD: usize = 10;

@@ -56,7 +56,7 @@ fn a_system_thread_is_waited_for() {
     finish_clean(&kernel);
 }
 
-/// Handles and references that are not given back, and threads that do not end, are leaks.
+/// Handles and references that are not released, and threads that do not end, are leaks.
 #[test]
 fn threads_leak() {
     unsafe extern "system" fn wait_for_it(event: *mut c_void) {
@@ -99,7 +99,7 @@ fn wrong_handles_are_caught() {
     finish_clean(&kernel);
 }
 
-/// Run-down waits for the holders, and nobody gets protection afterwards.
+/// Run-down waits for the holders, and refuses protection afterwards.
 #[test]
 fn rundown_waits_for_the_holders() {
     let kernel = kernel();
@@ -135,14 +135,14 @@ fn rundown_waits_for_the_holders() {
     finish_clean(&kernel);
 }
 
-/// Protection that is given back too often, and a wait for it inside a callback, are caught.
+/// Protection that is released too often, and a wait for it inside a callback, are caught.
 /// Catches: ABRT-13
 #[test]
 fn wrong_use_of_rundown_is_caught() {
     let kernel = kernel();
     run(&kernel, || {
         let mut rundown = EX_RUNDOWN_REF { Count: 0 };
-        // SAFETY: the protection is alive; that nobody holds it is the mistake.
+        // SAFETY: the protection is alive; the test releases it without holding it.
         unsafe { ExReleaseRundownProtection(&raw mut rundown) };
     });
     assert_only(&kernel, rule::RUNDOWN);
@@ -157,7 +157,7 @@ fn wrong_use_of_rundown_is_caught() {
     finish_clean(&kernel);
 }
 
-/// A panic of a spawned closure is the joiner's.
+/// A panic of a spawned closure is passed to the joiner.
 #[test]
 fn a_panic_goes_to_the_joiner() {
     let kernel = kernel();
@@ -169,7 +169,7 @@ fn a_panic_goes_to_the_joiner() {
     finish_clean(&kernel);
 }
 
-/// A panic that nobody joins is a violation.
+/// A panic of a thread that is not joined is a violation.
 /// Catches: LIFE-18
 #[test]
 fn a_panic_that_nobody_hears_is_caught() {
@@ -185,7 +185,8 @@ unsafe extern "system" fn panic_in_a_thread(_: *mut c_void) {
     panic!("out of the start routine");
 }
 
-/// A panic that leaves the start routine of a system thread ends that thread; the process and the kernel go on.
+/// A panic that leaves the start routine of a system thread ends that thread; the process and the kernel go
+/// on.
 /// Catches: LIFE-18
 #[test]
 fn a_panic_in_a_system_thread_is_caught() {
@@ -203,7 +204,8 @@ unsafe extern "system" fn panic_in_a_routine(_: *mut DEVICE_OBJECT, _: *mut IRP,
     panic!("out of the routine");
 }
 
-/// A panic that leaves a completion routine stops the kernel, since who completed the IRP cannot go on.
+/// A panic that leaves a completion routine stops the kernel, because the thread that completed the IRP
+/// cannot go on.
 /// Catches: LIFE-18
 #[test]
 fn a_panic_in_a_completion_routine_stops_the_kernel() {
@@ -215,7 +217,7 @@ fn a_panic_in_a_completion_routine_stops_the_kernel() {
     });
 }
 
-/// Kernels do not know of one another: objects, violations, extensions and pool are each one's own.
+/// Kernels are independent: each has its own objects, violations, extensions and pool.
 #[test]
 fn kernels_are_separate() {
     let kernels = [kernel(), kernel()];
@@ -243,7 +245,7 @@ fn kernels_are_separate() {
 #[test]
 fn the_threads_of_a_forgotten_kernel_end() {
     unsafe extern "system" fn nothing(_: *mut KDPC, _: *mut c_void, _: *mut c_void, _: *mut c_void) {}
-    /// Tells when the kernel it is an extension of is gone.
+    /// Reports that its kernel, of which it is an extension, is gone.
     struct Gone(std::sync::mpsc::Sender<()>);
     impl Drop for Gone {
         fn drop(&mut self) {

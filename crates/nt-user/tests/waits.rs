@@ -44,7 +44,7 @@ fn a_notification_event_releases_all() {
     finish_clean(&kernel);
 }
 
-/// A synchronization event lets one wait through per signal, and counts no further than one without waiters.
+/// A synchronization event releases one wait per signal, and stores at most one signal without waiters.
 #[test]
 fn a_synchronization_event_releases_one() {
     let kernel = kernel();
@@ -57,8 +57,8 @@ fn a_synchronization_event_releases_one() {
     finish_clean(&kernel);
 }
 
-/// Each signal of a synchronization event with waiters goes to one of them: as many signals as waiters release all,
-/// however fast they come.
+/// Each signal of a synchronization event with waiters goes to one of them: as many signals as waiters
+/// release all, however fast they come.
 #[test]
 fn signals_are_handed_to_waiters() {
     const WAITERS: usize = 4;
@@ -194,8 +194,8 @@ fn waiting_in_a_completion_routine_is_caught() {
     finish_clean(&kernel);
 }
 
-/// A callback that waits is caught under the rule of that callback, at PASSIVE_LEVEL too; what the thread does outside
-/// is its own affair.
+/// A callback that waits is caught under the rule of that callback, at PASSIVE_LEVEL too; the thread's own
+/// code may wait.
 /// Catches: INSP-24, ABRT-13, DISC-14, EVT-56
 #[test]
 fn waiting_in_a_callback_is_caught() {
@@ -246,7 +246,7 @@ fn contexts_nest() {
     finish_clean(&kernel);
 }
 
-/// A wait that nothing ends stops its kernel and no other, and tells who waited.
+/// A hang stops its kernel and no other, and the report names the waiting code.
 #[test]
 fn a_hang_stops_the_kernel() {
     let kernel = Kernel::new(Config { watchdog: Some(Duration::from_millis(50)), ..Config::default() });
@@ -260,7 +260,7 @@ fn a_hang_stops_the_kernel() {
     finish_clean(&other);
 }
 
-/// What is no dispatcher object stops the kernel.
+/// A pointer that is not a dispatcher object stops the kernel.
 #[test]
 fn waiting_for_nothing_stops_the_kernel() {
     run_until_stopped(&kernel(), nt_user::rule::OBJECT, || {

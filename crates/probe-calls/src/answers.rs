@@ -1,9 +1,9 @@
 //! Reading the lines, and comparing them with the answers that are expected.
 //!
-//! An *answer* is what of a line must be the same on two runs of one system, in one word of parts joined by `+`: the
-//! status (that of the completed IRP, or what the call returned without one), `cancelled` or `untouched`, the
-//! `Information` unless it is zero, and the first word of the note. Whether a call completed before it returned, and at which
-//! IRQL, is not part of it.
+//! An *answer* consists of the parts of a line that must be the same on two runs of one system, joined by
+//! `+`: the status of the completed IRP or of the call without one, `cancelled` or `untouched`, the
+//! `Information` unless it is zero, and the first word of the note. It does not include the IRQL, nor whether
+//! the call completed before it returned.
 
 extern crate alloc;
 
@@ -21,7 +21,7 @@ pub struct Answers {
     pub build: u32,
     /// The calls, in order.
     pub rows: Vec<Row>,
-    /// Whether the list is whole. If not, this is the call that was begun last.
+    /// The last announced call, if the list is incomplete.
     pub broken_off: Option<String>,
 }
 
@@ -32,7 +32,7 @@ pub struct Row {
     pub call: String,
     /// The rules it bears on.
     pub rules: Vec<String>,
-    /// The answer; an error says why there is none.
+    /// The answer, or the reason why there is none.
     pub answer: Result<String, String>,
 }
 
@@ -42,7 +42,7 @@ impl Answers {
         let mut lines = text.lines().enumerate();
         let head = lines.next().map_or("", |(_, line)| line);
         let build = head.strip_prefix("# wsk-probe build=").and_then(|build| build.parse().ok());
-        let build = build.ok_or("line 1: this is no file of the probe: it has no build")?;
+        let build = build.ok_or("line 1: this is not a file of the probe: there is no build")?;
         if lines.next().map(|(_, line)| line) != Some(COLUMNS) {
             return Err(format!("line 2: expected the columns {COLUMNS:?}"));
         }
@@ -53,7 +53,7 @@ impl Answers {
             if let Some(count) = line.strip_prefix("# end ") {
                 if count.parse() != Ok(answers.rows.len()) {
                     return Err(format!(
-                        "line {number}: {count} calls are announced, and {} are there",
+                        "line {number}: {count} calls are announced, but there are {}",
                         answers.rows.len()
                     ));
                 }
@@ -101,7 +101,7 @@ fn listed(rules: &str) -> Vec<String> {
     rules.split(',').filter(|rule| *rule != "-").map(str::to_owned).collect()
 }
 
-/// What is expected of a system: `call`, `rules`, `answer`, with `|` between answers that are as good.
+/// The expected answers of a system: `call`, `rules`, `answer`, with `|` between equally valid answers.
 #[derive(Clone, Debug)]
 pub struct Expected {
     rows: Vec<(Row, Vec<String>)>,
@@ -110,7 +110,7 @@ pub struct Expected {
 impl Expected {
     const HEADER: &str = "call\trules\tanswer";
 
-    /// Reads such a file.
+    /// Reads a file of expected answers.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut lines = text.lines().enumerate();
         if lines.next().map(|(_, line)| line) != Some(Self::HEADER) {
@@ -127,23 +127,23 @@ impl Expected {
         Ok(Self { rows })
     }
 
-    /// The calls, with the answers that are as good as each other.
+    /// The calls with their equally valid answers.
     pub fn rows(&self) -> impl Iterator<Item = (&Row, &[String])> {
         self.rows.iter().map(|(row, answers)| (row, &**answers))
     }
 
-    /// Whether a call is answered as expected.
+    /// Returns true if a call is answered as expected.
     pub fn agrees(&self, call: &str, answer: &str) -> bool {
         self.rows().any(|(row, answers)| row.call == call && answers.iter().any(|one| one == answer))
     }
 
-    /// What is not as expected: one line for each call.
+    /// Returns the differences, one line for each call.
     pub fn differences(&self, found: &Answers) -> Vec<String> {
         let mut differences = Vec::new();
         for row in &found.rows {
             let Some((expected, answers)) = self.rows().find(|(expected, _)| expected.call == row.call)
             else {
-                differences.push(format!("{}: nothing is expected of it", row.call));
+                differences.push(format!("{}: not among the expected calls", row.call));
                 continue;
             };
             match &row.answer {
@@ -154,7 +154,7 @@ impl Expected {
                 Err(why) => differences.push(format!("{}: not made: {why}", row.call)),
             }
             if expected.rules != row.rules {
-                differences.push(format!("{}: it has other rules", row.call));
+                differences.push(format!("{}: the rules differ", row.call));
             }
         }
         for (row, _) in self.rows() {
@@ -163,7 +163,7 @@ impl Expected {
             }
         }
         if let Some(call) = &found.broken_off {
-            differences.push(format!("the list is broken off; begun last: {call}"));
+            differences.push(format!("the list is incomplete; last call: {call}"));
         }
         differences
     }
@@ -235,10 +235,11 @@ mod tests {
     fn differences_are_told_by_call() {
         let expected =
             Expected::parse("call\trules\tanswer\na\tA-01\tx|y\nb\t-\tz\nc\t-\tz\n").expect("well formed");
-        let rows = "a\tA-01\t-\tevent\t-\t-\t-\t0\ty\nb\t-\t-\tevent\t-\t-\t-\t0\ty\nd\t-\t-\tevent\t-\t-\t-\t0\ty\n# end 3\n";
+        let rows = "a\tA-01\t-\tevent\t-\t-\t-\t0\ty\nb\t-\t-\tevent\t-\t-\t-\t0\ty\n\
+                    d\t-\t-\tevent\t-\t-\t-\t0\ty\n# end 3\n";
         let found = Answers::parse(&file(rows)).expect("well formed");
         let differences = expected.differences(&found);
-        let wanted = vec!["b: y instead of z", "d: nothing is expected of it", "c: missing"];
+        let wanted = vec!["b: y instead of z", "d: not among the expected calls", "c: missing"];
         assert_eq!(differences, wanted);
         assert!(expected.agrees("a", "x") && !expected.agrees("a", "z"));
     }

@@ -1,8 +1,8 @@
-//! A registration with its capture, the functions of the captured provider, and what lives as long as it.
+//! A registration with its capture, and the functions of the captured provider.
 //!
 //! # Invariants
-//! The block stays where it is from registration until deregistration has returned. Deregistration waits for every
-//! socket of the registration; after it no callback runs, and no request of the client is under way.
+//! The block stays where it is from registration until deregistration has returned. Deregistration waits for
+//! every socket of the registration; after it no callback runs, and no request of the client is under way.
 
 use core::cell::Cell;
 use core::ffi::c_void;
@@ -15,13 +15,13 @@ use crate::recorder::{self, Recorder};
 use crate::request::{Answer, Pending, Request, allocate, free};
 use crate::socket::{Socket, loopback};
 
-/// How long a client waits for the provider, in milliseconds.
+/// The time that a client waits for the provider, in milliseconds.
 const CAPTURE: u32 = 10_000;
 
 static DISPATCH: WSK_CLIENT_DISPATCH =
     WSK_CLIENT_DISPATCH { Version: MAKE_WSK_VERSION(1, 0), Reserved: 0, WskClientEvent: None };
 
-/// A client of its own for each scene.
+/// A client; each scene has its own.
 pub(crate) struct Client {
     block: NonNull<Block>,
     npi: WSK_PROVIDER_NPI,
@@ -34,7 +34,7 @@ struct Block {
     recorder: Recorder,
 }
 
-/// What a socket is to be.
+/// The parameters of a socket.
 #[derive(Clone, Copy)]
 pub(crate) struct Kind {
     pub(crate) flags: u32,
@@ -72,7 +72,7 @@ impl Kind {
 }
 
 impl Client {
-    /// Registers and captures.
+    /// Registers a client and captures the provider.
     pub(crate) fn new() -> Result<Self, NTSTATUS> {
         let block = allocate::<Block>().ok_or(STATUS_INSUFFICIENT_RESOURCES)?;
         let content = Block { registration: WSK_REGISTRATION::zeroed(), recorder: Recorder::new() };
@@ -86,7 +86,7 @@ impl Client {
         // SAFETY: the table is constant, and the block stays until deregistration has returned.
         let status = unsafe { WskRegister(&raw mut client, registration) };
         if status != STATUS_SUCCESS {
-            // SAFETY: nobody else knows the block.
+            // SAFETY: the block is not shared.
             unsafe { free(block) };
             return Err(status);
         }
@@ -108,9 +108,9 @@ impl Client {
         unsafe { &raw mut (*self.block.as_ptr()).registration }
     }
 
-    /// What the callbacks see.
+    /// The observations of the callbacks.
     pub(crate) fn recorder(&self) -> &Recorder {
-        // SAFETY: the block is alive as long as the client, and nobody has the recorder exclusively.
+        // SAFETY: the block is alive as long as the client, and the recorder is only shared.
         unsafe { &(*self.block.as_ptr()).recorder }
     }
 
@@ -119,13 +119,14 @@ impl Client {
         ptr::from_ref(self.recorder()).cast_mut().cast()
     }
 
-    /// Keeps a request that was refused, without its IRP being completed, until nothing of this client is under way.
+    /// Keeps a request that was refused, without its IRP being completed, until nothing of this client is
+    /// under way.
     pub(crate) fn keep(&self, request: Request) {
         let next = self.kept.take();
         self.kept.set(Some(request.link(next)));
     }
 
-    // Sockets --------------------------------------------------------------------------------------------------
+    // Sockets -----------------------------------------------------------------------------------------------
 
     /// Starts `WskSocket`.
     pub(crate) fn socket(&self, kind: Kind) -> Result<Pending<'_>, NTSTATUS> {
@@ -190,7 +191,7 @@ impl Client {
         Ok((accepted, connection))
     }
 
-    // The client object ------------------------------------------------------------------------------------------
+    // The client object -------------------------------------------------------------------------------------
 
     /// `WSK_SET_STATIC_EVENT_CALLBACKS`
     pub(crate) fn static_events(&self, mask: u32) -> Result<Answer, NTSTATUS> {
@@ -271,7 +272,7 @@ impl Client {
         Ok(unsafe { request.submit(self, call) })
     }
 
-    /// Frees what a name stood for.
+    /// Frees the result of a name resolution.
     pub(crate) fn free_addresses(&self, request: &mut Request) {
         // SAFETY: the table is constant while it is captured.
         let function = unsafe { (*self.npi.Dispatch).WskFreeAddressInfo };

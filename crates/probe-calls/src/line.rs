@@ -1,11 +1,11 @@
-//! One line of text in a buffer of fixed size. What does not fit is left out.
+//! A line of text in a buffer of fixed size. Text that does not fit is dropped.
 
 use wsk_sys::nt::NTSTATUS;
 use wsk_sys::status::status_name;
 
 const SIZE: usize = 320;
 
-/// A line that is being written.
+/// A buffer for a line.
 pub(crate) struct Line {
     bytes: [u8; SIZE],
     length: usize,
@@ -41,7 +41,7 @@ impl Line {
         self.digit(number % 10)
     }
 
-    /// The header's name of a status, or its number.
+    /// Appends the header's name of a status, or its number.
     pub(crate) fn status(&mut self, status: NTSTATUS) -> &mut Self {
         if let Some(name) = status_name(status) {
             return self.text(name);

@@ -1,8 +1,8 @@
-//! The callbacks: what they saw, and how they answer.
+//! The callbacks: their observations and answers.
 //!
-//! There is one recorder for each client. It is the context of every socket, so it is alive until the client has
-//! deregistered, which waits for the sockets. Callbacks come at any IRQL up to `DISPATCH_LEVEL`, in any thread: all
-//! of it is atomic, and the event wakes the scene, which waits at `PASSIVE_LEVEL`.
+//! There is one recorder for each client. It is the context of every socket, so it is alive until the client
+//! has deregistered, which waits for the sockets. Callbacks come at any IRQL up to `DISPATCH_LEVEL`, in any
+//! thread: all of it is atomic, and the event wakes the scene, which waits at `PASSIVE_LEVEL`.
 
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
@@ -15,13 +15,14 @@ use wsk_sys::*;
 
 use crate::request::wait;
 
-/// How long a callback waits for another thread, in units of 100 ns: five seconds. Where processors are short it gets little of
-/// that; what it gets must do for whoever judges by it. Windows lets a DPC last longer.
+/// The time that a callback waits for another thread, in units of 100 ns: five seconds. On a loaded machine
+/// the thread may get little of it; the provider detects a held callback by that. Windows lets a DPC run
+/// longer.
 const HOLD: u64 = 50_000_000;
-/// How long a scene waits for a callback, in milliseconds.
+/// The time that a scene waits for a callback, in milliseconds.
 const PATIENCE: u32 = 2_000;
 
-/// What the callbacks saw.
+/// Observations of the callbacks.
 pub(crate) struct Recorder {
     changed: UnsafeCell<KEVENT>,
     irql: AtomicU8,
@@ -48,7 +49,7 @@ pub(crate) struct Recorder {
 unsafe impl Sync for Recorder {}
 
 impl Recorder {
-    /// Before [`Recorder::prepare`]. Zeroes are a value of every field.
+    /// A recorder before [`Recorder::prepare`]. Zero is a valid value of every field.
     pub(crate) const fn new() -> Self {
         Self {
             // SAFETY: an event is made of numbers and pointers, for which zeroes are a value.
@@ -70,9 +71,9 @@ impl Recorder {
         }
     }
 
-    /// Makes it ready where it is going to stay.
+    /// Initializes the recorder at its final address.
     pub(crate) fn prepare(&self) {
-        // SAFETY: nobody waits yet, and the recorder stays where it is from now on.
+        // SAFETY: no thread waits yet, and the recorder does not move from now on.
         unsafe { nt::KeInitializeEvent(self.changed.get(), nt::SYNCHRONIZATION_EVENT, 0) };
     }
 
@@ -86,17 +87,17 @@ impl Recorder {
         self.irql.load(SeqCst)
     }
 
-    /// How many requests were inspected so far.
+    /// The number of inspected requests.
     pub(crate) fn inspected(&self) -> u32 {
         self.inspected.load(SeqCst)
     }
 
-    /// How many callbacks for inspection have returned.
+    /// The number of callbacks for inspection that have returned.
     pub(crate) fn left(&self) -> u32 {
         self.left.load(SeqCst)
     }
 
-    /// Bytes that the last indication of data had, and what `*BytesAccepted` was then.
+    /// The bytes of the last indication of data, and the value of `*BytesAccepted` on entry.
     pub(crate) fn data(&self) -> (usize, usize) {
         (self.indicated.load(SeqCst), self.accepted_at_entry.load(SeqCst))
     }
@@ -136,7 +137,8 @@ impl Recorder {
         self.wait_for(|| self.received.load(SeqCst) > 0)
     }
 
-    /// Each change sets the event after it is made, so a look after a wait sees it. Only the scene's thread waits.
+    /// Each change sets the event after it is made, so a look after a wait sees it. Only the scene's thread
+    /// waits.
     fn wait_for(&self, happened: impl Fn() -> bool) -> bool {
         while !happened() {
             // SAFETY: the event is initialized, and alive as long as the recorder.
@@ -154,7 +156,7 @@ impl Recorder {
         unsafe { nt::KeSetEvent(self.changed.get(), nt::IO_NO_INCREMENT, 0) };
     }
 
-    /// Keeps a callback from returning, for [`HOLD`] at most: the other thread may be on this very processor.
+    /// Holds a callback, for [`HOLD`] at most: the other thread may need this processor.
     fn stay(&self) {
         let until = now().saturating_add(HOLD);
         while !self.released.load(SeqCst) && now() < until {
@@ -218,7 +220,7 @@ unsafe extern "system" fn abort_event(context: *mut c_void, id: PWSK_INSPECT_ID)
     STATUS_SUCCESS
 }
 
-/// No scene has a use for a connection that comes this way.
+/// Refuses the connection: no scene uses one that is accepted by event.
 unsafe extern "system" fn accept_event(
     _context: *mut c_void,
     _flags: u32,
@@ -248,7 +250,7 @@ unsafe extern "system" fn receive_event(
     recorder.accepted_at_entry.store(unsafe { accepted.read() }, SeqCst);
     let nothing = recorder.accept_nothing.load(SeqCst);
     if nothing {
-        // SAFETY: the provider passes a place for the count.
+        // SAFETY: the number is readable and writable during the callback.
         unsafe { accepted.write(0) };
     }
     recorder.received.fetch_add(1, SeqCst);
@@ -309,7 +311,7 @@ pub(crate) static CONNECTION: WSK_CLIENT_CONNECTION_DISPATCH = WSK_CLIENT_CONNEC
 /// The callback of a datagram socket.
 pub(crate) static DATAGRAM: WSK_CLIENT_DATAGRAM_DISPATCH =
     WSK_CLIENT_DATAGRAM_DISPATCH { WskReceiveFromEvent: Some(receive_from_event) };
-/// Those of a stream socket.
+/// The callbacks of a stream socket.
 pub(crate) static STREAM: WSK_CLIENT_STREAM_DISPATCH =
     WSK_CLIENT_STREAM_DISPATCH { Listen: ptr::addr_of!(LISTEN), Connect: ptr::addr_of!(CONNECTION) };
 

@@ -1,4 +1,4 @@
-//! What becomes of the answers: one line for each call, whatever happens in its scene.
+//! The report: one line for each call, even if its scene fails.
 
 use wsk_sys::nt::NTSTATUS;
 
@@ -9,17 +9,17 @@ use crate::request::{Answer, Ended, Pending};
 use crate::scenes::Scene;
 use crate::socket::Socket;
 
-/// Where lines go.
+/// A destination of lines.
 pub trait Output {
     /// Takes a line, without its end. Called at `PASSIVE_LEVEL`.
     fn line(&mut self, line: &[u8]);
 }
 
-/// The lines so far.
+/// The report so far.
 pub(crate) struct Report<'a> {
     output: &'a mut dyn Output,
     calls: &'static [(&'static str, &'static str)],
-    /// A bit for each of `calls` that has its line.
+    /// One bit for each of `calls` that has its line.
     written: u32,
     lines: usize,
 }
@@ -32,7 +32,7 @@ impl<'a> Report<'a> {
         Self { output, calls: &[], written: 0, lines: 0 }
     }
 
-    /// Runs a scene with a client of its own. Calls that it did not come to get a line that says why.
+    /// Runs a scene with its own client. Calls that were not made get a line with the reason.
     pub(crate) fn scene(&mut self, scene: &'static Scene) {
         (self.calls, self.written) = (scene.calls, 0);
         let ended = Client::new().and_then(|client| (scene.run)(self, &client));
@@ -40,7 +40,7 @@ impl<'a> Report<'a> {
             if self.written & (1 << index) == 0 {
                 let mut why = Line::new();
                 match ended {
-                    Ok(()) => why.text("its turn did not come"),
+                    Ok(()) => why.text("the scene ended before it"),
                     Err(status) => why.text("a step before it failed: ").status(status),
                 };
                 self.not_made(call, core::str::from_utf8(why.bytes()).unwrap_or_default());
@@ -53,13 +53,14 @@ impl<'a> Report<'a> {
         self.output.line(line.text("# end ").number(self.lines).bytes());
     }
 
-    /// Says that a call is about to be made.
+    /// Announces a call.
     pub(crate) fn begin(&mut self, call: &str) {
         let mut line = Line::new();
         self.output.line(line.text("# ").text(call).bytes());
     }
 
-    /// Makes a call, waits for its end and writes its line. Returns the answer, and the socket if the call gave one.
+    /// Makes a call, waits for its end and writes its line. Returns the answer, and the socket if the call
+    /// gave one.
     pub(crate) fn call<'c>(
         &mut self,
         call: &str,
@@ -96,7 +97,7 @@ impl<'a> Report<'a> {
         self.write(call, line, note);
     }
 
-    /// Writes the line of what a callback saw.
+    /// Writes the line of an observation of a callback.
     pub(crate) fn observed(&mut self, call: &str, irql: u8, note: &str) {
         let mut line = self.head(call);
         line.text("\t-\tevent\t-\t-\t-\t").number(usize::from(irql)).tab();

@@ -3,13 +3,13 @@
 //! ```text
 //!   Request::new ──parts──► Request ──submit──► Pending ──settle──► Answer, and the block is freed
 //!                              │                   │ dropped: cancelled, waited for
-//!                              └ dropped: freed    └ refused, and the IRP was never completed: kept by the client
+//!                              └ dropped: freed    └ refused, the IRP not completed: kept by the client
 //! ```
 //!
 //! # Invariants
 //! - A [`Request`] owns its block alone: no call has its IRP.
-//! - The block of a [`Pending`] is the provider's to touch until the completion routine has set `done`; it sets it
-//!   last. Nobody but the routine writes `record` before that, and nobody reads it.
+//! - The block of a [`Pending`] is the provider's to touch until the completion routine has set `done`; it
+//!   sets it last. Only the routine writes `record` before that, and it is not read.
 //! - A block of the provider's is never freed. Leaking one, by `forget` or otherwise, is safe.
 
 use core::ffi::c_void;
@@ -27,12 +27,12 @@ use crate::socket::Socket;
 
 /// The tag of this crate's pool.
 pub(crate) const TAG: u32 = u32::from_le_bytes(*b"WskP");
-/// How long a request may take, in milliseconds.
+/// The time that a request may take, in milliseconds.
 const PATIENCE: u32 = 2_000;
-/// How many bytes of data a request has.
+/// The size of the data of a request in bytes.
 pub(crate) const DATA: usize = 64;
 
-/// How a call ended.
+/// The end of a call.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
     /// Its IRP was completed.
@@ -45,7 +45,7 @@ pub(crate) enum Ended {
     NoIrp,
 }
 
-/// What a call answered.
+/// The answer of a call.
 #[derive(Clone, Copy)]
 pub(crate) struct Answer {
     pub(crate) returned: NTSTATUS,
@@ -69,7 +69,7 @@ impl Answer {
         Self { returned, ended, status, information, is_socket: false, pending_returned, irql }
     }
 
-    /// Whether it succeeded.
+    /// Returns true if the call succeeded.
     pub(crate) fn succeeded(&self) -> bool {
         match self.ended {
             Ended::Completed | Ended::Cancelled => self.status == STATUS_SUCCESS,
@@ -84,7 +84,7 @@ impl Answer {
     }
 }
 
-/// What the completion routine saw.
+/// Observations of the completion routine.
 #[derive(Clone, Copy)]
 struct Record {
     status: NTSTATUS,
@@ -93,7 +93,7 @@ struct Record {
     irql: u8,
 }
 
-/// What a call may be given to read and to write.
+/// The memory that a call may read and write.
 #[repr(C)]
 pub(crate) struct Parts {
     /// A local or remote address.
@@ -128,14 +128,15 @@ struct Block {
     next: Option<Request>,
 }
 
-/// A request that is nobody else's.
+/// A request that the caller owns.
 pub(crate) struct Request(NonNull<Block>);
 
 impl Request {
     /// A request with empty parts.
     pub(crate) fn new() -> Result<Self, NTSTATUS> {
         let block = allocate::<Block>().ok_or(STATUS_INSUFFICIENT_RESOURCES)?;
-        // SAFETY: all of the block is numbers and pointers, for which zeroes are a value; `None` is a null pointer.
+        // SAFETY: all of the block is numbers and pointers, for which zeroes are a value; `None` is a null
+        // pointer.
         unsafe { block.write_bytes(0, 1) };
         let request = Self(block);
         let raw = block.as_ptr();
@@ -161,7 +162,7 @@ impl Request {
         Ok(request)
     }
 
-    /// What the call may be given.
+    /// The memory for the parameters of the call.
     pub(crate) fn parts(&mut self) -> &mut Parts {
         // SAFETY: the block is alive, and this request's own by the invariant.
         unsafe { &mut (*self.0.as_ptr()).parts }
@@ -193,8 +194,9 @@ impl Request {
     /// Makes the call.
     ///
     /// # Safety
-    /// `call` makes one call of the provider with the IRP, and gives it nothing to touch later but what lies in the parts or
-    /// lives as long as the client. It does not read or write the parts once the call was made.
+    /// `call` makes one call of the provider with the IRP, and gives it nothing to touch later but what lies
+    /// in the parts or lives as long as the client. It does not read or write the parts once the call was
+    /// made.
     pub(crate) unsafe fn submit(
         self,
         client: &Client,
@@ -227,7 +229,7 @@ impl Drop for Request {
             // SAFETY: the IRP is the block's, and no call has it.
             unsafe { nt::IoFreeIrp(irp) };
         }
-        // SAFETY: nobody else knows the block.
+        // SAFETY: the block is not shared.
         unsafe { free(self.0) };
     }
 }
@@ -249,7 +251,7 @@ unsafe extern "system" fn completed(
         // SAFETY: this is kernel code.
         irql: unsafe { nt::KeGetCurrentIrql() },
     };
-    // SAFETY: nobody reads or writes the record before the event is set, by the invariant.
+    // SAFETY: by the invariant, only the routine accesses the record before the event is set.
     unsafe { (*block).record = record };
     // SAFETY: the block is alive until the event is set.
     let done = unsafe { &raw mut (*block).done };
@@ -274,7 +276,7 @@ impl<'c> Pending<'c> {
         self
     }
 
-    /// Whether it is still under way.
+    /// Returns true if the call is pending.
     pub(crate) fn is_pending(&self) -> bool {
         // SAFETY: the event is alive as long as the block.
         let done = unsafe { &raw mut (*self.request.0.as_ptr()).done };
@@ -282,7 +284,7 @@ impl<'c> Pending<'c> {
         unsafe { nt::KeReadStateEvent(done) == 0 }
     }
 
-    /// Waits up to two seconds, and leaves it as it is.
+    /// Waits up to two seconds without canceling.
     pub(crate) fn linger(&self) {
         // SAFETY: the block is alive; only an address is computed.
         let done = unsafe { &raw mut (*self.request.0.as_ptr()).done };
@@ -394,16 +396,16 @@ pub(crate) unsafe fn wait(event: *mut KEVENT, bound: Option<u32>) -> bool {
 
 /// Non-paged memory for one value.
 pub(crate) fn allocate<T>() -> Option<NonNull<T>> {
-    const { assert!(align_of::<T>() <= 16, "what the pool gives is aligned to 16 bytes") };
+    const { assert!(align_of::<T>() <= 16, "pool blocks are aligned to 16 bytes") };
     // SAFETY: non-paged pool may be asked for here.
     let block = unsafe { nt::ExAllocatePoolWithTag(nt::NON_PAGED_POOL_NX, size_of::<T>(), TAG) };
     NonNull::new(block.cast())
 }
 
-/// Gives it back.
+/// Frees a block.
 ///
 /// # Safety
-/// The block came from [`allocate`], and nobody uses it from now on.
+/// The block came from [`allocate`], and is not used any more.
 pub(crate) unsafe fn free<T>(block: NonNull<T>) {
     // SAFETY: the caller guarantees a block of `allocate` that is not used any more.
     unsafe { nt::ExFreePoolWithTag(block.as_ptr().cast(), TAG) };

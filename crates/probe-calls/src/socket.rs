@@ -1,4 +1,4 @@
-//! A socket and the calls on it. Whatever a call is given lies in its request; see [`crate::request`].
+//! A socket and the calls on it. All parameters of a call are in its request; see [`crate::request`].
 
 use core::ffi::c_void;
 use core::mem::ManuallyDrop;
@@ -19,11 +19,12 @@ pub(crate) struct Socket<'c> {
     raw: PWSK_SOCKET,
     category: u32,
     client: &'c Client,
-    /// For closing: taken once.
+    /// The request for closing, taken once.
     close: ManuallyDrop<Request>,
 }
 
-/// A function of the table of the socket's category, read as a C driver reads it; an error if the category has none.
+/// A function of the table of the socket's category, read as a C driver reads it; an error if the category
+/// has none.
 macro_rules! function {
     ($socket:expr, $member:ident: $($category:ident => $table:ident),+) => {{
         // SAFETY: the first member of a socket is the address of its table.
@@ -31,8 +32,8 @@ macro_rules! function {
         match $socket.category {
             $($category => {
                 let table = dispatch.cast::<$table>();
-                // SAFETY: the tables are constant, and the category says which one this is. Only one member is read, which
-                // the category's table has had from its first version on.
+                // SAFETY: the tables are constant, and the category says which one this is. Only one member
+                // is read, which the category's table has had from its first version on.
                 unsafe { (*table).$member }
             })+
             _ => None,
@@ -65,7 +66,7 @@ pub(crate) fn v6_loopback() -> SOCKADDR_STORAGE {
     storage
 }
 
-/// Where the parts of a request that is being submitted are. They are alive, and nothing is read or written.
+/// Returns the addresses of the parts of a request, which are alive. Nothing is read or written.
 fn places(parts: *mut Parts) -> Places {
     // SAFETY: the parts are alive; only addresses are computed.
     let Parts { address, data, buffer, id, size, control_length, control_flags, .. } = unsafe { &mut *parts };
@@ -94,7 +95,8 @@ impl<'c> Socket<'c> {
     /// The socket of a successful call.
     ///
     /// # Safety
-    /// `information` is that of a request of the client that gives a socket of this category, and nobody else has it.
+    /// `information` is that of a request of the client that gives a socket of this category, and has no
+    /// other owner.
     pub(crate) unsafe fn from_information(
         information: usize,
         category: u32,
@@ -108,7 +110,7 @@ impl<'c> Socket<'c> {
     /// Makes a call.
     ///
     /// # Safety
-    /// As [`Request::submit`] has it.
+    /// The contract of [`Request::submit`] holds for `call`.
     unsafe fn submit(
         &self,
         request: Request,
@@ -119,7 +121,7 @@ impl<'c> Socket<'c> {
         unsafe { request.submit(self.client, |parts, irp| call(raw, places(parts), irp)) }
     }
 
-    // Addresses --------------------------------------------------------------------------------------------------
+    // Addresses ---------------------------------------------------------------------------------------------
 
     /// Starts `WskBind`.
     pub(crate) fn bind(&self, address: &SOCKADDR_STORAGE) -> Result<Pending<'c>, NTSTATUS> {
@@ -153,7 +155,7 @@ impl<'c> Socket<'c> {
         Ok(u16::from_be(unsafe { place.read() }.sin_port))
     }
 
-    // Options ----------------------------------------------------------------------------------------------------
+    // Options -----------------------------------------------------------------------------------------------
 
     /// Starts to set an option of four bytes.
     pub(crate) fn set(&self, level: u32, option: u32, value: u32) -> Result<Pending<'c>, NTSTATUS> {
@@ -225,7 +227,7 @@ impl<'c> Socket<'c> {
         self.control_now(WskIoctl, SIO_WSK_SET_RECEIVE_EX_CALLBACK, 0, size, input)
     }
 
-    /// The same with one.
+    /// `SIO_WSK_SET_RECEIVE_EX_CALLBACK` with an IRP.
     pub(crate) fn receive_ex(&self) -> Result<Pending<'c>, NTSTATUS> {
         let callback: PFN_WSK_RECEIVE_EX_EVENT = recorder::receive_ex_event;
         self.ioctl(SIO_WSK_SET_RECEIVE_EX_CALLBACK, &(callback as usize).to_ne_bytes())
@@ -249,7 +251,7 @@ impl<'c> Socket<'c> {
         Ok(Answer::without_irp(status))
     }
 
-    // Listening --------------------------------------------------------------------------------------------------
+    // Listening ---------------------------------------------------------------------------------------------
 
     /// Starts `WskAccept`.
     pub(crate) fn accept(&self) -> Result<Pending<'c>, NTSTATUS> {
@@ -291,7 +293,7 @@ impl<'c> Socket<'c> {
         Ok(unsafe { self.submit(request, call) })
     }
 
-    // Connections ------------------------------------------------------------------------------------------------
+    // Connections -------------------------------------------------------------------------------------------
 
     /// Starts `WskConnect`.
     pub(crate) fn connect(&self, address: &SOCKADDR_STORAGE) -> Result<Pending<'c>, NTSTATUS> {
@@ -340,7 +342,7 @@ impl<'c> Socket<'c> {
         Ok(unsafe { self.submit(Request::new()?.data(bytes.unwrap_or_default()), call) })
     }
 
-    // Datagrams --------------------------------------------------------------------------------------------------
+    // Datagrams ---------------------------------------------------------------------------------------------
 
     /// Starts `WskSendTo`, to a port of the loopback address or without an address.
     pub(crate) fn send_to(&self, bytes: &[u8], port: Option<u16>) -> Result<Pending<'c>, NTSTATUS> {

@@ -1,6 +1,6 @@
 //! The calls, made on the user-mode kernel: its provider answers as `tests/probe-answers.tsv` says.
 //!
-//! The calls break rules on purpose, and the checker sees it: what it reports is part of what is expected.
+//! The calls break rules on purpose; the reports of the checker are part of the expectation.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -12,7 +12,7 @@ use wsk_sim::{Behaviours, Builder, Completion, Level, Sim};
 
 const EXPECTED: &str = include_str!("../../../tests/probe-answers.tsv");
 
-/// What the checker reports of such calls.
+/// The rules that the checker reports for these calls.
 const BROKEN: [&str; 15] = [
     "BIND-12", "DISC-23", "EVT-07", "EVT-08", "EVT-28", "EVT-34", "EVT-42", "ICMP-04", "ICMP-09", "ICMP-10",
     "ICMP-12", "INSP-30", "RCV-09", "SND-15", "SOCK-07",
@@ -30,7 +30,8 @@ impl Output for Lines {
 
 /// Makes the calls on such a machine; returns the lines and the rules that were broken.
 fn probe(machine: Builder) -> (String, BTreeSet<&'static str>) {
-    // A held callback is known by what the processor runs of it in the seconds for which it is held: one at a time.
+    // A held callback is known by what the processor runs of it in the seconds for which it is held: one at a
+    // time.
     static HELD: Mutex<()> = Mutex::new(());
     let _alone = HELD.lock();
     let sim = machine.build();

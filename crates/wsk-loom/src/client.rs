@@ -66,7 +66,8 @@ impl Client {
     }
 }
 
-/// A user that comes while the client stops is let in and waited for, or is not; the reaper hears of the last one.
+/// A user that comes while the client stops is let in and waited for, or is not; the reaper hears of the last
+/// one.
 #[test]
 fn a_use_meets_the_end() {
     every_order(|| {

@@ -34,7 +34,7 @@ fn abandoned() -> (Arc<Receives>, thread::JoinHandle<()>) {
 }
 
 impl Receives {
-    /// Nobody receives any more: the turn is free.
+    /// Checks at the end that the turn is free.
     fn assert_free(&self) {
         assert_eq!(
             self.turn.take(),
@@ -92,7 +92,8 @@ fn claims_given_up_by_two_threads() {
     });
 }
 
-/// A receive that waits for an abandoned one has its turn, is woken, and sees what was kept; nobody gets in between.
+/// A receive that waits for an abandoned one has its turn, is woken, and sees what was kept; no other receive
+/// gets in between.
 #[test]
 fn a_claim_is_woken_when_its_turn_has_come() {
     every_order(|| {
@@ -152,13 +153,13 @@ fn an_abandoned_receive_after_an_abandoned_one() {
     });
 }
 
-/// Data that is retained, and let go at any distance from the callback's return: either the callback says that it was
-/// accepted, or WSK is told later that it is released, and never both or neither.
+/// Data that is retained, and let go at any distance from the callback's return: either the callback says
+/// that it was accepted, or WSK is told later that it is released, and never both or neither.
 #[test]
 fn retained_data_is_given_back_once() {
     every_order(|| {
         let shared = Arc::new((Indicated::new(), Guarded::new(), AtomicUsize::new(0)));
-        // Any addresses: nobody looks behind them.
+        // Any addresses: they are not dereferenced.
         let list: *mut u8 = core::ptr::dangling_mut();
         shared.0.begin(list);
         let retained = {
@@ -173,7 +174,8 @@ fn retained_data_is_given_back_once() {
             })
         };
         if !shared.0.end(list) {
-            // The callback says that all was accepted; the memory is WSK's, and what was done with it is done.
+            // The callback says that all was accepted; the memory is WSK's, and what was done with it is
+            // done.
             shared.1.change();
             shared.2.fetch_add(1, Ordering::Relaxed);
         }

@@ -18,7 +18,7 @@ use crate::memory::{Cache, OutOfMemory, Ref};
 use crate::shims::{Guarded, orders, passive};
 use crate::sync::{EventCell, Signal};
 
-/// What `wsk::executor` has besides.
+/// The remaining items of `wsk::executor` that the files use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SpawnError {
     Stopped,
@@ -44,7 +44,7 @@ fn spawn(shared: &Ref<Shared>, future: impl Future<Output = ()> + Send + 'static
     shared.admit(task::Owned::try_new(shared, future)?)
 }
 
-/// What a task and the test share.
+/// State shared by a task and the test.
 struct TestState {
     signal: Signal,
     memory: Guarded,
@@ -66,7 +66,7 @@ impl TestState {
     }
 }
 
-/// Waits for the signal. Its end, by that or by being dropped, is told.
+/// A task that waits for the signal. It reports its end, by the signal or by being dropped.
 struct Task(Arc<TestState>);
 
 impl Future for Task {
@@ -94,7 +94,8 @@ fn ended(state: &TestState) -> usize {
     state.ended.load(Ordering::Relaxed)
 }
 
-/// A task that is woken on another thread is polled, whether its thread sleeps, polls it, or is about to do either.
+/// A task that is woken on another thread is polled, whether its thread sleeps, polls it, or is about to do
+/// either.
 #[test]
 fn a_wake_up_is_not_lost() {
     orders(3, || {
@@ -130,7 +131,8 @@ fn two_threads_share_the_tasks() {
     });
 }
 
-/// Work for a second thread wakes one although another is waking up already: two tasks that need each other's thread.
+/// Work for a second thread wakes one although another is waking up already: two tasks that need each other's
+/// thread.
 #[test]
 fn a_second_task_wakes_a_second_thread() {
     orders(2, || {
@@ -158,7 +160,8 @@ fn a_second_task_wakes_a_second_thread() {
     });
 }
 
-/// Stopping meets a wake-up, and a task that comes: each future is dropped once, on its thread, and the threads end.
+/// Stopping meets a wake-up, and a task that comes: each future is dropped once, on its thread, and the
+/// threads end.
 #[test]
 fn stopping_meets_a_wake_up() {
     orders(3, || {

@@ -1,9 +1,9 @@
 //! The protocols between threads of `wsk`, run by loom in every order that the memory model allows.
 //!
-//! The modules that are included by path are the files that the driver ships. They make no kernel call, and take their
-//! atomics, waker slots, locks and events from `crate::sync`, which here is loom's (module `sync`). The models beside
-//! them are threads that use a protocol as the library does, around memory that loom watches: two accesses that nothing
-//! orders fail, and so does a task that nobody wakes.
+//! The modules that are included by path are the files that the driver ships. They make no kernel call, and
+//! take their atomics, waker slots, locks and events from `crate::sync`, which here is loom's (module
+//! `sync`). The models beside them are threads that use a protocol as the library does, around memory that
+//! loom watches: two accesses without an order fail, and so does a task that is not woken.
 //!
 //! `cargo xtask loom` runs them. Without `--cfg loom` this crate is empty.
 //!
@@ -14,12 +14,12 @@
 //! | sends | `connection/sends.rs` | send and disconnect futures |
 //! | indicated data | `connection/indicated.rs` | callback, retained data |
 //! | rundown | `socket/rundown.rs` | callers, handle, completion routine, unload |
-//! | stage of a pended request | `listener/stage.rs` | callback, token, abort, closing listener, completion routine |
+//! | stage of a pended request | `listener/stage.rs` | callback, token, abort, listener's close, completion |
 //! | uses of the registration | `client/uses.rs` | handles, `unload`, reaper |
 //! | signal: a socket closed, a timer fired | `sync/signal.rs` | completion routine or DPC, future |
-//! | reaper's queue | `sync/stack.rs` | everybody, reaper |
+//! | reaper's queue | `sync/stack.rs` | all threads, reaper |
 //! | reference count | `memory/count.rs`, `memory/shared.rs` | owners |
-//! | task, run queue, sleeping threads | `executor/task.rs`, `executor/queue.rs` | wakers, spawners, threads |
+//! | task, run queue, sleepers | `executor/task.rs`, `executor/queue.rs` | wakers, spawners, threads |
 #![cfg_attr(
     loom,
     allow(dead_code, reason = "a file is included whole, and its models use what more than one thread does")
@@ -49,7 +49,7 @@ mod socket;
 #[cfg(all(loom, test))]
 mod sync;
 
-/// Levels are not modelled: loom's threads may all wait.
+/// IRQLs are not modeled: all threads of loom may wait.
 #[cfg(all(loom, test))]
 mod irql {
     pub(crate) use crate::shims::Passive;

@@ -10,8 +10,8 @@ use loom::thread;
 use self::stage::{Progress, Stage};
 use crate::shims::{Guarded, await_true, every_order, orders};
 
-/// A request: its stage, the IRP, which belongs to whoever moves it out of `Pended`, and how often WSK was told of it,
-/// by a call or by what the callback returned.
+/// A request: its stage, the IRP, which belongs to the thread that moves it out of `Pended`, and how often
+/// WSK was told of it, by a call or by what the callback returned.
 struct Request {
     progress: Progress,
     irp: Guarded,
@@ -33,7 +33,7 @@ impl Request {
         self.told.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The callback's last act.
+    /// The callback's last action.
     fn callback_returns(&self) -> bool {
         match self.progress.step(Stage::Asking, Stage::Pended) {
             Ok(()) => true,
@@ -103,7 +103,7 @@ impl Request {
         self.progress.wake();
     }
 
-    /// Waits for what became of the request.
+    /// Waits for the outcome of the request.
     fn outcome(&self) -> Stage {
         let mut last = Stage::Asking;
         await_true(|context| {
@@ -119,7 +119,8 @@ fn spawn(request: &Arc<Request>, act: fn(&Request)) -> thread::JoinHandle<()> {
     thread::spawn(move || act(&request))
 }
 
-/// A token that decides while the callback returns: the callback's answer or a call says it to WSK, never both.
+/// A token that decides while the callback returns: the callback's answer or a call says it to WSK, never
+/// both.
 #[test]
 fn a_decision_meets_the_callbacks_return() {
     every_order(|| {
@@ -136,8 +137,8 @@ fn a_decision_meets_the_callbacks_return() {
     });
 }
 
-/// A decision, its completion and an abort: WSK is told at most once, whoever waits is woken, and sees the IRP's
-/// outcome.
+/// A decision, its completion and an abort: WSK is told at most once, a waiting task is woken, and sees the
+/// IRP's outcome.
 #[test]
 fn a_decision_meets_an_abort() {
     orders(3, || {
@@ -157,7 +158,8 @@ fn a_decision_meets_an_abort() {
     });
 }
 
-/// A dropped token, the reaper and an abort: WSK is told at most once, and not of a request that it aborted before.
+/// A dropped token, the reaper and an abort: WSK is told at most once, and not of a request that it aborted
+/// before.
 #[test]
 fn a_dropped_token_meets_an_abort() {
     every_order(|| {
@@ -186,7 +188,8 @@ fn an_abort_wakes_the_token() {
     });
 }
 
-/// A closing listener, a callback that returns and a token that decides: WSK is told exactly once, by one of them.
+/// A closing listener, a callback that returns and a token that decides: WSK is told exactly once, by one of
+/// them.
 #[test]
 fn the_close_of_the_listener_meets_a_decision() {
     orders(4, || {
@@ -202,8 +205,8 @@ fn the_close_of_the_listener_meets_a_decision() {
         callback.join().unwrap();
         closer.join().unwrap();
         let told = request.told.load(Ordering::Relaxed);
-        // What is still pended when all this is over would never be decided; the library lists it until the close, and
-        // lists nothing new after it.
+        // What is still pended when all this is over would never be decided; the library lists it until the
+        // close, and lists nothing new after it.
         if request.progress.stage() == Stage::Pended {
             assert_eq!(told, 0);
             request.end();

@@ -18,10 +18,10 @@ use crate::shims::{Guarded, every_order};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OutOfMemory;
 
-/// Rust's own check is the library's business.
+/// No check: the library uses the one of Rust.
 pub(crate) const fn assert_pool_alignment<T>() {}
 
-/// Tells of its end, which comes after every look at it.
+/// Reports its drop, which comes after every access.
 struct Value {
     memory: Guarded,
     dropped: Arc<AtomicUsize>,

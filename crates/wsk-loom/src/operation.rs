@@ -1,4 +1,4 @@
-//! The cell of an operation: who has the request when, whatever comes first.
+//! The cell of an operation: the owner of the request in every order of events.
 
 #[path = "../../../src/operation/cell.rs"]
 mod cell;
@@ -59,7 +59,7 @@ fn an_operation_that_completes_wakes_its_future() {
     });
 }
 
-/// A future that goes, and the completion, at any distance: the result is one's to take care of, never both's.
+/// A dropped future and the completion, in any order: exactly one of them owns the result.
 #[test]
 fn an_abandoned_operation_has_one_owner() {
     every_order(|| {
@@ -80,7 +80,7 @@ fn an_abandoned_operation_has_one_owner() {
     });
 }
 
-/// An operation that WSK was not asked for is over at once, and says that it was refused, whether or not it is polled.
+/// An operation that was not submitted completes at once, as refused, whether or not it is polled.
 #[test]
 fn a_refused_operation_is_told_from_a_completed_one() {
     every_order(|| {

@@ -1,4 +1,5 @@
-//! What the protocol files need of the kernel, made of what loom has; and what the models share.
+//! Replacements, made of loom's primitives, for the kernel functions that the protocol files use; and helpers
+//! of the models.
 
 use core::future::poll_fn;
 use core::marker::PhantomData;
@@ -17,28 +18,28 @@ pub(crate) fn every_order(body: impl Fn() + Sync + Send + 'static) {
     loom::model(body);
 }
 
-/// Runs `body` in every order with at most so many preemptions, where all orders are too many.
+/// Runs `body` in every order with a limited number of preemptions, for models with too many orders.
 pub(crate) fn orders(preemptions: usize, body: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(preemptions);
     builder.check(body);
 }
 
-/// Waits until `poll` says yes: a wake-up that is lost is a deadlock, which loom reports.
+/// Waits until `poll` returns true. A lost wake-up is a deadlock, which loom reports.
 pub(crate) fn await_true(mut poll: impl FnMut(&Context<'_>) -> bool) {
     loom::future::block_on(poll_fn(|context| if poll(context) { Poll::Ready(()) } else { Poll::Pending }));
 }
 
-/// A look by a task that is never woken.
+/// Polls once, with a waker that does nothing.
 pub(crate) fn look<T>(poll: impl FnOnce(&Context<'_>) -> T) -> T {
     poll(&Context::from_waker(Waker::noop()))
 }
 
-/// Memory that a protocol is to protect: loom reports a look and a change, or two changes, that nothing orders.
+/// Memory that a protocol must protect: loom reports a read and a write, or two writes, without an order.
 #[derive(Debug)]
 pub(crate) struct Guarded(UnsafeCell<u32>);
 
-// SAFETY: that accesses are ordered is what the models show; loom watches each.
+// SAFETY: loom checks every access to the cell.
 unsafe impl Send for Guarded {}
 // SAFETY: loom checks every access to the cell.
 unsafe impl Sync for Guarded {}
@@ -48,20 +49,20 @@ impl Guarded {
         Self(UnsafeCell::new(0))
     }
 
-    /// Looks at it, as others may at the same time.
+    /// Reads the memory, possibly at the same time as others.
     pub(crate) fn look(&self) -> u32 {
-        // SAFETY: loom has made sure that nobody changes it now.
+        // SAFETY: loom has checked that no thread writes it now.
         self.0.with(|value| unsafe { *value })
     }
 
-    /// Changes it, alone.
+    /// Writes the memory, exclusively.
     pub(crate) fn change(&self) {
-        // SAFETY: loom has made sure that nobody else has it now.
+        // SAFETY: loom has checked that no other thread accesses it now.
         self.0.with_mut(|value| unsafe { *value += 1 });
     }
 }
 
-/// [`wsk::Passive`], which anybody has.
+/// [`wsk::Passive`], which every thread of a model has.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Passive<'a>(PhantomData<&'a ()>);
 
@@ -69,7 +70,7 @@ pub(crate) fn passive() -> Passive<'static> {
     Passive(PhantomData)
 }
 
-/// A waker slot with the face of `atomic_waker`'s.
+/// A waker slot with the interface of `atomic_waker`'s.
 #[derive(Debug)]
 pub(crate) struct AtomicWaker(loom::future::AtomicWaker);
 
@@ -123,8 +124,8 @@ pub(crate) enum EventKind {
     Synchronization,
 }
 
-/// A synchronization event, which lets one thread through. Waits have no time limit, so that one that nobody ends is a
-/// deadlock.
+/// A synchronization event, which releases one thread. Waits have no time limit, so that a wait without an
+/// end is a deadlock.
 #[derive(Debug)]
 pub(crate) struct EventCell {
     set: Mutex<bool>,
@@ -169,7 +170,7 @@ impl EventCell {
 
 /// Memory, whose leaks loom reports.
 pub(crate) fn allocate(bytes: usize) -> Result<NonNull<u8>, OutOfMemory> {
-    // The size goes in front, so that `free` need not be told it.
+    // The size is stored in front of the block for `free`.
     let layout = layout(bytes);
     // SAFETY: the size is not zero.
     let block = unsafe { loom::alloc::alloc(layout) };
@@ -207,9 +208,9 @@ impl Cache {
     }
 
     /// # Safety
-    /// As for [`free`].
+    /// `block` came from [`allocate`], and is freed once.
     pub(crate) unsafe fn release(&self, block: NonNull<u8>, _bytes: usize) {
-        // SAFETY: the caller says that it came from `allocate`.
+        // SAFETY: the caller guarantees a block of `allocate`.
         unsafe { free(block) };
     }
 }

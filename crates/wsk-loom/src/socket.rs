@@ -1,4 +1,4 @@
-//! Rundown protection before the close: exactly one starts it, when nobody is inside.
+//! Rundown protection before the close: exactly one thread starts the close, when no call is in progress.
 
 #[path = "../../../src/socket/rundown.rs"]
 mod rundown;
@@ -12,10 +12,10 @@ use crate::shims::{Guarded, every_order, orders};
 
 struct Socket {
     rundown: Rundown,
-    /// Looked at by calls, changed by what makes the socket and by its close.
+    /// Read by calls, written by the creation of the socket and by its close.
     handle: Guarded,
     closes: AtomicUsize,
-    /// How often the handlers were told of the death.
+    /// The number of times that the handlers were notified of the death.
     told: AtomicUsize,
 }
 
@@ -29,7 +29,7 @@ impl Socket {
         })
     }
 
-    /// Does what whoever was told to has to do.
+    /// Performs the action that a transition has returned.
     fn follow(&self, duty: Duty) {
         if duty == Duty::StartClose {
             self.handle.change();
@@ -49,7 +49,7 @@ impl Socket {
         }
     }
 
-    /// WSK says that the socket is dead: it is closed, and the first to hear it tells the handlers before.
+    /// Reports that the socket is dead: the first report notifies the handlers and then closes it.
     fn die(&self) {
         let news = self.rundown.die();
         self.follow(self.rundown.begin());
@@ -80,8 +80,8 @@ fn join(threads: impl IntoIterator<Item = thread::JoinHandle<()>>) {
     }
 }
 
-/// Calls and two that close, as a handle that is dropped while the client unloads: one starts the close, after the last
-/// call.
+/// Calls and two that close, as a handle that is dropped while the client unloads: one starts the close,
+/// after the last call.
 #[test]
 fn one_starts_the_close_after_the_last_call() {
     orders(3, || {
@@ -125,7 +125,8 @@ fn a_socket_that_never_comes_is_not_closed() {
     });
 }
 
-/// A socket that comes by the accept event: the close waits for the callback's return, also if it was asked for before.
+/// A socket that comes by the accept event: the close waits for the callback's return, also if it was asked
+/// for before.
 #[test]
 fn a_socket_of_an_event_is_closed_after_its_callback() {
     every_order(|| {
@@ -143,8 +144,8 @@ fn a_socket_of_an_event_is_closed_after_its_callback() {
     });
 }
 
-/// WSK says at several places at once that the socket is dead, as the requests that end with it do: the handlers are told, once,
-/// before the close begins, which nobody else asks for.
+/// WSK says at several places at once that the socket is dead, as the requests that end with it do: the
+/// handlers are told, once, before the close begins, which is not requested otherwise.
 #[test]
 fn a_death_that_is_told_at_several_places_is_news_once() {
     orders(3, || {

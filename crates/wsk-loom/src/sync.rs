@@ -1,6 +1,6 @@
 //! Signals and the reaper's queue; and `wsk::sync` made of loom's.
 
-/// What `wsk::sync::atomic` is to the library.
+/// Loom's counterpart of `wsk::sync::atomic`.
 pub(crate) mod atomic {
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 
@@ -25,7 +25,7 @@ use loom::thread;
 
 use crate::shims::{Guarded, await_true, every_order, look, orders};
 
-/// Whoever waits for a signal is woken, and sees what was done before it.
+/// A task that waits for a signal is woken, and sees the writes before it.
 #[test]
 fn a_signal_wakes_and_publishes() {
     every_order(|| {
@@ -43,7 +43,7 @@ fn a_signal_wakes_and_publishes() {
     });
 }
 
-/// A look at a signal sees what was done before it, without waiting.
+/// A poll of a signal sees the writes before it, without waiting.
 #[test]
 fn a_signal_that_is_seen_publishes() {
     every_order(|| {
@@ -91,8 +91,8 @@ fn element(number: u32) -> Owned {
     element
 }
 
-/// What `push` answers is enough for the one that empties the stack never to sleep while there is something in it; each
-/// thread's elements come out in order, once, with what was done to them before.
+/// The result of `push` is enough to keep the consumer from sleeping while the stack is not empty. The
+/// elements of each thread come out in order, once, with the writes before their push.
 #[test]
 fn the_reaper_misses_no_job() {
     orders(3, || {

@@ -1,7 +1,7 @@
 //! A driver's entry and unload routines, called as the I/O manager calls them.
 //!
 //! ```text
-//!   DriverEntry ──success──► loaded ──DriverUnload──► returned ──► the image is unloaded with the last reference on a device
+//!   DriverEntry ──success──► loaded ──DriverUnload──► returned ──► the image goes with its last device
 //!        └──failure──────────────────────────────────────────────► the image is unloaded
 //! ```
 //!

@@ -6,8 +6,8 @@
 //! belongs to.
 //!
 //! ```text
-//!   test ──► Sim::run ──► driver code ──► wsk-sys symbols ─┬─ Wsk…  ──► this crate ──► wsk-provider ──► host network
-//!                │                                         └─ Ke…, Io…, Ex… ──► nt-user
+//!   test ──► Sim::run ──► driver ──► wsk-sys symbols ─┬─ Wsk… ──► this crate ──► wsk-provider ──► network
+//!                │                                    └─ Ke…, Io…, Ex… ──► nt-user
 //!                └──► afterwards: broken rules, leaked memory, IRPs, sockets, threads
 //! ```
 //!

@@ -1,8 +1,8 @@
 //! A machine with WSK on it.
 //!
 //! ```text
-//!   builder ──build──► Sim ──run(body)──► body runs on a thread of the kernel ──► finish ──► Report, clean or panic
-//!                       └──enter / thread──► the same by hand, for long-running programs ──► finish ──► Report
+//!   builder ──build──► Sim ──run(body)──► body runs on a kernel thread ──► finish ──► Report, clean or panic
+//!                       └──enter / thread──► the same by hand, for long runs ──► finish ──► Report
 //! ```
 
 use std::panic::resume_unwind;

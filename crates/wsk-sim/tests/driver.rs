@@ -1,4 +1,4 @@
-//! A driver's two ends: what must not be left when its image goes, each thing alone.
+//! A driver's entry and unload routines: each kind of object that must not be left in an unloaded image.
 
 use std::ffi::c_void;
 use std::ptr::null_mut;
@@ -10,7 +10,7 @@ use wsk_sys::*;
 
 const TAG: u32 = u32::from_le_bytes(*b"Test");
 
-/// Storage that nobody frees before the kernel has gone.
+/// Storage that is not freed before the kernel is gone.
 fn storage<T>() -> *mut T {
     // SAFETY: nothing is required of the arguments.
     let block = unsafe { ExAllocatePoolWithTag(NON_PAGED_POOL_NX, size_of::<T>(), TAG) };
@@ -75,7 +75,7 @@ unsafe extern "system" fn ends_at_once(_: *mut c_void) {}
 
 fn system_thread(routine: KSTART_ROUTINE) -> HANDLE {
     let mut handle = null_mut();
-    // SAFETY: there is a place for the handle, and the routine takes no argument.
+    // SAFETY: the handle can be written, and the routine takes no argument.
     let status = unsafe {
         PsCreateSystemThread(
             &raw mut handle,
@@ -105,7 +105,7 @@ fn a_thread_is_not_left() {
     });
 }
 
-/// It has ended; but that is something that a driver can only know from a wait.
+/// The thread has ended, but a driver can know that only from a wait.
 ///
 /// Catches: REG-27
 #[test]
@@ -134,7 +134,7 @@ fn a_timer_is_not_left() {
     });
 }
 
-/// What keeps the only processor, or the only worker, until nobody needs it.
+/// A lock that blocks the only processor or the only worker.
 static HELD: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 unsafe extern "system" fn deferred(_: *mut KDPC, _: *mut c_void, _: *mut c_void, _: *mut c_void) {
@@ -150,7 +150,7 @@ fn deferred_calls_are_not_left() {
     sim.expect("LIFE-19");
     let machine = sim.clone();
     let unload = move |sim: &Sim, ()| {
-        let held = HELD.lock().expect("nobody panics with it");
+        let held = HELD.lock().expect("no thread panics with the lock");
         let dpcs: [*mut KDPC; 2] = [storage(), storage()];
         for dpc in dpcs {
             // SAFETY: the storage is new.

@@ -1,4 +1,4 @@
-//! The raw kit itself, on the kernel alone: what it says about requests and buffers must be beyond doubt.
+//! Tests of the raw kit itself, on the kernel alone: its requests and buffers.
 
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use wsk_sim::raw::*;
 use wsk_sys::nt::{self, DEVICE_OBJECT, IRP, NTSTATUS};
 use wsk_sys::*;
 
-/// A driver below that gets an IRP.
+/// A lower driver that gets an IRP.
 fn receive(irp: *mut IRP) {
     // SAFETY: the kit hands an IRP down that has a free location.
     unsafe { nt::io_set_next_irp_stack_location(irp) };
 }
 
-/// The driver below completes the IRP.
+/// Completes the IRP, as the lower driver.
 fn complete(irp: *mut IRP, status: NTSTATUS, information: usize) {
     // SAFETY: the driver below owns the IRP.
     unsafe { nt::set_irp_status(irp, status) };

@@ -1,4 +1,4 @@
-//! How far the kit reaches: the rest of the tables, and misuse that the checker has to see.
+//! Coverage of the kit: the remaining functions of the tables, and misuse that the checker must detect.
 
 use wsk_sim::raw::*;
 use wsk_sim::{Completion, Knob, Release, Sim};

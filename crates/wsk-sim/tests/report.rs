@@ -1,4 +1,4 @@
-//! The pass/fail step: for what a run fails, each thing alone, and for what it does not.
+//! The result of a run: each reason to fail, alone, and reasons that do not fail it.
 
 use std::sync::mpsc;
 
@@ -24,7 +24,7 @@ fn allocate(bytes: usize) -> *mut std::ffi::c_void {
 /// A system thread that runs `routine`, and its handle.
 fn system_thread(routine: KSTART_ROUTINE) -> HANDLE {
     let (mut handle, none) = (std::ptr::null_mut(), std::ptr::null_mut());
-    // SAFETY: there is a place for the handle, and the routine takes no argument.
+    // SAFETY: the handle can be written, and the routine takes no argument.
     let status = unsafe { PsCreateSystemThread(&raw mut handle, 0, none, none, none, Some(routine), none) };
     assert_eq!(status, STATUS_SUCCESS);
     handle
@@ -75,7 +75,7 @@ fn another_rule_does_not_meet_an_expectation() {
     Sim::new().expect("LSN-01").expect("LSN-02").run(|sim| report(sim, Severity::Violation, "LSN-02"));
 }
 
-/// What is not kept may have been what nobody expected.
+/// Reports that were not kept count as unexpected.
 #[test]
 #[should_panic(expected = "1 more reports that were not kept")]
 fn what_is_not_kept_fails_a_run() {
@@ -88,7 +88,7 @@ fn what_is_not_kept_fails_a_run() {
     });
 }
 
-/// As many as are kept pass, if they are expected.
+/// All kept reports pass, if they are expected.
 #[test]
 fn as_much_as_is_kept_passes() {
     Sim::new().expect("LSN-01").run(|sim| {
@@ -115,7 +115,7 @@ fn forbidden_advice_fails_a_run() {
     Sim::new().forbid_advice().run(|sim| report(sim, Severity::Advice, "LSN-01"));
 }
 
-/// Advice, however much, is not in the way of a violation.
+/// Advice does not crowd out a violation.
 #[test]
 #[should_panic(expected = "violation of LSN-02")]
 fn advice_crowds_out_no_violation() {
@@ -240,7 +240,7 @@ fn a_reference_fails_a_run() {
         let handle = system_thread(ends_at_once);
         let mut object = std::ptr::null_mut();
         let none = std::ptr::null_mut();
-        // SAFETY: there is a place for the pointer.
+        // SAFETY: the pointer can be written.
         let status = unsafe { ObReferenceObjectByHandle(handle, 0, none, 0, &raw mut object, none) };
         assert_eq!(status, STATUS_SUCCESS);
         close(handle);
@@ -275,7 +275,7 @@ impl<T> Static<T> {
     }
 }
 
-/// A machine that has stopped as expected is not asked what it has left behind; one that has stopped otherwise fails.
+/// A machine that has stopped as expected is not checked for leaks; one that has stopped otherwise fails.
 #[test]
 fn a_stop_that_was_expected_passes() {
     Sim::new().expect("LSN-01").run(|sim| {
@@ -290,7 +290,7 @@ fn a_stop_fails_a_run() {
     Sim::new().run(|sim| sim.kernel().bug_check("LSN-01", "the test", "on purpose"));
 }
 
-/// What a thread of the body has reported counts as the body's own.
+/// Reports of a thread of the body count as the body's own.
 #[test]
 #[should_panic(expected = "violation of LSN-01")]
 fn a_violation_of_another_thread_fails_a_run() {

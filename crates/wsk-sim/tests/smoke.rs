@@ -6,7 +6,7 @@ use wsk_sim::raw::*;
 use wsk_sim::{Completion, Level, Sim};
 use wsk_sys::*;
 
-/// Every way in which requests may complete and callbacks may be called.
+/// All modes of completions and callbacks.
 fn machines() -> impl Iterator<Item = Sim> {
     let completions = [
         Completion::Natural,

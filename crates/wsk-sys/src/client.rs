@@ -66,8 +66,8 @@ pub struct WSK_CLIENT_STREAM_DISPATCH {
 /// A pointer to the callbacks of a stream socket.
 pub type PWSK_CLIENT_STREAM_DISPATCH = *const WSK_CLIENT_STREAM_DISPATCH;
 
-// SAFETY: two addresses, which a shared reference can only copy; who follows them says why that is sound. A table has to be
-// `Sync` to be a static, as WSK wants it.
+// SAFETY: two addresses, which a shared reference can only copy; dereferencing them is unsafe. A table must
+// be `Sync` to be a static, as WSK requires.
 unsafe impl Sync for WSK_CLIENT_STREAM_DISPATCH {}
 // SAFETY: two addresses, which may be copied on any thread.
 unsafe impl Send for WSK_CLIENT_STREAM_DISPATCH {}

@@ -8,8 +8,8 @@
 //!  +-----------+-----+---------------+---------+-----------+--
 //!  ^ aligned         ^ CMSG_DATA               ^ next header
 //! ```
-//! Headers are aligned as `CMSGHDR`, data to the largest natural alignment: both 8 bytes on 64-bit targets and
-//! 4 bytes on 32-bit ones.
+//! Headers are aligned as `CMSGHDR`, data to the largest natural alignment: both 8 bytes on 64-bit targets
+//! and 4 bytes on 32-bit ones.
 
 use core::mem::{align_of, size_of};
 
@@ -44,7 +44,7 @@ const fn align_up(length: usize, alignment: usize) -> Option<usize> {
     }
 }
 
-/// Where the data of a control message starts, from its header on.
+/// The offset of the data of a control message from its header.
 pub const CMSG_DATA_OFFSET: usize =
     (size_of::<CMSGHDR>() + MAX_NATURAL_ALIGNMENT - 1) & !(MAX_NATURAL_ALIGNMENT - 1);
 

@@ -1,7 +1,7 @@
 //! The types of the functions of the provider and of the callbacks of the client.
 //!
-//! Parameters keep the header's order and names. `Flags` parameters that the header reserves are zero. Unless a
-//! line says otherwise a function is called at or below `DISPATCH_LEVEL`.
+//! Parameters keep the header's order and names. `Flags` parameters that the header reserves are zero. Unless
+//! a line says otherwise a function is called at or below `DISPATCH_LEVEL`.
 
 use core::ffi::c_void;
 
@@ -15,7 +15,7 @@ use crate::{
 /// A pointer to an IRP.
 pub type PIRP = *mut IRP;
 
-// Functions on the client -------------------------------------------------------------------------------------
+// Functions on the client -----------------------------------------------------------------------------------
 
 /// Creates a socket; its address is the `Information` of the completed IRP.
 pub type PFN_WSK_SOCKET = unsafe extern "system" fn(
@@ -85,7 +85,7 @@ pub type PFN_WSK_GET_NAME_INFO = unsafe extern "system" fn(
     Irp: PIRP,
 ) -> NTSTATUS;
 
-// Functions on a socket ---------------------------------------------------------------------------------------
+// Functions on a socket -------------------------------------------------------------------------------------
 
 /// Sets or reads an option, or runs an I/O control code. `OutputSizeReturned` is a `SIZE_T`.
 pub type PFN_WSK_CONTROL_SOCKET = unsafe extern "system" fn(
@@ -215,7 +215,7 @@ pub type PFN_WSK_RECEIVE_FROM = unsafe extern "system" fn(
 pub type PFN_WSK_RELEASE_DATAGRAM_INDICATION_LIST =
     unsafe extern "system" fn(Socket: PWSK_SOCKET, DatagramIndication: PWSK_DATAGRAM_INDICATION) -> NTSTATUS;
 
-// Callbacks of the client -------------------------------------------------------------------------------------
+// Callbacks of the client -----------------------------------------------------------------------------------
 
 /// An event of the client object; none is defined.
 pub type PFN_WSK_CLIENT_EVENT = unsafe extern "system" fn(

@@ -1,4 +1,4 @@
-//! What `netio.sys` exports (import library `netio.lib`).
+//! Exports of `netio.sys` (import library `netio.lib`).
 
 use core::ffi::c_void;
 

@@ -4,7 +4,9 @@
 pub type ADDRESS_FAMILY = u16;
 
 macro_rules! constants {
-    ($($(#[$doc:meta])* $name:ident: $ty:ty = $value:expr;)*) => { $($(#[$doc])* pub const $name: $ty = $value;)* };
+    ($($(#[$doc:meta])* $name:ident: $ty:ty = $value:expr;)*) => {
+        $($(#[$doc])* pub const $name: $ty = $value;)*
+    };
 }
 
 constants! {

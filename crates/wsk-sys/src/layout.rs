@@ -26,7 +26,9 @@ macro_rules! layout {
 layout! {
     WSK_SOCKET: 8/4, 8/4 { Dispatch 0/0, }
     WSK_PROVIDER_CHARACTERISTICS: 4/4, 2/2 { HighestVersion 0/0, LowestVersion 2/2, }
-    WSK_TRANSPORT: 28/28, 4/4 { Version 0/0, SocketType 2/2, Protocol 4/4, AddressFamily 8/8, ProviderId 12/12, }
+    WSK_TRANSPORT: 28/28, 4/4 {
+        Version 0/0, SocketType 2/2, Protocol 4/4, AddressFamily 8/8, ProviderId 12/12,
+    }
     WSK_BUF: 24/12, 8/4 { Mdl 0/0, Offset 8/4, Length 16/8, }
     WSK_BUF_LIST: 32/16, 8/4 { Next 0/0, Buffer 8/4, }
     WSK_DATA_INDICATION: 32/16, 8/4 { Next 0/0, Buffer 8/4, }
@@ -124,7 +126,8 @@ const _: () = assert!(CMSG_SPACE(0) == at(16, 12));
 const _: () = assert!(CMSG_SPACE(1) == at(24, 16));
 const _: () = assert!(CMSG_SPACE(20) == at(40, 32));
 
-// The generated kernel types: fields that are read or written have their offsets beside the accessors in `nt`.
+// The generated kernel types: fields that are read or written have their offsets beside the accessors in
+// `nt`.
 use crate::nt::{IO_STACK_LOCATION, IRP, KDPC, KEVENT, KTIMER, LIST_ENTRY, MDL, io_size_of_irp};
 layout! {
     MDL: 0x30/0x1C, 8/4 { Process 16/8, }
@@ -133,7 +136,9 @@ layout! {
     LIST_ENTRY: 16/8, 8/4 { Flink 0/0, Blink 8/4, }
 }
 macro_rules! sized {
-    ($($ty:ident: $size:literal / $size32:literal { $($field:ident $offset:literal / $offset32:literal,)* })*) => { $(
+    ($($ty:ident: $size:literal / $size32:literal {
+        $($field:ident $offset:literal / $offset32:literal,)*
+    })*) => { $(
         const _: () = assert!(size_of::<$ty>() == at($size, $size32));
         $(const _: () = assert!(offset_of!($ty, $field) == at($offset, $offset32));)*
     )* };

@@ -7,7 +7,7 @@ use crate::enumeration::c_enum;
 use crate::nt::{GUID, HANDLE, NTSTATUS};
 
 c_enum! {
-    /// How a module is identified.
+    /// The kind of a module's identifier.
     NPI_MODULEID_TYPE {
         /// By a GUID.
         MIT_GUID = 1,
@@ -70,7 +70,8 @@ pub struct NPI_REGISTRATION_INSTANCE {
     pub ModuleId: PNPI_MODULEID,
     /// A number the interface defines.
     pub Number: u32,
-    /// Characteristics the interface defines: [`WSK_PROVIDER_CHARACTERISTICS`](crate::WSK_PROVIDER_CHARACTERISTICS).
+    /// Characteristics the interface defines:
+    /// [`WSK_PROVIDER_CHARACTERISTICS`](crate::WSK_PROVIDER_CHARACTERISTICS).
     pub NpiSpecificCharacteristics: *const c_void,
 }
 
@@ -86,7 +87,7 @@ pub type NPI_CLIENT_DETACH_PROVIDER_FN =
 /// Both sides have detached; the binding context can go.
 pub type NPI_CLIENT_CLEANUP_BINDING_CONTEXT_FN = unsafe extern "system" fn(ClientBindingContext: *mut c_void);
 
-/// How a client registers with the registrar.
+/// The registration of a client with the registrar.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct NPI_CLIENT_CHARACTERISTICS {
@@ -96,7 +97,7 @@ pub struct NPI_CLIENT_CHARACTERISTICS {
     pub Length: u16,
     /// Called for each provider.
     pub ClientAttachProvider: Option<NPI_CLIENT_ATTACH_PROVIDER_FN>,
-    /// Called when a provider or the client goes.
+    /// Called when a provider or the client deregisters.
     pub ClientDetachProvider: Option<NPI_CLIENT_DETACH_PROVIDER_FN>,
     /// Called when a binding is gone, or null.
     pub ClientCleanupBindingContext: Option<NPI_CLIENT_CLEANUP_BINDING_CONTEXT_FN>,

@@ -2,7 +2,7 @@
 
 /// The level of the options of the socket layer.
 pub const SOL_SOCKET: u32 = 0xFFFF;
-/// Where the options of WSK start.
+/// The base of the options of WSK.
 pub const WSK_SO_BASE: u32 = 0x4000;
 /// The security descriptor of a socket.
 pub const SO_WSK_SECURITY: u32 = WSK_SO_BASE + 1;

@@ -1,8 +1,8 @@
 //! The tables of functions a provider offers.
 //!
 //! Tables only ever grew at their end. The members marked with a system are missing on older ones, where the
-//! table is *shorter than the type here*: never copy a table, never make a reference to a whole one, and reach
-//! those members through [`tail`].
+//! table is *shorter than the type here*: never copy a table, never make a reference to a whole one, and
+//! reach those members through [`tail`].
 
 use crate::*;
 
@@ -46,7 +46,7 @@ pub type PWSK_PROVIDER_BASIC_DISPATCH = *const WSK_PROVIDER_BASIC_DISPATCH;
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct WSK_PROVIDER_LISTEN_DISPATCH {
-    /// What every socket has.
+    /// The functions of every socket.
     pub Basic: WSK_PROVIDER_BASIC_DISPATCH,
     /// Binds, and starts to listen.
     pub WskBind: Option<PFN_WSK_BIND>,
@@ -64,7 +64,7 @@ pub type PWSK_PROVIDER_LISTEN_DISPATCH = *const WSK_PROVIDER_LISTEN_DISPATCH;
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct WSK_PROVIDER_DATAGRAM_DISPATCH {
-    /// What every socket has.
+    /// The functions of every socket.
     pub Basic: WSK_PROVIDER_BASIC_DISPATCH,
     /// Binds.
     pub WskBind: Option<PFN_WSK_BIND>,
@@ -86,7 +86,7 @@ pub type PWSK_PROVIDER_DATAGRAM_DISPATCH = *const WSK_PROVIDER_DATAGRAM_DISPATCH
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct WSK_PROVIDER_CONNECTION_DISPATCH {
-    /// What every socket has.
+    /// The functions of every socket.
     pub Basic: WSK_PROVIDER_BASIC_DISPATCH,
     /// Binds.
     pub WskBind: Option<PFN_WSK_BIND>,
@@ -118,7 +118,7 @@ pub type PWSK_PROVIDER_CONNECTION_DISPATCH = *const WSK_PROVIDER_CONNECTION_DISP
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct WSK_PROVIDER_STREAM_DISPATCH {
-    /// What every socket has.
+    /// The functions of every socket.
     pub Basic: WSK_PROVIDER_BASIC_DISPATCH,
     /// Binds.
     pub WskBind: Option<PFN_WSK_BIND>,

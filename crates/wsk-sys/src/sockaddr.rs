@@ -136,7 +136,7 @@ pub struct SOCKET_ADDRESS {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct SOCKET_ADDRESS_LIST {
-    /// How many elements there are.
+    /// The number of elements.
     pub iAddressCount: i32,
     /// The first element.
     pub Address: [SOCKET_ADDRESS; 1],

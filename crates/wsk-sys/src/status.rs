@@ -2,7 +2,7 @@
 
 use crate::nt::NTSTATUS;
 
-/// Whether a status reports success (`NT_SUCCESS`).
+/// Returns true if a status reports success (`NT_SUCCESS`).
 ///
 /// Pending statuses count as success: test for [`STATUS_PENDING`] and [`STATUS_EVENT_PENDING`] by equality.
 pub const fn nt_success(status: NTSTATUS) -> bool {
@@ -60,7 +60,7 @@ statuses! {
     STATUS_ACCESS_DENIED = 0xC000_0022_u32;
     /// The buffer is too small.
     STATUS_BUFFER_TOO_SMALL = 0xC000_0023_u32;
-    /// In use by someone who does not share.
+    /// In use by another user that does not share.
     STATUS_SHARING_VIOLATION = 0xC000_0043_u32;
     /// A number does not fit.
     STATUS_INTEGER_OVERFLOW = 0xC000_0095_u32;
@@ -126,7 +126,7 @@ statuses! {
     STATUS_HOST_UNREACHABLE = 0xC000_023D_u32;
     /// The peer does not speak the protocol.
     STATUS_PROTOCOL_UNREACHABLE = 0xC000_023E_u32;
-    /// Nobody listens on the port.
+    /// No socket listens on the port.
     STATUS_PORT_UNREACHABLE = 0xC000_023F_u32;
     /// The request was given up.
     STATUS_REQUEST_ABORTED = 0xC000_0240_u32;

@@ -16,7 +16,7 @@ pub struct WSK_SOCKET {
 /// A pointer to a socket.
 pub type PWSK_SOCKET = *mut WSK_SOCKET;
 
-/// What the provider calls a client: an opaque pointer.
+/// The provider's client object, an opaque pointer.
 pub type PWSK_CLIENT = *mut c_void;
 
 /// The versions a provider supports.
@@ -41,7 +41,7 @@ pub struct WSK_TRANSPORT {
     pub Protocol: u32,
     /// The address family; `AF_UNSPEC` stands for any.
     pub AddressFamily: ADDRESS_FAMILY,
-    /// Who provides the transport.
+    /// The provider of the transport.
     pub ProviderId: GUID,
 }
 
@@ -62,9 +62,9 @@ impl fmt::Debug for WSK_TRANSPORT {
 pub struct WSK_BUF {
     /// The first MDL of the chain.
     pub Mdl: *mut MDL,
-    /// Where the range starts, inside the first MDL.
+    /// The start of the range, inside the first MDL.
     pub Offset: u32,
-    /// How many bytes the range has.
+    /// The length of the range in bytes.
     pub Length: usize,
 }
 /// A pointer to a buffer descriptor.
@@ -144,7 +144,7 @@ pub struct WSK_TDI_MAP {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct WSK_TDI_MAP_INFO {
-    /// How many mappings there are.
+    /// The number of mappings.
     pub ElementCount: u32,
     /// The mappings.
     pub Map: *const WSK_TDI_MAP,
@@ -182,7 +182,7 @@ pub struct WSK_EXTENSION_CONTROL_OUT {
     pub ProviderDispatch: *const c_void,
 }
 
-/// What a client hands to [`WskRegister`](crate::WskRegister).
+/// The client's part of the interface, for [`WskRegister`](crate::WskRegister).
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct WSK_CLIENT_NPI {
@@ -192,7 +192,7 @@ pub struct WSK_CLIENT_NPI {
     pub Dispatch: PWSK_CLIENT_DISPATCH,
 }
 
-/// What a client captures: the provider.
+/// The provider's part of the interface, which a client captures.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct WSK_PROVIDER_NPI {

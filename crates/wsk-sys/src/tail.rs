@@ -1,8 +1,8 @@
 //! Table members that older systems lack.
 //!
 //! The tables of the provider grew at their end without any change of the version number, so a table may be
-//! shorter than its type. Each accessor looks at the build of the running system first, and then reads the one
-//! member through its address; the rest of the table is never touched.
+//! shorter than its type. Each accessor looks at the build of the running system first, and then reads the
+//! one member through its address; the rest of the table is never touched.
 
 use crate::*;
 
@@ -24,7 +24,9 @@ impl OsBuild {
 }
 
 macro_rules! tail_members {
-    ($($(#[$doc:meta])* $name:ident: $table:ident . $member:ident -> $function:ident since $build:ident;)*) => { $(
+    ($(
+        $(#[$doc:meta])* $name:ident: $table:ident . $member:ident -> $function:ident since $build:ident;
+    )*) => { $(
         $(#[$doc])*
         #[doc = concat!("\n\n`None` before [`OsBuild::", stringify!($build), "`], or if the entry is null.")]
         ///

@@ -1,11 +1,11 @@
 //! Loading and unloading.
 //!
-//! The thread is the driver's only one. Its object is kept from the moment that it runs until `DriverUnload` has waited for it,
-//! which is when it has left this image.
+//! The thread is the driver's only one. Its object is referenced until `DriverUnload` has waited for it; by
+//! then the thread has left this image.
 //!
-//! Completion routines of the raw interface set an event as their last act, and then return: for some instructions
-//! they are still in this image. Stop the driver when the file has its last line, `# end`; by then a deregistration and
-//! writes to the disk have passed since the last of them.
+//! Completion routines of the raw interface set an event as their last act, and then return: for some
+//! instructions they are still in this image. Stop the driver when the file has its last line, `# end`; by
+//! then a deregistration and writes to the disk have passed since the last of them.
 
 use core::ffi::c_void;
 use core::ptr;
@@ -20,7 +20,7 @@ use crate::file::File;
 /// The thread's object, while the driver is loaded.
 static THREAD: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 
-/// The kernel calls this when it has loaded the image.
+/// The entry routine of the driver.
 ///
 /// # Safety
 /// Only the I/O manager calls it.
@@ -60,13 +60,14 @@ unsafe extern "system" fn driver_entry(driver: &mut DRIVER_OBJECT, _path: PCUNIC
         THREAD.store(object, Ordering::Release);
         driver.DriverUnload = Some(driver_unload);
     }
-    // Without the object nobody could wait for the thread: then the driver stays loaded, as it has no unload routine.
+    // Without the object the thread could not be waited for, so the driver stays loaded: it has no unload
+    // routine.
     // SAFETY: the handle is this function's own, and closed once.
     unsafe { nt::ZwClose(handle) };
     STATUS_SUCCESS
 }
 
-/// The kernel calls this to have the driver gone.
+/// The unload routine of the driver.
 ///
 /// # Safety
 /// Only the I/O manager calls it, after [`driver_entry`] has succeeded.
@@ -77,17 +78,17 @@ unsafe extern "C" fn driver_unload(_driver: *mut DRIVER_OBJECT) {
     }
     // SAFETY: the object is referenced, and this is PASSIVE_LEVEL.
     unsafe { nt::KeWaitForSingleObject(thread, nt::EXECUTIVE, nt::KERNEL_MODE, 0, ptr::null_mut()) };
-    // SAFETY: the reference is given back once.
+    // SAFETY: the reference is released once.
     unsafe { nt::ObfDereferenceObject(thread) };
 }
 
-/// What the thread does.
+/// The routine of the thread.
 unsafe extern "system" fn thread(_context: *mut c_void) {
     let mut file = File::create();
     probe_calls::run(&mut file, build());
 }
 
-/// The build of this Windows, zero if it does not say.
+/// The build of this Windows, zero if unknown.
 fn build() -> u32 {
     let mut version = OSVERSIONINFOW {
         dwOSVersionInfoSize: size_of::<OSVERSIONINFOW>() as u32,

@@ -1,4 +1,4 @@
-//! Where the lines go: a file that anybody can take home, and the kernel debugger.
+//! The destination of the lines: a file and the kernel debugger.
 //!
 //! # IRQL
 //! `PASSIVE_LEVEL`, in the driver's thread.
@@ -27,11 +27,11 @@ static PATH: [u16; 21] = {
     units
 };
 
-/// The file, or none where it could not be made: then the debugger alone has the lines.
+/// The file, or none if it could not be created; then only the debugger gets the lines.
 pub(crate) struct File(Option<HANDLE>);
 
 impl File {
-    /// Makes it, in place of one that is there.
+    /// Creates the file, replacing an existing one.
     pub(crate) fn create() -> Self {
         let bytes = (size_of_val(&PATH) - size_of::<u16>()) as u16;
         let mut path = UNICODE_STRING {
@@ -46,7 +46,7 @@ impl File {
             ..OBJECT_ATTRIBUTES::default()
         };
         let (mut handle, mut outcome) = (ptr::null_mut(), IO_STATUS_BLOCK::default());
-        // SAFETY: all it is given are locals, and the path, which nobody writes.
+        // SAFETY: the arguments are locals, and the path, which is only read.
         let status = unsafe {
             ZwCreateFile(
                 &raw mut handle,
@@ -73,7 +73,8 @@ impl File {
         let Some(handle) = self.0 else { return };
         let mut outcome = IO_STATUS_BLOCK::default();
         let length = u32::try_from(bytes.len()).unwrap_or_default();
-        // SAFETY: the handle is open; bytes and block are there until the call returns, as the file is synchronous.
+        // SAFETY: the handle is open; bytes and block live until the call returns, as the file is
+        // synchronous.
         let status = unsafe {
             ZwWriteFile(
                 handle,

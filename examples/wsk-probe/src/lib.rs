@@ -1,4 +1,4 @@
-//! A driver that makes the calls of [`probe_calls`] once, and writes down what this system answers.
+//! A driver that makes the calls of [`probe_calls`] once, and records the answers of this system.
 //!
 //! ```text
 //!   DriverEntry ──► a system thread ──► probe_calls::run ──► C:\wsk-probe.tsv, a line for each call
@@ -6,13 +6,13 @@
 //!   DriverUnload ────────┘ waits until it has ended
 //! ```
 //!
-//! Every line is on the disk before the next call is made, so that after a stop of the machine the file tells which
-//! call was the last. See `docs/first-windows-run.md`.
+//! Every line is on the disk before the next call is made, so that after a stop of the machine the file names
+//! the last call. See `docs/first-windows-run.md`.
 //!
-//! | module | what |
+//! | module | content |
 //! |---|---|
 //! | `entry` | loading and unloading, the thread |
-//! | `file` | where the lines go |
+//! | `file` | the destination of the lines |
 #![no_std]
 
 mod entry;

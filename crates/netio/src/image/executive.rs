@@ -1,4 +1,4 @@
-//! The executive functions that the provider needs and Wine's kernel lacks, or that have to know the thread.
+//! Executive functions that Wine's kernel lacks, or that track the state of the thread.
 
 use std::io;
 use std::sync::OnceLock;
@@ -15,8 +15,8 @@ type CompleteRequest = unsafe extern "system" fn(irp: *mut IRP, priority_boost: 
 /// The kernel's own `IofCompleteRequest`.
 static COMPLETE_REQUEST: OnceLock<CompleteRequest> = OnceLock::new();
 
-/// Finds what the functions here stand before, and stands in for what the kernel has the name of only. The result is what
-/// there is to say about that.
+/// Finds the kernel's functions behind the ones here, and replaces the kernel's stub. Returns a line for the
+/// journal about that.
 pub(super) fn prepare() -> io::Result<Option<String>> {
     if COMPLETE_REQUEST.get().is_some() {
         return Ok(None);
@@ -33,11 +33,12 @@ pub(super) fn prepare() -> io::Result<Option<String>> {
     let function =
         unsafe { std::mem::transmute::<unsafe extern "system" fn() -> isize, CompleteRequest>(found) };
     COMPLETE_REQUEST.get_or_init(|| function);
-    // SAFETY: the module is the kernel's, and the caller has the machine's lock: nobody is registered, so nobody has IRPs.
+    // SAFETY: the module is the kernel's, and the caller has the machine's lock: no client is registered, so
+    // none has IRPs.
     Ok(unsafe { unload_safe::stand_in(kernel) })
 }
 
-/// Completes an IRP; the thread is known to be inside of a completion routine meanwhile.
+/// Completes an IRP, and counts the thread as inside a completion routine meanwhile.
 #[unsafe(no_mangle)]
 unsafe extern "system" fn IofCompleteRequest(irp: *mut IRP, priority_boost: i8) {
     let completing = Completing::begin();

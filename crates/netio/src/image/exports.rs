@@ -1,4 +1,4 @@
-//! What `netio.sys` exports for WSK, and for clients of the Network Module Registrar.
+//! The exports of `netio.sys` for WSK and for clients of the Network Module Registrar.
 
 use std::ffi::c_void;
 
@@ -13,13 +13,13 @@ use wsk_sys::{
 use super::process::machine;
 use super::unloads::is_in_image;
 
-/// Reports a call that names a registration while nobody is registered.
+/// Reports a call that names a registration while no client is registered.
 fn unregistered(rule: &'static str, call: &'static str) {
-    let detail = "nobody is registered".to_owned();
+    let detail = "no client is registered".to_owned();
     machine().journal().report(&Report { rule, severity: Severity::Violation, call, detail });
 }
 
-/// Does a call that registers.
+/// Makes a call that registers a client.
 fn registering(call: &str, register: impl FnOnce(&Provider) -> NTSTATUS) -> NTSTATUS {
     machine().register(register).unwrap_or_else(|error| {
         machine().journal().line(&format!("error {call}: the network cannot be used: {error}"));
@@ -27,7 +27,7 @@ fn registering(call: &str, register: impl FnOnce(&Provider) -> NTSTATUS) -> NTST
     })
 }
 
-/// Does a call that ends a registration, and says how things stand then.
+/// Makes a call that ends a registration, and writes the remaining clients and sockets to the journal.
 fn deregistering<R>(call: &str, deregister: impl FnOnce(&Provider) -> R) -> Option<R> {
     let machine = machine();
     machine.deregister(|provider| {
@@ -136,7 +136,8 @@ unsafe extern "system" fn NmrRegisterClient(
         machine().client_at(attach as usize, is_in_image);
     }
     registering("NmrRegisterClient", |provider| {
-        // SAFETY: the caller keeps the contract of `NmrRegisterClient`: the characteristics live until deregistration.
+        // SAFETY: the caller keeps the contract of `NmrRegisterClient`: the characteristics live until
+        // deregistration.
         unsafe { provider.register_module(characteristics, context, handle) }
     })
 }
@@ -189,9 +190,9 @@ unsafe extern "system" fn NmrWaitForClientDeregisterComplete(handle: HANDLE) -> 
         .unwrap_or(STATUS_INVALID_HANDLE)
 }
 
-// The registrar's functions for providers. This image has one provider, its own.
+// The registrar's functions for providers. This image supports only its own provider.
 
-/// Refuses: another provider cannot register here.
+/// Fails: other providers cannot register here.
 ///
 /// # Safety
 /// As the function of `netio.sys`.

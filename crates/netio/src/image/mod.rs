@@ -1,4 +1,4 @@
-//! The image: what it exports, and what it does for the loader's kernel and asks of it.
+//! The image: its exports, and its use of the loader's kernel.
 
 mod executive;
 mod exports;

@@ -1,4 +1,4 @@
-//! The one machine of the process, and what it asks of the process.
+//! The machine of the process, with its settings and outputs.
 
 use std::ffi::{CString, c_char};
 use std::fs::{File, OpenOptions};
@@ -22,10 +22,10 @@ use crate::journal::{Journal, Output};
 use crate::machine::Machine;
 use crate::settings::Settings;
 
-/// Where the settings are, below the key of this machine.
+/// The registry key of the settings, below `HKEY_LOCAL_MACHINE`.
 const PARAMETERS: &str = r"System\CurrentControlSet\Services\netio\Parameters";
 
-/// How long a deregistration waits before the journal says what for.
+/// The time after which the journal reports what a deregistration waits for.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 unsafe extern "C" {
@@ -53,7 +53,7 @@ pub(super) fn machine() -> &'static Machine {
         }
         journal.line(&format!("loaded: {settings}"));
         if !unloads::watch() {
-            journal.line("error the loader does not say which images it unloads");
+            journal.line("error the loader does not report unloaded images");
         }
         wsk_provider::set_provider_lookup(|| machine().running());
         let host = Arc::new(Process::new(Arc::clone(&journal)));
@@ -72,8 +72,8 @@ fn find(name: &str) -> Option<String> {
     LOCAL_MACHINE.open(PARAMETERS).ok()?.get_string(name).ok()
 }
 
-/// Keeps the image loaded from now on. Its threads end soon after the last client has gone, but not before, and the
-/// loader would take away the code that they end in.
+/// Keeps the image loaded. Its threads end only after the last client has gone, and must not lose their code
+/// before that.
 fn pin() {
     let mut module = ptr::null_mut();
     let inside: *const u16 = (pin as fn() as *const ()).cast();
@@ -82,14 +82,14 @@ fn pin() {
     unsafe { GetModuleHandleExW(flags, inside, &raw mut module) };
 }
 
-/// A panic ends the process, as a bug check ends a machine; the journal says why.
+/// Makes a panic end the process, as a bug check ends a machine, after a line in the journal.
 fn log_panics(journal: &Arc<Journal>) {
     let journal = Arc::clone(journal);
     let former = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
         journal.line(&format!("panic {panic}"));
         former(panic);
-        // A thread that only unwinds would leave drivers that wait for it, and a lock or two, behind.
+        // Unwinding the thread only would leave locks held and drivers waiting.
         std::process::abort();
     }));
 }

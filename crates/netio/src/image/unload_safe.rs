@@ -1,11 +1,12 @@
-//! `IoSetCompletionRoutineEx` for a kernel that only has the name of it.
+//! `IoSetCompletionRoutineEx` for a kernel that exports only a stub of it.
 //!
-//! Wine 8 exports the function as a stub: calling it ends the process. This image is loaded before any driver that uses WSK,
-//! because such a driver imports from it. When the first client registers, which is before it has an IRP, the stub, if it
-//! is one ([`stub`](crate::stub)), is overwritten with a jump to the function here.
+//! Wine 8 exports the function as a stub: calling it ends the process. This image is loaded before any driver
+//! that uses WSK, because such a driver imports from it. When the first client registers, which is before it
+//! has an IRP, the stub, if it is one ([`stub`](crate::stub)), is overwritten with a jump to the function
+//! here.
 //!
 //! ```text
-//!   driver ──import──► ntoskrnl.exe!IoSetCompletionRoutineEx ──jmp──► set: a reference on the device, a context
+//!   driver ──import──► ntoskrnl.exe!IoSetCompletionRoutineEx ──jmp──► set: a device reference, a context
 //!   IofCompleteRequest ──► completed ──► the driver's routine
 //!                             └─ the device is let go and the context freed, after it has returned
 //! ```
@@ -26,12 +27,13 @@ const NAME: &CStr = c"IoSetCompletionRoutineEx";
 /// The tag of the contexts.
 const TAG: u32 = u32::from_le_bytes(*b"IoUs");
 
-/// Stands in for the function if `kernel` has but a stub of it. Says what was done, if anything was.
+/// Replaces the function if `kernel` has only a stub of it. Returns a line for the journal if it did.
 ///
 /// # Safety
-/// `kernel` is `ntoskrnl.exe`, which is loaded and stays so, and no other thread calls the function meanwhile.
+/// `kernel` is `ntoskrnl.exe`, which is loaded and stays so, and no other thread calls the function
+/// meanwhile.
 pub(super) unsafe fn stand_in(kernel: HMODULE) -> Option<String> {
-    // SAFETY: the caller vouches for the module, and the name ends with a null.
+    // SAFETY: the caller guarantees the module, and the name ends with a null.
     let found = unsafe { GetProcAddress(kernel, NAME.as_ptr().cast()) }?;
     let code = found as *const () as *mut u8;
     // SAFETY: the function lies in the module's code, which is longer than a stub.
@@ -44,9 +46,9 @@ pub(super) unsafe fn stand_in(kernel: HMODULE) -> Option<String> {
     // SAFETY: the pages belong to the loaded module; only their protection changes.
     if unsafe { VirtualProtect(code.cast(), jump.len(), PAGE_EXECUTE_READWRITE, &raw mut former) } == 0 {
         let error = std::io::Error::last_os_error();
-        return Some(format!("error {name}: this kernel's is a stub, which cannot be replaced: {error}"));
+        return Some(format!("error {name}: the stub of this kernel cannot be replaced: {error}"));
     }
-    // SAFETY: the stub is longer than the jump, its pages can be written now, and nobody runs it.
+    // SAFETY: the stub is longer than the jump, its pages are writable now, and no thread runs it.
     unsafe { ptr::copy_nonoverlapping(jump.as_ptr(), code, jump.len()) };
     // SAFETY: the pages belong to the loaded module; only their protection changes.
     unsafe { VirtualProtect(code.cast(), jump.len(), former, &raw mut former) };
@@ -66,7 +68,7 @@ unsafe fn is_stub(code: *const u8) -> bool {
     })
 }
 
-/// What is remembered for one IRP.
+/// The context of the completion routine of one IRP.
 struct Context {
     routine: IO_COMPLETION_ROUTINE,
     context: *mut c_void,
@@ -93,9 +95,10 @@ unsafe extern "system" fn set(
     }
     // SAFETY: the block is new, aligned and large enough.
     unsafe { kept.cast::<Context>().write(Context { routine, context, device }) };
-    // SAFETY: the caller vouches for the device.
+    // SAFETY: the caller guarantees the device.
     unsafe { nt::ObfReferenceObject(device.cast()) };
-    // SAFETY: the caller has the IRP, and it has a free location; the context is there until the routine has run.
+    // SAFETY: the caller has the IRP, and it has a free location; the context is there until the routine has
+    // run.
     unsafe { nt::io_set_completion_routine(irp, completed, kept) };
     let when = |invoke: u8, bit: u8| if invoke == 0 { 0 } else { bit };
     let control = when(invoke_on_success, nt::SL_INVOKE_ON_SUCCESS)
@@ -117,13 +120,13 @@ unsafe extern "system" fn completed(
     irp: *mut IRP,
     context: *mut c_void,
 ) -> NTSTATUS {
-    // SAFETY: the caller says what the context is.
+    // SAFETY: the caller guarantees that the context is that of `set`.
     let kept = unsafe { context.cast::<Context>().read() };
-    // SAFETY: the driver set the routine to be called like this. The IRP may be gone afterwards.
+    // SAFETY: the driver set the routine and its context for this IRP, which the routine may free.
     let status = unsafe { (kept.routine)(device, irp, kept.context) };
     // SAFETY: `set` took the reference.
     unsafe { nt::ObfDereferenceObject(kept.device.cast()) };
-    // SAFETY: `set` allocated the block, and nobody uses it any more.
+    // SAFETY: `set` allocated the block, which is not used any more.
     unsafe { nt::ExFreePoolWithTag(context, TAG) };
     status
 }

@@ -1,4 +1,4 @@
-//! The loader says which images go, and the machine says what they have left behind.
+//! Notifications of unloaded images, which the machine checks for leaks.
 
 use std::ffi::c_void;
 use std::mem::size_of;
@@ -56,32 +56,32 @@ fn native(name: windows_sys::core::PCSTR) -> Option<unsafe extern "system" fn() 
     unsafe { GetProcAddress(ntdll, name) }
 }
 
-/// Whether `address` lies in an image. The loader, which may be busy with another thread, is not asked.
+/// Returns true if `address` lies in an image. Does not use the loader, whose lock another thread may hold.
 pub(super) fn is_in_image(address: usize) -> bool {
     let mut region = MEMORY_BASIC_INFORMATION::default();
     let size = size_of::<MEMORY_BASIC_INFORMATION>();
-    // SAFETY: the region has the size that is told; any address may be asked about.
+    // SAFETY: the region has the size that is passed; any address may be queried.
     let written = unsafe { VirtualQuery(ptr::without_provenance(address), &raw mut region, size) };
     written == size && region.Type == MEM_IMAGE
 }
 
-/// Has the loader say which images go, for as long as the process lives; false if it cannot.
+/// Registers for notifications of unloaded images; returns false if that fails.
 pub(super) fn watch() -> bool {
     let Some(found) = native(s!("LdrRegisterDllNotification")) else { return false };
     // SAFETY: the loader's function of that name has this type.
     let register = unsafe { std::mem::transmute::<unsafe extern "system" fn() -> isize, Register>(found) };
     let mut cookie = null_mut();
-    // SAFETY: this image stays loaded, and the notification with it; there is a place for the cookie.
+    // SAFETY: this image, with the notification, stays loaded, and the cookie can be written.
     unsafe { register(0, notified, null_mut(), &raw mut cookie) >= 0 }
 }
 
 /// # Safety
-/// Called by the loader, with what it says of an image.
+/// Called by the loader with the description of an image.
 unsafe extern "system" fn notified(reason: u32, image: *const Image, _context: *mut c_void) {
     if reason != UNLOADED {
         return;
     }
-    // SAFETY: the loader passes a description that is there during the call.
+    // SAFETY: the loader passes a description that is valid during the call.
     let image = unsafe { &*image };
     let range = image.base.addr()..image.base.addr() + image.size as usize;
     // SAFETY: the description, with its strings, is alive during the call.
@@ -96,12 +96,12 @@ unsafe fn text(string: *const UNICODE_STRING) -> String {
     let Some(string) = (unsafe { string.as_ref() }).filter(|string| !string.Buffer.is_null()) else {
         return "an image".to_owned();
     };
-    // SAFETY: a whole string has so many units.
+    // SAFETY: a whole string has this number of units.
     let units = unsafe { slice::from_raw_parts(string.Buffer, usize::from(string.Length) / 2) };
     String::from_utf16_lossy(units)
 }
 
-/// How many threads of this process began in `image`.
+/// The number of threads of this process that began in `image`.
 fn threads_of(image: &Range<usize>) -> usize {
     let Some(found) = native(s!("NtQueryInformationThread")) else { return 0 };
     // SAFETY: the function of that name has this type.
@@ -129,7 +129,7 @@ fn threads_of(image: &Range<usize>) -> usize {
     count
 }
 
-/// Whether a thread began in `image`.
+/// Returns true if a thread began in `image`.
 fn began_in(query: QueryThread, thread: u32, image: &Range<usize>) -> bool {
     // SAFETY: nothing is required.
     let handle = unsafe { OpenThread(THREAD_QUERY_INFORMATION, 0, thread) };
@@ -138,7 +138,7 @@ fn began_in(query: QueryThread, thread: u32, image: &Range<usize>) -> bool {
     }
     let mut start = 0_usize;
     let length = size_of::<usize>() as u32;
-    // SAFETY: the handle is open, and there is a place of that length.
+    // SAFETY: the handle is open, and the result has that length.
     let status = unsafe { query(handle, START_ADDRESS, (&raw mut start).cast(), length, ptr::null_mut()) };
     // SAFETY: the handle is open, and not used any more.
     unsafe { CloseHandle(handle) };

@@ -41,7 +41,7 @@ pub enum Context {
     Unload,
 }
 
-/// What encloses the point where the calling thread is now.
+/// The call stack of the calling thread, as far as the kernel knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallStack {
     /// The innermost context.
@@ -91,7 +91,7 @@ impl CallStack {
     }
 }
 
-/// What encloses the point where the calling thread is now.
+/// The call stack of the calling thread, as far as the kernel knows it.
 pub fn current() -> CallStack {
     current::call_stack()
 }

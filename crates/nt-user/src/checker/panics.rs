@@ -5,10 +5,14 @@
 //! happened:
 //!
 //! ```text
-//!   panic in a callback ──unwinds──► extern "system" boundary ──hook: "cannot unwind"──► LIFE-18 is reported, and
-//!                                                                 in a callback or routine: the kernel stops
-//!                                                                 in a system thread:       the thread has ended
-//!                                    the standard library aborts ──SIGABRT──► the host thread sleeps for ever
+//!   panic in a callback
+//!     │ unwinds
+//!     ▼
+//!   extern "system" boundary ──hook: "cannot unwind"──► LIFE-18 is reported, and
+//!     │                                                   in a callback or routine: the kernel stops
+//!     │                                                   in a system thread:       the thread has ended
+//!     ▼
+//!   the standard library aborts ──SIGABRT──► the host thread sleeps for ever
 //! ```
 //!
 //! The host thread cannot be ended, because that would need unwinding; a sleeping thread is the price of a

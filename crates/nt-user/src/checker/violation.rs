@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// How bad it is.
+/// The severity of the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Severity {
     /// A rule of the contract was broken; a test fails.
@@ -14,7 +14,7 @@ pub enum Severity {
 /// One broken rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// How bad it is.
+    /// The severity of the report.
     pub severity: Severity,
     /// The name of the rule: one of the contract's, or of [`rule`].
     pub rule: &'static str,

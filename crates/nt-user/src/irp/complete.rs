@@ -5,9 +5,9 @@
 //!        │ take its routine, context and pending bit; move up one location
 //!        ▼
 //!   is the routine set for this outcome?
-//!        ├─ yes: call it ── STATUS_MORE_PROCESSING_REQUIRED ──► stop; the IRP is the routine's, and may be gone
+//!        ├─ yes: call it ── STATUS_MORE_PROCESSING_REQUIRED ──► stop: the routine has the IRP
 //!        │          └─ anything else ─┐
-//!        └─ no: carry the pending bit up ─┴─► top reached? the creator did not keep its IRP: IRP-03 or IRP-02
+//!        └─ no: carry the pending bit up ─┴─► top reached? the creator did not keep its IRP: IRP-03, IRP-02
 //! ```
 
 use std::ptr;
@@ -81,9 +81,8 @@ unsafe fn check_outcome(kernel: &CurrentKernel, irp: *mut IRP) {
 unsafe fn check_pending_carried(upper: *mut IO_STACK_LOCATION, irp: *mut IRP) {
     // SAFETY: the caller guarantees that `upper` is a stack location of its IRP.
     if unsafe { stack_control(upper) } & SL_PENDING_RETURNED == 0 {
-        let detail = format!(
-            "PendingReturned of the IRP at {irp:p} is TRUE, but its completion routine did not mark it pending"
-        );
+        let detail =
+            format!("PendingReturned of the IRP at {irp:p} is TRUE, but its routine did not mark it pending");
         current::kernel(CALL).violation("IRP-04", CALL, detail);
     }
 }
@@ -164,7 +163,7 @@ unsafe fn step(irp: *mut IRP) -> bool {
         }
         None if top => {
             let detail = format!(
-                "the IRP at {irp:p} has no completion routine for its outcome, so its creator does not get it back"
+                "the IRP at {irp:p} has no completion routine for its outcome: its creator does not get it"
             );
             current::kernel(CALL).violation("IRP-02", CALL, detail);
         }

@@ -1,15 +1,15 @@
 //! I/O request packets.
 //!
 //! ```text
-//!                      IoAllocateIrp / IoInitializeIrp
-//!                                 │
-//!                                 ▼   stack location moved down
-//!     IoReuseIrp ──────────────► idle ─────────────────────────► submitted
-//!         ▲                       │                                  │ IofCompleteRequest, up to the top routine
-//!         │                       │ IoFreeIrp                        ▼
-//!         └───────────────────────┼───────────────────────────── completed ──► freed, re-used, re-initialized,
-//!                                 ▼                                             or abandoned with its storage
-//!                               freed
+//!                  IoAllocateIrp / IoInitializeIrp
+//!                             │
+//!                             ▼   stack location moved down
+//!     IoReuseIrp ─────────► idle ──────────────────► submitted
+//!         ▲                   │                          │ IofCompleteRequest, up to the top routine
+//!         │                   │ IoFreeIrp                ▼
+//!         └───────────────────┼───────────────────── completed ──► freed, reused, reinitialized,
+//!                             ▼                                    or abandoned with its storage
+//!                           freed
 //! ```
 //!
 //! An IRP is *submitted* exactly while its current stack location is one that it has. *Completed* differs

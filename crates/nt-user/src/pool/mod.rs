@@ -4,8 +4,7 @@
 //!   allocate ──► live: in the table, guarded by a pattern behind it, counted by tag
 //!                  │ free
 //!                  ├─ all is well ──► quarantined, filled with a pattern ──► pattern intact? ──► gone
-//!                  └─ the kernel or a lower driver still uses an object in it ──► condemned: kept, so that nothing worse
-//!                                                                                 than a report happens
+//!                  └─ an object in it is still in use ──► condemned: kept, to do no harm beyond the report
 //! ```
 //!
 //! IRPs, MDLs and I/O work items are blocks of their own [`Kind`]. Everything here is non-paged unless paged
@@ -172,7 +171,7 @@ impl Pool {
         self.table.read().kind_at(address) == Some(kind)
     }
 
-    /// Whether `address` lies in a block that was freed a short while ago.
+    /// Returns true if `address` lies in a block that was freed recently.
     pub(crate) fn is_freed(&self, address: usize) -> bool {
         self.table.read().is_freed(address)
     }

@@ -110,8 +110,8 @@ pub(crate) fn kernel(call: &str) -> CurrentKernel {
 #[cold]
 fn no_kernel(call: &str) -> ! {
     panic!(
-        "{call} was called on a thread that belongs to no kernel: call it inside `Kernel::enter` or on a thread that \
-         a kernel started"
+        "{call} was called on a thread that belongs to no kernel: call it inside `Kernel::enter` or on a \
+         thread that a kernel started"
     );
 }
 

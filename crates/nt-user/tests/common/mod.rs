@@ -1,4 +1,4 @@
-//! Driver-like helpers for the tests: a small safe face over the raw calls, so that a test reads like its subject.
+//! Driver-like helpers for the tests: a small safe interface to the raw calls.
 #![allow(dead_code, reason = "each test uses some of them")]
 
 use std::ffi::c_void;
@@ -12,7 +12,7 @@ use wsk_sys::status::*;
 /// The tag of the tests' pool.
 pub(crate) const TAG: u32 = nt_user::pool::tag(*b"Test");
 
-/// A kernel that loses patience soon.
+/// A kernel with a short watchdog.
 pub(crate) fn kernel() -> Kernel {
     Kernel::new(Config { watchdog: Some(Duration::from_secs(20)), ..Config::default() })
 }
@@ -43,13 +43,13 @@ pub(crate) fn finish(kernel: &Kernel) -> LeakReport {
     leaks
 }
 
-/// Shuts the kernel down; nothing may be wrong.
+/// Shuts the kernel down; expects no reports and no leaks.
 pub(crate) fn finish_clean(kernel: &Kernel) {
     let leaks = finish(kernel);
     assert!(leaks.is_clean(), "{leaks}");
 }
 
-/// The kernel must have seen violations of `rule`, in the code of the tests, and nothing else.
+/// Expects violations of `rule`, in the code of the tests, and no other reports.
 pub(crate) fn assert_only(kernel: &Kernel, rule: &str) {
     let found = kernel.take(rule);
     assert!(!found.is_empty(), "{rule} was not reported, but {:#?}", kernel.violations());
@@ -60,14 +60,14 @@ pub(crate) fn assert_only(kernel: &Kernel, rule: &str) {
     assert!(others.is_empty(), "besides {rule}: {others:#?}");
 }
 
-/// Where a violation of `rule` was seen.
+/// Returns the location of a violation of `rule`.
 pub(crate) fn place_of(kernel: &Kernel, rule: &str) -> String {
     let violations = kernel.violations();
     let found = violations.iter().find(|violation| violation.rule == rule);
     found.unwrap_or_else(|| panic!("no {rule} in {violations:#?}")).place.clone()
 }
 
-/// Something on a raw pointer that goes to another thread.
+/// A raw pointer that is shared with other threads.
 #[derive(Clone, Copy)]
 pub(crate) struct Shared<T>(*mut T);
 
@@ -245,13 +245,13 @@ pub(crate) fn complete(irp: *mut IRP, status: NTSTATUS, information: usize) {
     unsafe { IofCompleteRequest(irp, 0) };
 }
 
-/// Completes the IRP without a word about its outcome.
+/// Completes the IRP without setting its outcome.
 pub(crate) fn complete_as_is(irp: *mut IRP) {
     // SAFETY: the tests complete IRPs that a driver below has, or mean to be caught.
     unsafe { IofCompleteRequest(irp, 0) };
 }
 
-/// Whether the IRP may be given to `WskTest`.
+/// Returns true if the IRP may be passed to `WskTest`.
 pub(crate) fn check_submission(irp: *mut IRP) -> bool {
     // SAFETY: the IRP is alive.
     unsafe { nt_user::irp::submitted(irp, "WskTest") }
@@ -272,7 +272,7 @@ pub(crate) unsafe extern "system" fn keep(_: *mut DEVICE_OBJECT, _: *mut IRP, _:
     STATUS_MORE_PROCESSING_REQUIRED
 }
 
-/// A routine that lets the IRP go.
+/// A routine that continues the completion of the IRP.
 pub(crate) unsafe extern "system" fn let_go(_: *mut DEVICE_OBJECT, _: *mut IRP, _: *mut c_void) -> NTSTATUS {
     STATUS_SUCCESS
 }
@@ -301,13 +301,13 @@ pub(crate) fn close(handle: HANDLE) -> NTSTATUS {
     unsafe { ZwClose(handle) }
 }
 
-/// Gives a reference back.
+/// Releases a reference.
 pub(crate) fn dereference(object: *mut c_void) -> isize {
     // SAFETY: the tests do not use the object any more.
     unsafe { ObfDereferenceObject(object) }
 }
 
-/// Waits for the thread behind a handle, and forgets it.
+/// Waits for the thread behind a handle, and closes the handle.
 pub(crate) fn join(handle: HANDLE) -> NTSTATUS {
     let object = reference(handle);
     assert_eq!(close(handle), STATUS_SUCCESS);

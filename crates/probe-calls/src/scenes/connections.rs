@@ -1,4 +1,4 @@
-//! Calls on connections that do not suit their state, and what the data event shows.
+//! Calls on connections in the wrong state, and observations of the data event.
 
 use wsk_sys::nt::NTSTATUS;
 use wsk_sys::*;
@@ -10,13 +10,13 @@ use crate::report::Report;
 use crate::request::DATA;
 use crate::socket::loopback;
 
-/// How long a connect may take to fail, in milliseconds: Windows tries thrice.
+/// The time that a connect may take to fail, in milliseconds: Windows tries three times.
 const REFUSAL: u32 = 30_000;
-/// How often a connect is begun in the hope that it takes longer than the next call.
+/// The number of attempts to start a connect that lasts longer than the next call.
 const ATTEMPTS: usize = 100;
 
 pub(super) fn connects(report: &mut Report<'_>, client: &Client) -> Result<(), NTSTATUS> {
-    // A request that nobody decides has its connect pending on Windows.
+    // On Windows the connect is pending until the request is decided.
     let listener = client.open(Kind::listen(&recorder::LISTEN))?;
     listener.set(SOL_SOCKET, SO_CONDITIONAL_ACCEPT, 1)?.ok()?;
     listener.bind(&loopback(0))?.ok()?;
@@ -37,7 +37,7 @@ pub(super) fn connects(report: &mut Report<'_>, client: &Client) -> Result<(), N
     }
     match second {
         Some(answer) => report.answer("connect.second", &answer, ""),
-        None => report.not_made("connect.second", "every first connect was over at once"),
+        None => report.not_made("connect.second", "every first connect completed at once"),
     }
     let (_accepted, connected) = client.pair()?;
     report.call("connect.connected", || connected.connect(&loopback(port)))?;
@@ -73,7 +73,8 @@ pub(super) fn transfers(report: &mut Report<'_>, client: &Client) -> Result<(), 
     let flags = WSK_FLAG_WAITALL | WSK_FLAG_DRAIN;
     report.call("receive.waitall-drain", || accepted.receive(DATA, flags))?;
     report.call("send.empty", || accepted.send(b""))?;
-    // It completes when the peer has everything; a transport that cannot know that may wait for the peer's end.
+    // It completes when the peer has everything; a transport that cannot know that may wait for the peer's
+    // end.
     let end = accepted.disconnect(0, None)?;
     end.linger();
     report.call("send.after-disconnect", || accepted.send(b"x"))?;
@@ -116,7 +117,7 @@ pub(super) fn data_events(report: &mut Report<'_>, client: &Client) -> Result<()
         _ => "other",
     };
     report.observed("event.bytes-accepted", recorder.irql(), note);
-    // What was indicated and not accepted is there to be received.
+    // Indicated data that was not accepted can be received.
     report.call("receive.after-nothing-accepted", || accepted.receive(DATA, 0))?;
     report.begin("backlog.first");
     let (answer, request) = peer.ideal_backlog()?.finish();

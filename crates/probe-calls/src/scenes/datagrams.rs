@@ -8,9 +8,9 @@ use crate::line::Line;
 use crate::report::Report;
 use crate::request::{DATA, Ended};
 
-/// How many datagrams are sent to a socket that takes none.
+/// The number of datagrams sent to a socket that receives none.
 const MANY: usize = 4096;
-/// How long the next one of them may take, in milliseconds.
+/// The time that each of them may take, in milliseconds.
 const NEXT: u32 = 500;
 
 pub(super) fn datagrams(report: &mut Report<'_>, client: &Client) -> Result<(), NTSTATUS> {

@@ -28,7 +28,7 @@ pub(super) fn switches(report: &mut Report<'_>, client: &Client) -> Result<(), N
     switch(report, "events.datagram-unbound", &datagram, WSK_EVENT_RECEIVE_FROM)?;
     let (unconnected, _) = client.open_bound(Kind::connection())?;
     switch(report, "events.unconnected", &unconnected, WSK_EVENT_RECEIVE)?;
-    // Nobody connects to this one, which has nothing to be called should the event be enabled.
+    // Not connected to: it has no callback, should the event be enabled.
     let (without, _) = client.open_bound(Kind::listen(&recorder::NO_ACCEPT))?;
     switch(report, "events.null-callback", &without, WSK_EVENT_ACCEPT)?;
     let (listener, _) = client.open_bound(listen)?;

@@ -1,7 +1,8 @@
-//! Decisions about connection requests that are not there to be decided.
+//! Decisions about connection requests that cannot be decided.
 //!
-//! On Windows a request is a SYN, and the connect of the other side is pending until the decision; the provider here has
-//! complete connections to inspect. Both are served: connects are started, and ended after the decision.
+//! On Windows a request is a SYN, and the connect of the other side is pending until the decision; the
+//! provider here has complete connections to inspect. Both are served: connects are started, and ended after
+//! the decision.
 
 use wsk_sys::nt::NTSTATUS;
 use wsk_sys::*;
@@ -21,7 +22,8 @@ fn listener(client: &Client) -> Result<(Socket<'_>, u16), NTSTATUS> {
     Ok((listener, port))
 }
 
-/// A request that is being inspected: the connection that it comes from, and its connect. The connect goes first.
+/// A request that is being inspected: the connection that it comes from, and its connect. The connect goes
+/// first.
 struct Asking<'c> {
     connect: Pending<'c>,
     connection: Socket<'c>,
@@ -48,7 +50,7 @@ pub(super) fn decisions(report: &mut Report<'_>, client: &Client) -> Result<(), 
     report.call("inspect.unknown", || listener.inspect_complete(unknown, WskInspectReject))?;
     report.call("inspect.pend", || listener.inspect_complete(id, WskInspectPend))?;
     report.call("inspect.seven", || listener.inspect_complete(id, WSK_INSPECT_ACTION(7)))?;
-    // This one decides, unless one of those above has.
+    // This call decides, unless one of those above has.
     let (_, _) = listener.inspect_complete(id, WskInspectReject)?.settle();
     report.call("inspect.decided", || listener.inspect_complete(id, WskInspectReject))?;
     drop(asking);
@@ -69,7 +71,7 @@ pub(super) fn decisions(report: &mut Report<'_>, client: &Client) -> Result<(), 
     if recorder.await_abort(id) {
         report.call("inspect.aborted", || listener.inspect_complete(id, WskInspectReject))?;
     } else {
-        report.not_made("inspect.aborted", "no abort came within two seconds of the end of the connect");
+        report.not_made("inspect.aborted", "no abort within two seconds after the end of the connect");
     }
     Ok(())
 }
@@ -82,7 +84,7 @@ pub(super) fn early(report: &mut Report<'_>, client: &Client) -> Result<(), NTST
     let id = recorder.id();
     report.begin("inspect.early");
     let decision = listener.inspect_complete(id, WskInspectReject)?;
-    // Still in its callback, it cannot have been told of the call's end.
+    // The callback is still running, so the request cannot have been decided by its return.
     let in_time = recorder.left() == 0;
     recorder.release();
     if !recorder.await_return() {

@@ -48,7 +48,7 @@ pub(super) fn options(report: &mut Report<'_>, client: &Client) -> Result<(), NT
     let (bound, _) = client.open_bound(Kind::listen(&recorder::LISTEN))?;
     report.call("conditional.after-bind", || bound.set(SOL_SOCKET, SO_CONDITIONAL_ACCEPT, 1))?;
     report.call("option.after-bind", || bound.set(SOL_SOCKET, SO_EXCLUSIVEADDRUSE, 1))?;
-    // Nobody connects to these two, which have nothing to be called should the option be taken.
+    // Not connected to: they lack a callback, should the option be accepted.
     for (call, table) in
         [("conditional.null-inspect", &recorder::NO_INSPECT), ("conditional.null-abort", &recorder::NO_ABORT)]
     {

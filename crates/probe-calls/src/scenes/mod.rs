@@ -17,11 +17,11 @@ use crate::report::Report;
 pub(crate) struct Scene {
     /// The calls in their order, and the rules that each bears on. No more than 32.
     pub(crate) calls: &'static [(&'static str, &'static str)],
-    /// Makes them. An error is the status of a step that had to succeed.
+    /// Makes the calls. An error is the status of a step that had to succeed.
     pub(crate) run: fn(&mut Report<'_>, &Client) -> Result<(), NTSTATUS>,
 }
 
-/// All of them. Those with a call that a system may not survive come last.
+/// All scenes. Those with a call that may crash a system come last.
 pub(crate) const SCENES: [Scene; 19] = [
     Scene {
         calls: &[

@@ -201,7 +201,7 @@ impl Recorder {
         &raw const self.0.tables.connection
     }
 
-    // Answers --------------------------------------------------------------------------------------------------
+    // Answers -----------------------------------------------------------------------------------------------
 
     /// Answers `WskAcceptEvent` from now on.
     pub fn on_accept(&self, answer: impl Fn(&Accept) -> AcceptAnswer + Send + Sync + 'static) -> &Self {
@@ -259,7 +259,7 @@ impl Recorder {
         self
     }
 
-    // Events ---------------------------------------------------------------------------------------------------
+    // Events ------------------------------------------------------------------------------------------------
 
     /// The next `WskAcceptEvent`; events of other kinds stay in the queue.
     #[track_caller]
@@ -455,7 +455,7 @@ impl Drop for Hold {
     }
 }
 
-// The callbacks -------------------------------------------------------------------------------------------------
+// The callbacks ---------------------------------------------------------------------------------------------
 
 impl Recorder {
     /// Enters a callback: counts it, and waits there if it is held.

@@ -1,8 +1,8 @@
 //! A request: an IRP, its completion routine, and its outcome.
 //!
 //! ```text
-//!   new() ──(returning, hook, …)──► configured ──submit──► submitted ──routine──► completed ──reuse──► configured
-//!                                                              └──cancel──┘
+//!   new() ──(hook, …)──► configured ──submit──► submitted ──routine──► completed ──reuse──► configured
+//!                                                    └──cancel──┘
 //! ```
 //! A request keeps its parameters alive. Dropping it while it is pending cancels it and waits: raw calls may
 //! break any rule of WSK, but not the memory of this kit.

@@ -1,10 +1,11 @@
 //! Reading and writing single fields of the generated types.
 //!
-//! Each function takes a raw pointer, reads or writes one field of a live object, and leaves every other field
-//! alone. No reference to the whole object is ever made, because another processor may own the rest of it.
+//! Each function takes a raw pointer, reads or writes one field of a live object, and leaves every other
+//! field alone. No reference to the whole object is ever made, because another processor may own the rest of
+//! it.
 //!
-//! The fields here are spelled alike by every binding crate; the few that are not are in `binding`. Beside each
-//! stands its offset on 64-bit and on 32-bit targets, asserted while compiling.
+//! The fields here are spelled alike by every binding crate; the few that are not are in `binding`. Beside
+//! each stands its offset on 64-bit and on 32-bit targets, asserted while compiling.
 
 use core::ffi::c_void;
 use core::ptr::addr_of_mut;
@@ -12,7 +13,8 @@ use core::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
 
 use super::*;
 
-/// The same address with the type a field has here: binding crates differ in `bool` and `u8`, `usize` and `u64`.
+/// The same address with the type a field has here: binding crates differ in `bool` and `u8`, `usize` and
+/// `u64`.
 #[inline]
 pub(super) const fn retyped<From, To>(field: *mut From) -> *mut To {
     const { assert!(size_of::<From>() == size_of::<To>() && align_of::<From>() == align_of::<To>()) };
@@ -110,7 +112,8 @@ pub unsafe fn irp_cancel<'a>(irp: *mut IRP) -> &'a AtomicU8 {
 pub unsafe fn irp_cancel_routine<'a>(irp: *mut IRP) -> &'a AtomicPtr<c_void> {
     // SAFETY: the caller guarantees a live IRP; only the address of one field is computed.
     let field = unsafe { addr_of_mut!((*irp).CancelRoutine) };
-    // SAFETY: an optional function pointer is one word, and every concurrent access goes through this function.
+    // SAFETY: an optional function pointer is one word, and every concurrent access goes through this
+    // function.
     unsafe { AtomicPtr::from_ptr(field.cast()) }
 }
 

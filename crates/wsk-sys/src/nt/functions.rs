@@ -1,7 +1,7 @@
 //! The kernel functions, declared once. The names are the ones the kernel exports.
 //!
-//! `KeGetCurrentIrql`, `KeQueryInterruptTime` and `KeQuerySystemTime` are in `binding`: for 64-bit drivers they
-//! are no functions of the kernel.
+//! `KeGetCurrentIrql`, `KeQueryInterruptTime` and `KeQuerySystemTime` are in `binding`: for 64-bit drivers
+//! they are no functions of the kernel.
 
 use core::ffi::c_void;
 
@@ -15,12 +15,13 @@ unsafe extern "system" {
     pub fn IoFreeIrp(irp: *mut IRP);
     /// Initializes an IRP in the caller's own storage of `packet_size` bytes. IRQL <= DISPATCH.
     pub fn IoInitializeIrp(irp: *mut IRP, packet_size: u16, stack_size: i8);
-    /// Makes a completed IRP ready for another request; the completion routine must be set again. IRQL <= DISPATCH.
+    /// Makes a completed IRP ready for another request; the completion routine must be set again. IRQL <=
+    /// DISPATCH.
     pub fn IoReuseIrp(irp: *mut IRP, status: NTSTATUS);
-    /// Sets the completion routine of an IRP's next stack location, and has the I/O manager hold `device` until the routine
-    /// has returned, so that the image it is part of stays. `STATUS_INSUFFICIENT_RESOURCES` when memory is out; the routine
-    /// is not set then. What this takes is given back after the routine has run, so an IRP that got one must be completed.
-    /// IRQL <= DISPATCH.
+    /// Sets the completion routine of an IRP's next stack location, and has the I/O manager hold `device`
+    /// until the routine has returned, so that the image it is part of stays. `STATUS_INSUFFICIENT_RESOURCES`
+    /// when memory is out; the routine is not set then. What this takes is given back after the routine has
+    /// run, so an IRP that got one must be completed. IRQL <= DISPATCH.
     pub fn IoSetCompletionRoutineEx(
         device: *mut DEVICE_OBJECT,
         irp: *mut IRP,
@@ -39,7 +40,7 @@ unsafe extern "system" {
     /// Releases the cancel spin lock. IRQL = DISPATCH.
     pub fn IoReleaseCancelSpinLock(irql: KIRQL);
 
-    // Memory descriptor lists --------------------------------------------------------------------------------
+    // Memory descriptor lists -------------------------------------------------------------------------------
     /// Allocates an MDL for `length` bytes at `address`; null when memory is out. IRQL <= DISPATCH.
     pub fn IoAllocateMdl(
         address: *mut c_void,
@@ -62,7 +63,7 @@ unsafe extern "system" {
         priority: u32,
     ) -> *mut c_void;
 
-    // Events and waits ---------------------------------------------------------------------------------------
+    // Events and waits --------------------------------------------------------------------------------------
     /// Initializes an event of [`NOTIFICATION_EVENT`] or [`SYNCHRONIZATION_EVENT`] type.
     pub fn KeInitializeEvent(event: *mut KEVENT, event_type: i32, state: u8);
     /// Signals an event. IRQL <= DISPATCH when `wait` is zero.
@@ -85,7 +86,7 @@ unsafe extern "system" {
     /// Puts the thread to sleep; `interval` as in [`KeWaitForSingleObject`]. IRQL <= APC.
     pub fn KeDelayExecutionThread(wait_mode: i8, alertable: u8, interval: *mut i64) -> NTSTATUS;
 
-    // Spin locks and IRQL ------------------------------------------------------------------------------------
+    // Spin locks and IRQL -----------------------------------------------------------------------------------
     /// Takes a spin lock and raises to DISPATCH; returns the former IRQL. IRQL <= DISPATCH.
     pub fn KeAcquireSpinLockRaiseToDpc(lock: *mut KSPIN_LOCK) -> KIRQL;
     /// Releases a spin lock and returns to `irql`. IRQL = DISPATCH.
@@ -99,7 +100,7 @@ unsafe extern "system" {
     /// Lowers the IRQL to a value that [`KfRaiseIrql`] returned.
     pub fn KeLowerIrql(irql: KIRQL);
 
-    // Deferred procedure calls and timers ----------------------------------------------------------------------
+    // Deferred procedure calls and timers -------------------------------------------------------------------
     /// Initializes a DPC.
     pub fn KeInitializeDpc(dpc: *mut KDPC, routine: Option<KDEFERRED_ROUTINE>, context: *mut c_void);
     /// Queues a DPC; zero if it was queued already.
@@ -110,12 +111,13 @@ unsafe extern "system" {
     pub fn KeFlushQueuedDpcs();
     /// Initializes a notification timer.
     pub fn KeInitializeTimer(timer: *mut KTIMER);
-    /// Sets a timer; a negative `due_time` is relative in 100 ns units. Non-zero if it was set already. IRQL <= DISPATCH.
+    /// Sets a timer; a negative `due_time` is relative in 100 ns units. Non-zero if it was set already. IRQL
+    /// <= DISPATCH.
     pub fn KeSetTimer(timer: *mut KTIMER, due_time: i64, dpc: *mut KDPC) -> u8;
     /// Takes a timer back; non-zero if it had not expired. IRQL <= DISPATCH.
     pub fn KeCancelTimer(timer: *mut KTIMER) -> u8;
 
-    // Work items and threads -----------------------------------------------------------------------------------
+    // Work items and threads --------------------------------------------------------------------------------
     /// Queues a work item of the caller's own storage. IRQL <= DISPATCH.
     pub fn ExQueueWorkItem(item: *mut WORK_QUEUE_ITEM, queue: i32);
     /// Allocates a work item bound to a device object; null when memory is out. IRQL <= DISPATCH.
@@ -151,7 +153,8 @@ unsafe extern "system" {
         object: *mut *mut c_void,
         handle_information: *mut c_void,
     ) -> NTSTATUS;
-    /// Takes a reference on an object that the caller knows to be there (`ObReferenceObject`). IRQL <= DISPATCH.
+    /// Takes a reference on an object that the caller knows to be there (`ObReferenceObject`). IRQL <=
+    /// DISPATCH.
     pub fn ObfReferenceObject(object: *mut c_void) -> isize;
     /// Gives back a reference on an object (`ObDereferenceObject`). IRQL <= DISPATCH.
     pub fn ObfDereferenceObject(object: *mut c_void) -> isize;
@@ -160,7 +163,7 @@ unsafe extern "system" {
     /// The process of the calling thread. IRQL <= DISPATCH.
     pub fn IoGetCurrentProcess() -> PEPROCESS;
 
-    // Run-down protection --------------------------------------------------------------------------------------
+    // Run-down protection -----------------------------------------------------------------------------------
     /// Initializes run-down protection. IRQL <= DISPATCH.
     pub fn ExInitializeRundownProtection(rundown: *mut EX_RUNDOWN_REF);
     /// Takes protection; zero once run-down has started. IRQL <= DISPATCH.
@@ -170,8 +173,9 @@ unsafe extern "system" {
     /// Starts run-down and waits for the holders. IRQL = PASSIVE.
     pub fn ExWaitForRundownProtectionRelease(rundown: *mut EX_RUNDOWN_REF);
 
-    // Pool -----------------------------------------------------------------------------------------------------
-    /// Allocates pool with a tag; null when memory is out. The block is not zeroed. IRQL <= DISPATCH for non-paged pool.
+    // Pool --------------------------------------------------------------------------------------------------
+    /// Allocates pool with a tag; null when memory is out. The block is not zeroed. IRQL <= DISPATCH for
+    /// non-paged pool.
     pub fn ExAllocatePoolWithTag(pool_type: i32, bytes: usize, tag: u32) -> *mut c_void;
     /// Frees pool. IRQL <= DISPATCH for non-paged pool.
     pub fn ExFreePoolWithTag(block: *mut c_void, tag: u32);

@@ -1,4 +1,4 @@
-//! What the kernel headers define as macros and inline functions.
+//! Macros and inline functions of the kernel headers.
 
 use core::ffi::c_void;
 use core::mem::size_of;
@@ -48,11 +48,12 @@ pub unsafe fn io_set_next_irp_stack_location(irp: *mut IRP) {
     unsafe { set_irp_stack_pointer(irp, next) };
 }
 
-/// Sets the completion routine for success, error and cancel (`IoSetCompletionRoutine` with all three `TRUE`).
+/// Sets the completion routine for success, error and cancel (`IoSetCompletionRoutine` with all three
+/// `TRUE`).
 ///
 /// # Safety
-/// `irp` points to a live IRP that the caller owns and that has a free stack location; `routine` may be called
-/// with `context` until the IRP has completed.
+/// `irp` points to a live IRP that the caller owns and that has a free stack location; `routine` may be
+/// called with `context` until the IRP has completed.
 #[inline]
 pub unsafe fn io_set_completion_routine(irp: *mut IRP, routine: IO_COMPLETION_ROUTINE, context: *mut c_void) {
     // SAFETY: the caller owns the live IRP.

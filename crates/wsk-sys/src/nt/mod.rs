@@ -1,11 +1,11 @@
 //! The executive subset: the few types and functions of the NT kernel that a WSK client or provider needs.
 //!
-//! Everything above this module reaches the kernel through these names only. The functions are plain
-//! `extern "system"` symbols: in a driver `ntoskrnl.exe` supplies them, on a host the crate `nt-user` does, so
-//! the code that is tested is the code that ships.
+//! Everything above this module reaches the kernel through these names only. The functions are plain `extern
+//! "system"` symbols: in a driver `ntoskrnl.exe` supplies them, on a host the crate `nt-user` does, so the
+//! code that is tested is the code that ships.
 //!
-//! The *types* come from generated bindings. A driver that is built with the WDK turns the feature `wdk` on and
-//! gets those of `wdk-sys`: its own IRPs and strings fit. Everything else, hosts first, gets those of
+//! The *types* come from generated bindings. A driver that is built with the WDK turns the feature `wdk` on
+//! and gets those of `wdk-sys`: its own IRPs and strings fit. Everything else, hosts first, gets those of
 //! `windows-sys`, for which nothing need be installed. `binding` is the one module that differs: it lists the
 //! types and spells the few field paths that the two name differently.
 //!
@@ -65,7 +65,7 @@ pub type IO_WORKITEM_ROUTINE = unsafe extern "system" fn(device: *mut DEVICE_OBJ
 /// An `IoAllocateWorkItem` work item, opaque.
 pub type PIO_WORKITEM = *mut c_void;
 
-/// How an object is made and named (`OBJECT_ATTRIBUTES`).
+/// Attributes of a new object (`OBJECT_ATTRIBUTES`).
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct OBJECT_ATTRIBUTES {
@@ -84,7 +84,8 @@ pub struct OBJECT_ATTRIBUTES {
 }
 
 impl OBJECT_ATTRIBUTES {
-    /// An object without a name whose handle belongs to the kernel, not to the process that happens to be current.
+    /// An object without a name whose handle belongs to the kernel, not to the process that happens to be
+    /// current.
     pub const fn kernel_handle() -> Self {
         Self {
             Length: size_of::<Self>() as u32,
@@ -108,15 +109,16 @@ pub struct EX_RUNDOWN_REF {
     pub Count: usize,
 }
 
-/// `MEMORY_ALLOCATION_ALIGNMENT`: what pool blocks are aligned to, and what Microsoft's headers declare IRPs, device objects
-/// and the entries of sequenced lists with. 16 on 64-bit systems, 8 on 32-bit ones.
+/// `MEMORY_ALLOCATION_ALIGNMENT`: what pool blocks are aligned to, and what Microsoft's headers declare IRPs,
+/// device objects and the entries of sequenced lists with. 16 on 64-bit systems, 8 on 32-bit ones.
 ///
-/// Other headers, and the types made of them, may not: mingw-w64's and those of `windows-sys` align an IRP as its fields
-/// need. Whoever keeps an IRP in storage of its own asks for this alignment there.
+/// Other headers, and the types made of them, may not: mingw-w64's and those of `windows-sys` align an IRP as
+/// its fields need. A driver that keeps an IRP in its own storage needs this alignment there.
 pub const MEMORY_ALLOCATION_ALIGNMENT: usize = 2 * size_of::<usize>();
 
-// The other structures are aligned as their widest field needs, in Microsoft's headers too. A binding crate that says less
-// of one would have the kernel touch it across two of its words; one that says more is as good.
+// The other structures are aligned as their widest field needs, in Microsoft's headers too. A binding crate
+// that says less of one would have the kernel touch it across two of its words; one that says more is as
+// good.
 const _: () = assert!(align_of::<IRP>() >= align_of::<usize>());
 const _: () = assert!(align_of::<IRP>() <= MEMORY_ALLOCATION_ALIGNMENT);
 const _: () = assert!(size_of::<IRP>().is_multiple_of(MEMORY_ALLOCATION_ALIGNMENT));

@@ -1,7 +1,7 @@
 //! The binding of drivers built with the WDK: types of `wdk-sys`, so a driver's own pointers are ours.
 //!
-//! Three functions that 32-bit kernels export are inline in the WDK's headers for 64-bit drivers, and not every
-//! 64-bit kernel exports them. They are inline here as well.
+//! Three functions that 32-bit kernels export are inline in the WDK's headers for 64-bit drivers, and not
+//! every 64-bit kernel exports them. They are inline here as well.
 
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
@@ -25,13 +25,13 @@ pub const fn zeroed_timer() -> KTIMER {
     unsafe { MaybeUninit::<KTIMER>::zeroed().assume_init() }
 }
 
-/// Two words of the driver's image, zero when it is loaded: what is shared by all of the driver and belongs to none of its
-/// objects.
+/// Two words of the driver's image, zero when it is loaded: what is shared by all of the driver and belongs
+/// to none of its objects.
 #[inline]
 pub fn image_words() -> *mut [usize; 2] {
     /// The words, which are reached through their address only.
     struct Words(UnsafeCell<[usize; 2]>);
-    // SAFETY: nothing here reads or writes the words; whoever uses their address orders that.
+    // SAFETY: nothing here reads or writes the words; the users of their address order that.
     unsafe impl Sync for Words {}
     static WORDS: Words = Words(UnsafeCell::new([0; 2]));
     WORDS.0.get()
@@ -50,14 +50,17 @@ pub const fn guid_parts(guid: &GUID) -> (u32, u16, u16, [u8; 8]) {
 accessors! {
     /// `Irp->IoStatus.Status`.
     irp_status / set_irp_status: IRP => IoStatus.__bindgen_anon_1.Status: NTSTATUS, 0x30 / 0x18;
-    /// `Irp->Tail.Overlay.DriverContext`, four words for whoever owns the IRP now (the provider while it pends).
+    /// `Irp->Tail.Overlay.DriverContext`, four words for the owner of the IRP (the provider while it
+    /// pends).
     irp_driver_context / set_irp_driver_context:
         IRP => Tail.Overlay.__bindgen_anon_1.__bindgen_anon_1.DriverContext: [*mut c_void; 4], 0x78 / 0x40;
     /// `Irp->Tail.Overlay.CurrentStackLocation`.
     irp_stack_pointer / set_irp_stack_pointer:
-        IRP => Tail.Overlay.__bindgen_anon_2.__bindgen_anon_1.CurrentStackLocation: *mut IO_STACK_LOCATION, 0xB8 / 0x60;
-    /// `Irp->Tail.Overlay.ListEntry`, for whoever owns the IRP now.
-    irp_list_entry / set_irp_list_entry: IRP => Tail.Overlay.__bindgen_anon_2.ListEntry: LIST_ENTRY, 0xA8 / 0x58;
+        IRP => Tail.Overlay.__bindgen_anon_2.__bindgen_anon_1.CurrentStackLocation: *mut IO_STACK_LOCATION,
+        0xB8 / 0x60;
+    /// `Irp->Tail.Overlay.ListEntry`, for the owner of the IRP.
+    irp_list_entry / set_irp_list_entry:
+        IRP => Tail.Overlay.__bindgen_anon_2.ListEntry: LIST_ENTRY, 0xA8 / 0x58;
 }
 
 /// The current IRQL of this processor.
@@ -118,7 +121,8 @@ mod shared_page {
             let high = unsafe { read_word(address + 4) };
             // SAFETY: as before.
             let low = unsafe { read_word(address) };
-            // The kernel writes the second high word before the others: if both agree, the low one belongs to them.
+            // The kernel writes the second high word before the others: if both agree, the low one belongs to
+            // them.
             // SAFETY: as before.
             if unsafe { read_word(address + 8) } == high {
                 return u64::from(high) << 32 | u64::from(low);
@@ -129,8 +133,8 @@ mod shared_page {
 
     /// Reads a word of the page, not before the reads above it.
     ///
-    /// A plain `mov` of its own: a kernel that emulates the page for drivers in user mode (Wine) does not know
-    /// the instructions that read and compute at once, which a compiler may make of a volatile read.
+    /// A plain `mov` of its own: a kernel that emulates the page for drivers in user mode (Wine) does not
+    /// know the instructions that read and compute at once, which a compiler may make of a volatile read.
     ///
     /// # Safety
     /// The code runs in the kernel and the aligned word at `address` lies in the page.
@@ -140,7 +144,12 @@ mod shared_page {
         let word: u32;
         // SAFETY: the caller runs in the kernel, where the page is mapped; nothing but a register is written.
         unsafe {
-            core::arch::asm!("mov {:e}, [{}]", out(reg) word, in(reg) address, options(nostack, preserves_flags));
+            core::arch::asm!(
+                "mov {:e}, [{}]",
+                out(reg) word,
+                in(reg) address,
+                options(nostack, preserves_flags)
+            );
         }
         word
     }
@@ -153,7 +162,8 @@ mod shared_page {
     #[inline]
     unsafe fn read_word(address: usize) -> u32 {
         use core::sync::atomic::{AtomicU32, Ordering};
-        // SAFETY: the caller runs in the kernel, where the page is mapped; the kernel alone writes it, by words.
+        // SAFETY: the caller runs in the kernel, where the page is mapped; the kernel alone writes it, by
+        // words.
         unsafe { AtomicU32::from_ptr(core::ptr::with_exposed_provenance_mut(address)) }
             .load(Ordering::Acquire)
     }

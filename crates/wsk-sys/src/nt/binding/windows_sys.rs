@@ -1,5 +1,5 @@
-//! The binding of hosts, and of Windows programs that are no WDK driver: types of `windows-sys`, every function a
-//! symbol that whoever links supplies (the crate `nt-user` on hosts).
+//! The binding of hosts, and of Windows programs that are no WDK driver: types of `windows-sys`, every
+//! function a symbol that another crate defines (`nt-user` on hosts).
 
 use core::ffi::c_void;
 
@@ -53,8 +53,8 @@ pub const fn guid_parts(guid: &GUID) -> (u32, u16, u16, [u8; 8]) {
     (guid.data1, guid.data2, guid.data3, guid.data4)
 }
 
-/// Two words of the driver's image, zero when it is loaded: what is shared by all of the driver and belongs to none of its
-/// objects. A process may have several kernels, each of which has loaded an image of its own.
+/// Two words of the driver's image, zero when it is loaded: what is shared by all of the driver and belongs
+/// to none of its objects. A process may have several kernels, each of which has loaded an image of its own.
 #[inline]
 pub fn image_words() -> *mut [usize; 2] {
     // SAFETY: the function has no preconditions beyond those of all others: the thread belongs to a kernel.
@@ -64,13 +64,14 @@ pub fn image_words() -> *mut [usize; 2] {
 accessors! {
     /// `Irp->IoStatus.Status`.
     irp_status / set_irp_status: IRP => IoStatus.Anonymous.Status: NTSTATUS, 0x30 / 0x18;
-    /// `Irp->Tail.Overlay.DriverContext`, four words for whoever owns the IRP now (the provider while it pends).
+    /// `Irp->Tail.Overlay.DriverContext`, four words for the owner of the IRP (the provider while it
+    /// pends).
     irp_driver_context / set_irp_driver_context:
         IRP => Tail.Overlay.Anonymous1.Anonymous.DriverContext: [*mut c_void; 4], 0x78 / 0x40;
     /// `Irp->Tail.Overlay.CurrentStackLocation`.
     irp_stack_pointer / set_irp_stack_pointer:
         IRP => Tail.Overlay.Anonymous2.Anonymous.CurrentStackLocation: *mut IO_STACK_LOCATION, 0xB8 / 0x60;
-    /// `Irp->Tail.Overlay.ListEntry`, for whoever owns the IRP now.
+    /// `Irp->Tail.Overlay.ListEntry`, for the owner of the IRP.
     irp_list_entry / set_irp_list_entry: IRP => Tail.Overlay.Anonymous2.ListEntry: LIST_ENTRY, 0xA8 / 0x58;
 }
 
