@@ -29,6 +29,7 @@
 //! A call is `cancelled` if it was pending after two seconds, or on purpose; `untouched` if it was refused
 //! and its IRP never completed; `no-irp` if it was made without an IRP. `event` is an observation of a
 //! callback. For `not-made` the note has the reason.
+//! `information` is `socket` for a socket.
 //!
 //! A line that starts with `#` is a comment: `# accept.unbound` announces a call, so that after a stop of the
 //! machine the last line names the call that caused it. `# end N` marks a complete list of N lines.

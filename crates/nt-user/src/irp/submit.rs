@@ -37,8 +37,8 @@ pub unsafe fn submitted(irp: *mut IRP, call: &'static str) -> bool {
     let first = irp.wrapping_add(1).cast::<IO_STACK_LOCATION>();
     if location > count + 1 || pointer != first.wrapping_offset(isize::from(location) - 1) {
         let detail = format!(
-            "CurrentLocation of the IRP at {irp:p} is {location} of {count}, but its current stack location is \
-             at {pointer:p}"
+            "CurrentLocation of the IRP at {irp:p} is {location} of {count}, but its current stack \
+             location is at {pointer:p}"
         );
         kernel.violation("IRP-05", call, detail);
         return false;

@@ -190,8 +190,8 @@ impl Inner {
     fn check_seen(&self, thread: &ThreadObject, call: &'static str) {
         if !thread.seen.load(Ordering::Relaxed) && self.stopped().is_none() {
             let detail = format!(
-                "the driver did not wait for its thread `{}` and now cannot: it will not know when the thread \
-                 has left its image (unload or stop the owner of a thread; do not only drop it)",
+                "the driver did not wait for its thread `{}` and now cannot: it will not know when the \
+                 thread has left its image (unload or stop the owner of a thread; do not only drop it)",
                 thread.name
             );
             self.violation("REG-27", call, detail);
