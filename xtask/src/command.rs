@@ -26,22 +26,22 @@ use anyhow::{Context as _, Result};
 
 use crate::progress::Step;
 
-/// How many lines of a log are shown when a step fails, and how much of each.
+/// Number of log lines shown when a step fails, and the limit on each.
 const TAIL: usize = 40;
 const WIDTH: usize = 240;
-/// How often a running child is looked at.
+/// Interval of checks on a running child.
 const POLL: Duration = Duration::from_millis(10);
-/// How long lines are awaited once the child has ended. Its own children may hold the pipe open.
+/// Time to wait for lines once the child has ended. Its own children may hold the pipe open.
 const DRAIN: Duration = Duration::from_millis(500);
 
 /// Why a child did not do its work.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// It could not be started.
+    /// The child could not be started.
     Start { program: String, error: std::io::Error },
-    /// It was still running when its time was up, and was ended.
+    /// The child was still running at its time limit, and was ended.
     TimedOut { what: String, limit: Duration, log: PathBuf, tail: String },
-    /// It ended with a status other than zero.
+    /// The child ended with a status other than zero.
     Status { what: String, status: ExitStatus, log: PathBuf, tail: String },
 }
 
@@ -80,14 +80,14 @@ impl std::fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// What a captured child left.
+/// Output and status of a captured child.
 #[derive(Debug)]
 pub(crate) struct Captured {
-    /// How it ended; `None` if its time was up and it was ended.
+    /// Exit status; `None` if it was ended at its time limit.
     pub status: Option<ExitStatus>,
-    /// What it printed.
+    /// Standard output.
     pub stdout: String,
-    /// What it printed on standard error.
+    /// Standard error.
     pub stderr: String,
 }
 
@@ -109,7 +109,8 @@ pub(crate) fn logged(
     run(command, what, log, limit, step, None)
 }
 
-/// The same for a child whose standard output is for another program: it is returned, and neither logged nor shown.
+/// Does the same for a child whose standard output is for another program: it is returned, and neither logged
+/// nor shown.
 pub(crate) fn logged_output(
     command: Command,
     what: &str,
@@ -231,7 +232,7 @@ pub(crate) fn ask(program: &str, arguments: &[&str]) -> Option<String> {
     captured.ok().then(|| captured.stdout.trim().to_owned())
 }
 
-/// What is shown of a failed child's output: from its first error on, or else the end.
+/// Part of a failed child's output that is shown: from its first error on, or else the end.
 #[derive(Debug, Default)]
 struct Tail {
     lines: VecDeque<String>,

@@ -13,9 +13,9 @@ use crate::command::logged;
 use crate::cross::{Layout, host_cargo};
 use crate::progress::Step;
 
-/// How long building and running may take on a small machine that has other work.
+/// Limit on building and running, on a small machine with other work.
 const LIMIT: Duration = Duration::from_mins(15);
-/// What the models are built with.
+/// Compiler flags of the models.
 const CFG: &str = "--cfg loom";
 
 /// Options of `cargo xtask loom`.
@@ -64,7 +64,7 @@ fn with_cfg(flags: Option<String>) -> String {
     }
 }
 
-/// How many tests passed, as the log says.
+/// Returns the number of tests that passed, from the log.
 fn passed(log: &str) -> Option<u32> {
     let line = log.lines().rev().find(|line| line.starts_with("test result: ok."))?;
     line.split_whitespace().nth(3)?.parse().ok()

@@ -67,7 +67,7 @@ enum Command {
     Loom(loom::Args),
     /// Make the calls whose answers Windows leaves open, here
     Probe(probe::Args),
-    /// Which rules of the contract do the tests show?
+    /// Report which rules of the contract the tests show
     Rules(rules::Args),
 }
 

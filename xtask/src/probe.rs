@@ -22,17 +22,17 @@ use crate::image;
 use crate::progress::Step;
 use crate::wine::{self, Prefix};
 
-/// What this project's provider answers.
+/// Answers of this project's provider.
 pub(crate) const EXPECTED: &str = "tests/probe-answers.tsv";
 /// The driver's service.
 const SERVICE: &str = "wsk_probe";
-/// Where it writes.
+/// File that it writes.
 const FILE: &str = "drive_c/wsk-probe.tsv";
-/// How long the calls may take, of which some wait for two seconds.
+/// Limit on the calls, of which some wait for two seconds.
 const CALLS: Duration = Duration::from_mins(3);
-/// How often the file is looked at.
+/// Interval of checks on the file.
 const POLL: Duration = Duration::from_millis(100);
-/// What `netio.sys` prints when the last client has gone, and what it must say then.
+/// Output of `netio.sys` when the last client has gone, and what it must say then.
 const DEREGISTERED: &str = "netio: deregistered:";
 const NOTHING_LEFT: &str = "clients=0 sockets=0 ";
 
@@ -80,7 +80,7 @@ pub(crate) fn check(layout: &Layout) -> Result<String> {
     Ok(format!("{} calls answered as recorded", answers.rows.len()))
 }
 
-/// What came of a run.
+/// Outcome of a run.
 struct Probed {
     lines: String,
     answers: Answers,

@@ -1,4 +1,4 @@
-//! What a long step shows while it runs.
+//! Progress of a long step.
 //!
 //! ```text
 //!  terminal:  ⠹ Building the driver  12s  Compiling wdk-sys v0.5.2      (one line, replaced by the next)
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// How much of a child's last line is shown.
+/// Length of a child's last line that is shown.
 const LINE: usize = 60;
 
 /// A step that is under way. Dropped without [`Step::done`] it is shown as failed.

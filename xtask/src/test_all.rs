@@ -29,11 +29,11 @@ use crate::probe;
 use crate::progress::Step as Shown;
 use crate::suites;
 
-/// How long the host tests may take, built from nothing on a small machine.
+/// Limit on the host tests, built from nothing on a small machine.
 const HOST: Duration = Duration::from_mins(45);
-/// How long a report may take.
+/// Limit on a report.
 const REPORT: Duration = Duration::from_mins(15);
-/// How often the example is started and stopped under load.
+/// Number of starts and stops of the user-mode program under load.
 const EXAMPLE_STARTS: usize = 25;
 
 /// Options of `cargo xtask test`.
@@ -42,7 +42,7 @@ pub(crate) struct Args {
     /// Fail if the driver cannot be built or loaded here
     #[arg(long)]
     require_driver: bool,
-    /// How often the driver is started and stopped under load
+    /// Number of starts and stops of the driver under load
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = demo::STARTS)]
     starts: usize,
     /// Run only this step (repeatable)
@@ -77,7 +77,7 @@ enum Step {
 }
 
 impl Step {
-    /// Does it take the packages for Windows builds?
+    /// Returns whether it needs the packages for Windows builds.
     fn is_cross(self) -> bool {
         matches!(self, Self::Layouts | Self::Images | Self::Probe | Self::Windows | Self::Driver)
     }
@@ -99,7 +99,7 @@ impl fmt::Display for Step {
     }
 }
 
-/// What came of a step.
+/// Outcome of a step.
 #[derive(Debug)]
 enum Outcome {
     Passed(String),
@@ -249,7 +249,7 @@ fn images(layout: &Layout) -> Result<String> {
     Ok(format!("the driver has {size} bytes; largest frame of the debug build {frame}"))
 }
 
-/// What of an error fits into a table.
+/// Returns the part of an error that fits into a table.
 fn first_line(error: &anyhow::Error) -> String {
     format!("{error:#}").lines().next().unwrap_or_default().to_owned()
 }

@@ -75,7 +75,8 @@ fn steps(workflow: &str) -> Vec<String> {
     found.into_iter().map(|script: String| script.replace("${{", "").replace("}}", "")).collect()
 }
 
-/// What is called by its name with `.exe`, outside of an expression that uses its output: its exit code is lost.
+/// Returns the programs called by a name with `.exe` outside of an expression that uses their output: the
+/// exit code is lost.
 fn unchecked(script: &str) -> Vec<String> {
     let tree = parse(script);
     let mut all = Vec::new();

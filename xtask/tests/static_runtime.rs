@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
-/// What the compiler is told of the target when cargo builds for Windows in `directory`; nothing is built.
+/// Returns the target configuration of the compiler when cargo builds for Windows in `directory`; nothing is
+/// built.
 fn configuration(directory: &str, arguments: &[&str]) -> String {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace");
     let target = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Has the image linked as a driver.
+//! Links the image as a driver.
 fn main() -> Result<(), wdk_build::ConfigError> {
     // The loader checks the checksum of every driver; without `/RELEASE` it is zero.
     println!("cargo::rustc-cdylib-link-arg=/RELEASE");

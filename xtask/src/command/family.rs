@@ -85,7 +85,7 @@ mod tests {
     use super::*;
     use crate::command::capture;
 
-    /// Does it run? Who has ended may stay listed until its new parent looks at it.
+    /// Returns whether it runs. A process that has ended may stay listed until its new parent waits for it.
     fn runs(process: i32) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
         stat.rsplit_once(')').is_some_and(|(_, fields)| !fields.trim_start().starts_with(['Z', 'X']))

@@ -32,7 +32,7 @@ const MANIFEST: &str = "examples/conditional-accept/driver/Cargo.toml";
 /// The driver that makes calls and writes down the answers.
 const PROBE: &str = "examples/wsk-probe/Cargo.toml";
 pub(super) const TARGET: &str = "x86_64-pc-windows-msvc";
-/// How long fetching may take, and building.
+/// Limits on fetching and on building.
 const FETCH: Duration = Duration::from_mins(15);
 const BUILD: Duration = Duration::from_mins(30);
 
@@ -252,7 +252,7 @@ fn library(metadata: &Metadata) -> Result<String> {
     Ok(library.context("the driver is no `cdylib`")?.name.replace('-', "_"))
 }
 
-/// Where the published `wdk-build` is, and which version.
+/// Returns the directory and the version of the published `wdk-build`.
 fn published_wdk_build(metadata: &Metadata) -> Result<(PathBuf, String)> {
     let is_published = |package: &&Package| package.name.as_str() == "wdk-build" && package.source.is_some();
     let package = metadata.packages.iter().find(is_published);

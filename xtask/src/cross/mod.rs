@@ -40,13 +40,13 @@ use crate::progress::Step;
 /// The compiler that can build the standard library for Windows.
 const RUSTC: &str = "/usr/bin/rustc";
 
-/// Where its library's sources are.
+/// Directory of its library's sources.
 const RUST: &str = "/usr/lib/rustlib/src/rust";
 
-/// How often a lock that another run has is looked at.
+/// Interval of attempts to take a lock that another run holds.
 const WAIT: Duration = Duration::from_millis(200);
 
-/// Where everything is.
+/// Paths of everything that is built.
 #[derive(Debug, Clone)]
 pub(crate) struct Layout {
     /// The workspace.
@@ -92,7 +92,7 @@ impl Layout {
         self.cross.join("gnu")
     }
 
-    /// Where finished images go.
+    /// Returns the directory of finished images.
     pub(crate) fn images(&self) -> PathBuf {
         self.cross.join("images")
     }
@@ -131,7 +131,7 @@ pub(crate) fn try_lock(path: &Path) -> Result<Option<File>> {
     }
 }
 
-/// The same, after some time if another run has it; `busy` is said then.
+/// Takes the lock, and waits if another run holds it; prints `busy` then.
 pub(crate) fn lock(path: &Path, busy: &str) -> Result<File> {
     let mut told = false;
     loop {
@@ -198,7 +198,7 @@ const LEAKING_PREFIXES: [&str; 12] = [
     "CXXFLAGS_",
 ];
 
-/// Must this variable be kept from a cross build?
+/// Returns whether this variable must be kept from a cross build.
 fn leaks(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
     LEAKING.contains(&name.as_ref()) || LEAKING_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
@@ -211,15 +211,16 @@ fn same_cargo(directory: &Path) -> Command {
     command
 }
 
-/// That cargo in the workspace, with the settings of the host build: what it builds is where the user's own builds are.
+/// Returns this cargo for the workspace with the settings of the host build: its products are where the
+/// user's own builds are.
 pub(crate) fn host_cargo(layout: &Layout) -> Command {
     let mut command = same_cargo(&layout.workspace);
     place_targets(&mut command, |name| std::env::var_os(name));
     command
 }
 
-/// Has a child see the target directory of this program: a relative one belongs to the current directory, and the child
-/// runs in another.
+/// Makes a child use the target directory of this program: a relative one belongs to the current directory,
+/// and the child runs in another.
 fn place_targets(command: &mut Command, variable: impl Fn(&str) -> Option<OsString>) {
     for name in ["CARGO_TARGET_DIR", "CARGO_BUILD_TARGET_DIR"] {
         // An empty one is left for cargo to judge.
@@ -229,7 +230,7 @@ fn place_targets(command: &mut Command, variable: impl Fn(&str) -> Option<OsStri
     }
 }
 
-/// That cargo, free of the settings of the host build.
+/// Returns this cargo without the settings of the host build.
 fn cargo(directory: &Path) -> Command {
     let mut command = same_cargo(directory);
     without_leaks(&mut command, std::env::vars_os().map(|(name, _)| name));
@@ -249,7 +250,7 @@ fn without_leaks(command: &mut Command, variables: impl Iterator<Item = OsString
     }
 }
 
-/// That cargo, set up to build for Windows with a standard library made from its sources.
+/// Returns this cargo, set up to build for Windows with a standard library built from its sources.
 pub(crate) fn cross_cargo(directory: &Path) -> Command {
     let mut command = cargo(directory);
     // The feature gate is lifted for this child alone; nothing of it reaches the host build.
@@ -277,7 +278,7 @@ pub(crate) fn remapped(layout: &Layout, target: &str, registry: Option<&Path>) -
     format!("target.{target}.rustflags=[{}]", flags.collect::<Vec<_>>().join(","))
 }
 
-/// Where cargo keeps the sources of published packages, whichever registry they are from.
+/// Returns the directory in which cargo keeps the sources of published packages, for all registries.
 fn registries() -> Option<PathBuf> {
     let home = std::env::var_os("CARGO_HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
     Some(home.or_else(|| Some(std::env::home_dir()?.join(".cargo")))?.join("registry/src"))
@@ -293,7 +294,7 @@ fn cargo_logged(command: Command, log: &Path, limit: Duration, step: &Step) -> R
 
 const NO_NETWORK: &str = "packages cannot be fetched from the registry: is there a network?";
 
-/// Does cargo complain of the network?
+/// Returns whether cargo reports a network error.
 fn unreachable(said: &str) -> bool {
     const WORDS: [&str; 6] = [
         "failed to download",

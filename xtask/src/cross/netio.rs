@@ -25,7 +25,7 @@ const TARGET: &str = "x86_64-pc-windows-gnu";
 const GCC: &str = "x86_64-w64-mingw32-gcc";
 const BUILD: Duration = Duration::from_mins(30);
 const COMPILE: Duration = Duration::from_mins(2);
-/// Where the C driver's sources are.
+/// Directory of the C driver's sources.
 const C_CLIENT: &str = "crates/netio/c";
 
 const RANDOM: &str = include_str!("../../assets/bcryptprimitives.c");
@@ -121,7 +121,7 @@ pub(crate) fn gnu_cargo(layout: &Layout, subcommand: &str, target: &Path) -> Com
     command
 }
 
-/// Where the C parts are compiled.
+/// Returns the directory for C object files.
 fn objects(layout: &Layout) -> Result<PathBuf> {
     let objects = layout.gnu_target().join("c");
     std::fs::create_dir_all(&objects).with_context(|| format!("cannot make {}", objects.display()))?;

@@ -20,16 +20,16 @@ use super::Layout;
 use crate::command::{self, Failure};
 use crate::progress::Step;
 
-/// What works with nothing but Rust.
+/// Commands that need nothing but Rust.
 pub(crate) const WITHOUT: &str = "\
 Without these, everything in user mode works: `cargo run -p gate-host` and `cargo test`.";
 
 /// The oldest compiler that will do: this workspace's own minimum.
 const OLDEST: (u32, u32) = (1, 91);
 
-/// How long apt-get may take.
+/// Limit on a run of apt-get.
 const APT: Duration = Duration::from_mins(20);
-/// How long apt-get waits for another package manager, in seconds.
+/// Time that apt-get waits for another package manager, in seconds.
 const LOCK_SECONDS: u32 = 60;
 
 /// A package and what it is for.
@@ -39,7 +39,7 @@ pub(crate) struct Package {
     purpose: &'static str,
 }
 
-/// All that is needed.
+/// All packages that are needed.
 pub(crate) const PACKAGES: [Package; 10] = [
     Package { name: "rustc-web", purpose: "a Rust compiler that comes with its library's sources" },
     Package { name: "rust-web-src", purpose: "those sources: core, alloc and std are built for Windows" },
@@ -67,7 +67,7 @@ pub(crate) struct Args {
     replace: bool,
 }
 
-/// What this machine is, as far as installing goes.
+/// Properties of this machine that decide how to install.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Machine {
     /// It has dpkg and apt-get.
@@ -93,7 +93,7 @@ struct Found {
 }
 
 impl Found {
-    /// Is it there, but too old?
+    /// Returns whether it is installed but too old.
     fn outdated(&self) -> bool {
         let Some(version) = self.version.as_deref().filter(|_| self.package.name.starts_with("rust")) else {
             return false;
@@ -102,7 +102,7 @@ impl Found {
         (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < OLDEST
     }
 
-    /// What the table says of it.
+    /// Returns its state for the table.
     fn state(&self) -> String {
         match &self.version {
             None => "no".to_owned(),
@@ -312,7 +312,7 @@ fn would_remove(arguments: &[&str]) -> Vec<String> {
     removals(&command::ask("apt-get", &simulation).unwrap_or_default())
 }
 
-/// What a simulation says it removes.
+/// Returns the packages that a simulation removes.
 fn removals(simulation: &str) -> Vec<String> {
     let removed = simulation.lines().filter_map(|line| line.strip_prefix("Remv "));
     removed.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
@@ -335,7 +335,7 @@ fn explained(result: Result<(), Failure>) -> Result<()> {
     bail!("{advice}\n{failure}\n{WITHOUT}")
 }
 
-/// What the words of apt-get or dpkg mean for the user.
+/// Explains a message of apt-get or dpkg to the user.
 fn explanation(said: &str) -> Option<&'static str> {
     const KNOWN: [(&[&str], &str); 5] = [
         (

@@ -20,7 +20,7 @@ use super::unix_lines;
 /// The name of the stamp inside a prepared directory.
 const STAMP: &str = ".made-from";
 
-/// What a directory is made from, one line each.
+/// Inputs that a directory is made from, one line each.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Stamp(String);
 

@@ -1,4 +1,4 @@
-//! What is printed of a finished image, and whether it is as it must be.
+//! Report on a finished image, and its check.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::image::{self, Expected, Finding};
 
-/// What an image of a C compiler must be: the same as a driver, of any size.
+/// Requirements on an image of a C compiler: those of a driver, of any size.
 pub(super) const C_DRIVER: Expected = image::DRIVER;
 
 /// Prints an image's path, size, imports and sections. With expectations it is checked: is it fit to be loaded?

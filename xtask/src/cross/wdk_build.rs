@@ -36,7 +36,7 @@ struct Edit {
 
 #[derive(Debug, Clone, Copy)]
 enum Change {
-    /// Everything from the first text up to the second is taken out.
+    /// Removes everything from the first text up to the second.
     Cut { from: &'static str, until: &'static str },
     /// A text, found exactly so many times, is replaced.
     Replace { what: &'static str, times: usize, with: &'static str },

@@ -32,7 +32,7 @@ const POOL: &str = include_str!("../../assets/pool2.c");
 const STACK: &str = include_str!("../../assets/chkstk.c");
 const EMPTY: &str = include_str!("../../assets/empty.c");
 
-/// Where mingw-w64 keeps its headers and libraries.
+/// Directory of the headers and libraries of mingw-w64.
 const MINGW: &str = "/usr/x86_64-w64-mingw32";
 /// Headers of clang that need no C library.
 const FREESTANDING: [&str; 6] =
@@ -128,7 +128,7 @@ fn resource_directory() -> Result<PathBuf> {
         .context("clang does not say where its headers are: run `cargo xtask setup`")
 }
 
-/// Where libclang is; `None` leaves it to be found.
+/// Returns the directory of libclang; `None` leaves it to be found.
 pub(super) fn libclang() -> Option<PathBuf> {
     command::ask("llvm-config", &["--libdir"]).map(PathBuf::from)
 }

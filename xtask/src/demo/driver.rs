@@ -21,17 +21,17 @@ use super::server::{Asker, BadValue, Holdings, Server, Settings, Started};
 use crate::cross::{Layout, driver, netio};
 use crate::wine::{self, Parameter, Pool, Prefix, SERVICE, Value};
 
-/// How long a program that steers the driver may take.
+/// Limit on a program that controls the driver.
 const COMMAND: Duration = Duration::from_secs(30);
-/// How long a start may take, with what the service manager needs for itself.
+/// Limit on a start, with the service manager's own time.
 const START: Duration = Duration::from_secs(30);
-/// How long a stop is waited for. What it may take is for the scenarios to say.
+/// Limit on the wait for a stop. The scenarios judge its duration.
 const STOP: Duration = Duration::from_mins(1);
 /// The service of the driver in C.
 const OTHER: &str = "echo_c";
-/// What `netio.sys` prints when a client has deregistered, before what is left.
+/// Output of `netio.sys` when a client has deregistered, before what is left.
 const DEREGISTERED: &str = "netio: deregistered:";
-/// What it prints when a client has broken the contract, or it cannot go on.
+/// Output when a client has violated the contract, or `netio.sys` cannot continue.
 const BROKEN: [&str; 3] = ["netio: violation", "netio: panic", "netio: error"];
 /// The status of a driver whose parameters do not say where to listen.
 const INVALID_PARAMETER: u64 = 0xC000_000D;
@@ -48,9 +48,9 @@ pub(crate) struct Driver {
     /// The parameters that the registry has.
     parameters: Option<Vec<Parameter>>,
     log_mark: u64,
-    /// Where in the log the record of pool memory begins.
+    /// Position in the log at which the record of pool memory begins.
     pool_mark: u64,
-    /// It is to be left running.
+    /// Whether the driver is left running.
     left: bool,
     /// Keeps other runs away from the prefix.
     _lock: File,
@@ -64,9 +64,10 @@ struct Running {
     address: SocketAddr,
     watch: Program,
     answers: Option<Program>,
-    /// Where in the log a client that has gone says so: the service of one that does not listen has gone by now.
+    /// Position in the log of the client's deregistration: the service of a driver that does not listen has
+    /// gone by now.
     log_mark: u64,
-    /// It has come to WSK; without an address to listen on it does not.
+    /// Whether the driver has reached WSK; without an address to listen on it does not.
     came: bool,
 }
 
@@ -166,7 +167,7 @@ impl Driver {
         Ok(server)
     }
 
-    /// Has the machine run, with the service installed.
+    /// Starts the machine, with the service installed.
     fn machine(&mut self) -> Result<()> {
         if !self.prefix.is_up() {
             self.prefix.create()?;
@@ -217,7 +218,7 @@ impl Driver {
         }
     }
 
-    /// Has a program answer, or none.
+    /// Starts a program that answers, or none.
     fn answer(&mut self, settings: &Settings) -> Result<()> {
         let Some(running) = &mut self.running else { return Ok(()) };
         if running.answers.is_some() && running.settings.answer == settings.answer {

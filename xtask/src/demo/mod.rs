@@ -44,10 +44,10 @@ pub(crate) struct Args {
     /// Try only this scenario (repeatable)
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// How often the gate is started and stopped under load
+    /// Number of starts and stops under load
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = STARTS)]
     starts: usize,
-    /// How many seconds the gate serves a mixed load while what it holds is watched
+    /// Duration of the endurance scenario in seconds: a mixed load during which resources are watched
     #[arg(long, value_name = "SECONDS", default_value_t = ENDURANCE, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     endurance: u32,
     /// Use what was built before as it is
@@ -58,8 +58,8 @@ pub(crate) struct Args {
     keep: bool,
 }
 
-/// How many seconds of it are enough to see the threads and descriptors that are left behind by each client. For memory, that takes ten
-/// minutes: there are too few clients before to tell what is left from what comes and goes.
+/// Seconds that are enough to see threads and descriptors that each client leaves behind. For memory, that
+/// takes ten minutes: in less time there are too few clients to tell a leak from ordinary changes.
 const ENDURANCE: u32 = 10;
 
 /// Reads a number of starts.
@@ -116,14 +116,14 @@ fn run_through(layout: &Layout, args: &Args) -> Result<ExitCode> {
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What came of trying a gate for `cargo xtask test`.
+/// Outcome of a server's scenarios for `cargo xtask test`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tried {
     /// Scenarios that were as expected.
     pub expected: usize,
     /// All of them.
     pub all: usize,
-    /// How long they took, without the building.
+    /// Duration, without the builds.
     pub took: Duration,
 }
 
@@ -132,7 +132,7 @@ pub(crate) fn try_driver(layout: &Layout, starts: usize) -> Result<Tried> {
     try_server(&mut Driver::load(layout, true)?, true, starts)
 }
 
-/// The same with the user-mode example.
+/// Does the same with the user-mode program.
 pub(crate) fn try_example(layout: &Layout, starts: usize) -> Result<Tried> {
     try_server(&mut UserMode::prepare(layout, true)?, false, starts)
 }

@@ -15,25 +15,25 @@ use crate::wine::Prefix;
 /// The status a shell shows for a program that was interrupted.
 const INTERRUPTED: i32 = 130;
 
-/// How long ending everything may take.
+/// Limit on ending everything.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What ends a gate. It says whether nothing is left of it.
+/// Function that ends a server. It returns whether nothing is left.
 type End = Box<dyn FnMut() -> bool + Send>;
 
-/// What is to be ended when the program is interrupted.
+/// Servers to end when the program is interrupted.
 static ENDS: Mutex<Vec<End>> = Mutex::new(Vec::new());
 /// The program is being interrupted.
 static INTERRUPTION: AtomicBool = AtomicBool::new(false);
 /// Its main thread has noticed, and starts nothing more.
 static PARKED: AtomicBool = AtomicBool::new(false);
 
-/// Has `end` called when the program is interrupted, until it says that nothing is left.
+/// Calls `end` when the program is interrupted, until it returns that nothing is left.
 pub(crate) fn on_interrupt(end: impl FnMut() -> bool + Send + 'static) {
     ENDS.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(end));
 }
 
-/// Has the machine in a prefix ended when the program is interrupted.
+/// Ends the machine in a prefix when the program is interrupted.
 pub(crate) fn end_on_interrupt(prefix: &Prefix) {
     let prefix = prefix.clone();
     on_interrupt(move || {
@@ -45,8 +45,8 @@ pub(crate) fn end_on_interrupt(prefix: &Prefix) {
     });
 }
 
-/// Does not return once the program is being interrupted. To be called before something is started, and before a failure is
-/// told: it may come of the interruption.
+/// Blocks once the program is being interrupted. Call it before something is started and before a failure is
+/// reported, which may be a result of the interruption.
 pub(crate) fn checkpoint() {
     while INTERRUPTION.load(Ordering::SeqCst) {
         PARKED.store(true, Ordering::SeqCst);
@@ -54,7 +54,7 @@ pub(crate) fn checkpoint() {
     }
 }
 
-/// Has Ctrl-C, SIGTERM and SIGHUP end everything that was started here, and then the program.
+/// Makes Ctrl-C, SIGTERM and SIGHUP end everything that was started here, and then the program.
 ///
 /// ```text
 ///   signal ──► handler: end children and gates, again and again ──► the main thread is parked, nothing is left ──► exit
@@ -117,7 +117,7 @@ fn end_children() {
     }
 }
 
-/// What these processes hold.
+/// Returns the resources that these processes hold.
 pub(crate) fn holdings(processes: impl IntoIterator<Item = i32>) -> Holdings {
     let mut sum = Holdings::default();
     for process in processes {
@@ -143,7 +143,7 @@ pub(crate) fn of_wine(prefix: &Path) -> Vec<i32> {
     family::processes().into_iter().filter(has).collect()
 }
 
-/// Is it Wine's loader, under one of its names, or its server?
+/// Returns whether it is Wine's loader, under one of its names, or its server.
 fn is_wine(program: &Path) -> bool {
     program.file_name().is_some_and(|name| name.to_string_lossy().starts_with("wine"))
 }

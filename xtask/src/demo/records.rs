@@ -1,4 +1,4 @@
-//! What the gate records, as it comes: lines of JSON, read by a thread, awaited with a deadline.
+//! Records of the server as they arrive: lines of JSON, read by a thread, awaited with a deadline.
 //!
 //! ```text
 //!   output of the example, or of `gatectl watch --json` ──► thread ──► lines ──► wait, story
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use serde_json::Value;
 
-/// What takes longer than this has failed.
+/// Limit on everything that is waited for.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The records of one run of the demo.
@@ -133,7 +133,7 @@ impl Records {
         true
     }
 
-    /// How many records since `since` are of this kind.
+    /// Returns the number of records of this kind since `since`.
     pub(crate) fn count(&self, since: Mark, event: &str) -> usize {
         count(&self.state().lines[since.0..], event)
     }
@@ -166,7 +166,7 @@ impl Records {
         })
     }
 
-    /// What has happened to `client` by now.
+    /// Returns what has happened to `client` so far.
     pub(crate) fn story_so_far(&self, since: Mark, client: SocketAddr) -> String {
         tell(&self.state().lines[since.0..], &client.to_string()).0
     }
@@ -177,7 +177,7 @@ impl Records {
     }
 }
 
-/// How many records are of this kind.
+/// Returns the number of records of this kind.
 pub(crate) fn count(lines: &[Value], event: &str) -> usize {
     lines.iter().filter(|line| line["event"] == event).count()
 }
@@ -233,7 +233,7 @@ fn tell(lines: &[Value], name: &str) -> (String, bool) {
     (story, ended)
 }
 
-/// What the records of a whole run add up to.
+/// Totals of the records of a whole run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ledger {
     /// Connection requests.

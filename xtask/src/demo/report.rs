@@ -1,4 +1,4 @@
-//! What is printed: a line while a scenario runs, JSON as each ends, and the table at the end.
+//! Output: a line while a scenario runs, JSON as each ends, and a table at the end.
 
 use std::io::IsTerminal as _;
 use std::time::Duration;
@@ -6,30 +6,30 @@ use std::time::Duration;
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 use serde::Serialize;
 
-/// What came of a scenario.
+/// Outcome of a scenario.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Outcome {
     /// Its name.
     pub scenario: &'static str,
-    /// How connections were taken.
+    /// Accept path.
     pub accept_path: String,
-    /// What should be seen.
+    /// Expected observations.
     pub expected: String,
-    /// What was.
+    /// Actual observations.
     pub seen: String,
-    /// Are they the same?
+    /// Whether they are the same.
     pub ok: bool,
     /// Figures.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub note: String,
-    /// How long it took.
+    /// Duration in milliseconds.
     pub milliseconds: u128,
 }
 
 /// Between what the client saw and what the gate recorded.
 pub(crate) const RECORDS: &str = "; records: ";
 
-/// How wide the table is where there is no terminal to ask.
+/// Width of the table without a terminal.
 const WIDTH: u16 = 150;
 
 /// Prints a line for a scenario that has ended.
@@ -86,7 +86,7 @@ pub(crate) fn table(outcomes: &[Outcome]) -> Table {
     table
 }
 
-/// What the client saw on one line, what was recorded on the next.
+/// Puts the client's observations on one line, and the records on the next.
 fn lines(text: &str) -> String {
     text.replacen(RECORDS, "\n", 1)
 }

@@ -18,19 +18,19 @@ use crate::wine::Pool;
 /// Settings of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
-    /// Where to listen; port 0 has one assigned.
+    /// Address to listen on; port 0 requests a free port.
     pub listen: SocketAddr,
     /// Networks and what they get.
     pub nets: Vec<(&'static str, Action)>,
-    /// What everyone else gets.
+    /// Action for all other addresses.
     pub default: Action,
-    /// How long an answer may take.
+    /// Time limit of an answer.
     pub verdict_timeout: Duration,
-    /// How connections are taken.
+    /// Accept path.
     pub by: AcceptBy,
-    /// How many clients there may be, and how long one may be silent.
+    /// Limits on the number of clients and on idle time.
     pub limits: Limits,
-    /// What a program answers to every question; without one there is no such program.
+    /// Answer of a program to every question; without one there is no such program.
     pub answer: Option<Answer>,
     /// Values that cannot be used, by name. They come last, so they stand in the place of good ones.
     pub bad: Vec<(&'static str, BadValue)>,
@@ -48,8 +48,9 @@ pub(crate) enum BadValue {
 }
 
 impl Settings {
-    /// What most scenarios need: everyone is accepted but 127.0.0.3, which is rejected, and 127.0.0.4 and 127.0.0.5, which are
-    /// asked about. How many come from one address is not limited, as all clients come from few.
+    /// Returns the settings of most scenarios: all are accepted but 127.0.0.3, which is rejected, and
+    /// 127.0.0.4 and 127.0.0.5, which are asked about. The number of clients from one address is not limited,
+    /// as all clients come from few.
     pub(crate) fn usual(by: AcceptBy) -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -67,9 +68,9 @@ impl Settings {
 /// Outcome of a start.
 #[derive(Debug)]
 pub(crate) enum Started {
-    /// It listens.
+    /// The server listens.
     Listening,
-    /// It does not, and says why.
+    /// The server does not listen, for this reason.
     Failed(String),
 }
 
@@ -103,13 +104,13 @@ pub(crate) trait Asker {
 
 /// Server under test.
 pub(crate) trait Server {
-    /// What it is, for the title of the table.
+    /// Returns its name, for the title of the table.
     fn title(&self) -> String;
 
-    /// Has it run with these settings. Nothing is done if it does already.
+    /// Makes it run with these settings. Does nothing if it does already.
     fn start(&mut self, settings: &Settings) -> Result<Started>;
 
-    /// Where it listens.
+    /// Returns the address it listens on.
     fn address(&self) -> SocketAddr;
 
     /// Unloads it, and returns how long that took. An error says what it left behind. Nothing is done if it does not run.
@@ -118,7 +119,7 @@ pub(crate) trait Server {
     /// Ends it as a crash of the machine would.
     fn crash(&mut self) -> Result<()>;
 
-    /// What it records.
+    /// Returns its records.
     fn records(&self) -> &Records;
 
     /// Lines of its log since the last call that tell of a crash.
@@ -130,7 +131,8 @@ pub(crate) trait Server {
     /// The last lines of its log.
     fn log_tail(&self) -> String;
 
-    /// What the processes hold that it is loaded into, or its own process, as long as it runs; `None` if there is none.
+    /// Returns the resources of the processes that it is loaded into, or of its own process, as long as it
+    /// runs; `None` if there is none.
     fn holdings(&self) -> Option<Holdings> {
         None
     }
@@ -141,7 +143,7 @@ pub(crate) trait Server {
         bail!("only a machine that loads drivers records what they do with its pool")
     }
 
-    /// What became of the pool memory that was recorded.
+    /// Returns the account of the pool memory that was recorded.
     fn pool(&self) -> Pool {
         Pool::default()
     }
@@ -162,7 +164,7 @@ pub(crate) trait Server {
         Ok(None)
     }
 
-    /// Has the process that it is loaded into stay when it is unloaded, so that what it leaves behind adds up.
+    /// Keeps the process that it is loaded into when it is unloaded, so that leaks add up.
     fn keep_process(&mut self) -> Result<()> {
         Ok(())
     }

@@ -17,9 +17,9 @@ use crate::command::{self, logged_output};
 use crate::cross::{Layout, host_cargo};
 use crate::progress::Step;
 
-/// How long a build may take.
+/// Limit on a build.
 const BUILD: Duration = Duration::from_mins(15);
-/// How soon the example's own asker answers.
+/// Time until the program's own asker answers.
 const ANSWER_DELAY: Duration = Duration::from_millis(50);
 
 /// Its name.
@@ -30,7 +30,7 @@ const PROGRAM: &str = "gate-host";
 pub(crate) struct UserMode {
     program: PathBuf,
     log: PathBuf,
-    /// How much of the log was looked at for crashes.
+    /// Length of the log that was checked for crashes.
     read: usize,
     records: Records,
     running: Option<Running>,
@@ -70,7 +70,7 @@ impl UserMode {
         Ok(program)
     }
 
-    /// Where the last build has put the example.
+    /// Returns the path of the last build's program.
     fn built(layout: &Layout) -> Result<PathBuf> {
         let program = std::fs::read_to_string(Self::note(layout)).map(PathBuf::from);
         match program {
@@ -84,7 +84,7 @@ impl UserMode {
         layout.cross.join("example-is-at")
     }
 
-    /// What the process said on standard error.
+    /// Returns what the process printed on standard error.
     fn said(&self) -> String {
         command::tail_of(&self.log, 5)
     }

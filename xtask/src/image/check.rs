@@ -1,4 +1,4 @@
-//! What is expected of an image, and the report.
+//! Requirements on an image, and the report.
 
 use std::fmt;
 
@@ -11,12 +11,12 @@ use super::*;
 /// some of it already.
 const LARGE_FRAME: u32 = 4096;
 
-/// What an image must be.
+/// Requirements on an image.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Expected {
     /// The modules it may import from, in any case of letters.
     pub modules: &'static [&'static str],
-    /// It runs in a true kernel: native subsystem, no unwinding, frames that fit a kernel stack.
+    /// Whether it runs in a real kernel: native subsystem, no unwinding, frames that fit a kernel stack.
     pub kernel: bool,
     /// The size that is the goal, in bytes.
     pub goal: Option<u64>,
@@ -52,12 +52,12 @@ pub(crate) const NETIO: Expected = Expected {
 pub(crate) enum Finding {
     /// The image must not be used.
     Error(String),
-    /// It works, but could be better.
+    /// The image works, but could be better.
     Warning(String),
 }
 
 impl Finding {
-    /// Must the image not be used?
+    /// Returns whether the image must not be used.
     pub(crate) fn is_error(&self) -> bool {
         matches!(self, Self::Error(_))
     }
@@ -73,7 +73,7 @@ impl fmt::Display for Finding {
 }
 
 impl Section {
-    /// What may be done with it, as `rwx`.
+    /// Returns its access rights, as `rwx`.
     pub(crate) fn access(&self) -> String {
         [
             (pe::IMAGE_SCN_MEM_READ.0, 'r'),
@@ -86,7 +86,8 @@ impl Section {
         .collect()
     }
 
-    /// Does the kernel keep it in memory? Sections named so may be paged out, or are gone after the start.
+    /// Returns whether the kernel keeps it in memory. Sections with these names may be paged out, or are
+    /// discarded after the start.
     fn is_resident(&self) -> bool {
         let name = self.name.to_ascii_uppercase();
         !(self.is(pe::IMAGE_SCN_MEM_DISCARDABLE.0) || name.starts_with("PAGE") || name.starts_with("INIT"))

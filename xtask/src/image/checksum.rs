@@ -6,7 +6,7 @@
 use anyhow::{Result, ensure};
 use object::read::pe::{ImageNtHeaders as _, ImageOptionalHeader as _, PeFile64};
 
-/// Where the field is in the optional header, and how long it is.
+/// Offset of the field in the optional header, and its size.
 const FIELD_IN_OPTIONAL_HEADER: usize = 64;
 const FIELD: usize = 4;
 

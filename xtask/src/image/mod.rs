@@ -1,4 +1,4 @@
-//! What is in a finished image, and whether a kernel would be content with it.
+//! Contents of a finished image, and the checks whether a kernel accepts it.
 //!
 //! ```text
 //!   file ── inspect ──► Image ──┬── Display ──► one screen
@@ -25,7 +25,7 @@ use checksum::Checksum;
 pub(crate) use checksum::write as write_checksum;
 use unwind::Frames;
 
-/// How much of a text is shown before and after what makes it a path.
+/// Length of text shown before and after what makes it a path.
 const BEFORE: usize = 80;
 const AFTER: usize = 160;
 
@@ -52,13 +52,13 @@ pub(crate) struct Image {
     pub sections: Vec<Section>,
     /// Imported names by module.
     pub imports: BTreeMap<String, Vec<String>>,
-    /// Are there imports that are bound at their first call?
+    /// Whether there are delay-loaded imports.
     pub delayed: bool,
     /// Exported names.
     pub exports: Vec<String>,
-    /// How many addresses are adjusted when the image is loaded elsewhere.
+    /// Number of addresses that are adjusted when the image is loaded elsewhere.
     pub relocations: usize,
-    /// What the unwind tables say of the functions.
+    /// Summary of the unwind tables.
     pub frames: Frames,
     /// Paths of the machine it was built on.
     pub paths: Vec<String>,
@@ -69,7 +69,7 @@ pub(crate) struct Image {
 pub(crate) struct Section {
     /// Its name.
     pub name: String,
-    /// Where it is loaded, relative to the image.
+    /// Load address, relative to the image.
     pub address: u32,
     /// Its size in memory.
     pub size: u32,
@@ -186,7 +186,7 @@ fn relocations(file: &PeFile64<'_>, bytes: &[u8]) -> Result<usize> {
     Ok(count)
 }
 
-/// Where files of this machine are: in the workspace, and in the user's home.
+/// Returns the directories of this machine's files: the workspace, and the user's home.
 fn places() -> Vec<String> {
     // A home that is the root of all would be found in every text with a slash.
     let home = std::env::home_dir().filter(|home| home.parent().is_some());

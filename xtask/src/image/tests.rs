@@ -8,7 +8,7 @@ const CODE: u32 = 0x1000;
 const DATA: u32 = 0x2000;
 const RELOCATIONS: u32 = 0x3000;
 
-/// What an image is made of.
+/// Contents of a test image.
 struct Recipe {
     machine: u16,
     subsystem: u16,

@@ -1,5 +1,5 @@
-//! What the unwind tables of x86-64 say: how many functions there are, how much stack each takes, and which of them
-//! have handlers that run when something is thrown through them.
+//! Unwind tables of x86-64: the number of functions, the stack that each takes, and those with exception
+//! handlers.
 
 use super::*;
 
@@ -15,7 +15,7 @@ pub(crate) struct Frames {
     pub functions: usize,
     /// The largest frame in bytes, the saved registers included.
     pub largest: u32,
-    /// Where the function with the largest frame begins, relative to the image.
+    /// Address of the function with the largest frame, relative to the image.
     pub largest_at: u32,
     /// Functions with handlers.
     pub handlers: usize,

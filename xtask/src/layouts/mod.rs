@@ -57,7 +57,7 @@ enum View {
     Wine,
 }
 
-/// What one C compiler said about one target.
+/// Result of one C compiler for one target.
 #[derive(Debug)]
 struct Comparison {
     view: View,
@@ -162,7 +162,7 @@ impl View {
         }
     }
 
-    /// What to say if there is nothing to compare with. Wine's headers take 100 MB, so nobody has to have them.
+    /// Returns a message if there is nothing to compare with. Wine's headers take 100 MB and are optional.
     fn absent(self, header: &Path) -> Option<String> {
         let package = self.package().filter(|_| !header.is_file())?;
         let header = header.file_name().unwrap_or_default().display();
@@ -177,7 +177,7 @@ impl View {
         self == Self::Ours || !target.starts_with("aarch64")
     }
 
-    /// What a probe begins with.
+    /// Returns the beginning of a probe.
     fn prelude(self) -> &'static str {
         match self {
             Self::Ours => "#include \"wsk_layout.h\"\n",
@@ -311,7 +311,7 @@ fn of_table(rows: &[Row]) -> Vec<Structure> {
         .collect()
 }
 
-/// Where the comparison happens.
+/// Working directory and tools of the comparison.
 struct Work<'a> {
     layout: &'a Layout,
     directory: PathBuf,

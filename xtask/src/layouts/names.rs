@@ -1,4 +1,4 @@
-//! What there is to compare: read from the sources of `wsk-sys`, so that nothing can be forgotten.
+//! Names to compare: read from the sources of `wsk-sys`, so that none can be forgotten.
 
 use std::path::Path;
 
@@ -26,7 +26,7 @@ pub(super) struct Constant {
     pub enumerator: bool,
 }
 
-/// Everything of one crate.
+/// All names of one crate.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     pub structures: Vec<Structure>,

@@ -1,4 +1,4 @@
-//! What a Windows machine answered, beside what the rules say and what the provider answers by default.
+//! Answers of a Windows machine, compared with the rules and with the provider's defaults.
 //!
 //! ```text
 //!  wsk-probe.tsv, from Windows ──┐
@@ -18,7 +18,7 @@ use super::table::{Rule, RuleTable};
 /// project's own and no evidence, is older.
 const OLDEST: u32 = 14393;
 
-/// What a run says of one rule.
+/// Result of a run for one rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Verdict {
     /// Every call was answered as the provider answers it.
@@ -57,7 +57,7 @@ pub(crate) fn expected(text: &str, rules: &RuleTable) -> Result<Expected> {
     Ok(expected)
 }
 
-/// What to say of the file of a Windows machine.
+/// Returns the report on the file of a Windows machine.
 pub(crate) fn report(text: &str, rules: &RuleTable, expected: &Expected) -> Result<String> {
     let answers = Answers::parse(text).map_err(|error| anyhow::anyhow!(error))?;
     if answers.build < OLDEST {
@@ -166,7 +166,8 @@ impl Rule {
         self.text.starts_with("selectable: ")
     }
 
-    /// Whether an answer is among the alternatives. One that is told in words may be any that is no error.
+    /// Returns whether an answer is among the alternatives. An alternative in words matches any answer that
+    /// is not an error.
     fn names(&self, answer: &str) -> bool {
         if !self.is_selectable() {
             return false;

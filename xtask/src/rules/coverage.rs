@@ -1,4 +1,4 @@
-//! Which rules are shown: the rules, the reasons and the tests put together.
+//! Coverage: the rules, the reasons and the tests put together.
 
 use std::collections::BTreeSet;
 
@@ -179,7 +179,7 @@ impl Coverage {
             .len()
     }
 
-    /// What keeps the rules with a seed from counting as shown.
+    /// Returns what keeps the rules with a seed from counting as shown.
     pub(crate) fn seed_failures(&self) -> Vec<String> {
         let [_, seeds, _] = self.totals();
         let mut failures = Vec::new();
@@ -199,7 +199,8 @@ impl Coverage {
         failures
     }
 
-    /// What keeps the other rules in scope from being shown to `percent`. A reason does not count here.
+    /// Returns what keeps the other rules in scope from being shown to `percent`. A reason does not count
+    /// here.
     pub(crate) fn area_failure(&self, percent: u8) -> Option<String> {
         let [_, _, others] = self.totals();
         (others.shown * 100 < usize::from(percent) * others.total).then(|| {

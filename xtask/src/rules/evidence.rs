@@ -1,4 +1,4 @@
-//! Where a rule comes from, and on which Windows it was seen.
+//! Source of a rule, and the Windows versions on which it was seen.
 //!
 //! ```text
 //!   evidence = mark { "," mark }
@@ -17,7 +17,7 @@ use anyhow::{Result, bail};
 pub(crate) struct Seen {
     /// The build of Windows.
     pub(crate) build: u32,
-    /// What it answered, unless that is the provider's default.
+    /// Its answer, unless that is the provider's default.
     pub(crate) answer: Option<String>,
 }
 
@@ -26,7 +26,7 @@ pub(crate) struct Seen {
 pub(crate) struct Evidence {
     /// The column as it stands.
     pub(crate) text: String,
-    /// What was seen on Windows, in order.
+    /// Observations on Windows, in order.
     pub(crate) seen: Vec<Seen>,
 }
 

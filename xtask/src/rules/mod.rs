@@ -45,9 +45,9 @@ use self::severity::Reports;
 use self::table::{Reasons, RuleTable};
 use crate::probe::EXPECTED;
 
-/// Where the rules are, relative to the workspace.
+/// Path of the rules, relative to the workspace.
 const RULES: &str = "tests/rules.tsv";
-/// Where the reasons are for rules that no user-mode provider can show.
+/// Path of the reasons for rules that no user-mode provider can show.
 const UNSHOWN: &str = "tests/unshown.tsv";
 /// The page that carries the table made by this command.
 const PAGE: &str = "docs/rules.md";
@@ -131,7 +131,7 @@ fn load(root: &Path, rules: &RuleTable) -> Result<Coverage> {
     Coverage::new(rules, &reasons, scan)
 }
 
-/// What the answers of a Windows machine say of the rules.
+/// Compares the answers of a Windows machine with the rules.
 fn settled(root: &Path, file: &Path) -> Result<String> {
     let rules = rules(root)?;
     let expected = answers::expected(&read(root, EXPECTED)?, &rules).with_context(|| EXPECTED.to_owned())?;

@@ -20,12 +20,12 @@ use syn::visit::{self, Visit};
 use super::coverage::Entry;
 use super::table::Kind;
 
-/// Where the alternatives are, relative to the workspace.
+/// Path of the alternatives, relative to the workspace.
 const BEHAVIOURS: &str = "crates/wsk-provider/src/behaviours.rs";
-/// Where the settings are.
+/// Path of the settings.
 const CONFIG: &str = "crates/wsk-provider/src/config.rs";
 
-/// What stands for a choice: the type of its alternatives, or a setting.
+/// Identification of a choice: the type of its alternatives, or a setting.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Choice {
     /// A type with an `ALL`.
@@ -43,7 +43,7 @@ impl std::fmt::Display for Choice {
     }
 }
 
-/// What each rule leaves to choose.
+/// Choices that each rule leaves open.
 #[derive(Debug, Default)]
 pub(crate) struct Choices(BTreeMap<String, BTreeSet<Choice>>);
 
@@ -142,7 +142,7 @@ impl Choices {
     }
 }
 
-/// What a function of a file chooses by itself, and what it calls.
+/// Choices that a function of a file makes by itself, and the functions it calls.
 #[derive(Debug, Default)]
 struct Body {
     chooses: BTreeSet<Choice>,
@@ -169,7 +169,7 @@ impl Bodies {
         functions.0
     }
 
-    /// What a function chooses, by itself or in the functions of its file that it calls.
+    /// Returns the choices of a function, by itself or in the functions of its file that it calls.
     pub(crate) fn choices(&self, function: &str) -> BTreeSet<Choice> {
         let (mut chosen, mut seen, mut left) = (BTreeSet::new(), BTreeSet::new(), vec![function]);
         while let Some(name) = left.pop() {

@@ -44,7 +44,7 @@ pub(crate) fn terminal(coverage: &Coverage) -> String {
     out
 }
 
-/// What was seen on Windows; nothing if nothing was.
+/// Returns the observations on Windows; empty if there are none.
 fn windows(coverage: &Coverage) -> String {
     let mut builds = BTreeMap::new();
     let (mut rules, mut otherwise) = (0, Vec::new());

@@ -16,7 +16,7 @@ use walkdir::WalkDir;
 use super::open::{Bodies, Choice};
 use super::table::Kind;
 
-/// Where in the sources tests may be.
+/// Directories that may contain tests.
 const PLACES: [&str; 4] = ["src", "tests", "crates", "examples"];
 
 /// A test that names a rule.
@@ -24,13 +24,13 @@ const PLACES: [&str; 4] = ["src", "tests", "crates", "examples"];
 pub(crate) struct Claim {
     /// The rule named.
     pub(crate) id: String,
-    /// As which kind of evidence.
+    /// Kind of evidence.
     pub(crate) kind: Kind,
     /// The test: its function's name with the modules around it, or `compile_fail`.
     pub(crate) test: String,
     /// `path:line`, relative to the workspace.
     pub(crate) place: String,
-    /// What the test chooses for the provider.
+    /// Choices of the test for the provider.
     pub(crate) chooses: BTreeSet<Choice>,
 }
 
@@ -69,7 +69,7 @@ fn place_of(path: &Path) -> String {
     path.iter().map(OsStr::to_string_lossy).collect::<Vec<_>>().join("/")
 }
 
-/// What must be true of a file in a `compile_fail` directory before its rule names count.
+/// Requirements on a file in a `compile_fail` directory before its rule names count.
 struct Expected {
     /// Why nothing runs the file, if nothing does.
     not_run: Option<String>,
@@ -119,7 +119,7 @@ fn trybuild_patterns(text: &str) -> Vec<glob::Pattern> {
     calls.0
 }
 
-/// What was found so far.
+/// Findings so far.
 #[derive(Debug, Default)]
 struct Found {
     claims: Vec<Claim>,
@@ -291,7 +291,7 @@ impl<'ast> Visit<'ast> for Source<'_> {
     }
 }
 
-/// Whether the rule names on a function count, or why they do not.
+/// Returns an error if the rule names on a function do not count, with the reason.
 fn runs(test: bool, ignored: bool, empty: bool) -> Result<(), &'static str> {
     match (test, ignored, empty) {
         (false, ..) => Err("it is not a test"),
@@ -336,7 +336,7 @@ fn is_rule_line(line: &str) -> bool {
     matches!(opening(line), Opening::Names(..) | Opening::NearMiss(_))
 }
 
-/// How a line of a doc comment opens.
+/// Opening of a line of a doc comment.
 enum Opening<'a> {
     Names(Kind, &'a str),
     NearMiss(Kind),

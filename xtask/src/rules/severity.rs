@@ -1,4 +1,5 @@
-//! Whether breaking a rule is a violation or only advised against: the table says so, and the checker has to agree.
+//! Severity of rules: breaking one is a violation or only advised against. The table says which, and the
+//! checker must agree.
 //!
 //! ```text
 //!  tests/rules.tsv, column `side` ──► rule → violation, advice or both ──┐
@@ -18,15 +19,15 @@ use walkdir::WalkDir;
 
 use super::table::{RuleTable, is_rule_id};
 
-/// Where the checker is, relative to the workspace.
+/// Paths of the checker, relative to the workspace.
 const CHECKER: [&str; 3] = ["crates/wsk-provider/src", "crates/nt-user/src", "crates/wsk-sim/src"];
 
-/// What a client is told that breaks a rule.
+/// Severity of breaking a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Severity {
-    /// It has broken the rule.
+    /// A violation.
     Violation,
-    /// It is ill-advised: drivers that work on Windows do so.
+    /// Advice: drivers that work on Windows break it too.
     Advice,
     /// One or the other, by the way in which it is broken.
     Both,
@@ -48,7 +49,7 @@ impl std::fmt::Display for Severity {
     }
 }
 
-/// How the checker reports rules.
+/// Reports of the checker.
 #[derive(Debug, Default)]
 pub(crate) struct Reports {
     advised: BTreeSet<String>,
@@ -100,7 +101,7 @@ impl Reports {
         }
     }
 
-    /// Where the table and the checker do not agree.
+    /// Returns the rules for which the table and the checker disagree.
     pub(crate) fn failures(&self, rules: &RuleTable) -> Vec<String> {
         let mut failures = Vec::new();
         for rule in rules.rules() {

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use super::evidence::Evidence;
 use super::severity::Severity;
 
-/// Who must obey a rule.
+/// Party that must obey a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
     /// The provider: a test shows the behaviour through raw calls.
@@ -48,11 +48,11 @@ impl Kind {
 pub(crate) struct Rule {
     /// `AREA-NN`.
     pub(crate) id: String,
-    /// Who must obey it.
+    /// Party that must obey it.
     pub(crate) side: Side,
-    /// What a client is told that breaks it.
+    /// Severity of breaking it.
     pub(crate) severity: Severity,
-    /// Where it comes from, and on which Windows it was seen.
+    /// Its source, and the Windows versions on which it was seen.
     pub(crate) evidence: Evidence,
     /// True if it comes from one of the seed pages.
     pub(crate) seed: bool,

@@ -1,4 +1,4 @@
-//! What the Windows suites do not show under Wine, and why.
+//! Exceptions of the Windows suites under Wine, with reasons.
 
 /// Suites that are not run there.
 pub(super) const LEFT_OUT: &[(&str, &str)] = &[
@@ -12,15 +12,15 @@ pub(super) const LEFT_OUT: &[(&str, &str)] = &[
     ),
 ];
 
-/// What a graceful disconnect waits for elsewhere.
+/// Reason: end of a graceful disconnect.
 const DRAIN: &str = "a Windows host does not tell what the peer has: a graceful disconnect is over when the host has taken all of it";
-/// What sharing an address takes there; seen with two sockets of Winsock alone.
+/// Reason: sharing of addresses; seen with two sockets of Winsock alone.
 const SHARING: &str = "Wine refuses a second socket on a stream's address (WSAEACCES) when the first listens, or was allowed to share it only \
      after its own bind";
 /// Seen with two sockets of Winsock alone.
 const LOOPBACK: &str = "Wine takes 127.0.0.1 and 127.0.0.77 for one address when datagram sockets are bound to a port of both (WSAEADDRINUSE)";
 
-/// What a decision is told that its own callback waits for.
+/// Reason: a decision that its own callback waits for.
 const SLEEPS: &str = "a Windows host does not tell that a thread sleeps: a callback that waits for a decision is not told from one on its way \
      out, and the decision is kept";
 /// The end of a membership of a multicast group.

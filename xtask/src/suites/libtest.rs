@@ -1,4 +1,4 @@
-//! What a test program of Rust prints.
+//! Output of a Rust test program.
 //!
 //! ```text
 //!  test memory::a_block ... ok
@@ -41,7 +41,7 @@ impl Outcomes {
         outcomes
     }
 
-    /// Are these the numbers that were read?
+    /// Returns whether these are the numbers that were read.
     fn counts_are_in(&self, result: &str) -> bool {
         let count = |of: &str| {
             let part = result.split([';', '.']).find_map(|part| part.trim().strip_suffix(of));

@@ -27,15 +27,15 @@ use crate::demo;
 use crate::progress::Step;
 use crate::wine::Prefix;
 
-/// How long the build may take, from nothing on a small machine.
+/// Limit on the build, from nothing on a small machine.
 const BUILD: Duration = Duration::from_mins(30);
-/// How long a suite may run.
+/// Limit on a suite.
 const SUITE: Duration = Duration::from_mins(6);
-/// How many tests run at once: most of them wait most of the time.
+/// Number of tests that run at once: most of them wait most of the time.
 const RUNNING: &str = "4";
-/// How many tests that are expected to fail run at once.
+/// Number of tests that run at once of those expected to fail.
 const WAITING: &str = "16";
-/// How long a suite may take to say which tests it has.
+/// Limit on the listing of a suite's tests.
 const LIST: Duration = Duration::from_secs(20);
 
 /// A suite of tests: one program.
@@ -48,7 +48,7 @@ struct Suite {
     directory: PathBuf,
 }
 
-/// What came of all suites.
+/// Outcome of all suites.
 #[derive(Debug, Default)]
 struct Sum {
     suites: usize,
@@ -218,7 +218,7 @@ impl Machine {
         Ok(())
     }
 
-    /// What there is to say of a suite that has failed: the tests to blame, or those that were not over.
+    /// Describes the failure of a suite: the tests to blame, or those that had not ended.
     fn trouble(&self, suite: &Suite, outcomes: &Outcomes, failure: &Failure, log: &Path) -> Result<String> {
         let (name, log) = (&suite.name, log.display());
         if outcomes.complete && !outcomes.failed.is_empty() {
@@ -283,7 +283,7 @@ fn log_of(layout: &Layout, name: &str) -> PathBuf {
     layout.log(&format!("suite-{}", name.replace("::", "-").replace('/', "-")))
 }
 
-/// What a suite has printed, by its log.
+/// Reads the output of a suite from its log.
 fn read(log: &Path) -> Result<Outcomes> {
     let text = std::fs::read(log).with_context(|| format!("cannot read {}", log.display()))?;
     Ok(Outcomes::read(&String::from_utf8_lossy(&text)))

@@ -44,7 +44,7 @@ pub(crate) struct Args {
     action: Action,
 }
 
-/// What [`COMPLETION`] is unless it is set.
+/// Default of [`COMPLETION`].
 const NATURAL: &str = "natural";
 
 /// The service whose parameters are those of our `netio.sys`, and the one that says when requests complete.
@@ -62,7 +62,7 @@ fn completion(text: &str) -> Result<String, String> {
     }
 }
 
-/// Says when `netio.sys` completes requests, from its next start on.
+/// Sets when `netio.sys` completes requests, from its next start on.
 pub(crate) fn set_completion(prefix: &Prefix, completion: Option<&str>) -> Result<()> {
     let value = completion.filter(|when| *when != NATURAL).map(|when| Value::Text(when.to_owned()));
     prefix.service(NETIO).change_parameter(COMPLETION, value.as_ref())
@@ -81,8 +81,8 @@ enum Action {
         /// A value of the service's Parameters key: NAME=TEXT, NAME=dword:NUMBER, NAME=multi:ONE,TWO
         #[arg(long = "set", value_name = "NAME=VALUE")]
         parameters: Vec<Parameter>,
-        /// When netio.sys completes a request whose outcome is known at once: natural, inline, nested, early, late, or random:SEED;
-        /// without it as before
+        /// When netio.sys completes a request whose outcome is known at once: natural, inline, nested, early,
+        /// late, or random:SEED [default: unchanged]
         #[arg(long, value_name = "WHEN", value_parser = completion)]
         completion: Option<String>,
         /// Use the images as they are, without building
@@ -95,15 +95,15 @@ enum Action {
         #[arg(long, default_value = SERVICE)]
         service: String,
     },
-    /// Is the prefix up, and what is the service's state?
+    /// Print whether the prefix is up, and the state of the service
     Status {
         /// The service's name
         #[arg(long, default_value = SERVICE)]
         service: String,
     },
-    /// What the loader and the driver printed
+    /// Print the output of the loader and the driver
     Logs {
-        /// How many lines
+        /// Number of lines
         #[arg(short = 'n', long, default_value_t = 40)]
         lines: usize,
     },

@@ -8,11 +8,11 @@ use std::str::FromStr;
 pub(crate) struct Parameter {
     /// The value's name.
     pub name: String,
-    /// What it holds.
+    /// Its data.
     pub value: Value,
 }
 
-/// What a registry value holds.
+/// Data of a registry value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Value {
     /// `REG_SZ`
@@ -60,13 +60,13 @@ pub(super) fn reg_file(service: &str, parameters: &[Parameter]) -> Vec<u8> {
     in_utf16(&text)
 }
 
-/// The same for one value, which is removed if there is none; the others stay.
+/// Does the same for one value, which is removed if `None`; the others stay.
 pub(super) fn reg_change(service: &str, name: &str, value: Option<&Value>) -> Vec<u8> {
     let value = value.map_or_else(|| "-".to_owned(), Value::in_file);
     in_utf16(&format!("{HEAD}[{}]\r\n\"{}\"={value}\r\n", key(service), quoted(name)))
 }
 
-/// How a `.reg` file begins.
+/// Header of a `.reg` file.
 const HEAD: &str = "Windows Registry Editor Version 5.00\r\n\r\n";
 
 fn key(service: &str) -> String {

@@ -1,4 +1,4 @@
-//! What became of the blocks of non-paged pool, from the log of the kernel's calls.
+//! Account of the blocks of non-paged pool, from the log of the kernel's calls.
 //!
 //! ```text
 //!  0024:0108:trace:ntoskrnl:ExAllocatePoolWithTag 64 pool 512 -> 00000000014A0370
@@ -19,11 +19,11 @@ const NON_PAGED_NX: &str = "512";
 /// The blocks of non-paged pool that drivers had.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Pool {
-    /// How many were allocated.
+    /// Number of allocations.
     pub(crate) allocated: usize,
     /// The bytes of those that were not given back.
     pub(crate) left: Vec<usize>,
-    /// How many bytes there were at the most.
+    /// Peak number of bytes.
     pub(crate) most: usize,
 }
 

@@ -17,15 +17,15 @@ use crate::progress::Step;
 pub(super) const LOG: &str = "wine";
 /// Marks a prefix that was created to the end, and holds the version of Wine that did it.
 const READY: &str = ".ready";
-/// How long creating a prefix may take, and an ordinary command.
+/// Limits on the creation of a prefix, and on an ordinary command.
 const CREATE: Duration = Duration::from_mins(3);
 pub(super) const COMMAND: Duration = Duration::from_mins(1);
-/// How long the server may take to start or to go.
+/// Limit on a start or an end of the server.
 const SERVER: Duration = Duration::from_secs(20);
 /// Messages for the log: what a driver prints, and errors but those of the missing desktop. Crashes and calls of absent
 /// functions are always reported; functions that do nothing are not, as some of them are called for every request.
 const MESSAGES: &str = "fixme-all,warn+debugstr,err-winediag,err-ole,err-systray";
-/// The same, and every call of the kernel's functions, with the process that it came from.
+/// Includes every call of the kernel's functions, with the process that it came from.
 const ALL_CALLS: &str = "fixme-all,warn+debugstr,err-winediag,err-ole,err-systray,+pid,trace+ntoskrnl";
 /// Stands in the log where the machine was started.
 const STARTS: &str = "---- the machine starts";
@@ -77,17 +77,17 @@ impl Prefix {
         Ok(prefix)
     }
 
-    /// Where it is.
+    /// Returns its directory.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// What Wine and the drivers print.
+    /// Returns the path of the log of Wine and the drivers.
     pub(crate) fn log(&self) -> &Path {
         &self.log
     }
 
-    /// Where drivers are loaded from.
+    /// Returns the directory from which drivers are loaded.
     pub(crate) fn drivers(&self) -> PathBuf {
         self.directory.join("drive_c/windows/system32/drivers")
     }
@@ -102,7 +102,7 @@ impl Prefix {
         cross::try_lock(&self.lock_file())
     }
 
-    /// The same, after some time if another one does.
+    /// Takes the prefix, and waits if another run holds it.
     pub(crate) fn hold(&self) -> Result<File> {
         cross::lock(&self.lock_file(), "Another run uses the Wine prefix; waiting for its end.")
     }
@@ -111,7 +111,7 @@ impl Prefix {
         self.layout.cross.join(".prefix.lock")
     }
 
-    /// Has every call of the kernel's functions logged, or none, from the next time on that the machine is brought up.
+    /// Turns the log of the kernel's calls on or off, from the next start of the machine on.
     pub(crate) fn log_all_calls(&mut self, all: bool) {
         self.messages = if all { ALL_CALLS } else { MESSAGES };
     }
@@ -190,7 +190,7 @@ impl Prefix {
         self.directory.join(READY).is_file()
     }
 
-    /// Is its server running?
+    /// Returns whether its server is running.
     pub(crate) fn is_up(&self) -> bool {
         // Signal 0 only asks.
         let mut ask = self.environment(&self.server);
@@ -284,12 +284,12 @@ impl Prefix {
         bail!("{what}: not done within {} s\n{}", limit.as_secs(), last_lines(&self.log_since(mark), 10))
     }
 
-    /// How long the log is: what comes later is [`Prefix::log_since`] this.
+    /// Returns the length of the log: later output is [`Prefix::log_since`] this.
     pub(crate) fn log_mark(&self) -> u64 {
         std::fs::metadata(&self.log).map_or(0, |metadata| metadata.len())
     }
 
-    /// What was written to the log since a mark.
+    /// Returns what was written to the log since a mark.
     pub(crate) fn log_since(&self, mark: u64) -> String {
         let bytes = std::fs::read(&self.log).unwrap_or_default();
         let from = usize::try_from(mark).unwrap_or(usize::MAX).min(bytes.len());
@@ -306,7 +306,7 @@ impl Prefix {
         crashes(&self.log_since(mark))
     }
 
-    /// The same since the machine was last started.
+    /// Returns the crashes since the machine was last started.
     pub(crate) fn crashes(&self) -> Vec<String> {
         let log = self.log_since(0);
         crashes(log.rfind(STARTS).map_or(&log, |at| &log[at..]))

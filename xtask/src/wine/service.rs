@@ -9,21 +9,21 @@ use anyhow::{Context as _, Result, bail};
 use super::parameters::{Parameter, Value, reg_change, reg_file};
 use super::prefix::{self, COMMAND, Prefix};
 
-/// How long the service manager may take to answer a question.
+/// Limit on an answer of the service manager.
 const ANSWER: Duration = Duration::from_secs(20);
-/// How often the state is asked for while it changes.
+/// Interval of queries of a state that changes.
 const POLL: Duration = Duration::from_millis(100);
 
-/// What the service manager says of a service.
+/// State of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
     /// There is no such service.
     Absent,
-    /// It is not loaded.
+    /// Not loaded.
     Stopped,
-    /// It is loaded.
+    /// Loaded.
     Running,
-    /// It is on its way from one to the other.
+    /// Changing from one to the other.
     Pending,
 }
 
@@ -94,7 +94,7 @@ impl<'a> Service<'a> {
         self.start_within(COMMAND)
     }
 
-    /// The same with another bound.
+    /// Starts it within another limit.
     pub(crate) fn start_within(&self, limit: Duration) -> Result<()> {
         self.change("start", State::Running, limit).with_context(|| format!("{} does not start", self.name))
     }
@@ -104,12 +104,12 @@ impl<'a> Service<'a> {
         self.stop_within(COMMAND)
     }
 
-    /// The same with another bound.
+    /// Starts it within another limit.
     pub(crate) fn stop_within(&self, limit: Duration) -> Result<()> {
         self.change("stop", State::Stopped, limit).with_context(|| format!("{} does not stop", self.name))
     }
 
-    /// What the service manager says of it.
+    /// Queries its state.
     pub(crate) fn state(&self) -> Result<State> {
         let captured = self.prefix.run("sc", &["query", self.name], ANSWER)?;
         match captured.status {
@@ -153,7 +153,7 @@ impl<'a> Service<'a> {
         }
     }
 
-    /// What can be told of a change that did not come about.
+    /// Describes a change that did not happen.
     fn story(&self, state: State, mark: u64) -> String {
         let tail = prefix::last_lines(&self.prefix.log_since(mark), 15);
         let tail = if tail.is_empty() { "(nothing in the log)".to_owned() } else { tail };

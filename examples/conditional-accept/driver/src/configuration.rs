@@ -1,4 +1,4 @@
-//! What the registry says the driver is to do.
+//! Configuration of the driver in the registry.
 
 use gate_service::Parameters;
 use gate_service::policy::Policy;
@@ -12,7 +12,7 @@ use crate::registry::{Buffer, Key, Value};
 /// The largest value: a list that names as many networks as a policy holds, each as 64 characters of UTF-16.
 const LARGEST: usize = Policy::CAPACITY * 64 * size_of::<u16>();
 
-/// How much may be wrong; what comes after that is not reported.
+/// Limit on reported problems of the configuration; further ones are not reported.
 const PROBLEMS: usize = 64;
 
 /// The parameters, and what was wrong with them.

@@ -1,4 +1,4 @@
-//! What the driver says to a kernel debugger.
+//! Messages for a kernel debugger.
 //!
 //! `DbgPrint` formats numbers and counted text by itself. `wdk::println!` has `core::fmt` do it, which is as convenient as
 //! anywhere, and takes five kilobytes of the image; five lines do not earn that.

@@ -16,7 +16,7 @@ use core::ffi::c_void;
 use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use gate_service::{Control, Handle, ActiveCall, Request};
+use gate_service::{ActiveCall, Control, Handle, Request};
 use wdk::nt_success;
 use wdk_sys::ntddk::{
     IoCreateDevice, IoCreateSymbolicLink, IoDeleteDevice, IoDeleteSymbolicLink, IofCompleteRequest,
@@ -44,7 +44,7 @@ static LINK: &[u16] = wide!(r"\DosDevices\ConditionalAccept");
 /// The bits of a control code that say how its buffers come.
 const METHOD: u32 = 3;
 
-/// What the device knows.
+/// Device extension.
 struct Extension {
     control: Control,
     running: SpinLock<Option<Running>>,
@@ -106,7 +106,7 @@ impl ControlDevice {
         self.device.0.as_ptr()
     }
 
-    /// What the device is for.
+    /// Returns the control of the device.
     pub(crate) fn control(&self) -> &Control {
         &self.device.extension().control
     }
@@ -192,7 +192,7 @@ fn check(status: NTSTATUS) -> Result<(), NTSTATUS> {
     if nt_success(status) { Ok(()) } else { Err(status) }
 }
 
-/// What a device's extension holds.
+/// Returns the extension of a device.
 ///
 /// # Safety
 /// `device` is a device object of this driver, and it is alive for `'a`.
@@ -298,7 +298,7 @@ impl Incoming {
     }
 }
 
-/// Somebody opens the device.
+/// Opens a handle of the device.
 ///
 /// # Safety
 /// Only the I/O manager calls it.

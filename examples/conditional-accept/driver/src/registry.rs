@@ -123,7 +123,7 @@ pub(crate) enum Value<'a> {
         /// Its data.
         data: &'a [u8],
     },
-    /// It is larger than the buffer.
+    /// The value is larger than the buffer.
     TooLong,
     /// The registry gave an error.
     Unreadable,

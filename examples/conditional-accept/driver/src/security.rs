@@ -1,4 +1,4 @@
-//! Who may open the control device: the system and administrators, nobody else.
+//! Security descriptor of the control device: access for the system and administrators only.
 //!
 //! A device gets a descriptor with which everybody may open it, unless its driver does something about that. Usually
 //! `IoCreateDeviceSecure` does, but it is no function of the kernel: it comes from `wdmsec.lib`, which `wdk-sys` does not bind,

@@ -19,7 +19,7 @@ use wsk::{Client, Passive, Result};
 
 use crate::debugger;
 
-/// How many threads serve connections.
+/// Number of threads that serve connections.
 const THREADS: usize = 2;
 
 /// The thread, and what tells it to end.
@@ -71,7 +71,7 @@ struct Owned(*mut DEVICE_OBJECT);
 // SAFETY: device objects are named on any thread.
 unsafe impl Send for Owned {}
 
-/// What the thread does.
+/// Body of the service thread.
 fn serve(control: &Control, device: &Owned, stop: &Event, passive: Passive<'_>) {
     // This driver can be unloaded, so its device keeps its image until the last completion routine has returned.
     // SAFETY: the device is this driver's, and by its invariant it is there.

@@ -32,10 +32,10 @@ use crate::cli::AskOptions;
 use crate::driver::Driver;
 use crate::error::{End, Error};
 
-/// How often to fetch old records: a driver keeps about a thousand, and gives some dozens at once.
+/// Limit on fetches of old records: a driver keeps about a thousand and returns some dozens at once.
 const MOST_OLD: usize = 64;
 
-/// What the dialogue is told.
+/// Input of the dialogue.
 #[derive(Debug)]
 enum Event {
     /// A question has come.
@@ -151,12 +151,12 @@ fn fetch_questions(driver: &Driver, end: Option<Instant>, wanted: &Receiver<()>,
     }
 }
 
-/// Where the requests are from that may still be heard of.
+/// Addresses of the requests that records may still mention.
 #[derive(Debug, Default)]
 struct Requests(HashMap<RequestId, SocketAddr>);
 
 impl Requests {
-    /// What a record says of a question.
+    /// Returns the question that a record withdraws, and the reason.
     fn withdraw(&mut self, record: Record) -> Option<(RequestId, Option<SocketAddr>, Reason)> {
         match record {
             Record::Inspect { id, remote, action: Inspection::Pend, .. } => {

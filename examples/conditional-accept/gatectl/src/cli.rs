@@ -11,7 +11,7 @@ use gate_protocol::{Answer, Policy};
 #[derive(Debug, Parser)]
 #[command(name = "gatectl", version, after_help = AFTER_HELP)]
 pub struct Options {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -31,7 +31,7 @@ pub enum Command {
     Status(Format),
     /// Show or replace the policy: who may connect
     Policy {
-        /// Which of the two.
+        /// The subcommand.
         #[command(subcommand)]
         command: PolicyCommand,
     },
@@ -50,7 +50,7 @@ pub enum PolicyCommand {
     Set(PolicyOptions),
 }
 
-/// How to print.
+/// Output format.
 #[derive(Args, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Format {
     /// Print JSON, one object per line
@@ -65,7 +65,7 @@ pub struct PolicyOptions {
     pub rules: Option<Box<Policy>>,
     /// The limits that are to change.
     pub limits: LimitArgs,
-    /// How to print it.
+    /// Output format.
     pub format: Format,
 }
 
@@ -115,7 +115,7 @@ impl Args for PolicyOptions {
     }
 }
 
-/// When to end.
+/// Conditions to exit.
 #[derive(Args, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Until {
     /// End after so many
@@ -128,7 +128,7 @@ pub struct Until {
 }
 
 impl Until {
-    /// When the time is up.
+    /// Returns the time at which to exit.
     pub(crate) fn end(self) -> Option<Instant> {
         Instant::now().checked_add(Duration::from_secs(self.seconds?.into()))
     }
@@ -137,10 +137,10 @@ impl Until {
 /// The options of `watch`.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct WatchOptions {
-    /// When to end.
+    /// Conditions to exit.
     #[command(flatten)]
     pub until: Until,
-    /// How to print.
+    /// Output format.
     #[command(flatten)]
     pub format: Format,
 }
@@ -151,10 +151,10 @@ pub struct AskOptions {
     /// Give every question this answer; without it you are asked: a accepts, r rejects, q ends
     #[arg(long, value_name = "ANSWER", value_parser = word::<Answer>(&["accept", "reject"]))]
     pub verdict: Option<Answer>,
-    /// When to end.
+    /// Conditions to exit.
     #[command(flatten)]
     pub until: Until,
-    /// How to print.
+    /// Output format.
     #[command(flatten)]
     pub format: Format,
 }
@@ -202,7 +202,7 @@ mod tests {
         assert_eq!(options.apply(&current).limits(), current.limits());
     }
 
-    /// What is not said stays: limits one by one, networks and the default together.
+    /// Options that are not given keep their values: limits one by one, networks and the default together.
     #[test]
     fn limits_are_set_one_by_one() {
         let mut current = Policy::new(Action::Ask);

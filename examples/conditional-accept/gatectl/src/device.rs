@@ -31,10 +31,10 @@ pub trait Device: Send + Sync {
     fn stop(&self);
 }
 
-/// How long to wait for a request's completion.
+/// Limit on the wait for a request's completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitLimit {
-    /// So long, whatever happens: for what is completed at once.
+    /// A fixed time, for requests that complete at once.
     Short(Duration),
     /// Until this time, if any, or until [`Device::stop`].
     Until(Option<Instant>),
@@ -45,7 +45,7 @@ pub enum WaitLimit {
 pub enum RequestError {
     /// The wait ended first.
     Ended,
-    /// It failed with this Windows error code.
+    /// The request failed with this Windows error code.
     Code(u32),
 }
 

@@ -14,7 +14,7 @@ use zerocopy::IntoBytes as _;
 use crate::device::{Device, RequestError, WaitLimit};
 use crate::error::Error;
 
-/// How long a request that is completed at once may take.
+/// Limit for requests that complete at once.
 const AT_ONCE: Duration = Duration::from_secs(10);
 
 /// Room for what a driver of any version may have to say to a request that is completed at once.
@@ -34,10 +34,10 @@ impl std::fmt::Debug for Driver {
     }
 }
 
-/// What became of an answer.
+/// Outcome of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AnswerOutcome {
-    /// It is in force.
+    /// The answer is in force.
     InTime,
     /// The question does not wait for an answer any more.
     TooLate,
@@ -46,7 +46,7 @@ pub enum AnswerOutcome {
 /// Records that came at once.
 #[derive(Debug)]
 pub struct Records<'b> {
-    /// How many this program has missed in all, because it did not fetch them in time.
+    /// Number of records that this program has missed, because it did not fetch them in time.
     pub lost: u64,
     bytes: &'b [u8],
 }
@@ -70,7 +70,7 @@ impl Driver {
         self.device.stop();
     }
 
-    /// How the service is doing.
+    /// Returns the status of the service.
     pub fn status(&self) -> Result<Status, Error> {
         let bytes = self.request_now(IOCTL_STATUS, &[])?;
         // The version comes first in every version.

@@ -1,4 +1,4 @@
-//! What can go wrong, each in one line with what to do about it.
+//! Errors, each one line that says what to do about it.
 
 use std::io;
 use std::time::Duration;
@@ -34,14 +34,14 @@ pub enum Error {
         "the driver did not understand the request ({0}): use the gatectl that was built with the driver"
     )]
     NotUnderstood(&'static str),
-    /// What the driver sent is not what this version of the protocol says.
+    /// Output of the driver does not follow this version of the protocol.
     #[error(
         "cannot read the {what} that the driver sent ({malformed}): use the gatectl that was built with the driver"
     )]
     Malformed {
-        /// What it should have been.
+        /// Expected kind of output.
         what: &'static str,
-        /// What is wrong with it.
+        /// The defect.
         malformed: Malformed,
     },
     /// A request that is answered at once was not.
@@ -53,18 +53,18 @@ pub enum Error {
     /// Anything else that Windows says.
     #[error("{doing}: {}", describe(*.code))]
     Windows {
-        /// What was being done.
+        /// The operation.
         doing: &'static str,
         /// The error code.
         code: u32,
     },
-    /// Nobody takes the output.
+    /// Writing the output failed.
     #[error("cannot write to standard output: {0}")]
     Output(#[from] io::Error),
     /// Something that the program itself needs could not be had.
     #[error("cannot {doing}: {source}")]
     Local {
-        /// What for.
+        /// The operation.
         doing: &'static str,
         /// Why not.
         source: io::Error,
@@ -72,18 +72,18 @@ pub enum Error {
     /// The time was up, or the input at its end, before as many came as were asked for.
     #[error("only {found} of {wanted} {what} before {end}")]
     Incomplete {
-        /// How many came.
+        /// Number that came.
         found: u64,
-        /// How many were asked for.
+        /// Number that was requested.
         wanted: u64,
         /// Of what.
         what: &'static str,
-        /// What ended it.
+        /// Reason for the end.
         end: End,
     },
 }
 
-/// What can end a command that follows something.
+/// Reason that a following command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// The number that was asked for.
@@ -167,7 +167,7 @@ impl Error {
     }
 }
 
-/// What Windows calls an error.
+/// Returns the Windows description of an error.
 fn describe(code: u32) -> String {
     if cfg!(windows) {
         io::Error::from_raw_os_error(code as i32).to_string()

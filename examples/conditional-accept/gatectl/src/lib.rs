@@ -27,7 +27,7 @@ use crate::device::Device;
 use crate::driver::Driver;
 pub use crate::error::Error;
 
-/// Where the lines of a person come from, if a command asks for any.
+/// Source of interactive input, for commands that need any.
 pub struct Input {
     /// The lines.
     pub lines: Box<dyn BufRead + Send>,
@@ -42,7 +42,7 @@ impl std::fmt::Debug for Input {
 }
 
 impl Input {
-    /// What the program was given.
+    /// Returns standard input.
     pub fn standard() -> Self {
         let typed = io::IsTerminal::is_terminal(&io::stdin());
         Self { lines: Box::new(io::BufReader::new(io::stdin())), typed }

@@ -34,7 +34,7 @@ fn run(options: &Options) -> Result<(), Error> {
     gatectl::run(&options.command, &device, &mut out, &mut remarks, Input::standard)
 }
 
-/// Has Ctrl-C end what waits. A second one ends the program at once.
+/// Stops waits on Ctrl-C. A second Ctrl-C exits the program at once.
 fn stop_on_signals(device: Arc<dyn Device>) -> Result<(), Error> {
     let mut stopping = false;
     let handler = move || {

@@ -12,13 +12,13 @@ use crate::driver::Driver;
 use crate::error::{End, Error};
 use crate::output;
 
-/// What is not a record but belongs between them.
+/// Notice between records.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 enum Remark {
-    /// So many records were not fetched in time.
+    /// Records that were not fetched in time.
     Lost {
-        /// How many.
+        /// Their number.
         records: u64,
     },
 }

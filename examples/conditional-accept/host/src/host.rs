@@ -1,12 +1,13 @@
-//! What the program asks of the host's C library.
+//! Settings of the host's C library.
 
 use std::ffi::c_int;
 
-/// How many heaps the allocator keeps. By default there are eight for each processor, and memory that one thread has freed for another
-/// stays in the heap it came from: the threads of the simulated kernel, which come and go, would each add to what the program keeps.
+/// Number of heaps (arenas) of the allocator. By default there are eight for each processor, and memory that
+/// one thread has freed for another stays in the heap it came from. The threads of the simulated kernel come
+/// and go, and each would add to what the process keeps.
 const MAX_ARENAS: c_int = 2;
 
-/// Has the allocator keep few heaps. To be called before there are other threads.
+/// Limits the allocator to few heaps. Call it before there are other threads.
 pub(crate) fn limit_arenas() {
     // SAFETY: the parameter is one of the library's, and no other thread allocates yet.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, MAX_ARENAS) };

@@ -23,7 +23,7 @@ const QUEUE: usize = 1 << 16;
 /// A reader of standard output that takes nothing for so long is not waited for at the end.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How often it is looked whether it takes anything.
+/// Interval of checks whether the reader takes output.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// The entrance of the queue.
@@ -48,7 +48,7 @@ impl RecordSink for Journal {
 pub(crate) struct Printer {
     /// Gets what came of the printing.
     result: Receiver<io::Result<()>>,
-    /// How many bytes standard output has taken.
+    /// Number of bytes that standard output has taken.
     taken: Arc<AtomicU64>,
     lost: Arc<AtomicU64>,
 }
@@ -76,8 +76,8 @@ impl Printer {
         Ok((Journal { queue: sender, lost: Arc::clone(&lost) }, Self { result, taken, lost }))
     }
 
-    /// Has `last` printed, if there is one, and waits until everything up to [`Record::Unloaded`] is, or until no [`Journal`] is left;
-    /// but no longer than whoever reads standard output takes any of it.
+    /// Prints `last`, if any, and waits until everything up to [`Record::Unloaded`] is printed or no
+    /// [`Journal`] is left. It gives up when the reader of standard output takes nothing.
     ///
     /// Returns how many records found the queue full and were not printed.
     pub(crate) fn finish(self, journal: Journal, last: Option<Record>) -> io::Result<u64> {

@@ -25,14 +25,14 @@ use wsk_sim::{Report, Sim};
 use crate::cli::Options;
 use crate::log::{Journal, Printer};
 
-/// How long an unload waits for the tasks, and again for the sockets.
+/// Limit on the wait for the tasks at unload, and again for the sockets.
 const UNLOAD: Duration = Duration::from_secs(2);
 
 /// Threads that serve connections.
 const THREADS: usize = 2;
 
-/// How many established connections may wait to be taken: as many as clients may come at once. What a small number
-/// does, dropping requests, is for tests to look at (rule LSN-37).
+/// Number of established connections that may wait to be accepted: as many as clients may come at once. Tests
+/// cover the requests that a small number drops (rule LSN-37).
 const ACCEPT_BACKLOG: usize = 16_384;
 
 /// The status a shell shows for a program that was interrupted.
@@ -87,7 +87,7 @@ fn run(options: &Options, policy: Policy) -> Result<(), String> {
     }
 }
 
-/// What a driver does between its load and its unload. Runs on a thread of the simulated kernel.
+/// Runs the driver from its load to its unload, on a thread of the simulated kernel.
 fn drive(
     settings: Settings,
     sink: Journal,
@@ -107,7 +107,7 @@ fn drive(
     service.unload(UNLOAD, passive).map_err(|error| error.to_string())
 }
 
-/// Has Ctrl-C and SIGTERM stop the service. A second one ends the program at once.
+/// Stops the service on Ctrl-C and SIGTERM. A second signal exits the program at once.
 fn stop_on_signals(stop: Sender<()>) -> Result<(), String> {
     let mut stopping = false;
     let handler = move || {
@@ -121,7 +121,7 @@ fn stop_on_signals(stop: Sender<()>) -> Result<(), String> {
     ctrlc::set_handler(handler).map_err(|error| format!("cannot listen to signals: {error}"))
 }
 
-/// What the checker and the final count found, if they found anything.
+/// Returns an error if the checker or the final count found anything.
 fn check_report(report: &Report) -> Result<(), String> {
     if report.is_clean() { Ok(()) } else { Err(format!("the contract was not kept:\n{report}")) }
 }

@@ -1,4 +1,4 @@
-//! How many clients there may be, and how long one may stay silent.
+//! Limits on the number of clients and on idle time.
 
 use core::fmt;
 use core::ops::RangeInclusive;
@@ -7,15 +7,16 @@ use core::ops::RangeInclusive;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Limits {
-    /// How many clients there may be, connections and pended requests together; who comes then is refused. Pended requests
-    /// are half of them at most, rounded up.
+    /// Maximum number of clients, connections and pended requests together; further ones are rejected. Pended
+    /// requests take at most half of them, rounded up.
     pub clients: u32,
-    /// How many of them may come from one source: an IPv4 address, or an IPv6 network of 64 bits: one subnet, within which a host
-    /// chooses its addresses freely. A subscriber often has more of these, 256 in a /56 or 65,536 in a /48, and counts as as many
-    /// sources; [`clients`](Self::clients) bounds what they take. [`NONE`](Self::NONE) for as many as there may be at all.
+    /// Maximum number of clients from one source: an IPv4 address, or an IPv6 network of 64 bits, which is
+    /// one subnet within which a host chooses its addresses freely. A subscriber often has more of these, 256
+    /// in a /56 or 65,536 in a /48, and counts as that many sources; [`clients`](Self::clients) bounds them
+    /// together. [`NONE`](Self::NONE) for no limit.
     pub per_source: u32,
-    /// How many milliseconds a connection may be silent: nothing comes, and no piece of what is to be sent, of up to 8 KiB, is taken
-    /// as a whole. Then it is closed. [`NONE`](Self::NONE) for ever.
+    /// Time in milliseconds after which an idle connection is closed. It is idle while nothing arrives and no
+    /// piece of what is sent back, of up to 8 KiB, is taken as a whole. [`NONE`](Self::NONE) for no limit.
     pub idle_timeout: u32,
 }
 
@@ -23,15 +24,15 @@ impl Limits {
     /// In place of a number: there is no such limit.
     pub const NONE: u32 = 0;
 
-    /// What a server has without being told otherwise: 4096 clients, which take some tens of megabytes of non-paged memory; 64
-    /// of one source, which serves an office behind one address; and two minutes of silence.
+    /// Default limits: 4096 clients, which take some tens of megabytes of non-paged memory; 64 from one
+    /// source, enough for an office behind one address; and two minutes of idle time.
     pub const DEFAULT: Self = Self { clients: 4096, per_source: 64, idle_timeout: 120_000 };
 
-    /// What [`clients`](Self::clients) can be.
+    /// Range of [`clients`](Self::clients).
     pub const CLIENTS: RangeInclusive<u32> = 1..=65_536;
-    /// What [`per_source`](Self::per_source) can be, [`NONE`](Self::NONE) included.
+    /// Range of [`per_source`](Self::per_source), [`NONE`](Self::NONE) included.
     pub const PER_SOURCE: RangeInclusive<u32> = 0..=65_536;
-    /// What [`idle_timeout`](Self::idle_timeout) can be, [`NONE`](Self::NONE) included: a day at most.
+    /// Range of [`idle_timeout`](Self::idle_timeout), [`NONE`](Self::NONE) included: at most a day.
     pub const IDLE_TIMEOUT: RangeInclusive<u32> = 0..=86_400_000;
 
     /// The name of the first limit that is out of its range.
@@ -65,7 +66,7 @@ pub enum Reason {
     Source,
     /// There is no memory for it.
     Memory,
-    /// It was silent for too long.
+    /// The connection was idle for too long.
     Idle,
 }
 

@@ -1,4 +1,4 @@
-//! What to answer to a connection request: networks and the action each of them gets, the most specific first.
+//! Policy for connection requests: networks and their actions, the most specific first.
 //!
 //! The list has a fixed capacity and lives inside the [`Policy`], so that a lookup at `DISPATCH_LEVEL` touches
 //! nothing but non-paged memory of its owner, and adding a rule cannot run out of memory.
@@ -11,7 +11,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::limits::Limits;
 
-/// What the gate does with a connection request.
+/// Action for a connection request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Accept it.
@@ -113,7 +113,7 @@ impl Net {
         self.holds(address.to_canonical())
     }
 
-    /// As [`Net::contains`], for an address as it is written.
+    /// Returns what [`Net::contains`] returns, for an address in canonical form.
     fn holds(&self, address: IpAddr) -> bool {
         // It is the network of so many bits that the address is in.
         Self::new(address, self.0.prefix_len()) == Some(*self)
@@ -274,7 +274,7 @@ impl Policy {
 /// A rule that a [`Policy`] cannot take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PolicyError {
-    /// The same network has another action already.
+    /// The network has another action already.
     Contradiction {
         /// The network.
         net: Net,

@@ -1,4 +1,4 @@
-//! What happened, as records that a front prints, counts or sends on.
+//! Records of events, for a front end to print, count or forward.
 //!
 //! The gate and the echo service report everything as a [`Record`] to a [`RecordSink`]; how it reaches a person
 //! is the affair of the front. With the feature `serde` a record serialises to one object, for instance
@@ -25,7 +25,7 @@ pub enum Record {
     Inspect {
         /// The request.
         id: RequestId,
-        /// Who asks.
+        /// Address of the client.
         remote: SocketAddr,
         /// The answer.
         action: Inspection,
@@ -49,14 +49,14 @@ pub enum Record {
     Accepted {
         /// The other side.
         remote: SocketAddr,
-        /// How it was delivered.
+        /// Accept path.
         by: AcceptBy,
     },
     /// The other side ended a connection.
     Disconnect {
         /// The other side.
         remote: SocketAddr,
-        /// How it was ended.
+        /// Kind of disconnect.
         kind: DisconnectKind,
     },
     /// A connection was closed here.
@@ -79,17 +79,17 @@ pub enum Record {
     },
     /// The policy was replaced.
     Policy {
-        /// How many networks the new one names.
+        /// Number of networks in the new policy.
         networks: u32,
     },
     /// A value of the configuration cannot be used; the one that is built in, or none of a list, takes its place.
     #[cfg_attr(feature = "serde", serde(rename = "bad-setting"))]
     BadSetting {
-        /// Which value.
+        /// The setting.
         setting: Setting,
-        /// What is wrong with it.
+        /// The defect.
         problem: Problem,
-        /// Which entry of a list, counted from 1; 0 for the value as a whole.
+        /// Entry of a list, counted from 1; 0 for the value as a whole.
         entry: u32,
     },
     /// The service could not be started.
@@ -133,7 +133,7 @@ impl serde::Serialize for RequestId {
     }
 }
 
-/// How `WskInspectEvent` answered.
+/// Answer of `WskInspectEvent`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "lowercase"))]
 pub enum Inspection {
@@ -155,7 +155,7 @@ impl fmt::Display for Inspection {
     }
 }
 
-/// How connections are taken from the listener.
+/// Accept path of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "lowercase"))]
 pub enum AcceptBy {
@@ -174,13 +174,13 @@ impl fmt::Display for AcceptBy {
     }
 }
 
-/// How the other side ended a connection.
+/// Kind of a peer's disconnect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "lowercase"))]
 pub enum DisconnectKind {
-    /// It has sent all it had to send; it still receives.
+    /// The peer has sent all of its data, and still receives.
     Graceful,
-    /// It is gone.
+    /// The peer has reset the connection.
     Abortive,
 }
 
@@ -219,15 +219,15 @@ pub enum Setting {
     Ask,
     /// The action for everyone else.
     Default,
-    /// How long an answer may take, in milliseconds.
+    /// Time limit of an answer, in milliseconds.
     VerdictTimeout,
-    /// How connections are taken.
+    /// Accept path.
     AcceptBy,
-    /// How many clients there may be.
+    /// Maximum number of clients.
     MaxClients,
-    /// How many of them may come from one source.
+    /// Maximum number of clients from one source.
     MaxPerSource,
-    /// How long a connection may be silent, in milliseconds.
+    /// Idle time limit of a connection, in milliseconds.
     IdleTimeout,
 }
 
@@ -269,27 +269,27 @@ impl fmt::Display for Setting {
     }
 }
 
-/// What is wrong with a value of the configuration.
+/// Defect of a value in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 pub enum Problem {
-    /// It has another type than the setting needs.
+    /// The value has another type than the setting.
     WrongType,
-    /// It is too long, or a list has too many entries.
+    /// The value is too long, or a list has too many entries.
     TooLong,
-    /// It is no text.
+    /// The value is not text.
     NotText,
-    /// It is no address with a port.
+    /// The value is not an address with a port.
     NotAnAddress,
-    /// It is neither an address nor a network.
+    /// The value is neither an address nor a network.
     NotANetwork,
-    /// It is none of the words that are known.
+    /// The value is not one of the known words.
     UnknownWord,
-    /// It is out of range.
+    /// The value is out of range.
     OutOfRange,
     /// The network has another action already.
     Contradiction,
-    /// It could not be read.
+    /// The value could not be read.
     Unreadable,
 }
 
@@ -309,7 +309,7 @@ impl Problem {
 }
 
 impl Problem {
-    /// What is wrong, as the end of a sentence that begins with the setting's name.
+    /// Returns the defect, as the end of a sentence that begins with the setting's name.
     pub fn text(self) -> &'static str {
         match self {
             Self::WrongType => "has the wrong type",
@@ -331,7 +331,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Where records go.
+/// Destination of records.
 pub trait RecordSink: Send + Sync + 'static {
     /// Takes a record.
     ///

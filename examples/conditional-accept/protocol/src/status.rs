@@ -1,4 +1,4 @@
-//! How the service is doing.
+//! Returns the status of the service.
 
 use core::fmt;
 use core::net::SocketAddr;
@@ -10,13 +10,13 @@ use crate::record::AcceptBy;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "lowercase"))]
 pub enum Phase {
-    /// It waits for WSK, or binds: for the first time, or again because the listener has died.
+    /// The service waits for WSK, or binds: for the first time, or again because the listener has died.
     Starting,
-    /// It listens.
+    /// The service listens.
     Listening,
-    /// It could not start; [`Status::error`] says why.
+    /// The service could not start; [`Status::error`] has the reason.
     Failed,
-    /// It is being unloaded.
+    /// The driver is being unloaded.
     Stopping,
 }
 
@@ -35,26 +35,26 @@ impl fmt::Display for Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Status {
-    /// Where in its life it is.
+    /// Phase of the service.
     pub phase: Phase,
     /// The `NTSTATUS` with which starting failed; 0 otherwise.
     pub error: u32,
     /// The address it listens on, or is to listen on.
     pub local: SocketAddr,
-    /// How connections are taken.
+    /// Accept path.
     pub accept_by: AcceptBy,
-    /// How long an answer to a question may take, in milliseconds; then the answer is reject.
+    /// Time limit of an answer to a question, in milliseconds; then the request is rejected.
     pub verdict_timeout: u32,
     /// The limits in force.
     pub limits: Limits,
-    /// What has happened since the driver was loaded.
+    /// Counts of events since the driver was loaded.
     pub counters: Counters,
 }
 
 /// Defines the counters: their order here is their order on the wire.
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// What has happened, in numbers.
+        /// Counts of events.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[cfg_attr(feature = "serde", derive(serde::Serialize))]
         pub struct Counters {
@@ -62,7 +62,7 @@ macro_rules! counters {
         }
 
         impl Counters {
-            /// How many counters there are.
+            /// Number of counters.
             pub const COUNT: usize = Self::NAMES.len();
             /// Their names, in order.
             pub const NAMES: &[&str] = &[$(stringify!($name)),*];

@@ -10,29 +10,29 @@ use anstyle::{AnsiColor, Style};
 use crate::policy::Answer;
 use crate::record::{DisconnectKind, Inspection, Record};
 
-/// What went as it should.
+/// Success.
 pub const GOOD: Style = AnsiColor::Green.on_default();
-/// What did not, or was refused.
+/// Failure, or refusal.
 pub const BAD: Style = AnsiColor::Red.on_default();
-/// What waits, or deserves a look.
+/// Pending, or worth a look.
 pub const WAITS: Style = AnsiColor::Yellow.on_default();
-/// What says nothing either way.
+/// Neutral.
 pub const PLAIN: Style = Style::new();
-/// What is there for reference.
+/// Supplementary.
 pub const FAINT: Style = Style::new().dimmed();
 
 /// A line: its parts in columns.
 #[derive(Clone, Copy)]
 pub struct Columns<'a> {
-    /// When it happened, counted from wherever the program counts from.
+    /// Time of the event; the program chooses the origin.
     pub time: Duration,
-    /// How good that is.
+    /// Style of the event.
     pub style: Style,
-    /// What happened, in a word.
+    /// Name of the event.
     pub what: &'a str,
     /// With whom.
     pub who: &'a dyn fmt::Display,
-    /// What came of it.
+    /// Details.
     pub how: fmt::Arguments<'a>,
 }
 
@@ -54,9 +54,9 @@ impl fmt::Display for Columns<'_> {
 /// A record as a line, without the end of line.
 #[derive(Clone, Copy, Debug)]
 pub struct Line<'a> {
-    /// When it happened, counted from wherever the program counts from.
+    /// Time of the event; the program chooses the origin.
     pub time: Duration,
-    /// What happened.
+    /// The record.
     pub record: &'a Record,
 }
 

@@ -54,9 +54,9 @@ const fn control_code(function: u32, access: u32) -> u32 {
     (FILE_DEVICE_NETWORK << 16) | (access << 14) | (function << 2) | METHOD_BUFFERED
 }
 
-/// How is the service doing?
+/// Returns the status of the service.
 pub const IOCTL_STATUS: u32 = control_code(0x800, FILE_READ_ACCESS);
-/// Which policy is in force?
+/// Returns the policy in force.
 pub const IOCTL_GET_POLICY: u32 = control_code(0x801, FILE_READ_ACCESS);
 /// Replace the policy, as a whole; requests that were answered or pended before stay so.
 pub const IOCTL_SET_POLICY: u32 = control_code(0x802, FILE_WRITE_ACCESS);
@@ -72,9 +72,9 @@ pub const IOCTL_ANSWER: u32 = control_code(0x805, FILE_WRITE_ACCESS);
 pub enum Malformed {
     /// There are not as many as what they stand for takes.
     Length {
-        /// How many it takes; more than one number may, then this is the smallest.
+        /// Expected number of bytes; the smallest if there are several.
         expected: usize,
-        /// How many there are.
+        /// Actual number of bytes.
         found: usize,
     },
     /// This field has a value that stands for nothing.

@@ -66,14 +66,15 @@ use crate::questions::{self, QuestionQueue};
 use crate::rules::Rules;
 use crate::service::{Asker, Settings};
 
-/// How many handles may be open. Their waiting calls are walked at `DISPATCH_LEVEL`, by a record that is new or a question that is
-/// answered, so there is to be an end to them.
+/// Limit on open handles. Each new record and each answered question walks their pended calls at
+/// `DISPATCH_LEVEL`, so their number must be bounded.
 pub const MAX_HANDLES: u64 = 256;
 
-/// What the status says of a service that does not know where to listen.
+/// Address in the status of a service without an address to listen on.
 const UNSPECIFIED: SocketAddr = SocketAddr::new(core::net::IpAddr::V4(core::net::Ipv4Addr::UNSPECIFIED), 0);
 
-/// What a driver's device and its service share; clones are the same. As a [`RecordSink`] it keeps the records.
+/// State shared by a driver's device and its service. Clones share it. As a [`RecordSink`] it keeps the
+/// records.
 #[derive(Clone, Debug)]
 pub struct Control(Ref<Inner>);
 
@@ -141,7 +142,7 @@ impl Control {
         Ok(())
     }
 
-    /// Somebody opens the device.
+    /// Opens a handle of the device.
     ///
     /// # Errors
     /// `STATUS_INSUFFICIENT_RESOURCES`: [`MAX_HANDLES`] are open, or memory is out.
@@ -165,7 +166,7 @@ impl Control {
         })
     }
 
-    /// How the service is doing.
+    /// Returns the status of the service.
     pub fn status(&self) -> Status {
         let mut status = self.0.journal.status();
         (status.counters.questions, status.counters.timed_out) = self.0.questions.counts();
@@ -176,7 +177,8 @@ impl Control {
         status
     }
 
-    /// Says that the driver is being unloaded; what is under way goes on until [`Service::unload`](crate::Service::unload).
+    /// Records that the driver is being unloaded. Pending operations continue until
+    /// [`Service::unload`](crate::Service::unload).
     pub fn stopping(&self) {
         self.0.journal.stopping();
     }
@@ -216,7 +218,7 @@ impl RecordSink for Control {
     }
 }
 
-/// Somebody who has the device open: what stands behind a `FILE_OBJECT`.
+/// Open handle of the device: the context of a `FILE_OBJECT`.
 #[derive(Debug)]
 pub struct Handle(Ref<Open>);
 
@@ -234,7 +236,7 @@ pub(crate) struct Open {
     link: Link,
 }
 
-/// How much of what there is a handle has: each has its own share, so that none can take that of the others.
+/// Resources that a handle uses. Each handle has its own share, so that none can take that of others.
 #[derive(Debug, Default)]
 pub(crate) struct Shares {
     /// Calls that wait for records; under the lock of the journal.
@@ -250,7 +252,7 @@ impl Open {
         &self.shares
     }
 
-    /// Whether both are the same handle.
+    /// Returns whether both are the same handle.
     pub(crate) fn is(&self, other: &Self) -> bool {
         self.number == other.number
     }

@@ -30,7 +30,7 @@ use crate::rules::Rules;
 use crate::service::Asker;
 use crate::session::{self, Events, PreparedSession};
 
-/// What the gate, the asker and the sessions share.
+/// State shared by the gate, the asker and the sessions.
 #[derive(Debug)]
 pub(crate) struct Shared<S> {
     pub(crate) policy: Rules,

@@ -102,19 +102,20 @@ impl Request {
         self.code
     }
 
-    /// What came.
+    /// Returns the input.
     pub fn input(&self) -> &[u8] {
         // SAFETY: the buffer holds as many bytes, and `&self` excludes writers.
         unsafe { core::slice::from_raw_parts(self.buffer.as_ptr(), self.input) }
     }
 
-    /// What goes back: as many of these bytes as [`complete`](Self::complete) is told. They begin with the input.
+    /// Returns the output buffer, of which [`complete`](Self::complete) returns the first bytes. It begins
+    /// with the input.
     pub fn output(&mut self) -> &mut [u8] {
         // SAFETY: the buffer holds as many bytes, and `&mut self` excludes everybody else.
         unsafe { core::slice::from_raw_parts_mut(self.buffer.as_ptr(), self.output) }
     }
 
-    /// How many bytes can go back.
+    /// Returns the size of the output buffer.
     pub fn room(&self) -> usize {
         self.output
     }

@@ -31,21 +31,21 @@ use crate::clock::Instant;
 use crate::control::Open;
 use crate::irp::{CancelSafeQueue, PendingCall, QueueOwner, RejectedCall, Request};
 
-/// How many records are kept.
+/// Number of records that are kept.
 pub const RECORDS: usize = 1024;
 
-/// How many of them go into one answer: they are copied under the lock.
+/// Number of records in one answer: they are copied under the lock.
 const MAX_BATCH: usize = 64;
 
 /// The least room that [`Journal::next`] needs: for one record.
 pub(crate) const MIN_OUTPUT: usize = size_of::<RecordsHeader>() + size_of::<RecordBytes>();
 
-/// Where a handle is in the journal; under its lock.
+/// Position of a handle in the journal; used under its lock.
 #[derive(Debug)]
 pub(crate) struct Cursor {
     /// The number of the record to be fetched next; [`Cursor::UNSET`] before the first fetch.
     next: AtomicU64,
-    /// How many records were gone before they could be fetched.
+    /// Number of records that were overwritten before they were fetched.
     lost: AtomicU64,
 }
 
@@ -129,8 +129,8 @@ impl Journal {
         }
     }
 
-    /// Has a request wait for records that `owner` has not seen; it has room for [`MIN_OUTPUT`] at least. Returns what the
-    /// dispatch routine returns. IRQL: `<= DISPATCH_LEVEL`.
+    /// Pends a request until there are records that `owner` has not seen; its buffer holds at least
+    /// [`MIN_OUTPUT`] bytes. Returns the status for the dispatch routine. IRQL: `<= DISPATCH_LEVEL`.
     pub(crate) fn next(this: &Ref<Self>, owner: &Ref<Open>, request: Request) -> NTSTATUS {
         let call = match PendingCall::try_new(this, owner, request) {
             Ok(call) => call,
@@ -166,12 +166,12 @@ impl Journal {
         self.cancel_calls(&|_| true);
     }
 
-    /// What the records add up to. IRQL: `<= DISPATCH_LEVEL`.
+    /// Returns the status derived from the records. IRQL: `<= DISPATCH_LEVEL`.
     pub(crate) fn status(&self) -> Status {
         self.state.with(|state| state.status)
     }
 
-    /// How many calls have not been completed.
+    /// Returns the number of calls that are not completed.
     pub(crate) fn unfinished_calls(&self) -> usize {
         self.unfinished.load(Ordering::Acquire)
     }

@@ -30,18 +30,18 @@ pub const REG_DWORD: u32 = 4;
 /// `REG_MULTI_SZ`.
 pub const REG_MULTI_SZ: u32 = 7;
 
-/// What the driver is to do.
+/// Parameters of the driver.
 #[derive(Clone, Debug)]
 pub struct Parameters {
-    /// Where to listen; `None` if that cannot be told.
+    /// Address to listen on; `None` if the registry has no usable one.
     pub listen: Option<SocketAddr>,
-    /// What to do with requests.
+    /// Policy for connection requests.
     pub policy: Policy,
     /// Part of the policy cannot be told: its default is to reject, and stays so.
     pub strict: bool,
-    /// How many milliseconds an answer may take.
+    /// Time limit of an answer, in milliseconds.
     pub verdict_timeout: u32,
-    /// How connections are taken.
+    /// Accept path.
     pub accept_by: AcceptBy,
 }
 

@@ -41,7 +41,8 @@ use crate::control::Open;
 use crate::irp::{CancelSafeQueue, PendingCall, QueueOwner, RejectedCall, Request};
 use list::{Link, QuestionList};
 
-/// How many questions a handle can hold at a time. There is no limit for all together, which some could use up for the others.
+/// Limit on the questions that a handle holds. There is no limit for all handles together, which one could
+/// use up.
 pub const MAX_HELD: u32 = 32;
 
 /// The room that [`QuestionQueue::next`] needs.
@@ -56,7 +57,7 @@ struct Inner {
     state: SpinLock<State>,
     unfinished: AtomicUsize,
     next_number: AtomicU64,
-    /// How long an answer may take.
+    /// Time limit of an answer.
     time: Duration,
 }
 
@@ -84,7 +85,7 @@ struct Question {
     number: u64,
     id: RequestId,
     remote: SocketAddr,
-    /// When the answer is due.
+    /// Time at which the answer is due.
     due: Instant,
     state: AtomicU8,
     /// The handle that holds it.
@@ -198,15 +199,15 @@ impl QuestionQueue {
         }
     }
 
-    /// Has questions and calls meet. IRQL: `<= DISPATCH_LEVEL`.
+    /// Matches questions with waiting calls. IRQL: `<= DISPATCH_LEVEL`.
     fn dispatch(&self) {
         while let Some((call, size)) = self.0.state.with(State::match_oldest) {
             call.complete(STATUS_SUCCESS, size);
         }
     }
 
-    /// Has a request of `owner` wait for a question; it has [`QUESTION_SIZE`]. Returns what the dispatch routine returns.
-    /// IRQL: `<= DISPATCH_LEVEL`.
+    /// Pends a request of `owner` until there is a question; its buffer holds [`QUESTION_SIZE`] bytes.
+    /// Returns the status for the dispatch routine. IRQL: `<= DISPATCH_LEVEL`.
     pub(crate) fn next(&self, owner: &Ref<Open>, request: Request) -> NTSTATUS {
         let call = match PendingCall::try_new(&self.0, owner, request) {
             Ok(call) => call,
@@ -270,19 +271,21 @@ impl QuestionQueue {
         }
     }
 
-    /// How many questions are open, and how many were not answered in time. IRQL: `<= DISPATCH_LEVEL`.
+    /// Returns the number of open questions and of those that were not answered in time. IRQL: `<=
+    /// DISPATCH_LEVEL`.
     pub(crate) fn counts(&self) -> (u64, u64) {
         self.0.state.with(|state| ((state.asked.len() + state.held.len()) as u64, state.timed_out))
     }
 
-    /// How many calls have not been completed.
+    /// Returns the number of calls that are not completed.
     pub(crate) fn unfinished(&self) -> usize {
         self.0.unfinished.load(Ordering::Acquire)
     }
 }
 
 impl State {
-    /// Has the oldest question and the oldest call meet; the call is filled in, and how much that is.
+    /// Matches the oldest question with the oldest call. Returns the call with its output, and the size of
+    /// that.
     // A frame of its own is smaller code than a part of the caller's.
     #[inline(never)]
     fn match_oldest(&mut self) -> Option<(PendingCall<Inner>, usize)> {
@@ -333,7 +336,7 @@ struct PendingQuestion<'a> {
 }
 
 impl PendingQuestion<'_> {
-    /// Waits no longer: the answer is reject, unless another came just now.
+    /// Stops waiting. Returns reject, unless an answer has just arrived.
     fn give_up(&self, timed_out: bool) -> Answer {
         self.queue.0.state.with(|state| {
             if state.remove(self.question) {

@@ -47,17 +47,17 @@ impl Rules {
         self.policy.with(|policy| policy.clone())
     }
 
-    /// What the policy says to a request from `remote`.
+    /// Returns the policy's action for a request from `remote`.
     pub fn action(&self, remote: IpAddr) -> Action {
         self.policy().action(remote)
     }
 
-    /// How many clients there are now, and of how many sources.
+    /// Returns the number of clients and the number of their sources.
     pub fn clients(&self) -> (u32, u32) {
         self.clients.count()
     }
 
-    /// What is to be done with a request from `remote`: an error if it is to be rejected, by the policy or for its limits.
+    /// Returns the action for a request from `remote`, or the reason to reject it: the policy or a limit.
     pub(crate) fn look(&self, remote: IpAddr) -> Result<Action, Reason> {
         let policy = self.policy();
         match policy.action(remote) {
@@ -81,7 +81,7 @@ impl Rules {
         self.clients.acquire(self.policy().limits(), remote, kind, cache)
     }
 
-    /// How long a connection may be silent; `None` for ever.
+    /// Returns the idle time limit of a connection; `None` for no limit.
     pub(crate) fn idle_timeout(&self) -> Option<Duration> {
         let limit = self.policy().limits().idle_timeout;
         (limit != Limits::NONE).then(|| Duration::from_millis(limit.into()))

@@ -28,44 +28,44 @@ use crate::record::{AcceptBy, Record, RecordSink};
 use crate::rules::Rules;
 use crate::session::{self, PreparedSession};
 
-/// How long the service waits for WSK when it starts.
+/// Limit on the wait for WSK at start.
 const CAPTURE_LIMIT: Duration = Duration::from_secs(5);
 
 /// After so long it is said what an end still waits for.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long WSK may take to make the listener.
+/// Limit on the creation of the listener.
 const BIND_LIMIT: Duration = Duration::from_secs(5);
 
-/// How many accept requests are under way at a time.
+/// Number of accept requests in flight.
 const ACCEPTS_IN_FLIGHT: usize = 32;
 
 /// The most pauses between two attempts to listen again; each is a quarter of a second.
 const MAX_PAUSES: u32 = 32;
 
-/// What to serve, and to whom.
+/// Settings of the service.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where to listen; port 0 has one assigned.
+    /// Address to listen on; port 0 requests a free port.
     pub listen: SocketAddr,
-    /// What to do with requests, and how many clients there may be.
+    /// Policy for connection requests, and limits on clients.
     pub policy: Rules,
-    /// Who answers requests that are asked about.
+    /// Source of answers for pended requests.
     pub asker: Asker,
-    /// How connections are taken.
+    /// Accept path.
     pub accept_by: AcceptBy,
-    /// How many threads serve.
+    /// Number of executor threads.
     pub threads: usize,
 }
 
-/// Who answers pended requests.
+/// Source of answers for pended requests.
 #[derive(Clone, Debug)]
 pub enum Asker {
-    /// Nobody: every request gets the same answer, after some time.
+    /// A timer: every request gets the same answer.
     Timed {
         /// The answer.
         answer: Answer,
-        /// When it comes.
+        /// Time until the answer.
         after: Duration,
     },
     /// User-mode programs, through the control device; reject if none does in time.
@@ -76,7 +76,7 @@ pub enum Asker {
 #[derive(Debug)]
 pub struct Service<S: RecordSink> {
     local: SocketAddr,
-    /// What is still there; `unload` takes it down piece by piece.
+    /// The executor, until `unload` has stopped it.
     executor: Option<Executor>,
     client: Option<Client>,
     /// Its tasks have the sink.
@@ -156,7 +156,7 @@ impl<S: RecordSink> Service<S> {
         Ok(())
     }
 
-    /// Where it listens, with the port that was assigned.
+    /// Returns the address of the listener, with the assigned port.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
     }
@@ -202,7 +202,7 @@ async fn bind<S: RecordSink>(
     Ok(Ref::try_new(listener)?)
 }
 
-/// What became of the first attempt to listen.
+/// Outcome of the first attempt to listen.
 #[derive(Clone)]
 struct Started {
     outcome: Ref<SpinLock<Option<Result<SocketAddr>>>>,
@@ -266,7 +266,7 @@ fn run_listener<S: RecordSink>(
     }
 }
 
-/// Has connections taken, as soon as there is memory for that.
+/// Starts to accept connections, as soon as memory allows.
 async fn start_accepting<S: RecordSink>(
     shared: &Ref<Shared<S>>,
     listener: &Ref<Listener>,
@@ -307,7 +307,7 @@ async fn accept<S: RecordSink>(shared: Ref<Shared<S>>, listener: Ref<Listener>) 
     }
 }
 
-/// What [`Service::unload`] was still waiting for.
+/// Resources that [`Service::unload`] was still waiting for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StillBusy {
     /// Tasks that had not ended, or the threads that had run them.

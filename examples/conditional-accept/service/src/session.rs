@@ -33,13 +33,13 @@ use crate::gate::Shared;
 use crate::record::{AcceptBy, DisconnectKind, Record, RecordSink};
 use crate::rules::Rules;
 
-/// How much of a connection is on its way at a time.
+/// Size of a connection's buffer.
 const BUFFER: usize = 8 * 1024;
 
 /// After so many rounds in which nothing made it wait, a session lets others run.
 const ROUNDS_PER_TURN: u32 = 16;
 
-/// How long the other side may take to hear of the end.
+/// Limit on the graceful disconnect.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(30);
 
 /// A connection is looked at this often at least: the policy may say something else about silence by then.
@@ -70,7 +70,7 @@ struct State<S> {
     shared: Ref<Shared<S>>,
     /// Known when the connection is there; the memory is there before.
     remote: SpinLock<Option<SocketAddr>>,
-    /// How the other side ended it, as far as it is recorded.
+    /// Disconnects of the peer that are recorded.
     ended: AtomicU8,
 }
 
@@ -127,7 +127,7 @@ impl<S: RecordSink> PreparedSession<S> {
     }
 }
 
-/// What went through a connection; recorded when it is closed.
+/// Byte counts of a connection; recorded when it is closed.
 #[derive(Debug)]
 pub(crate) struct ConnectionStats<S: RecordSink> {
     shared: Ref<Shared<S>>,

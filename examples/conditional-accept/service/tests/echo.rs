@@ -62,7 +62,7 @@ fn serve(
     serve_within(Limits::DEFAULT, sim, default, accept_by, |to, _| clients(to))
 }
 
-/// The same within these limits; the clients can look at the records.
+/// Does the same within limits; the clients can look at the records.
 fn serve_within(
     limits: Limits,
     sim: &Sim,
@@ -122,7 +122,7 @@ fn echo(to: SocketAddr, bytes: &[u8]) -> std::io::Result<Vec<u8>> {
     echo_on(&connect(to)?, bytes)
 }
 
-/// The same on a connection that is there.
+/// Does the same on an existing connection.
 fn echo_on(mut stream: &TcpStream, bytes: &[u8]) -> std::io::Result<Vec<u8>> {
     stream.write_all(bytes)?;
     stream.shutdown(Shutdown::Write)?;
@@ -139,7 +139,7 @@ fn give_up(to: SocketAddr) {
     }
 }
 
-/// Whoever floods the gate gets no more of the memory than it was told to give: neither connections nor pended requests.
+/// A flood gets no more memory than the limits allow, neither for connections nor for pended requests.
 #[test]
 fn who_comes_when_it_is_full_is_rejected() {
     const CLIENTS: usize = 5;
@@ -180,7 +180,8 @@ fn who_comes_when_it_is_full_is_rejected() {
     }
 }
 
-/// Whoever takes all that one source can have keeps nobody else out, and has room again for each that goes.
+/// A source that takes all of its share keeps no other source out, and gets a place back for each that it
+/// gives up.
 #[cfg(target_os = "linux")]
 #[test]
 fn one_source_leaves_room_for_the_others() {

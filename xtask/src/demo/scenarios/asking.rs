@@ -8,7 +8,7 @@ use gate_protocol::Answer;
 use super::{Paths, Scenario, Seen, Stage, within};
 use crate::demo::server::Asker;
 
-/// How soon a client hears of it when the program that was asked has gone.
+/// Limit until a client is rejected when the program that was asked has gone.
 const SOON: Duration = Duration::from_secs(5);
 /// The time-out where it is waited for.
 const TIMEOUT_AFTER: Duration = Duration::from_millis(700);

@@ -11,7 +11,7 @@ use crate::demo::client::{Client, Observation};
 use crate::demo::records::{PATIENCE, count};
 use crate::demo::server::{BadValue, Started};
 
-/// How many clients one source can have in [`LIMITS`].
+/// Number of clients that one source can have in [`LIMITS`].
 const SHARE: usize = 3;
 
 pub(super) const LIMITS: Scenario = Scenario {
@@ -23,7 +23,8 @@ pub(super) const LIMITS: Scenario = Scenario {
     run: limits,
 };
 
-/// How many milliseconds a client may be silent in [`LIMITS`]: more than a loaded machine takes for what happens meanwhile.
+/// Idle time limit in [`LIMITS`], in milliseconds: more than a loaded machine takes for what happens
+/// meanwhile.
 const SILENCE: u32 = 10_000;
 
 /// Silent clients of one source: they keep nobody else out, and not even their own for longer than silence may last.
@@ -51,7 +52,8 @@ fn limits(stage: &mut Stage<'_>) -> Result<Seen> {
     ))
 }
 
-/// What one more client of a source sees that has room again. A connection is recorded as closed just before its place is free.
+/// Returns what one more client of a source sees once the source has room again. A connection is recorded as
+/// closed just before its place is free.
 fn served_again(stage: &Stage<'_>) -> Result<Observation> {
     let start = Instant::now();
     loop {
@@ -162,7 +164,7 @@ pub(super) const BUSY_PORT: Scenario = Scenario {
     run: busy_port,
 };
 
-/// What the status says when the port is taken.
+/// Status when the port is taken.
 const ADDRESS_ALREADY_EXISTS: u32 = 0xC000_020A;
 
 fn busy_port(stage: &mut Stage<'_>) -> Result<Seen> {

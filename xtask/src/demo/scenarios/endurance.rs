@@ -22,16 +22,17 @@ pub(super) const ENDURANCE: Scenario = Scenario {
 
 /// Clients that come at the same time.
 const LOAD: usize = 8;
-/// How long each waits before the next: what they do is to be mixed, and not all that the machine can do. All records are kept here.
+/// Pause of each before the next: the load is to be mixed, not the maximum. All records are kept here.
 const PAUSE: Duration = Duration::from_millis(20);
 /// The time has so many parts, in each of which somebody has to be served,
 const PARTS: u32 = 10;
 /// or fewer: each takes so many seconds at least, as the whole machine may stall for a while.
 const PART: u64 = 5;
-/// How often it is looked at what the gate holds: as many times in each part.
+/// Number of samples of the server's resources: the same in each part.
 const LOOKS: u32 = 60;
-/// What may be more at the end: clients come and go, and what is kept to recognise late calls fills in the first minutes, up to some
-/// megabytes. What each client leaves behind adds up to more than that in ten minutes: a hundred bytes of each do.
+/// Growth that is allowed at the end: clients come and go, and the memory that recognizes late calls fills in
+/// the first minutes, up to some megabytes. Leaks of each client add up to more than that in ten minutes: a
+/// hundred bytes of each do.
 const SLACK: Holdings = Holdings { threads: 8, descriptors: 24, memory: 8 << 10 };
 
 /// Clients that talk, are rejected, pended and accepted, give up, or reset, for as long as it was told.
@@ -87,7 +88,7 @@ fn parts(time: Duration) -> u32 {
     u32::try_from(time.as_secs() / PART).unwrap_or(PARTS).clamp(1, PARTS)
 }
 
-/// What there is more of than comes and goes.
+/// Returns the resources that have grown beyond that.
 fn grown(first: Holdings, last: Holdings) -> Vec<String> {
     [
         ("threads", first.threads, last.threads, SLACK.threads),

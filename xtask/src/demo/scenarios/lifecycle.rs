@@ -1,4 +1,4 @@
-//! What a gate has to survive: its unload with everything open, a crash of its machine, and starts without number.
+//! Scenarios of the server's life: an unload with everything open, a crash of its machine, and many starts.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use crate::demo::client::{Client, Observation, pattern};
 use crate::demo::records::PATIENCE;
 use crate::demo::server::Holdings;
 
-/// How often the talking clients are served before the unload.
+/// Number of times that the talking clients are served before the unload.
 const ROUNDS: usize = 10;
 /// An unload takes no longer than this, whatever is open.
 const UNLOAD_LIMIT: Duration = Duration::from_secs(10);
@@ -132,21 +132,22 @@ pub(super) const STARTS: Scenario = Scenario {
 
 /// Clients of the load that come at the same time.
 const LOAD: usize = 4;
-/// How many of them are served between a start and the stop that follows.
+/// Number of them that are served between a start and the stop that follows.
 const SERVED: usize = 12;
-/// What may be more after so many starts: Wine's own threads come and go, and each start that fails to give something back adds
-/// at least one. Memory is looked at coarsely, as Wine keeps some for each start: `pool` counts every block.
+/// Growth that is allowed after so many starts: Wine's own threads come and go, and each start with a leak
+/// adds at least one. Memory is measured coarsely, as Wine keeps some for each start; `pool` counts every
+/// block.
 fn slack(starts: usize) -> Holdings {
     Holdings { threads: 2 + starts / 10, descriptors: 10 + starts / 10, memory: 4096 + 128 * starts }
 }
 
-/// What the clients of a load share.
+/// State shared by the clients of a load.
 pub(super) struct Load {
     to: Mutex<SocketAddr>,
     pub(super) served: AtomicUsize,
     pub(super) wrong: AtomicUsize,
     pub(super) over: AtomicBool,
-    /// How long each waits between two of its clients.
+    /// Pause of each between two of its clients.
     pause: Duration,
 }
 
@@ -213,8 +214,8 @@ fn cycle(stage: &mut Stage<'_>, settings: &super::Settings, load: &Load) -> Resu
     .with_note(note))
 }
 
-/// What the processes held at the beginning and at the end. Of several looks at each the least counts: programs that are
-/// just ending add to the others.
+/// Returns the resources that the processes held at the beginning and at the end. Of several samples the
+/// least counts: processes that are just ending add to the others.
 pub(super) fn ends(held: &[Holdings]) -> Option<(Holdings, Holdings)> {
     // The first start makes what is made once.
     let held = held.get(1..)?;
@@ -222,7 +223,7 @@ pub(super) fn ends(held: &[Holdings]) -> Option<(Holdings, Holdings)> {
     Some((least(&held[..part])?, least(&held[held.len() - part..])?))
 }
 
-/// Is there more at the end than what is under way now and then?
+/// Returns whether there is more at the end than ordinary changes explain.
 fn has_grown((first, last): (Holdings, Holdings), starts: usize) -> bool {
     let slack = slack(starts);
     last.threads > first.threads + slack.threads

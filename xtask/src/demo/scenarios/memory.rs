@@ -1,4 +1,4 @@
-//! What the driver takes of non-paged pool, by the account of the kernel that gives it.
+//! Scenario of non-paged pool, by the account of the kernel that allocates it.
 
 use anyhow::{Result, bail};
 
@@ -14,7 +14,7 @@ pub(super) const POOL: Scenario = Scenario {
     run: pool,
 };
 
-/// How often it is loaded.
+/// Number of loads.
 const LOADS: usize = 2;
 /// Clients that are served in one load after the other, and those of each other kind.
 const SERVED: usize = 10;

@@ -1,5 +1,5 @@
-//! What is tried: each scenario sets the gate up, sends clients, and says what they saw and what the gate recorded. It has
-//! passed if that is, word for word, what was expected.
+//! Scenarios: each sets the server up, sends clients, and compares what they saw and what was recorded, word
+//! for word, with what was expected.
 //!
 //! | file | what |
 //! |---|---|
@@ -34,15 +34,16 @@ use super::server::{Server, Settings, Started};
 /// A scenario.
 #[derive(Clone, Copy)]
 pub(crate) struct Scenario {
-    /// What it is called.
+    /// Name.
     pub name: &'static str,
-    /// What the clients should see; `{by}` stands for the accept path, `{n}` for the number of starts.
+    /// Expected observations of the clients; `{by}` stands for the accept path, `{n}` for the number of
+    /// starts.
     client: &'static str,
-    /// What should be recorded.
+    /// Expected records.
     records: &'static str,
     /// By which accept paths.
     paths: Paths,
-    /// Does it take the driver?
+    /// Whether it needs the driver.
     pub driver_only: bool,
     run: fn(&mut Stage<'_>) -> Result<Seen>,
 }
@@ -55,12 +56,12 @@ enum Paths {
     Once,
 }
 
-/// What was seen, in words.
+/// Actual observations, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
-    /// What the clients saw.
+    /// Observations of the clients.
     client: String,
-    /// What the gate recorded, or told otherwise.
+    /// Records of the server, or its other reports.
     records: String,
     /// Figures, which are not expected to be anything.
     note: String,
@@ -83,21 +84,21 @@ impl Seen {
     }
 }
 
-/// How much is tried of what can be tried for long.
+/// Extent of the scenarios that can last as long as one likes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Extent {
-    /// How often the gate is started.
+    /// Number of starts.
     pub starts: usize,
-    /// How long it serves.
+    /// Time it serves.
     pub endurance: Duration,
 }
 
-/// What a scenario works with.
+/// Environment of a scenario.
 pub(crate) struct Stage<'a> {
     server: &'a mut dyn Server,
     by: AcceptBy,
     extent: Extent,
-    /// Where its records begin.
+    /// Position at which its records begin.
     mark: Mark,
 }
 
@@ -107,7 +108,7 @@ impl Stage<'_> {
         Settings::usual(self.by)
     }
 
-    /// Has the gate run with these settings.
+    /// Makes the server run with these settings.
     fn serve(&mut self, settings: &Settings) -> Result<()> {
         match self.server.start(settings)? {
             Started::Listening => Ok(()),
@@ -124,7 +125,7 @@ impl Stage<'_> {
         self.server.records()
     }
 
-    /// All that was recorded of a client.
+    /// Returns all records of a client.
     fn story(&self, client: SocketAddr) -> Result<String> {
         self.records().story(self.mark, client)
     }
@@ -158,7 +159,7 @@ pub(crate) const ALL: &[Scenario] = &[
     lifecycle::LEDGER,
 ];
 
-/// What is to be tried with a gate: scenarios with their accept paths, ordered so that the gate need not change its path often.
+/// Plans the scenarios of a server with their accept paths, ordered so that the path seldom changes.
 pub(crate) fn plan(driver: bool, only: &[String]) -> Result<Vec<(Scenario, AcceptBy)>> {
     let names = || ALL.iter().map(|scenario| scenario.name).collect::<Vec<_>>().join(", ");
     for name in only {

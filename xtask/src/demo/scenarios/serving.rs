@@ -80,7 +80,7 @@ pub(super) const HALF_CLOSE: Scenario = Scenario {
     },
 };
 
-/// How many clients come at once.
+/// Number of clients that come at once.
 const CLIENTS: usize = 200;
 
 pub(super) const CROWD: Scenario = Scenario {

@@ -27,19 +27,19 @@ use crate::driver::{AnswerOutcome, Driver};
 use crate::error::{End, Error};
 use crate::output;
 
-/// How long a question whose time is up is held for the record that says what became of it.
+/// Time that an expired question is held for the record that gives its outcome.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// How long to wait for the record that says why an answer was too late.
+/// Time to wait for the record that says why an answer was too late.
 const WHY: Duration = Duration::from_millis(250);
 
-/// What someone types so soon after the question before has lapsed may have been meant for that one.
+/// Time after the withdrawal of a question in which input may have been meant for that question.
 const TOO_SOON: Duration = Duration::from_secs(1);
 
-/// How many lapses to remember, for questions that are still on their way here.
+/// Number of withdrawals to remember, for questions that have not arrived here yet.
 const LAPSES: usize = 256;
 
-/// Where answers come from.
+/// Source of answers.
 #[derive(Debug)]
 pub(super) enum Answers {
     /// There is one for all.
@@ -48,7 +48,7 @@ pub(super) enum Answers {
     Typed,
     /// A program or a file gives them; they may come before their questions.
     Piped {
-        /// Those that wait for a question.
+        /// Lines that wait for a question.
         lines: VecDeque<String>,
         /// No more come.
         ended: bool,
@@ -91,16 +91,16 @@ struct Asked {
     since: Instant,
     /// A bare answer that is typed before this may be for the question before.
     guarded: Option<Instant>,
-    /// When it has certainly lapsed.
+    /// Time at which it has certainly expired.
     gone: Instant,
-    /// It was answered, too late.
+    /// An answer came too late.
     late: bool,
     /// The question that lapsed last had the same name, so that an answer by it may be for that one.
     namesake: bool,
 }
 
-/// Whether what is said of a request is said of this one: identifiers are used again, so the addresses decide where they
-/// are known.
+/// Returns whether both name the same request. Identifiers are reused, so the addresses decide where they are
+/// known.
 fn same((id, remote): (RequestId, Option<SocketAddr>), this: (RequestId, SocketAddr)) -> bool {
     id == this.0 && remote.is_none_or(|remote| remote == this.1)
 }
@@ -120,9 +120,9 @@ pub(super) struct Dialogue<'a> {
     /// The question before has lapsed, and nothing was typed since.
     slipped: bool,
     lapses: VecDeque<(RequestId, Option<SocketAddr>, Reason)>,
-    /// What was answered last: the record of that answer is no lapse.
+    /// The last answered request: the record of that answer does not withdraw anything.
     done: Option<(RequestId, SocketAddr)>,
-    /// What lapsed last while it was held.
+    /// The last request that was withdrawn while it was held.
     gone: Option<RequestId>,
     answered: u64,
 }
@@ -163,7 +163,7 @@ impl<'a> Dialogue<'a> {
         Ok(())
     }
 
-    /// How many questions were answered in time.
+    /// Returns the number of questions that were answered in time.
     pub(super) fn answered(&self) -> u64 {
         self.answered
     }
@@ -175,7 +175,7 @@ impl<'a> Dialogue<'a> {
         wants
     }
 
-    /// When [`Dialogue::time`] wants to be called.
+    /// Returns the time at which to call [`Dialogue::time`].
     pub(super) fn wake(&self) -> Option<Instant> {
         self.asked.as_ref().map(|asked| asked.gone)
     }
@@ -265,7 +265,7 @@ impl<'a> Dialogue<'a> {
         self.withdraw(if late { Reason::Unknown } else { Reason::Left }).map(drop)
     }
 
-    /// Does what can be done with the lines that are there: answers wait for a question.
+    /// Handles the lines that have arrived: answers wait for a question.
     fn reply(&mut self) -> Result<Flow, Error> {
         loop {
             let waits = self.asked.as_ref().is_some_and(|asked| !asked.late);
@@ -299,7 +299,7 @@ impl<'a> Dialogue<'a> {
         }
     }
 
-    /// Does what a line says.
+    /// Handles a line.
     fn handle_line(&mut self, line: &str) -> Result<Flow, Error> {
         let (answer, name) = match parse_line(line) {
             InputLine::Answer(answer, name) => (answer, name),

@@ -30,10 +30,10 @@ use super::service::Service;
 use super::{Device, RequestError, WaitLimit};
 use crate::error::Error;
 
-/// How often to look whether the driver is to be unloaded.
+/// Interval of checks whether the driver is being unloaded.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How long a driver may take to give back what was cancelled.
+/// Time that the driver may take to complete a cancelled request.
 const CANCEL: Duration = Duration::from_secs(5);
 
 /// The open device.
@@ -154,7 +154,7 @@ impl Event {
     }
 }
 
-/// What a request and the system share while it is under way.
+/// Memory that a pending request shares with the system.
 struct Parts {
     overlapped: UnsafeCell<OVERLAPPED>,
     event: Event,
@@ -209,7 +209,7 @@ impl<'d> Request<'d> {
         unsafe { CancelIoEx(self.device.as_raw_handle(), self.parts.overlapped.get()) };
     }
 
-    /// How many bytes came. The request is over.
+    /// Returns the number of bytes of output. The request is complete.
     fn result(&self) -> Result<usize, u32> {
         let mut written = 0;
         // SAFETY: the handle is open, the request lives, and the call does not wait.
@@ -232,7 +232,7 @@ impl<'d> Request<'d> {
     }
 }
 
-/// What ended a wait.
+/// Reason that a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WaitOutcome {
     Done,

@@ -1,13 +1,13 @@
-//! What a command prints, for a test that runs beside it.
+//! Output of a command, for a test that runs beside it.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-/// How long a test waits for what has to happen.
+/// Limit on the waits of a test.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
-/// What a command has printed so far.
+/// Output of a command so far.
 #[derive(Clone, Default)]
 pub(crate) struct Screen(Arc<(Mutex<Vec<u8>>, Condvar)>);
 

@@ -19,7 +19,7 @@ use zerocopy::little_endian::{U32, U64};
 
 use crate::screen::{LIMIT, Screen};
 
-/// What a request is completed with.
+/// Completion of a request.
 #[derive(Clone, Debug)]
 pub(crate) enum Reply {
     /// Success, with this output.
@@ -31,7 +31,7 @@ pub(crate) enum Reply {
 #[derive(Default)]
 struct State {
     replies: HashMap<u32, VecDeque<Reply>>,
-    /// What requests are completed with when there is no reply for them in particular.
+    /// Completions of requests that have no reply of their own.
     always: HashMap<u32, Reply>,
     seen: Vec<(u32, Vec<u8>)>,
     stopped: bool,
@@ -156,7 +156,7 @@ pub(crate) fn question(question: &Question) -> Reply {
     Reply::Bytes(QuestionBytes::from(question).as_bytes().to_vec())
 }
 
-/// What a command has printed, and how it ended.
+/// Output and result of a command.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) out: String,

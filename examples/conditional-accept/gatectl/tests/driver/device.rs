@@ -78,7 +78,7 @@ impl Device for Simulated {
     }
 }
 
-/// What Windows makes of the statuses that the driver uses.
+/// Returns the Windows error code of a status that the driver uses.
 fn code_of(status: NTSTATUS) -> u32 {
     match status {
         STATUS_INVALID_DEVICE_REQUEST => 1,

@@ -152,7 +152,7 @@ struct Gatectl {
 }
 
 impl Gatectl {
-    /// What it printed; if it failed, its error and that.
+    /// Waits for the end and returns the output, or the error and the output.
     fn end(self) -> Result<String, (String, String)> {
         let result = self.thread.join().expect("no panic");
         let out = self.out.text();
@@ -263,7 +263,7 @@ impl Read for Silence {
     }
 }
 
-/// Has a client's question lapse while it is held, and returns why it did.
+/// Withdraws a client's question while it is held, and returns the reason.
 fn lapse(verdict_timeout: Duration, gives_up: bool) -> serde_json::Value {
     let mut reason = serde_json::Value::Null;
     with_driver(verdict_timeout, |machine| {

@@ -87,7 +87,7 @@ fn rejected_clients_are_reset() {
     }
 }
 
-/// Whoever takes all the places of one address keeps nobody else out, and silence costs them.
+/// Clients that take all places of one address keep no other address out, and lose their places when idle.
 #[test]
 fn silent_clients_of_one_address_keep_nobody_else_out() {
     for by in BOTH_WAYS {

@@ -21,11 +21,11 @@ pub(crate) struct Service {
     child: Child,
     printed: Arc<Printed>,
     reader: Option<JoinHandle<()>>,
-    /// Where it listens.
+    /// Address it listens on.
     pub(crate) address: SocketAddr,
 }
 
-/// What the example printed so far.
+/// Output of the program so far.
 #[derive(Default)]
 struct Printed {
     state: Mutex<(Vec<Value>, bool)>,

@@ -9,7 +9,7 @@ use super::{
 use crate::limits::Limits;
 use crate::policy::{Action, Net, Policy, PolicyError};
 
-/// What a policy begins with: 20 bytes.
+/// Header of a policy: 20 bytes.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct PolicyHeader {
@@ -19,11 +19,11 @@ pub struct PolicyHeader {
     pub default_action: u8,
     /// Zero.
     pub reserved: u8,
-    /// How many networks follow: up to [`Policy::CAPACITY`].
+    /// Number of networks that follow: up to [`Policy::CAPACITY`].
     pub count: U16,
-    /// How many clients there may be.
+    /// Maximum number of clients.
     pub clients: U32,
-    /// How many of them may come from one source; 0: as many as there may be.
+    /// Maximum number of clients from one source; 0 for no limit.
     pub per_source: U32,
     /// Milliseconds that a connection may be silent; 0: for ever.
     pub idle_timeout: U32,
@@ -35,7 +35,7 @@ pub struct PolicyHeader {
 pub struct NetBytes {
     /// 4 or 6.
     pub family: u8,
-    /// How many bits of the address are fixed.
+    /// Number of fixed bits of the address.
     pub prefix_length: u8,
     /// 1 accept, 2 reject, 3 ask.
     pub action: u8,
@@ -45,7 +45,7 @@ pub struct NetBytes {
     pub address: [u8; 16],
 }
 
-/// How many bytes a policy takes.
+/// Returns the encoded size of a policy.
 pub fn policy_size(policy: &Policy) -> usize {
     size_of::<PolicyHeader>() + nets_size(policy.rules().len())
 }

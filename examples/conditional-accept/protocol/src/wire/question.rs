@@ -17,9 +17,9 @@ pub struct Question {
     pub number: u64,
     /// The request, as records name it.
     pub id: RequestId,
-    /// Who asks.
+    /// Address of the client.
     pub remote: SocketAddr,
-    /// How many milliseconds are left for the answer.
+    /// Time left for the answer, in milliseconds.
     pub time_left: u32,
 }
 
@@ -44,7 +44,7 @@ pub struct QuestionBytes {
     pub serial: U32,
     /// Milliseconds left.
     pub time_left: U32,
-    /// Who asks.
+    /// Address of the client.
     pub remote: AddressBytes,
     /// Zero.
     pub reserved: U32,

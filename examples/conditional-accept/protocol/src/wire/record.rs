@@ -24,19 +24,19 @@ numbers!(encode_problem, decode_problem, Problem, "first":
 /// A record and when it was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimedRecord {
-    /// How long after the driver was loaded, in steps of 100 ns.
+    /// Time since the driver was loaded, in units of 100 ns.
     pub time: Duration,
-    /// What happened.
+    /// The record.
     pub record: Record,
 }
 
-/// What the output of [`IOCTL_NEXT_RECORDS`](super::IOCTL_NEXT_RECORDS) begins with: 16 bytes.
+/// Header of the output of [`IOCTL_NEXT_RECORDS`](super::IOCTL_NEXT_RECORDS): 16 bytes.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct RecordsHeader {
-    /// How many records this handle has missed in all, because it did not fetch them in time.
+    /// Number of records that this handle has missed, because it did not fetch them in time.
     pub lost: U64,
-    /// How many records follow.
+    /// Number of records that follow.
     pub count: U32,
     /// Zero.
     pub reserved: U32,
@@ -64,9 +64,9 @@ pub struct RecordsHeader {
 pub struct RecordBytes {
     /// Time since the driver was loaded, in units of 100 ns.
     pub time: U64,
-    /// What happened.
+    /// The record.
     pub kind: U16,
-    /// How.
+    /// Details, by kind.
     pub detail: U16,
     /// `WSK_INSPECT_ID.SerialNumber`.
     pub serial: U32,

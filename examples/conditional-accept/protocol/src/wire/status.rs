@@ -29,9 +29,9 @@ pub struct StatusBytes {
     pub verdict_timeout: U32,
     /// The address it listens on.
     pub local: AddressBytes,
-    /// How many clients there may be.
+    /// Maximum number of clients.
     pub clients: U32,
-    /// How many of them may come from one source.
+    /// Maximum number of clients from one source.
     pub per_source: U32,
     /// Milliseconds that a connection may be silent.
     pub idle_timeout: U32,

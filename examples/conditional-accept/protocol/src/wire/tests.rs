@@ -1,4 +1,4 @@
-//! What goes round comes round, and whatever else comes is refused without harm.
+//! Encoding and decoding round trips, and input that must be rejected without harm.
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -106,7 +106,7 @@ fn encoded(policy: &Policy) -> Vec<u8> {
     bytes
 }
 
-/// What a decoder is given has any length, and every byte any value; but now and then it is nearly right.
+/// Input of any length with any bytes, some of it nearly valid.
 fn noise() -> impl Strategy<Value = Vec<u8>> {
     let bytes = proptest::collection::vec(any::<u8>(), 0..2048);
     let nearly =
@@ -216,7 +216,7 @@ fn every_wrong_length_is_refused() {
     }
 }
 
-/// What a program and a driver of different versions make of each other's policies and status: nothing.
+/// Policies and status of another version are rejected.
 #[test]
 fn other_versions_are_told_apart() {
     // A policy of version 1: the default, and how many networks follow.

@@ -21,7 +21,7 @@ fn list(entries: &[&str]) -> Vec<u8> {
     utf16(&text)
 }
 
-/// What comes of one value on top of the defaults, and what is wrong with it.
+/// Parameters from one value on top of the defaults, and the defects of the value.
 fn read(setting: Setting, kind: u32, data: &[u8]) -> (Parameters, Vec<(Problem, u32)>) {
     let (mut parameters, mut bad) = (Parameters::default(), Vec::new());
     parameters.set(setting, kind, data, |record| match record {

@@ -29,7 +29,7 @@ fn until(mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Has WSK give up the listener. One that it gave up before may still be closing.
+/// Makes WSK abandon the listener. An abandoned one may still be closing.
 fn kill(sim: &Sim) {
     let listeners = || {
         let sockets = sim.provider().open_sockets().into_iter();
@@ -157,7 +157,7 @@ fn the_status_does_not_say_listening_while_nobody_listens() {
     });
 }
 
-/// Somebody else takes the address first. The service goes on trying, and unloading ends that.
+/// Another socket takes the address first. The service keeps trying, and unloading stops that.
 #[test]
 fn unloading_ends_the_attempts_to_listen() {
     for_each_way(|sim, accept_by, passive| {

@@ -119,7 +119,7 @@ impl Dice {
     }
 }
 
-/// What was met so far: without any of it the requests would meet nothing but an idle driver.
+/// Situations that were met so far. Without any of them the requests would only meet an idle driver.
 #[derive(Debug, Default)]
 struct Seen {
     /// Clients that were served.
@@ -136,7 +136,7 @@ impl Seen {
     }
 }
 
-/// What a program has of one handle.
+/// State of a program with one handle.
 struct Program {
     seen: Arc<Seen>,
     file: File,

@@ -1,4 +1,5 @@
-//! What a handle can have, whatever others have; and file objects that end without a word, as those of a driver that Wine unloads.
+//! The share of a handle, independent of others; and file objects that are closed without a cleanup, as those
+//! of a driver that Wine unloads.
 
 use std::mem::forget;
 use std::time::Duration;

@@ -21,7 +21,7 @@ const LONG: Duration = Duration::from_mins(10);
 
 pub(crate) const ROOM: usize = 56;
 
-/// How many threads poll the askers.
+/// Number of threads that poll the askers.
 const THREADS: usize = 2;
 
 fn id(serial: u32) -> RequestId {
@@ -297,7 +297,7 @@ fn a_call_that_was_cancelled_before_it_came_ends_at_once() {
     });
 }
 
-/// So many questions that calls have to wait until some are answered.
+/// More questions than a handle may hold: its calls wait until some are answered.
 #[test]
 fn a_handle_that_holds_its_share_waits_until_it_has_answered() {
     with_desk(LONG, |control, spawner, passive| {
@@ -325,7 +325,7 @@ fn a_handle_that_holds_its_share_waits_until_it_has_answered() {
     });
 }
 
-/// Whoever takes questions and answers none keeps them from nobody else.
+/// A handle that answers none of its questions keeps questions from no other handle.
 #[test]
 fn a_handle_holds_no_more_than_its_share() {
     with_desk(LONG, |control, spawner, _| {

@@ -231,7 +231,7 @@ fn unloading_waits_for_completions() {
     });
 }
 
-/// Everything at once.
+/// All operations at the same time.
 #[test]
 fn a_busy_day() {
     run(|passive| {

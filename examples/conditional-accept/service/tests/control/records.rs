@@ -28,14 +28,14 @@ fn note(control: &Control, number: u32) {
     control.record(Record::Policy { networks: number });
 }
 
-/// How many records the handle has missed, and those that came.
+/// Returns the number of missed records, and the records.
 pub(crate) fn records(output: Result<Vec<u8>, NTSTATUS>) -> (u64, Vec<TimedRecord>) {
     let output = output.expect("records");
     let (lost, records) = decode_records(&output).expect("well formed");
     (lost, records.map(|record| record.expect("well formed")).collect())
 }
 
-/// The same, for records that [`note`] made.
+/// Does the same for records that [`note`] made.
 pub(crate) fn numbers(output: Result<Vec<u8>, NTSTATUS>) -> (u64, Vec<u32>) {
     let (lost, records) = records(output);
     let number = |record: TimedRecord| match record.record {

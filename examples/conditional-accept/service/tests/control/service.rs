@@ -21,7 +21,7 @@ use crate::io::{File, PATIENCE};
 use crate::questions::{ROOM, answer, question, until_open};
 use crate::records::records;
 
-/// How long an unload may take, for the tasks and again for the sockets.
+/// Limit on the wait for the tasks at unload, and again for the sockets.
 const UNLOAD: Duration = Duration::from_secs(5);
 
 /// Starts the service of a control.
@@ -55,12 +55,12 @@ impl<'a> Driver<'a> {
         Self { control, service, passive }
     }
 
-    /// What its device is for.
+    /// Returns the control of its device.
     pub(crate) fn control(&self) -> &Control {
         &self.control
     }
 
-    /// Where it listens.
+    /// Address it listens on.
     pub(crate) fn local_addr(&self) -> SocketAddr {
         self.service.local_addr()
     }

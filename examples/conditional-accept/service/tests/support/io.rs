@@ -1,5 +1,5 @@
-//! What the I/O manager and a driver's dispatch routines do, around a [`Control`]: real IRPs on the user-mode kernel, and a
-//! check of everything that the I/O manager relies on.
+//! The I/O manager and a driver's dispatch routines around a [`Control`]: real IRPs on the user-mode kernel,
+//! and a check of everything that the I/O manager relies on.
 
 use std::cell::UnsafeCell;
 use std::ffi::c_void;
@@ -14,10 +14,10 @@ use wsk::Passive;
 use wsk_sys::nt::{self, DEVICE_OBJECT, IRP, NTSTATUS};
 use wsk_sys::{STATUS_CANCELLED, STATUS_MORE_PROCESSING_REQUIRED, STATUS_PENDING, nt_success};
 
-/// What takes longer than this will not happen at all.
+/// Limit on everything that is waited for.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What the buffer holds behind the input.
+/// Content of the buffer after the input.
 const STALE: u8 = 0xA5;
 
 /// Runs `body` on a thread of a new kernel, and then looks for violations and leaks.
@@ -117,7 +117,7 @@ impl Drop for File {
 /// A request on its way.
 pub(crate) struct Call {
     state: Arc<State>,
-    /// What the dispatch routine returned.
+    /// Status that the dispatch routine returned.
     pub(crate) returned: NTSTATUS,
     input: Vec<u8>,
     room: usize,
@@ -221,12 +221,12 @@ impl Call {
         self.state.held_up.store(hold, Ordering::Release);
     }
 
-    /// Whether it has ended.
+    /// Returns whether the call is complete.
     pub(crate) fn has_ended(&self) -> bool {
         !self.state.ends.lock().expect("not poisoned").is_empty()
     }
 
-    /// What cancels this call from another thread.
+    /// Returns a function that cancels this call from another thread.
     pub(crate) fn canceller(&self) -> impl FnOnce() + Send + use<> {
         let state = Arc::clone(&self.state);
         move || state.cancel()
