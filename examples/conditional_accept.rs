@@ -41,9 +41,9 @@ fn driver() -> Result<()> {
     // SAFETY: this is the start of a system thread, which runs at PASSIVE_LEVEL and holds no lock.
     let passive = unsafe { Passive::assume() };
     let client = Client::register(passive)?;
-    let provider = client.capture(LIMIT, passive)?;
+    let provider = client.capture(passive, LIMIT)?;
     block_on(passive, serve(provider))??;
-    client.unload(LIMIT, passive).expect("all sockets are closed");
+    client.unload(passive, LIMIT).expect("all sockets are closed");
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use wsk_sys::nt::NTSTATUS;
 use crate::memory::OutOfMemory;
 
 /// The result of an operation of this crate.
-pub type Result<T> = core::result::Result<T, Error>;
+pub type Result<T = (), E = Error> = core::result::Result<T, E>;
 
 /// A failed operation: which one, and the [`Status`] it failed with.
 ///

@@ -72,6 +72,7 @@
 
 pub mod address;
 mod buffer;
+mod busy;
 mod client;
 mod connection;
 mod datagram;
@@ -88,7 +89,8 @@ pub mod time;
 
 // The public interface is:
 pub use buffer::{Buffer, IoBuf, Slice};
-pub use client::{Client, Pause, Provider, SecurityDescriptor, StillHeld};
+pub use busy::StillBusy;
+pub use client::{Client, Pause, Provider, SecurityDescriptor};
 pub use connection::{
     Abort, Connection, ConnectionBuilder, ConnectionHandlers, Control, DisconnectHandler, DisconnectKind,
     Drain, Events, Handlers, Indication, Posted, Receive, ReceiveBuf, ReceiveExact, ReceiveFlags,

@@ -234,10 +234,10 @@ fn a_stop_that_takes_too_long_tells_what_is_left_and_can_be_repeated() {
         executor.spawner().spawn(std::future::pending()).unwrap();
         harness::eventually(|| entered.load(Ordering::Acquire));
         let error = executor.stop(passive, Duration::from_millis(50)).unwrap_err();
-        assert_eq!(error.unfinished(), 1);
+        assert_eq!(error.tasks(), 1);
         assert!(error.to_string().contains("unfinished tasks: 1, threads that have not ended: 2"), "{error}");
         release.store(true, Ordering::Release);
-        error.into_executor().stop(passive, LONG).unwrap();
+        error.into_inner().stop(passive, LONG).unwrap();
     });
 }
 

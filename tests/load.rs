@@ -45,7 +45,7 @@ fn drive(threads: usize, up: &Sender<Up>) {
     // SAFETY: this is the start of a thread of the kernel, at PASSIVE_LEVEL, and it holds no locks.
     let passive = unsafe { Passive::assume() };
     let client = Client::register(passive).unwrap();
-    let provider = client.capture(PATIENCE, passive).unwrap();
+    let provider = client.capture(passive, PATIENCE).unwrap();
     let executor = Executor::start(passive, threads).unwrap();
     let spawner = executor.spawner();
     let local = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -62,7 +62,7 @@ fn drive(threads: usize, up: &Sender<Up>) {
     executor.stop(passive, PATIENCE).unwrap();
     drop(listener);
     drop(provider);
-    client.unload(PATIENCE, passive).unwrap();
+    client.unload(passive, PATIENCE).unwrap();
 }
 
 async fn accept(listener: Ref<Listener>, spawner: Spawner) {

@@ -132,7 +132,7 @@ fn drive(role: Role, started: &Sender<SocketAddr>, stop: &Receiver<()>) {
     // SAFETY: this is the start of a thread of the kernel, at PASSIVE_LEVEL, and it holds no locks.
     let passive = unsafe { Passive::assume() };
     let client = Client::register(passive).expect("WSK takes the registration");
-    let provider = client.capture(PATIENCE, passive).expect("WSK is there");
+    let provider = client.capture(passive, PATIENCE).expect("WSK is there");
     let executor = Executor::start(passive, THREADS).expect("there are threads");
     let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let listener = block_on(passive, provider.listener().inspect(Gate).on_abort(Gate).bind(local))
@@ -150,7 +150,7 @@ fn drive(role: Role, started: &Sender<SocketAddr>, stop: &Receiver<()>) {
     executor.stop(passive, PATIENCE).expect("no task holds a thread");
     drop(shared);
     drop(provider);
-    client.unload(PATIENCE, passive).expect("nothing is held");
+    client.unload(passive, PATIENCE).expect("nothing is held");
 }
 
 /// Takes one connection after the other, until the listener is closed.

@@ -50,6 +50,7 @@ pub(crate) use shared::ClientShared;
 
 use wsk_sys::nt::DEVICE_OBJECT;
 
+use crate::busy::{Left, StillBusy};
 use crate::error::{Error, Operation, Result};
 use crate::executor::Thread;
 use crate::irql::Passive;
@@ -78,7 +79,7 @@ impl Client {
     /// When memory is out or a thread cannot be made; nothing stays registered then.
     pub fn register(passive: Passive<'_>) -> Result<Self> {
         // SAFETY: there is no device.
-        unsafe { Self::register_for(core::ptr::null_mut(), passive) }
+        unsafe { Self::register_for(passive, core::ptr::null_mut()) }
     }
 
     /// Registers with WSK, for a driver that can be unloaded: the I/O manager holds `device`, and with it the driver's image,
@@ -97,14 +98,14 @@ impl Client {
     /// /// In `DriverEntry`, when `IoCreateDevice` has made the driver's device.
     /// fn load(device: *mut DEVICE_OBJECT, passive: Passive<'_>) -> wsk::Result<State> {
     ///     // SAFETY: the device is this driver's, and was just made.
-    ///     Ok(State { client: unsafe { Client::register_for(device, passive) }? })
+    ///     Ok(State { client: unsafe { Client::register_for(passive, device) }? })
     /// }
     ///
     /// /// In `DriverUnload`, before `IoDeleteDevice`.
     /// fn unload(state: State, passive: Passive<'_>) {
     ///     let mut client = state.client;
-    ///     while let Err(still_held) = client.unload(Duration::from_secs(5), passive) {
-    ///         client = still_held.client;
+    ///     while let Err(still_busy) = client.unload(passive, Duration::from_secs(5)) {
+    ///         client = still_busy.into_inner();
     ///     }
     /// }
     /// ```
@@ -118,7 +119,7 @@ impl Client {
     /// # Safety
     /// `device` is a device object of the driver that this code is part of, and it is there during the call. Null means
     /// [`Client::register`].
-    pub unsafe fn register_for(device: *mut DEVICE_OBJECT, passive: Passive<'_>) -> Result<Self> {
+    pub unsafe fn register_for(passive: Passive<'_>, device: *mut DEVICE_OBJECT) -> Result<Self> {
         let shared =
             Ref::try_new(ClientShared::try_new()?).map_err(|_| Error::out_of_memory(Operation::Register))?;
         // SAFETY: forwarded to the caller; the value is not shared yet.
@@ -138,19 +139,19 @@ impl Client {
         }
     }
 
-    /// Waits up to `timeout` for WSK and captures its functions (`WskCaptureProviderNPI`).
+    /// Waits up to `limit` for WSK and captures its functions (`WskCaptureProviderNPI`).
     ///
-    /// In `DriverEntry` use a zero timeout, or call it from a thread: WSK may start after the driver, and a start
+    /// In `DriverEntry` use a zero limit, or call it from a thread: WSK may start after the driver, and a start
     /// routine that waits for it can hang the boot.
     ///
     /// # IRQL
     /// `PASSIVE_LEVEL`.
     ///
     /// # Errors
-    /// `STATUS_DEVICE_NOT_READY` when WSK did not come within `timeout`, `STATUS_NOINTERFACE` when it does not
+    /// `STATUS_DEVICE_NOT_READY` when WSK did not come within `limit`, `STATUS_NOINTERFACE` when it does not
     /// speak version 1.0 (see [`Client::provider_versions`]).
-    pub fn capture(&self, timeout: Duration, passive: Passive<'_>) -> Result<Provider> {
-        Provider::capture(&self.shared, timeout, passive)
+    pub fn capture(&self, passive: Passive<'_>, limit: Duration) -> Result<Provider> {
+        Provider::capture(&self.shared, limit, passive)
     }
 
     /// The lowest and highest WSK version the provider speaks, as (major, minor) pairs
@@ -175,7 +176,7 @@ impl Client {
         self.shared.open_sockets()
     }
 
-    /// Closes every socket, waits for the callbacks, deregisters, and ends the reaper thread; waits up to `timeout`
+    /// Closes every socket, waits for the callbacks, deregisters, and ends the reaper thread; waits up to `limit`
     /// for all that.
     ///
     /// After success WSK calls nothing of this client any more, every request has completed, and the reaper thread has ended.
@@ -190,11 +191,11 @@ impl Client {
     /// `PASSIVE_LEVEL`.
     ///
     /// # Errors
-    /// [`StillHeld`] when the time was not enough. It gives the client back, so that the wait can go on: a driver
+    /// [`StillBusy`] when the time was not enough. It gives the client back, so that the wait can go on: a driver
     /// must not unload before it has succeeded.
-    pub fn unload(self, timeout: Duration, passive: Passive<'_>) -> core::result::Result<(), StillHeld> {
+    pub fn unload(self, passive: Passive<'_>, limit: Duration) -> core::result::Result<(), StillBusy<Self>> {
         self.shared.stop();
-        if self.reaper.wait(passive, Some(timeout)) {
+        if self.reaper.wait(passive, Some(limit)) {
             crate::time::flush_timers(passive);
             // Should it be the last reference, the image stays all the same: this runs inside of a routine of the driver, which the
             // kernel called and keeps the image for.
@@ -205,7 +206,24 @@ impl Client {
         let (sockets, providers) = (self.shared.unfinished_sockets(), self.shared.open_captures());
         // With neither, what is left is the registration itself: WSK is ending it, or the reaper is about to ask.
         let registration = usize::from(sockets == 0 && providers == 0);
-        Err(StillHeld { sockets, providers: providers + registration, client: self })
+        let sockets = Left { count: sockets, kind: "sockets that are closing" };
+        let providers =
+            Left { count: providers + registration, kind: "providers or the registration itself" };
+        Err(StillBusy { inner: self, left: [sockets, providers] })
+    }
+}
+
+impl StillBusy<Client> {
+    /// Returns the number of sockets whose close has not completed, or whose completion is not over yet.
+    pub fn sockets(&self) -> usize {
+        self.left[0].count
+    }
+
+    /// Returns the number of what else holds the registration: [`Provider`]s (and what has one: sockets that are being made,
+    /// cached security descriptors) that were not dropped. When neither those nor sockets are left, it is the registration
+    /// itself, which counts until WSK has ended it and the reaper thread has gone. So the two are never both zero.
+    pub fn providers(&self) -> usize {
+        self.left[1].count
     }
 }
 
@@ -220,29 +238,3 @@ impl fmt::Debug for Client {
         f.debug_struct("Client").field("open_sockets", &self.open_sockets()).finish_non_exhaustive()
     }
 }
-
-/// Why [`Client::unload`] has not ended yet.
-#[derive(Debug)]
-pub struct StillHeld {
-    /// The client, to go on waiting with.
-    pub client: Client,
-    /// Sockets whose close has not completed, or whose completion is not over yet.
-    pub sockets: usize,
-    /// What else holds the registration: [`Provider`]s (and what has one: listeners and connections being made, cached
-    /// security descriptors) that were not dropped. When neither those nor sockets are left, the registration itself, which
-    /// counts until WSK has ended it and the reaper thread has gone. So the two are never both zero.
-    pub providers: usize,
-}
-
-impl fmt::Display for StillHeld {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "the WSK client has not deregistered yet: {} socket(s) still closing, {} provider handle(s) or the registration \
-             itself left",
-            self.sockets, self.providers
-        )
-    }
-}
-
-impl core::error::Error for StillHeld {}

@@ -7,7 +7,7 @@ use core::task::{Context, Poll};
 
 use super::ClientShared;
 use crate::memory::Ref;
-use crate::socket::{Registered, Waiter};
+use crate::sync::{Registered, Waiter};
 
 /// A moment to wait before something is tried again; see [`Provider::pause`](super::Provider::pause).
 #[must_use = "futures do nothing unless polled"]

@@ -275,8 +275,8 @@ impl Provider {
     /// `descriptor` points to a valid security descriptor.
     pub unsafe fn cache_security_descriptor(
         &self,
-        descriptor: PSECURITY_DESCRIPTOR,
         _passive: Passive<'_>,
+        descriptor: PSECURITY_DESCRIPTOR,
     ) -> Result<SecurityDescriptor> {
         let mut input = descriptor;
         let mut cached: PSECURITY_DESCRIPTOR = core::ptr::null_mut();

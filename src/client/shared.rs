@@ -20,8 +20,8 @@ use super::uses::Uses;
 use crate::error::{Error, Operation, Result};
 use crate::irql::Passive;
 use crate::memory::Cache;
-use crate::socket::{Registered, Releases, Socket, Waiter, Waiters};
-use crate::sync::{Event, EventKind, Stack};
+use crate::socket::{Releases, Socket};
+use crate::sync::{Event, EventKind, Registered, Stack, Waiter, Waiters};
 use crate::time::Deadline;
 
 /// The version of WSK this crate speaks; no other was ever published (rule REG-05).

@@ -30,6 +30,7 @@ use core::time::Duration;
 pub use block_on::{block_on, block_on_timeout};
 pub use thread::Thread;
 
+use crate::busy::{Left, StillBusy};
 use crate::error::{Error, Operation, Result, Status};
 use crate::irql::Passive;
 use crate::memory::{Cache, OutOfMemory, PoolVec, Ref};
@@ -107,13 +108,18 @@ impl Executor {
     /// `PASSIVE_LEVEL`.
     ///
     /// # Errors
-    /// [`StopError`] if a thread was still busy after `timeout`. It tells how many tasks are left and holds the
+    /// [`StillBusy`] if a thread was still busy after `limit`. It tells how many tasks are left and holds the
     /// executor, so that the driver can wait again; it must not unload.
-    pub fn stop(mut self, passive: Passive<'_>, timeout: Duration) -> core::result::Result<(), StopError> {
+    pub fn stop(
+        mut self,
+        passive: Passive<'_>,
+        limit: Duration,
+    ) -> core::result::Result<(), StillBusy<Self>> {
         self.shared.begin_stop();
-        if !self.join(passive, Some(Deadline::after(timeout))) {
-            let unfinished = self.shared.live();
-            return Err(StopError { executor: self, unfinished });
+        if !self.join(passive, Some(Deadline::after(limit))) {
+            let tasks = Left { count: self.shared.live(), kind: "unfinished tasks" };
+            let threads = Left { count: self.threads.len(), kind: "threads that have not ended" };
+            return Err(StillBusy { inner: self, left: [tasks, threads] });
         }
         crate::time::flush_timers(passive);
         Ok(())
@@ -208,43 +214,17 @@ impl From<SpawnError> for Error {
     }
 }
 
-/// An executor that had not stopped when the time was up.
-#[derive(Debug)]
-pub struct StopError {
-    executor: Executor,
-    unfinished: usize,
-}
-
-impl StopError {
-    /// How many tasks were left. A task is left while it is being polled or dropped, or waits for its turn.
-    pub fn unfinished(&self) -> usize {
-        self.unfinished
+impl StillBusy<Executor> {
+    /// Returns the number of unfinished tasks. A task is left while it is being polled or dropped, or waits for its turn.
+    pub fn tasks(&self) -> usize {
+        self.left[0].count
     }
 
-    /// How many threads have yet to end; at least one, also when no task is left.
+    /// Returns the number of threads that have yet to end; at least one, also when no task is left.
     pub fn threads(&self) -> usize {
-        self.executor.threads.len()
-    }
-
-    /// The executor, which goes on stopping; stop it again to wait longer.
-    pub fn into_executor(self) -> Executor {
-        self.executor
+        self.left[1].count
     }
 }
-
-impl fmt::Display for StopError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { unfinished, .. } = self;
-        let threads = self.threads();
-        write!(
-            f,
-            "the executor has not stopped: unfinished tasks: {unfinished}, threads that have not ended: "
-        )?;
-        write!(f, "{threads}; wait again, and do not unload before")
-    }
-}
-
-impl core::error::Error for StopError {}
 
 /// Lets other tasks of the executor run first.
 ///

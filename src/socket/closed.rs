@@ -21,8 +21,8 @@ use core::pin::Pin;
 use core::task::{Context, Poll};
 
 use super::control::probe;
-use super::waiters::{Registered, Waiter};
 use super::{Socket, SocketRef};
+use crate::sync::{Registered, Waiter};
 
 /// Why a socket is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

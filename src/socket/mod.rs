@@ -23,7 +23,6 @@ mod open;
 mod release;
 mod rundown;
 mod table;
-mod waiters;
 
 use core::ffi::c_void;
 use core::mem::ManuallyDrop;
@@ -45,12 +44,11 @@ pub(crate) use open::{Opening, local_address};
 pub(crate) use release::Releases;
 use rundown::{Duty, Rundown};
 pub(crate) use table::{BasicTable, ConnectionTable, DatagramTable, ListenTable, ProviderTable, Table};
-pub(crate) use waiters::{Registered, Waiter, Waiters};
 
 use crate::client::{ClientShared, Links, Node};
 use crate::memory::Ref;
 use crate::operation::{Outcome, Refusal, ReservedIrp, Submission, complete_here, keep_image};
-use crate::sync::Signal;
+use crate::sync::{Signal, Waiters};
 
 /// The common part of every core.
 ///

@@ -10,6 +10,7 @@ mod lock;
 mod signal;
 mod stack;
 mod state;
+mod waiters;
 
 pub use event::{Event, EventKind};
 pub(crate) use event::{EventCell, wait_for_object};
@@ -18,3 +19,4 @@ pub use lock::SpinLock;
 pub(crate) use signal::Signal;
 pub(crate) use stack::{Link, Linked, Stack};
 pub(crate) use state::{AtomicState, State, states};
+pub(crate) use waiters::{Registered, Waiter, Waiters};

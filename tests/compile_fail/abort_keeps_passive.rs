@@ -8,7 +8,7 @@ struct Waits<'a>(Passive<'a>, std::sync::Mutex<Option<Client>>);
 impl AbortHandler for Waits<'static> {
     fn abort(&self, _id: InspectId) {
         let client = self.1.lock().unwrap().take().unwrap();
-        client.unload(core::time::Duration::MAX, self.0).unwrap();
+        client.unload(self.0, core::time::Duration::MAX).unwrap();
     }
 }
 

@@ -8,8 +8,8 @@ use wsk::{Client, Connection, Events, Passive};
 fn ignores(passive: Passive<'_>, connection: &Connection) -> wsk::Result<()> {
     Client::register(passive);
     let client = Client::register(passive)?;
-    client.capture(Duration::ZERO, passive);
-    client.unload(Duration::ZERO, passive);
+    client.capture(passive, Duration::ZERO);
+    client.unload(passive, Duration::ZERO);
     connection.disable(Events::RECEIVE)?;
     Ok(())
 }

@@ -4,9 +4,9 @@ use core::time::Duration;
 use wsk::{Client, Passive};
 
 fn after(client: Client, passive: Passive<'_>) {
-    let _ = client.unload(Duration::MAX, passive);
-    let _ = client.capture(Duration::ZERO, passive);
-    let _ = client.unload(Duration::MAX, passive);
+    let _ = client.unload(passive, Duration::MAX);
+    let _ = client.capture(passive, Duration::ZERO);
+    let _ = client.unload(passive, Duration::MAX);
 }
 
 fn main() {}

@@ -52,8 +52,8 @@ fn who_is_woken_by_the_unloading_may_ask_the_client() {
             assert!(closed.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
         }
         drop(driver.provider);
-        let held = driver.client.unload(std::time::Duration::ZERO, passive()).unwrap_err();
-        assert!(asks.client.set(held.client).is_ok());
+        let held = driver.client.unload(passive(), std::time::Duration::ZERO).unwrap_err();
+        assert!(asks.client.set(held.into_inner()).is_ok());
         holds.0.store(true, Ordering::SeqCst);
         eventually(|| asks.woken.load(Ordering::SeqCst) >= 3);
         for closed in &mut closed {
@@ -61,6 +61,6 @@ fn who_is_woken_by_the_unloading_may_ask_the_client() {
         }
         drop((closed, pause, listeners));
         let client = Arc::into_inner(asks).and_then(|asks| asks.client.into_inner()).expect("the last owner");
-        client.unload(BOUND, passive()).expect("unloading");
+        client.unload(passive(), BOUND).expect("unloading");
     });
 }

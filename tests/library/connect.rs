@@ -141,6 +141,6 @@ fn an_attempt_keeps_the_capture() {
         let connection = ready(&mut connect).unwrap();
         drop(connect);
         drop(connection);
-        client.unload(BOUND, passive()).expect("unloading");
+        client.unload(passive(), BOUND).expect("unloading");
     });
 }

@@ -47,7 +47,7 @@ fn a_client_in_use_that_is_dropped_is_named() {
 fn a_client_that_is_given_up_after_an_unload_in_vain_is_named() {
     is_named(|_| {
         let Driver { client, provider } = Driver::start();
-        drop(client.unload(Duration::ZERO, passive()).unwrap_err());
+        drop(client.unload(passive(), Duration::ZERO).unwrap_err());
         drop(provider);
     });
 }
@@ -82,8 +82,8 @@ struct Service {
 impl Service {
     fn load(device: *mut DEVICE_OBJECT) -> Result<Self> {
         // SAFETY: the device is the driver's, and stays for as long as the client has it.
-        let client = unsafe { Client::register_for(device, passive()) }?;
-        let provider = client.capture(BOUND, passive())?;
+        let client = unsafe { Client::register_for(passive(), device) }?;
+        let provider = client.capture(passive(), BOUND)?;
         let driver = Driver { client, provider };
         let listener = wait(driver.provider.listener().bind(localhost()))?;
         let executor = Executor::start(passive(), 2)?;
@@ -130,10 +130,10 @@ fn a_service_that_is_dropped_fails_the_driver() {
 fn an_entry_that_fails_after_it_has_registered_fails_the_driver() {
     let entry = |_: &Sim| -> Result<()> {
         let client = Client::register(passive())?;
-        let _provider = client.capture(BOUND, passive())?;
+        let _provider = client.capture(passive(), BOUND)?;
         // There is no such address here.
-        wait(client.capture(BOUND, passive())?.listener().bind("192.0.2.1:0".parse().unwrap()))?;
-        client.unload(BOUND, passive()).expect("it is never reached");
+        wait(client.capture(passive(), BOUND)?.listener().bind("192.0.2.1:0".parse().unwrap()))?;
+        client.unload(passive(), BOUND).expect("it is never reached");
         Ok(())
     };
     Sim::new().driver(entry, |_, ()| unreachable!("it does not load")).expect_err("it does not load");
@@ -144,10 +144,10 @@ fn an_entry_that_fails_after_it_has_registered_fails_the_driver() {
 fn an_entry_that_fails_may_undo_what_it_has_done() {
     let entry = |_: &Sim| -> Result<()> {
         let client = Client::register(passive())?;
-        let provider = client.capture(BOUND, passive())?;
+        let provider = client.capture(passive(), BOUND)?;
         let failed = wait(provider.listener().bind("192.0.2.1:0".parse().unwrap())).map(drop);
         drop(provider);
-        client.unload(BOUND, passive()).unwrap();
+        client.unload(passive(), BOUND).unwrap();
         failed
     };
     let ended = Sim::new().driver(entry, |_, ()| unreachable!("it does not load"));

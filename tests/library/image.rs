@@ -167,8 +167,8 @@ const SCENARIOS: [(&str, Scenario); 14] = [
 
 fn register(device: *mut DEVICE_OBJECT) -> Driver {
     // SAFETY: the device is the driver's, or null.
-    let client = unsafe { Client::register_for(device, passive()) }.expect("registering");
-    let provider = client.capture(BOUND, passive()).expect("capturing");
+    let client = unsafe { Client::register_for(passive(), device) }.expect("registering");
+    let provider = client.capture(passive(), BOUND).expect("capturing");
     Driver { client, provider }
 }
 
@@ -297,7 +297,7 @@ fn a_client_that_goes_by_itself_lets_the_device_go() {
         for attempt in 1.. {
             kernel.faults().fail_nth(attempt);
             // SAFETY: the device is there.
-            let client = unsafe { Client::register_for(device, passive()) };
+            let client = unsafe { Client::register_for(passive(), device) };
             let injected = kernel.faults().injected();
             kernel.faults().clear();
             drop(client);
@@ -399,10 +399,10 @@ fn a_socket_counts_until_its_close_is_over() {
         let polled = closing.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::clone(&waker))));
         assert!(polled.is_pending());
         eventually(|| waker.entered.load(Ordering::SeqCst));
-        let held = client.unload(Duration::from_millis(30), passive()).unwrap_err();
-        assert_eq!((held.sockets, held.providers), (1, 0), "{held}");
+        let held = client.unload(passive(), Duration::from_millis(30)).unwrap_err();
+        assert_eq!((held.sockets(), held.providers()), (1, 0), "{held}");
         waker.go_on.store(true, Ordering::SeqCst);
-        held.client.unload(BOUND, passive()).unwrap();
+        held.into_inner().unload(passive(), BOUND).unwrap();
         wait(closing);
     });
 }
@@ -416,11 +416,11 @@ fn unloading_never_waits_for_nothing() {
         let Driver { mut client, provider } = driver;
         drop(provider);
         loop {
-            match client.unload(Duration::ZERO, passive()) {
+            match client.unload(passive(), Duration::ZERO) {
                 Ok(()) => break,
                 Err(held) => {
-                    assert_ne!((held.sockets, held.providers), (0, 0));
-                    client = held.client;
+                    assert_ne!((held.sockets(), held.providers()), (0, 0));
+                    client = held.into_inner();
                 }
             }
         }
@@ -437,7 +437,7 @@ fn an_executor_never_waits_for_nothing() {
                 Ok(()) => break,
                 Err(error) => {
                     assert!(error.threads() > 0, "{error}");
-                    executor = error.into_executor();
+                    executor = error.into_inner();
                 }
             }
         }

@@ -16,7 +16,7 @@ fn descriptor(driver: &Driver) -> SecurityDescriptor {
     (bytes[0], bytes[3]) = (1, 0x80);
     let bytes = wsk_sim::raw::Buffer::of(&bytes);
     // SAFETY: the bytes are a whole descriptor.
-    unsafe { driver.provider.cache_security_descriptor(bytes.address(), passive()) }.expect("caching")
+    unsafe { driver.provider.cache_security_descriptor(passive(), bytes.address()) }.expect("caching")
 }
 
 /// A gate that keeps the tokens of its own listener, and whatever else it is given.
@@ -165,10 +165,10 @@ fn a_descriptor_that_is_kept_is_reported() {
         let driver = Driver::start();
         let descriptor = descriptor(&driver);
         drop(driver.provider);
-        let held = driver.client.unload(std::time::Duration::ZERO, passive()).unwrap_err();
-        eventually(|| held.sockets == 0 && held.providers == 1);
+        let held = driver.client.unload(passive(), std::time::Duration::ZERO).unwrap_err();
+        eventually(|| held.sockets() == 0 && held.providers() == 1);
         drop(descriptor);
-        held.client.unload(BOUND, passive()).expect("unloading");
+        held.into_inner().unload(passive(), BOUND).expect("unloading");
     });
 }
 

@@ -26,7 +26,7 @@ impl Unloaded {
         let device = Kernel::current().and_then(|kernel| kernel.find_extension::<TheDevice>());
         let device = device.map_or(std::ptr::null_mut(), |device| device.0);
         // SAFETY: the device is there until the scenario is over.
-        Ok(Self(Some(unsafe { Client::register_for(device, passive()) }?)))
+        Ok(Self(Some(unsafe { Client::register_for(passive(), device) }?)))
     }
 }
 
@@ -41,7 +41,7 @@ impl std::ops::Deref for Unloaded {
 impl Drop for Unloaded {
     fn drop(&mut self) {
         if let Some(client) = self.0.take() {
-            client.unload(BOUND, passive()).expect("unloading needs no memory");
+            client.unload(passive(), BOUND).expect("unloading needs no memory");
         }
     }
 }
@@ -102,7 +102,7 @@ fn bytes(bytes: &[u8]) -> Result<Buffer> {
 /// A server takes one connection and echoes.
 fn echo() -> Result<()> {
     let client = Unloaded::register()?;
-    let provider = client.capture(BOUND, passive())?;
+    let provider = client.capture(passive(), BOUND)?;
     let listener = try_wait(provider.listener().bind(localhost()))??;
     let peer = Peer::connect(listener.local_addr());
     let mut connection = try_wait(listener.accept())??;
@@ -123,7 +123,7 @@ fn echo() -> Result<()> {
 /// A request is pended, decided, and becomes a connection.
 fn inspect() -> Result<()> {
     let client = Unloaded::register()?;
-    let provider = client.capture(BOUND, passive())?;
+    let provider = client.capture(passive(), BOUND)?;
     let (tell, told) = channel();
     let gate = gate(
         move |request| match request.pend() {
@@ -161,7 +161,7 @@ fn inspect() -> Result<()> {
 /// Connections come by event, with events of their own.
 fn events() -> Result<()> {
     let client = Unloaded::register()?;
-    let provider = client.capture(BOUND, passive())?;
+    let provider = client.capture(passive(), BOUND)?;
     let (tell, told) = channel();
     let (tell_data, data) = channel();
     let take = move |incoming: wsk::Incoming<'_, _>| {
@@ -195,7 +195,7 @@ fn events() -> Result<()> {
 /// Futures of every kind are dropped under way.
 fn dropped() -> Result<()> {
     let client = Unloaded::register()?;
-    let provider = client.capture(BOUND, passive())?;
+    let provider = client.capture(passive(), BOUND)?;
     let mut bind = Box::pin(provider.listener().bind(localhost()));
     let _ = poll(&mut bind);
     drop(bind);
@@ -214,7 +214,7 @@ fn dropped() -> Result<()> {
 /// A client connects and is echoed to.
 fn connect() -> Result<()> {
     let client = Unloaded::register()?;
-    let provider = client.capture(BOUND, passive())?;
+    let provider = client.capture(passive(), BOUND)?;
     let (host, address) = wsk_sim::raw::host_listener();
     let mut dropped = Box::pin(provider.connect(address));
     let _ = poll(&mut dropped);

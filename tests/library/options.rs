@@ -35,7 +35,7 @@ fn a_descriptor_is_cached_used_and_released() {
         let driver = Driver::start();
         let buffer = everybody();
         // SAFETY: the bytes are a whole descriptor.
-        let cached = unsafe { driver.provider.cache_security_descriptor(buffer.address(), passive()) };
+        let cached = unsafe { driver.provider.cache_security_descriptor(passive(), buffer.address()) };
         let cached = cached.expect("a cached copy");
         drop(buffer);
         let wildcard = "0.0.0.0:0".parse().unwrap();
@@ -62,7 +62,7 @@ fn a_descriptor_outlives_the_bind_that_was_given_up() {
         let buffer = everybody();
         for polls in 1..=8 {
             // SAFETY: the bytes are a whole descriptor.
-            let cached = unsafe { driver.provider.cache_security_descriptor(buffer.address(), passive()) };
+            let cached = unsafe { driver.provider.cache_security_descriptor(passive(), buffer.address()) };
             let mut bind = Box::pin(driver.provider.listener().security(cached.unwrap()).bind(localhost()));
             for _ in 0..polls {
                 if poll(&mut bind).is_ready() {
@@ -87,7 +87,7 @@ fn a_descriptor_that_is_not_used_is_released() {
         for null in [false, true] {
             let descriptor: PSECURITY_DESCRIPTOR = if null { ptr::null_mut() } else { buffer.address() };
             // SAFETY: the bytes are a whole descriptor; null is refused by WSK.
-            let cached = unsafe { driver.provider.cache_security_descriptor(descriptor, passive()) };
+            let cached = unsafe { driver.provider.cache_security_descriptor(passive(), descriptor) };
             assert_eq!(cached.is_err(), null);
         }
         driver.unload();

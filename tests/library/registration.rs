@@ -25,9 +25,9 @@ fn every_registration_is_ended_once() {
         let unloaded = Client::register(passive()).unwrap();
         let other = Client::register(passive()).unwrap();
         let dropped = Client::register(passive()).unwrap();
-        unloaded.unload(BOUND, passive()).unwrap();
+        unloaded.unload(passive(), BOUND).unwrap();
         drop(dropped);
-        let provider = other.capture(BOUND, passive()).unwrap();
+        let provider = other.capture(passive(), BOUND).unwrap();
         let listener = wait(provider.listener().bind(localhost())).unwrap();
         drop(provider);
         // Dropping a client closes what is open, in the background.
@@ -59,8 +59,8 @@ pub(crate) fn await_threads(sim: &Sim) {
 fn every_capture_is_released_once() {
     for_each_mode(|_| {
         let client = Client::register(passive()).unwrap();
-        let first = client.capture(BOUND, passive()).unwrap();
-        let second = client.capture(Duration::ZERO, passive()).unwrap();
+        let first = client.capture(passive(), BOUND).unwrap();
+        let second = client.capture(passive(), Duration::ZERO).unwrap();
         let clone = first.clone();
         let builder = first.listener();
         drop((first, second));
@@ -70,7 +70,7 @@ fn every_capture_is_released_once() {
         wait(connection.send(Buffer::try_from_slice(b"on").unwrap())).0.unwrap();
         assert_eq!(peer.receive(2), b"on");
         drop((connection, listener));
-        client.unload(BOUND, passive()).unwrap();
+        client.unload(passive(), BOUND).unwrap();
     });
 }
 
@@ -84,7 +84,7 @@ fn a_capture_is_bounded() {
         let client = Client::register(passive()).unwrap();
         for bound in [Duration::ZERO, Duration::from_nanos(1), SHORT] {
             let start = Instant::now();
-            let error = client.capture(bound, passive()).unwrap_err();
+            let error = client.capture(passive(), bound).unwrap_err();
             assert_eq!(error.status(), Status::DEVICE_NOT_READY);
             assert!(start.elapsed() < bound + BOUND);
         }
@@ -95,9 +95,9 @@ fn a_capture_is_bounded() {
             arriving.provider().arrive();
         });
         // As long as can be: still not for ever.
-        drop(client.capture(Duration::MAX, passive()).unwrap());
+        drop(client.capture(passive(), Duration::MAX).unwrap());
         arrival.join().unwrap();
-        client.unload(BOUND, passive()).unwrap();
+        client.unload(passive(), BOUND).unwrap();
     });
 }
 
@@ -111,11 +111,11 @@ fn an_unknown_version_is_an_error() {
         .build()
         .run(|_| {
             let client = Client::register(passive()).unwrap();
-            assert_eq!(client.capture(BOUND, passive()).unwrap_err().status(), Status::NOINTERFACE);
+            assert_eq!(client.capture(passive(), BOUND).unwrap_err().status(), Status::NOINTERFACE);
             assert_eq!(client.provider_versions().unwrap(), ((2, 0), (2, 3)));
-            client.unload(BOUND, passive()).unwrap();
+            client.unload(passive(), BOUND).unwrap();
             let again = Client::register(passive()).unwrap();
-            again.unload(BOUND, passive()).unwrap();
+            again.unload(passive(), BOUND).unwrap();
         });
 }
 
@@ -144,21 +144,22 @@ fn unloading_reports_who_holds_it_up() {
         let listener = wait(provider.listener().bind(localhost())).unwrap();
         let builder = provider.listener();
         let start = Instant::now();
-        let held = client.unload(SHORT, passive()).unwrap_err();
+        let held = client.unload(passive(), SHORT).unwrap_err();
         assert!(start.elapsed() < SHORT + BOUND);
-        assert_eq!((held.providers, held.sockets), (1, 0));
+        assert_eq!((held.providers(), held.sockets()), (1, 0));
         assert!(held.to_string().contains("1 provider handle"), "{held}");
         assert!(!listener.is_open());
         // A client that is being unloaded serves nobody any more.
-        let error = held.client.capture(BOUND, passive()).unwrap_err();
+        let client = held.into_inner();
+        let error = client.capture(passive(), BOUND).unwrap_err();
         assert_eq!(error.status(), Status::DEVICE_NOT_READY);
-        assert_eq!(held.client.provider_versions().unwrap_err().status(), Status::DEVICE_NOT_READY);
+        assert_eq!(client.provider_versions().unwrap_err().status(), Status::DEVICE_NOT_READY);
         // What is made with a provider that is still held is closed at once.
         let late = wait(builder.bind(localhost()));
         assert!(late.is_err() || !late.as_ref().is_ok_and(Listener::is_open));
-        let held = held.client.unload(SHORT, passive()).unwrap_err();
+        let held = client.unload(passive(), SHORT).unwrap_err();
         drop(provider);
-        held.client.unload(BOUND, passive()).unwrap();
+        held.into_inner().unload(passive(), BOUND).unwrap();
         drop((late, listener));
     });
 }
@@ -344,7 +345,7 @@ fn captures_race_with_the_end_of_the_client() {
                     let client = Arc::clone(&client);
                     sim.thread("captor", move || {
                         for _ in 0..20 {
-                            let provider = client.capture(SHORT, passive()).unwrap();
+                            let provider = client.capture(passive(), SHORT).unwrap();
                             assert!(client.provider_versions().is_ok());
                             drop(provider);
                         }
@@ -368,16 +369,16 @@ fn a_client_may_be_asked_while_it_deregisters() {
     for _ in 0..20 {
         Sim::new().run(|sim| {
             let Driver { client, provider } = Driver::start();
-            let held = client.unload(Duration::ZERO, passive()).unwrap_err();
+            let client = client.unload(passive(), Duration::ZERO).unwrap_err().into_inner();
             let provider = Mutex::new(Some(provider));
             let dropper = sim.thread("dropper", move || drop(provider.lock().unwrap().take()));
             for _ in 0..50 {
-                assert!(held.client.provider_versions().is_err());
-                assert!(held.client.capture(Duration::ZERO, passive()).is_err());
-                assert_eq!(held.client.open_sockets(), 0);
+                assert!(client.provider_versions().is_err());
+                assert!(client.capture(passive(), Duration::ZERO).is_err());
+                assert_eq!(client.open_sockets(), 0);
             }
             dropper.join().unwrap();
-            held.client.unload(BOUND, passive()).unwrap();
+            client.unload(passive(), BOUND).unwrap();
         });
     }
 }

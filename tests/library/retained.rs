@@ -214,12 +214,12 @@ fn retained_data_holds_up_the_unloading() {
         let driver = Driver::start();
         let (listener, connection, _peer, retained) = with_kept_data(&driver);
         drop(driver.provider);
-        let held = driver.client.unload(std::time::Duration::from_millis(50), passive()).unwrap_err();
-        assert_eq!((held.sockets, held.providers), (1, 0));
+        let held = driver.client.unload(passive(), std::time::Duration::from_millis(50)).unwrap_err();
+        assert_eq!((held.sockets(), held.providers()), (1, 0));
         assert_eq!(bytes(&retained), b"kept");
-        let client = held.client;
+        let client = held.into_inner();
         drop(retained);
-        client.unload(BOUND, passive()).unwrap();
+        client.unload(passive(), BOUND).unwrap();
         drop((connection, listener));
     });
 }

@@ -72,7 +72,7 @@ fn still(completion: Completion) -> Sim {
 
 /// Ends a client in the background, and waits for the reaper to wait for what is left: one turn after it was told.
 fn begin_to_unload(client: Client) -> Client {
-    client.unload(Duration::from_millis(30), passive()).expect_err("something is left").client
+    client.unload(passive(), Duration::from_millis(30)).expect_err("something is left").into_inner()
 }
 
 /// The last capture that is released wakes the reaper.
@@ -87,7 +87,7 @@ fn the_last_capture_wakes_the_reaper() {
             drop(other);
             // Nobody tells it again: unloading once more would.
             eventually(|| !sim.kernel().threads().iter().any(|name| name.starts_with("system-thread")));
-            client.unload(BOUND, passive()).expect("the reaper was woken");
+            client.unload(passive(), BOUND).expect("the reaper was woken");
         });
     }
 }
@@ -101,10 +101,10 @@ fn the_last_capture_that_fails_wakes_the_reaper() {
         let client = Arc::new(Client::register(passive()).unwrap());
         let captures = Arc::clone(&client);
         let capture =
-            sim.thread("capture", move || captures.capture(Duration::from_millis(100), passive()).map(drop));
+            sim.thread("capture", move || captures.capture(passive(), Duration::from_millis(100)).map(drop));
         assert!(capture.join().expect("it ends").is_err());
         let client = Arc::into_inner(client).expect("the thread has ended");
-        client.unload(BOUND, passive()).expect("the reaper was woken");
+        client.unload(passive(), BOUND).expect("the reaper was woken");
     });
 }
 
@@ -117,7 +117,7 @@ fn the_last_close_wakes_the_reaper() {
             let listener = wait(provider.listener().bind(localhost())).unwrap();
             let (connection, _peer) = connected(&listener);
             drop(provider);
-            client.unload(BOUND, passive()).expect("the reaper was woken");
+            client.unload(passive(), BOUND).expect("the reaper was woken");
             drop((listener, connection));
         });
     }
@@ -134,12 +134,12 @@ fn a_capture_for_ever_is_bounded_all_the_same() {
     sim.forbid_advice().run(move |sim| {
         let client = Arc::new(Client::register(passive()).unwrap());
         let captures = Arc::clone(&client);
-        let capture = sim.thread("capture", move || captures.capture(Duration::MAX, passive()).map(drop));
+        let capture = sim.thread("capture", move || captures.capture(passive(), Duration::MAX).map(drop));
         eventually(|| platform.longest.load(Ordering::SeqCst) > 40 * 24 * 60 * 60 * 1000);
         sim.provider().arrive();
         capture.join().expect("it ends").expect("the provider has come");
         let client = Arc::into_inner(client).expect("the thread has ended");
-        client.unload(BOUND, passive()).unwrap();
+        client.unload(passive(), BOUND).unwrap();
         assert!(sim.violations_of("REG-29").is_empty());
     });
 }

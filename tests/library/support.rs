@@ -166,7 +166,7 @@ impl Driver {
     #[track_caller]
     pub(crate) fn start() -> Self {
         let client = Client::register(passive()).expect("registering");
-        let provider = client.capture(BOUND, passive()).expect("capturing");
+        let provider = client.capture(passive(), BOUND).expect("capturing");
         Self { client, provider }
     }
 
@@ -185,7 +185,7 @@ impl Driver {
     #[track_caller]
     pub(crate) fn unload(self) {
         drop(self.provider);
-        self.client.unload(BOUND, passive()).expect("unloading");
+        self.client.unload(passive(), BOUND).expect("unloading");
     }
 }
 

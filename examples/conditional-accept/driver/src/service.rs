@@ -75,7 +75,7 @@ unsafe impl Send for Owned {}
 fn serve(control: &Control, device: &Owned, stop: &Event, passive: Passive<'_>) {
     // This driver can be unloaded, so its device keeps its image until the last completion routine has returned.
     // SAFETY: the device is this driver's, and by its invariant it is there.
-    let register = || unsafe { Client::register_for(device.0, passive) };
+    let register = || unsafe { Client::register_for(passive, device.0) };
     // Without an address there is nothing to start; a record says what is wrong with it.
     let started = match control.settings(THREADS) {
         Some(settings) => register()

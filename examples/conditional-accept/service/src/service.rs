@@ -143,7 +143,7 @@ impl<S: RecordSink> Service<S> {
 
     fn open(&mut self, settings: Settings, sink: S, passive: Passive<'_>) -> Result<()> {
         let Some(client) = &self.client else { return Ok(()) };
-        let provider = client.capture(CAPTURE_LIMIT, passive)?;
+        let provider = client.capture(passive, CAPTURE_LIMIT)?;
         let executor = self.executor.insert(Executor::start(passive, settings.threads)?);
         let Settings { listen, policy, asker, accept_by, .. } = settings;
         let shared = Shared { policy, asker, sink, spawner: executor.spawner() };
@@ -174,16 +174,16 @@ impl<S: RecordSink> Service<S> {
         if let Some(executor) = self.executor.take()
             && let Err(error) = executor.stop(passive, limit)
         {
-            let tasks = error.unfinished().max(error.threads());
-            self.executor = Some(error.into_executor());
+            let tasks = error.tasks().max(error.threads());
+            self.executor = Some(error.into_inner());
             return Err(StillBusy { tasks, sockets: 0, providers: 0 });
         }
         // The tasks had the listener. It closes in the background, which `unload` waits for.
         if let Some(client) = self.client.take()
-            && let Err(held) = client.unload(limit, passive)
+            && let Err(held) = client.unload(passive, limit)
         {
-            let (sockets, providers) = (held.sockets, held.providers);
-            self.client = Some(held.client);
+            let (sockets, providers) = (held.sockets(), held.providers());
+            self.client = Some(held.into_inner());
             return Err(StillBusy { tasks: 0, sockets, providers });
         }
         Ok(())

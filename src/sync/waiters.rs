@@ -19,7 +19,7 @@ use core::pin::Pin;
 use core::ptr::NonNull;
 use core::task::Waker;
 
-use crate::sync::SpinLock;
+use super::SpinLock;
 
 /// One future's place in a list of [`Waiters`].
 ///
