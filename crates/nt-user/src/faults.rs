@@ -48,7 +48,7 @@ pub enum Point {
 /// One attempt to allocate something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempt {
-    /// What.
+    /// The operation.
     pub point: Point,
     /// The requested size in bytes.
     pub bytes: usize,

@@ -173,8 +173,8 @@ fn a_death_may_meet_the_close() {
     });
 }
 
-/// Pieces that keep a socket from closing, while an abort is made for it at any distance from the last one's release: the abort
-/// is made once at most, the close starts once, and after it.
+/// Pieces that keep a socket from closing, and an abort around the release of the last one: the abort is made
+/// at most once, and the close starts once, after it.
 #[test]
 fn an_abort_precedes_the_close() {
     orders(3, || {
