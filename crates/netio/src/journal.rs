@@ -142,7 +142,7 @@ mod tests {
         for _ in 0..WRITTEN + 100 {
             journal.report(&report(Severity::Violation));
         }
-        assert_eq!(kept.0.lock().len() as u64, WRITTEN + 1, "and one that says so");
+        assert_eq!(kept.0.lock().len() as u64, WRITTEN + 1, "and one for the limit");
         assert_eq!(journal.counts(), format!("violations={} advice=0", WRITTEN + 100));
     }
 }

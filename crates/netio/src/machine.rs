@@ -1,7 +1,7 @@
 //! The provider of the image, which runs while clients are registered.
 //!
 //! ```text
-//!   loaded ──first registration──► running ──last one gone──► stopping ──► as loaded
+//!   loaded ──first registration──► running ──last one ends──► stopping ──► as loaded
 //!                                     ▲   │
 //!                                     └───┘ registrations come and go
 //! ```

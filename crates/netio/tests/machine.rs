@@ -81,7 +81,7 @@ impl<'a> Client<'a> {
 
     fn capture(&mut self) {
         let mut npi = WSK_PROVIDER_NPI { Client: ptr::null_mut(), Dispatch: ptr::null() };
-        let provider = self.machine.running().expect("somebody is registered");
+        let provider = self.machine.running().expect("a client is registered");
         // SAFETY: the block is registered, and the structure lives during the call.
         let status = unsafe { provider.capture(&raw mut *self.block, 0, &raw mut npi) };
         assert_eq!(status, STATUS_SUCCESS);
@@ -148,7 +148,7 @@ fn a_hundred_runs_leave_nothing() {
     for _ in 0..100 {
         let mut client = Client::register(&machine);
         client.capture();
-        let provider = machine.running().expect("somebody is registered");
+        let provider = machine.running().expect("a client is registered");
         // SAFETY: the block is registered, and holds one capture.
         unsafe { provider.release(&raw mut *client.block) };
         drop(provider);
@@ -157,7 +157,7 @@ fn a_hundred_runs_leave_nothing() {
     let stops = lines.take().into_iter().filter(|line| line.starts_with("netio: stop")).collect::<Vec<_>>();
     assert_eq!(stops.len(), 100);
     assert_eq!(stops[99], "netio: stop 100: violations=0 advice=0");
-    // Other tests of this process come and go; a leak of each run would show all the same.
+    // Other tests of this process run meanwhile; a leak of each run would still be visible.
     let (threads, files) = held();
     assert!(threads < 60 && files < 80, "{threads} threads and {files} files are left");
 }
@@ -176,15 +176,15 @@ fn the_journal_tells_what_a_deregistration_waits_for() {
                 "netio: waiting WskDeregister: 1 captured NPI is not released, captured by thread `";
             let deadline = Instant::now() + Duration::from_secs(20);
             while !lines.0.lock().iter().any(|line| line.starts_with(expected)) {
-                assert!(Instant::now() < deadline, "the journal says only {:?}", lines.0.lock());
+                assert!(Instant::now() < deadline, "the journal has only {:?}", lines.0.lock());
                 thread::sleep(Duration::from_millis(5));
             }
-            let provider = machine.running().expect("somebody is registered");
+            let provider = machine.running().expect("a client is registered");
             // SAFETY: the block is registered until the deregistration ends, which waits for this.
             unsafe { provider.release(block as *mut WSK_REGISTRATION) };
         })
     }
-    .expect("a thread can be had");
+    .expect("a thread can be started");
     // On a thread that holds no capture itself: that one would wait for itself.
     let machine_of_waiter = Arc::clone(&machine);
     kernel
@@ -196,7 +196,7 @@ fn the_journal_tells_what_a_deregistration_waits_for() {
                 });
             })
         })
-        .expect("a thread can be had")
+        .expect("a thread can be started")
         .join()
         .expect("the deregistration ends");
     other.join().expect("the release ends");

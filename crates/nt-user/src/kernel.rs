@@ -6,7 +6,7 @@
 //!              └──bug check──► stopped: the offender sleeps for ever, joiners return, shutdown does not wait
 //! ```
 //!
-//! [`Kernel`] is the handle that users clone; when the last one is gone, the kernel's own threads end.
+//! [`Kernel`] is the handle that users clone; when the last one is dropped, the kernel's own threads end.
 //! Threads that drivers and hosts start hold one; the kernel's own threads hold only the inside.
 
 use std::any::{Any, TypeId, type_name};
@@ -69,7 +69,7 @@ impl Default for Config {
 /// The inside of a kernel.
 pub(crate) struct Inner {
     itself: Weak<Inner>,
-    /// The handles; dead when the last of them is gone.
+    /// The handles; dead when the last of them was dropped.
     handles: OnceLock<Weak<Handles>>,
     pub(crate) config: Config,
     platform: Arc<dyn Platform>,
@@ -101,7 +101,7 @@ impl Inner {
         self.itself.upgrade().expect("the caller holds the kernel")
     }
 
-    /// A handle, unless the last one is gone.
+    /// Returns a handle, unless the last one was dropped.
     pub(crate) fn kernel(&self) -> Option<Kernel> {
         self.handles.get().and_then(Weak::upgrade).map(|handles| Kernel { handles })
     }
@@ -180,7 +180,7 @@ impl Inner {
     }
 
     fn stop(&self, violation: Violation) {
-        // A second bug check finds the kernel stopped already; it is among the violations all the same.
+        // A second bug check is among the violations, but does not replace the first.
         drop(self.stopped.set(violation));
         self.threads.changed().notify(self.platform());
     }
@@ -330,7 +330,7 @@ impl Kernel {
         self.inner().checker.take(rule)
     }
 
-    /// Stops the kernel by a bug check that names `rule`. The calling thread goes no further.
+    /// Stops the kernel by a bug check that names `rule`. Does not return.
     ///
     /// # Panics
     /// If the kernel did not start the calling thread.

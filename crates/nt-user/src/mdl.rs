@@ -1,7 +1,7 @@
 //! Memory descriptor lists.
 //!
-//! A host maps nothing: the system address of a page is its address. What an MDL says about its memory is
-//! right all the same, and its size is that of a real one, page numbers included.
+//! A host maps nothing: the system address of a page is its address. The fields of an MDL are nevertheless
+//! correct, and its size is that of a real one, including page numbers.
 
 use std::ffi::c_void;
 use std::mem::size_of;

@@ -67,7 +67,7 @@ pub trait Platform: Send + Sync + fmt::Debug {
     /// Takes threads out of the queue of `key`, runs `settle` with their number, and only then lets them go.
     fn unpark(&self, key: usize, count: Unpark, settle: &mut dyn FnMut(usize));
 
-    /// Pauses in a busy wait that has gone round `turn` times.
+    /// Pauses in a busy wait; `turn` is the number of turns before.
     fn spin(&self, turn: u32);
 
     /// A random number.

@@ -112,7 +112,7 @@ fn keep_processors_busy(log: &Log) -> [*mut KDPC; 2] {
     for dpc in busy {
         assert!(queue(dpc, 0, 0));
     }
-    // One that runs can be queued again: that tells when both run.
+    // A running one can be queued again, which shows that both run.
     for dpc in busy {
         while !queue(dpc, 0, 0) {
             std::thread::yield_now();

@@ -159,7 +159,7 @@ unsafe extern "system" fn pass_on(_: *mut DEVICE_OBJECT, irp: *mut IRP, _: *mut 
 /// `STATUS_CONTINUE_COMPLETION`, which is `STATUS_SUCCESS`.
 const STATUS_CONTINUE_COMPLETION: NTSTATUS = STATUS_SUCCESS;
 
-/// A driver in the middle may keep the IRP and complete it later, which goes on from its location.
+/// A driver in the middle may keep the IRP and complete it later, which continues from its location.
 #[test]
 fn a_kept_irp_is_completed_from_the_middle() {
     let kernel = kernel();

@@ -249,7 +249,7 @@ fn an_mdl_is_mapped_once() {
         unsafe { set_mdl_flags(mdl, MDL_PAGES_LOCKED) };
         let map = || {
             let (mode, caching) = (KERNEL_MODE, MM_CACHED);
-            // SAFETY: the pages of the MDL are locked, it says.
+            // SAFETY: the MDL is alive and marked as locked.
             unsafe { MmMapLockedPagesSpecifyCache(mdl, mode, caching, ptr::null_mut(), 0, 16) }
         };
         assert_eq!(map(), block);

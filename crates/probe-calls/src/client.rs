@@ -96,7 +96,7 @@ impl Client {
         if status != STATUS_SUCCESS {
             // SAFETY: the block is registered, and nothing is captured.
             unsafe { WskDeregister(registration) };
-            // SAFETY: the provider has let go of it.
+            // SAFETY: the provider does not use it any more.
             unsafe { free(block) };
             return Err(status);
         }
@@ -291,7 +291,7 @@ impl Drop for Client {
         // SAFETY: the block is registered, and this thread holds nothing of it any more.
         unsafe { WskDeregister(self.registration()) };
         drop(self.kept.take());
-        // SAFETY: the provider has let go of the block, and so have the callbacks.
+        // SAFETY: neither the provider nor a callback uses the block any more.
         unsafe { free(self.block) };
     }
 }

@@ -32,8 +32,8 @@ macro_rules! function {
         match $socket.category {
             $($category => {
                 let table = dispatch.cast::<$table>();
-                // SAFETY: the tables are constant, and the category says which one this is. Only one member
-                // is read, which the category's table has had from its first version on.
+                // SAFETY: the tables are constant, and the category implies this type. Only one member is
+                // read, which the category's table has had from its first version on.
                 unsafe { (*table).$member }
             })+
             _ => None,

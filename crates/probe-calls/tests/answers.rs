@@ -1,4 +1,4 @@
-//! The calls, made on the user-mode kernel: its provider answers as `tests/probe-answers.tsv` says.
+//! The calls, made on the user-mode kernel: its provider gives the answers of `tests/probe-answers.tsv`.
 //!
 //! The calls break rules on purpose; the reports of the checker are part of the expectation.
 
@@ -71,7 +71,8 @@ fn the_answers_are_the_same_at_any_time_and_level() {
     assert_eq!(broken, BTreeSet::from(BROKEN));
 }
 
-/// A Windows that answers otherwise wherever it may: each of its answers is told from the provider's default.
+/// A system with the other allowed answer everywhere: each of its answers differs from the provider's
+/// default.
 #[test]
 fn other_answers_are_seen() {
     let machine = Sim::builder().behaviours(other);
@@ -102,8 +103,9 @@ fn other_answers_are_seen() {
         ("inspect.unknown", "STATUS_SUCCESS"),
         ("inspect.early", "STATUS_SUCCESS"),
     ] {
-        let told = differences.iter().any(|line| line.starts_with(&format!("{call}: {answer} instead of ")));
-        assert!(told, "{call}: {answer}\n{}\n{lines}", differences.join("\n"));
+        let reported =
+            differences.iter().any(|line| line.starts_with(&format!("{call}: {answer} instead of ")));
+        assert!(reported, "{call}: {answer}\n{}\n{lines}", differences.join("\n"));
     }
     // Nothing is left out for it.
     assert!(found.rows.iter().all(|row| row.answer.is_ok()), "{lines}");

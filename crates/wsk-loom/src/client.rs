@@ -10,7 +10,7 @@ use self::uses::Uses;
 use crate::shims::{Guarded, every_order, orders};
 use crate::sync::{EventCell, SpinLock};
 
-/// A client: the registration is looked at by its users, and changed by the reaper that ends it.
+/// A client: the registration is read by its users, and written by the reaper that ends it.
 struct Client {
     uses: Uses,
     registration: Guarded,
@@ -38,7 +38,7 @@ impl Client {
         *self.sockets.lock()
     }
 
-    /// A capture that makes a socket, if it is let in.
+    /// A use that creates a socket, if it is admitted.
     fn make_socket(&self) {
         if self.uses.enter() {
             self.registration.look();
@@ -66,8 +66,8 @@ impl Client {
     }
 }
 
-/// A user that comes while the client stops is let in and waited for, or is not; the reaper hears of the last
-/// one.
+/// A user that arrives while the client stops is admitted and waited for, or refused; the last one wakes the
+/// reaper.
 #[test]
 fn a_use_meets_the_end() {
     every_order(|| {
@@ -94,7 +94,7 @@ fn a_use_meets_the_end() {
     });
 }
 
-/// A socket that is made while the client stops is closed before the registration ends.
+/// A socket that is created while the client stops is closed before the registration ends.
 #[test]
 fn a_socket_that_is_made_meanwhile_is_closed_first() {
     orders(4, || {

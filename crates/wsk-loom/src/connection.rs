@@ -45,7 +45,7 @@ impl Receives {
         self.turn.give();
     }
 
-    /// Receives something if it can be had at once, or gives up.
+    /// Receives if the turn is free at once, or gives up.
     fn try_once(&self) {
         match self.turn.take() {
             Admission::Busy => {}
@@ -65,7 +65,7 @@ impl Receives {
     }
 }
 
-/// A claim that is given up when the abandoned receive ends, at any distance: the turn is not lost.
+/// A claim that is given up around the end of the abandoned receive: the turn is not lost.
 #[test]
 fn a_claim_given_up_at_the_end_of_the_abandoned_receive() {
     every_order(|| {
@@ -76,7 +76,7 @@ fn a_claim_given_up_at_the_end_of_the_abandoned_receive() {
     });
 }
 
-/// The same with two that claim and give up, one after the other's giving up.
+/// The same with two claims, the second one made after the first was given up.
 #[test]
 fn claims_given_up_by_two_threads() {
     orders(4, || {
@@ -111,7 +111,8 @@ fn a_claim_is_woken_when_its_turn_has_come() {
     });
 }
 
-/// One that waits while another one claims and gives up before it: the late wake-up of the first is no harm.
+/// A receive that waits while another one claims and gives up before it: the late wake-up of the first does
+/// no harm.
 #[test]
 fn a_claim_after_a_claim_given_up_is_woken() {
     orders(4, || {
@@ -153,8 +154,8 @@ fn an_abandoned_receive_after_an_abandoned_one() {
     });
 }
 
-/// Data that is retained, and let go at any distance from the callback's return: either the callback says
-/// that it was accepted, or WSK is told later that it is released, and never both or neither.
+/// Data that is retained, and released before or after the callback's return: either the callback accepts it,
+/// or it is released with a call later, never both or neither.
 #[test]
 fn retained_data_is_given_back_once() {
     every_order(|| {

@@ -160,7 +160,7 @@ fn a_second_task_wakes_a_second_thread() {
     });
 }
 
-/// Stopping meets a wake-up, and a task that comes: each future is dropped once, on its thread, and the
+/// A stop races with a wake-up and with a new task: each future is dropped once, on its thread, and the
 /// threads end.
 #[test]
 fn stopping_meets_a_wake_up() {

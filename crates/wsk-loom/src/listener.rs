@@ -1,4 +1,4 @@
-//! The stage of a pended request: it is decided once, or gone, and its token learns which.
+//! The stage of a pended request: it is decided once, or aborted, and its token learns which.
 
 #[path = "../../../src/listener/stage.rs"]
 mod stage;
@@ -11,12 +11,12 @@ use self::stage::{Progress, Stage};
 use crate::shims::{Guarded, await_true, every_order, orders};
 
 /// A request: its stage, the IRP, which belongs to the thread that moves it out of `Pended`, and how often
-/// WSK was told of it, by a call or by what the callback returned.
+/// WSK was notified of it, by a call or by the result of the callback.
 struct Request {
     progress: Progress,
     irp: Guarded,
-    told: AtomicUsize,
-    gone: AtomicUsize,
+    notified: AtomicUsize,
+    aborted: AtomicUsize,
 }
 
 impl Request {
@@ -24,13 +24,13 @@ impl Request {
         Arc::new(Self {
             progress: Progress::new(),
             irp: Guarded::new(),
-            told: AtomicUsize::new(0),
-            gone: AtomicUsize::new(0),
+            notified: AtomicUsize::new(0),
+            aborted: AtomicUsize::new(0),
         })
     }
 
     fn tell(&self) {
-        self.told.fetch_add(1, Ordering::Relaxed);
+        self.notified.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The callback's last action.
@@ -46,7 +46,7 @@ impl Request {
         }
     }
 
-    /// The token decides; `true` if WSK has to be told, and was.
+    /// Decides by the token; returns true if that made a call to WSK.
     fn decide(&self) -> bool {
         if self.progress.step(Stage::Asking, Stage::Accepted).is_ok() {
             return false;
@@ -59,13 +59,13 @@ impl Request {
         decided
     }
 
-    /// The token is dropped; `true` if it is left to the reaper.
+    /// Drops the token; returns true if it is left to the reaper.
     fn abandon(&self) -> bool {
         self.progress.step(Stage::Asking, Stage::Rejected).is_err()
             && self.progress.step(Stage::Pended, Stage::Dropped).is_ok()
     }
 
-    /// The reaper comes to a dropped token; `true` if WSK had to be told, and was.
+    /// Rejects the request of a dropped token, as the reaper; returns true if that made a call to WSK.
     fn reap(&self) -> bool {
         let decided = self.progress.step(Stage::Dropped, Stage::Completing).is_ok();
         if decided {
@@ -86,7 +86,7 @@ impl Request {
     fn abort(&self) {
         for from in [Stage::Pended, Stage::Dropped] {
             if self.progress.step(from, Stage::Aborted).is_ok() {
-                self.gone.fetch_add(1, Ordering::Relaxed);
+                self.aborted.fetch_add(1, Ordering::Relaxed);
                 return self.progress.wake();
             }
         }
@@ -119,8 +119,8 @@ fn spawn(request: &Arc<Request>, act: fn(&Request)) -> thread::JoinHandle<()> {
     thread::spawn(move || act(&request))
 }
 
-/// A token that decides while the callback returns: the callback's answer or a call says it to WSK, never
-/// both.
+/// A token that decides while the callback returns: either the callback's answer or a call passes the
+/// decision to WSK, never both.
 #[test]
 fn a_decision_meets_the_callbacks_return() {
     every_order(|| {
@@ -132,13 +132,13 @@ fn a_decision_meets_the_callbacks_return() {
             request.completed();
         }
         callback.join().unwrap();
-        assert_eq!(request.told.load(Ordering::Relaxed), 1);
+        assert_eq!(request.notified.load(Ordering::Relaxed), 1);
         assert!(matches!(request.progress.stage(), Stage::Accepted | Stage::Completed));
     });
 }
 
-/// A decision, its completion and an abort: WSK is told at most once, a waiting task is woken, and sees the
-/// IRP's outcome.
+/// A decision, its completion and an abort: WSK is notified at most once, a waiting task is woken, and sees
+/// the IRP's outcome.
 #[test]
 fn a_decision_meets_an_abort() {
     orders(3, || {
@@ -153,26 +153,31 @@ fn a_decision_meets_an_abort() {
             wsk.join().unwrap();
         }
         aborter.join().unwrap();
-        let (told, gone) = (request.told.load(Ordering::Relaxed), request.gone.load(Ordering::Relaxed));
-        assert!(told <= 1 && gone <= 1 && told + gone >= 1, "told {told}, gone {gone}");
+        let (notified, aborted) =
+            (request.notified.load(Ordering::Relaxed), request.aborted.load(Ordering::Relaxed));
+        assert!(
+            notified <= 1 && aborted <= 1 && notified + aborted >= 1,
+            "notified {notified}, aborted {aborted}"
+        );
     });
 }
 
-/// A dropped token, the reaper and an abort: WSK is told at most once, and not of a request that it aborted
-/// before.
+/// A dropped token, the reaper and an abort: WSK is notified at most once, and not of a request that it has
+/// aborted.
 #[test]
 fn a_dropped_token_meets_an_abort() {
     every_order(|| {
         let request = Request::new();
         assert!(request.callback_returns());
         let aborter = spawn(&request, Request::abort);
-        let told = request.abandon() && request.reap();
-        if told {
+        let notified = request.abandon() && request.reap();
+        if notified {
             request.completed();
         }
         aborter.join().unwrap();
-        let (calls, gone) = (request.told.load(Ordering::Relaxed), request.gone.load(Ordering::Relaxed));
-        assert_eq!((calls, gone), if told { (1, 0) } else { (0, 1) });
+        let (calls, aborted) =
+            (request.notified.load(Ordering::Relaxed), request.aborted.load(Ordering::Relaxed));
+        assert_eq!((calls, aborted), if notified { (1, 0) } else { (0, 1) });
     });
 }
 
@@ -188,8 +193,8 @@ fn an_abort_wakes_the_token() {
     });
 }
 
-/// A closing listener, a callback that returns and a token that decides: WSK is told exactly once, by one of
-/// them.
+/// A closing listener, a callback that returns and a token that decides: WSK is notified exactly once, by one
+/// of them.
 #[test]
 fn the_close_of_the_listener_meets_a_decision() {
     orders(4, || {
@@ -204,13 +209,13 @@ fn the_close_of_the_listener_meets_a_decision() {
         }
         callback.join().unwrap();
         closer.join().unwrap();
-        let told = request.told.load(Ordering::Relaxed);
+        let notified = request.notified.load(Ordering::Relaxed);
         // What is still pended when all this is over would never be decided; the library lists it until the
         // close, and lists nothing new after it.
         if request.progress.stage() == Stage::Pended {
-            assert_eq!(told, 0);
+            assert_eq!(notified, 0);
             request.end();
         }
-        assert_eq!(request.told.load(Ordering::Relaxed), 1);
+        assert_eq!(request.notified.load(Ordering::Relaxed), 1);
     });
 }

@@ -1,4 +1,4 @@
-//! Reference counts: the last owner frees, alone, and after all the others.
+//! Reference counts: only the last owner frees, after all other accesses.
 
 #[path = "../../../src/memory/count.rs"]
 mod count;

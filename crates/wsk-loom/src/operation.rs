@@ -42,7 +42,7 @@ fn submit(operation: &Arc<Operation>) -> thread::JoinHandle<()> {
     })
 }
 
-/// The future is woken, and has the request then.
+/// The future is woken, and then owns the request.
 #[test]
 fn an_operation_that_completes_wakes_its_future() {
     every_order(|| {

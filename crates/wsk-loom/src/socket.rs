@@ -16,7 +16,7 @@ struct Socket {
     handle: Guarded,
     closes: AtomicUsize,
     /// The number of times that the handlers were notified of the death.
-    told: AtomicUsize,
+    notified: AtomicUsize,
 }
 
 impl Socket {
@@ -25,7 +25,7 @@ impl Socket {
             rundown: Rundown::new(),
             handle: Guarded::new(),
             closes: AtomicUsize::new(0),
-            told: AtomicUsize::new(0),
+            notified: AtomicUsize::new(0),
         })
     }
 
@@ -55,13 +55,13 @@ impl Socket {
         self.follow(self.rundown.begin());
         if news {
             self.handle.look();
-            self.told.fetch_add(1, Ordering::Relaxed);
+            self.notified.fetch_add(1, Ordering::Relaxed);
             self.follow(self.rundown.release());
         }
     }
 
-    fn told(&self) -> usize {
-        self.told.load(Ordering::Relaxed)
+    fn notified(&self) -> usize {
+        self.notified.load(Ordering::Relaxed)
     }
 
     fn closes(&self) -> usize {
@@ -99,7 +99,7 @@ fn one_starts_the_close_after_the_last_call() {
     });
 }
 
-/// A socket that is made while it is given up: it is closed all the same, once.
+/// A socket that is created while its request is abandoned is still closed, once.
 #[test]
 fn a_socket_that_comes_while_it_is_given_up_is_closed() {
     every_order(|| {
@@ -111,7 +111,7 @@ fn a_socket_that_comes_while_it_is_given_up_is_closed() {
     });
 }
 
-/// A socket that is given up before it was made, and never is: there is nothing to close.
+/// A socket whose request is abandoned and then fails: there is nothing to close.
 #[test]
 fn a_socket_that_never_comes_is_not_closed() {
     every_order(|| {
@@ -144,8 +144,8 @@ fn a_socket_of_an_event_is_closed_after_its_callback() {
     });
 }
 
-/// WSK says at several places at once that the socket is dead, as the requests that end with it do: the
-/// handlers are told, once, before the close begins, which is not requested otherwise.
+/// Several reports of the death at once, as from the requests that end with it: the handlers are notified
+/// once, before the close begins, which is not requested otherwise.
 #[test]
 fn a_death_that_is_told_at_several_places_is_news_once() {
     orders(3, || {
@@ -154,12 +154,12 @@ fn a_death_that_is_told_at_several_places_is_news_once() {
         let threads = [spawn(&socket, Socket::die), spawn(&socket, Socket::call)];
         socket.die();
         join(threads);
-        assert_eq!((socket.told(), socket.closes()), (1, 1));
+        assert_eq!((socket.notified(), socket.closes()), (1, 1));
         assert!(socket.rundown.is_dead() && !socket.rundown.is_open());
     });
 }
 
-/// A death meets a close of this side: it is news or not, and there is one close in either case.
+/// A death races with a close of this side: it is reported or not, and there is one close in either case.
 #[test]
 fn a_death_may_meet_the_close() {
     orders(3, || {
@@ -168,7 +168,7 @@ fn a_death_may_meet_the_close() {
         let threads = [spawn(&socket, Socket::die), spawn(&socket, Socket::die)];
         socket.follow(socket.rundown.begin());
         join(threads);
-        assert!(socket.told() <= 1);
+        assert!(socket.notified() <= 1);
         assert_eq!(socket.closes(), 1);
     });
 }
@@ -186,7 +186,7 @@ fn an_abort_precedes_the_close() {
                 socket.follow(socket.rundown.begin());
                 if socket.rundown.acquire_for_abort() {
                     socket.handle.look();
-                    socket.told.fetch_add(1, Ordering::Relaxed);
+                    socket.notified.fetch_add(1, Ordering::Relaxed);
                     socket.follow(socket.rundown.release());
                 }
             })
@@ -195,6 +195,6 @@ fn an_abort_precedes_the_close() {
         socket.follow(socket.rundown.release());
         join(aborts);
         assert_eq!(socket.closes(), 1);
-        assert!(socket.told() <= 1);
+        assert!(socket.notified() <= 1);
     });
 }

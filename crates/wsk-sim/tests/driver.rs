@@ -129,7 +129,7 @@ fn a_timer_is_not_left() {
         let timer: *mut KTIMER = storage();
         // SAFETY: the storage is new.
         unsafe { KeInitializeTimer(timer) };
-        // SAFETY: the timer is initialized; it is due in an hour, when this machine is long gone.
+        // SAFETY: the timer is initialized; it is due in an hour, after the end of this machine.
         unsafe { KeSetTimer(timer, -36_000_000_000, null_mut()) };
     });
 }

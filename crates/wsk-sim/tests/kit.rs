@@ -66,7 +66,7 @@ fn a_pended_completion_by_another_thread_is_told_as_such() {
         let request = request.pends();
         let handed = handed.expect("the call was made");
         let other = sim.thread("driver", move || {
-            // SAFETY: the IRQL of this thread is PASSIVE, and it goes back there.
+            // SAFETY: the IRQL of this thread is PASSIVE, and returns to that.
             let former = unsafe { nt::KfRaiseIrql(nt::DISPATCH_LEVEL) };
             complete(handed.irp(), STATUS_SUCCESS, 3);
             // SAFETY: the thread is in a kernel, and `former` is its IRQL before.
@@ -83,7 +83,7 @@ fn a_pended_completion_by_another_thread_is_told_as_such() {
 unsafe extern "system" fn cancel(_device: *mut DEVICE_OBJECT, irp: *mut IRP) {
     // SAFETY: the kernel passes a live IRP.
     let irql = unsafe { nt::irp_cancel_irql(irp) };
-    // SAFETY: a cancel routine holds the cancel lock and gives it back.
+    // SAFETY: a cancel routine holds the cancel lock and releases it.
     unsafe { nt::IoReleaseCancelSpinLock(irql) };
     complete(irp, STATUS_CANCELLED, 0);
 }

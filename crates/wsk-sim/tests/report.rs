@@ -102,7 +102,7 @@ fn as_much_as_is_kept_passes() {
 fn advice_alone_passes_and_is_told() {
     let sim = Sim::new();
     let own = sim.clone();
-    sim.thread("test", move || report(&own, Severity::Advice, "LSN-01")).join().expect("it goes well");
+    sim.thread("test", move || report(&own, Severity::Advice, "LSN-01")).join().expect("it does not panic");
     let report = sim.finish();
     report.assert_clean();
     assert_eq!(report.advice.len(), 1);
@@ -254,7 +254,7 @@ fn a_timer_fails_a_run() {
     Sim::new().run(|_| {
         // SAFETY: the storage is static, and only this test uses it.
         unsafe { KeInitializeTimer(TIMER.get()) };
-        // SAFETY: the timer is initialized; it is due in an hour, when this machine is long gone.
+        // SAFETY: the timer is initialized; it is due in an hour, after the end of this machine.
         unsafe { KeSetTimer(TIMER.get(), -36_000_000_000, std::ptr::null_mut()) };
     });
 }
@@ -295,13 +295,13 @@ fn a_stop_fails_a_run() {
 #[should_panic(expected = "violation of LSN-01")]
 fn a_violation_of_another_thread_fails_a_run() {
     Sim::new().run(|sim| {
-        let (tell, told) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         let own = sim.clone();
         let other = sim.thread("other", move || {
             report(&own, Severity::Violation, "LSN-01");
-            tell.send(()).expect("somebody waits");
+            sender.send(()).expect("the test waits");
         });
-        told.recv().expect("it was reported");
-        other.join().expect("it goes well");
+        receiver.recv().expect("it was reported");
+        other.join().expect("it does not panic");
     });
 }

@@ -24,7 +24,7 @@ pub struct WSK_CLIENT_LISTEN_DISPATCH {
     pub WskAcceptEvent: Option<PFN_WSK_ACCEPT_EVENT>,
     /// A connection request arrived (conditional accept).
     pub WskInspectEvent: Option<PFN_WSK_INSPECT_EVENT>,
-    /// An inspected connection request is gone (conditional accept).
+    /// An inspected connection request was aborted (conditional accept).
     pub WskAbortEvent: Option<PFN_WSK_ABORT_EVENT>,
 }
 /// A pointer to the callbacks of a listening socket.

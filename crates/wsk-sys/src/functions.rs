@@ -46,7 +46,7 @@ pub type PFN_WSK_SOCKET_CONNECT = unsafe extern "system" fn(
     SecurityDescriptor: PSECURITY_DESCRIPTOR,
     Irp: PIRP,
 ) -> NTSTATUS;
-/// Controls the client object. `OutputSizeReturned` is a `SIZE_T`, as the header has it.
+/// Controls the client object. `OutputSizeReturned` is a `SIZE_T`, as in the header.
 pub type PFN_WSK_CONTROL_CLIENT = unsafe extern "system" fn(
     Client: PWSK_CLIENT,
     ControlCode: u32,
@@ -177,7 +177,7 @@ pub type PFN_WSK_RECEIVE_EX = unsafe extern "system" fn(
 /// Disconnects, gracefully or by a reset.
 pub type PFN_WSK_DISCONNECT =
     unsafe extern "system" fn(Socket: PWSK_SOCKET, Buffer: PWSK_BUF, Flags: u32, Irp: PIRP) -> NTSTATUS;
-/// Gives retained stream data back.
+/// Releases retained stream data.
 pub type PFN_WSK_RELEASE_DATA_INDICATION_LIST =
     unsafe extern "system" fn(Socket: PWSK_SOCKET, DataIndication: PWSK_DATA_INDICATION) -> NTSTATUS;
 /// Sends a datagram.
@@ -211,7 +211,7 @@ pub type PFN_WSK_RECEIVE_FROM = unsafe extern "system" fn(
     ControlFlags: *mut u32,
     Irp: PIRP,
 ) -> NTSTATUS;
-/// Gives retained datagrams back.
+/// Releases retained datagrams.
 pub type PFN_WSK_RELEASE_DATAGRAM_INDICATION_LIST =
     unsafe extern "system" fn(Socket: PWSK_SOCKET, DatagramIndication: PWSK_DATAGRAM_INDICATION) -> NTSTATUS;
 
@@ -224,7 +224,7 @@ pub type PFN_WSK_CLIENT_EVENT = unsafe extern "system" fn(
     Information: *mut c_void,
     InformationLength: usize,
 ) -> NTSTATUS;
-/// A connection was established; a null `AcceptSocket` tells that the listener is dead.
+/// A connection was established; a null `AcceptSocket` reports that the listener is dead.
 pub type PFN_WSK_ACCEPT_EVENT = unsafe extern "system" fn(
     SocketContext: *mut c_void,
     Flags: u32,
@@ -234,23 +234,23 @@ pub type PFN_WSK_ACCEPT_EVENT = unsafe extern "system" fn(
     AcceptSocketContext: *mut *mut c_void,
     AcceptSocketDispatch: *mut *const WSK_CLIENT_CONNECTION_DISPATCH,
 ) -> NTSTATUS;
-/// A connection request arrived; a null `InspectID` tells that the listener is dead.
+/// A connection request arrived; a null `InspectID` reports that the listener is dead.
 pub type PFN_WSK_INSPECT_EVENT = unsafe extern "system" fn(
     SocketContext: *mut c_void,
     LocalAddress: PSOCKADDR,
     RemoteAddress: PSOCKADDR,
     InspectID: PWSK_INSPECT_ID,
 ) -> WSK_INSPECT_ACTION;
-/// An inspected connection request is gone.
+/// An inspected connection request was aborted.
 pub type PFN_WSK_ABORT_EVENT =
     unsafe extern "system" fn(SocketContext: *mut c_void, InspectID: PWSK_INSPECT_ID) -> NTSTATUS;
-/// Datagrams arrived; a null list tells that the socket is dead.
+/// Datagrams arrived; a null list reports that the socket is dead.
 pub type PFN_WSK_RECEIVE_FROM_EVENT = unsafe extern "system" fn(
     SocketContext: *mut c_void,
     Flags: u32,
     DataIndication: PWSK_DATAGRAM_INDICATION,
 ) -> NTSTATUS;
-/// Stream data arrived; a null list tells that the socket is dead.
+/// Stream data arrived; a null list reports that the socket is dead.
 pub type PFN_WSK_RECEIVE_EVENT = unsafe extern "system" fn(
     SocketContext: *mut c_void,
     Flags: u32,
@@ -268,7 +268,7 @@ pub type PFN_WSK_RECEIVE_EX_EVENT = unsafe extern "system" fn(
     BytesIndicated: usize,
     BytesAccepted: *mut usize,
 ) -> NTSTATUS;
-/// The peer disconnected; [`WSK_FLAG_ABORTIVE`](crate::WSK_FLAG_ABORTIVE) tells a reset.
+/// The peer disconnected; [`WSK_FLAG_ABORTIVE`](crate::WSK_FLAG_ABORTIVE) marks a reset.
 pub type PFN_WSK_DISCONNECT_EVENT =
     unsafe extern "system" fn(SocketContext: *mut c_void, Flags: u32) -> NTSTATUS;
 /// The ideal amount of outstanding send data changed.

@@ -21,7 +21,7 @@ unsafe extern "system" {
     ) -> NTSTATUS;
     /// Releases a captured provider. IRQL <= DISPATCH.
     pub fn WskReleaseProviderNPI(WskRegistration: *mut WSK_REGISTRATION);
-    /// Reads which versions the provider supports. IRQL <= DISPATCH.
+    /// Reads the versions that the provider supports. IRQL <= DISPATCH.
     pub fn WskQueryProviderCharacteristics(
         WskRegistration: *mut WSK_REGISTRATION,
         WskProviderCharacteristics: *mut WSK_PROVIDER_CHARACTERISTICS,
@@ -47,6 +47,6 @@ unsafe extern "system" {
         ProviderBindingContext: *mut *mut c_void,
         ProviderDispatch: *mut *const c_void,
     ) -> NTSTATUS;
-    /// Tells that a pended detach is done. IRQL <= DISPATCH.
+    /// Reports that a pended detach is done. IRQL <= DISPATCH.
     pub fn NmrClientDetachProviderComplete(NmrBindingHandle: HANDLE);
 }

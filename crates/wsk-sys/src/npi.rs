@@ -99,7 +99,7 @@ pub struct NPI_CLIENT_CHARACTERISTICS {
     pub ClientAttachProvider: Option<NPI_CLIENT_ATTACH_PROVIDER_FN>,
     /// Called when a provider or the client deregisters.
     pub ClientDetachProvider: Option<NPI_CLIENT_DETACH_PROVIDER_FN>,
-    /// Called when a binding is gone, or null.
+    /// Called when a binding has ended, or null.
     pub ClientCleanupBindingContext: Option<NPI_CLIENT_CLEANUP_BINDING_CONTEXT_FN>,
     /// The registration.
     pub ClientRegistrationInstance: NPI_REGISTRATION_INSTANCE,

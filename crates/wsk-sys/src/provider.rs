@@ -72,7 +72,7 @@ pub struct WSK_PROVIDER_DATAGRAM_DISPATCH {
     pub WskSendTo: Option<PFN_WSK_SEND_TO>,
     /// Receives a datagram.
     pub WskReceiveFrom: Option<PFN_WSK_RECEIVE_FROM>,
-    /// Gives retained datagrams back.
+    /// Releases retained datagrams.
     pub WskRelease: Option<PFN_WSK_RELEASE_DATAGRAM_INDICATION_LIST>,
     /// Reads the local address.
     pub WskGetLocalAddress: Option<PFN_WSK_GET_LOCAL_ADDRESS>,
@@ -102,7 +102,7 @@ pub struct WSK_PROVIDER_CONNECTION_DISPATCH {
     pub WskReceive: Option<PFN_WSK_RECEIVE>,
     /// Disconnects.
     pub WskDisconnect: Option<PFN_WSK_DISCONNECT>,
-    /// Gives retained data back.
+    /// Releases retained data.
     pub WskRelease: Option<PFN_WSK_RELEASE_DATA_INDICATION_LIST>,
     /// Connects, with first data (Windows 10 1703).
     pub WskConnectEx: Option<PFN_WSK_CONNECT_EX>,
@@ -134,7 +134,7 @@ pub struct WSK_PROVIDER_STREAM_DISPATCH {
     pub WskReceive: Option<PFN_WSK_RECEIVE>,
     /// Disconnects.
     pub WskDisconnect: Option<PFN_WSK_DISCONNECT>,
-    /// Gives retained data back.
+    /// Releases retained data.
     pub WskRelease: Option<PFN_WSK_RELEASE_DATA_INDICATION_LIST>,
     /// Reads the local address.
     pub WskGetLocalAddress: Option<PFN_WSK_GET_LOCAL_ADDRESS>,

@@ -10,7 +10,7 @@ use crate::{ADDRESS_FAMILY, AF_INET, AF_INET6};
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SOCKADDR {
-    /// The family, which tells the concrete type.
+    /// The family, which determines the concrete type.
     pub sa_family: ADDRESS_FAMILY,
     /// The start of the address proper.
     pub sa_data: [u8; 14],
@@ -93,7 +93,7 @@ impl SOCKADDR_IN6 {
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
 pub struct SOCKADDR_STORAGE {
-    /// The family, which tells the concrete type.
+    /// The family, which determines the concrete type.
     pub ss_family: ADDRESS_FAMILY,
     /// Padding up to the aligned member, part of the address.
     pub __ss_pad1: [u8; 6],

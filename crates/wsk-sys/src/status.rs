@@ -26,7 +26,7 @@ macro_rules! statuses {
 statuses! {
     /// Done.
     STATUS_SUCCESS = 0x0000_0000_u32;
-    /// A wait ran out; a success code.
+    /// A wait timed out; a success code.
     STATUS_TIMEOUT = 0x0000_0102_u32;
     /// Under way: a success code, but not done.
     STATUS_PENDING = 0x0000_0103_u32;
@@ -36,21 +36,21 @@ statuses! {
     STATUS_EVENT_PENDING = 0x4000_0013_u32;
     /// The output did not fit; a warning.
     STATUS_BUFFER_OVERFLOW = 0x8000_0005_u32;
-    /// Another request of this kind is under way; a warning. Not WSK's: the library's own answer.
+    /// Another request of this kind is under way; a warning. Not used by WSK: a status of the library.
     STATUS_DEVICE_BUSY = 0x8000_0011_u32;
     /// The connection was already closed; a warning.
     STATUS_ALREADY_DISCONNECTED = 0x8000_0025_u32;
-    /// It failed.
+    /// The operation failed.
     STATUS_UNSUCCESSFUL = 0xC000_0001_u32;
     /// There is no such function.
     STATUS_NOT_IMPLEMENTED = 0xC000_0002_u32;
-    /// The handle is bad.
+    /// The handle is not valid.
     STATUS_INVALID_HANDLE = 0xC000_0008_u32;
-    /// A parameter is bad.
+    /// A parameter is not valid.
     STATUS_INVALID_PARAMETER = 0xC000_000D_u32;
     /// The request does not suit this object.
     STATUS_INVALID_DEVICE_REQUEST = 0xC000_0010_u32;
-    /// The stream ended before all bytes had come. Not WSK's: the library's own answer.
+    /// The stream ended before all bytes had come. Not used by WSK: a status of the library.
     STATUS_END_OF_FILE = 0xC000_0011_u32;
     /// Result of a completion routine: the IRP stays with its owner.
     STATUS_MORE_PROCESSING_REQUIRED = 0xC000_0016_u32;
@@ -106,7 +106,7 @@ statuses! {
     STATUS_CONNECTION_RESET = 0xC000_020D_u32;
     /// Callback result: the indicated data stays with the provider.
     STATUS_DATA_NOT_ACCEPTED = 0xC000_021B_u32;
-    /// There is no such thing.
+    /// The object was not found.
     STATUS_NOT_FOUND = 0xC000_0225_u32;
     /// The peer refused the connection.
     STATUS_CONNECTION_REFUSED = 0xC000_0236_u32;
@@ -128,9 +128,9 @@ statuses! {
     STATUS_PROTOCOL_UNREACHABLE = 0xC000_023E_u32;
     /// No socket listens on the port.
     STATUS_PORT_UNREACHABLE = 0xC000_023F_u32;
-    /// The request was given up.
+    /// The request was aborted.
     STATUS_REQUEST_ABORTED = 0xC000_0240_u32;
-    /// The connection was given up by this side.
+    /// The connection was aborted by this side.
     STATUS_CONNECTION_ABORTED = 0xC000_0241_u32;
     /// The name has no match.
     STATUS_NO_MATCH = 0xC000_0272_u32;

@@ -94,6 +94,6 @@ fn build() -> u32 {
         dwOSVersionInfoSize: size_of::<OSVERSIONINFOW>() as u32,
         ..OSVERSIONINFOW::default()
     };
-    // SAFETY: the structure is a local and says how large it is.
+    // SAFETY: the structure is a local and contains its size.
     if unsafe { RtlGetVersion(&raw mut version) } == STATUS_SUCCESS { version.dwBuildNumber } else { 0 }
 }

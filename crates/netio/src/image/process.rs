@@ -57,10 +57,10 @@ pub(super) fn machine() -> &'static Machine {
         }
         wsk_provider::set_provider_lookup(|| machine().running());
         let host = Arc::new(Process::new(Arc::clone(&journal)));
-        let says = Arc::clone(&journal);
+        let lines = Arc::clone(&journal);
         Machine::new(journal, PATIENCE, move || {
             if let Some(line) = executive::prepare()? {
-                says.line(&line);
+                lines.line(&line);
             }
             Ok(Provider::new(settings.config(), Arc::new(Live::with(settings.network())?), host.clone()))
         })
@@ -72,8 +72,8 @@ fn find(name: &str) -> Option<String> {
     LOCAL_MACHINE.open(PARAMETERS).ok()?.get_string(name).ok()
 }
 
-/// Keeps the image loaded. Its threads end only after the last client has gone, and must not lose their code
-/// before that.
+/// Keeps the image loaded. Its threads end only after the last client has deregistered, and need its code
+/// until then.
 fn pin() {
     let mut module = ptr::null_mut();
     let inside: *const u16 = (pin as fn() as *const ()).cast();

@@ -8,7 +8,7 @@
 //! ```text
 //!   driver ──import──► ntoskrnl.exe!IoSetCompletionRoutineEx ──jmp──► set: a device reference, a context
 //!   IofCompleteRequest ──► completed ──► the driver's routine
-//!                             └─ the device is let go and the context freed, after it has returned
+//!                             └─ the device is dereferenced and the context freed after it has returned
 //! ```
 
 use std::ffi::{CStr, c_void};

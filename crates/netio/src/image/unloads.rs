@@ -115,13 +115,13 @@ fn threads_of(image: &Range<usize>) -> usize {
     let own = unsafe { GetCurrentProcessId() };
     let mut thread = THREADENTRY32 { dwSize: size_of::<THREADENTRY32>() as u32, ..THREADENTRY32::default() };
     let mut count = 0;
-    // SAFETY: the snapshot is open, and the entry says how long it is.
+    // SAFETY: the snapshot is open, and the entry contains its length.
     let mut more = unsafe { Thread32First(snapshot, &raw mut thread) } != 0;
     while more {
         if thread.th32OwnerProcessID == own && began_in(query, thread.th32ThreadID, image) {
             count += 1;
         }
-        // SAFETY: the snapshot is open, and the entry says how long it is.
+        // SAFETY: the snapshot is open, and the entry contains its length.
         more = unsafe { Thread32Next(snapshot, &raw mut thread) } != 0;
     }
     // SAFETY: the snapshot is open, and not used any more.

@@ -31,7 +31,7 @@ pub unsafe extern "system" fn KeInitializeEvent(event: *mut KEVENT, event_type: 
 /// Returns the event at `event`; stops the kernel if there is none.
 ///
 /// # Safety
-/// `event` points to storage that lives until the driver has been told that it may go.
+/// `event` points to storage of an event that stays alive while it is used.
 unsafe fn event<'a>(kernel: &CurrentKernel, call: &'static str, event: *mut KEVENT) -> Object<'a> {
     // SAFETY: the caller guarantees storage of an event that stays alive.
     let object = unsafe { Object::from_raw(event.cast()) };

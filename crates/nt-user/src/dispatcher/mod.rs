@@ -197,7 +197,7 @@ impl<'a> Object<'a> {
         self.take_or(|_| None)
     }
 
-    /// Takes the signal, or else changes the word as `otherwise` says, in one step.
+    /// Takes the signal, or else changes the word with `otherwise`, atomically.
     fn take_or(self, otherwise: impl Fn(u64) -> Option<u64>) -> bool {
         let mut word = self.word().load(Ordering::Acquire);
         loop {

@@ -316,8 +316,8 @@ impl Kernel {
         if let Some(word) = self.inner().pool.table.read().word_at(place) {
             return Some(word);
         }
-        let tells = cfg!(any(target_os = "linux", windows));
-        if !tells || !place.is_multiple_of(align_of::<usize>()) || !in_image(place, size_of::<usize>()) {
+        let reported = cfg!(any(target_os = "linux", windows));
+        if !reported || !place.is_multiple_of(align_of::<usize>()) || !in_image(place, size_of::<usize>()) {
             return None;
         }
         // SAFETY: the word is aligned and lies in an image, which stays loaded; the read is volatile, as

@@ -48,10 +48,10 @@ pub(super) fn connects(report: &mut Report<'_>, client: &Client) -> Result<(), N
 pub(super) fn connect_again(report: &mut Report<'_>, client: &Client) -> Result<(), NTSTATUS> {
     let listen = Kind::listen(&recorder::LISTEN);
     let (_listener, port) = client.open_bound(listen)?;
-    let (gone, nobody) = client.open_bound(listen)?;
-    drop(gone);
+    let (closed, unused) = client.open_bound(listen)?;
+    drop(closed);
     let (connection, _) = client.open_bound(Kind::connection())?;
-    let (refused, _) = connection.connect(&loopback(nobody))?.settle_within(REFUSAL);
+    let (refused, _) = connection.connect(&loopback(unused))?.settle_within(REFUSAL);
     if refused.succeeded() {
         report.not_made("connect.after-failed", "another program listens on the port");
         return Ok(());

@@ -22,8 +22,8 @@ fn listener(client: &Client) -> Result<(Socket<'_>, u16), NTSTATUS> {
     Ok((listener, port))
 }
 
-/// A request that is being inspected: the connection that it comes from, and its connect. The connect goes
-/// first.
+/// A request that is being inspected: the connection that it comes from, and its connect. The connect is
+/// dropped first.
 struct Asking<'c> {
     connect: Pending<'c>,
     connection: Socket<'c>,

@@ -72,7 +72,7 @@ impl CAddress {
 /// Reads a C address; `None` for null and for a family other than IPv4 and IPv6.
 ///
 /// # Safety
-/// `address` is null or points to an address that is as large as its family says.
+/// `address` is null or points to an address of the size of its family.
 pub unsafe fn read_address(address: *const SOCKADDR) -> Option<SocketAddr> {
     if address.is_null() {
         return None;
@@ -80,12 +80,12 @@ pub unsafe fn read_address(address: *const SOCKADDR) -> Option<SocketAddr> {
     // SAFETY: every address starts with its family.
     match unsafe { address.cast::<ADDRESS_FAMILY>().read_unaligned() } {
         AF_INET => {
-            // SAFETY: the family says that this is the type.
+            // SAFETY: the family implies this type.
             let v4 = unsafe { address.cast::<SOCKADDR_IN>().read_unaligned() };
             Some(SocketAddr::from((v4.sin_addr.s_b, u16::from_be(v4.sin_port))))
         }
         AF_INET6 => {
-            // SAFETY: the family says that this is the type.
+            // SAFETY: the family implies this type.
             let v6 = unsafe { address.cast::<SOCKADDR_IN6>().read_unaligned() };
             let ip = Ipv6Addr::from(v6.sin6_addr.Byte);
             let port = u16::from_be(v6.sin6_port);

@@ -222,7 +222,7 @@ impl BufferList {
 /// Copies the memory that a `WSK_BUF` describes.
 ///
 /// # Safety
-/// The MDL chain is alive, mapped, and as long as the descriptor says.
+/// The MDL chain is alive, mapped, and at least as long as the descriptor.
 pub unsafe fn gather(buffer: &WSK_BUF) -> Vec<u8> {
     let (mut mdl, mut skip, mut rest) = (buffer.Mdl, buffer.Offset as usize, buffer.Length);
     let mut bytes = Vec::with_capacity(rest);

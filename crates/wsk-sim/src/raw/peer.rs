@@ -183,7 +183,7 @@ impl Peer {
         assert_eq!(self.end(), End::Graceful(Vec::new()));
     }
 
-    /// Sends a FIN and goes on receiving.
+    /// Sends a FIN and continues to receive.
     #[track_caller]
     pub fn half_close(&self) -> &Self {
         self.shut.store(true, Ordering::Relaxed);

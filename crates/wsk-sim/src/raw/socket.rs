@@ -241,7 +241,7 @@ impl Socket {
         Request::new().bind(self, address, 0)
     }
 
-    /// Binds to the loopback address and tells the address in use.
+    /// Binds to the loopback address and returns the address in use.
     #[track_caller]
     pub fn bind_localhost(&self) -> SocketAddr {
         self.bind(super::LOCALHOST).ok();
@@ -400,7 +400,7 @@ impl Socket {
         Request::new().send_to(self, &Buffer::of(bytes), Some(address), &[], 0)
     }
 
-    /// Receives a datagram of up to `length` bytes and tells its sender.
+    /// Receives a datagram of up to `length` bytes and returns its sender.
     #[track_caller]
     pub fn receive_datagram(&self, length: usize) -> (Vec<u8>, SocketAddr) {
         let buffer = Buffer::new(length);

@@ -1,15 +1,15 @@
-//! Members of the provider's tables, read as a C driver reads them.
+//! Access to members of the provider's tables, as in a C driver.
 
 /// A member of a table of the provider.
 macro_rules! member {
     ($socket:expr, $table:ident . $member:ident) => {{
         let table = $socket.dispatch().cast::<$table>();
-        // SAFETY: the tables of the provider are constant, and the category says which one this is.
+        // SAFETY: the tables of the provider are constant, and the category implies this type.
         unsafe { (*table).$member }.expect(concat!("the table has ", stringify!($member)))
     }};
 }
 
-/// A member that listening, connection, datagram and stream tables have at different places.
+/// A member that listening, connection, datagram and stream tables have at different offsets.
 macro_rules! member_of {
     ($socket:expr, $member:ident: $($category:ident => $table:ident),+) => {
         match $socket.category() {

@@ -70,7 +70,7 @@ unsafe extern "system" {
     pub fn KeSetEvent(event: *mut KEVENT, increment: i32, wait: u8) -> i32;
     /// Makes an event not signaled. IRQL <= DISPATCH.
     pub fn KeClearEvent(event: *mut KEVENT);
-    /// Makes an event not signaled and tells its former state. IRQL <= DISPATCH.
+    /// Makes an event not signaled and returns its previous state. IRQL <= DISPATCH.
     pub fn KeResetEvent(event: *mut KEVENT) -> i32;
     /// Tells whether an event is signaled. IRQL <= DISPATCH.
     pub fn KeReadStateEvent(event: *mut KEVENT) -> i32;
