@@ -59,11 +59,11 @@ impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (log, tail) = match self {
             Self::Start { program, error } if error.kind() == std::io::ErrorKind::NotFound => {
-                return write!(f, "{program} is not there: `cargo xtask setup` says what to install");
+                return write!(f, "{program} is not installed: `cargo xtask setup` lists what to install");
             }
             Self::Start { program, error } => return write!(f, "cannot start {program}: {error}"),
             Self::TimedOut { what, limit, log, tail } => {
-                write!(f, "{what}: not done within {} s, ended", limit.as_secs())?;
+                write!(f, "{what}: timed out after {} s", limit.as_secs())?;
                 (log, tail)
             }
             Self::Status { what, status, log, tail } => {
@@ -74,7 +74,7 @@ impl std::fmt::Display for Failure {
         if !tail.is_empty() {
             write!(f, "\n{tail}")?;
         }
-        write!(f, "\n(all of it: {})", log.display())
+        write!(f, "\n(full log: {})", log.display())
     }
 }
 
@@ -199,12 +199,12 @@ fn run(
 
 /// Runs a child to its end, at most for `limit`, and returns what it printed.
 pub(crate) fn capture(command: &mut Command, limit: Duration) -> Result<Captured> {
-    let mut stdout = tempfile::tempfile().context("no temporary file")?;
-    let mut stderr = tempfile::tempfile().context("no temporary file")?;
+    let mut stdout = tempfile::tempfile().context("cannot create a temporary file")?;
+    let mut stderr = tempfile::tempfile().context("cannot create a temporary file")?;
     let child = command
         .stdin(Stdio::null())
-        .stdout(stdout.try_clone().context("no temporary file")?)
-        .stderr(stderr.try_clone().context("no temporary file")?)
+        .stdout(stdout.try_clone().context("cannot create a temporary file")?)
+        .stderr(stderr.try_clone().context("cannot create a temporary file")?)
         .spawn()
         .map_err(|error| Failure::Start { program: program_of(command), error })?;
     let status = wait(child, limit)?;

@@ -2,14 +2,14 @@
 //!
 //! | command | what it does |
 //! |---|---|
-//! | `setup` | says what a build for Windows needs, and installs it where it may |
+//! | `setup` | lists the packages that a Windows build needs, and installs them |
 //! | `driver` | builds the sample driver for Windows |
 //! | `netio` | builds the provider as `netio.sys`, the control program and the C driver |
 //! | `wine` | loads drivers into a private Wine prefix |
-//! | `layouts` | compares structures and constants with what a C compiler has for them |
-//! | `loom` | runs the protocols between threads of the library in every order |
-//! | `demo` | loads the driver, and tries it with clients |
-//! | `probe` | makes the calls whose answers Windows leaves open |
+//! | `layouts` | compares structures and constants with those of a C compiler |
+//! | `loom` | model-checks the library's thread protocols with loom |
+//! | `demo` | loads the driver, and runs clients against it |
+//! | `probe` | makes the calls whose results WSK leaves open |
 //! | `test` | runs everything that this machine can test |
 //! | `rules` | counts the rules of the WSK contract that tests show, and lists the missing ones |
 
@@ -49,11 +49,11 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Load the driver and try it with clients: builds what it takes, ends with a table
+    /// Build and load the driver, run clients against it, and print a table
     Demo(demo::Args),
     /// Test everything that this machine can test, the driver included
     Test(test_all::Args),
-    /// Install what a build for Windows needs, or say what to install
+    /// Install the packages that a Windows build needs, or list them
     Setup(cross::packages::Args),
     /// Build the sample driver for Windows
     Driver(cross::driver::Args),
@@ -61,11 +61,11 @@ enum Command {
     Netio(cross::netio::Args),
     /// Load drivers into a private Wine prefix
     Wine(wine::Args),
-    /// Compare structures and constants with what a C compiler has for them
+    /// Compare structures and constants with those of a C compiler
     Layouts(layouts::Args),
-    /// Run the protocols between threads of the library in every order
+    /// Model-check the library's thread protocols with loom
     Loom(loom::Args),
-    /// Make the calls whose answers Windows leaves open, here
+    /// Make the calls whose results WSK leaves open
     Probe(probe::Args),
     /// Report which rules of the contract the tests show
     Rules(rules::Args),

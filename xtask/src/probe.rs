@@ -163,8 +163,8 @@ fn on_machine(layout: &Layout, prefix: &Prefix) -> Result<String> {
     let left = log.lines().filter_map(|line| line.split_once(DEREGISTERED)).next_back();
     match left {
         Some((_, left)) if left.trim_start().starts_with(NOTHING_LEFT) => Ok(lines),
-        Some((_, left)) => bail!("netio.sys says when the driver had gone:{left}"),
-        None => bail!("netio.sys does not say that the driver has deregistered"),
+        Some((_, left)) => bail!("netio.sys reports after the driver was unloaded:{left}"),
+        None => bail!("netio.sys does not report that the driver has deregistered"),
     }
 }
 

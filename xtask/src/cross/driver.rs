@@ -60,7 +60,7 @@ pub(crate) struct Args {
 /// Runs the command. Exit status 1 if the image is not fit to be loaded.
 pub(crate) fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
     let manifest = match &args.manifest_path {
-        Some(manifest) => std::path::absolute(manifest).context("the manifest's path is not usable")?,
+        Some(manifest) => std::path::absolute(manifest).context("invalid manifest path")?,
         None => layout.workspace.join(MANIFEST),
     };
     let profile = if args.debug { Profile::Debug } else { Profile::Release };
@@ -184,7 +184,8 @@ fn size_goal(metadata: &Metadata) -> Result<Option<u64>> {
 /// Copies an image, with its checksum.
 fn seal(product: &Path, sealed: &Path) -> Result<()> {
     let mut bytes = std::fs::read(product).with_context(|| format!("cannot read {}", product.display()))?;
-    image::write_checksum(&mut bytes).with_context(|| format!("{} is no sound image", product.display()))?;
+    image::write_checksum(&mut bytes)
+        .with_context(|| format!("{} is not a valid image", product.display()))?;
     std::fs::write(sealed, bytes).with_context(|| format!("cannot write {}", sealed.display()))
 }
 
@@ -242,14 +243,14 @@ fn metadata(mut command: Command) -> Result<Metadata> {
         let advice = if unreachable(said) { NO_NETWORK } else { "cargo cannot read the driver's manifest" };
         bail!("{advice}\n{said}");
     }
-    MetadataCommand::parse(captured.stdout).context("cargo's metadata cannot be read")
+    MetadataCommand::parse(captured.stdout).context("cannot parse cargo's metadata")
 }
 
 /// The name of the driver's library.
 fn library(metadata: &Metadata) -> Result<String> {
-    let package = metadata.root_package().context("the driver's manifest holds no package")?;
+    let package = metadata.root_package().context("the driver's manifest has no package")?;
     let library = package.targets.iter().find(|target| target.crate_types.contains(&CrateType::CDyLib));
-    Ok(library.context("the driver is no `cdylib`")?.name.replace('-', "_"))
+    Ok(library.context("the driver has no `cdylib` target")?.name.replace('-', "_"))
 }
 
 /// Returns the directory and the version of the published `wdk-build`.

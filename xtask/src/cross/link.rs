@@ -19,7 +19,7 @@ const REAL: &str = "lld-link-real";
 
 /// Writes the script, unless it is there and up to date.
 pub(super) fn prepare(layout: &Layout, versions: &Versions) -> Result<bool> {
-    let real = which::which("lld-link").context("lld-link is not there: run `cargo xtask setup`")?;
+    let real = which::which("lld-link").context("lld-link is not installed: run `cargo xtask setup`")?;
     write(layout, &real, versions.of("lld"))
 }
 

@@ -60,7 +60,7 @@ impl Layout {
     pub(crate) fn new(workspace: PathBuf) -> Result<Self> {
         let target = match std::env::var_os("CARGO_TARGET_DIR") {
             Some(directory) if !directory.is_empty() => {
-                std::path::absolute(directory).context("CARGO_TARGET_DIR is not a usable path")?
+                std::path::absolute(directory).context("CARGO_TARGET_DIR is not a valid path")?
             }
             _ => workspace.join("target"),
         };
@@ -114,7 +114,7 @@ impl Layout {
 
     /// Keeps other runs of this program out of `<target>/cross` until it is dropped.
     pub(crate) fn lock(&self) -> Result<File> {
-        let busy = format!("Another `cargo xtask` is at work in {}; waiting for it.", self.cross.display());
+        let busy = format!("Waiting for another `cargo xtask` in {}.", self.cross.display());
         lock(&self.cross.join(".lock"), &busy)
     }
 }
@@ -327,7 +327,7 @@ fn unix_lines(text: &str) -> Cow<'_, str> {
 /// Copies a finished product to the images, whole or not at all.
 fn publish(product: &Path, image: &Path) -> Result<()> {
     let directory = image.parent().unwrap_or(image);
-    std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    std::fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
     replace(product, image)
 }
 

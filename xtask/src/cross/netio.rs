@@ -124,7 +124,7 @@ pub(crate) fn gnu_cargo(layout: &Layout, subcommand: &str, target: &Path) -> Com
 /// Returns the directory for C object files.
 fn objects(layout: &Layout) -> Result<PathBuf> {
     let objects = layout.gnu_target().join("c");
-    std::fs::create_dir_all(&objects).with_context(|| format!("cannot make {}", objects.display()))?;
+    std::fs::create_dir_all(&objects).with_context(|| format!("cannot create {}", objects.display()))?;
     Ok(objects)
 }
 

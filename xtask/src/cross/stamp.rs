@@ -50,7 +50,7 @@ impl Stamp {
         if self.is_on(directory) {
             return Ok(false);
         }
-        let cannot = || format!("cannot make {}", directory.display());
+        let cannot = || format!("cannot create {}", directory.display());
         let new = directory.with_extension("new");
         let old = directory.with_extension("old");
         remove(&new).with_context(cannot)?;

@@ -63,7 +63,7 @@ fn headers(include: &Path) -> Result<()> {
     let mingw = Path::new(MINGW).join("include");
     let km = include.join("km");
     let crt = km.join("crt");
-    fs::create_dir_all(&crt).with_context(|| format!("cannot make {}", crt.display()))?;
+    fs::create_dir_all(&crt).with_context(|| format!("cannot create {}", crt.display()))?;
     link(&mingw, &include.join("shared"))?;
 
     let ddk = mingw.join("ddk");
@@ -88,7 +88,7 @@ fn headers(include: &Path) -> Result<()> {
 }
 
 fn libraries(to: &Path) -> Result<()> {
-    fs::create_dir_all(to).with_context(|| format!("cannot make {}", to.display()))?;
+    fs::create_dir_all(to).with_context(|| format!("cannot create {}", to.display()))?;
     for name in IMPORTS {
         let from = Path::new(MINGW).join(format!("lib/lib{name}.a"));
         let library = to.join(format!("{name}.lib"));
@@ -100,7 +100,7 @@ fn libraries(to: &Path) -> Result<()> {
 
 /// An archive with an object for each name, compiled from C.
 fn archive(library: &Path, sources: &[(&str, &str)]) -> Result<()> {
-    let scratch = tempfile::tempdir().context("no temporary directory")?;
+    let scratch = tempfile::tempdir().context("cannot create a temporary directory")?;
     let mut out = std::ffi::OsString::from("/out:");
     out.push(library);
     let mut llvm_lib = tool("llvm-lib");
@@ -125,7 +125,7 @@ fn resource_directory() -> Result<PathBuf> {
     let directory = command::ask("clang", &["-print-resource-dir"]).map(PathBuf::from);
     directory
         .filter(|directory| directory.is_dir())
-        .context("clang does not say where its headers are: run `cargo xtask setup`")
+        .context("cannot find clang's headers: run `cargo xtask setup`")
 }
 
 /// Returns the directory of libclang; `None` leaves it to be found.
@@ -150,7 +150,7 @@ fn write(path: &Path, content: &str) -> Result<()> {
 #[cfg(unix)]
 fn link(to: &Path, at: &Path) -> Result<()> {
     if !to.exists() {
-        bail!("{} is not there: run `cargo xtask setup`", to.display());
+        bail!("{} is missing: run `cargo xtask setup`", to.display());
     }
     std::os::unix::fs::symlink(to, at).with_context(|| format!("cannot link {}", at.display()))
 }

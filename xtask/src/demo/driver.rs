@@ -211,7 +211,7 @@ impl Driver {
                 let status = self.status()?;
                 let (phase, error) = (&status["phase"], status["error"].as_u64().unwrap_or_default());
                 if *phase != "failed" || error != recorded {
-                    bail!("recorded is {recorded:#010x}, and the status is {status}");
+                    bail!("the record says {recorded:#010x}, the status {status}");
                 }
                 Ok(Started::Failed(format!("status {error:#010x}")))
             }
@@ -257,7 +257,9 @@ impl Driver {
     fn nothing_left(&self, mark: u64) -> Result<()> {
         let log = self.prefix.log_since(mark);
         let said = log.lines().filter_map(|line| line.split_once(DEREGISTERED)).next_back();
-        let Some((_, left)) = said else { bail!("netio.sys does not say that the driver has deregistered") };
+        let Some((_, left)) = said else {
+            bail!("netio.sys does not report that the driver has deregistered")
+        };
         // What is left is the other driver's: the one in C has a listener, ours may serve clients.
         let expected = match (self.other, self.running.is_some()) {
             (false, false) => "clients=0 sockets=0 ",
@@ -266,7 +268,7 @@ impl Driver {
             (true, true) => "clients=2 ",
         };
         if !(left.trim_start().starts_with(expected) && left.contains("violations=0")) {
-            bail!("netio.sys says when the driver had gone:{left}");
+            bail!("netio.sys reports after the driver was unloaded:{left}");
         }
         Ok(())
     }
@@ -397,7 +399,7 @@ impl Server for Driver {
     }
 
     fn log_tail(&self) -> String {
-        format!("{}\n(all of it: {})", self.prefix.log_tail(30), self.prefix.log().display())
+        format!("{}\n(full log: {})", self.prefix.log_tail(30), self.prefix.log().display())
     }
 
     fn holdings(&self) -> Option<Holdings> {

@@ -6,7 +6,7 @@
 //!                              clients from 127.0.0.2 … ─┘        └─ what they saw, what was recorded
 //! ```
 //!
-//! With `--user-mode` the same scenarios, but those that take a driver, are tried with the user-mode example, which needs nothing
+//! With `--user-mode` the same scenarios, but those that take a driver, are tried with the user-mode program, which needs nothing
 //! but Rust.
 
 mod client;
@@ -35,7 +35,7 @@ use crate::cross::{Layout, packages};
 /// Options of `cargo xtask demo`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Try the user-mode example instead of the driver: needs nothing but Rust
+    /// Try the user-mode program instead of the driver: needs nothing but Rust
     #[arg(long)]
     user_mode: bool,
     /// Print an object for each scenario, one per line, instead of the table
@@ -74,7 +74,7 @@ pub(crate) fn run(layout: &Layout, args: &Args) -> Result<ExitCode> {
     if !args.user_mode
         && let Err(reason) = packages::ensure(layout)
     {
-        bail!("{reason:#}\n`cargo xtask demo --user-mode` tries the user-mode example in the same way.");
+        bail!("{reason:#}\n`cargo xtask demo --user-mode` tries the user-mode program in the same way.");
     }
     end_all_on_interrupt()?;
     let result = run_through(layout, args);
@@ -173,7 +173,7 @@ fn try_all(
 /// Leaves the gate running, and says how to talk to it.
 fn keep(server: &mut dyn Server) -> Result<()> {
     if let Started::Failed(why) = server.start(&Settings::usual(AcceptBy::Irp))? {
-        bail!("it does not start again: {why}");
+        bail!("the server does not start again: {why}");
     }
     let address = server.address();
     let (ip, port) = (address.ip(), address.port());
@@ -187,5 +187,5 @@ fn keep(server: &mut dyn Server) -> Result<()> {
          \x20   cargo xtask wine run -- gatectl.exe watch            follows what happens\n\
          \x20   cargo xtask wine stop                                ends it"
     );
-    server.leave().context("it may not be left running")
+    server.leave().context("the server cannot be left running")
 }

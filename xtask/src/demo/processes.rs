@@ -62,7 +62,7 @@ pub(crate) fn checkpoint() {
 /// ```
 pub(crate) fn end_all_on_interrupt() -> Result<()> {
     ctrlc::set_handler(|| {
-        eprintln!("\ninterrupted: ending what was started");
+        eprintln!("\ninterrupted: stopping everything that was started");
         INTERRUPTION.store(true, Ordering::SeqCst);
         let deadline = Instant::now() + PATIENCE;
         let ended = loop {
@@ -86,20 +86,20 @@ pub(crate) fn end_all_on_interrupt() -> Result<()> {
         );
         std::process::exit(INTERRUPTED);
     })
-    .context("cannot listen to signals")
+    .context("cannot set a signal handler")
 }
 
 /// Tells a process to end in order.
 #[cfg(unix)]
 pub(crate) fn terminate(child: &Child) -> Result<()> {
     use rustix::process::{Pid, Signal, kill_process};
-    kill_process(Pid::from_child(child), Signal::TERM).context("cannot signal the gate")
+    kill_process(Pid::from_child(child), Signal::TERM).context("cannot signal the server")
 }
 
 /// Tells a process to end in order.
 #[cfg(not(unix))]
 pub(crate) fn terminate(_: &Child) -> Result<()> {
-    anyhow::bail!("processes cannot be told to end here")
+    anyhow::bail!("this host cannot terminate processes")
 }
 
 /// Ends the children of this process, and theirs.

@@ -140,7 +140,7 @@ pub(crate) trait Server {
     /// Ends its machine, and has it keep a record of pool memory from its next start on, or not.
     fn record_pool(&mut self, record: bool) -> Result<()> {
         let _ = record;
-        bail!("only a machine that loads drivers records what they do with its pool")
+        bail!("only a machine that loads drivers records their pool memory")
     }
 
     /// Returns the account of the pool memory that was recorded.
@@ -156,7 +156,7 @@ pub(crate) trait Server {
 
     /// Its status, as `gatectl status --json` gives it.
     fn status(&mut self) -> Result<serde_json::Value> {
-        bail!("only the driver tells its status")
+        bail!("only the driver has a status")
     }
 
     /// A program that takes questions and answers none; `None` where no programs are asked.
@@ -182,7 +182,7 @@ pub(crate) trait Server {
 
     /// Lets it run on when this program ends.
     fn leave(&mut self) -> Result<()> {
-        bail!("only the driver runs on by itself")
+        bail!("only the driver can be left running")
     }
 
     /// Ends everything, as at the end of the demo. It can be called at any time, and again.

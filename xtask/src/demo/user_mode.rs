@@ -55,14 +55,14 @@ impl UserMode {
 
     /// Builds the example. Returns where cargo says it is: configuration and variables may put it anywhere.
     fn build(layout: &Layout) -> Result<PathBuf> {
-        let step = Step::start("Building the example");
+        let step = Step::start("Building gate-host");
         let mut cargo = host_cargo(layout);
         cargo
             .args(["build", "--locked", "--release", "--package", PROGRAM])
             .arg("--message-format=json-render-diagnostics");
         let what = format!("cargo build --package {PROGRAM}");
         let messages = logged_output(cargo, &what, &layout.log("example-build"), BUILD, &step)?;
-        let program = executable(&messages).context("cargo does not say where the example is")?;
+        let program = executable(&messages).context("cargo does not report the path of gate-host")?;
         let note = Self::note(layout);
         std::fs::write(&note, program.to_string_lossy().as_bytes())
             .with_context(|| format!("cannot write {}", note.display()))?;
@@ -75,7 +75,7 @@ impl UserMode {
         let program = std::fs::read_to_string(Self::note(layout)).map(PathBuf::from);
         match program {
             Ok(program) if program.is_file() => Ok(program),
-            _ => bail!("the example has not been built here yet: leave out --no-build once"),
+            _ => bail!("gate-host is not built yet: run once without --no-build"),
         }
     }
 
@@ -120,7 +120,7 @@ impl UserMode {
 
 impl Server for UserMode {
     fn title(&self) -> String {
-        "the user-mode example".to_owned()
+        "the user-mode program".to_owned()
     }
 
     fn start(&mut self, settings: &Settings) -> Result<Started> {
@@ -130,11 +130,11 @@ impl Server for UserMode {
         }
         self.stop()?;
         if let Some((_, value)) = settings.bad.first() {
-            bail!("the example has no registry for {value:?}");
+            bail!("gate-host has no registry for {value:?}");
         }
         let mark = self.records.mark();
         let mut child = self.spawn(settings)?;
-        self.records.follow(child.stdout.take().context("the example has no output")?);
+        self.records.follow(child.stdout.take().context("gate-host has no output")?);
         let loaded = self.records.wait(mark, "record that it listens", PATIENCE, |lines| {
             let loaded = lines.iter().find(|line| line["event"] == "loaded")?;
             loaded["local"].as_str().and_then(|local| local.parse().ok())
@@ -163,11 +163,11 @@ impl Server for UserMode {
         let (mark, start) = (self.records.mark(), Instant::now());
         processes::terminate(&child)?;
         let Some(status) = command::wait(child, PATIENCE)? else {
-            bail!("the example did not end within {} s", PATIENCE.as_secs());
+            bail!("gate-host did not end within {} s", PATIENCE.as_secs());
         };
         let took = start.elapsed();
         if !status.success() {
-            bail!("the example ended with {status}: {}", self.said());
+            bail!("gate-host ended with {status}: {}", self.said());
         }
         self.records.wait(mark, "record that nothing is left", PATIENCE, |lines| {
             let unloaded = lines.iter().find(|line| line["event"] == "unloaded")?;
@@ -178,8 +178,8 @@ impl Server for UserMode {
 
     fn crash(&mut self) -> Result<()> {
         if let Some(Running { mut child, .. }) = self.running.take() {
-            child.kill().context("cannot end the example")?;
-            child.wait().context("cannot wait for the example")?;
+            child.kill().context("cannot kill gate-host")?;
+            child.wait().context("cannot wait for gate-host")?;
             self.records.ended(PATIENCE);
         }
         Ok(())
@@ -199,7 +199,7 @@ impl Server for UserMode {
     fn gone(&mut self) -> Option<String> {
         let status = self.running.as_mut()?.child.try_wait().ok()??;
         self.running = None;
-        Some(format!("the example has ended by itself, {status}"))
+        Some(format!("gate-host has ended by itself, {status}"))
     }
 
     fn log_tail(&self) -> String {

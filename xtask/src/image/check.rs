@@ -110,15 +110,15 @@ impl Image {
         let mut error = |text: String| findings.push(Finding::Error(text));
 
         if self.machine != pe::IMAGE_FILE_MACHINE_AMD64.0 {
-            error(format!("it is {}, and not for x86-64", self.machine()));
+            error(format!("it is {}, not for x86-64", self.machine()));
         }
         for (module, names) in &self.imports {
             if !expected.modules.iter().any(|allowed| module.eq_ignore_ascii_case(allowed)) {
-                error(format!("imports {} from {module}, which is no module for it", names.join(", ")));
+                error(format!("imports {} from {module}, which is not allowed", names.join(", ")));
             }
         }
         if self.delayed {
-            error("imports that are bound at their first call: nothing does that in the kernel".into());
+            error("delay-loaded imports, which the kernel does not support".into());
         }
         if !self.has(pe::IMAGE_DLLCHARACTERISTICS_NX_COMPAT.0) {
             error("not marked NX_COMPAT: link with /NXCOMPAT".into());
@@ -147,11 +147,11 @@ impl Image {
         }
         if expected.kernel {
             if self.subsystem != pe::IMAGE_SUBSYSTEM_NATIVE.0 {
-                error(format!("subsystem {} and not native: link with /SUBSYSTEM:NATIVE", self.subsystem));
+                error(format!("subsystem {} is not native: link with /SUBSYSTEM:NATIVE", self.subsystem));
             }
             let Checksum { stated, computed } = self.checksum;
             if stated != computed {
-                error(format!("checksum {stated:#x} and not {computed:#x}: link with /RELEASE"));
+                error(format!("checksum {stated:#x} should be {computed:#x}: link with /RELEASE"));
             }
             if self.frames.largest > LARGE_FRAME {
                 error(format!(
@@ -167,8 +167,7 @@ impl Image {
             }
         }
         if let Some(path) = self.paths.first() {
-            let text =
-                format!("{} paths of the building machine are in it, {path} among them", self.paths.len());
+            let text = format!("contains {} paths of the build machine, such as {path}", self.paths.len());
             // A driver is given away; the others are for this machine's tests.
             findings.push(if expected.kernel { Finding::Error(text) } else { Finding::Warning(text) });
         }
@@ -182,7 +181,7 @@ impl Image {
             warning("not marked HIGH_ENTROPY_VA".into());
         }
         if let Some(goal) = expected.goal.filter(|goal| self.size > *goal) {
-            warning(format!("{} bytes, which is over the goal of {goal}", self.size));
+            warning(format!("{} bytes exceed the goal of {goal}", self.size));
         }
     }
 }

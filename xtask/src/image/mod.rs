@@ -93,7 +93,7 @@ impl Section {
 pub(crate) fn inspect(path: &Path) -> Result<Image> {
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-    parse(name, &bytes, &places()).with_context(|| format!("{} is no sound image", path.display()))
+    parse(name, &bytes, &places()).with_context(|| format!("{} is not a valid image", path.display()))
 }
 
 /// Reads an image from memory. What is in one of `places` is a file of the building machine.

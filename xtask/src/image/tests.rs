@@ -162,7 +162,7 @@ fn each_fault_is_found() {
             Recipe { frame: Some(4104), ..Recipe::default() },
             "takes 4104 bytes of stack, over the limit of 4096",
         ),
-        (Recipe { sealed: false, ..Recipe::default() }, "error: checksum 0x0 and not 0x"),
+        (Recipe { sealed: false, ..Recipe::default() }, "error: checksum 0x0 should be 0x"),
     ];
     for (recipe, expected) in faults {
         let finding = recipe.finding();
@@ -210,8 +210,13 @@ fn paths_of_the_building_machine_are_found() {
         let image = parse("test.sys".into(), &bytes, &places).unwrap();
         assert_eq!(image.paths.iter().any(|shown| shown.contains(path)), found, "{path}: {:?}", image.paths);
         let said: Vec<String> = image.check(&DRIVER).iter().map(ToString::to_string).collect();
-        assert_eq!(said.iter().any(|text| text.starts_with("error: 1 paths")), found, "{said:?}");
-        assert!(!image.check(&NETIO).iter().any(|finding| finding.to_string().starts_with("error: 1 paths")));
+        assert_eq!(said.iter().any(|text| text.starts_with("error: contains 1 paths")), found, "{said:?}");
+        assert!(
+            !image
+                .check(&NETIO)
+                .iter()
+                .any(|finding| finding.to_string().starts_with("error: contains 1 paths"))
+        );
     }
 }
 

@@ -322,7 +322,7 @@ impl<'a> Work<'a> {
     fn new(layout: &'a Layout) -> Result<Self> {
         let directory = layout.cross.join("layouts");
         let stubs = directory.join("stubs");
-        std::fs::create_dir_all(&stubs).with_context(|| format!("cannot make {}", stubs.display()))?;
+        std::fs::create_dir_all(&stubs).with_context(|| format!("cannot create {}", stubs.display()))?;
         // Intrinsic functions are no part of any layout, and those of mingw-w64 are not for this compiler.
         for name in ["intrin", "x86intrin", "emmintrin", "xmmintrin", "mmintrin"] {
             write(&stubs.join(format!("{name}.h")), "#pragma once\n")?;
@@ -349,7 +349,7 @@ impl<'a> Work<'a> {
         // One package for all: the sources differ, the dependencies are built once.
         let package = self.directory.join(view.stem());
         let source = package.join("src");
-        std::fs::create_dir_all(&source).with_context(|| format!("cannot make {}", source.display()))?;
+        std::fs::create_dir_all(&source).with_context(|| format!("cannot create {}", source.display()))?;
         let wsk_sys = self.layout.workspace.join("crates/wsk-sys");
         let manifest = format!(
             "[package]\nname = \"probe_{}\"\nedition = \"2024\"\n\n[workspace]\n\n\

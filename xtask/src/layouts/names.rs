@@ -46,7 +46,7 @@ pub(super) fn read(sources: &Path) -> Result<Names> {
     for file in cross::sources(sources, "rs")? {
         let text =
             std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        collect(&text, &mut names).with_context(|| format!("{} is no Rust", file.display()))?;
+        collect(&text, &mut names).with_context(|| format!("{} is not Rust", file.display()))?;
     }
     anyhow::ensure!(!names.structures.is_empty(), "there are no structures in {}", sources.display());
     Ok(names)

@@ -109,7 +109,7 @@ pub(super) fn c_source(prelude: &str, questions: &[Question], partial: bool) -> 
 /// The answers in an object file; `None` where a header has no such name.
 pub(super) fn answers(object: &Path, count: usize) -> Result<Vec<Option<u64>>> {
     let bytes = std::fs::read(object).with_context(|| format!("cannot read {}", object.display()))?;
-    let answers = parse(&bytes).with_context(|| format!("{} is no probe", object.display()))?;
+    let answers = parse(&bytes).with_context(|| format!("{} is not a probe object", object.display()))?;
     if answers.len() < count {
         bail!("{} has {} answers to {count} questions", object.display(), answers.len());
     }
@@ -123,7 +123,7 @@ fn parse(bytes: &[u8]) -> Result<Vec<Option<u64>>> {
         // On 32-bit x86 names of C begin with an underscore.
         .find(|symbol| symbol.name().is_ok_and(|name| name.strip_prefix('_').unwrap_or(name) == SYMBOL))
         .context("it has no answers")?;
-    let section = file.section_by_index(symbol.section_index().context("the answers have no place")?)?;
+    let section = file.section_by_index(symbol.section_index().context("the answers have no section")?)?;
     let start = usize::try_from(symbol.address() - section.address())?;
     let data = section.data()?.get(start..).context("the answers are outside of the section")?;
     Ok(data

@@ -105,7 +105,7 @@ pub(crate) fn report(text: &str, rules: &RuleTable, expected: &Expected) -> Resu
     }
     let mut out = format!("Windows build {}, {} calls.\n", answers.build, answers.rows.len());
     if let Some(call) = &answers.broken_off {
-        writeln!(out, "The list is broken off: {call} was begun last, and may have stopped the machine.")?;
+        writeln!(out, "The list is incomplete: {call} was started last, and may have crashed the machine.")?;
     }
     writeln!(out, "\n{lines}\n{}", summary(counts))?;
     if !marks.is_empty() {
@@ -258,7 +258,7 @@ mod tests {
             "# wsk-probe build=26100\n{columns}\na\tA-01\t-\tnot-made\t-\t-\t-\t-\tno reason at all\n# b\n"
         );
         let said = report(&text, &rules, &expected).expect("well formed");
-        assert!(said.contains("b was begun last"), "{said}");
+        assert!(said.contains("b was started last"), "{said}");
         assert!(said.contains("A-01     open        a: no reason at all"), "{said}");
         assert!(said.contains("A-02     open        b: not in the file"), "{said}");
         assert!(!said.contains("For the column"), "{said}");

@@ -38,13 +38,13 @@ impl Evidence {
         for mark in text.split(',') {
             if matches!(mark, "H" | "D" | "T" | "S" | "I" | "U") {
                 if letters.contains(&mark) {
-                    bail!("{mark} is there twice");
+                    bail!("duplicate {mark}");
                 }
                 letters.push(mark);
                 continue;
             }
             let Some(seen) = mark.strip_prefix("T@") else {
-                bail!("{mark:?} is no evidence; it is H, D, T, S, I, U, T@BUILD or T@BUILD=ANSWER");
+                bail!("{mark:?} is not evidence; valid are H, D, T, S, I, U, T@BUILD or T@BUILD=ANSWER");
             };
             let (build, answer) = match seen.split_once('=') {
                 Some((build, answer)) => (build, Some(answer)),
@@ -52,15 +52,15 @@ impl Evidence {
             };
             let is_number = (4..=6).contains(&build.len()) && build.bytes().all(|byte| byte.is_ascii_digit());
             let Some(build) = build.parse().ok().filter(|_| is_number) else {
-                bail!("{build:?} is no build of Windows, such as 26100");
+                bail!("{build:?} is not a Windows build, such as 26100");
             };
             if let Some(answer) = answer
                 && !is_answer(answer)
             {
-                bail!("{answer:?} is no answer: letters, digits and any of _ - + / . : alone");
+                bail!("{answer:?} is not an answer: only letters, digits and _ - + / . : are valid");
             }
             if evidence.seen.iter().any(|other| other.build == build) {
-                bail!("build {build} is there twice");
+                bail!("duplicate build {build}");
             }
             evidence.seen.push(Seen { build, answer: answer.map(str::to_owned) });
         }
@@ -106,15 +106,15 @@ mod tests {
 
     #[test]
     fn malformed_evidence_is_refused() {
-        assert!(error("X").contains("no evidence"));
-        assert!(error("").contains("no evidence"));
-        assert!(error("D,D").contains("twice"));
-        assert!(error("T@").contains("no build"));
-        assert!(error("T@Windows11").contains("no build"));
-        assert!(error("T@+6100").contains("no build"));
-        assert!(error("T@26100=").contains("no answer"));
-        assert!(error("T@26100=not good").contains("no answer"));
-        assert!(error("T@26100,T@26100=STATUS_SUCCESS").contains("twice"));
+        assert!(error("X").contains("not evidence"));
+        assert!(error("").contains("not evidence"));
+        assert!(error("D,D").contains("duplicate"));
+        assert!(error("T@").contains("not a Windows build"));
+        assert!(error("T@Windows11").contains("not a Windows build"));
+        assert!(error("T@+6100").contains("not a Windows build"));
+        assert!(error("T@26100=").contains("not an answer"));
+        assert!(error("T@26100=not good").contains("not an answer"));
+        assert!(error("T@26100,T@26100=STATUS_SUCCESS").contains("duplicate"));
     }
 
     #[test]

@@ -258,7 +258,7 @@ mod tests {
         let error = format!("{:#}", code(&workspace(&row, "", ""), &[]).expect_err("no difference"));
         assert!(error.contains("line 2") && error.contains("write T@26100 alone"), "{error}");
         let error = code(&workspace("LSN-01\tP\tT@11\t-\t4.1\tOne.\n", "", ""), &[]).expect_err("no build");
-        assert!(format!("{error:#}").contains("no build of Windows"), "{error:#}");
+        assert!(format!("{error:#}").contains("not a Windows build"), "{error:#}");
     }
 
     #[test]

@@ -101,11 +101,11 @@ pub(crate) fn entry(entry: &Entry) -> String {
 /// `page` with the part between the markers replaced by the present numbers.
 pub(crate) fn page(page: &str, coverage: &Coverage) -> Result<String> {
     let (Some(begin), Some(end)) = (page.find(BEGIN), page.find(END)) else {
-        bail!("the markers {BEGIN} and {END} are not there");
+        bail!("the markers {BEGIN} and {END} are missing");
     };
     let begin = begin + BEGIN.len();
     if end < begin || page[begin..].matches(BEGIN).count() > 0 || page[end + END.len()..].contains(END) {
-        bail!("the markers {BEGIN} and {END} must stand there once each, in this order");
+        bail!("the markers {BEGIN} and {END} must occur once each, in this order");
     }
     let table = format!("\n{}", markdown(coverage));
     // A checkout may have given the page other line ends; then the table has them too.

@@ -203,12 +203,12 @@ impl Reasons {
             let Some((id, reason)) = line.split_once('\t') else {
                 bail!("line {number}: expected an id, a tab and a reason");
             };
-            let Some(position) = rules.position(id) else { bail!("line {number}: there is no rule {id:?}") };
+            let Some(position) = rules.position(id) else { bail!("line {number}: unknown rule {id:?}") };
             if reason.trim().is_empty() {
                 bail!("line {number}: {id} has no reason");
             }
             if by_rule.insert(position, reason.trim().to_owned()).is_some() {
-                bail!("line {number}: {id} has a reason already");
+                bail!("line {number}: {id} already has a reason");
             }
         }
         Ok(Self { by_rule })
@@ -284,7 +284,7 @@ mod tests {
         let parse = |rows: &str| Reasons::parse(&format!("id\treason\n{rows}"), &table);
         let reasons = parse("LSN-02\tNeeds a real network card.\n").expect("well formed");
         assert_eq!((reasons.get(0), reasons.get(1)), (None, Some("Needs a real network card.")));
-        assert!(error(parse("LSN-09\tx")).contains("no rule \"LSN-09\""));
+        assert!(error(parse("LSN-09\tx")).contains("unknown rule \"LSN-09\""));
         assert!(error(parse("LSN-01")).contains("a tab"));
         assert!(error(parse("LSN-01\t ")).contains("no reason"));
         assert!(error(parse("LSN-01\tx\nLSN-01\ty")).contains("line 3"));

@@ -64,7 +64,7 @@ pub(crate) fn run(layout: &Layout) -> Result<String> {
     let suites = build(layout)?;
     netio::build_random(layout)?;
     if let Some(stray) = strays(&suites).first() {
-        bail!("{stray} is on the lists of xtask/src/suites/expected.rs, and there is no such suite");
+        bail!("{stray} is listed in xtask/src/suites/expected.rs, but there is no such suite");
     }
 
     let prefix = Prefix::open(layout)?;
@@ -89,7 +89,7 @@ pub(crate) fn run(layout: &Layout) -> Result<String> {
     }
     if let Some(first) = troubles.first() {
         let first = first.lines().next().unwrap_or_default();
-        bail!("{first} (one of {} troubles, with {passed} tests that passed)", troubles.len());
+        bail!("{first} ({} failures in all, {passed} tests passed)", troubles.len());
     }
     Ok(format!(
         "{passed} tests of {suites} suites pass, {ignored} ignored, {failing} fail as listed, {unsettled} not run, \
@@ -116,7 +116,7 @@ fn build(layout: &Layout) -> Result<Vec<Suite>> {
     let mut suites = suites_in(&messages);
     suites.sort_by(|one, other| one.name.cmp(&other.name));
     if suites.is_empty() {
-        bail!("cargo tells of no test suite");
+        bail!("cargo reports no test suite");
     }
     Ok(suites)
 }
@@ -196,7 +196,7 @@ impl Machine {
             Ok(()) if outcomes.complete => step.done(),
             Ok(()) => {
                 drop(step);
-                sum.troubles.push(format!("{}: it ended without a result: {}", suite.name, log.display()));
+                sum.troubles.push(format!("{}: ended without a result: {}", suite.name, log.display()));
             }
             Err(failure @ Failure::Start { .. }) => return Err(failure.into()),
             Err(failure) => {

@@ -128,7 +128,7 @@ impl Prefix {
             let step = Step::start("Creating a private Wine prefix");
             self.remove()?;
             std::fs::create_dir_all(&self.directory)
-                .with_context(|| format!("cannot make {}", self.directory.display()))?;
+                .with_context(|| format!("cannot create {}", self.directory.display()))?;
             self.up()?;
             let mut boot = self.command("wineboot")?;
             self.bounded(boot.arg("--init"), CREATE, "wineboot")?;
@@ -233,7 +233,7 @@ impl Prefix {
         if image.is_file() {
             command.arg(image);
         } else if path.is_file() {
-            command.arg(std::path::absolute(path).context("the program's path is not usable")?);
+            command.arg(std::path::absolute(path).context("invalid program path")?);
         } else {
             command.arg(program);
         }
@@ -262,8 +262,8 @@ impl Prefix {
     /// Runs one of Wine's own programs, its complaints in the log. Returns what it printed.
     pub(super) fn bounded(&self, command: &mut Command, limit: Duration, what: &str) -> Result<String> {
         let mark = self.log_mark();
-        let mut stdout = tempfile::tempfile().context("no temporary file")?;
-        let printed = stdout.try_clone().context("no temporary file")?;
+        let mut stdout = tempfile::tempfile().context("cannot create a temporary file")?;
+        let printed = stdout.try_clone().context("cannot create a temporary file")?;
         let child = command
             .stdin(Stdio::null())
             .stdout(printed)
@@ -281,7 +281,7 @@ impl Prefix {
             Some(status) => bail!("{what}: {status}\n{text}{}", last_lines(&self.log_since(mark), 10)),
             None => {}
         }
-        bail!("{what}: not done within {} s\n{}", limit.as_secs(), last_lines(&self.log_since(mark), 10))
+        bail!("{what}: timed out after {} s\n{}", limit.as_secs(), last_lines(&self.log_since(mark), 10))
     }
 
     /// Returns the length of the log: later output is [`Prefix::log_since`] this.
@@ -379,7 +379,7 @@ fn crashes(log: &str) -> Vec<String> {
 
 fn find(names: &[&str]) -> Result<PathBuf> {
     let found = names.iter().find_map(|name| which::which(name).ok());
-    found.with_context(|| format!("{} is not there: run `cargo xtask setup`", names[1]))
+    found.with_context(|| format!("{} is missing: run `cargo xtask setup`", names[1]))
 }
 
 #[cfg(test)]

@@ -157,7 +157,7 @@ impl<'a> Service<'a> {
     fn story(&self, state: State, mark: u64) -> String {
         let tail = prefix::last_lines(&self.prefix.log_since(mark), 15);
         let tail = if tail.is_empty() { "(nothing in the log)".to_owned() } else { tail };
-        format!("it is {state}; the log says:\n{tail}\n(all of it: {})", self.prefix.log().display())
+        format!("it is {state}; the log says:\n{tail}\n(full log: {})", self.prefix.log().display())
     }
 }
 

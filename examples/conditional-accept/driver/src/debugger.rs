@@ -36,7 +36,7 @@ pub(crate) fn listening(port: u16) {
 /// The service did not start.
 pub(crate) fn not_started(status: NTSTATUS) {
     // SAFETY: the format takes one number.
-    unsafe { DbgPrint(c"conditional_accept: not started: status 0x%08X\n".as_ptr(), status) };
+    unsafe { DbgPrint(c"conditional_accept: failed to start: status 0x%08X\n".as_ptr(), status) };
 }
 
 /// Unloading takes long.

@@ -7,7 +7,7 @@ use clap::{Args, CommandFactory as _, FromArgMatches, Parser, Subcommand};
 use gate_protocol::cli::{LimitArgs, PolicyArgs, word};
 use gate_protocol::{Answer, Policy};
 
-/// Looks at and steers the conditional-accept driver.
+/// Controls the conditional-accept driver.
 #[derive(Debug, Parser)]
 #[command(name = "gatectl", version, after_help = AFTER_HELP)]
 pub struct Options {
@@ -18,26 +18,26 @@ pub struct Options {
 
 const AFTER_HELP: &str = "\
 Examples:\n  \
-  gatectl policy set --reject 10.0.0.0/8 --ask 192.168.1.0/24   everyone else is accepted\n  \
+  gatectl policy set --reject 10.0.0.0/8 --ask 192.168.1.0/24   all others are accepted\n  \
   gatectl policy set --max-per-source 16                        nothing else changes\n  \
   gatectl watch --json                                          one object per line\n  \
-  gatectl ask                                                   asks you: a accepts, r rejects\n\n\
-Exit status: 0 if it was done, 1 if not, 2 for wrong options.";
+  gatectl ask                                                   interactive: a accepts, r rejects\n\n\
+Exit status: 0 on success, 1 on failure, 2 for invalid options.";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show how the service is doing, and what it has counted
+    /// Show the status and the counters of the service
     Status(Format),
-    /// Show or replace the policy: who may connect
+    /// Show or replace the policy
     Policy {
         /// The subcommand.
         #[command(subcommand)]
         command: PolicyCommand,
     },
-    /// Follow what happens, until Ctrl-C; it begins with what the driver remembers
+    /// Follow records until Ctrl-C, from the oldest that the driver keeps
     Watch(WatchOptions),
-    /// Answer the questions whether a pended request may connect, until Ctrl-C
+    /// Answer questions about pended requests until Ctrl-C
     Ask(AskOptions),
 }
 
@@ -46,7 +46,7 @@ pub enum Command {
 pub enum PolicyCommand {
     /// Show the policy that is in force, the most specific network first
     Show(Format),
-    /// Replace the networks and the default as a whole, or limits one by one, and show what is in force then
+    /// Replace the networks and the default action as a whole, or single limits, and show the result
     Set(PolicyOptions),
 }
 
@@ -118,11 +118,11 @@ impl Args for PolicyOptions {
 /// Conditions to exit.
 #[derive(Args, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Until {
-    /// End after so many
+    /// Exit after N records or answers
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
 
-    /// End after so many seconds; with --count that is a failure if there were not as many
+    /// Exit after N seconds; with --count, fail if there were fewer
     #[arg(long, value_name = "N")]
     pub seconds: Option<u32>,
 }
@@ -148,7 +148,7 @@ pub struct WatchOptions {
 /// The options of `ask`.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct AskOptions {
-    /// Give every question this answer; without it you are asked: a accepts, r rejects, q ends
+    /// Answer every question with ANSWER; by default answers are read from standard input: a, r, or q to quit
     #[arg(long, value_name = "ANSWER", value_parser = word::<Answer>(&["accept", "reject"]))]
     pub verdict: Option<Answer>,
     /// Conditions to exit.

@@ -12,7 +12,7 @@ use crate::device::RequestError;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no such device here and cannot be.
-    #[error("the driver is controlled on Windows: run gatectl.exe there, or under Wine")]
+    #[error("the driver can only be controlled on Windows: run gatectl.exe there or under Wine")]
     NotWindows,
     /// The device does not exist.
     #[error("the driver is not running: sc start conditional_accept")]
@@ -21,22 +21,20 @@ pub enum Error {
     #[error("access to the driver is denied: run this as an administrator")]
     Denied,
     /// The device was there, and is not any more.
-    #[error("the driver has been stopped: to go on, sc start conditional_accept")]
+    #[error("the driver was stopped: to restart it, run sc start conditional_accept")]
     Gone,
     /// The driver says that it speaks another version.
     #[error(
-        "the driver speaks version {0} of the protocol, this program version {PROTOCOL_VERSION}: \
+        "the driver uses protocol version {0}, this program version {PROTOCOL_VERSION}: \
          use the gatectl that was built with the driver"
     )]
     Version(u32),
     /// The driver does not know a request, or did not take its bytes.
-    #[error(
-        "the driver did not understand the request ({0}): use the gatectl that was built with the driver"
-    )]
+    #[error("the driver rejected the request ({0}): use the gatectl that was built with the driver")]
     NotUnderstood(&'static str),
     /// Output of the driver does not follow this version of the protocol.
     #[error(
-        "cannot read the {what} that the driver sent ({malformed}): use the gatectl that was built with the driver"
+        "cannot decode the {what} from the driver ({malformed}): use the gatectl that was built with the driver"
     )]
     Malformed {
         /// Expected kind of output.
@@ -45,10 +43,10 @@ pub enum Error {
         malformed: Malformed,
     },
     /// A request that is answered at once was not.
-    #[error("the driver has not answered for {} seconds: gatectl watch shows whether it lives", .0.as_secs())]
+    #[error("the driver has not responded for {} seconds: check it with gatectl watch", .0.as_secs())]
     NoAnswer(Duration),
     /// The driver has no memory, or too many are asking already.
-    #[error("the driver has no room for the request: end other gatectl programs, or try again")]
+    #[error("the driver is out of resources: close other gatectl instances and retry")]
     NoRoom,
     /// Anything else that Windows says.
     #[error("{doing}: {}", describe(*.code))]
@@ -100,9 +98,9 @@ impl std::fmt::Display for End {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Count => "the last of them",
-            Self::Time => "the time was up",
-            Self::Stopped => "this was interrupted",
-            Self::Input => "the input ended",
+            Self::Time => "the time limit",
+            Self::Stopped => "the interruption",
+            Self::Input => "the end of the input",
         })
     }
 }
@@ -124,16 +122,16 @@ impl Error {
         match error {
             RequestError::Ended => Self::NoAnswer(limit),
             RequestError::Code(win::ERROR_INVALID_FUNCTION | win::ERROR_NOT_SUPPORTED) => {
-                Self::NotUnderstood("it does not know it")
+                Self::NotUnderstood("unknown request")
             }
             RequestError::Code(
                 win::ERROR_BAD_LENGTH
                 | win::ERROR_INVALID_USER_BUFFER
                 | win::ERROR_INSUFFICIENT_BUFFER
                 | win::ERROR_MORE_DATA,
-            ) => Self::NotUnderstood("it expects other lengths"),
+            ) => Self::NotUnderstood("invalid length"),
             RequestError::Code(win::ERROR_INVALID_PARAMETER | win::ERROR_INVALID_DATA) => {
-                Self::NotUnderstood("it has other values")
+                Self::NotUnderstood("invalid parameter")
             }
             RequestError::Code(
                 win::ERROR_NOT_ENOUGH_MEMORY | win::ERROR_NO_SYSTEM_RESOURCES | win::ERROR_BUSY,
@@ -189,30 +187,30 @@ mod tests {
             (Error::opening(32), "cannot open the driver's device: Windows error 32"),
             (
                 Error::Version(7),
-                "the driver speaks version 7 of the protocol, this program version 2: use the gatectl that was built \
+                "the driver uses protocol version 7, this program version 2: use the gatectl that was built \
                  with the driver",
             ),
             (
                 Error::request(RequestError::Code(1), limit),
-                "the driver did not understand the request (it does not know it): use the gatectl that was built with \
+                "the driver rejected the request (unknown request): use the gatectl that was built with \
                  the driver",
             ),
             (
                 Error::request(RequestError::Code(995), limit),
-                "the driver has been stopped: to go on, sc start conditional_accept",
+                "the driver was stopped: to restart it, run sc start conditional_accept",
             ),
             (
                 Error::request(RequestError::Ended, limit),
-                "the driver has not answered for 10 seconds: gatectl watch shows whether it lives",
+                "the driver has not responded for 10 seconds: check it with gatectl watch",
             ),
             (
                 Error::Malformed { what: "status", malformed: Malformed::Field("phase") },
-                "cannot read the status that the driver sent (the field `phase` has a value that stands for nothing): \
+                "cannot decode the status from the driver (field `phase` has an invalid value): \
                  use the gatectl that was built with the driver",
             ),
             (
                 Error::Incomplete { found: 1, wanted: 3, what: "records came", end: End::Time },
-                "only 1 of 3 records came before the time was up",
+                "only 1 of 3 records came before the time limit",
             ),
         ] {
             let text = error.to_string();

@@ -1,4 +1,4 @@
-//! Looks at and steers the conditional-accept driver through its control device.
+//! Controls the conditional-accept driver through its control device.
 //!
 //! ```text
 //!   cli ──► run ──► status | policy | watch | ask ──► driver ──► Device ──► DeviceIoControl (Windows, Wine)

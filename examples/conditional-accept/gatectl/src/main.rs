@@ -1,4 +1,4 @@
-//! Looks at and steers the conditional-accept driver; see the library of this package.
+//! Controls the conditional-accept driver; see the library of this package.
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -45,7 +45,7 @@ fn stop_on_signals(device: Arc<dyn Device>) -> Result<(), Error> {
         device.stop();
     };
     ctrlc::set_handler(handler).map_err(|error| Error::Local {
-        doing: "listen to Ctrl-C",
+        doing: "set a Ctrl-C handler",
         source: match error {
             ctrlc::Error::System(error) => error,
             error => io::Error::other(error),

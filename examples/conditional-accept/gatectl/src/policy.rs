@@ -62,7 +62,7 @@ fn print(policy: &Policy, format: Format, out: &mut dyn Write) -> io::Result<()>
         return output::json(out, &Object::new(policy));
     }
     let rules = policy.rules().iter().map(|(net, action)| (net.to_string(), *action));
-    let rules: Vec<_> = rules.chain([("everyone else".to_owned(), policy.default_action())]).collect();
+    let rules: Vec<_> = rules.chain([("all others".to_owned(), policy.default_action())]).collect();
     let width = rules.iter().map(|(net, _)| net.len()).max().unwrap_or(0);
     for (net, action) in rules {
         let style = match action {
@@ -100,7 +100,7 @@ mod tests {
     fn the_table_has_the_most_specific_network_first() {
         assert_eq!(
             printed(false),
-            "10.1.0.0/16    ask\n10.0.0.0/8     reject\n2001:db8::/32  accept\neveryone else  accept\n\n\
+            "10.1.0.0/16    ask\n10.0.0.0/8     reject\n2001:db8::/32  accept\nall others     accept\n\n\
              max clients     4096\nmax per source  64\nidle time-out   none\n"
         );
     }

@@ -60,7 +60,7 @@ pub fn watch(
             let timed = match record {
                 Ok(timed) => timed,
                 Err(error) => {
-                    output::line(remarks, format_args!("a record cannot be shown: {error}"))?;
+                    output::line(remarks, format_args!("cannot decode a record: {error}"))?;
                     continue;
                 }
             };

@@ -19,7 +19,7 @@ fn without_a_driver_each_command_says_so_in_one_line() {
         let line = if cfg!(windows) {
             "error: the driver is not running: sc start conditional_accept\n"
         } else {
-            "error: the driver is controlled on Windows: run gatectl.exe there, or under Wine\n"
+            "error: the driver can only be controlled on Windows: run gatectl.exe there or under Wine\n"
         };
         assert_eq!(said, line, "{words}");
     }

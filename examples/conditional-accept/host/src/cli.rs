@@ -59,8 +59,8 @@ const DEFAULT_LIMITS: [(&str, &str); 3] =
 const AFTER_HELP: &str = "\
 Example: accept by default, reject one address, ask about a network\n  \
   gate-host --reject 127.0.0.3 --ask 127.0.0.4/31\n\n\
-Exit status: 0 if the contract was kept and nothing leaked, 1 if not or if the service could not start or not print all, 2 for\n\
-wrong options. A host that has no memory left aborts it (134): the pool of the simulated kernel is the host's memory. Limit\n\
+Exit status: 0 if the contract was kept and nothing leaked, 1 otherwise or if the service could not start or print, 2 for\n\
+invalid options. A host without memory aborts it (134): the pool of the simulated kernel is the host's memory. Limit\n\
 clients by --max-clients rather than memory by ulimit -v. Each client takes a descriptor: `ulimit -n` is the limit if it is\n\
 lower, and further clients are refused.";
 
@@ -95,9 +95,9 @@ impl Options {
 /// Output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For people.
+    /// Lines of text.
     Text,
-    /// For programs.
+    /// JSON, one object per line.
     Json,
 }
 

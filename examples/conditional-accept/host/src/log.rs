@@ -104,7 +104,7 @@ impl Printer {
                 // The thread waits for that reader, and ends with the program.
                 return Err(io::Error::new(
                     io::ErrorKind::TimedOut,
-                    "nobody reads it; its last records are not printed",
+                    "the reader has stopped reading; the last records were not printed",
                 ));
             }
         }

@@ -57,7 +57,7 @@ fn run(options: &Options, policy: Policy) -> Result<(), String> {
     stop_on_signals(stop.clone())?;
     // The front may be gone by the time printing fails; then nobody needs to be told.
     let (journal, printer) = Printer::start(options.log, move || _ = stop.send(()))
-        .map_err(|error| format!("cannot start the thread that prints: {error}"))?;
+        .map_err(|error| format!("cannot start the output thread: {error}"))?;
 
     let sim = Sim::builder().provider(|config| config.backlog = ACCEPT_BACKLOG).build();
     let (sink, limit) = (journal.clone(), options.unload_after());
@@ -118,10 +118,10 @@ fn stop_on_signals(stop: Sender<()>) -> Result<(), String> {
         // Without a receiver the service is down already.
         let _ = stop.send(());
     };
-    ctrlc::set_handler(handler).map_err(|error| format!("cannot listen to signals: {error}"))
+    ctrlc::set_handler(handler).map_err(|error| format!("cannot set a signal handler: {error}"))
 }
 
 /// Returns an error if the checker or the final count found anything.
 fn check_report(report: &Report) -> Result<(), String> {
-    if report.is_clean() { Ok(()) } else { Err(format!("the contract was not kept:\n{report}")) }
+    if report.is_clean() { Ok(()) } else { Err(format!("the WSK contract was violated:\n{report}")) }
 }

@@ -313,10 +313,10 @@ impl Problem {
     pub fn text(self) -> &'static str {
         match self {
             Self::WrongType => "has the wrong type",
-            Self::TooLong => "is more than there is room for",
+            Self::TooLong => "is too long",
             Self::NotText => "is not ASCII text",
             Self::NotAnAddress => "is not an address with a port, such as 0.0.0.0:7007 or [::]:7007",
-            Self::NotANetwork => "is no address and no network, such as 10.0.0.0/8",
+            Self::NotANetwork => "is not an address or a network, such as 10.0.0.0/8",
             Self::UnknownWord => "is an unknown word",
             Self::OutOfRange => "is out of range",
             Self::Contradiction => "has another action already",

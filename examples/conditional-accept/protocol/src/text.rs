@@ -105,7 +105,7 @@ impl fmt::Display for Line<'_> {
             Record::BadSetting { setting, problem, entry } => {
                 line(BAD, "setting", setting, format_args!("entry {entry} {problem}"))
             }
-            Record::Died { local } => line(BAD, "died", local, format_args!("listening no longer")),
+            Record::Died { local } => line(BAD, "died", local, format_args!("no longer listening")),
             Record::Failed { status } => line(BAD, "failed", &"", format_args!("status {status:#010x}")),
             Record::Unloaded { violations, leaks } => {
                 let style = if *violations == 0 && *leaks == 0 { GOOD } else { BAD };
@@ -176,7 +176,7 @@ mod tests {
                 "setting     Listen                 has the wrong type",
                 "setting     Ask                    entry 3 is not ASCII text",
                 "failed                             status 0xc0000001",
-                "died        127.0.0.2:5555         listening no longer",
+                "died        127.0.0.2:5555         no longer listening",
                 "unloaded                           violations 1, leaks 2",
             ]
         );

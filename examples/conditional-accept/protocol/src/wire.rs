@@ -86,8 +86,8 @@ pub enum Malformed {
 impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Length { expected, found } => write!(f, "{found} bytes where {expected} are expected"),
-            Self::Field(name) => write!(f, "the field `{name}` has a value that stands for nothing"),
+            Self::Length { expected, found } => write!(f, "{found} bytes instead of {expected}"),
+            Self::Field(name) => write!(f, "field `{name}` has an invalid value"),
             Self::Version(version) => write!(f, "version {version} where {PROTOCOL_VERSION} is expected"),
         }
     }

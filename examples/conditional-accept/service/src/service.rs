@@ -323,7 +323,7 @@ impl fmt::Display for StillBusy {
         let Self { tasks, sockets, providers } = self;
         write!(
             f,
-            "the service did not end in time: {tasks} tasks, {sockets} sockets and {providers} captures are left"
+            "the service did not stop in time: {tasks} tasks, {sockets} sockets and {providers} captures remain"
         )
     }
 }

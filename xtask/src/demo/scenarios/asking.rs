@@ -115,7 +115,7 @@ pub(super) const ASKER_KILLED: Scenario = Scenario {
 /// A program holds a question, and goes: what it held is rejected long before the time-out.
 fn asker(stage: &mut Stage<'_>, leave: fn(Box<dyn Asker>) -> Result<()>, how: &str) -> Result<Seen> {
     stage.serve(&stage.usual())?;
-    let mut asker = stage.server.asker()?.context("nobody asks programs")?;
+    let mut asker = stage.server.asker()?.context("no programs are asked")?;
     let client = stage.client(4)?;
     asker.asked()?;
     let start = Instant::now();

@@ -66,7 +66,7 @@ fn endurance(stage: &mut Stage<'_>) -> Result<Seen> {
     if let Some(why) = stage.server.gone() {
         bail!("{why}");
     }
-    let Some((first, last)) = ends(&held) else { bail!("it cannot be told what the gate holds") };
+    let Some((first, last)) = ends(&held) else { bail!("cannot determine the resources of the server") };
     let grown = grown(first, last);
     let (served, wrong) = (load.served.load(Ordering::Relaxed), load.wrong.load(Ordering::Relaxed));
     let client = match (idle, wrong) {

@@ -196,7 +196,7 @@ fn cycle(stage: &mut Stage<'_>, settings: &super::Settings, load: &Load) -> Resu
         Some((first, last)) if has_grown((first, last), stage.extent.starts) => {
             format!("grown from {first} to {last}")
         }
-        None if !held.is_empty() => format!("growth cannot be told from {} starts", held.len()),
+        None if !held.is_empty() => format!("{} starts are too few to tell growth", held.len()),
         // A gate that is a process of its own has said each time that nothing was left, or `stop` would have failed.
         _ => "no growth".to_owned(),
     };

@@ -31,7 +31,7 @@ fn pool(stage: &mut Stage<'_>) -> Result<Seen> {
     let pool = stage.server.pool();
     stage.server.record_pool(false)?;
     if pool.allocated == 0 {
-        bail!("no allocation is in the log");
+        bail!("the log has no allocations");
     }
     let [served, rejected, gave_up, pended, idle] = seen;
     let left = if pool.left.is_empty() { "every block was given back".to_owned() } else { pool.to_string() };

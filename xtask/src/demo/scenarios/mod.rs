@@ -112,7 +112,7 @@ impl Stage<'_> {
     fn serve(&mut self, settings: &Settings) -> Result<()> {
         match self.server.start(settings)? {
             Started::Listening => Ok(()),
-            Started::Failed(why) => bail!("it does not start: {why}"),
+            Started::Failed(why) => bail!("the server does not start: {why}"),
         }
     }
 
@@ -164,8 +164,8 @@ pub(crate) fn plan(driver: bool, only: &[String]) -> Result<Vec<(Scenario, Accep
     let names = || ALL.iter().map(|scenario| scenario.name).collect::<Vec<_>>().join(", ");
     for name in only {
         match ALL.iter().find(|scenario| scenario.name == *name) {
-            None => bail!("there is no scenario {name}; there are: {}", names()),
-            Some(scenario) if scenario.driver_only && !driver => bail!("{name} takes the driver"),
+            None => bail!("unknown scenario {name}; scenarios: {}", names()),
+            Some(scenario) if scenario.driver_only && !driver => bail!("{name} needs the driver"),
             Some(_) => {}
         }
     }

@@ -317,16 +317,16 @@ impl<'a> Dialogue<'a> {
                 }
                 let number = asked.question.number;
                 self.notice(&format_args!(
-                    "the question before had this name, too: answer by the number of this one, which is {number}"
+                    "the previous question had the same name: answer by number, {number}"
                 ))
             }
-            (_, Some(name)) => self.notice(&format_args!("request {name} does not wait for an answer here")),
-            (None, None) if slipped => self.notice(&"too late: the question is gone"),
-            (None, None) => self.notice(&"no question waits for an answer"),
+            (_, Some(name)) => self.notice(&format_args!("no pending question for request {name}")),
+            (None, None) if slipped => self.notice(&"too late: the question was withdrawn"),
+            (None, None) => self.notice(&"no pending question"),
             (Some(Asked { guarded: Some(until), question, .. }), None) if Instant::now() < *until => {
                 let id = question.id;
                 self.notice(&format_args!(
-                    "that may have been for the question before: answer once more for request {id}"
+                    "that may have been for the previous question: answer again for request {id}"
                 ))
             }
             (Some(_), None) => self.answer(answer),
@@ -371,9 +371,9 @@ impl<'a> Dialogue<'a> {
             output::json(self.out, &Object::Lapsed { number, id, reason })?;
         } else {
             let why = match reason {
-                Reason::TimedOut => "time was up, so rejected",
-                Reason::GivenUp => "given up by the client",
-                Reason::Unknown => "gone before it was answered",
+                Reason::TimedOut => "timed out: rejected",
+                Reason::GivenUp => "withdrawn by the client",
+                Reason::Unknown => "withdrawn before it was answered",
                 Reason::Left => "left unanswered, so rejected",
             };
             self.line_of("lapsed", BAD, &question, format_args!("{why}, request {id}"))?;

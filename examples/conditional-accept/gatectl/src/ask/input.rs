@@ -16,7 +16,7 @@ pub(super) enum InputLine {
 }
 
 /// Help on the input.
-pub(super) const HELP: &str = "a accepts, r rejects, q ends; \"a 1f-7\" accepts the request 1f-7 only";
+pub(super) const HELP: &str = "a accepts, r rejects, q quits; \"a 1f-7\" accepts the request 1f-7 only";
 
 /// Parses a line: a word, and optionally the name of a request.
 pub(super) fn parse_line(line: &str) -> InputLine {

@@ -55,7 +55,7 @@ impl ControlDevice {
             .map_err(|error| {
                 Error::opening(error.raw_os_error().map_or(ERROR_GEN_FAILURE, |code| code as u32))
             })?;
-        let stop = Event::new().map_err(|code| Error::Windows { doing: "cannot make an event", code })?;
+        let stop = Event::new().map_err(|code| Error::Windows { doing: "cannot create an event", code })?;
         Ok(Self { file, stop, service: Service::open() })
     }
 }

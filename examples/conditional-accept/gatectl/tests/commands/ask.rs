@@ -13,7 +13,7 @@ use crate::script::{Reply, Running, Script, input, question, records, run, text}
 
 const ACCEPT: Answer = Answer::Accept;
 const REJECT: Answer = Answer::Reject;
-const HELP: &str = "a accepts, r rejects, q ends; \"a 1f-7\" accepts the request 1f-7 only\n";
+const HELP: &str = "a accepts, r rejects, q quits; \"a 1f-7\" accepts the request 1f-7 only\n";
 
 /// The question `number`, with so many milliseconds left.
 fn asked(number: u64, time_left: u32) -> Question {
@@ -103,7 +103,7 @@ fn a_pipe_may_answer_in_advance_and_its_end_ends_it() {
 #[test]
 fn a_pipe_with_too_few_answers_is_told() {
     let ran = run(&script(&[1]), "ask --count 2", Some(text("r\n")));
-    assert_eq!(ran.error(), "only 1 of 2 questions were answered before the input ended");
+    assert_eq!(ran.error(), "only 1 of 2 questions were answered before the end of the input");
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn a_piped_answer_that_is_too_late_is_told() {
     ran.result.as_ref().expect("the input ends");
     assert_eq!(
         ran.lines()[1..],
-        ["lapsed      127.0.0.4:5001         gone before it was answered, request a-1"]
+        ["lapsed      127.0.0.4:5001         withdrawn before it was answered, request a-1"]
     );
 }
 
@@ -130,7 +130,7 @@ fn an_answer_by_name_is_for_no_other_question() {
     let script = script(&[1]);
     let ran = run(&script, "ask", Some(text("a A-7\nr a-1\n")));
     assert_eq!(answers(&script), [(1, REJECT)]);
-    assert_eq!(ran.remarks, "request a-7 does not wait for an answer here\n");
+    assert_eq!(ran.remarks, "no pending question for request a-7\n");
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn a_person_is_shown_each_question_and_types_the_answer() {
     let ran = ask.end();
     ran.result.as_ref().expect("quit is no failure");
     assert_eq!(answers(&script), [(1, ACCEPT), (2, REJECT)]);
-    assert_eq!(ran.remarks, format!("{HELP}no question waits for an answer\n"));
+    assert_eq!(ran.remarks, format!("{HELP}no pending question\n"));
 }
 
 #[test]
@@ -160,8 +160,8 @@ fn a_question_that_is_given_up_is_told_at_once() {
     keys.send("a").expect("it reads");
     drop(keys);
     let ran = ask.end();
-    assert_eq!(ran.lines()[1..], ["lapsed      127.0.0.4:5001         given up by the client, request a-1"]);
-    assert_eq!(ran.remarks, format!("{HELP}too late: the question is gone\n"));
+    assert_eq!(ran.lines()[1..], ["lapsed      127.0.0.4:5001         withdrawn by the client, request a-1"]);
+    assert_eq!(ran.remarks, format!("{HELP}too late: the question was withdrawn\n"));
     assert_eq!(answers(&script), []);
 }
 
@@ -183,7 +183,7 @@ fn what_was_typed_for_a_lapsed_question_answers_no_other() {
     assert_eq!(answers(&script), [(2, REJECT)]);
     assert_eq!(
         ran.remarks,
-        format!("{HELP}that may have been for the question before: answer once more for request a-2\n")
+        format!("{HELP}that may have been for the previous question: answer again for request a-2\n")
     );
 }
 
@@ -236,8 +236,8 @@ fn an_answer_that_is_too_late_is_no_answer() {
     ran.result.as_ref().expect("one is answered");
     let [first, second, third] = ran.lines()[..] else { panic!("three lines: {}", ran.out) };
     // On a machine under load the record may come after the wait for it.
-    assert!(first.starts_with("lapsed      127.0.0.4:5001         g"), "{first}");
-    assert_eq!(second, "lapsed      127.0.0.4:5002         gone before it was answered, request a-2");
+    assert!(first.starts_with("lapsed      127.0.0.4:5001         withdrawn"), "{first}");
+    assert_eq!(second, "lapsed      127.0.0.4:5002         withdrawn before it was answered, request a-2");
     assert_eq!(third, "answer      127.0.0.4:5003         accept, request a-3");
 }
 
@@ -298,7 +298,7 @@ fn questions_without_end_do_not_keep_it_from_ending() {
 fn what_is_held_at_the_end_is_told() {
     let (keys, input) = input(false);
     let ran = run(&script(&[1]), "ask --seconds 1 --count 1", Some(input));
-    assert_eq!(ran.error(), "only 0 of 1 questions were answered before the time was up");
+    assert_eq!(ran.error(), "only 0 of 1 questions were answered before the time limit");
     assert_eq!(
         ran.lines()[1],
         "lapsed      127.0.0.4:5001         left unanswered, so rejected, request a-1"
@@ -321,12 +321,9 @@ fn what_is_held_when_it_is_interrupted_is_told() {
 #[test]
 fn the_driver_may_end_or_speak_in_tongues() {
     for (reply, said) in [
-        (Reply::Code(995), "the driver has been stopped: to go on, sc start conditional_accept"),
-        (
-            Reply::Bytes(vec![1; 55]),
-            "cannot read the question that the driver sent (55 bytes where 56 are expected)",
-        ),
-        (Reply::Bytes(vec![1; 56]), "cannot read the question that the driver sent (the field `family`"),
+        (Reply::Code(995), "the driver was stopped: to restart it, run sc start conditional_accept"),
+        (Reply::Bytes(vec![1; 55]), "cannot decode the question from the driver (55 bytes instead of 56)"),
+        (Reply::Bytes(vec![1; 56]), "cannot decode the question from the driver (field `family`"),
     ] {
         let script = script(&[1]);
         script.reply(IOCTL_NEXT_QUESTION, reply);
@@ -337,7 +334,7 @@ fn the_driver_may_end_or_speak_in_tongues() {
     let script = script(&[]);
     script.reply(IOCTL_NEXT_RECORDS, Reply::Bytes(vec![0; 3]));
     let error = run(&script, "ask --verdict accept", None).error();
-    assert!(error.starts_with("cannot read the records"), "{error}");
+    assert!(error.starts_with("cannot decode the records"), "{error}");
 }
 
 /// The question `number` of a request whose identifier is that of question 1.
@@ -405,7 +402,7 @@ fn an_answer_by_name_is_not_for_a_namesake() {
     happens(&script, Record::Abort { id: asked(1, 0).id });
     ask.out.wait_for("5002");
     keys.send("a a-1").expect("it reads");
-    ask.remarks.wait_for("which is 2");
+    ask.remarks.wait_for("by number, 2");
     assert_eq!(answers(&script), []);
     keys.send("r 2").expect("it reads");
     ask.end().result.expect("one is answered");

@@ -54,18 +54,15 @@ fn status_shows_what_the_driver_says() {
 #[test]
 fn every_command_sees_that_the_driver_is_of_another_version() {
     for (reply, said) in [
-        (Reply::Bytes(7u32.to_le_bytes().repeat(60)), "speaks version 7"),
-        (Reply::Bytes(7u32.to_le_bytes().to_vec()), "speaks version 7"),
-        (
-            Reply::Bytes(1u32.to_le_bytes().repeat(44)),
-            "speaks version 1 of the protocol, this program version 2",
-        ),
-        (Reply::Bytes(2u32.to_le_bytes().to_vec()), "4 bytes where"),
-        (Reply::Bytes(vec![]), "0 bytes where"),
-        (Reply::Bytes([&2u32.to_le_bytes()[..], &[9; size_of::<StatusBytes>() - 4]].concat()), "the field `"),
-        (Reply::Code(1), "did not understand"),
-        (Reply::Code(50), "did not understand"),
-        (Reply::Code(122), "other lengths"),
+        (Reply::Bytes(7u32.to_le_bytes().repeat(60)), "protocol version 7"),
+        (Reply::Bytes(7u32.to_le_bytes().to_vec()), "protocol version 7"),
+        (Reply::Bytes(1u32.to_le_bytes().repeat(44)), "uses protocol version 1, this program version 2"),
+        (Reply::Bytes(2u32.to_le_bytes().to_vec()), "4 bytes instead of"),
+        (Reply::Bytes(vec![]), "0 bytes instead of"),
+        (Reply::Bytes([&2u32.to_le_bytes()[..], &[9; size_of::<StatusBytes>() - 4]].concat()), "field `"),
+        (Reply::Code(1), "rejected the request"),
+        (Reply::Code(50), "rejected the request"),
+        (Reply::Code(122), "invalid length"),
     ] {
         let script = Script::new();
         script.always(IOCTL_STATUS, reply.clone());
@@ -81,10 +78,10 @@ fn every_command_sees_that_the_driver_is_of_another_version() {
 #[test]
 fn a_driver_that_is_gone_or_full_is_told_so() {
     for (code, said) in [
-        (5, "the driver has been stopped: to go on, sc start conditional_accept"),
-        (995, "the driver has been stopped: to go on, sc start conditional_accept"),
-        (1450, "the driver has no room for the request: end other gatectl programs, or try again"),
-        (170, "the driver has no room for the request: end other gatectl programs, or try again"),
+        (5, "the driver was stopped: to restart it, run sc start conditional_accept"),
+        (995, "the driver was stopped: to restart it, run sc start conditional_accept"),
+        (1450, "the driver is out of resources: close other gatectl instances and retry"),
+        (170, "the driver is out of resources: close other gatectl instances and retry"),
     ] {
         let script = Script::new();
         script.always(IOCTL_GET_POLICY, Reply::Code(code));
@@ -106,7 +103,7 @@ fn set_replaces_the_policy_and_shows_what_is_in_force_then() {
     ran.result.expect("the device takes it");
     assert_eq!(
         ran.out,
-        "127.0.0.0/8    ask\neveryone else  reject\n\n\
+        "127.0.0.0/8  ask\nall others   reject\n\n\
          max clients     7\nmax per source  3\nidle time-out   none\n"
     );
     let [sent] = &script.inputs(IOCTL_SET_POLICY)[..] else { panic!("one request") };
@@ -130,7 +127,7 @@ fn a_policy_that_is_refused_is_not_shown_as_if_it_were_in_force() {
     script.always(IOCTL_SET_POLICY, Reply::Code(87));
     script.always(IOCTL_GET_POLICY, Reply::Bytes(encoded(&Policy::new(Action::Accept))));
     let ran = run(&script, "policy set --default ask", None);
-    assert!(ran.error().contains("it has other values"), "{}", ran.error());
+    assert!(ran.error().contains("invalid parameter"), "{}", ran.error());
     assert_eq!((ran.out.as_str(), script.inputs(IOCTL_GET_POLICY).len()), ("", 1));
 }
 
@@ -188,16 +185,13 @@ fn a_record_of_another_version_is_left_out_and_told() {
     let ran = run(&script, "watch --count 2 --json", None);
     ran.result.as_ref().expect("two can be read");
     assert_eq!(ran.out.lines().count(), 2);
-    assert_eq!(
-        ran.remarks,
-        "a record cannot be shown: the field `kind` has a value that stands for nothing\n"
-    );
+    assert_eq!(ran.remarks, "cannot decode a record: field `kind` has an invalid value\n");
     // A header that promises more than there is, and half a header.
     bytes[8] = 4;
     for broken in [bytes.clone(), bytes[..9].to_vec(), vec![]] {
         script.reply(IOCTL_NEXT_RECORDS, Reply::Bytes(broken));
         let error = run(&script, "watch", None).error();
-        assert!(error.starts_with("cannot read the records that the driver sent ("), "{error}");
+        assert!(error.starts_with("cannot decode the records from the driver ("), "{error}");
         assert!(error.ends_with(OTHER_VERSION), "{error}");
     }
 }
@@ -212,7 +206,7 @@ fn watch_ends_with_its_time() {
     assert_eq!(ran.lines().len(), 1);
     assert!((Duration::from_secs(1)..LIMIT).contains(&start.elapsed()));
     let ran = run(&script, "watch --seconds 0 --count 2", None);
-    assert_eq!(ran.error(), "only 0 of 2 records came before the time was up");
+    assert_eq!(ran.error(), "only 0 of 2 records came before the time limit");
 }
 
 #[test]
@@ -227,7 +221,7 @@ fn watch_ends_with_ctrl_c() {
     plain.result.as_ref().expect("that is how it ends");
     // There was one record for both.
     let found = 1 - plain.lines().len();
-    assert_eq!(counted.error(), format!("only {found} of 2 records came before this was interrupted"));
+    assert_eq!(counted.error(), format!("only {found} of 2 records came before the interruption"));
 }
 
 #[test]
@@ -251,7 +245,7 @@ fn watch_ends_with_the_driver() {
         run(&script, "watch", None).result.expect("the last record has come");
         script.reply(IOCTL_NEXT_RECORDS, Reply::Code(code));
         let error = run(&script, "watch", None).error();
-        assert_eq!(error, "the driver has been stopped: to go on, sc start conditional_accept");
+        assert_eq!(error, "the driver was stopped: to restart it, run sc start conditional_accept");
     }
 }
 

@@ -29,7 +29,7 @@ use crate::screen::{LIMIT, Screen};
 /// Longer than any test.
 const LONG: Duration = Duration::from_mins(10);
 
-const GONE: &str = "the driver has been stopped: to go on, sc start conditional_accept";
+const GONE: &str = "the driver was stopped: to restart it, run sc start conditional_accept";
 
 /// A machine with the driver on it. Its policy asks about everyone.
 struct Machine {
@@ -182,7 +182,7 @@ fn status_and_policy_are_those_of_the_driver() {
         assert!(status.starts_with("phase             listening\n"), "{status}");
         assert!(status.contains(&format!("address           {}\n", machine.address)), "{status}");
         let limits = "max clients     4096\nmax per source  64\nidle time-out   120000 ms\n";
-        assert_eq!(machine.run("policy show"), format!("everyone else  ask\n\n{limits}"));
+        assert_eq!(machine.run("policy show"), format!("all others  ask\n\n{limits}"));
         let set = machine.run("policy set --reject 127.0.0.0/8 --accept 10.0.0.0/8 --default ask --json");
         let policy = r#"{"default":"ask","accept":["10.0.0.0/8"],"reject":["127.0.0.0/8"],"ask":[],"max_clients":4096,"max_per_source":64,"idle_timeout":120000}"#;
         assert_eq!(set.trim_end(), policy);
@@ -195,7 +195,7 @@ fn status_and_policy_are_those_of_the_driver() {
         let set = machine.run("policy set --max-per-source 1 --idle-timeout 0");
         assert_eq!(
             set,
-            "everyone else  accept\n\nmax clients     4096\nmax per source  1\nidle time-out   none\n"
+            "all others  accept\n\nmax clients     4096\nmax per source  1\nidle time-out   none\n"
         );
         let status = machine.run("status");
         assert!(status.contains("max per source    1\nidle time-out     none\n"), "{status}");
@@ -246,7 +246,7 @@ fn a_program_that_ends_rejects_what_it_holds() {
         ask.out.wait_for("question");
         ask.stop();
         let (error, out) = ask.end().expect_err("no answer");
-        assert_eq!(error, "only 0 of 1 questions were answered before this was interrupted");
+        assert_eq!(error, "only 0 of 1 questions were answered before the interruption");
         assert!(out.contains("left unanswered, so rejected"), "{out}");
         assert!(!served(client));
     });
