@@ -245,6 +245,8 @@ operations! {
     Timer, Some("KeSetTimer"), "a timer";
     /// A time limit around another operation.
     Timeout, None, "an operation with a time limit";
+    /// Starting the network part of a driver.
+    Network, None, "starting the network";
     /// Stopping the executor, a client or a listener.
     Stop, None, "stopping";
 }

@@ -53,7 +53,7 @@
 //! # Where things are
 //! | task | start at |
 //! |---|---|
-//! | load and unload | [`Client::register`], [`Client::capture`], [`Client::unload`] |
+//! | load and unload | [`Network`], or by hand [`Client::register`], [`Client::capture`], [`Client::unload`] |
 //! | listen and accept | [`Provider::listener`], [`Listener::accept`], [`AcceptHandler`] |
 //! | connect | [`Provider::connect`], [`Provider::connector`] |
 //! | decide who may connect | [`ListenerBuilder::inspect`], [`Inspection`], [`InspectToken`] |
@@ -81,6 +81,7 @@ pub mod executor;
 pub mod irql;
 mod listener;
 pub mod memory;
+mod network;
 mod operation;
 pub mod options;
 mod socket;
@@ -104,6 +105,7 @@ pub use listener::{
     AbortHandler, Accept, AcceptHandler, Decision, Incoming, InspectComplete, InspectHandler, InspectId,
     InspectToken, Inspection, Listener, ListenerBuilder, ListenerEvents, Verdict,
 };
+pub use network::{Net, Network, NetworkConfig, Report, Stage, Started};
 pub use socket::{CloseReason, Disabled};
 
 // Unit tests link what stands in for the kernel: linkers of Windows want it even for what no test here reaches.

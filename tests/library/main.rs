@@ -28,6 +28,7 @@ mod late_disconnect;
 mod leftover;
 mod mapped;
 mod memory;
+mod network;
 mod options;
 mod panics;
 mod receive;

@@ -1,0 +1,325 @@
+//! A driver's network part: everything between `DriverEntry` and `DriverUnload` that every driver with sockets needs.
+//!
+//! ```text
+//!   start ──▶ a system thread: register ──▶ capture (bounded) ──▶ executor ──▶ serve(net) ──▶ ended by itself ─┐
+//!     │                           │               │                  │              │                          │
+//!     │                           └───────────────┴──────────────────┴── failed: reported ─────────────────────┤
+//!     │                                                                             │                          │
+//!     │  stop: `stopping` resolves ─────────────────────────────────────────────────┤                          │
+//!     │                                                                             ▼                          ▼
+//!     │                                          up to `drain`: tasks end by themselves      tasks are dropped, unload,
+//!     │                                                                             └─────▶ for as long as that takes,
+//!     │                                                                                        reported every 5 s
+//!     ▼                                                                                                        │
+//!   `Started` dropped (on a failure path of `DriverEntry`): stop                                               │
+//!   stop returns ◀──── the thread object is signaled: it has left the driver's code ◀──────────────────────────┘
+//! ```
+//!
+//! `DriverEntry` never waits for WSK, which may start after the driver: the thread does.
+
+mod report;
+mod shared;
+
+use core::fmt;
+use core::future::Future;
+use core::time::Duration;
+
+pub use report::{Report, Stage};
+use shared::{Device, Running, Shared};
+
+use wsk_sys::nt::DEVICE_OBJECT;
+
+use crate::client::Provider;
+use crate::error::{Error, Operation, Result, Status};
+use crate::executor::{SpawnError, Spawner};
+use crate::irql::Passive;
+use crate::memory::Ref;
+use crate::sync::SpinLock;
+
+/// Configuration of a [`Network`].
+#[derive(Clone, Copy, Debug)]
+pub struct NetworkConfig {
+    /// The number of threads that run tasks; at least one is started.
+    pub threads: usize,
+    /// The longest time to wait for WSK to be there.
+    pub capture: Duration,
+    /// The longest time that tasks have to end by themselves when the network stops; then they are dropped.
+    pub drain: Duration,
+    /// Called with each failure, and every few seconds while the end of the network is waited for: at `PASSIVE_LEVEL`, on the
+    /// thread of the network.
+    pub report: fn(&Report),
+}
+
+impl NetworkConfig {
+    /// Two threads, a minute for WSK to be there, five seconds for tasks to end, and no reports.
+    pub const DEFAULT: Self =
+        Self { threads: 2, capture: Duration::from_mins(1), drain: Duration::from_secs(5), report: |_| {} };
+}
+
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// The network part of a driver, in a static.
+///
+/// Starting it registers with WSK, captures it, starts an executor and runs an asynchronous function on that. Stopping it, or
+/// any failure, undoes all of that and waits for it, so that the driver's image may go.
+///
+/// ```
+/// use wsk::{Network, NetworkConfig, Net, Passive, Result};
+///
+/// static NETWORK: Network = Network::new();
+///
+/// /// The part of `DriverEntry` that may fail, and what it calls last.
+/// fn entry(passive: Passive<'_>, create_device: impl FnOnce() -> Result) -> Result {
+///     let network = NETWORK.start(passive, NetworkConfig::DEFAULT, serve)?;
+///     // On failure `network` is dropped, which stops the network and waits for it.
+///     create_device()?;
+///     network.keep();
+///     Ok(())
+/// }
+///
+/// /// `DriverUnload`.
+/// fn unload(passive: Passive<'_>) {
+///     NETWORK.stop(passive);
+/// }
+///
+/// async fn serve(net: Net) -> Result {
+///     let listener = net.provider().listener().bind(([0, 0, 0, 0], 7007).into()).await?;
+///     // Accept connections until the network stops.
+///     net.stopping().await;
+///     drop(listener);
+///     Ok(())
+/// }
+/// ```
+///
+/// # Where to stop
+/// In a WDM driver in `DriverUnload`. In a KMDF driver in the cleanup callback of the `WDFDRIVER`, because `EvtDriverUnload` is not
+/// called after a `DriverEntry` that has failed.
+pub struct Network {
+    running: SpinLock<Option<Running>>,
+}
+
+impl Network {
+    /// Creates a network that is not started.
+    pub const fn new() -> Self {
+        Self { running: SpinLock::new(None) }
+    }
+
+    /// Starts the network, for a driver whose image stays: one without a `DriverUnload`, or one that keeps its image by other
+    /// means. A driver that can be unloaded uses [`Network::start_for`].
+    ///
+    /// Returns when there is a thread, and does not wait for WSK. Failures after that are reported
+    /// ([`NetworkConfig::report`]), and leave a network that is to be stopped all the same.
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`.
+    ///
+    /// # Errors
+    /// `STATUS_INVALID_DEVICE_STATE` if the network is started already and was not stopped; out of memory, or the status of
+    /// `PsCreateSystemThread`.
+    pub fn start<'a, F, S>(
+        &'static self,
+        passive: Passive<'a>,
+        config: NetworkConfig,
+        serve: F,
+    ) -> Result<Started<'a>>
+    where
+        F: FnOnce(Net) -> S + Send + 'static,
+        S: Future<Output = Result> + Send + 'static,
+    {
+        // SAFETY: there is no device.
+        unsafe { self.start_for(passive, core::ptr::null_mut(), config, serve) }
+    }
+
+    /// Starts the network, for a driver that can be unloaded: the I/O manager holds `device`, and with it the driver's image, until
+    /// each completion routine has returned. See [`Client::register_for`](crate::Client::register_for).
+    ///
+    /// Otherwise the same as [`Network::start`].
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`.
+    ///
+    /// # Errors
+    /// The same as those of [`Network::start`].
+    ///
+    /// # Safety
+    /// `device` is a device object of the driver that this code is part of, and it is there until the network was stopped. Null
+    /// means [`Network::start`].
+    pub unsafe fn start_for<'a, F, S>(
+        &'static self,
+        passive: Passive<'a>,
+        device: *mut DEVICE_OBJECT,
+        config: NetworkConfig,
+        serve: F,
+    ) -> Result<Started<'a>>
+    where
+        F: FnOnce(Net) -> S + Send + 'static,
+        S: Future<Output = Result> + Send + 'static,
+    {
+        let shared = Shared::try_new(config, Device::new(device))?;
+        let own = shared.clone();
+        let body = move |passive: Passive<'_>| {
+            let mut serve = Some(serve);
+            Shared::run(&own, passive, &mut |net| match serve.take() {
+                Some(serve) => {
+                    let shared = net.shared.clone();
+                    let served = serve(net.clone());
+                    net.spawn(async move {
+                        if let Err(error) = served.await {
+                            shared.failed(Stage::Serve, error);
+                        }
+                    })
+                }
+                None => Ok(()),
+            });
+        };
+        self.launch(passive, shared, body)?;
+        Ok(Started { network: self, passive })
+    }
+
+    /// Starts the thread, which does nothing before it is let go.
+    fn launch<B>(&'static self, passive: Passive<'_>, shared: Ref<Shared>, body: B) -> Result<()>
+    where
+        B: FnOnce(Passive<'_>) + Send + 'static,
+    {
+        let running = Running::spawn(passive, shared, body)?;
+        let admitted = {
+            let mut slot = self.running.lock();
+            let free = slot.is_none();
+            if free {
+                *slot = Some(running.clone());
+            }
+            free
+        };
+        running.release(admitted);
+        if admitted {
+            return Ok(());
+        }
+        // The thread ends at once, without having done anything.
+        running.wait(passive);
+        Err(Error::new(Operation::Network, Status::INVALID_DEVICE_STATE))
+    }
+
+    /// Stops the network and waits until nothing of it is left, for as long as that takes: [`Net::stopping`] resolves, tasks have
+    /// [`NetworkConfig::drain`] to end by themselves and are dropped then, sockets are closed, the client deregisters, and the
+    /// threads end. Every few seconds it is reported what is waited for.
+    ///
+    /// A [`Provider`] that is kept outside of tasks, in a static for instance, never lets this return; the report names it.
+    ///
+    /// It may be called at any time, several times, and on several threads. Afterwards the network can be started again.
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`, outside of callbacks, completion routines and tasks of this network.
+    pub fn stop(&self, passive: Passive<'_>) {
+        let Some(running) = self.running.lock().clone() else { return };
+        running.request_stop();
+        running.wait(passive);
+        let ended = self.running.lock().take_if(|current| current.is_same(&running));
+        // Freed outside of the lock.
+        drop(ended);
+    }
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Network").finish_non_exhaustive()
+    }
+}
+
+/// A network that was started. Dropping it stops the network and waits for that, as [`Network::stop`] does, which is what a failure
+/// path of `DriverEntry` needs: `DriverUnload` is not called after one.
+///
+/// It has the right to wait, so its `Drop` may, which no other in this crate does.
+#[must_use = "dropping it stops the network; `keep` leaves it running"]
+pub struct Started<'a> {
+    network: &'static Network,
+    passive: Passive<'a>,
+}
+
+impl Started<'_> {
+    /// Leaves the network running, until [`Network::stop`].
+    pub fn keep(self) {
+        core::mem::forget(self);
+    }
+}
+
+impl Drop for Started<'_> {
+    fn drop(&mut self) {
+        self.network.stop(self.passive);
+    }
+}
+
+impl fmt::Debug for Started<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Started").finish_non_exhaustive()
+    }
+}
+
+/// The running network, for the driver's tasks. Clones are handles on the same one.
+///
+/// It keeps the capture, so it must not be kept outside of tasks.
+#[derive(Clone)]
+pub struct Net {
+    provider: Provider,
+    spawner: Spawner,
+    shared: Ref<Shared>,
+}
+
+impl Net {
+    /// Returns WSK's functions.
+    pub fn provider(&self) -> &Provider {
+        &self.provider
+    }
+
+    /// Starts a task that the network waits for when it stops, for up to [`NetworkConfig::drain`].
+    ///
+    /// # IRQL
+    /// Up to `DISPATCH_LEVEL`. The future is polled and dropped at `PASSIVE_LEVEL`.
+    ///
+    /// # Errors
+    /// [`SpawnError`]; the future is dropped then, by this call.
+    pub fn spawn<F>(&self, future: F) -> core::result::Result<(), SpawnError>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let task = Shared::task(&self.shared);
+        self.spawner.spawn(async move {
+            // Dropped after the future, also when that is dropped unfinished.
+            let _task = task;
+            future.await;
+        })
+    }
+
+    /// Returns what starts tasks that the network does not wait for: when it stops, they are dropped.
+    pub fn spawner(&self) -> &Spawner {
+        &self.spawner
+    }
+
+    /// Resolves when the network stops.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time.
+    pub fn stopping(&self) -> impl Future<Output = ()> + Send + use<> {
+        Shared::stopping(self.shared.clone())
+    }
+
+    /// Returns whether the network stops.
+    pub fn is_stopping(&self) -> bool {
+        self.shared.is_stopping()
+    }
+}
+
+impl fmt::Debug for Net {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Net").field("stopping", &self.is_stopping()).finish_non_exhaustive()
+    }
+}
