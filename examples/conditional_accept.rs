@@ -1,11 +1,13 @@
-//! Conditional accept on the user-mode kernel: a decision about each connection request, before there is a connection.
+//! Conditional accept on the user-mode kernel: each connection request is decided before there is a
+//! connection.
 //!
 //! ```console
 //! $ cargo run --example conditional_accept
 //! ```
 //!
 //! The program ends once it has refused one client of its own and accepted another. The sample in
-//! `examples/conditional-accept` shows more: pended requests, a control device, and the same code as a driver.
+//! `examples/conditional-accept` shows more: pended requests, a control device, and the same code as a
+//! driver.
 
 use std::io::{ErrorKind, Read as _};
 use std::net::{SocketAddr, TcpStream};
@@ -31,8 +33,8 @@ impl InspectHandler for NotTheFirst {
 }
 
 fn main() {
-    // Runs `driver` on a thread of a simulated kernel. Afterwards it fails if the driver broke a rule of WSK or left
-    // anything behind.
+    // Runs `driver` on a thread of a simulated kernel. Afterwards it fails if the driver broke a rule of WSK
+    // or left anything behind.
     Sim::new().run(|_| driver().expect("the driver runs to its end"));
 }
 

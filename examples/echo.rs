@@ -18,8 +18,8 @@ use wsk_sim::Sim;
 const LIMIT: Duration = Duration::from_secs(5);
 
 fn main() {
-    // Runs `driver` on a thread of a simulated kernel. Afterwards it fails if the driver broke a rule of WSK or left
-    // anything behind.
+    // Runs `driver` on a thread of a simulated kernel. Afterwards it fails if the driver broke a rule of WSK
+    // or left anything behind.
     Sim::new().run(|_| driver().expect("the driver runs to its end"));
 }
 

@@ -9,8 +9,8 @@
 //!
 //! A child whose time is up is ended with all that it has started.
 //!
-//! `capture` uses files because a Windows program started here may start services that inherit its descriptors and
-//! outlive it: the end of a pipe would never come.
+//! `capture` uses files because a Windows program started here may start services that inherit its
+//! descriptors and outlive it: the end of a pipe would never come.
 
 pub(crate) mod family;
 
@@ -34,7 +34,7 @@ const POLL: Duration = Duration::from_millis(10);
 /// Time to wait for lines once the child has ended. Its own children may hold the pipe open.
 const DRAIN: Duration = Duration::from_millis(500);
 
-/// Why a child did not do its work.
+/// Failure of a child.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The child could not be started.

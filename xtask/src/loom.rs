@@ -1,7 +1,8 @@
 //! `cargo xtask loom`: are the protocols between threads of the library right in every order?
 //!
-//! `crates/wsk-loom` includes the files of the library that several threads write words of, and has models of their use.
-//! They are built with `--cfg loom` in a target directory of their own, so that nothing else is built anew for it.
+//! `crates/wsk-loom` includes the files of the library that several threads write words of, and has models of
+//! their use. They are built with `--cfg loom` in a target directory of their own, so that nothing else is
+//! built anew for it.
 
 use std::path::Path;
 use std::process::{Command, ExitCode};

@@ -6,7 +6,8 @@
 //!   tests/probe-answers.tsv ───────────────────────────────────────────┴─► differences, exit status
 //! ```
 //!
-//! The same driver, built by `cargo make`, writes the same file on Windows; `cargo xtask rules --answers` reads that one.
+//! The same driver, built by `cargo make`, writes the same file on Windows; `cargo xtask rules --answers`
+//! reads that one.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

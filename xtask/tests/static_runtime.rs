@@ -22,7 +22,8 @@ fn configuration(directory: &str, arguments: &[&str]) -> String {
         .arg("--target-dir")
         .arg(target.path())
         .current_dir(workspace.join(directory))
-        // For `--print` alone. The flags of this test's own build would take the place of those of the configuration.
+        // For `--print` alone. The flags of this test's own build would take the place of those of the
+        // configuration.
         .env("RUSTC_BOOTSTRAP", "1")
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")

@@ -1,7 +1,7 @@
 //! A process, its children, and theirs.
 //!
-//! A compiler or a test that cargo has started does not end with cargo. Nor would a process group do: what is not in the
-//! terminal's foreground group does not get its Ctrl-C.
+//! A compiler or a test that cargo has started does not end with cargo. Nor would a process group do: what is
+//! not in the terminal's foreground group does not get its Ctrl-C.
 //!
 //! ```text
 //!   listed by their parents in /proc ──► stopped ──► listed again, until nobody is new ──► killed
@@ -37,7 +37,8 @@ pub(super) fn end(child: i32) {
     let signal = |process: i32, signal| Pid::from_raw(process).map(|process| kill_process(process, signal));
     let mut family = vec![child];
     signal(child, Signal::STOP);
-    // Who is stopped starts nobody, so this comes to an end; the limit is for the case that stopping is in vain.
+    // Who is stopped starts nobody, so this comes to an end; the limit is for the case that stopping is in
+    // vain.
     for _ in 0..100 {
         let new: Vec<i32> =
             descendants(child).into_iter().filter(|process| !family.contains(process)).collect();

@@ -1,6 +1,7 @@
 //! `cargo xtask driver`: the sample driver, built as it stands.
 //!
-//! The driver's manifest, build script and sources are what a Windows user has. Only this child's environment differs:
+//! The driver's manifest, build script and sources are what a Windows user has. Only this child's environment
+//! differs:
 //!
 //! | setting | why |
 //! |---|---|
@@ -50,9 +51,9 @@ pub(crate) struct Args {
     debug: bool,
     /// Build another driver, by its Cargo.toml, instead of the sample.
     ///
-    /// It needs a `cdylib` target and a dependency on the published `wdk-build`. A goal for the size of its release image,
-    /// in bytes, is `image-size-goal` in its table `[package.metadata.wsk]`; without one the size is printed and not
-    /// compared.
+    /// It needs a `cdylib` target and a dependency on the published `wdk-build`. A goal for the size of its
+    /// release image, in bytes, is `image-size-goal` in its table `[package.metadata.wsk]`; without one the
+    /// size is printed and not compared.
     #[arg(long, value_name = "CARGO_TOML")]
     manifest_path: Option<PathBuf>,
 }
@@ -221,7 +222,8 @@ fn cargo_build(
     Ok(command)
 }
 
-/// The lock file of a driver of this workspace is not changed by a build. Another driver may have none, or one that is to be written.
+/// The lock file of a driver of this workspace is not changed by a build. Another driver may have none, or
+/// one that is to be written.
 fn locked(layout: &Layout, manifest: &Path) -> &'static [&'static str] {
     let ours = [MANIFEST, PROBE].iter().any(|own| manifest == layout.workspace.join(own));
     if ours { &["--locked"] } else { &[] }

@@ -1,7 +1,7 @@
 //! The linker: `lld-link` behind a script that drops what it does not know.
 //!
-//! The script has the linker's name, from which rustc tells how to talk to it; so no linker flavour has to be put
-//! into flags that would also reach the host compiler.
+//! The script has the linker's name, from which rustc tells how to talk to it; so no linker flavour has to be
+//! put into flags that would also reach the host compiler.
 
 use std::path::Path;
 
@@ -40,10 +40,11 @@ fn script(text: &str, real: &Path) -> String {
     unix_lines(text).replace(REAL, &real.to_string_lossy())
 }
 
-/// Removes what was linked of drivers, so that cargo links it again: it knows nothing of another linker, or of other
-/// libraries of the kit, and would take the old image for a fresh one.
+/// Removes what was linked of drivers, so that cargo links it again: it knows nothing of another linker, or
+/// of other libraries of the kit, and would take the old image for a fresh one.
 ///
-/// To be called before what is new is in its place. A run that is interrupted between the two then links once too often.
+/// To be called before what is new is in its place. A run that is interrupted between the two then links once
+/// too often.
 pub(super) fn forget_linked(layout: &Layout) -> Result<()> {
     // Cargo has it under two names: the one it looks at is in `deps`.
     for entry in WalkDir::new(layout.driver_target().join(TARGET)).into_iter().filter_map(Result::ok) {

@@ -11,9 +11,10 @@
 //!     └─────────────► netio ─── netio.sys, gatectl.exe, …  (x86_64-pc-windows-gnu, std)
 //! ```
 //!
-//! All of it lives under `<target>/cross/`. Each prepared part is made beside its place and moved there when it is
-//! whole, and carries a stamp of what it was made from: an interrupted run leaves nothing half done, and a second run
-//! does nothing. Settings of the cross builds exist only in the environment of the child that builds.
+//! All of it lives under `<target>/cross/`. Each prepared part is made beside its place and moved there when
+//! it is whole, and carries a stamp of what it was made from: an interrupted run leaves nothing half done,
+//! and a second run does nothing. Settings of the cross builds exist only in the environment of the child
+//! that builds.
 
 pub(crate) mod driver;
 mod link;
@@ -147,8 +148,8 @@ pub(crate) fn lock(path: &Path, busy: &str) -> Result<File> {
     }
 }
 
-/// Variables that must not reach a cross build: those of the surrounding build, and those that tell compilers and
-/// linkers of headers, libraries and switches for this machine.
+/// Variables that must not reach a cross build: those of the surrounding build, and those that tell compilers
+/// and linkers of headers, libraries and switches for this machine.
 const LEAKING: [&str; 29] = [
     "AR",
     "CARGO_ENCODED_RUSTFLAGS",
@@ -181,8 +182,8 @@ const LEAKING: [&str; 29] = [
     "TARGET_CFLAGS",
 ];
 
-/// Beginnings of such variables: settings by configuration, settings for one target, and what `cargo run` told this
-/// program of itself.
+/// Beginnings of such variables: settings by configuration, settings for one target, and what `cargo run`
+/// told this program of itself.
 const LEAKING_PREFIXES: [&str; 12] = [
     "AR_",
     "BINDGEN_EXTRA_CLANG_ARGS",
@@ -260,8 +261,9 @@ pub(crate) fn cross_cargo(directory: &Path) -> Command {
 
 /// A setting that keeps the paths of this machine out of an image: where sources are is told by short names.
 ///
-/// For the target alone, so that neither build scripts nor `cargo metadata` see it; the package's own settings for the
-/// target stay in force beside it, and `build.rustflags` of a user's configuration gives way to it.
+/// For the target alone, so that neither build scripts nor `cargo metadata` see it; the package's own
+/// settings for the target stay in force beside it, and `build.rustflags` of a user's configuration gives way
+/// to it.
 pub(crate) fn remapped(layout: &Layout, target: &str, registry: Option<&Path>) -> String {
     let home = std::env::home_dir().filter(|home| home.parent().is_some());
     // The last that fits counts: the home is for what else there is, such as another driver and its parts.
@@ -307,7 +309,8 @@ fn unreachable(said: &str) -> bool {
     WORDS.iter().any(|word| said.contains(word))
 }
 
-/// The files of a directory whose names end so, in their order. The directory's path may hold what means something in a pattern.
+/// The files of a directory whose names end so, in their order. The directory's path may hold what means
+/// something in a pattern.
 pub(crate) fn sources(directory: &Path, ending: &str) -> Result<Vec<PathBuf>> {
     let pattern = format!("{}/*.{ending}", glob::Pattern::escape(&directory.to_string_lossy()));
     let found = glob::glob(&pattern).with_context(|| format!("{} is not usable", directory.display()))?;

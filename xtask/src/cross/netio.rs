@@ -86,8 +86,8 @@ pub(crate) fn build_random(layout: &Layout) -> Result<()> {
     random(layout, &objects).map(drop)
 }
 
-/// The provider as the image. Only here it is a `cdylib`: such a thing can be linked only to a kernel, and `cargo test` on
-/// Windows would link it too.
+/// The provider as the image. Only here it is a `cdylib`: such a thing can be linked only to a kernel, and
+/// `cargo test` on Windows would link it too.
 fn image(layout: &Layout) -> Command {
     let mut command = release(layout, "rustc");
     // The feature makes the crate the image; without it, it is its portable parts.

@@ -6,8 +6,8 @@
 //!                         └─ otherwise ──────► the one command to run, and what works without
 //! ```
 //!
-//! A run that is interrupted is repeated: packages that are installed are skipped, and what an interrupted installation
-//! left half configured is finished first.
+//! A run that is interrupted is repeated: packages that are installed are skipped, and what an interrupted
+//! installation left half configured is finished first.
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -305,7 +305,8 @@ fn install(layout: &Layout, missing: &[Package], replace: bool) -> Result<()> {
     }
 }
 
-/// The packages that an installation would remove: Debian's other Rust compilers, for one, conflict with ours.
+/// The packages that an installation would remove: Debian's other Rust compilers, for one, conflict with
+/// ours.
 fn would_remove(arguments: &[&str]) -> Vec<String> {
     let simulation = [&["--simulate", "-q"], arguments].concat();
     // A simulation that fails removes nothing; the installation itself will say why.

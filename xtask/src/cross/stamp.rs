@@ -45,7 +45,8 @@ impl Stamp {
         std::fs::read_to_string(directory.join(STAMP)).is_ok_and(|stamp| stamp == self.0)
     }
 
-    /// Makes `directory` with `make`, unless it is there and was made from the same. Returns whether it was made.
+    /// Makes `directory` with `make`, unless it is there and was made from the same. Returns whether it was
+    /// made.
     pub(crate) fn prepare(&self, directory: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<bool> {
         if self.is_on(directory) {
             return Ok(false);

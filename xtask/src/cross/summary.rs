@@ -9,7 +9,8 @@ use crate::image::{self, Expected, Finding};
 /// Requirements on an image of a C compiler: those of a driver, of any size.
 pub(super) const C_DRIVER: Expected = image::DRIVER;
 
-/// Prints an image's path, size, imports and sections. With expectations it is checked: is it fit to be loaded?
+/// Prints an image's path, size, imports and sections. With expectations it is checked: is it fit to be
+/// loaded?
 pub(super) fn print(path: &Path, expected: Option<&Expected>, json: bool) -> Result<bool> {
     let image = image::inspect(path)?;
     let findings = expected.map(|expected| image.check(expected)).unwrap_or_default();

@@ -5,12 +5,13 @@
 //!        └─► copied ─► EDITS ─► <target>/cross/wdk-build ─► cargo --config 'paths=[…]'
 //! ```
 //!
-//! Only what keeps the crate from running here is changed: the registry is not asked, the two refusals to set a
-//! variable are lifted, links are made the Unix way, and the driver's manifest is taken from the environment instead
-//! of being searched above the build's output. An edit that does not fit the published text ends the command: nothing
-//! is built with a library that is half changed.
+//! Only what keeps the crate from running here is changed: the registry is not asked, the two refusals to set
+//! a variable are lifted, links are made the Unix way, and the driver's manifest is taken from the
+//! environment instead of being searched above the build's output. An edit that does not fit the published
+//! text ends the command: nothing is built with a library that is half changed.
 //!
-//! `paths` replaces a package and leaves `Cargo.lock` alone, so the driver's own lock file is the one of a Windows user.
+//! `paths` replaces a package and leaves `Cargo.lock` alone, so the driver's own lock file is the one of a
+//! Windows user.
 
 use std::path::Path;
 
@@ -29,7 +30,7 @@ pub(super) const MANIFEST_VARIABLE: &str = "WDK_BUILD_TOP_LEVEL_MANIFEST";
 #[derive(Debug, Clone, Copy)]
 struct Edit {
     file: &'static str,
-    /// Why.
+    /// Reason.
     reason: &'static str,
     change: Change,
 }

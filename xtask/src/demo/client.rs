@@ -109,7 +109,8 @@ impl Client {
         self.send(bytes, true).unwrap_or_else(|observation| observation)
     }
 
-    /// Sends `bytes` and ends the sending; only then it reads, to the end. Not for more bytes than fit on the way.
+    /// Sends `bytes` and ends the sending; only then it reads, to the end. Not for more bytes than fit on the
+    /// way.
     pub(crate) fn half_close(&self, bytes: &[u8]) -> Observation {
         let ended = self.stream.as_ref().map_err(|observation| *observation).and_then(|mut stream| {
             stream.write_all(bytes)?;

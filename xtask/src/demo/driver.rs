@@ -50,7 +50,7 @@ pub(crate) struct Driver {
     log_mark: u64,
     /// Position in the log at which the record of pool memory begins.
     pool_mark: u64,
-    /// Whether the driver is left running.
+    /// True if the driver is left running.
     left: bool,
     /// Keeps other runs away from the prefix.
     _lock: File,
@@ -67,7 +67,7 @@ struct Running {
     /// Position in the log of the client's deregistration: the service of a driver that does not listen has
     /// gone by now.
     log_mark: u64,
-    /// Whether the driver has reached WSK; without an address to listen on it does not.
+    /// True once the driver has reached WSK; without an address to listen on it does not.
     came: bool,
 }
 
@@ -137,7 +137,8 @@ impl Asker for QuestionHolder {
 }
 
 impl Driver {
-    /// Builds the driver and what it needs, unless told not to, and brings up the prefix with the driver installed.
+    /// Builds the driver and what it needs, unless told not to, and brings up the prefix with the driver
+    /// installed.
     pub(crate) fn load(layout: &Layout, build: bool) -> Result<Self> {
         if build {
             driver::build(layout)?;
@@ -237,7 +238,8 @@ impl Driver {
         Ok(())
     }
 
-    /// Waits until nobody has the device open but the watcher and who asks here: the machine notices a killed program late.
+    /// Waits until nobody has the device open but the watcher and who asks here: the machine notices a killed
+    /// program late.
     fn handles_are_closed(&mut self) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -252,8 +254,8 @@ impl Driver {
         }
     }
 
-    /// Asks what `netio.sys` said since `mark`, when a driver was unloaded: nothing of it may be left, and it must not have
-    /// broken the contract.
+    /// Asks what `netio.sys` said since `mark`, when a driver was unloaded: nothing of it may be left, and it
+    /// must not have broken the contract.
     fn nothing_left(&self, mark: u64) -> Result<()> {
         let log = self.prefix.log_since(mark);
         let said = log.lines().filter_map(|line| line.split_once(DEREGISTERED)).next_back();

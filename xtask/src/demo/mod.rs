@@ -6,8 +6,8 @@
 //!                              clients from 127.0.0.2 … ─┘        └─ what they saw, what was recorded
 //! ```
 //!
-//! With `--user-mode` the same scenarios, but those that take a driver, are tried with the user-mode program, which needs nothing
-//! but Rust.
+//! With `--user-mode` the same scenarios, but those that take a driver, are tried with the user-mode program,
+//! which needs nothing but Rust.
 
 mod client;
 mod driver;

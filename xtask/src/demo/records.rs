@@ -171,7 +171,8 @@ impl Records {
         tell(&self.state().lines[since.0..], &client.to_string()).0
     }
 
-    /// Looks through all records: a request has one answer and one end, and what was not let in was not served.
+    /// Looks through all records: a request has one answer and one end, and what was not let in was not
+    /// served.
     pub(crate) fn ledger(&self) -> Ledger {
         ledger(&self.state().lines)
     }

@@ -17,7 +17,7 @@ pub(crate) struct Outcome {
     pub expected: String,
     /// Actual observations.
     pub seen: String,
-    /// Whether they are the same.
+    /// True if they are the same.
     pub ok: bool,
     /// Figures.
     #[serde(skip_serializing_if = "String::is_empty")]

@@ -113,7 +113,8 @@ pub(crate) trait Server {
     /// Returns the address it listens on.
     fn address(&self) -> SocketAddr;
 
-    /// Unloads it, and returns how long that took. An error says what it left behind. Nothing is done if it does not run.
+    /// Unloads it, and returns how long that took. An error says what it left behind. Nothing is done if it
+    /// does not run.
     fn stop(&mut self) -> Result<Duration>;
 
     /// Ends it as a crash of the machine would.
@@ -125,7 +126,7 @@ pub(crate) trait Server {
     /// Lines of its log since the last call that tell of a crash.
     fn crashes(&mut self) -> Vec<String>;
 
-    /// Why nothing can be expected of it any more, if it has gone without having been told to.
+    /// Returns the reason that it has gone, if it was not stopped.
     fn gone(&mut self) -> Option<String>;
 
     /// The last lines of its log.

@@ -7,8 +7,8 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use super::checksum::Checksum;
 use super::*;
 
-/// The largest stack frame a function may have, in bytes. A kernel stack has 24 KiB, and callers of WSK's callbacks have used
-/// some of it already.
+/// The largest stack frame a function may have, in bytes. A kernel stack has 24 KiB, and callers of WSK's
+/// callbacks have used some of it already.
 const LARGE_FRAME: u32 = 4096;
 
 /// Requirements on an image.
@@ -16,7 +16,7 @@ const LARGE_FRAME: u32 = 4096;
 pub(crate) struct Expected {
     /// The modules it may import from, in any case of letters.
     pub modules: &'static [&'static str],
-    /// Whether it runs in a real kernel: native subsystem, no unwinding, frames that fit a kernel stack.
+    /// True if it runs in a real kernel: native subsystem, no unwinding, frames that fit a kernel stack.
     pub kernel: bool,
     /// The size that is the goal, in bytes.
     pub goal: Option<u64>,

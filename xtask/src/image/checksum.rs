@@ -1,7 +1,7 @@
 //! The checksum in an image's optional header, which the Windows loader verifies for every driver.
 //!
-//! The algorithm is that of `CheckSumMappedFile`: the 16-bit words of the file, added with the carry brought back in,
-//! with the field itself counted as zero; plus the length of the file.
+//! The algorithm is that of `CheckSumMappedFile`: the 16-bit words of the file, added with the carry brought
+//! back in, with the field itself counted as zero; plus the length of the file.
 
 use anyhow::{Result, ensure};
 use object::read::pe::{ImageNtHeaders as _, ImageOptionalHeader as _, PeFile64};

@@ -6,7 +6,8 @@
 //!                               └── check(Expected) ──► findings: errors and warnings
 //! ```
 //!
-//! The image is read, never run. Every number in it is untrusted: a damaged file is an error, whatever the damage.
+//! The image is read, never run. Every number in it is untrusted: a damaged file is an error, whatever the
+//! damage.
 
 mod check;
 mod checksum;
@@ -52,7 +53,7 @@ pub(crate) struct Image {
     pub sections: Vec<Section>,
     /// Imported names by module.
     pub imports: BTreeMap<String, Vec<String>>,
-    /// Whether there are delay-loaded imports.
+    /// True if there are delay-loaded imports.
     pub delayed: bool,
     /// Exported names.
     pub exports: Vec<String>,
@@ -194,7 +195,8 @@ fn places() -> Vec<String> {
     places.map(|place| format!("{}{MAIN_SEPARATOR}", place.display())).collect()
 }
 
-/// Text that names files of the building machine: where panics come from, if they are not told to keep it to themselves.
+/// Text that names files of the building machine: where panics come from, if they are not told to keep it to
+/// themselves.
 fn paths(bytes: &[u8], places: &[String]) -> Vec<String> {
     const MARKS: [&str; 4] =
         ["/.cargo/registry/", "/rustlib/src/", "\\.cargo\\registry\\", "\\rustlib\\src\\"];

@@ -7,9 +7,10 @@
 //!     wsk_layout.h (ours, written from the published interface) · mingw-w64 · Wine
 //! ```
 //!
-//! The questions come from the sources, so a new structure or constant is compared without being listed anywhere.
-//! The Rust probe has `wsk-sys` as a dependency: its compile-time assertions are checked for each target on the way.
-//! Our own header must know every name. Other people's headers are compared as far as they go.
+//! The questions come from the sources, so a new structure or constant is compared without being listed
+//! anywhere. The Rust probe has `wsk-sys` as a dependency: its compile-time assertions are checked for each
+//! target on the way. Our own header must know every name. Other people's headers are compared as far as they
+//! go.
 
 mod names;
 mod probe;
@@ -365,7 +366,8 @@ impl<'a> Work<'a> {
         cargo
             .args(["rustc", "--lib", "--release", "-Zbuild-std=core", "--target", target, "--target-dir"])
             .arg(self.directory.join("target"))
-            // Without flags for the target a user's own for all targets would count, such as a processor's name.
+            // Without flags for the target a user's own for all targets would count, such as a processor's
+            // name.
             .args(["--config", &remapped(self.layout, target, None)])
             .arg("--")
             .arg(format!("--emit=obj={}", object.display()))
@@ -453,7 +455,8 @@ fn judge(
 
 /// Gives a probe the versions that the workspace has now.
 ///
-/// Cargo makes a lock file of the probe of it, as `--locked` would not let it; no other than this copy is changed.
+/// Cargo makes a lock file of the probe of it, as `--locked` would not let it; no other than this copy is
+/// changed.
 fn renew_lock(workspace: &Path, package: &Path) -> Result<()> {
     let lock = workspace.join("Cargo.lock");
     if lock.is_file() {

@@ -110,7 +110,8 @@ fn has_c_layout(attributes: &[syn::Attribute]) -> bool {
     })
 }
 
-/// The constants of a macro's body: each identifier with which a statement begins, `NAME = …` or `NAME: type = …`.
+/// The constants of a macro's body: each identifier with which a statement begins, `NAME = …` or `NAME: type
+/// = …`.
 fn constants(body: TokenStream, enumerator: bool, names: &mut Names) {
     let mut begins = true;
     for token in body {

@@ -14,8 +14,8 @@ use probe_calls::answers::{Answers, Expected, Row};
 use super::evidence::Seen;
 use super::table::{Rule, RuleTable};
 
-/// The oldest build that a driver over this project is for (Windows 10 1607, Server 2016). What Wine says, whose WSK is this
-/// project's own and no evidence, is older.
+/// The oldest build that a driver over this project is for (Windows 10 1607, Server 2016). What Wine says,
+/// whose WSK is this project's own and no evidence, is older.
 const OLDEST: u32 = 14393;
 
 /// Result of a run for one rule.
@@ -31,7 +31,8 @@ enum Verdict {
     Open(String),
 }
 
-/// The provider's recorded answers, which must be of calls whose rules there are, and the defaults that these state.
+/// The provider's recorded answers, which must be of calls whose rules there are, and the defaults that these
+/// state.
 pub(crate) fn expected(text: &str, rules: &RuleTable) -> Result<Expected> {
     let expected = Expected::parse(text).map_err(|error| anyhow::anyhow!(error))?;
     let mut problems = Vec::new();

@@ -23,7 +23,7 @@ pub(crate) struct Entry {
     pub(crate) rule: Rule,
     /// The tests that name it.
     pub(crate) claims: Vec<Claim>,
-    /// Why no user-mode provider can show it, if there is a reason.
+    /// Reason that no user-mode provider can show it, if any.
     pub(crate) reason: Option<String>,
 }
 

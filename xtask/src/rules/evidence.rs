@@ -7,8 +7,8 @@
 //!            | "T@" build "=" answer                   this build answers otherwise, and so
 //! ```
 //!
-//! `U,T@14393=STATUS_INVALID_PARAMETER,T@26100` says that two builds differ. `U` stays: Microsoft has not written it down, and a
-//! client has to be right under each alternative.
+//! `U,T@14393=STATUS_INVALID_PARAMETER,T@26100` says that two builds differ. `U` stays: Microsoft has not
+//! written it down, and a client has to be right under each alternative.
 
 use anyhow::{Result, bail};
 

@@ -18,10 +18,12 @@
 //! fn …
 //! ```
 //!
-//! A rule that leaves the provider a choice is shown under every alternative, which fails the command otherwise: see
-//! `open`. So it does where the table and the checker disagree on what is a violation and what is advice: see `severity`.
+//! A rule that leaves the provider a choice is shown under every alternative, which fails the command
+//! otherwise: see `open`. So it does where the table and the checker disagree on what is a violation and what
+//! is advice: see `severity`.
 //!
-//! A file under a `tests/compile_fail/` directory does the same in its leading `//!` lines (`Prevents:` only).
+//! A file under a `tests/compile_fail/` directory does the same in its leading `//!` lines (`Prevents:`
+//! only).
 //!
 //! Exit status: 0 if all that was asked for holds, 1 if not, 2 if an input is malformed.
 
@@ -279,7 +281,8 @@ mod tests {
         assert!(format!("{:#}", code(&dir, &[]).expect_err("no file")).contains(UNSHOWN));
     }
 
-    /// A rule that leaves a choice fails the command until a test that shows it goes through the alternatives.
+    /// A rule that leaves a choice fails the command until a test that shows it goes through the
+    /// alternatives.
     #[test]
     fn a_rule_that_leaves_a_choice_is_shown_under_every_alternative() {
         let rows = "LSN-01\tP\tU\t-\t4.1\tselectable: one or two.\n";

@@ -6,9 +6,10 @@
 //!  test sources ────────────────────► test → what it goes through, and sets ─┘
 //! ```
 //!
-//! A test goes through the alternatives of a type when it calls `for_each_choice` with a closure whose parameter has that
-//! type, or loops over its `ALL`; helpers of the same file count as part of the tests that call them. A rule whose choice
-//! is a number is run under another one when a test assigns the setting that names the rule.
+//! A test goes through the alternatives of a type when it calls `for_each_choice` with a closure whose
+//! parameter has that type, or loops over its `ALL`; helpers of the same file count as part of the tests that
+//! call them. A rule whose choice is a number is run under another one when a test assigns the setting that
+//! names the rule.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -117,8 +118,9 @@ impl Choices {
         }
     }
 
-    /// The failures: rules that leave something open, and no test shows them under all of it. Rules with evidence `U` do, and
-    /// have to be shown; so do others for which the provider has alternatives, once a test shows them.
+    /// The failures: rules that leave something open, and no test shows them under all of it. Rules with
+    /// evidence `U` do, and have to be shown; so do others for which the provider has alternatives, once a
+    /// test shows them.
     pub(crate) fn failures(&self, entries: &[Entry]) -> Vec<String> {
         let mut failures = Vec::new();
         for entry in entries {

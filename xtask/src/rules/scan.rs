@@ -1,8 +1,8 @@
 //! Finds the rule names that tests carry.
 //!
 //! A name counts only where something runs it: on a test function with a body that is not ignored, or in a
-//! `compile_fail` file which the `tests/compile_fail.rs` next to it hands to `trybuild` and whose compiler output
-//! is recorded. A rule name anywhere else is an error, so that nothing looks shown without being run.
+//! `compile_fail` file which the `tests/compile_fail.rs` next to it hands to `trybuild` and whose compiler
+//! output is recorded. A rule name anywhere else is an error, so that nothing looks shown without being run.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -71,7 +71,7 @@ fn place_of(path: &Path) -> String {
 
 /// Requirements on a file in a `compile_fail` directory before its rule names count.
 struct Expected {
-    /// Why nothing runs the file, if nothing does.
+    /// Reason that nothing runs the file, if so.
     not_run: Option<String>,
     /// True if the compiler's answer is recorded next to it.
     recorded: bool,
@@ -141,7 +141,8 @@ impl Found {
         }
     }
 
-    /// Reads a file that must not compile. It need not be valid Rust either, so only its leading lines are read.
+    /// Reads a file that must not compile. It need not be valid Rust either, so only its leading lines are
+    /// read.
     fn compile_fail(&mut self, path: &str, text: &str, expected: &Expected) {
         let mut claims = Vec::new();
         for (index, line) in text.lines().enumerate() {

@@ -6,8 +6,9 @@
 //!  sources of the checker ──────────► rule → how it is reported ─────────┴──► failures
 //! ```
 //!
-//! A rule is reported as advice where its name is an argument of `advice(…)`, of `report(Severity::Advice, …)`, or of a function
-//! of the checker that hands it on to `advice`. Anywhere else its name stands for a violation.
+//! A rule is reported as advice where its name is an argument of `advice(…)`, of `report(Severity::Advice,
+//! …)`, or of a function of the checker that hands it on to `advice`. Anywhere else its name stands for a
+//! violation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -57,7 +58,8 @@ pub(crate) struct Reports {
 }
 
 impl Reports {
-    /// Reads the sources of the checker in the workspace at `root`; where there are none, nothing is reported.
+    /// Reads the sources of the checker in the workspace at `root`; where there are none, nothing is
+    /// reported.
     pub(crate) fn read(root: &Path) -> Result<Self> {
         let mut files = Vec::new();
         for place in CHECKER {

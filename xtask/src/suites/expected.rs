@@ -26,7 +26,8 @@ const SLEEPS: &str = "a Windows host does not tell that a thread sleeps: a callb
 /// The end of a membership of a multicast group.
 const MEMBERSHIP: &str = "Wine answers WSAEINVAL where a group is left that was not joined";
 
-/// A test that fails under Wine for a reason of Wine's own, or of every Windows host. It is run, and must fail.
+/// A test that fails under Wine for a reason of Wine's own, or of every Windows host. It is run, and must
+/// fail.
 #[derive(Debug)]
 pub(super) struct Failing {
     pub(super) suite: &'static str,

@@ -5,8 +5,8 @@
 //!                            └────► those that Wine does not let pass, by themselves ─► they must fail still
 //! ```
 //!
-//! So what is said of Windows stays true where nobody has Windows. What Wine itself is to blame for is written down in
-//! [`expected`] with the reason, and shown on every run; nothing else is left out silently.
+//! So what is said of Windows stays true where nobody has Windows. What Wine itself is to blame for is
+//! written down in [`expected`] with the reason, and shown on every run; nothing else is left out silently.
 
 mod expected;
 mod libtest;
@@ -145,8 +145,8 @@ fn suites_in(messages: &str) -> Vec<Suite> {
     artifacts.filter_map(suite).collect()
 }
 
-/// The package of an artifact, from its identity: `path+file:///w/crates/wsk-sim#0.1.0`, or `…/main#wsk@0.1.0` where the
-/// directory has another name.
+/// The package of an artifact, from its identity: `path+file:///w/crates/wsk-sim#0.1.0`, or
+/// `…/main#wsk@0.1.0` where the directory has another name.
 fn package_of(artifact: &Artifact) -> Option<String> {
     let (place, version) = artifact.package_id.repr.rsplit_once('#')?;
     let name = match version.split_once('@') {
@@ -237,7 +237,8 @@ impl Machine {
         ))
     }
 
-    /// Runs the tests of a suite that are expected to fail. One that passes is a trouble: its place is no longer on the list.
+    /// Runs the tests of a suite that are expected to fail. One that passes is a trouble: its place is no
+    /// longer on the list.
     fn run_failing(&self, layout: &Layout, suite: &Suite, failing: &[&Failing], sum: &mut Sum) -> Result<()> {
         let name = format!("{}: {} tests, which must fail", suite.name, failing.len());
         let step = Step::start(&name);

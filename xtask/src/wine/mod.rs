@@ -81,8 +81,8 @@ enum Action {
         /// A value of the service's Parameters key: NAME=TEXT, NAME=dword:NUMBER, NAME=multi:ONE,TWO
         #[arg(long = "set", value_name = "NAME=VALUE")]
         parameters: Vec<Parameter>,
-        /// When netio.sys completes a request whose outcome is known at once: natural, inline, nested, early,
-        /// late, or random:SEED [default: unchanged]
+        /// Order of completions in netio.sys for requests whose outcome is known at once: natural, inline,
+        /// nested, early, late, or random:SEED [default: unchanged]
         #[arg(long, value_name = "WHEN", value_parser = completion)]
         completion: Option<String>,
         /// Use the images as they are, without building

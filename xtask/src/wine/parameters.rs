@@ -49,7 +49,8 @@ impl FromStr for Parameter {
     }
 }
 
-/// A `.reg` file that gives a service's `Parameters` key these values and no others, in UTF-16 as `reg import` takes it.
+/// A `.reg` file that gives a service's `Parameters` key these values and no others, in UTF-16 as `reg
+/// import` takes it.
 pub(super) fn reg_file(service: &str, parameters: &[Parameter]) -> Vec<u8> {
     let key = key(service);
     let mut text = format!("{HEAD}[-{key}]\r\n\r\n[{key}]\r\n");

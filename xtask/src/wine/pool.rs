@@ -7,8 +7,8 @@
 //!   └ process                                                      └ the block, which the process knows by this address
 //! ```
 //!
-//! The kernel writes the line of an allocation before anybody has the block, and that of a release while nobody else can have
-//! it yet; so for each block the lines are in the order of what happened.
+//! The kernel writes the line of an allocation before anybody has the block, and that of a release while
+//! nobody else can have it yet; so for each block the lines are in the order of what happened.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -22,8 +22,9 @@ const CREATE: Duration = Duration::from_mins(3);
 pub(super) const COMMAND: Duration = Duration::from_mins(1);
 /// Limit on a start or an end of the server.
 const SERVER: Duration = Duration::from_secs(20);
-/// Messages for the log: what a driver prints, and errors but those of the missing desktop. Crashes and calls of absent
-/// functions are always reported; functions that do nothing are not, as some of them are called for every request.
+/// Messages for the log: what a driver prints, and errors but those of the missing desktop. Crashes and calls
+/// of absent functions are always reported; functions that do nothing are not, as some of them are called for
+/// every request.
 const MESSAGES: &str = "fixme-all,warn+debugstr,err-winediag,err-ole,err-systray";
 /// Includes every call of the kernel's functions, with the process that it came from.
 const ALL_CALLS: &str = "fixme-all,warn+debugstr,err-winediag,err-ole,err-systray,+pid,trace+ntoskrnl";
@@ -97,7 +98,8 @@ impl Prefix {
         Service::new(self, name)
     }
 
-    /// Keeps other runs of this program from changing the machine until it is dropped; `None` if another one does.
+    /// Keeps other runs of this program from changing the machine until it is dropped; `None` if another one
+    /// does.
     pub(crate) fn try_hold(&self) -> Result<Option<File>> {
         cross::try_lock(&self.lock_file())
     }
@@ -142,7 +144,8 @@ impl Prefix {
                 "/f",
             ]);
             self.bounded(&mut dialogue, COMMAND, "reg add")?;
-            // The service manager of the first boot does not see services that are created later: a second boot.
+            // The service manager of the first boot does not see services that are created later: a second
+            // boot.
             self.kill()?;
             std::fs::write(&ready, version).context("cannot mark the prefix as ready")?;
             step.done();
@@ -224,8 +227,8 @@ impl Prefix {
         }
     }
 
-    /// A Windows program: one of Wine's by name, a built image by name, or a path. What it prints is the caller's to
-    /// redirect; what Wine has to say goes to standard error.
+    /// A Windows program: one of Wine's by name, a built image by name, or a path. What it prints is the
+    /// caller's to redirect; what Wine has to say goes to standard error.
     pub(crate) fn command(&self, program: &str) -> Result<Command> {
         let image = self.images.join(program);
         let path = Path::new(program);
@@ -344,8 +347,8 @@ impl Prefix {
     }
 }
 
-/// The last lines of a part of the log as a reader wants them: what drivers print without Wine's marks, and nothing of
-/// the boot's complaints.
+/// The last lines of a part of the log as a reader wants them: what drivers print without Wine's marks, and
+/// nothing of the boot's complaints.
 pub(super) fn last_lines(log: &str, count: usize) -> String {
     let lines: Vec<&str> = log.lines().filter_map(readable).collect();
     lines[lines.len().saturating_sub(count)..].join("\n")

@@ -24,8 +24,8 @@ pub(crate) struct Configuration {
 }
 
 impl Configuration {
-    /// Reads the values of the `Parameters` key. What is missing there has its default; what cannot be used is reported, and opens
-    /// nothing, see [`gate_service::parameters`].
+    /// Reads the values of the `Parameters` key. What is missing there has its default; what cannot be used
+    /// is reported, and opens nothing, see [`gate_service::parameters`].
     ///
     /// # IRQL
     /// `PASSIVE_LEVEL`.

@@ -1,7 +1,7 @@
 //! Messages for a kernel debugger.
 //!
-//! `DbgPrint` formats numbers and counted text by itself. `wdk::println!` has `core::fmt` do it, which is as convenient as
-//! anywhere, and takes five kilobytes of the image; five lines do not earn that.
+//! `DbgPrint` formats numbers and counted text by itself. `wdk::println!` has `core::fmt` do it, which is as
+//! convenient as anywhere, and takes five kilobytes of the image; five lines do not earn that.
 //!
 //! # IRQL
 //! All of it: `PASSIVE_LEVEL`, as all callers are.

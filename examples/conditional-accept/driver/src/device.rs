@@ -9,8 +9,8 @@
 //!   IRP_MJ_CLOSE           the handle is gone
 //! ```
 //!
-//! The dispatch routines take the IRPs apart and leave the rest to [`gate_service::control`]. All of it is code that is not
-//! paged: a driver's image is not, unless it asks for it.
+//! The dispatch routines take the IRPs apart and leave the rest to [`gate_service::control`]. All of it is
+//! code that is not paged: a driver's image is not, unless it asks for it.
 
 use core::ffi::c_void;
 use core::ptr::{NonNull, null_mut};
@@ -66,7 +66,8 @@ impl ControlDevice {
     /// `PASSIVE_LEVEL`, in `DriverEntry`: nobody can open the device before that returns.
     ///
     /// # Errors
-    /// The status of the kernel; `STATUS_OBJECT_NAME_COLLISION` if the driver is loaded under another name already.
+    /// The status of the kernel; `STATUS_OBJECT_NAME_COLLISION` if the driver is loaded under another name
+    /// already.
     // A frame of its own is smaller code than a part of the caller's.
     #[inline(never)]
     pub(crate) fn create(
@@ -152,8 +153,8 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        // Devices are made and dropped at PASSIVE_LEVEL. Whoever opens this one from here on is refused, and whoever was quicker
-        // is waited for: either `create` sees the flag, or this sees the thread inside.
+        // Devices are made and dropped at PASSIVE_LEVEL. Whoever opens this one from here on is refused, and
+        // whoever was quicker is waited for: either `create` sees the flag, or this sees the thread inside.
         GOING.store(true, Ordering::SeqCst);
         wait_for_dispatch();
         // SAFETY: `Incoming::context` gives none of their pointers any more, and nobody is inside with one.
@@ -246,7 +247,8 @@ impl Incoming {
         Self { irp, location: unsafe { NonNull::new_unchecked(location) } }
     }
 
-    /// The `FsContext` of the file object. Requests of user mode come with one; a driver may send one without.
+    /// The `FsContext` of the file object. Requests of user mode come with one; a driver may send one
+    /// without.
     fn context(&self) -> Option<*mut *mut c_void> {
         if GOING.load(Ordering::SeqCst) {
             // What it points to may be gone.
@@ -292,7 +294,7 @@ impl Incoming {
             IO_STATUS_BLOCK { __bindgen_anon_1: IO_STATUS_BLOCK_STATUS { Status: status }, Information: 0 };
         // SAFETY: this value owns the IRP.
         unsafe { (*irp).IoStatus = outcome };
-        // SAFETY: as above; nobody touches the IRP after this.
+        // SAFETY: this value owned the IRP and is consumed, so nothing uses the IRP after this.
         unsafe { IofCompleteRequest(irp, IO_NO_INCREMENT as i8) };
         status
     }
@@ -362,8 +364,8 @@ unsafe extern "C" fn close(_: *mut DEVICE_OBJECT, irp: *mut IRP) -> NTSTATUS {
     let Some(context) = incoming.context() else { return incoming.complete(STATUS_SUCCESS) };
     // SAFETY: no other request for this file object is under way, so nobody else uses the field.
     if let Some(context) = NonNull::new(unsafe { context.replace(null_mut()) }) {
-        // SAFETY: what was there came from `Handle::into_context`, and is there no more. If no IRP_MJ_CLEANUP came (Wine sends
-        // none), this cleans up.
+        // SAFETY: what was there came from `Handle::into_context`, and is there no more. If no IRP_MJ_CLEANUP
+        // came (Wine sends none), this cleans up.
         unsafe { Handle::close(context.as_ptr()) };
     }
     incoming.complete(STATUS_SUCCESS)

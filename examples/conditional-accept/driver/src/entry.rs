@@ -8,12 +8,13 @@
 //!     the thread that has the service
 //! ```
 //!
-//! The service's client is registered with the device: the I/O manager holds it, and the image with it, until the last completion
-//! routine has returned, also when `DriverUnload` has.
+//! The service's client is registered with the device: the I/O manager holds it, and the image with it, until
+//! the last completion routine has returned, also when `DriverUnload` has.
 //!
-//! Whatever fails in `DriverEntry` undoes what came before it, and the driver is not loaded. The I/O manager calls
-//! `DriverUnload` when nobody has the device open any more: `sc stop` with a handle open marks the driver for unloading, and
-//! the last close unloads it. (Wine's calls it at once; then the control completes what programs left with it.)
+//! Whatever fails in `DriverEntry` undoes what came before it, and the driver is not loaded. The I/O manager
+//! calls `DriverUnload` when nobody has the device open any more: `sc stop` with a handle open marks the
+//! driver for unloading, and the last close unloads it. (Wine's calls it at once; then the control completes
+//! what programs left with it.)
 
 use gate_service::{Control, Record, RecordSink as _};
 use wdk_sys::{DRIVER_OBJECT, NTSTATUS, PCUNICODE_STRING, STATUS_INSUFFICIENT_RESOURCES, STATUS_SUCCESS};

@@ -10,8 +10,8 @@
 //!   DriverUnload ──► the thread unloads the service and ends ──► control shut down ──► link and device gone
 //! ```
 //!
-//! Everything that decides, counts or parses is in [`gate_service`] and [`gate_protocol`], where it is tested in user mode.
-//! This crate only ties it to the kernel.
+//! Everything that decides, counts or parses is in [`gate_service`] and [`gate_protocol`], where it is tested
+//! in user mode. This crate only ties it to the kernel.
 //!
 //! | module | what |
 //! |---|---|
@@ -37,7 +37,7 @@ mod text;
 // The panic handler: a bug check. No input from outside reaches a panic.
 use wdk_panic as _;
 
-/// For `alloc`, should anything ask for it. This driver does not: an allocation of `alloc` that fails is a bug check,
-/// one of [`wsk::memory`] is an error value.
+/// For `alloc`, should anything ask for it. This driver does not: an allocation of `alloc` that fails is a
+/// bug check, one of [`wsk::memory`] is an error value.
 #[global_allocator]
 static ALLOCATOR: wdk_alloc::WdkAllocator = wdk_alloc::WdkAllocator;

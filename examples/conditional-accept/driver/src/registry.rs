@@ -83,8 +83,8 @@ impl Key {
         let mut name = ascii(name, &mut units);
         let room = buffer.bytes.len() as u32;
         let mut length = 0;
-        // SAFETY: the level is passive, the handle is a key's, the buffer has `room` bytes and the alignment that
-        // KEY_VALUE_PARTIAL_INFORMATION needs.
+        // SAFETY: the level is passive, the handle is a key's, the buffer has `room` bytes and the alignment
+        // that KEY_VALUE_PARTIAL_INFORMATION needs.
         let status = unsafe {
             ZwQueryValueKey(
                 self.handle,
@@ -106,7 +106,8 @@ impl Key {
 
 impl Drop for Key {
     fn drop(&mut self) {
-        // SAFETY: this value owns the handle, and is made at PASSIVE_LEVEL and dropped by the code that made it.
+        // SAFETY: this value owns the handle, and is made at PASSIVE_LEVEL and dropped by the code that made
+        // it.
         let _ = unsafe { ZwClose(self.handle) };
     }
 }

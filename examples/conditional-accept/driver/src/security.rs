@@ -1,9 +1,10 @@
 //! Security descriptor of the control device: access for the system and administrators only.
 //!
-//! A device gets a descriptor with which everybody may open it, unless its driver does something about that. Usually
-//! `IoCreateDeviceSecure` does, but it is no function of the kernel: it comes from `wdmsec.lib`, which `wdk-sys` does not bind,
-//! and what it does for a device like this one is what is done here: it opens the device object and replaces its access
-//! list. That happens in `DriverEntry`, and until that has returned the I/O manager lets nobody open the device.
+//! A device gets a descriptor with which everybody may open it, unless its driver does something about that.
+//! Usually `IoCreateDeviceSecure` does, but it is no function of the kernel: it comes from `wdmsec.lib`,
+//! which `wdk-sys` does not bind, and what it does for a device like this one is what is done here: it opens
+//! the device object and replaces its access list. That happens in `DriverEntry`, and until that has returned
+//! the I/O manager lets nobody open the device.
 
 use core::ptr::null_mut;
 
@@ -26,7 +27,8 @@ use wsk::Passive;
 /// `device` is a device object that stays alive meanwhile.
 pub(crate) unsafe fn restrict(device: *mut DEVICE_OBJECT, _: Passive<'_>) -> Result<(), NTSTATUS> {
     let mut handle = null_mut();
-    // SAFETY: the caller vouches for the object. Kernel mode needs neither an access state nor an object type.
+    // SAFETY: the caller vouches for the object. Kernel mode needs neither an access state nor an object
+    // type.
     let status = unsafe {
         ObOpenObjectByPointer(
             device.cast(),

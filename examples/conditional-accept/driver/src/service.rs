@@ -8,8 +8,8 @@
 //!   Running::stop ────────────────────────────── sets the event ──────┘    and waits for the thread
 //! ```
 //!
-//! `DriverEntry` must not wait for WSK, which may start after this driver; so a thread does. If it waits in vain, or the
-//! address is taken, the driver stays loaded and its device says why.
+//! `DriverEntry` must not wait for WSK, which may start after this driver; so a thread does. If it waits in
+//! vain, or the address is taken, the driver stays loaded and its device says why.
 
 use gate_service::{Control, Record, RecordSink as _, Service};
 use wdk_sys::{DEVICE_OBJECT, STATUS_INVALID_PARAMETER};
@@ -73,7 +73,8 @@ unsafe impl Send for Owned {}
 
 /// Body of the service thread.
 fn serve(control: &Control, device: &Owned, stop: &Event, passive: Passive<'_>) {
-    // This driver can be unloaded, so its device keeps its image until the last completion routine has returned.
+    // This driver can be unloaded, so its device keeps its image until the last completion routine has
+    // returned.
     // SAFETY: the device is this driver's, and by its invariant it is there.
     let register = || unsafe { Client::register_for(passive, device.0) };
     // Without an address there is nothing to start; a record says what is wrong with it.
@@ -89,8 +90,8 @@ fn serve(control: &Control, device: &Owned, stop: &Event, passive: Passive<'_>) 
         Ok(service) => {
             debugger::listening(service.local_addr().port());
             stop.wait(passive, None);
-            // Connections are reset and requests rejected, so this takes as long as WSK takes to close its sockets. `DriverUnload`
-            // cannot fail, and so this does not give up.
+            // Connections are reset and requests rejected, so this takes as long as WSK takes to close its
+            // sockets. `DriverUnload` cannot fail, and so this does not give up.
             service.end(debugger::still_waiting, passive);
         }
         Err(status) => {

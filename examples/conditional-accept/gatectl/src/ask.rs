@@ -1,4 +1,5 @@
-//! `gatectl ask`: answers the driver's questions, with one answer for all of them, or with what a person types.
+//! `gatectl ask`: answers the driver's questions, with one answer for all of them, or with what a person
+//! types.
 //!
 //! ```text
 //!   thread: next question ──┐
@@ -7,9 +8,9 @@
 //!                                  └─ time ──┘ wants the next question
 //! ```
 //!
-//! One question is held at a time: the others stay with the driver, for other programs that answer. The records tell when
-//! the question that is held has lapsed, while a person still thinks about it. Identifiers of requests are used again, so a
-//! record is that of a question only if both have the same address, too.
+//! One question is held at a time: the others stay with the driver, for other programs that answer. The
+//! records tell when the question that is held has lapsed, while a person still thinks about it. Identifiers
+//! of requests are used again, so a record is that of a question only if both have the same address, too.
 
 mod dialogue;
 mod input;
@@ -52,8 +53,8 @@ enum Event {
     Failed(Error),
 }
 
-/// Answers questions until as many are answered as were asked for, the time is up, or the input ends. Without `input`, the options
-/// have the answer.
+/// Answers questions until as many are answered as were asked for, the time is up, or the input ends. Without
+/// `input`, the options have the answer.
 pub fn ask(
     driver: &Driver,
     options: &AskOptions,

@@ -12,13 +12,13 @@ use crate::error::Error;
 
 /// Something that takes requests: the driver's device, or a test's script.
 pub trait Device: Send + Sync {
-    /// Sends the request `code` with `input`, and waits until it is completed. Returns how many bytes of `output` it
-    /// has written.
+    /// Sends the request `code` with `input`, and waits until it is completed. Returns how many bytes of
+    /// `output` it has written.
     ///
     /// # Errors
     ///
-    /// [`RequestError::Ended`] if the wait ended first, as `limit` says: the request has been taken back then, and
-    /// nothing has come of it. [`RequestError::Code`] if the request failed.
+    /// [`RequestError::Ended`] if the wait ended first, as `limit` says: the request has been taken back
+    /// then, and nothing has come of it. [`RequestError::Code`] if the request failed.
     fn request(
         &self,
         code: u32,
@@ -27,7 +27,8 @@ pub trait Device: Send + Sync {
         limit: WaitLimit,
     ) -> Result<usize, RequestError>;
 
-    /// Ends every wait that is [`WaitLimit::Until`] something; later requests of this kind are not made any more.
+    /// Ends every wait that is [`WaitLimit::Until`] something; later requests of this kind are not made any
+    /// more.
     fn stop(&self);
 }
 

@@ -1,4 +1,5 @@
-//! The driver's requests with their types: values in, values out, and whatever bytes come, an [`Error`] at worst.
+//! The driver's requests with their types: values in, values out, and whatever bytes come, an [`Error`] at
+//! worst.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

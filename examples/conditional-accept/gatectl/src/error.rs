@@ -8,7 +8,7 @@ use windows_sys::Win32::Foundation as win;
 
 use crate::device::RequestError;
 
-/// Why a command failed.
+/// Error of a command.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no such device here and cannot be.
@@ -64,7 +64,7 @@ pub enum Error {
     Local {
         /// The operation.
         doing: &'static str,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
     /// The time was up, or the input at its end, before as many came as were asked for.
@@ -106,7 +106,7 @@ impl std::fmt::Display for End {
 }
 
 impl Error {
-    /// Why the device could not be opened.
+    /// Returns the error for a device that could not be opened.
     pub fn opening(code: u32) -> Self {
         match code {
             win::ERROR_FILE_NOT_FOUND | win::ERROR_PATH_NOT_FOUND | win::ERROR_NO_SUCH_DEVICE => {
@@ -117,7 +117,7 @@ impl Error {
         }
     }
 
-    /// Why a request failed that nobody here took back.
+    /// Returns the error for a request that failed and was not cancelled here.
     pub(crate) fn request(error: RequestError, limit: Duration) -> Self {
         match error {
             RequestError::Ended => Self::NoAnswer(limit),
@@ -136,8 +136,8 @@ impl Error {
             RequestError::Code(
                 win::ERROR_NOT_ENOUGH_MEMORY | win::ERROR_NO_SYSTEM_RESOURCES | win::ERROR_BUSY,
             ) => Self::NoRoom,
-            // A driver that is being unloaded gives requests back as cancelled. Later ones are refused, under Wine
-            // with "access denied", which for the device itself was settled when it was opened.
+            // A driver that is being unloaded gives requests back as cancelled. Later ones are refused, under
+            // Wine with "access denied", which for the device itself was settled when it was opened.
             RequestError::Code(
                 win::ERROR_OPERATION_ABORTED
                 | win::ERROR_ACCESS_DENIED

@@ -53,7 +53,8 @@ impl Input {
 ///
 /// # Errors
 ///
-/// When the driver refuses or is of another version, `out` takes nothing more, or less came than was asked for.
+/// When the driver refuses or is of another version, `out` takes nothing more, or less came than was asked
+/// for.
 pub fn run(
     command: &Command,
     device: &Arc<dyn Device>,

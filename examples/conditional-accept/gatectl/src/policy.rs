@@ -18,8 +18,9 @@ pub fn show(driver: &Driver, format: Format, out: &mut dyn Write) -> Result<(), 
 
 /// Replaces the policy, and prints what is in force then.
 ///
-/// What the options do not name is taken from the policy that is in force before. The driver has no call that changes a part, and does not
-/// look whether that one still is in force: of two programs that replace it at the same time, the later one can undo what the other did.
+/// What the options do not name is taken from the policy that is in force before. The driver has no call that
+/// changes a part, and does not look whether that one still is in force: of two programs that replace it at
+/// the same time, the later one can undo what the other did.
 pub fn set(driver: &Driver, options: &PolicyOptions, out: &mut dyn Write) -> Result<(), Error> {
     driver.set_policy(&options.apply(&driver.policy()?))?;
     show(driver, options.format, out)

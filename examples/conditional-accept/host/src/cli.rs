@@ -12,8 +12,8 @@ use gate_service::record::AcceptBy;
 
 /// An echo service with a gate in front.
 ///
-/// Every byte is sent back. Connection requests are accepted or rejected before there is a connection: by the network the
-/// request comes from (the most specific one wins), or by an answer that comes later.
+/// Every byte is sent back. Connection requests are accepted or rejected before there is a connection: by the
+/// network the request comes from (the most specific one wins), or by an answer that comes later.
 #[derive(Debug, Parser)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Options {
@@ -51,8 +51,9 @@ pub(crate) struct Options {
     pub(crate) log: Format,
 }
 
-/// Default limits. There may be more clients than in the driver, as memory is not scarce here, and half of them may come from
-/// one source: on the machine of a test there are few sources, and each has some 28,000 ports by default.
+/// Default limits. There may be more clients than in the driver, as memory is not scarce here, and half of
+/// them may come from one source: on the machine of a test there are few sources, and each has some 28,000
+/// ports by default.
 const DEFAULT_LIMITS: [(&str, &str); 3] =
     [("max_clients", "65536"), ("max_per_source", "32768"), ("idle_timeout", "120000")];
 

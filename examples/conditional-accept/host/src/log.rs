@@ -35,8 +35,8 @@ pub(crate) struct Journal {
 
 impl RecordSink for Journal {
     fn record(&self, record: Record) {
-        // A callback must not wait for a slow reader of our output. `Disconnected` means that printing failed;
-        // the printing thread has told the front.
+        // A callback must not wait for a slow reader of our output. `Disconnected` means that printing
+        // failed; the printing thread has told the front.
         if let Err(TrySendError::Full(_)) = self.queue.try_send((Instant::now(), record)) {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
@@ -111,10 +111,12 @@ impl Printer {
     }
 }
 
-/// The most that is written at once: a pipe takes all of a write or lets the writer wait, and what is under way does not count.
+/// The most that is written at once: a pipe takes all of a write or lets the writer wait, and what is under
+/// way does not count.
 const MAX_WRITE: usize = 1024;
 
-/// A writer of which it is counted how much it takes: what is in a buffer before it is not yet taken by anybody.
+/// A writer of which it is counted how much it takes: what is in a buffer before it is not yet taken by
+/// anybody.
 struct CountingWriter<'a, W> {
     out: W,
     taken: &'a AtomicU64,
@@ -221,7 +223,8 @@ mod tests {
         assert_eq!(journal.lost.load(Ordering::Relaxed), 2);
     }
 
-    /// A reader that takes a few bytes at a time is seen to take them, long before the records come to their end.
+    /// A reader that takes a few bytes at a time is seen to take them, long before the records come to their
+    /// end.
     #[test]
     fn what_a_slow_reader_takes_is_counted() {
         struct Slow<'a>(&'a AtomicU64, Vec<u64>);

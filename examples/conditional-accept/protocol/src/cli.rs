@@ -55,7 +55,8 @@ impl PolicyArgs {
     pub const IDS: [&str; 7] =
         ["accept", "reject", "ask", "default", "max_clients", "max_per_source", "idle_timeout"];
 
-    /// Returns the networks and the default action, or `None` if no option gives any. The limits are the default ones.
+    /// Returns the networks and the default action, or `None` if no option gives any. The limits are the
+    /// default ones.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
-//! Policies, records and the status of the gate, and their encoding on its control device. The driver, the user-mode front
-//! and the control program share this crate; it depends on neither the kernel nor WSK.
+//! Policies, records and the status of the gate, and their encoding on its control device. The driver, the
+//! user-mode front and the control program share this crate; it depends on neither the kernel nor WSK.
 //!
 //! | module | content |
 //! |---|---|

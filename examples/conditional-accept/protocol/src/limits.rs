@@ -54,7 +54,7 @@ impl Default for Limits {
     }
 }
 
-/// Why a client is refused, or lost its connection.
+/// Reason that a client was rejected or lost its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "lowercase"))]
 pub enum Reason {

@@ -1,7 +1,7 @@
 //! Policy for connection requests: networks and their actions, the most specific first.
 //!
-//! The list has a fixed capacity and lives inside the [`Policy`], so that a lookup at `DISPATCH_LEVEL` touches
-//! nothing but non-paged memory of its owner, and adding a rule cannot run out of memory.
+//! The list has a fixed capacity and lives inside the [`Policy`], so that a lookup at `DISPATCH_LEVEL`
+//! touches nothing but non-paged memory of its owner, and adding a rule cannot run out of memory.
 
 use core::fmt;
 use core::net::IpAddr;
@@ -108,7 +108,8 @@ impl Net {
         IpNet::new(address, bits).ok().map(Self::from)
     }
 
-    /// True if the network holds `address`. An IPv6-mapped IPv4 address is taken as the IPv4 address it stands for.
+    /// True if the network holds `address`. An IPv6-mapped IPv4 address is taken as the IPv4 address it
+    /// stands for.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.holds(address.to_canonical())
     }
@@ -185,8 +186,8 @@ impl core::error::Error for NetError {}
 ///
 /// # Invariants
 ///
-/// `rules[..len]` holds each network once, in the order of falling specificity, so that the first match is the
-/// most specific one.
+/// `rules[..len]` holds each network once, in the order of falling specificity, so that the first match is
+/// the most specific one.
 #[derive(Clone, Debug)]
 pub struct Policy {
     rules: [(Net, Action); Self::CAPACITY],
@@ -242,8 +243,9 @@ impl Policy {
 
     /// The action for a request from `remote`: that of the most specific network which holds it.
     ///
-    /// An IPv6 network around the IPv4-mapped addresses, such as `::/0`, holds IPv4 addresses when it is to be rejected or
-    /// asked about, and does not when it is to be accepted: whichever was meant, nobody gets in by it.
+    /// An IPv6 network around the IPv4-mapped addresses, such as `::/0`, holds IPv4 addresses when it is to
+    /// be rejected or asked about, and does not when it is to be accepted: whichever was meant, nobody gets
+    /// in by it.
     ///
     /// # IRQL
     ///
@@ -342,8 +344,8 @@ mod tests {
         }
     }
 
-    /// A network of IPv6 addresses that has the IPv4-mapped ones in it does not let IPv4 peers through that it is to keep
-    /// out, and does not let any in.
+    /// A network of IPv6 addresses that has the IPv4-mapped ones in it does not let IPv4 peers through that
+    /// it is to keep out, and does not let any in.
     #[test]
     fn ipv6_networks_around_the_mapped_addresses_fail_closed() {
         for text in ["::/0", "::/1", "::/80", "::ffff:0:0/95", "::ffff:10.1.2.3/90"] {

@@ -1,8 +1,8 @@
 //! Records of events, for a front end to print, count or forward.
 //!
-//! The gate and the echo service report everything as a [`Record`] to a [`RecordSink`]; how it reaches a person
-//! is the affair of the front. With the feature `serde` a record serialises to one object, for instance
-//! `{"event":"verdict","id":"1-1","action":"accept"}`.
+//! The gate and the echo service report everything as a [`Record`] to a [`RecordSink`]; how it reaches a
+//! person is the affair of the front. With the feature `serde` a record serialises to one object, for
+//! instance `{"event":"verdict","id":"1-1","action":"accept"}`.
 
 use core::fmt;
 use core::net::SocketAddr;
@@ -29,7 +29,7 @@ pub enum Record {
         remote: SocketAddr,
         /// The answer.
         action: Inspection,
-        /// Why, if it was rejected.
+        /// Reason, if it was rejected.
         #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
         reason: Option<Reason>,
     },
@@ -68,13 +68,13 @@ pub enum Record {
         /// Bytes that were sent there.
         sent: u64,
     },
-    /// A connection was ended from here for this reason, or could not be taken, or nobody could be asked about a pended request. If it had
-    /// been recorded as [`Accepted`](Self::Accepted), there is a [`Closed`](Self::Closed), too: after this, or before it if there was
-    /// no memory for its session.
+    /// A connection was ended from here for this reason, or could not be taken, or nobody could be asked
+    /// about a pended request. If it had been recorded as [`Accepted`](Self::Accepted), there is a
+    /// [`Closed`](Self::Closed), too: after this, or before it if there was no memory for its session.
     Dropped {
         /// The other side.
         remote: SocketAddr,
-        /// Why.
+        /// Reason.
         reason: Reason,
     },
     /// The policy was replaced.
@@ -82,7 +82,8 @@ pub enum Record {
         /// Number of networks in the new policy.
         networks: u32,
     },
-    /// A value of the configuration cannot be used; the one that is built in, or none of a list, takes its place.
+    /// A value of the configuration cannot be used; the one that is built in, or none of a list, takes its
+    /// place.
     #[cfg_attr(feature = "serde", serde(rename = "bad-setting"))]
     BadSetting {
         /// The setting.
@@ -97,7 +98,8 @@ pub enum Record {
         /// The `NTSTATUS` that says why.
         status: u32,
     },
-    /// WSK has given the listener up: nobody listens. [`Loaded`](Self::Loaded) says when the service does again.
+    /// WSK has given the listener up: nobody listens. [`Loaded`](Self::Loaded) says when the service does
+    /// again.
     Died {
         /// The address it listened on.
         local: SocketAddr,

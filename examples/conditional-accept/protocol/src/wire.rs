@@ -1,5 +1,6 @@
-//! The requests of the control device, byte by byte. Integers are little-endian; every structure has a fixed size and no
-//! padding that is not named; what is reserved is zero when written, and is not looked at when read.
+//! The requests of the control device, byte by byte. Integers are little-endian; every structure has a fixed
+//! size and no padding that is not named; what is reserved is zero when written, and is not looked at when
+//! read.
 //!
 //! | control code | input | output | when it completes |
 //! |---|---|---|---|
@@ -10,13 +11,13 @@
 //! | [`IOCTL_NEXT_QUESTION`] | none | [`QuestionBytes`] | when a pended connection request has to be answered |
 //! | [`IOCTL_ANSWER`] | [`AnswerBytes`] | none | at once |
 //!
-//! The two that wait are *inverted calls*: a program leaves one with the driver, which completes it when it has something to
-//! say. A question belongs to the handle whose call brought it; closing the handle answers it with reject, and so does the
-//! time-out. The first [`IOCTL_NEXT_RECORDS`] of a handle begins with the oldest record that is still kept, so that a program
-//! that comes late sees how the service was started.
+//! The two that wait are *inverted calls*: a program leaves one with the driver, which completes it when it
+//! has something to say. A question belongs to the handle whose call brought it; closing the handle answers
+//! it with reject, and so does the time-out. The first [`IOCTL_NEXT_RECORDS`] of a handle begins with the
+//! oldest record that is still kept, so that a program that comes late sees how the service was started.
 //!
-//! Whatever bytes come, decoding gives a value or a [`Malformed`]: the driver uses it on what programs send, and programs on what
-//! a driver of another version sends.
+//! Whatever bytes come, decoding gives a value or a [`Malformed`]: the driver uses it on what programs send,
+//! and programs on what a driver of another version sends.
 
 mod policy;
 mod question;
@@ -37,11 +38,12 @@ pub use status::StatusBytes;
 /// The device's name in user mode.
 pub const DEVICE_PATH: &str = r"\\.\ConditionalAccept";
 
-/// The version of everything here; [`StatusBytes`] and [`PolicyHeader`] begin with it. A driver refuses a policy of another
-/// version, and a program asks for the status first, to say which versions do not go together.
+/// The version of everything here; [`StatusBytes`] and [`PolicyHeader`] begin with it. A driver refuses a
+/// policy of another version, and a program asks for the status first, to say which versions do not go
+/// together.
 ///
-/// Version 2 has limits in policies and in the status, reasons, and records of dropped connections. A driver of version 1, whose
-/// policies had no version, takes a policy of this one for one of a wrong length.
+/// Version 2 has limits in policies and in the status, reasons, and records of dropped connections. A driver
+/// of version 1, whose policies had no version, takes a policy of this one for one of a wrong length.
 pub const PROTOCOL_VERSION: u32 = 2;
 
 const FILE_DEVICE_NETWORK: u32 = 0x12;
@@ -170,7 +172,8 @@ fn decode_ip(family: u8, octets: [u8; 16]) -> Result<IpAddr, Malformed> {
     }
 }
 
-/// Gives the values of an enumeration their numbers, from 1 on: zero, what a forgotten field holds, means nothing.
+/// Gives the values of an enumeration their numbers, from 1 on: zero, what a forgotten field holds, means
+/// nothing.
 macro_rules! numbers {
     ($encode:ident, $decode:ident, $ty:ty, $field:literal: $($variant:ident = $number:literal),+ $(,)?) => {
         pub(crate) const fn $encode(value: $ty) -> u8 {

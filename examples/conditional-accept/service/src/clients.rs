@@ -7,16 +7,17 @@
 //!                      └── Source: its number of permits; in the tree while there are any
 //! ```
 //!
-//! Pended requests take at most half of the permits. Windows inspects a request before the sender's address is verified.
-//! Forged requests never end before their answer is due, so without this limit a flood of them would take all permits.
+//! Pended requests take at most half of the permits. Windows inspects a request before the sender's address
+//! is verified. Forged requests never end before their answer is due, so without this limit a flood of them
+//! would take all permits.
 //!
-//! A request that is accepted at once gets its permit when its connection is delivered. Earlier, the permit could leak: an
-//! abort follows if the client gives up during the inspection (INSP-33), but nothing need follow if it gives up between
-//! the answer and the delivery. So the limits are checked at the inspection and charged at the delivery; in between the
-//! request is in no limit.
+//! A request that is accepted at once gets its permit when its connection is delivered. Earlier, the permit
+//! could leak: an abort follows if the client gives up during the inspection (INSP-33), but nothing need
+//! follow if it gives up between the answer and the delivery. So the limits are checked at the inspection and
+//! charged at the delivery; in between the request is in no limit.
 //!
-//! Sources are in a tree by address. The cost of a request grows with the length of a path in it, which is bounded
-//! whatever addresses an attacker chooses; the chains of a hash table are not.
+//! Sources are in a tree by address. The cost of a request grows with the length of a path in it, which is
+//! bounded whatever addresses an attacker chooses; the chains of a hash table are not.
 #![expect(clippy::expl_impl_clone_on_copy, reason = "the adapter is written by a macro")]
 
 use core::fmt;
@@ -67,9 +68,9 @@ impl<'a> KeyAdapter<'a> for Links {
 pub(crate) struct ClientTable(Ref<SpinLock<State>>);
 
 /// # Invariants
-/// `sources` holds exactly the sources with permits, `taken` is the number of all permits, `pended` the number of those
-/// for pended requests, and `len` the number of sources. Each source in the tree came from [`Ref::into_raw`], and the tree
-/// owns that count.
+/// `sources` holds exactly the sources with permits, `taken` is the number of all permits, `pended` the
+/// number of those for pended requests, and `len` the number of sources. Each source in the tree came from
+/// [`Ref::into_raw`], and the tree owns that count.
 struct State {
     sources: RBTree<Links>,
     len: u32,
@@ -113,7 +114,8 @@ impl ClientTable {
         self.0.with(|state| state.check(limits, key, kind).map(drop))
     }
 
-    /// Acquires a permit for a client from `remote`; memory for a new source comes from `cache`. IRQL: `<= DISPATCH_LEVEL`.
+    /// Acquires a permit for a client from `remote`; memory for a new source comes from `cache`. IRQL: `<=
+    /// DISPATCH_LEVEL`.
     ///
     /// # Errors
     /// Why there is none.

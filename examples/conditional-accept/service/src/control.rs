@@ -26,10 +26,11 @@
 //! | no memory for a policy, for a handle, or for a call to wait, or too many handles are open | `STATUS_INSUFFICIENT_RESOURCES` |
 //! | the handle is closed, the call cancelled, or the driver unloaded | `STATUS_CANCELLED` |
 //!
-//! Calls that wait at unload end with `STATUS_CANCELLED`, too, which programs see as `ERROR_OPERATION_ABORTED`: in Wine, that is, as
-//! Windows does not unload a driver whose device is open. What would say more, `STATUS_DELETE_PENDING`, reaches them as
-//! `ERROR_ACCESS_DENIED`, which says something else. Once the device goes there is no handle behind a file object any more, and
-//! the driver refuses by itself.
+//! Calls that wait at unload end with `STATUS_CANCELLED`, too, which programs see as
+//! `ERROR_OPERATION_ABORTED`: in Wine, that is, as Windows does not unload a driver whose device is open.
+//! What would say more, `STATUS_DELETE_PENDING`, reaches them as `ERROR_ACCESS_DENIED`, which says something
+//! else. Once the device goes there is no handle behind a file object any more, and the driver refuses by
+//! itself.
 //!
 //! # IRQL
 //! Whatever is not marked otherwise runs at `<= DISPATCH_LEVEL`, and waits for nothing.
@@ -93,8 +94,8 @@ struct Inner {
 }
 
 impl Control {
-    /// Makes what a driver with these parameters needs, before there is a device or a service. The time of its records begins
-    /// now.
+    /// Makes what a driver with these parameters needs, before there is a device or a service. The time of
+    /// its records begins now.
     ///
     /// # Errors
     /// [`OutOfMemory`]; nothing is left then.
@@ -122,8 +123,9 @@ impl Control {
         Ref::try_new(inner).map(Self)
     }
 
-    /// The settings for [`Service::start`](crate::Service::start): pended requests are put to the programs that ask for them. The
-    /// service's sink is this value, cloned. `None` if the parameters do not say where to listen.
+    /// The settings for [`Service::start`](crate::Service::start): pended requests are put to the programs
+    /// that ask for them. The service's sink is this value, cloned. `None` if the parameters do not say where
+    /// to listen.
     pub fn settings(&self, threads: usize) -> Option<Settings> {
         let Inner { questions, rules, listen, accept_by, .. } = &*self.0;
         let asker = Asker::Programs(questions.clone());
@@ -183,9 +185,9 @@ impl Control {
         self.0.journal.stopping();
     }
 
-    /// Ends all calls that wait, rejects all questions, and takes no more of either: after this no request of the device is in
-    /// this driver's hands, and handles that are still open get `STATUS_CANCELLED` for calls that would wait, as long as there is
-    /// the device.
+    /// Ends all calls that wait, rejects all questions, and takes no more of either: after this no request of
+    /// the device is in this driver's hands, and handles that are still open get `STATUS_CANCELLED` for calls
+    /// that would wait, as long as there is the device.
     ///
     /// To be called when the service is down, before the device is deleted.
     ///
@@ -200,8 +202,8 @@ impl Control {
         }
     }
 
-    /// Closes the handles that are still given up: no file object will. To be called when nobody asks for what is behind a pointer
-    /// of [`Handle::into_context`] any more.
+    /// Closes the handles that are still given up: no file object will. To be called when nobody asks for
+    /// what is behind a pointer of [`Handle::into_context`] any more.
     ///
     /// # Safety
     /// Those pointers are not used again.
@@ -228,7 +230,8 @@ pub struct Handle(Ref<Open>);
 pub(crate) struct Open {
     control: Control,
     number: u64,
-    /// Set before the lines are searched for what belongs to the handle, and looked at whenever something is added to them.
+    /// Set before the lines are searched for what belongs to the handle, and looked at whenever something is
+    /// added to them.
     closed: AtomicBool,
     cursor: Cursor,
     shares: Shares,
@@ -273,11 +276,12 @@ impl Handle {
         control.0.files.add(self.0).cast_mut().cast()
     }
 
-    /// `IRP_MJ_CLOSE`: takes back a handle that [`Handle::into_context`] gave up. It is cleaned up if it was not, because in
-    /// Wine there is no `IRP_MJ_CLEANUP`.
+    /// `IRP_MJ_CLOSE`: takes back a handle that [`Handle::into_context`] gave up. It is cleaned up if it was
+    /// not, because in Wine there is no `IRP_MJ_CLEANUP`.
     ///
     /// # Safety
-    /// `context` came from [`Handle::into_context`]. It is taken back once, and not after [`Control::close_handles`].
+    /// `context` came from [`Handle::into_context`]. It is taken back once, and not after
+    /// [`Control::close_handles`].
     pub unsafe fn close(context: *mut c_void) {
         // SAFETY: the caller says that the handle is still given up, so it is there.
         let handle = unsafe { Self::of_context(context) };
@@ -295,8 +299,8 @@ impl Handle {
         Self(unsafe { Ref::clone_from_raw(context.cast_const().cast()) })
     }
 
-    /// `IRP_MJ_CLEANUP`: nobody has the handle any more. Its calls end with `STATUS_CANCELLED`, and the questions it holds are
-    /// answered with reject. Again, it does nothing.
+    /// `IRP_MJ_CLEANUP`: nobody has the handle any more. Its calls end with `STATUS_CANCELLED`, and the
+    /// questions it holds are answered with reject. Again, it does nothing.
     pub fn cleanup(&self) {
         if self.0.closed.swap(true, Ordering::AcqRel) {
             return;
@@ -307,7 +311,8 @@ impl Handle {
         journal.forget(&self.0);
     }
 
-    /// `IRP_MJ_DEVICE_CONTROL`: completes the request or keeps it, and returns what the dispatch routine returns.
+    /// `IRP_MJ_DEVICE_CONTROL`: completes the request or keeps it, and returns what the dispatch routine
+    /// returns.
     pub fn device_control(&self, request: Request) -> NTSTATUS {
         let Inner { journal, questions, .. } = &*self.0.control.0;
         match request.code() {

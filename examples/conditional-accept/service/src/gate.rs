@@ -8,10 +8,11 @@
 //!                           └── given up: abort; the asker is dropped
 //! ```
 //!
-//! The limits in `clients` can reject what the policy accepts or asks about. Conditional accept turns off the transport's own
-//! limits, so a flood must not take all of the gate's memory or all of its permits. A request that was accepted at once is in
-//! no limit until its connection is delivered: the gate holds nothing for it, but the transport does. On Windows it is a
-//! half-open connection then, and a flood of forged requests to a gate that accepts by default costs the transport's memory.
+//! The limits in `clients` can reject what the policy accepts or asks about. Conditional accept turns off the
+//! transport's own limits, so a flood must not take all of the gate's memory or all of its permits. A request
+//! that was accepted at once is in no limit until its connection is delivered: the gate holds nothing for it,
+//! but the transport does. On Windows it is a half-open connection then, and a flood of forged requests to a
+//! gate that accepts by default costs the transport's memory.
 //!
 //! All of this runs at up to `DISPATCH_LEVEL`: it looks things up, records, and starts tasks.
 
@@ -72,7 +73,8 @@ impl<S: RecordSink> Gate<S> {
             Ok((decision, token)) => {
                 let id = name(token.id());
                 shared.sink.record(Record::Inspect { id, remote, action: Seen::Pend, reason: None });
-                // An asker that cannot be started is dropped here, and its token with it: that rejects. None is at unload.
+                // An asker that cannot be started is dropped here, and its token with it: that rejects. None
+                // is at unload.
                 if shared.spawner.spawn(ask(shared.clone(), token, permit)) == Err(SpawnError::OutOfMemory) {
                     shared.sink.record(Record::Dropped { remote, reason: Reason::Memory });
                 }

@@ -7,8 +7,8 @@
 //!                                               └── IoCancelIrp: the cancel routine removes it, STATUS_CANCELLED
 //! ```
 //!
-//! A [`Request`] owns its IRP, and completing it consumes it. While a request waits, its IRP's cancel routine decides who
-//! owns it: the thread that takes the routine out of the IRP completes the IRP.
+//! A [`Request`] owns its IRP, and completing it consumes it. While a request waits, its IRP's cancel routine
+//! decides who owns it: the thread that takes the routine out of the IRP completes the IRP.
 
 mod queue;
 
@@ -25,10 +25,12 @@ pub(crate) use queue::{CancelSafeQueue, PendingCall, QueueOwner, RejectedCall};
 /// Number of threads that run driver code for an IRP.
 static ACTIVE_CALLS: AtomicUsize = AtomicUsize::new(0);
 
-/// Guard of a dispatch or cancel routine that runs. Declare it first in the routine, so that it is dropped last.
+/// Guard of a dispatch or cancel routine that runs. Declare it first in the routine, so that it is dropped
+/// last.
 ///
-/// On Windows no such routine runs when a driver is unloaded. Wine unloads drivers whose device is open, and a routine that is on
-/// its way out would return to where the image was. So the unload waits until [`count`](Self::count) is zero.
+/// On Windows no such routine runs when a driver is unloaded. Wine unloads drivers whose device is open, and
+/// a routine that is on its way out would return to where the image was. So the unload waits until
+/// [`count`](Self::count) is zero.
 #[derive(Debug)]
 pub struct ActiveCall(());
 
@@ -53,12 +55,13 @@ impl Drop for ActiveCall {
 
 /// A device control request (`METHOD_BUFFERED`) that this driver has to complete.
 ///
-/// Input and output share one buffer, as they do in the IRP: so what is needed of the input is read first, and then the
-/// output is written over it. Dropped, a request completes with `STATUS_UNSUCCESSFUL`.
+/// Input and output share one buffer, as they do in the IRP: so what is needed of the input is read first,
+/// and then the output is written over it. Dropped, a request completes with `STATUS_UNSUCCESSFUL`.
 ///
 /// # Invariants
-/// `irp` is a live IRP whose current stack location is this driver's. This value alone completes it. Until then `buffer`
-/// points to as many readable and writable bytes as the longer of `input` and `output` says, and nobody else uses them.
+/// `irp` is a live IRP whose current stack location is this driver's. This value alone completes it. Until
+/// then `buffer` points to as many readable and writable bytes as the longer of `input` and `output` says,
+/// and nobody else uses them.
 pub struct Request {
     irp: NonNull<IRP>,
     code: u32,
@@ -73,16 +76,17 @@ unsafe impl Send for Request {}
 unsafe impl Sync for Request {}
 
 impl Request {
-    /// Takes over an IRP that `DispatchDeviceControl` was given: its control code, `AssociatedIrp.SystemBuffer`,
-    /// `InputBufferLength` and `OutputBufferLength`.
+    /// Takes over an IRP that `DispatchDeviceControl` was given: its control code,
+    /// `AssociatedIrp.SystemBuffer`, `InputBufferLength` and `OutputBufferLength`.
     ///
     /// # IRQL
     /// Any.
     ///
     /// # Safety
-    /// - `irp` is the live IRP that the dispatch routine was called with; from here on only the result touches or completes
-    ///   it, and the dispatch routine returns what becomes of the result.
-    /// - `buffer` is its system buffer, in non-paged memory: it holds the longer of the two lengths. It may be null if both are zero.
+    /// - `irp` is the live IRP that the dispatch routine was called with; from here on only the result
+    ///   touches or completes it, and the dispatch routine returns what becomes of the result.
+    /// - `buffer` is its system buffer, in non-paged memory: it holds the longer of the two lengths. It may
+    ///   be null if both are zero.
     pub unsafe fn new(
         irp: NonNull<IRP>,
         code: u32,
@@ -120,18 +124,18 @@ impl Request {
         self.output
     }
 
-    /// Completes the request (`IoCompleteRequest`); `information` bytes of the output go back. Returns `status`, which is what
-    /// the dispatch routine returns if this is called in it.
+    /// Completes the request (`IoCompleteRequest`); `information` bytes of the output go back. Returns
+    /// `status`, which is what the dispatch routine returns if this is called in it.
     ///
     /// # IRQL
     /// `<= DISPATCH_LEVEL`, without a spin lock.
     pub fn complete(self, status: NTSTATUS, information: usize) -> NTSTATUS {
         let irp = ManuallyDrop::new(self).irp.as_ptr();
-        // SAFETY: this value owned the IRP.
+        // SAFETY: this value owned the IRP, which is alive until it is completed below.
         unsafe { nt::set_irp_status(irp, status) };
-        // SAFETY: as above.
+        // SAFETY: this value owned the IRP, which is alive until it is completed below.
         unsafe { nt::set_irp_information(irp, information) };
-        // SAFETY: as above; the value is gone, so nobody touches the IRP after this.
+        // SAFETY: this value owned the IRP and is consumed, so nothing uses the IRP after this.
         unsafe { nt::IofCompleteRequest(irp, nt::IO_NO_INCREMENT as i8) };
         status
     }

@@ -8,10 +8,10 @@
 //!         Status
 //! ```
 //!
-//! Each handle has a cursor. It begins at the oldest record that is still there, so that a program that comes late sees how
-//! the service started; a cursor that the ring overtakes is moved on, and what it missed is counted. A record completes the
-//! calls that wait for it. While such a program fetches what it was given, further records gather, and its next call
-//! takes them together.
+//! Each handle has a cursor. It begins at the oldest record that is still there, so that a program that comes
+//! late sees how the service started; a cursor that the ring overtakes is moved on, and what it missed is
+//! counted. A record completes the calls that wait for it. While such a program fetches what it was given,
+//! further records gather, and its next call takes them together.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -73,7 +73,8 @@ pub(crate) struct Journal {
 }
 
 /// # Invariants
-/// Record number `n` is at `n % RECORDS` of `records`, for the last `records.len()` numbers before `next`. Closed, it is empty.
+/// Record number `n` is at `n % RECORDS` of `records`, for the last `records.len()` numbers before `next`.
+/// Closed, it is empty.
 #[derive(Debug)]
 struct State {
     records: PoolVec<TimedRecord>,
@@ -119,8 +120,9 @@ impl Journal {
         self.hand_out();
     }
 
-    /// Completes the calls that have something to fetch: those that waited when this began, at the most. One that comes later
-    /// has a call of this of its own, and nobody can keep this one busy. IRQL: `<= DISPATCH_LEVEL`.
+    /// Completes the calls that have something to fetch: those that waited when this began, at the most. One
+    /// that comes later has a call of this of its own, and nobody can keep this one busy. IRQL: `<=
+    /// DISPATCH_LEVEL`.
     fn hand_out(&self) {
         let waited = self.state.with(|state| state.calls.len());
         for _ in 0..waited {
@@ -211,7 +213,8 @@ impl State {
         Some((call, size))
     }
 
-    /// Copies the records at `cursor` to `output`, as many as fit, and moves the cursor behind them. Returns their size.
+    /// Copies the records at `cursor` to `output`, as many as fit, and moves the cursor behind them. Returns
+    /// their size.
     // A frame of its own is smaller code than a part of the caller's.
     #[inline(never)]
     fn fetch(&mut self, cursor: &Cursor, output: &mut [u8]) -> usize {

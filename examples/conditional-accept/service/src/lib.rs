@@ -1,6 +1,6 @@
-//! An echo service with a gate in front: the part of the conditional-accept sample that does not depend on where
-//! it runs. The user-mode example and the sample driver are fronts to it: they fill in [`Settings`], give a
-//! [`RecordSink`], start a [`Service`] when they are loaded and unload it when they are unloaded.
+//! An echo service with a gate in front: the part of the conditional-accept sample that does not depend on
+//! where it runs. The user-mode example and the sample driver are fronts to it: they fill in [`Settings`],
+//! give a [`RecordSink`], start a [`Service`] when they are loaded and unload it when they are unloaded.
 //!
 //! ```text
 //!   front ── Settings, RecordSink ──► service ─┬─ gate      inspect, ask, abort; connections by the event
@@ -9,8 +9,8 @@
 //!                                              └─ clients   limits on their number
 //! ```
 //!
-//! The driver's front is more than that, because user-mode programs look at it and have a say. What of it needs no driver is
-//! here, too, and tested in user mode:
+//! The driver's front is more than that, because user-mode programs look at it and have a say. What of it
+//! needs no driver is here, too, and tested in user mode:
 //!
 //! ```text
 //!   registry ──► parameters ──► control ─┬─ journal     the last records, and the status derived from them
@@ -21,8 +21,8 @@
 
 #[cfg(test)]
 extern crate std;
-// Unit tests link the library, whose kernel and provider are these then: linkers of Windows want them even for what no test
-// here reaches.
+// Unit tests link the library, whose kernel and provider are these then: linkers of Windows want them even
+// for what no test here reaches.
 #[cfg(test)]
 use wsk_sim as _;
 

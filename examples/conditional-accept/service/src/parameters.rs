@@ -11,9 +11,10 @@
 //! | `MaxPerSource` | `REG_DWORD` | how many of them of one IPv4 address or IPv6 /64, up to 65536; 0: any number | 64 |
 //! | `IdleTimeout` | `REG_DWORD` | milliseconds that a connection may be silent, up to 86400000; 0: for ever | 120000 |
 //!
-//! Whatever the bytes are, there are parameters. A value that cannot be used is reported, and so is each such entry of a list. A
-//! gate does not open because it cannot read what it was told: without a good address there is none, and with anything wrong in
-//! what says who may connect, whoever no network names is rejected. Everything else stays as it was.
+//! Whatever the bytes are, there are parameters. A value that cannot be used is reported, and so is each such
+//! entry of a list. A gate does not open because it cannot read what it was told: without a good address
+//! there is none, and with anything wrong in what says who may connect, whoever no network names is rejected.
+//! Everything else stays as it was.
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::str::FromStr;
@@ -61,9 +62,9 @@ impl Default for Parameters {
 const VERDICT_TIMEOUT: core::ops::RangeInclusive<u32> = 1..=600_000;
 
 impl Parameters {
-    /// Takes one registry value: its type and its bytes. Values may come in any order; of a network that is named twice with
-    /// different actions, the first counts. Every [`Record::BadSetting`] goes to `report`; of one value, there are no more than
-    /// [`Policy::CAPACITY`] and one.
+    /// Takes one registry value: its type and its bytes. Values may come in any order; of a network that is
+    /// named twice with different actions, the first counts. Every [`Record::BadSetting`] goes to `report`;
+    /// of one value, there are no more than [`Policy::CAPACITY`] and one.
     ///
     /// # IRQL
     /// Any.
@@ -194,8 +195,8 @@ fn number(kind: u32, data: &[u8], range: core::ops::RangeInclusive<u32>) -> Resu
     if range.contains(&number) { Ok(number) } else { Err(Problem::OutOfRange) }
 }
 
-/// A text that is short enough to be an address, a network or a word. The longest is an IPv6 address with its scope, its port,
-/// and some space around; all of them are ASCII.
+/// A text that is short enough to be an address, a network or a word. The longest is an IPv6 address with its
+/// scope, its port, and some space around; all of them are ASCII.
 struct Text(ArrayString<128>);
 
 impl Text {

@@ -11,9 +11,10 @@
 //!     └─── the queue is closed (unload) ───────────────────────────────► answered: reject
 //! ```
 //!
-//! Questions that were asked, and calls that wait for one, form two lines; the oldest of each meet. A question's memory
-//! belongs to the pended request that asks it, and being in a line takes none. A handle holds [`MAX_HELD`] questions at the most; then
-//! its calls wait until it has answered one, and the questions go to others.
+//! Questions that were asked, and calls that wait for one, form two lines; the oldest of each meet. A
+//! question's memory belongs to the pended request that asks it, and being in a line takes none. A handle
+//! holds [`MAX_HELD`] questions at the most; then its calls wait until it has answered one, and the questions
+//! go to others.
 //!
 //! A question leaves its line once, under the lock, and what takes it out settles it.
 
@@ -62,8 +63,8 @@ struct Inner {
 }
 
 /// # Invariants
-/// `asked` holds exactly the questions whose state is `ASKED`, `held` those whose state is `HELD`; these have a holder, and are
-/// counted with it.
+/// `asked` holds exactly the questions whose state is `ASKED`, `held` those whose state is `HELD`; these have
+/// a holder, and are counted with it.
 #[derive(Debug)]
 struct State {
     asked: QuestionList,
@@ -121,8 +122,8 @@ impl Question {
         self.holder.with(|holder| holder.as_ref().is_some_and(|holder| holder.is(owner)))
     }
 
-    /// Settles a question that was just taken out of its line. Its holder, which has one less now, is not let go of here, under
-    /// the lock, but with the question.
+    /// Settles a question that was just taken out of its line. Its holder, which has one less now, is not let
+    /// go of here, under the lock, but with the question.
     fn settle(&self, answer: Answer) {
         self.holder.with(|holder| {
             if let Some(holder) = holder {
@@ -157,7 +158,8 @@ impl QuestionQueue {
         Ref::try_new(Inner { state: SpinLock::new(state), unfinished, next_number, time }).map(Self)
     }
 
-    /// Asks about a request, and waits for the answer: that of a program, or reject when none comes in time, or memory is out.
+    /// Asks about a request, and waits for the answer: that of a program, or reject when none comes in time,
+    /// or memory is out.
     ///
     /// # IRQL
     /// `<= DISPATCH_LEVEL`, also for polling and dropping the future.
@@ -228,8 +230,8 @@ impl QuestionQueue {
         }
     }
 
-    /// Answers a question; false if `owner` holds none with this number, or its time is up, and it is rejected. IRQL:
-    /// `<= DISPATCH_LEVEL`.
+    /// Answers a question; false if `owner` holds none with this number, or its time is up, and it is
+    /// rejected. IRQL: `<= DISPATCH_LEVEL`.
     pub(crate) fn answer(&self, owner: &Open, number: u64, answer: Answer) -> bool {
         let settled = self.0.state.with(|state| {
             let found = state.held.remove_where(|it| it.number == number && it.is_held_by(owner))?;

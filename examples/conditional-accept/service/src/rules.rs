@@ -31,8 +31,8 @@ impl Rules {
         Ok(Self { policy: Ref::try_new(SpinLock::new(share(policy)?))?, clients: ClientTable::try_new()? })
     }
 
-    /// Puts another policy in force, as a whole. What was answered or pended before stays so; the limit on silence counts for
-    /// connections that are there, too.
+    /// Puts another policy in force, as a whole. What was answered or pended before stays so; the limit on
+    /// silence counts for connections that are there, too.
     ///
     /// # Errors
     /// [`OutOfMemory`]; the former policy stays in force then.

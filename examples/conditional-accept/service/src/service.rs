@@ -84,10 +84,11 @@ pub struct Service<S: RecordSink> {
 }
 
 impl<S: RecordSink> Service<S> {
-    /// Starts the service and records that it listens. Waits for WSK, and for nothing longer than five seconds.
+    /// Starts the service and records that it listens. Waits for WSK, and for nothing longer than five
+    /// seconds.
     ///
-    /// If it fails, what was begun is taken down before this returns; whenever that has lasted five more seconds, `left` is told what it
-    /// waits for.
+    /// If it fails, what was begun is taken down before this returns; whenever that has lasted five more
+    /// seconds, `left` is told what it waits for.
     ///
     /// # IRQL
     /// `PASSIVE_LEVEL`.
@@ -103,8 +104,9 @@ impl<S: RecordSink> Service<S> {
         Self::start_with(Client::register(passive)?, settings, sink, left, passive)
     }
 
-    /// [`start`](Self::start) with a client, whose registration says what keeps the driver's image: a driver that can be unloaded
-    /// gives one of [`Client::register_for`]. The client is unloaded with the service, or when it does not start.
+    /// [`start`](Self::start) with a client, whose registration says what keeps the driver's image: a driver
+    /// that can be unloaded gives one of [`Client::register_for`]. The client is unloaded with the service,
+    /// or when it does not start.
     ///
     /// # IRQL
     /// `PASSIVE_LEVEL`.
@@ -129,9 +131,11 @@ impl<S: RecordSink> Service<S> {
         }
     }
 
-    /// [`unload`](Self::unload), however long that takes; `left` is told every five seconds what it waits for.
+    /// [`unload`](Self::unload), however long that takes; `left` is told every five seconds what it waits
+    /// for.
     ///
-    /// It does not give up: a driver that were unloaded while WSK can still call it would take the system down with it.
+    /// It does not give up: a driver that were unloaded while WSK can still call it would take the system
+    /// down with it.
     ///
     /// # IRQL
     /// `PASSIVE_LEVEL`.
@@ -161,15 +165,15 @@ impl<S: RecordSink> Service<S> {
         self.local
     }
 
-    /// Ends the service: clients are disconnected, requests dropped, and nothing of it is left. Each of the two
-    /// waits, for the tasks and for WSK, ends after `limit`.
+    /// Ends the service: clients are disconnected, requests dropped, and nothing of it is left. Each of the
+    /// two waits, for the tasks and for WSK, ends after `limit`.
     ///
     /// # IRQL
     /// `PASSIVE_LEVEL`.
     ///
     /// # Errors
-    /// [`StillBusy`] when the time was not enough. It can be called again, and a driver must not be unloaded before
-    /// it has succeeded.
+    /// [`StillBusy`] when the time was not enough. It can be called again, and a driver must not be unloaded
+    /// before it has succeeded.
     pub fn unload(&mut self, limit: Duration, passive: Passive<'_>) -> core::result::Result<(), StillBusy> {
         if let Some(executor) = self.executor.take()
             && let Err(error) = executor.stop(passive, limit)
@@ -221,8 +225,8 @@ impl Started {
     }
 }
 
-/// Listens and serves; when WSK has given the listener up, which is recorded, on another one at the same address. Ends when
-/// the first attempt to listen fails.
+/// Listens and serves; when WSK has given the listener up, which is recorded, on another one at the same
+/// address. Ends when the first attempt to listen fails.
 ///
 /// It has the capture, which ends with it, and the tasks of the executor end before the client is unloaded.
 #[expect(
@@ -314,7 +318,8 @@ pub struct StillBusy {
     pub tasks: usize,
     /// Sockets that had not closed.
     pub sockets: usize,
-    /// Captures of WSK that were not released, or the registration, which ends last. One of the three is never zero.
+    /// Captures of WSK that were not released, or the registration, which ends last. One of the three is
+    /// never zero.
     pub providers: usize,
 }
 

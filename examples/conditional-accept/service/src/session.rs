@@ -1,5 +1,5 @@
-//! One connection: every byte that comes is sent back, and when the other side has ended, what is owed is sent
-//! before this side ends too.
+//! One connection: every byte that comes is sent back, and when the other side has ended, what is owed is
+//! sent before this side ends too.
 //!
 //! ```text
 //!   receive ──► send ──► receive … ──► end of the other side ──► disconnect ──► close
@@ -7,9 +7,10 @@
 //!      └──────────┴── error: close, which resets what is left
 //! ```
 //!
-//! A connection on which nothing comes and nothing is taken for as long as the policy says is closed, which resets it: silence must
-//! not keep others out. What is sent back counts as taken when all of a piece is, which is what came in one go, up to 8 KiB: WSK
-//! tells nothing of a part, so whoever reads more slowly than that loses the connection, too.
+//! A connection on which nothing comes and nothing is taken for as long as the policy says is closed, which
+//! resets it: silence must not keep others out. What is sent back counts as taken when all of a piece is,
+//! which is what came in one go, up to 8 KiB: WSK tells nothing of a part, so whoever reads more slowly than
+//! that loses the connection, too.
 //!
 //! A session that is dropped, as all are at unload, closes its connection in the background.
 
@@ -78,8 +79,8 @@ const GRACEFUL: u8 = 1;
 const ABORTIVE: u8 = 2;
 
 impl<S: RecordSink> State<S> {
-    /// Records that the other side ended the connection. Both the event and the session can be the first to know:
-    /// the event comes only for what happens after it was enabled.
+    /// Records that the other side ended the connection. Both the event and the session can be the first to
+    /// know: the event comes only for what happens after it was enabled.
     fn ended(&self, kind: DisconnectKind) {
         let before = match kind {
             DisconnectKind::Graceful => self.ended.fetch_or(GRACEFUL, Ordering::Relaxed),
@@ -190,7 +191,8 @@ impl<S: RecordSink> Session<S> {
         drop(stats);
     }
 
-    /// Serves until the other side ends; an error if it is silent for too long, or nobody can look at the clock.
+    /// Serves until the other side ends; an error if it is silent for too long, or nobody can look at the
+    /// clock.
     async fn serve(&mut self) -> Result<wsk::Result<()>, Reason> {
         let (state, last) = (self.state.clone(), LastActivity::now());
         let Shared { policy, spawner, .. } = &*state.shared;
@@ -229,10 +231,11 @@ impl<S: RecordSink> Session<S> {
     }
 }
 
-/// Waits until nothing has happened since `last` for as long as the policy allows. One timer does, however much is said meanwhile.
+/// Waits until nothing has happened since `last` for as long as the policy allows. One timer does, however
+/// much is said meanwhile.
 ///
-/// Without memory for it nobody would notice the silence. Where silence has no limit that harms nobody, until there is one: then it is
-/// looked at again when the session has something else to do.
+/// Without memory for it nobody would notice the silence. Where silence has no limit that harms nobody, until
+/// there is one: then it is looked at again when the session has something else to do.
 async fn wait_until_idle(policy: &Rules, cache: &Cache, last: &LastActivity) -> Reason {
     loop {
         let limit = policy.idle_timeout();

@@ -1,5 +1,5 @@
-//! The service with variations that its front ends do not have: completion order, IRQL of callbacks, and failure of each
-//! single allocation.
+//! The service with variations that its front ends do not have: completion order, IRQL of callbacks, and
+//! failure of each single allocation.
 
 #[path = "support/client.rs"]
 mod client;
@@ -156,7 +156,8 @@ fn who_comes_when_it_is_full_is_rejected() {
                 let mut clients = Vec::new();
                 for number in 0..most + MORE {
                     let mut client = connect(to).expect("connected");
-                    // One that is accepted is a task before the next one comes; one that is asked about hears nothing.
+                    // One that is accepted is a task before the next one comes; one that is asked about hears
+                    // nothing.
                     let heard = client.write_all(b"x").and_then(|()| match default {
                         Action::Ask if number < most => Ok(()),
                         _ => client.read_exact(&mut [0]),
@@ -248,8 +249,8 @@ fn pended_requests_of_one_source_leave_room_for_the_others() {
     }
 }
 
-/// Requests that are inspected before any of their connections is delivered are all let in, as there is room for each: the limit
-/// holds at delivery.
+/// Requests that are inspected before any of their connections is delivered are all let in, as there is room
+/// for each: the limit holds at delivery.
 #[test]
 fn a_crowd_that_comes_at_once_gets_no_more_than_its_share() {
     const SHARE: usize = 3;
@@ -280,7 +281,8 @@ fn a_crowd_that_comes_at_once_gets_no_more_than_its_share() {
     }
 }
 
-/// Clients that say nothing, and clients that take nothing, lose their connections; one that talks keeps its own.
+/// Clients that say nothing, and clients that take nothing, lose their connections; one that talks keeps its
+/// own.
 #[test]
 fn silent_clients_lose_their_places() {
     const SILENT: usize = 4;
@@ -357,8 +359,8 @@ impl RecordSink for Holding {
     }
 }
 
-/// However many pended clients give up while the client holds its callbacks open, there are no more than so many threads for these;
-/// the others wait.
+/// However many pended clients give up while the client holds its callbacks open, there are no more than so
+/// many threads for these; the others wait.
 #[test]
 fn a_storm_of_callbacks_has_a_bounded_number_of_threads() {
     const CLIENTS: usize = 120;
@@ -437,8 +439,9 @@ fn every_completion_and_level() {
     }
 }
 
-/// Memory that is refused once, at each place in turn: the start fails with an error, or a client is refused, and
-/// whatever was not refused works. Who was taken and lost its connection for it is recorded with the reason.
+/// Memory that is refused once, at each place in turn: the start fails with an error, or a client is refused,
+/// and whatever was not refused works. Who was taken and lost its connection for it is recorded with the
+/// reason.
 #[test]
 fn each_allocation_fails_once() {
     for accept_by in BOTH_WAYS {
@@ -480,8 +483,8 @@ fn each_allocation_fails_once() {
     }
 }
 
-/// Memory that is gone from some place on and never comes back: clients may be refused, and the unload, which needs
-/// none, is as clean as ever.
+/// Memory that is gone from some place on and never comes back: clients may be refused, and the unload, which
+/// needs none, is as clean as ever.
 #[test]
 fn memory_runs_out_for_good() {
     for accept_by in BOTH_WAYS {

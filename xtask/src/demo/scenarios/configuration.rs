@@ -27,7 +27,8 @@ pub(super) const LIMITS: Scenario = Scenario {
 /// meanwhile.
 const SILENCE: u32 = 10_000;
 
-/// Silent clients of one source: they keep nobody else out, and not even their own for longer than silence may last.
+/// Silent clients of one source: they keep nobody else out, and not even their own for longer than silence
+/// may last.
 fn limits(stage: &mut Stage<'_>) -> Result<Seen> {
     let mut settings = stage.usual();
     settings.limits = Limits { clients: 8, per_source: SHARE as u32, idle_timeout: SILENCE };
@@ -103,7 +104,8 @@ pub(super) const BAD_SETTINGS: Scenario = Scenario {
         settings.bad = vec![
             ("AcceptBy", BadValue::Text("pigeon")),
             ("Default", BadValue::Number(1)),
-            // The good entry counts all the same; and who is not named is rejected, as somebody may have been.
+            // The good entry counts all the same; and who is not named is rejected, as somebody may have
+            // been.
             ("Reject", BadValue::Texts(&["127.0.0.3", "127.0.0.300"])),
             ("VerdictTimeout", BadValue::Number(0)),
         ];

@@ -26,8 +26,8 @@ pub(super) const UNLOAD: Scenario = Scenario {
     run: unload,
 };
 
-/// Idle clients, clients in the middle of their talk, pended ones, and, with the driver, a program that holds a question and
-/// one that follows the records: then the gate is unloaded.
+/// Idle clients, clients in the middle of their talk, pended ones, and, with the driver, a program that holds
+/// a question and one that follows the records: then the gate is unloaded.
 fn unload(stage: &mut Stage<'_>) -> Result<Seen> {
     stage.serve(&stage.usual())?;
     // With the driver, a program has a handle open and a question in hand.
@@ -197,7 +197,8 @@ fn cycle(stage: &mut Stage<'_>, settings: &super::Settings, load: &Load) -> Resu
             format!("grown from {first} to {last}")
         }
         None if !held.is_empty() => format!("{} starts are too few to tell growth", held.len()),
-        // A gate that is a process of its own has said each time that nothing was left, or `stop` would have failed.
+        // A gate that is a process of its own has said each time that nothing was left, or `stop` would have
+        // failed.
         _ => "no growth".to_owned(),
     };
     let held = ends.map_or_else(String::new, |(first, last)| format!("; at first {first}; at last {last}"));
@@ -269,7 +270,8 @@ impl Load {
                     _ => _ = self.wrong.fetch_add(1, Ordering::Relaxed),
                 }
             } else {
-                // It gives up, or is rejected; whether the gate was being stopped or not, nobody says anything to it.
+                // It gives up, or is rejected; whether the gate was being stopped or not, nobody says
+                // anything to it.
                 client.patience(Duration::from_millis(2));
                 if !matches!(
                     client.listen(),

@@ -20,8 +20,8 @@ const LOADS: usize = 2;
 const SERVED: usize = 10;
 const OTHERS: usize = 5;
 
-/// Each kind of client, and an unload with some of them still there. The account is that of Wine's kernel, which logs every block
-/// that it gives out and gets back.
+/// Each kind of client, and an unload with some of them still there. The account is that of Wine's kernel,
+/// which logs every block that it gives out and gets back.
 fn pool(stage: &mut Stage<'_>) -> Result<Seen> {
     stage.server.record_pool(true)?;
     let mut seen = [0; 5];

@@ -43,7 +43,7 @@ pub(crate) struct Scenario {
     records: &'static str,
     /// By which accept paths.
     paths: Paths,
-    /// Whether it needs the driver.
+    /// True if it needs the driver.
     pub driver_only: bool,
     run: fn(&mut Stage<'_>) -> Result<Seen>,
 }

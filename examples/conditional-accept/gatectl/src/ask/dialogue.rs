@@ -61,7 +61,7 @@ impl Answers {
     }
 }
 
-/// Why a question does not wait for its answer any more.
+/// Reason that a question was withdrawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Reason {

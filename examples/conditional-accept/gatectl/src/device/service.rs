@@ -1,5 +1,6 @@
-//! The driver as a service. Windows does not unload a driver while its device is open, and does not tell the driver either that it
-//! is to go: so whoever has the device open looks now and then whether the service is being stopped, and lets go.
+//! The driver as a service. Windows does not unload a driver while its device is open, and does not tell the
+//! driver either that it is to go: so whoever has the device open looks now and then whether the service is
+//! being stopped, and lets go.
 
 use std::ptr::null;
 
@@ -22,7 +23,7 @@ struct Handle(SC_HANDLE);
 
 // SAFETY: such a handle is a number of the process, which any thread may use.
 unsafe impl Send for Handle {}
-// SAFETY: as above; the manager does the locking.
+// SAFETY: the service control manager synchronizes calls with one handle.
 unsafe impl Sync for Handle {}
 
 impl Handle {

@@ -1,5 +1,5 @@
-//! The control device by overlapped I/O: each request has its own event, so that a wait for it can end with a time, or
-//! with the event that [`Device::stop`] sets.
+//! The control device by overlapped I/O: each request has its own event, so that a wait for it can end with a
+//! time, or with the event that [`Device::stop`] sets.
 //!
 //! ```text
 //!   DeviceIoControl ──completed──────────────────────────────────────► result
@@ -8,8 +8,8 @@
 //!                          └─every second: is the driver to be unloaded? then taken back, too
 //! ```
 //!
-//! What the system may still write to (`OVERLAPPED` and output buffer) is on the heap and owned by the request; in the one case
-//! that a driver keeps a request in spite of its cancellation, it is never freed.
+//! What the system may still write to (`OVERLAPPED` and output buffer) is on the heap and owned by the
+//! request; in the one case that a driver keeps a request in spite of its cancellation, it is never freed.
 
 use std::cell::UnsafeCell;
 use std::fs::{File, OpenOptions};
@@ -165,8 +165,8 @@ struct Parts {
 ///
 /// # Invariants
 ///
-/// The parts do not move. From [`Request::start`] until the request is over, only the system touches `overlapped` and
-/// what `output` owns. It is over before the request is dropped.
+/// The parts do not move. From [`Request::start`] until the request is over, only the system touches
+/// `overlapped` and what `output` owns. It is over before the request is dropped.
 struct Request<'d> {
     device: &'d File,
     parts: Box<Parts>,
@@ -187,8 +187,9 @@ impl<'d> Request<'d> {
         // SAFETY: nothing is under way yet, and nobody else has the request.
         let output: &mut [u8] = unsafe { &mut *self.parts.output.get() };
         let (size, output) = (length(output.len()), output.as_mut_ptr());
-        // SAFETY: the handle is open. The input is read before the call returns, as these requests are buffered. The output and
-        // OVERLAPPED live as long as the request, and are as long as they are said to be.
+        // SAFETY: the handle is open. The input is read before the call returns, as these requests are
+        // buffered. The output and OVERLAPPED live as long as the request, and are as long as they are said
+        // to be.
         let done = unsafe {
             DeviceIoControl(
                 self.device.as_raw_handle(),
@@ -205,7 +206,8 @@ impl<'d> Request<'d> {
     }
 
     fn cancel(&self) {
-        // SAFETY: the handle is open, and the request lives. If it is over already, the call finds nothing to cancel.
+        // SAFETY: the handle is open, and the request lives. If it is over already, the call finds nothing to
+        // cancel.
         unsafe { CancelIoEx(self.device.as_raw_handle(), self.parts.overlapped.get()) };
     }
 

@@ -347,7 +347,8 @@ fn pended(question: &Question) -> Record {
     Record::Inspect { id: question.id, remote: question.remote, action: Inspection::Pend, reason: None }
 }
 
-/// Identifiers are used again: what became of the one that had it before is not said of the one that has it now.
+/// Identifiers are used again: what became of the one that had it before is not said of the one that has it
+/// now.
 #[test]
 fn the_lapse_of_a_namesake_is_no_lapse() {
     for past in [false, true] {
@@ -392,7 +393,8 @@ fn the_record_of_an_answer_ends_no_namesake() {
     assert!(!ran.out.contains("lapsed"), "{}", ran.out);
 }
 
-/// An answer by name that was meant for the question before does not let its namesake in; the number tells them apart.
+/// An answer by name that was meant for the question before does not let its namesake in; the number tells
+/// them apart.
 #[test]
 fn an_answer_by_name_is_not_for_a_namesake() {
     let script = script(&[1]);

@@ -1,4 +1,5 @@
-//! A device that plays a script: it has queues of replies, one for each control code, and notes what was asked.
+//! A device that plays a script: it has queues of replies, one for each control code, and notes what was
+//! asked.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, BufReader, Read, Write};

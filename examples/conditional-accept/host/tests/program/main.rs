@@ -1,7 +1,7 @@
 //! The program `gate-host` as people use it: the program is started, and real clients connect to it.
 //!
-//! The clients come from 127.0.0.1 to 127.0.0.4, which only Linux and Windows have without being asked, and the
-//! service is ended by a signal: so these tests run on Linux.
+//! The clients come from 127.0.0.1 to 127.0.0.4, which only Linux and Windows have without being asked, and
+//! the service is ended by a signal: so these tests run on Linux.
 #![cfg(target_os = "linux")]
 
 #[path = "../../../service/tests/support/client.rs"]

@@ -99,8 +99,8 @@ impl Service {
         state.0.iter().filter(|line| has(line, fields)).cloned().collect()
     }
 
-    /// Tells the example to unload, and returns everything it printed. It has to end within five seconds, with
-    /// nothing violated and nothing leaked.
+    /// Tells the example to unload, and returns everything it printed. It has to end within five seconds,
+    /// with nothing violated and nothing leaked.
     pub(crate) fn stop(mut self) -> Vec<Value> {
         let pid = Pid::from_child(&self.child);
         let start = Instant::now();
@@ -108,7 +108,8 @@ impl Service {
         self.end(start + UNLOAD)
     }
 
-    /// Waits until the example ends by itself, which it does within `limit`, and returns everything it printed.
+    /// Waits until the example ends by itself, which it does within `limit`, and returns everything it
+    /// printed.
     pub(crate) fn ended_within(mut self, limit: Duration) -> Vec<Value> {
         self.end(Instant::now() + limit)
     }

@@ -84,15 +84,17 @@ pub fn encode_policy(policy: &Policy, output: &mut [u8]) -> Option<usize> {
 ///
 /// # Errors
 ///
-/// When the bytes are no policy of this version: a wrong length, an unknown action or family, too long a prefix, too many
-/// networks, a network that is named twice with different actions, or a limit out of its range.
+/// When the bytes are no policy of this version: a wrong length, an unknown action or family, too long a
+/// prefix, too many networks, a network that is named twice with different actions, or a limit out of its
+/// range.
 pub fn decode_policy(bytes: &[u8]) -> Result<Policy, Malformed> {
     let mut policy = Policy::new(Action::Reject);
     decode_policy_into(bytes, &mut policy)?;
     Ok(policy)
 }
 
-/// [`decode_policy`] into a policy of the caller's that names no network yet, so that there is one copy of it on the stack.
+/// [`decode_policy`] into a policy of the caller's that names no network yet, so that there is one copy of it
+/// on the stack.
 ///
 /// # Errors
 ///

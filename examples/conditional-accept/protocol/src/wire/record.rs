@@ -218,12 +218,13 @@ impl TimedRecord {
     }
 }
 
-/// Reads the output of [`IOCTL_NEXT_RECORDS`](super::IOCTL_NEXT_RECORDS): how many records this handle has missed, and those that
-/// came.
+/// Reads the output of [`IOCTL_NEXT_RECORDS`](super::IOCTL_NEXT_RECORDS): how many records this handle has
+/// missed, and those that came.
 ///
 /// # Errors
 ///
-/// When the bytes do not begin with a header, or are not as many as it says. Each record tells by itself whether it is one.
+/// When the bytes do not begin with a header, or are not as many as it says. Each record tells by itself
+/// whether it is one.
 pub fn decode_records(
     bytes: &[u8],
 ) -> Result<(u64, impl Iterator<Item = Result<TimedRecord, Malformed>> + '_), Malformed> {

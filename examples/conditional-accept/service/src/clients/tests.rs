@@ -77,7 +77,8 @@ fn a_source_without_memory_has_no_seats() {
     });
 }
 
-/// However many requests are pended, half of the places are for clients that are served: those of others are none of theirs.
+/// However many requests are pended, half of the places are for clients that are served: those of others are
+/// none of theirs.
 #[test]
 fn pended_requests_take_half_of_the_places() {
     run(|_| {

@@ -1,7 +1,7 @@
 //! The handles that file objects hold, so that none is lost if they go without a word.
 //!
-//! On Windows each file object ends with `IRP_MJ_CLOSE`, and no driver is unloaded before. Wine unloads a driver whose device is
-//! open, and its file objects end without: what they held is taken here then.
+//! On Windows each file object ends with `IRP_MJ_CLOSE`, and no driver is unloaded before. Wine unloads a
+//! driver whose device is open, and its file objects end without: what they held is taken here then.
 #![expect(clippy::expl_impl_clone_on_copy, reason = "the adapter is written by a macro")]
 
 use core::fmt;
@@ -17,8 +17,8 @@ pub(super) type Link = LinkedListAtomicLink;
 intrusive_adapter!(Links = UnsafeRef<Open>: Open { link => LinkedListAtomicLink });
 
 /// # Invariants
-/// Each handle in the list came from [`Ref::into_raw`], and that count is the list's. Each has a share in what the list is in, so
-/// the list is empty when it goes.
+/// Each handle in the list came from [`Ref::into_raw`], and that count is the list's. Each has a share in
+/// what the list is in, so the list is empty when it goes.
 pub(super) struct Files(SpinLock<LinkedList<Links>>);
 
 impl Files {

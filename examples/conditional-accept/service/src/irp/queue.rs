@@ -9,9 +9,10 @@
 //!                                                              request, completes it with STATUS_CANCELLED
 //! ```
 //!
-//! The routine's slot in the IRP is the token: it is exchanged atomically, so exactly one of `remove_matching` and `IoCancelIrp` gets
-//! it. An IRP whose cancellation has begun stays in the list until its cancel routine, which needs the lock, has come.
-//! `Io…Csq…` does the same on Windows; Wine does not have it.
+//! The routine's slot in the IRP is the token: it is exchanged atomically, so exactly one of
+//! `remove_matching` and `IoCancelIrp` gets it. An IRP whose cancellation has begun stays in the list until
+//! its cancel routine, which needs the lock, has come. `Io…Csq…` does the same on Windows; Wine does not have
+//! it.
 
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
 use core::{fmt, ptr};
@@ -24,7 +25,8 @@ use wsk_sys::{STATUS_CANCELLED, STATUS_DEVICE_BUSY, STATUS_INSUFFICIENT_RESOURCE
 use super::{ActiveCall, Request};
 use crate::control::Open;
 
-/// Limit on the requests of one handle in each queue. There is no limit for all handles together, which one could use up.
+/// Limit on the requests of one handle in each queue. There is no limit for all handles together, which one
+/// could use up.
 const PER_HANDLE: u32 = 8;
 
 /// Owner of a queue and of the lock around it.
@@ -50,8 +52,9 @@ pub(crate) trait QueueOwner: Send + Sync + Sized + 'static {
 ///
 /// # Invariants
 /// - Each call in the list came from [`PoolBox::into_raw`], and is the list's.
-/// - Its IRP has the cancel routine of `W` set, and the addresses of the queue's owner and of itself in its driver context, or its
-///   cancellation has begun; in that case the routine waits for the lock around this list, or is about to.
+/// - Its IRP has the cancel routine of `W` set, and the addresses of the queue's owner and of itself in its
+///   driver context, or its cancellation has begun; in that case the routine waits for the lock around this
+///   list, or is about to.
 /// - `len` is their number, and the count of each handle the number of its own.
 pub(crate) struct CancelSafeQueue<W: QueueOwner> {
     calls: LinkedList<Links<W>>,
@@ -120,16 +123,19 @@ impl<W: QueueOwner> CancelSafeQueue<W> {
         let context = [queue_owner, PoolBox::as_ptr(&call.0).cast(), ptr::null_mut(), ptr::null_mut()];
         // SAFETY: the call owns the IRP, whose driver context is for its owner.
         unsafe { nt::set_irp_driver_context(irp, context) };
-        // SAFETY: as above. From here on the routine may be called; it waits for the lock, which the caller holds.
+        // SAFETY: the call owns the IRP. From here on the routine may be called; it waits for the lock, which
+        // the caller holds.
         unsafe { nt::io_set_cancel_routine(irp, Some(cancel::<W>)) };
-        // The routine is there before the flag is looked at, as `IoCancelIrp` sets the flag before it takes the routine.
+        // The routine is there before the flag is looked at, as `IoCancelIrp` sets the flag before it takes
+        // the routine.
         fence(Ordering::SeqCst);
-        // SAFETY: whoever cancels it or not, the IRP is completed under the lock only, so it is alive.
+        // SAFETY: the IRP is completed under the lock only, which the caller holds, so it is alive.
         let cancelled = unsafe { nt::irp_cancel(irp) }.load(Ordering::SeqCst) != 0;
         if cancelled && call.0.clear_cancel_routine() {
             return Err(RejectedCall(call, STATUS_CANCELLED));
         }
-        // SAFETY: as above; nobody completes it before the lock is released.
+        // SAFETY: the call owns the IRP, which is completed under the lock only, and the caller holds the
+        // lock.
         unsafe { nt::io_mark_irp_pending(irp) };
         count.fetch_add(1, Ordering::Relaxed);
         // SAFETY: the box gives the call up to the list, where it stays in its place.
@@ -243,7 +249,8 @@ impl<W: QueueOwner> PendingCall<W> {
 /// The cancel routine of a waiting request.
 ///
 /// # Safety
-/// It is called by `IoCancelIrp` with the cancel spin lock held, for an IRP that [`CancelSafeQueue::insert`] set it for.
+/// It is called by `IoCancelIrp` with the cancel spin lock held, for an IRP that [`CancelSafeQueue::insert`]
+/// set it for.
 unsafe extern "system" fn cancel<W: QueueOwner>(_device: *mut DEVICE_OBJECT, irp: *mut IRP) {
     // Declared first, so that it goes last: after what this routine has a share in.
     let _active = ActiveCall::enter();
@@ -251,14 +258,14 @@ unsafe extern "system" fn cancel<W: QueueOwner>(_device: *mut DEVICE_OBJECT, irp
     let irql = unsafe { nt::irp_cancel_irql(irp) };
     // SAFETY: `insert` wrote it before it set the routine.
     let [queue_owner, call, ..] = unsafe { nt::irp_driver_context(irp) };
-    // SAFETY: the IRP's call is in the list, or is being put there under the lock, until it is taken out below, and keeps the list's
-    // home.
+    // SAFETY: the IRP's call is in the list, or is being put there under the lock, until it is taken out
+    // below, and keeps the list's home.
     let queue_owner = unsafe { Ref::<W>::clone_from_raw(queue_owner.cast_const().cast()) };
     // SAFETY: the cancel spin lock is held, and was taken at this level.
     unsafe { nt::IoReleaseCancelSpinLock(irql) };
     let call = call.expose_provenance();
-    // SAFETY: whoever cancels a call has taken its routine, so nobody else takes it out; and the lock is held, under which it was put
-    // in: it is in the list.
+    // SAFETY: whoever cancels a call has taken its routine, so nobody else takes it out; and the lock is
+    // held, under which it was put in: it is in the list.
     let remove = |queue: &mut CancelSafeQueue<W>| unsafe { queue.remove(ptr::with_exposed_provenance(call)) };
     if let Some(call) = queue_owner.with_queue(remove) {
         call.complete(STATUS_CANCELLED, 0);

@@ -1,7 +1,8 @@
-//! Requests of every kind from several programs at once, while clients come and go: whatever code, method, length and order, each
-//! request ends once, and nothing is left.
+//! Requests of every kind from several programs at once, while clients come and go: whatever code, method,
+//! length and order, each request ends once, and nothing is left.
 //!
-//! The seed is printed; `GATE_FUZZ_SEED` repeats a run as far as the threads do, `GATE_FUZZ_ROUNDS` makes it longer.
+//! The seed is printed; `GATE_FUZZ_SEED` repeats a run as far as the threads do, `GATE_FUZZ_ROUNDS` makes it
+//! longer.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;

@@ -178,7 +178,8 @@ fn requests() -> impl Strategy<Value = (u32, Vec<u8>, usize)> {
     (code, input, prop_oneof![1 => 0..128_usize, 1 => 0..2048_usize])
 }
 
-/// Noise at the dispatcher: no panic, no request lost, no byte written beyond what goes back, and the device lives on.
+/// Noise at the dispatcher: no panic, no request lost, no byte written beyond what goes back, and the device
+/// lives on.
 #[test]
 fn noise_is_refused_or_understood() {
     let kernel = Kernel::new(Config::default());

@@ -143,7 +143,8 @@ fn questions_come_in_order_with_numbers_of_their_own() {
     });
 }
 
-/// The asker may notice late that its time is up, when there is much to do; what counts is when the answer comes.
+/// The asker may notice late that its time is up, when there is much to do; what counts is when the answer
+/// comes.
 #[test]
 fn an_answer_after_the_time_out_is_none() {
     const TIME: Duration = Duration::from_millis(60);
@@ -240,7 +241,8 @@ fn a_handle_that_is_closed_rejects_what_it_holds_and_nothing_else() {
         assert_eq!(control.status().counters.handles, 1);
         assert_eq!((answered(&asked[0]), answered(&asked[1])), (Answer::Reject, Answer::Reject));
         assert_eq!(control.status().counters.questions, 2);
-        // The one that nobody had taken is still there for the other, and the closed one gets nothing any more.
+        // The one that nobody had taken is still there for the other, and the closed one gets nothing any
+        // more.
         assert_eq!(dies.call(IOCTL_NEXT_QUESTION, &[], ROOM), Err(STATUS_CANCELLED));
         assert_eq!(answer(&dies, of_dying[0], Answer::Accept), Err(STATUS_NOT_FOUND));
         answer(&lives, of_living, Answer::Accept).expect("held");

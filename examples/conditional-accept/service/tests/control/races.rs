@@ -1,5 +1,5 @@
-//! Cancellation, completion, closing and unloading against each other, thousands of times. The harness looks at each call:
-//! it ends once, not under a lock, and with nothing written that does not go back.
+//! Cancellation, completion, closing and unloading against each other, thousands of times. The harness looks
+//! at each call: it ends once, not under a lock, and with nothing written that does not go back.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Barrier};
@@ -28,7 +28,8 @@ struct Rival {
 }
 
 impl Rival {
-    /// Lets a second thread do `theirs` `ROUNDS` times, each time together with what the caller does between `start` and `end`.
+    /// Lets a second thread do `theirs` `ROUNDS` times, each time together with what the caller does between
+    /// `start` and `end`.
     fn new(mut theirs: impl FnMut(u32) + Send + 'static) -> (Self, crate::io::Thread<()>) {
         let (start, end) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
         let rival = Self { start: Arc::clone(&start), end: Arc::clone(&end) };

@@ -1,4 +1,5 @@
-//! The whole chain: a client of the host's network, the service, the gate, the desk, a program that answers, and back.
+//! The whole chain: a client of the host's network, the service, the gate, the desk, a program that answers,
+//! and back.
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -45,7 +45,8 @@ pub(crate) fn is_served(mut stream: &TcpStream) -> bool {
     result.is_ok() && back == *b"ping"
 }
 
-/// Connects until a client is served, and returns that one. A client sees the end of its connection before its place is free.
+/// Connects until a client is served, and returns that one. A client sees the end of its connection before
+/// its place is free.
 pub(crate) fn served_at_last(connect: impl Fn() -> std::io::Result<TcpStream>) -> TcpStream {
     let start = Instant::now();
     loop {
@@ -70,8 +71,8 @@ pub(crate) fn echo(stream: &mut TcpStream, bytes: &[u8]) {
     assert!(back == bytes, "other bytes came back");
 }
 
-/// Sends `bytes` while reading what comes back, ends the sending, and returns all that came until the other side
-/// ended its sending too.
+/// Sends `bytes` while reading what comes back, ends the sending, and returns all that came until the other
+/// side ended its sending too.
 pub(crate) fn echo_to_the_end(stream: &TcpStream, bytes: &[u8]) -> Vec<u8> {
     let mut back = Vec::with_capacity(bytes.len());
     std::thread::scope(|scope| {

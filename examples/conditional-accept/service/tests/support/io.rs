@@ -71,9 +71,9 @@ pub(crate) fn control(time: Duration) -> Control {
 #[derive(Debug)]
 pub(crate) struct File(*mut c_void);
 
-// SAFETY: a handle may be used on any thread.
+// SAFETY: the pointer is a handle of the control, which may be used on any thread.
 unsafe impl Send for File {}
-// SAFETY: as above.
+// SAFETY: the operations of a handle are synchronized by the control.
 unsafe impl Sync for File {}
 
 impl File {
@@ -134,9 +134,10 @@ struct State {
     held_up: AtomicBool,
 }
 
-// SAFETY: the IRP and the buffer are the driver's until the call has ended, and then of whoever looks at the end.
+// SAFETY: the IRP and the buffer are the driver's until the call has ended, and then of whoever looks at the
+// end.
 unsafe impl Send for State {}
-// SAFETY: as above.
+// SAFETY: the buffer is used by one side at a time: by the driver until the completion, then by the waiter.
 unsafe impl Sync for State {}
 
 #[derive(Clone, Copy, Debug)]
@@ -149,17 +150,17 @@ struct End {
 
 /// The I/O manager's part of a completion; keeps the IRP, which its [`Call`] frees.
 unsafe extern "system" fn ended(_: *mut DEVICE_OBJECT, irp: *mut IRP, context: *mut c_void) -> NTSTATUS {
-    // SAFETY: the context is a count that `send` gave up for this call. A second completion, which is an error that the kernel
-    // reports, does not get here.
+    // SAFETY: the context is a count that `send` gave up for this call. A second completion, which is an
+    // error that the kernel reports, does not get here.
     let state = unsafe { Arc::from_raw(context.cast_const().cast::<State>()) };
     while state.held_up.load(Ordering::Acquire) {
         std::thread::yield_now();
     }
     // SAFETY: the driver has given the IRP back.
     let status = unsafe { nt::irp_status(irp) };
-    // SAFETY: as above.
+    // SAFETY: the driver has completed the IRP, and the call that frees it waits for this routine.
     let information = unsafe { nt::irp_information(irp) };
-    // SAFETY: as above.
+    // SAFETY: the driver has completed the IRP, and the call that frees it waits for this routine.
     let pended = unsafe { nt::irp_pending_returned(irp) };
     // SAFETY: the function has no preconditions.
     let irql = unsafe { nt::KeGetCurrentIrql() };
@@ -195,7 +196,7 @@ impl Call {
         let context = Arc::into_raw(Arc::clone(&state)).cast_mut().cast();
         // SAFETY: the IRP is new and has a free location; the context is a count of its own.
         unsafe { nt::io_set_completion_routine(irp.as_ptr(), ended, context) };
-        // SAFETY: as above.
+        // SAFETY: the IRP is new and has a free location.
         unsafe { nt::io_set_next_irp_stack_location(irp.as_ptr()) };
         if cancelled {
             // SAFETY: the IRP is alive.
@@ -204,8 +205,8 @@ impl Call {
         // SAFETY: nobody else has the buffer yet.
         let system = unsafe { &mut *state.buffer.get() };
         let system = if system.is_empty() { ptr::null_mut() } else { system.as_mut_ptr() };
-        // SAFETY: the IRP was handed down just now, the buffer holds the longer of both, and `wait` and `drop` leave
-        // both alone until the IRP has come back.
+        // SAFETY: the IRP was handed down just now, the buffer holds the longer of both, and `wait` and
+        // `drop` leave both alone until the IRP has come back.
         let request = unsafe { Request::new(irp, code, system, input.len(), room) };
         let returned = dispatch(request);
         Self { state, returned, input: input.to_vec(), room }
