@@ -367,7 +367,7 @@ impl Request {
     /// call returned a status other than pending, and `PendingReturned` agrees with that.
     ///
     /// # Panics
-    /// If it takes longer than [`BOUND`](super::BOUND).
+    /// If it takes longer than [`BOUND`].
     #[track_caller]
     pub fn wait(&self) -> Done {
         let Some(done) = self.wait_up_to(BOUND) else {
