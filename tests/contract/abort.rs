@@ -326,7 +326,7 @@ fn waiting_inside_the_abort_is_caught() {
         });
         peer.reset();
         events.abort();
-        assert!(sim.violations_of("ABRT-13")[0].place.contains("contract"));
+        assert!(sim.violations_of("ABRT-13")[0].location.contains("contract"));
         events.on_abort(|_| STATUS_SUCCESS);
     });
 }

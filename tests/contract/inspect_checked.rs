@@ -296,7 +296,7 @@ fn waiting_inside_the_inspection_is_caught() {
         });
         Peer::connect(address).expect_reset();
         events.inspect();
-        assert!(sim.violations_of("INSP-24")[0].place.contains("contract"));
+        assert!(sim.violations_of("INSP-24")[0].location.contains("contract"));
         events.inspecting(WskInspectReject);
     });
 }

@@ -87,7 +87,7 @@ fn is_advised_against(call: impl FnOnce(&Link) + Send + 'static) -> bool {
         call(&link);
     });
     assert!(report.violations.is_empty(), "{report}");
-    report.advice.iter().any(|advice| advice.rule == "SND-20" && advice.place.contains("contract"))
+    report.advice.iter().any(|advice| advice.rule == "SND-20" && advice.location.contains("contract"))
 }
 
 /// Catches: SND-20

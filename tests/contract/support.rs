@@ -78,7 +78,7 @@ pub(crate) fn await_untaken(sim: &Sim, listener: &Socket, count: usize) {
 pub(crate) fn assert_caught(sim: &Sim, rule: &str, call: &str) {
     let violations = sim.violations_of(rule);
     let found =
-        violations.iter().any(|violation| violation.call == call && violation.place.contains("contract"));
+        violations.iter().any(|violation| violation.call == call && violation.location.contains("contract"));
     assert!(found, "{rule} was not caught in {call}, but: {:?}", sim.kernel().violations());
 }
 

@@ -21,7 +21,7 @@ use wsk_provider::{Provider, Report, Severity};
 use crate::journal::Journal;
 
 /// The longest time for which an unload waits for a registration or deregistration in progress.
-const A_MOMENT: Duration = Duration::from_millis(200);
+const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Makes the provider of one run.
 type Make = Box<dyn Fn() -> io::Result<Provider> + Send + Sync>;
@@ -178,7 +178,7 @@ impl Machine {
         let report = |rule, detail| {
             self.journal.report(&Report { rule, severity: Severity::Violation, call: CALL, detail });
         };
-        let provider = self.state.try_lock_for(A_MOMENT).and_then(|state| state.provider.clone());
+        let provider = self.state.try_lock_for(LOCK_TIMEOUT).and_then(|state| state.provider.clone());
         if let Some(left) = provider.and_then(|provider| provider.left_in(image)) {
             report("REG-27", format!("{name} is unloaded with objects left at WSK: {left}"));
         }

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use wsk_sys::nt::{DISPATCH_LEVEL, IRP, KIRQL, io_set_cancel_routine, irp_cancel, set_irp_cancel_irql};
 
 use crate::checker::argument;
-use crate::checker::context::{self, Context, at_most};
+use crate::checker::context::{self, Context, check_irql};
 use crate::irp;
 use crate::irql;
 use crate::spinlock;
@@ -50,7 +50,7 @@ pub unsafe extern "system" fn IoReleaseCancelSpinLock(irql: KIRQL) {
 pub unsafe extern "system" fn IoCancelIrp(irp: *mut IRP) -> u8 {
     const CALL: &str = "IoCancelIrp";
     let kernel = current::kernel(CALL);
-    at_most(&kernel, CALL, DISPATCH_LEVEL);
+    check_irql(&kernel, CALL, DISPATCH_LEVEL);
     // SAFETY: the caller keeps the IRP alive until this function returns.
     unsafe { irp::check(&kernel, irp, CALL) };
     let locks = current::locks();

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use wsk_sys::nt::{DISPATCH_LEVEL, KDEFERRED_ROUTINE, KDPC, PASSIVE_LEVEL};
 
 use crate::checker::argument;
-use crate::checker::context::{self, Context, at_most};
+use crate::checker::context::{self, Context, check_irql};
 use crate::checker::violation::rule;
 use crate::dispatcher::{Watchdog, check_may_wait};
 use crate::event_count::EventCount;
@@ -300,7 +300,7 @@ pub unsafe extern "system" fn KeRemoveQueueDpc(dpc: *mut KDPC) -> u8 {
 pub unsafe extern "system" fn KeFlushQueuedDpcs() {
     const CALL: &str = "KeFlushQueuedDpcs";
     let kernel = current::kernel(CALL);
-    at_most(&kernel, CALL, PASSIVE_LEVEL);
+    check_irql(&kernel, CALL, PASSIVE_LEVEL);
     check_may_wait(&kernel, CALL);
     if !kernel.dpcs.flush(&kernel) {
         Watchdog::fire(&kernel, CALL, "a deferred call");

@@ -35,7 +35,7 @@ use wsk_sys::nt::{
 };
 use wsk_sys::status::{STATUS_INSUFFICIENT_RESOURCES, STATUS_INVALID_PARAMETER, STATUS_SUCCESS};
 
-use crate::checker::context::at_most;
+use crate::checker::context::check_irql;
 use crate::checker::violation::rule;
 use crate::faults::Point;
 use crate::irp;
@@ -379,7 +379,7 @@ pub unsafe extern "system" fn IoSetCompletionRoutineEx(
 ) -> NTSTATUS {
     const CALL: &str = "IoSetCompletionRoutineEx";
     let kernel = current::kernel(CALL);
-    at_most(&kernel, CALL, DISPATCH_LEVEL);
+    check_irql(&kernel, CALL, DISPATCH_LEVEL);
     // SAFETY: the caller guarantees that `irp` points to an IRP.
     unsafe { irp::check(&kernel, irp, CALL) };
     let Some(routine) = routine else { return STATUS_INVALID_PARAMETER };
@@ -426,7 +426,7 @@ pub unsafe extern "system" fn IoSetCompletionRoutineEx(
 pub unsafe extern "system" fn ObfReferenceObject(object: *mut c_void) -> isize {
     const CALL: &str = "ObfReferenceObject";
     let kernel = current::kernel(CALL);
-    at_most(&kernel, CALL, DISPATCH_LEVEL);
+    check_irql(&kernel, CALL, DISPATCH_LEVEL);
     let count = kernel.image.reference(object.addr()).or_else(|| kernel.threads.reference(object.addr()));
     count.unwrap_or_else(|| {
         kernel.violation(rule::OBJECT, CALL, format!("there is no object at {object:p} that is referenced"));

@@ -16,7 +16,7 @@ use wsk_sys::nt::{
 };
 
 use crate::checker::argument;
-use crate::checker::context::{at_most, mapping_failed};
+use crate::checker::context::{check_irql, mapping_failed};
 use crate::checker::violation::rule;
 use crate::faults::Point;
 use crate::irp;
@@ -76,7 +76,7 @@ pub unsafe extern "system" fn IoAllocateMdl(
 ) -> *mut MDL {
     const CALL: &str = "IoAllocateMdl";
     let kernel = current::kernel(CALL);
-    at_most(&kernel, CALL, DISPATCH_LEVEL);
+    check_irql(&kernel, CALL, DISPATCH_LEVEL);
     let offset = address.addr() % PAGE;
     let pages = (offset + length as usize).div_ceil(PAGE);
     let bytes = size_of::<MDL>() + pages * size_of::<usize>();
@@ -121,7 +121,7 @@ pub unsafe extern "system" fn IoAllocateMdl(
 pub unsafe extern "system" fn IoFreeMdl(mdl: *mut MDL) {
     const CALL: &str = "IoFreeMdl";
     let kernel = current::kernel(CALL);
-    at_most(&kernel, CALL, DISPATCH_LEVEL);
+    check_irql(&kernel, CALL, DISPATCH_LEVEL);
     pool::free(&kernel, CALL, mdl.cast(), Kind::Mdl, pool::MDL_TAG);
 }
 
@@ -153,7 +153,7 @@ unsafe fn described(mdl: *mut MDL) -> *mut c_void {
 pub unsafe extern "system" fn MmBuildMdlForNonPagedPool(mdl: *mut MDL) {
     const CALL: &str = "MmBuildMdlForNonPagedPool";
     let kernel = current::kernel(CALL);
-    at_most(&kernel, CALL, DISPATCH_LEVEL);
+    check_irql(&kernel, CALL, DISPATCH_LEVEL);
     check(&kernel, mdl, CALL);
     // SAFETY: the caller guarantees a live MDL.
     let address = unsafe { described(mdl) };
@@ -186,7 +186,7 @@ pub unsafe extern "system" fn MmMapLockedPagesSpecifyCache(
 ) -> *mut c_void {
     const CALL: &str = "MmMapLockedPagesSpecifyCache";
     let kernel = current::kernel(CALL);
-    at_most(&kernel, CALL, DISPATCH_LEVEL);
+    check_irql(&kernel, CALL, DISPATCH_LEVEL);
     check(&kernel, mdl, CALL);
     if let Some(address) = mapped_already(&kernel, CALL, mdl) {
         return address;

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use wsk_sys::nt::{DISPATCH_LEVEL, EX_RUNDOWN_REF};
 
 use crate::checker::argument;
-use crate::checker::context::at_most;
+use crate::checker::context::check_irql;
 use crate::checker::violation::rule;
 use crate::dispatcher::{Watchdog, check_may_wait};
 use crate::platform::{Parked, Unpark};
@@ -42,7 +42,7 @@ unsafe fn word<'a>(rundown: *mut EX_RUNDOWN_REF, call: &'static str) -> &'a Atom
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn ExInitializeRundownProtection(rundown: *mut EX_RUNDOWN_REF) {
     const CALL: &str = "ExInitializeRundownProtection";
-    at_most(&current::kernel(CALL), CALL, DISPATCH_LEVEL);
+    check_irql(&current::kernel(CALL), CALL, DISPATCH_LEVEL);
     // SAFETY: the caller guarantees storage for run-down protection.
     unsafe { word(rundown, CALL) }.store(0, Ordering::Release);
 }
@@ -54,7 +54,7 @@ pub unsafe extern "system" fn ExInitializeRundownProtection(rundown: *mut EX_RUN
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn ExAcquireRundownProtection(rundown: *mut EX_RUNDOWN_REF) -> u8 {
     const CALL: &str = "ExAcquireRundownProtection";
-    at_most(&current::kernel(CALL), CALL, DISPATCH_LEVEL);
+    check_irql(&current::kernel(CALL), CALL, DISPATCH_LEVEL);
     // SAFETY: the caller guarantees live run-down protection.
     let taken = unsafe { word(rundown, CALL) }.fetch_update(Ordering::Acquire, Ordering::Relaxed, |count| {
         (count & STARTED == 0).then_some(count + HOLDER)
@@ -70,7 +70,7 @@ pub unsafe extern "system" fn ExAcquireRundownProtection(rundown: *mut EX_RUNDOW
 pub unsafe extern "system" fn ExReleaseRundownProtection(rundown: *mut EX_RUNDOWN_REF) {
     const CALL: &str = "ExReleaseRundownProtection";
     let kernel = current::kernel(CALL);
-    at_most(&kernel, CALL, DISPATCH_LEVEL);
+    check_irql(&kernel, CALL, DISPATCH_LEVEL);
     // SAFETY: the caller holds protection, so the structure stays alive until it is released.
     let word = || unsafe { word(rundown, CALL) };
     let released = word().fetch_update(Ordering::Release, Ordering::Relaxed, |count| {

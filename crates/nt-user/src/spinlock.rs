@@ -13,7 +13,7 @@ use std::time::Duration;
 use wsk_sys::nt::{DISPATCH_LEVEL, KIRQL, KSPIN_LOCK};
 
 use crate::checker::argument;
-use crate::checker::context::at_most;
+use crate::checker::context::check_irql;
 use crate::checker::violation::rule;
 use crate::irql;
 use crate::thread::current::{self, CurrentKernel};
@@ -83,7 +83,7 @@ pub(crate) fn release(kernel: &CurrentKernel, lock: &AtomicUsize, call: &'static
 
 /// Acquires a lock and raises to DISPATCH_LEVEL; returns the previous IRQL.
 pub(crate) fn acquire_raise(kernel: &CurrentKernel, lock: &AtomicUsize, call: &'static str) -> KIRQL {
-    at_most(kernel, call, DISPATCH_LEVEL);
+    check_irql(kernel, call, DISPATCH_LEVEL);
     let old = current::irql();
     current::set_irql(DISPATCH_LEVEL.max(old));
     acquire(kernel, lock, call);

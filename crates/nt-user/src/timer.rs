@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use wsk_sys::nt::{DISPATCH_LEVEL, KDPC, KTIMER};
 
 use crate::checker::argument;
-use crate::checker::context::at_most;
+use crate::checker::context::check_irql;
 use crate::checker::violation::rule;
 use crate::dispatcher::{Kind, Object, due};
 use crate::dpc;
@@ -159,7 +159,7 @@ pub unsafe extern "system" fn KeInitializeTimer(timer: *mut KTIMER) {
 pub unsafe extern "system" fn KeSetTimer(timer: *mut KTIMER, due_time: i64, dpc: *mut KDPC) -> u8 {
     const CALL: &str = "KeSetTimer";
     let kernel = current::kernel(CALL);
-    at_most(&kernel, CALL, DISPATCH_LEVEL);
+    check_irql(&kernel, CALL, DISPATCH_LEVEL);
     // SAFETY: the caller guarantees an initialized timer that stays alive until it has expired or was
     // canceled.
     let object = unsafe { object(&kernel, CALL, timer) };
@@ -194,7 +194,7 @@ pub unsafe extern "system" fn KeSetTimer(timer: *mut KTIMER, due_time: i64, dpc:
 pub unsafe extern "system" fn KeCancelTimer(timer: *mut KTIMER) -> u8 {
     const CALL: &str = "KeCancelTimer";
     let kernel = current::kernel(CALL);
-    at_most(&kernel, CALL, DISPATCH_LEVEL);
+    check_irql(&kernel, CALL, DISPATCH_LEVEL);
     // SAFETY: the caller guarantees an initialized timer that stays alive until it has expired or was
     // canceled.
     unsafe { object(&kernel, CALL, timer) };

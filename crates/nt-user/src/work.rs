@@ -19,7 +19,7 @@ use wsk_sys::nt::{
 };
 
 use crate::checker::argument;
-use crate::checker::context::{self, Context, at_most};
+use crate::checker::context::{self, Context, check_irql};
 use crate::checker::violation::rule;
 use crate::event_count::EventCount;
 use crate::faults::Point;
@@ -72,15 +72,15 @@ struct State {
 
 /// The work items of a kernel.
 pub(crate) struct WorkQueue {
-    most: usize,
+    max_workers: usize,
     state: Mutex<State>,
     /// Notified when an item was queued, and when the kernel stops.
     changed: EventCount,
 }
 
 impl WorkQueue {
-    pub(crate) fn new(most: usize) -> Self {
-        Self { most: most.max(1), state: Mutex::default(), changed: EventCount::new() }
+    pub(crate) fn new(max_workers: usize) -> Self {
+        Self { max_workers: max_workers.max(1), state: Mutex::default(), changed: EventCount::new() }
     }
 
     pub(crate) fn wake(&self, platform: &dyn Platform) {
@@ -104,7 +104,7 @@ impl WorkQueue {
             return;
         }
         state.queue.push_back(Entry { item, call });
-        let more = state.workers < self.most && state.busy + state.queue.len() > state.workers;
+        let more = state.workers < self.max_workers && state.busy + state.queue.len() > state.workers;
         let worker = state.workers;
         state.workers += usize::from(more);
         drop(state);
@@ -164,7 +164,7 @@ impl WorkQueue {
 pub unsafe extern "system" fn ExQueueWorkItem(item: *mut WORK_QUEUE_ITEM, _queue: i32) {
     const CALL: &str = "ExQueueWorkItem";
     let kernel = current::kernel(CALL);
-    at_most(&kernel, CALL, DISPATCH_LEVEL);
+    check_irql(&kernel, CALL, DISPATCH_LEVEL);
     let fields = item.cast::<Item>();
     argument::check_aligned(&kernel, CALL, "a work item", fields);
     // SAFETY: the caller passes an initialized work item that is alive.
@@ -185,7 +185,7 @@ pub unsafe extern "system" fn ExQueueWorkItem(item: *mut WORK_QUEUE_ITEM, _queue
 pub unsafe extern "system" fn IoAllocateWorkItem(device: *mut DEVICE_OBJECT) -> PIO_WORKITEM {
     const CALL: &str = "IoAllocateWorkItem";
     let kernel = current::kernel(CALL);
-    at_most(&kernel, CALL, DISPATCH_LEVEL);
+    check_irql(&kernel, CALL, DISPATCH_LEVEL);
     if kernel.faults.fails(Point::WorkItem, size_of::<IoItem>(), pool::WORK_ITEM_TAG) {
         return ptr::null_mut();
     }
@@ -211,7 +211,7 @@ pub unsafe extern "system" fn IoQueueWorkItem(
 ) {
     const CALL: &str = "IoQueueWorkItem";
     let kernel = current::kernel(CALL);
-    at_most(&kernel, CALL, DISPATCH_LEVEL);
+    check_irql(&kernel, CALL, DISPATCH_LEVEL);
     let Some(routine) = routine else {
         kernel.bug_check(
             rule::WORK_ITEM,
@@ -235,6 +235,6 @@ pub unsafe extern "system" fn IoQueueWorkItem(
 pub unsafe extern "system" fn IoFreeWorkItem(item: PIO_WORKITEM) {
     const CALL: &str = "IoFreeWorkItem";
     let kernel = current::kernel(CALL);
-    at_most(&kernel, CALL, DISPATCH_LEVEL);
+    check_irql(&kernel, CALL, DISPATCH_LEVEL);
     pool::free(&kernel, CALL, item, Kind::WorkItem, pool::WORK_ITEM_TAG);
 }

@@ -263,7 +263,7 @@ fn freeing_the_storage_of_a_pending_irp_is_caught() {
         free(block);
         complete(irp, STATUS_SUCCESS, 0);
     });
-    assert!(place_of(&kernel, "IRP-16").contains("tests/"), "the place is the driver's code");
+    assert!(location_of(&kernel, "IRP-16").contains("tests/"), "the place is the driver's code");
     assert_only(&kernel, "IRP-16");
     finish_clean(&kernel);
 }

@@ -20,7 +20,7 @@ use crate::request::wait;
 /// longer.
 const HOLD: u64 = 50_000_000;
 /// The time that a scene waits for a callback, in milliseconds.
-const PATIENCE: u32 = 2_000;
+const TIMEOUT: u32 = 2_000;
 
 /// Observations of the callbacks.
 pub(crate) struct Recorder {
@@ -142,7 +142,7 @@ impl Recorder {
     fn wait_for(&self, happened: impl Fn() -> bool) -> bool {
         while !happened() {
             // SAFETY: the event is initialized, and alive as long as the recorder.
-            if !unsafe { wait(self.changed.get(), Some(PATIENCE)) } {
+            if !unsafe { wait(self.changed.get(), Some(TIMEOUT)) } {
                 return happened();
             }
         }

@@ -28,7 +28,7 @@ use crate::socket::Socket;
 /// The tag of this crate's pool.
 pub(crate) const TAG: u32 = u32::from_le_bytes(*b"WskP");
 /// The time that a request may take, in milliseconds.
-const PATIENCE: u32 = 2_000;
+const TIMEOUT: u32 = 2_000;
 /// The size of the data of a request in bytes.
 pub(crate) const DATA: usize = 64;
 
@@ -289,7 +289,7 @@ impl<'c> Pending<'c> {
         // SAFETY: the block is alive; only an address is computed.
         let done = unsafe { &raw mut (*self.request.0.as_ptr()).done };
         // SAFETY: the event is initialized, and alive as long as the block.
-        unsafe { wait(done, Some(PATIENCE)) };
+        unsafe { wait(done, Some(TIMEOUT)) };
     }
 
     /// Cancels it and waits.
@@ -299,7 +299,7 @@ impl<'c> Pending<'c> {
 
     /// Waits up to two seconds, and then cancels it.
     pub(crate) fn settle(self) -> (Answer, Option<Socket<'c>>) {
-        self.settle_within(PATIENCE)
+        self.settle_within(TIMEOUT)
     }
 
     /// The same with another bound, in milliseconds.
@@ -317,7 +317,7 @@ impl<'c> Pending<'c> {
 
     /// Waits up to two seconds; returns the request as well, for what the call wrote.
     pub(crate) fn finish(self) -> (Answer, Option<Request>) {
-        let (answer, _, request) = ManuallyDrop::new(self).end(Some(PATIENCE));
+        let (answer, _, request) = ManuallyDrop::new(self).end(Some(TIMEOUT));
         (answer, request)
     }
 
@@ -339,7 +339,7 @@ impl<'c> Pending<'c> {
             // SAFETY: the IRP is alive until the block is freed, completed or not.
             unsafe { nt::IoCancelIrp(irp) };
             // One that was refused need not be completed; one that was taken always is.
-            let bound = if nt_success(self.returned) { None } else { Some(PATIENCE) };
+            let bound = if nt_success(self.returned) { None } else { Some(TIMEOUT) };
             // SAFETY: the event is initialized, and alive as long as the block.
             if !unsafe { wait(done, bound) } {
                 ended = Ended::Untouched;

@@ -10,19 +10,19 @@ use std::cell::RefCell;
 
 use nt_user::context;
 
-type Later = Box<dyn FnOnce()>;
+type Action = Box<dyn FnOnce()>;
 
-struct Inside {
+struct ActiveCallback {
     checked: context::Callback,
-    later: Vec<Later>,
+    actions: Vec<Action>,
 }
 
 #[derive(Default)]
 struct Callbacks {
     /// One entry for each callback that the thread is inside of.
-    inside: Vec<Inside>,
+    active: Vec<ActiveCallback>,
     /// Actions that wait until the provider has settled a callback that has returned.
-    returned: Vec<Later>,
+    returned: Vec<Action>,
 }
 
 thread_local! {
@@ -31,30 +31,30 @@ thread_local! {
 
 /// Records that the provider is about to call the client.
 pub(crate) fn entered(name: &'static str, at_dispatch: bool) {
-    let inside = Inside { checked: context::callback(name, at_dispatch), later: Vec::new() };
-    CALLBACKS.with_borrow_mut(|callbacks| callbacks.inside.push(inside));
+    let active = ActiveCallback { checked: context::callback(name, at_dispatch), actions: Vec::new() };
+    CALLBACKS.with_borrow_mut(|callbacks| callbacks.active.push(active));
 }
 
 /// Records that the client has returned.
 pub(crate) fn returned() {
-    let Some(inside) = CALLBACKS.with_borrow_mut(|callbacks| callbacks.inside.pop()) else { return };
-    drop(inside.checked);
-    CALLBACKS.with_borrow_mut(|callbacks| callbacks.returned.extend(inside.later));
+    let Some(active) = CALLBACKS.with_borrow_mut(|callbacks| callbacks.active.pop()) else { return };
+    drop(active.checked);
+    CALLBACKS.with_borrow_mut(|callbacks| callbacks.returned.extend(active.actions));
 }
 
 /// Runs the actions once the provider has acted on the answer.
 pub(crate) fn settled() {
-    let later = CALLBACKS.with_borrow_mut(|callbacks| std::mem::take(&mut callbacks.returned));
-    for action in later {
+    let actions = CALLBACKS.with_borrow_mut(|callbacks| std::mem::take(&mut callbacks.returned));
+    for action in actions {
         action();
     }
 }
 
 /// Runs `action` when the innermost callback of this thread is over, or now if there is none.
 pub(crate) fn when_over(action: impl FnOnce() + 'static) {
-    let now = CALLBACKS.with_borrow_mut(|callbacks| match callbacks.inside.last_mut() {
-        Some(inside) => {
-            inside.later.push(Box::new(action));
+    let now = CALLBACKS.with_borrow_mut(|callbacks| match callbacks.active.last_mut() {
+        Some(active) => {
+            active.actions.push(Box::new(action));
             None
         }
         None => Some(action),

@@ -33,7 +33,7 @@ pub(crate) fn current() -> Option<Provider> {
 }
 
 /// Describes what the clients on a kernel have not released.
-pub(crate) fn awaited(kernel: &Kernel) -> String {
+pub(crate) fn describe_hang(kernel: &Kernel) -> String {
     let awaited = kernel.find_extension::<Attached>().map(|attached| attached.0.awaited());
     awaited.filter(|said| !said.is_empty()).map(|said| format!("On WSK, {said}")).unwrap_or_default()
 }

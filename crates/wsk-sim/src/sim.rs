@@ -22,7 +22,7 @@ use crate::host::{Choices, SimHost};
 use crate::report::Report;
 
 /// The time that the threads of a finished run may take to end.
-const PATIENCE: Duration = Duration::from_secs(10);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Builder for a [`Sim`].
 #[derive(Debug, Default)]
@@ -111,7 +111,7 @@ impl Builder {
         let attached = kernel.extension(|| Attached(provider.clone()));
         let network: Arc<dyn Idle> = attached;
         kernel.set_idle(Arc::downgrade(&network));
-        kernel.explain_hangs(exports::awaited);
+        kernel.explain_hangs(exports::describe_hang);
         wsk_provider::set_provider_lookup(exports::current);
         if !self.late {
             provider.arrive();
@@ -322,7 +322,7 @@ impl Sim {
             drop(entered);
         }
         self.provider().shut_down();
-        let leaks = self.kernel().shutdown(PATIENCE);
+        let leaks = self.kernel().shutdown(SHUTDOWN_TIMEOUT);
         let expectations = self.0.expected.lock();
         let (mut violations, mut expected, mut advice) = (Vec::new(), Vec::new(), Vec::new());
         for violation in self.kernel().violations() {

@@ -260,7 +260,7 @@ fn a_broken_rule_is_reported_and_fails_the_run_unless_expected() {
     assert!(report(true).is_clean());
     let unexpected = report(false);
     assert!(!unexpected.is_clean());
-    assert!(unexpected.violations[0].place.contains("smoke"), "{unexpected}");
+    assert!(unexpected.violations[0].location.contains("smoke"), "{unexpected}");
 }
 
 #[test]

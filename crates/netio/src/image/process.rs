@@ -26,7 +26,7 @@ use crate::settings::Settings;
 const PARAMETERS: &str = r"System\CurrentControlSet\Services\netio\Parameters";
 
 /// The time after which the journal reports what a deregistration waits for.
-const PATIENCE: Duration = Duration::from_secs(5);
+const REPORT_AFTER: Duration = Duration::from_secs(5);
 
 unsafe extern "C" {
     fn DbgPrint(format: *const c_char, ...) -> u32;
@@ -58,7 +58,7 @@ pub(super) fn machine() -> &'static Machine {
         wsk_provider::set_provider_lookup(|| machine().running());
         let host = Arc::new(Process::new(Arc::clone(&journal)));
         let lines = Arc::clone(&journal);
-        Machine::new(journal, PATIENCE, move || {
+        Machine::new(journal, REPORT_AFTER, move || {
             if let Some(line) = executive::prepare()? {
                 lines.line(&line);
             }

@@ -212,10 +212,10 @@ pub(crate) fn wait_violation() -> Option<(&'static str, String)> {
 }
 
 /// Reports a call above the IRQL that the function allows.
-pub(crate) fn at_most(kernel: &current::CurrentKernel, call: &'static str, most: KIRQL) {
+pub(crate) fn check_irql(kernel: &current::CurrentKernel, call: &'static str, max: KIRQL) {
     let irql = current::irql();
-    if irql > most {
-        let detail = format!("called at {}, which is above {}", irql::name(irql), irql::name(most));
+    if irql > max {
+        let detail = format!("called at {}, which is above {}", irql::name(irql), irql::name(max));
         kernel.violation(current().rule_against_assuming(), call, detail);
     }
 }

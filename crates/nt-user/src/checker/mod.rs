@@ -1,12 +1,12 @@
 //! The checker: collects the broken rules of a kernel.
 //!
-//! [`violation`] defines the reports, `place` finds source locations, [`context`] tracks the call stack of a
+//! [`violation`] defines the reports, `location` finds source locations, [`context`] tracks the call stack of a
 //! thread, and `panics` turns a panic that would cross the kernel boundary into a report.
 
 pub(crate) mod argument;
 pub mod context;
+mod location;
 mod panics;
-mod place;
 pub mod violation;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,9 +15,9 @@ use parking_lot::Mutex;
 
 use violation::{Severity, Violation};
 
+use location::Frames;
+pub(crate) use location::capture as location;
 pub(crate) use panics::{halt, install as install_panic_hook, message as panic_message};
-use place::Frames;
-pub(crate) use place::capture as place;
 
 /// A report. The frames of advice are symbolized on request only: a long-lived server gets advice now and
 /// then, and reading the debug information takes tens of megabytes that are not freed.
@@ -31,7 +31,7 @@ impl Record {
     fn into_violation(self) -> Violation {
         let Self { mut violation, frames } = self;
         if let Some(frames) = frames {
-            violation.place = frames.place();
+            violation.location = frames.location();
         }
         violation
     }
@@ -48,7 +48,7 @@ pub(crate) struct Checker {
 impl Checker {
     /// The most reports kept of one severity: a loop that breaks a rule does so very often. Advice has its
     /// own limit, so that it does not crowd out violations.
-    const MOST: usize = 1000;
+    const MAX_KEPT: usize = 1000;
 
     /// Records a violation with its location; the location of advice is found on request.
     #[cold]
@@ -60,11 +60,11 @@ impl Checker {
         detail: String,
     ) -> Violation {
         let is_advice = severity == Severity::Advice;
-        let place = if is_advice { String::new() } else { place() };
-        let violation = Violation { severity, rule, call, detail, place };
+        let location = if is_advice { String::new() } else { location() };
+        let violation = Violation { severity, rule, call, detail, location };
         let frames = is_advice.then(Frames::capture);
         let mut found = self.found.lock();
-        if found.iter().filter(|known| known.violation.severity == severity).count() < Self::MOST {
+        if found.iter().filter(|known| known.violation.severity == severity).count() < Self::MAX_KEPT {
             found.push(Record { violation: violation.clone(), frames });
         } else {
             self.omitted(severity).fetch_add(1, Ordering::Relaxed);

@@ -46,7 +46,7 @@ const CANNOT_UNWIND: [&str; 2] =
     ["panic in a function that cannot unwind", "panic in a destructor during cleanup"];
 
 /// Text printed after the standard library's message that the process aborts.
-const WORDS: &str = "The process does not abort: LIFE-18 is reported, and the thread sleeps for ever.\n";
+const MESSAGE: &str = "The process does not abort: LIFE-18 is reported, and the thread sleeps for ever.\n";
 
 /// Returns the message of a panic.
 pub(crate) fn message(payload: &(dyn Any + Send)) -> &str {
@@ -107,7 +107,7 @@ pub(crate) fn install() {
         let former = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             if stopped_at_boundary(info) {
-                signal::hold();
+                signal::suspend();
             } else {
                 former(info);
             }
@@ -123,7 +123,7 @@ mod signal {
     use std::ptr;
 
     /// Does nothing: the handler holds the thread after the hook.
-    pub(super) fn hold() {}
+    pub(super) fn suspend() {}
 
     pub(super) fn install() {
         // SAFETY: all zero is a valid value of the C structure.
@@ -135,7 +135,7 @@ mod signal {
 
     /// Holds the threads that must not abort the process. Others return to `abort`, which then ends it.
     extern "C" fn on_abort(signal: c_int) {
-        let words = super::WORDS.as_bytes();
+        let words = super::MESSAGE.as_bytes();
         if !super::HALTED.get() {
             // SAFETY: resetting a signal has no precondition.
             unsafe { libc::signal(signal, libc::SIG_DFL) };
@@ -174,7 +174,7 @@ mod signal {
     }
 
     /// Starts single-stepping; the handler holds the thread after the hook.
-    pub(super) fn hold() {
+    pub(super) fn suspend() {
         // SAFETY: the stack is unchanged, and only the trap flag is set, whose exceptions `on_step` handles.
         unsafe { asm!("pushfq", "or dword ptr [rsp], 0x100", "popfq") };
     }
@@ -196,7 +196,7 @@ mod signal {
         if unsafe { is_end(next) } {
             // The handler must not sleep inside of the system's exception dispatch. A function is entered
             // with its return address on top of the caller's 32 bytes; this one never returns.
-            context.Rip = rest as *const () as u64;
+            context.Rip = suspend_thread as *const () as u64;
             context.Rsp = (context.Rsp & !0xF) - 0x28;
             context.EFlags &= !TRAP;
         } else {
@@ -219,8 +219,8 @@ mod signal {
     }
 
     /// Suspends the thread for ever.
-    extern "system" fn rest() -> ! {
-        eprint!("{}", super::WORDS);
+    extern "system" fn suspend_thread() -> ! {
+        eprint!("{}", super::MESSAGE);
         super::halt()
     }
 }
@@ -230,8 +230,8 @@ mod signal {
     pub(super) fn install() {}
 
     /// Suspends the thread: no handler runs between the hook and the end of the process.
-    pub(super) fn hold() {
-        eprint!("{}", super::WORDS);
+    pub(super) fn suspend() {
+        eprint!("{}", super::MESSAGE);
         super::halt();
     }
 }

@@ -23,17 +23,17 @@ pub struct Violation {
     /// A description of the misuse, as a sentence.
     pub detail: String,
     /// The innermost stack frame outside the kernel, the provider and the test kit.
-    pub place: String,
+    pub location: String,
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { severity, rule, call, detail, place } = self;
+        let Self { severity, rule, call, detail, location } = self;
         let severity = match severity {
             Severity::Violation => "violation",
             Severity::Advice => "advice",
         };
-        write!(f, "{severity} of {rule} in {call}: {detail}\n    at {place}")
+        write!(f, "{severity} of {rule} in {call}: {detail}\n    at {location}")
     }
 }
 

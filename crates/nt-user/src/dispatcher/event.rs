@@ -4,7 +4,7 @@ use wsk_sys::nt::{APC_LEVEL, DISPATCH_LEVEL, KEVENT, NOTIFICATION_EVENT, SYNCHRO
 
 use super::{Kind, Object};
 use crate::checker::argument;
-use crate::checker::context::at_most;
+use crate::checker::context::check_irql;
 use crate::checker::violation::rule;
 use crate::thread::current::{self, CurrentKernel};
 
@@ -52,7 +52,7 @@ unsafe fn event<'a>(kernel: &CurrentKernel, call: &'static str, event: *mut KEVE
 pub unsafe extern "system" fn KeSetEvent(event: *mut KEVENT, _increment: i32, wait: u8) -> i32 {
     const CALL: &str = "KeSetEvent";
     let kernel = current::kernel(CALL);
-    at_most(&kernel, CALL, if wait == 0 { DISPATCH_LEVEL } else { APC_LEVEL });
+    check_irql(&kernel, CALL, if wait == 0 { DISPATCH_LEVEL } else { APC_LEVEL });
     // SAFETY: the caller guarantees an initialized event.
     let object = unsafe { self::event(&kernel, CALL, event) };
     object.signal(&kernel)
@@ -66,7 +66,7 @@ pub unsafe extern "system" fn KeSetEvent(event: *mut KEVENT, _increment: i32, wa
 pub unsafe extern "system" fn KeClearEvent(event: *mut KEVENT) {
     const CALL: &str = "KeClearEvent";
     let kernel = current::kernel(CALL);
-    at_most(&kernel, CALL, DISPATCH_LEVEL);
+    check_irql(&kernel, CALL, DISPATCH_LEVEL);
     // SAFETY: the caller guarantees an initialized event.
     unsafe { self::event(&kernel, CALL, event) }.reset();
 }
@@ -79,7 +79,7 @@ pub unsafe extern "system" fn KeClearEvent(event: *mut KEVENT) {
 pub unsafe extern "system" fn KeResetEvent(event: *mut KEVENT) -> i32 {
     const CALL: &str = "KeResetEvent";
     let kernel = current::kernel(CALL);
-    at_most(&kernel, CALL, DISPATCH_LEVEL);
+    check_irql(&kernel, CALL, DISPATCH_LEVEL);
     // SAFETY: the caller guarantees an initialized event.
     unsafe { self::event(&kernel, CALL, event) }.reset()
 }
@@ -92,7 +92,7 @@ pub unsafe extern "system" fn KeResetEvent(event: *mut KEVENT) -> i32 {
 pub unsafe extern "system" fn KeReadStateEvent(event: *mut KEVENT) -> i32 {
     const CALL: &str = "KeReadStateEvent";
     let kernel = current::kernel(CALL);
-    at_most(&kernel, CALL, DISPATCH_LEVEL);
+    check_irql(&kernel, CALL, DISPATCH_LEVEL);
     // SAFETY: the caller guarantees an initialized event.
     unsafe { self::event(&kernel, CALL, event) }.state()
 }

@@ -12,7 +12,7 @@ use wsk_sys::status::{STATUS_SUCCESS, STATUS_TIMEOUT};
 
 use super::{Kind, Object};
 use crate::checker::argument;
-use crate::checker::context::{self, at_most};
+use crate::checker::context::{self, check_irql};
 use crate::checker::violation::rule;
 use crate::image::Routine;
 use crate::thread::current::{self, CurrentKernel};
@@ -131,7 +131,7 @@ pub unsafe extern "system" fn KeDelayExecutionThread(
 ) -> NTSTATUS {
     const CALL: &str = "KeDelayExecutionThread";
     let kernel = current::kernel(CALL);
-    at_most(&kernel, CALL, APC_LEVEL);
+    check_irql(&kernel, CALL, APC_LEVEL);
     argument::check_unaligned(&kernel, CALL, "an interval", interval);
     // SAFETY: the caller guarantees that the interval can be read.
     let interval = unsafe { interval.read_unaligned() };

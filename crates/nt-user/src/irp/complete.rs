@@ -22,7 +22,7 @@ use wsk_sys::nt::{
 use wsk_sys::status::{STATUS_MORE_PROCESSING_REQUIRED, STATUS_PENDING, nt_success};
 
 use super::{STAMP_COMPLETED, State, check, device, stamp, state};
-use crate::checker::context::{self, Context, at_most};
+use crate::checker::context::{self, Context, check_irql};
 use crate::checker::violation::rule;
 use crate::image::{self, Routine};
 use crate::irql;
@@ -37,7 +37,7 @@ const CALL: &str = "IofCompleteRequest";
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn IofCompleteRequest(irp: *mut IRP, _priority_boost: i8) {
     let kernel = current::kernel(CALL);
-    at_most(&kernel, CALL, DISPATCH_LEVEL);
+    check_irql(&kernel, CALL, DISPATCH_LEVEL);
     // SAFETY: the caller has the IRP, so its storage is alive.
     unsafe { check(&kernel, irp, CALL) };
     // SAFETY: the caller has the IRP, so its storage is alive.

@@ -35,7 +35,7 @@ use wsk_sys::nt::{
 };
 
 use crate::checker::argument::is_null_page;
-use crate::checker::context::at_most;
+use crate::checker::context::check_irql;
 use crate::checker::violation::{Severity, rule};
 use crate::faults::Point;
 use crate::pool::{self, Kind};
@@ -171,7 +171,7 @@ unsafe fn initialize(irp: *mut IRP, size: u16, count: i8) {
 pub unsafe extern "system" fn IoAllocateIrp(stack_size: i8, _charge_quota: u8) -> *mut IRP {
     const CALL: &str = "IoAllocateIrp";
     let kernel = current::kernel(CALL);
-    at_most(&kernel, CALL, DISPATCH_LEVEL);
+    check_irql(&kernel, CALL, DISPATCH_LEVEL);
     if stack_size < 1 {
         kernel.violation(
             "IRP-01",
@@ -200,7 +200,7 @@ pub unsafe extern "system" fn IoAllocateIrp(stack_size: i8, _charge_quota: u8) -
 pub unsafe extern "system" fn IoInitializeIrp(irp: *mut IRP, packet_size: u16, stack_size: i8) {
     const CALL: &str = "IoInitializeIrp";
     let kernel = current::kernel(CALL);
-    at_most(&kernel, CALL, DISPATCH_LEVEL);
+    check_irql(&kernel, CALL, DISPATCH_LEVEL);
     if stack_size < 0 || packet_size < io_size_of_irp(stack_size) || !irp.is_aligned() || is_null_page(irp) {
         let detail =
             format!("{packet_size} bytes at {irp:p} cannot hold an IRP with {stack_size} stack locations");
@@ -229,7 +229,7 @@ pub unsafe extern "system" fn IoInitializeIrp(irp: *mut IRP, packet_size: u16, s
 pub unsafe extern "system" fn IoReuseIrp(irp: *mut IRP, status: NTSTATUS) {
     const CALL: &str = "IoReuseIrp";
     let kernel = current::kernel(CALL);
-    at_most(&kernel, CALL, DISPATCH_LEVEL);
+    check_irql(&kernel, CALL, DISPATCH_LEVEL);
     // SAFETY: the caller guarantees that `irp` points to an IRP.
     unsafe { check(&kernel, irp, CALL) };
     if kernel.pool.is_irp_pending(irp.addr()) {
@@ -259,7 +259,7 @@ pub unsafe extern "system" fn IoReuseIrp(irp: *mut IRP, status: NTSTATUS) {
 pub unsafe extern "system" fn IoFreeIrp(irp: *mut IRP) {
     const CALL: &str = "IoFreeIrp";
     let kernel = current::kernel(CALL);
-    at_most(&kernel, CALL, DISPATCH_LEVEL);
+    check_irql(&kernel, CALL, DISPATCH_LEVEL);
     pool::free(&kernel, CALL, irp.cast::<c_void>(), Kind::Irp, pool::IRP_TAG);
 }
 

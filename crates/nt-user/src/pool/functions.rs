@@ -6,7 +6,7 @@ use std::ptr;
 use wsk_sys::nt::{DISPATCH_LEVEL, POOL_FLAG_NON_PAGED};
 
 use super::{Kind, check_paged};
-use crate::checker::context::at_most;
+use crate::checker::context::check_irql;
 use crate::checker::violation::rule;
 use crate::faults::Point;
 use crate::thread::current::{self, CurrentKernel};
@@ -22,7 +22,7 @@ fn allocate(kernel: &CurrentKernel, call: &'static str, bytes: usize, tag: u32, 
     if kind == Kind::Paged {
         check_paged(kernel, call);
     } else {
-        at_most(kernel, call, DISPATCH_LEVEL);
+        check_irql(kernel, call, DISPATCH_LEVEL);
     }
     if tag == 0 {
         kernel.violation(rule::POOL_TAG, call, format!("{bytes} bytes were allocated without a tag"));
@@ -76,6 +76,6 @@ pub unsafe extern "system" fn ExAllocatePool2(flags: u64, bytes: usize, tag: u32
 pub unsafe extern "system" fn ExFreePoolWithTag(block: *mut c_void, tag: u32) {
     const CALL: &str = "ExFreePoolWithTag";
     let kernel = current::kernel(CALL);
-    at_most(&kernel, CALL, DISPATCH_LEVEL);
+    check_irql(&kernel, CALL, DISPATCH_LEVEL);
     super::free(&kernel, CALL, block, Kind::NonPaged, tag);
 }

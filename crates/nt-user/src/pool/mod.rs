@@ -28,7 +28,7 @@ pub(crate) use image::contains as in_image;
 use pins::{IrpCache, PendingIrps, Pins};
 use table::{Removed, Table};
 
-use crate::checker::context::{self, at_most};
+use crate::checker::context::{self, check_irql};
 use crate::checker::violation::rule;
 use crate::kernel::{Inner, Kernel};
 use crate::thread::current::CurrentKernel;
@@ -101,16 +101,16 @@ pub struct Leak {
     /// Which allocation of its kernel it was, counting from 1.
     pub number: u64,
     /// The location of the allocation, if [`trace_allocations`](crate::Config::trace_allocations) is on.
-    pub place: Option<String>,
+    pub location: Option<String>,
 }
 
 impl fmt::Display for Leak {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kind, tag, bytes, number, place } = self;
+        let Self { kind, tag, bytes, number, location } = self;
         let tag = tag.to_le_bytes();
         write!(f, "{} '{}' of {bytes} bytes, allocation {number}", kind.name(), tag.escape_ascii())?;
-        match place {
-            Some(place) => write!(f, ", at {place}"),
+        match location {
+            Some(location) => write!(f, ", at {location}"),
             None => Ok(()),
         }
     }
@@ -134,8 +134,8 @@ impl Pool {
 
     /// Allocates a block of `bytes`; returns null if the host has no memory.
     pub(crate) fn allocate(&self, bytes: usize, tag: u32, kind: Kind) -> *mut c_void {
-        let place = self.trace.then(crate::checker::place);
-        self.table.write().insert(bytes, tag, kind, place).cast()
+        let location = self.trace.then(crate::checker::location);
+        self.table.write().insert(bytes, tag, kind, location).cast()
     }
 
     /// Returns true if `address`, where an IRP is initialized, is in pool.
@@ -244,7 +244,7 @@ pub(crate) fn free(kernel: &CurrentKernel, call: &'static str, block: *mut c_voi
 /// Checks the use of paged pool: not above APC_LEVEL, and not in callbacks and completion routines, whose
 /// IRQL is unknown.
 fn check_paged(kernel: &CurrentKernel, call: &'static str) {
-    at_most(kernel, call, APC_LEVEL);
+    check_irql(kernel, call, APC_LEVEL);
     if context::in_callback() || context::in_completion() {
         kernel.violation("IRQL-14", call, "a callback or completion routine used paged pool".to_owned());
     }
@@ -312,12 +312,12 @@ impl Kernel {
     ///
     /// If the operating system does not report static data, only pool is read.
     pub fn word_at(&self, address: *const c_void) -> Option<usize> {
-        let place = address.addr();
-        if let Some(word) = self.inner().pool.table.read().word_at(place) {
+        let at = address.addr();
+        if let Some(word) = self.inner().pool.table.read().word_at(at) {
             return Some(word);
         }
         let reported = cfg!(any(target_os = "linux", windows));
-        if !reported || !place.is_multiple_of(align_of::<usize>()) || !in_image(place, size_of::<usize>()) {
+        if !reported || !at.is_multiple_of(align_of::<usize>()) || !in_image(at, size_of::<usize>()) {
             return None;
         }
         // SAFETY: the word is aligned and lies in an image, which stays loaded; the read is volatile, as

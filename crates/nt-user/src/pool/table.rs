@@ -37,7 +37,7 @@ pub(super) struct Block {
     tag: u32,
     kind: Kind,
     number: u64,
-    place: Option<String>,
+    location: Option<String>,
     /// Offsets at which IRPs have been initialized, sorted.
     irps: Mutex<Vec<usize>>,
 }
@@ -53,7 +53,7 @@ impl Block {
             tag: self.tag,
             bytes: self.bytes,
             number: self.number,
-            place: self.place.clone(),
+            location: self.location.clone(),
         }
     }
 
@@ -136,7 +136,7 @@ impl Table {
         }
     }
 
-    pub(super) fn insert(&mut self, bytes: usize, tag: u32, kind: Kind, place: Option<String>) -> *mut u8 {
+    pub(super) fn insert(&mut self, bytes: usize, tag: u32, kind: Kind, location: Option<String>) -> *mut u8 {
         let alignment = if bytes >= PAGE { PAGE } else { ALIGNMENT };
         let size = bytes.checked_add(GUARD);
         let Some(layout) = size.and_then(|size| Layout::from_size_align(size, alignment).ok()) else {
@@ -149,7 +149,7 @@ impl Table {
         }
         self.allocations += 1;
         let number = self.allocations;
-        let block = Block { address, layout, bytes, tag, kind, number, place, irps: Mutex::default() };
+        let block = Block { address, layout, bytes, tag, kind, number, location, irps: Mutex::default() };
         if self.poison {
             block.fill(0..bytes, FILL_NEW);
         }

@@ -12,7 +12,7 @@ use wsk_sys::status::{
 
 use super::{Owner, ThreadObject, current};
 use crate::checker::argument;
-use crate::checker::context::at_most;
+use crate::checker::context::check_irql;
 use crate::checker::violation::rule;
 use crate::faults::Point;
 use crate::image::{self, Routine};
@@ -40,7 +40,7 @@ pub unsafe extern "system" fn PsCreateSystemThread(
 ) -> NTSTATUS {
     const CALL: &str = "PsCreateSystemThread";
     let kernel = current::kernel(CALL);
-    at_most(&kernel, CALL, PASSIVE_LEVEL);
+    check_irql(&kernel, CALL, PASSIVE_LEVEL);
     argument::check_aligned(&kernel, CALL, "storage for a handle", thread);
     let Some(start_routine) = start_routine else { return STATUS_INVALID_PARAMETER };
     if kernel.faults.fails(Point::Thread, 0, 0) {
@@ -81,7 +81,7 @@ pub unsafe extern "system" fn PsCreateSystemThread(
 pub unsafe extern "system" fn PsTerminateSystemThread(exit_status: NTSTATUS) -> NTSTATUS {
     const CALL: &str = "PsTerminateSystemThread";
     let kernel = current::kernel(CALL);
-    at_most(&kernel, CALL, PASSIVE_LEVEL);
+    check_irql(&kernel, CALL, PASSIVE_LEVEL);
     let Some(object) = current::object() else { return STATUS_INVALID_PARAMETER };
     // SAFETY: the binding of the calling thread holds its object.
     let object = unsafe { object.as_ref() };
@@ -107,7 +107,7 @@ pub unsafe extern "system" fn ObReferenceObjectByHandle(
 ) -> NTSTATUS {
     const CALL: &str = "ObReferenceObjectByHandle";
     let kernel = current::kernel(CALL);
-    at_most(&kernel, CALL, PASSIVE_LEVEL);
+    check_irql(&kernel, CALL, PASSIVE_LEVEL);
     argument::check_aligned(&kernel, CALL, "storage for a pointer", object);
     let mut table = kernel.threads.table.lock();
     let Some(thread) = table.handles.get(&handle.addr()).map(Arc::clone) else {
@@ -160,7 +160,7 @@ pub unsafe extern "system" fn ObfDereferenceObject(object: *mut c_void) -> isize
 pub unsafe extern "system" fn ZwClose(handle: HANDLE) -> NTSTATUS {
     const CALL: &str = "ZwClose";
     let kernel = current::kernel(CALL);
-    at_most(&kernel, CALL, PASSIVE_LEVEL);
+    check_irql(&kernel, CALL, PASSIVE_LEVEL);
     let mut table = kernel.threads.table.lock();
     let Some(thread) = table.handles.remove(&handle.addr()) else {
         drop(table);

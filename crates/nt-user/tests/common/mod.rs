@@ -54,17 +54,20 @@ pub(crate) fn assert_only(kernel: &Kernel, rule: &str) {
     let found = kernel.take(rule);
     assert!(!found.is_empty(), "{rule} was not reported, but {:#?}", kernel.violations());
     for violation in &found {
-        assert!(violation.place.contains("tests/") || violation.place.contains("thread `"), "{violation}");
+        assert!(
+            violation.location.contains("tests/") || violation.location.contains("thread `"),
+            "{violation}"
+        );
     }
     let others = kernel.violations();
     assert!(others.is_empty(), "besides {rule}: {others:#?}");
 }
 
 /// Returns the location of a violation of `rule`.
-pub(crate) fn place_of(kernel: &Kernel, rule: &str) -> String {
+pub(crate) fn location_of(kernel: &Kernel, rule: &str) -> String {
     let violations = kernel.violations();
     let found = violations.iter().find(|violation| violation.rule == rule);
-    found.unwrap_or_else(|| panic!("no {rule} in {violations:#?}")).place.clone()
+    found.unwrap_or_else(|| panic!("no {rule} in {violations:#?}")).location.clone()
 }
 
 /// A raw pointer that is shared with other threads.

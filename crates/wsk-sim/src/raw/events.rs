@@ -101,7 +101,7 @@ pub struct Accept {
     pub socket: Option<Socket>,
     /// The outputs, writable while the callback runs.
     pub outputs: Outputs,
-    pub(crate) context: Option<Given>,
+    pub(crate) context: Option<GivenRecorder>,
 }
 
 impl Accept {
@@ -117,7 +117,7 @@ impl Accept {
 
 /// The recorder of an accepted connection.
 #[derive(Debug)]
-pub(crate) enum Given {
+pub(crate) enum GivenRecorder {
     /// The recorder of the listener.
     Same,
     /// Another one.

@@ -138,7 +138,7 @@ impl Peer {
         }
         let mut bytes = Vec::new();
         match (&self.stream).read_to_end(&mut bytes) {
-            Ok(_) => self.how_ended(bytes),
+            Ok(_) => self.classify_end(bytes),
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => End::Reset,
             Err(error) => panic!("waiting for the end on the host: {error}"),
         }
@@ -155,7 +155,7 @@ impl Peer {
         let read = (&self.stream).read(&mut [0]);
         self.stream.set_nonblocking(false).expect("a stream of the host");
         match read {
-            Ok(0) => Some(self.how_ended(Vec::new())),
+            Ok(0) => Some(self.classify_end(Vec::new())),
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Some(End::Reset),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
             other => panic!("waiting for the end on the host: {other:?}"),
@@ -164,7 +164,7 @@ impl Peer {
 
     /// Distinguishes a reset from the end of the stream that was found after `bytes`. Wine's server polls
     /// sockets itself, and after it has seen a reset a read finds an end. Then even an empty send fails.
-    fn how_ended(&self, bytes: Vec<u8>) -> End {
+    fn classify_end(&self, bytes: Vec<u8>) -> End {
         if cfg!(windows) && !self.shut.load(Ordering::Relaxed) && (&self.stream).write(&[]).is_err() {
             return End::Reset;
         }

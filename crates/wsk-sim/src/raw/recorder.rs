@@ -267,8 +267,8 @@ impl Recorder {
         let mut event = take!(self, Accept);
         if let Some(socket) = &event.socket {
             match event.context.take() {
-                Some(Given::Same) => socket.keep(self.clone()),
-                Some(Given::Other(recorder)) => socket.keep(recorder),
+                Some(GivenRecorder::Same) => socket.keep(self.clone()),
+                Some(GivenRecorder::Other(recorder)) => socket.keep(recorder),
                 None => {}
             }
         }
@@ -520,7 +520,7 @@ unsafe extern "system" fn accept_event(
     if answer.status == STATUS_SUCCESS {
         event.context = answer.recorder.map(|given| {
             // An own socket in the queue must not keep its own recorder alive.
-            if Arc::ptr_eq(&given.0, &recorder.0) { Given::Same } else { Given::Other(given) }
+            if Arc::ptr_eq(&given.0, &recorder.0) { GivenRecorder::Same } else { GivenRecorder::Other(given) }
         });
     } else if let Some(refused) = event.socket.take() {
         refused.forget();

@@ -4,7 +4,7 @@ use std::ffi::c_void;
 use std::path::Path;
 
 /// Parts of file names that identify frames of the simulation and the standard library.
-const MACHINERY: [&str; 12] = [
+const INTERNAL_FILES: [&str; 12] = [
     "/nt-user/src/",
     "/wsk-provider/src/",
     "/wsk-sim/src/",
@@ -21,7 +21,7 @@ const MACHINERY: [&str; 12] = [
 ];
 
 /// Prefixes of symbols that do the same for frames without line information.
-const MACHINERY_CRATES: [&str; 9] = [
+const INTERNAL_CRATES: [&str; 9] = [
     "nt_user::",
     "wsk_provider::",
     "wsk_sim::",
@@ -34,21 +34,21 @@ const MACHINERY_CRATES: [&str; 9] = [
     "rust",
 ];
 
-fn is_machinery(name: &str, file: Option<&Path>) -> bool {
+fn is_internal(name: &str, file: Option<&Path>) -> bool {
     let by_symbol = || {
         let name = name.trim_start_matches(['<', '&', '_']);
-        !name.contains("::") || MACHINERY_CRATES.iter().any(|prefix| name.starts_with(prefix))
+        !name.contains("::") || INTERNAL_CRATES.iter().any(|prefix| name.starts_with(prefix))
     };
     // Compilers on Windows write backslashes, and the standard library's files have both.
     let by_file = |file: &str| {
         let file = file.replace('\\', "/");
-        MACHINERY.iter().any(|part| file.contains(part))
+        INTERNAL_FILES.iter().any(|part| file.contains(part))
     };
     file.and_then(Path::to_str).map_or_else(by_symbol, by_file)
 }
 
 /// Formats a file name the same on every system.
-fn shown(file: &Path) -> String {
+fn display_path(file: &Path) -> String {
     let file = file.to_string_lossy();
     if cfg!(windows) { file.replace('\\', "/") } else { file.into_owned() }
 }
@@ -57,7 +57,7 @@ fn shown(file: &Path) -> String {
 ///
 /// Unwinding the stack and reading debug information take milliseconds, so this is for violations only.
 pub(crate) fn capture() -> String {
-    Frames::capture().place()
+    Frames::capture().location()
 }
 
 /// The frames of a stack, before symbolization.
@@ -81,24 +81,24 @@ impl Frames {
     }
 
     /// Returns the innermost frame outside the simulation.
-    pub(crate) fn place(&self) -> String {
-        let mut place = None;
+    pub(crate) fn location(&self) -> String {
+        let mut location = None;
         for address in &self.addresses {
             backtrace::resolve(*address as *mut c_void, |symbol| {
                 let name = symbol.name().map(|name| format!("{name:#}")).unwrap_or_default();
-                if place.is_some() || is_machinery(&name, symbol.filename()) {
+                if location.is_some() || is_internal(&name, symbol.filename()) {
                     return;
                 }
-                place = Some(match (symbol.filename(), symbol.lineno()) {
-                    (Some(file), Some(line)) => format!("{name} ({}:{line})", shown(file)),
+                location = Some(match (symbol.filename(), symbol.lineno()) {
+                    (Some(file), Some(line)) => format!("{name} ({}:{line})", display_path(file)),
                     _ => name,
                 });
             });
-            if place.is_some() {
+            if location.is_some() {
                 break;
             }
         }
-        place.unwrap_or_else(|| format!("thread `{}`", self.thread))
+        location.unwrap_or_else(|| format!("thread `{}`", self.thread))
     }
 }
 
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_machinery_is_known_by_its_files_on_every_system() {
+    fn internal_frames_are_known_by_their_files_on_every_system() {
         for file in [
             "/w/crates/nt-user/src/irp/mod.rs",
             r"C:\w\crates\nt-user\src\irp\mod.rs",
@@ -116,11 +116,11 @@ mod tests {
             "/usr/lib/rustlib/src/rust/library/core/src/ops/function.rs",
             "./dlls/kernel32/thread.c",
         ] {
-            assert!(is_machinery("driver::send", Some(Path::new(file))), "{file}");
+            assert!(is_internal("driver::send", Some(Path::new(file))), "{file}");
         }
-        assert!(is_machinery("__rustc::rust_begin_unwind", None) && !is_machinery("driver::send", None));
+        assert!(is_internal("__rustc::rust_begin_unwind", None) && !is_internal("driver::send", None));
         for file in ["/w/crates/nt-user/tests/irp.rs", r"C:\w\crates\nt-user\tests\irp.rs"] {
-            assert!(!is_machinery("driver::send", Some(Path::new(file))), "{file}");
+            assert!(!is_internal("driver::send", Some(Path::new(file))), "{file}");
         }
     }
 }
