@@ -1,7 +1,7 @@
 //! The checker: collects the broken rules of a kernel.
 //!
-//! [`violation`] defines the reports, `location` finds source locations, [`context`] tracks the call stack of a
-//! thread, and `panics` turns a panic that would cross the kernel boundary into a report.
+//! [`violation`] defines the reports, `location` finds source locations, [`context`] tracks the call stack of
+//! a thread, and `panics` turns a panic that would cross the kernel boundary into a report.
 
 pub(crate) mod argument;
 pub mod context;
