@@ -12,7 +12,7 @@ pub type Result<T = (), E = Error> = core::result::Result<T, E>;
 /// A failed operation: which one, and the [`Status`] it failed with.
 ///
 /// ```
-/// use wsk::error::{Error, Operation, Status};
+/// use wsk::{Error, Operation, Status};
 ///
 /// let error = Error::new(Operation::Bind, Status::ADDRESS_ALREADY_EXISTS);
 /// assert_eq!(
@@ -65,7 +65,7 @@ impl Error {
     /// A loop goes on after such an error, but not at once: [`Listener::pause`](crate::Listener::pause) needs no memory.
     ///
     /// ```
-    /// use wsk::error::{Error, Operation, Status};
+    /// use wsk::{Error, Operation, Status};
     ///
     /// assert!(Error::new(Operation::Accept, Status::INSUFFICIENT_RESOURCES).is_transient());
     /// assert!(Error::new(Operation::Accept, Status::CONNECTION_RESET).is_transient());
@@ -169,8 +169,6 @@ operations! {
     Capture, Some("WskCaptureProviderNPI"), "waiting for the WSK subsystem";
     /// `WskQueryProviderCharacteristics`.
     QueryCharacteristics, Some("WskQueryProviderCharacteristics"), "asking for the WSK versions";
-    /// `WskDeregister`.
-    Deregister, Some("WskDeregister"), "deregistering from WSK";
     /// `WskControlClient`.
     ControlClient, Some("WskControlClient"), "controlling the WSK client";
     /// `WskSocket`.
@@ -179,38 +177,22 @@ operations! {
     SocketConnect, Some("WskSocketConnect"), "creating a connected socket";
     /// `WskBind`.
     Bind, Some("WskBind"), "binding a socket";
-    /// `WskListen`.
-    Listen, Some("WskListen"), "listening";
     /// `WskAccept`.
     Accept, Some("WskAccept"), "accepting a connection";
     /// `WskInspectComplete`.
     InspectComplete, Some("WskInspectComplete"), "deciding a pended connection request";
     /// `SIO_WSK_QUERY_INSPECT_ID`.
     QueryInspectId, Some("SIO_WSK_QUERY_INSPECT_ID"), "asking which inspection a connection had";
-    /// `WskConnect`.
-    Connect, Some("WskConnect"), "connecting";
-    /// `WskConnectEx`.
-    ConnectEx, Some("WskConnectEx"), "connecting with data";
     /// `WskSend`.
     Send, Some("WskSend"), "sending";
-    /// `WskSendEx`.
-    SendEx, Some("WskSendEx"), "sending with control data";
     /// `WskReceive`.
     Receive, Some("WskReceive"), "receiving";
-    /// `WskReceiveEx`.
-    ReceiveEx, Some("WskReceiveEx"), "receiving with control data";
     /// `WskSendTo`.
     SendTo, Some("WskSendTo"), "sending a datagram";
-    /// `WskSendMessages`.
-    SendMessages, Some("WskSendMessages"), "sending datagrams";
     /// `WskReceiveFrom`.
     ReceiveFrom, Some("WskReceiveFrom"), "receiving a datagram";
-    /// `WskRelease`.
-    Release, Some("WskRelease"), "giving indicated data back";
     /// `WskDisconnect`.
     Disconnect, Some("WskDisconnect"), "disconnecting";
-    /// `WskCloseSocket`.
-    Close, Some("WskCloseSocket"), "closing a socket";
     /// `WskControlSocket` with `WskSetOption`.
     SetOption, Some("WskControlSocket"), "setting a socket option";
     /// `WskControlSocket` with `WskGetOption`.
@@ -219,18 +201,8 @@ operations! {
     Ioctl, Some("WskControlSocket"), "controlling a socket";
     /// `SO_WSK_EVENT_CALLBACK`.
     EventCallbacks, Some("SO_WSK_EVENT_CALLBACK"), "switching event callbacks";
-    /// `SO_CONDITIONAL_ACCEPT`.
-    ConditionalAccept, Some("SO_CONDITIONAL_ACCEPT"), "switching conditional accept on";
     /// `WskGetLocalAddress`.
     LocalAddress, Some("WskGetLocalAddress"), "asking for the local address";
-    /// `WskGetRemoteAddress`.
-    RemoteAddress, Some("WskGetRemoteAddress"), "asking for the remote address";
-    /// `WskGetAddressInfo`.
-    AddressInfo, Some("WskGetAddressInfo"), "resolving a name";
-    /// `WskGetNameInfo`.
-    NameInfo, Some("WskGetNameInfo"), "resolving an address";
-    /// An address that came from WSK or goes to it.
-    Address, None, "converting an address";
     /// Memory from non-paged pool.
     Allocate, Some("ExAllocatePoolWithTag"), "allocating memory";
     /// A data buffer and its memory descriptor list.
@@ -242,13 +214,11 @@ operations! {
     /// Waiting for a future in passive code.
     Wait, Some("KeWaitForSingleObject"), "waiting";
     /// A timer.
-    Timer, Some("KeSetTimer"), "a timer";
+    Timer, Some("KeSetTimer"), "setting a timer";
     /// A time limit around another operation.
-    Timeout, None, "an operation with a time limit";
+    Timeout, None, "waiting for an operation with a time limit";
     /// Starting the network part of a driver.
     Network, None, "starting the network";
-    /// Stopping the executor, a client or a listener.
-    Stop, None, "stopping";
 }
 
 /// An `NTSTATUS`.

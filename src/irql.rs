@@ -22,7 +22,7 @@ use core::marker::PhantomData;
 ///
 /// ```compile_fail,E0277
 /// fn is_send<T: Send>(_: T) {}
-/// fn give_away(passive: wsk::irql::Passive<'_>) {
+/// fn give_away(passive: wsk::Passive<'_>) {
 ///     is_send(passive);
 /// }
 /// ```

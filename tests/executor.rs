@@ -12,9 +12,9 @@ use std::task::{Context, Poll, Waker};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
-use wsk::error::Status;
+use wsk::Passive;
+use wsk::Status;
 use wsk::executor::{Executor, SpawnError, Thread, block_on, block_on_timeout, yield_now};
-use wsk::irql::Passive;
 use wsk::memory::Cache;
 use wsk::time::{sleep, sleep_in, timeout, timeout_in};
 

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use wsk::Buffer;
 use wsk::address::{Family, SockAddr, canonical, for_family};
-use wsk::error::{Error, Operation, Status};
 use wsk::memory::{Cache, OutOfMemory, PoolBox, PoolVec, Ref};
 use wsk::sync::{Event, EventKind, SpinLock};
+use wsk::{Error, Operation, Status};
 
 /// Counts how often values of it were dropped.
 #[derive(Clone, Debug)]

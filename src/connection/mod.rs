@@ -215,3 +215,20 @@ impl core::ops::Deref for Connection {
         &self.receive
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::turn::Holder;
+    use crate::sync::table;
+
+    #[test]
+    fn the_transitions_of_a_turn() {
+        assert_eq!(
+            table::<Holder>(),
+            "Free -> [Busy]\n\
+             Busy -> [Free, Abandoned]\n\
+             Abandoned -> [Free, Claimed]\n\
+             Claimed -> [Busy, Abandoned]"
+        );
+    }
+}

@@ -7,7 +7,7 @@ use crate::sync::{AtomicState, states};
 
 states! {
     /// Who has the connection's one receive.
-    enum Holder {
+    pub(super) enum Holder {
         /// No receive is under way.
         Free => [Busy],
         /// A receive future has it.

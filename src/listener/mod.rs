@@ -297,3 +297,25 @@ impl fmt::Debug for Listener {
         f.debug_struct("Listener").field("local", &self.local).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::stage::Stage;
+    use crate::sync::table;
+
+    #[test]
+    fn the_transitions_of_a_pended_request() {
+        assert_eq!(
+            table::<Stage>(),
+            "Asking -> [Accepted, Rejected, Pended, Aborted, Repeated]\n\
+             Accepted -> []\n\
+             Rejected -> []\n\
+             Pended -> [Dropped, Completing, Aborted]\n\
+             Dropped -> [Completing, Aborted]\n\
+             Completing -> [Completed]\n\
+             Completed -> []\n\
+             Aborted -> []\n\
+             Repeated -> []"
+        );
+    }
+}

@@ -33,3 +33,21 @@ mod lazy;
 pub(crate) use block::{Op, Outcome, Refusal, Request, Submission};
 pub(crate) use irp::{ReservedIrp, comes_back_unused, complete_here, keep_image};
 pub(crate) use lazy::{Lazy, Operation};
+
+#[cfg(test)]
+mod tests {
+    use super::cell::Phase;
+    use crate::sync::table;
+
+    #[test]
+    fn the_transitions_of_an_operation() {
+        assert_eq!(
+            table::<Phase>(),
+            "Idle -> [Submitted]\n\
+             Submitted -> [Refused, Abandoned, Done]\n\
+             Refused -> []\n\
+             Abandoned -> [Done]\n\
+             Done -> []"
+        );
+    }
+}

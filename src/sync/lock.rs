@@ -38,13 +38,13 @@ impl<T> SpinLock<T> {
     /// `<= DISPATCH_LEVEL`.
     ///
     /// ```compile_fail,E0277
-    /// fn waits(lock: &wsk::sync::SpinLock<()>, event: &wsk::sync::Event, passive: wsk::irql::Passive<'_>) {
+    /// fn waits(lock: &wsk::sync::SpinLock<()>, event: &wsk::sync::Event, passive: wsk::Passive<'_>) {
     ///     lock.with(|()| event.wait(passive, None));
     /// }
     /// ```
     ///
     /// ```compile_fail,E0277
-    /// fn waits(lock: &wsk::sync::SpinLock<wsk::irql::Passive<'_>>, event: &wsk::sync::Event) {
+    /// fn waits(lock: &wsk::sync::SpinLock<wsk::Passive<'_>>, event: &wsk::sync::Event) {
     ///     lock.with(|passive| event.wait(*passive, None));
     /// }
     /// ```

@@ -10,6 +10,8 @@ mod lock;
 mod signal;
 mod stack;
 mod state;
+#[cfg(test)]
+mod state_table;
 mod waiters;
 
 pub use event::{Event, EventKind};
@@ -19,4 +21,6 @@ pub use lock::SpinLock;
 pub(crate) use signal::Signal;
 pub(crate) use stack::{Link, Linked, Stack};
 pub(crate) use state::{AtomicState, State, states};
+#[cfg(test)]
+pub(crate) use state_table::table;
 pub(crate) use waiters::{Registered, Waiter, Waiters};

@@ -7,6 +7,10 @@ use super::atomic::{AtomicU8, Ordering};
 
 /// A state of a machine whose transitions are known; made by [`states!`].
 pub(crate) trait State: Copy + PartialEq + fmt::Debug + 'static {
+    /// All states; the machine begins in the first.
+    #[cfg(test)]
+    const ALL: &'static [Self];
+
     /// The state with this number.
     fn from_raw(raw: u8) -> Self;
 
@@ -33,6 +37,9 @@ macro_rules! states {
         }
 
         impl $crate::sync::State for $name {
+            #[cfg(test)]
+            const ALL: &'static [Self] = &[$(Self::$state),+];
+
             #[inline]
             fn from_raw(raw: u8) -> Self {
                 $(if raw == Self::$state as u8 {

@@ -229,7 +229,7 @@ fn a_network_waits_for_wsk_and_can_be_stopped_meanwhile() {
     let fixture = Fixture::new();
     Sim::builder().late().build().run(move |sim| {
         let begun = Instant::now();
-        let long = NetworkConfig { capture: Duration::from_secs(3600), ..CONFIG };
+        let long = NetworkConfig { capture: Duration::from_hours(1), ..CONFIG };
         fixture.network.start(passive(), long, serve).unwrap().keep();
         fixture.network.stop(passive());
         assert!(begun.elapsed() < BOUND);
