@@ -5,7 +5,7 @@
 //!
 //! | setting | why |
 //! |---|---|
-//! | `RUSTC`, `RUSTC_BOOTSTRAP`, `-Zbuild-std` | `core` and `alloc` for Windows are built from their sources, for size |
+//! | `RUSTC`, `RUSTC_BOOTSTRAP`, `-Zbuild-std` | `core` and `alloc` are built from source, for size |
 //! | `WDKContentRoot`, `Version_Number` | the kit made of Debian's packages |
 //! | `paths=[…/wdk-build]` | the copy of `wdk-build` that runs here |
 //! | `CARGO_TARGET_…_LINKER` | `lld-link` behind its wrapper |

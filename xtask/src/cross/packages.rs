@@ -1,8 +1,8 @@
-//! `cargo xtask setup`: the packages that a build for Windows and the loader need, and what each is for.
+//! `cargo xtask setup`: packages for Windows builds and for Wine, and the purpose of each.
 //!
 //! ```text
 //!  dpkg-query ─► Missing ─┬─ none ──────────────────────────────► ready
-//!                         ├─ root on Debian ─► apt-get ─► asked again ─► ready, or what apt-get said and what to do
+//!                         ├─ root on Debian ─► apt-get ─► checked again ─► ready, or advice
 //!                         └─ otherwise ──────► the one command to run, and what works without
 //! ```
 //!
@@ -185,7 +185,7 @@ impl Versions {
 }
 
 const NOT_DEBIAN: &str = "\
-Building for Windows on Linux is arranged for Debian 12 or later and its packages (dpkg and apt-get are not here).";
+Building for Windows on Linux needs Debian 12 or later and its packages (dpkg and apt-get are missing here).";
 
 /// Asks dpkg for every package.
 fn look() -> Vec<Found> {
@@ -284,7 +284,7 @@ fn install(layout: &Layout, missing: &[Package], replace: bool) -> Result<()> {
     let removed = would_remove(&arguments);
     if !replace && !removed.is_empty() {
         bail!(
-            "installing these would remove: {}\nIf that is all right, run `cargo xtask setup --replace`.\n{WITHOUT}",
+            "installing these would remove: {}\nTo allow that, run `cargo xtask setup --replace`.\n{WITHOUT}",
             removed.join(" ")
         );
     }
@@ -359,7 +359,8 @@ fn explanation(said: &str) -> Option<&'static str> {
                 "Network is unreachable",
                 "Failed to fetch",
             ],
-            "The package servers cannot be reached. Check the network (or the proxy), then run `cargo xtask setup` \
+            "The package servers cannot be reached. Check the network (or the proxy), then run `cargo xtask \
+             setup` \
              again.",
         ),
         (
@@ -369,7 +370,7 @@ fn explanation(said: &str) -> Option<&'static str> {
         ),
         (
             &["dpkg was interrupted", "dpkg --configure -a"],
-            "An earlier installation was interrupted. Run `dpkg --configure -a`, then `cargo xtask setup` again.",
+            "An installation was interrupted. Run `dpkg --configure -a`, then `cargo xtask setup` again.",
         ),
         (
             &["No space left on device", "don't have enough free space"],

@@ -48,7 +48,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = STARTS)]
     starts: usize,
     /// Duration of the endurance scenario in seconds: a mixed load during which resources are watched
-    #[arg(long, value_name = "SECONDS", default_value_t = ENDURANCE, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    #[arg(
+        long, value_name = "SECONDS", default_value_t = ENDURANCE,
+        value_parser = clap::value_parser!(u32).range(1..=86_400)
+    )]
     endurance: u32,
     /// Use what was built before as it is
     #[arg(long)]

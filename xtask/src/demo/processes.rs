@@ -57,8 +57,8 @@ pub(crate) fn checkpoint() {
 /// Makes Ctrl-C, SIGTERM and SIGHUP end everything that was started here, and then the program.
 ///
 /// ```text
-///   signal ──► handler: end children and gates, again and again ──► the main thread is parked, nothing is left ──► exit
-///              main thread: whatever it does fails ──► checkpoint ──► parked
+///   signal ──► handler: end children and servers, repeatedly ──► main thread parked, nothing left ──► exit
+///              main thread: its operation fails ──► checkpoint ──► parked
 /// ```
 pub(crate) fn end_all_on_interrupt() -> Result<()> {
     ctrlc::set_handler(|| {

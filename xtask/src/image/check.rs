@@ -155,7 +155,8 @@ impl Image {
             }
             if self.frames.largest > LARGE_FRAME {
                 error(format!(
-                    "the function at {:#x} takes {} bytes of stack, over the limit of {LARGE_FRAME}; a kernel stack has 24 KiB",
+                    "the function at {:#x} takes {} bytes of stack, more than {LARGE_FRAME}; a kernel stack \
+                     has 24 KiB",
                     self.frames.largest_at, self.frames.largest
                 ));
             }

@@ -1,8 +1,8 @@
-//! `cargo xtask layouts`: is every structure and number of `wsk-sys` what a C compiler has for it?
+//! `cargo xtask layouts`: comparison of the structures and constants of `wsk-sys` with those of a C compiler.
 //!
 //! ```text
-//!   sources of wsk-sys ── names ──► questions ──┬──► Rust probe ── rustc ──► object ──► answers ─┐
-//!                                               └──► C probe ──── clang ──► object ──► answers ─┴─► differences
+//!   sources of wsk-sys ── names ──► questions ──┬──► Rust probe ── rustc ──► object ─┐
+//!                                               └──► C probe ──── clang ──► object ─┴─► answers, differences
 //!                                                       ▲
 //!     wsk_layout.h (ours, written from the published interface) · mingw-w64 · Wine
 //! ```
@@ -185,7 +185,8 @@ impl View {
             Self::MingwKernel => "#include <ntifs.h>\n#include <ntstatus.h>\n",
             Self::MingwSockets => "#include <winsock2.h>\n#include <ws2tcpip.h>\n#include <mswsock.h>\n",
             Self::Wine => {
-                "#include <stdarg.h>\n#define WIN32_NO_STATUS\n#include <windef.h>\n#include <winbase.h>\n#undef WIN32_NO_STATUS\n\
+                "#include <stdarg.h>\n#define WIN32_NO_STATUS\n#include <windef.h>\n#include <winbase.h>\n\
+                 #undef WIN32_NO_STATUS\n\
                  #include <ntstatus.h>\n#include <winternl.h>\n#include <ddk/wdm.h>\n#include <ddk/wsk.h>\n"
             }
         }

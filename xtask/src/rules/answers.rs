@@ -117,7 +117,8 @@ pub(crate) fn report(text: &str, rules: &RuleTable, expected: &Expected) -> Resu
 
 fn summary([agrees, differs, contradicts, open]: [usize; 4]) -> String {
     format!(
-        "{agrees} rules agree with the provider's default, {differs} are settled otherwise, {contradicts} are contradicted, \
+        "{agrees} rules agree with the provider's default, {differs} are settled otherwise, {contradicts} \
+         are contradicted, \
          {open} are open."
     )
 }
@@ -196,12 +197,15 @@ mod tests {
     use super::*;
 
     const RULES: &str = "id\tside\tevidence\tseed\tsection\trule\n\
-        A-01\tP\tU\t-\t1\tselectable: it fails with STATUS_NOT_FOUND or STATUS_SUCCESS; default STATUS_NOT_FOUND.\n\
-        A-02\tP\tU,T@14393\t-\t1\tselectable: it fails with STATUS_NOT_FOUND or is taken; default STATUS_NOT_FOUND.\n\
+        A-01\tP\tU\t-\t1\tselectable: it fails with STATUS_NOT_FOUND or STATUS_SUCCESS; default \
+        STATUS_NOT_FOUND.\n\
+        A-02\tP\tU,T@14393\t-\t1\tselectable: it fails with STATUS_NOT_FOUND or is taken; default \
+        STATUS_NOT_FOUND.\n\
         A-03\tP\tI\t-\t1\tIt works.\n\
         A-04\tP\tU\t-\t1\tselectable: events are on or off; default off.\n\
         A-05\tP\tD\t-\t1\tNot probed.\n";
-    const EXPECTED: &str = "call\trules\tanswer\na\tA-01\tSTATUS_NOT_FOUND\nb\tA-02\tSTATUS_NOT_FOUND\nc\tA-03\tSTATUS_SUCCESS\nd\tA-04\toff\n";
+    const EXPECTED: &str = "call\trules\tanswer\na\tA-01\tSTATUS_NOT_FOUND\nb\tA-02\tSTATUS_NOT_FOUND\n\
+        c\tA-03\tSTATUS_SUCCESS\nd\tA-04\toff\n";
 
     fn rules() -> RuleTable {
         RuleTable::parse(RULES).expect("well formed")
@@ -211,7 +215,8 @@ mod tests {
         let [a, b, c] = statuses.map(|status| format!("STATUS_PENDING\tyes\t{status}\t0\t1\t0\t-"));
         let columns = probe_calls::COLUMNS;
         let text = format!(
-            "# wsk-probe build=26100\n{columns}\na\tA-01\t{a}\nb\tA-02\t{b}\nc\tA-03\t{c}\nd\tA-04\t-\tevent\t-\t-\t-\t2\t{on}\n{end}"
+            "# wsk-probe build=26100\n{columns}\na\tA-01\t{a}\nb\tA-02\t{b}\nc\tA-03\t{c}\n\
+             d\tA-04\t-\tevent\t-\t-\t-\t2\t{on}\n{end}"
         );
         let rules = rules();
         let expected = expected(EXPECTED, &rules).expect("well formed");

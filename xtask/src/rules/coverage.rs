@@ -192,7 +192,8 @@ impl Coverage {
         }
         if seeds.reasons > 0 && seeds.reasons * 100 >= REASONS_BELOW_PERCENT * seeds.total {
             failures.push(format!(
-                "{} of {} rules with a seed have a reason in tests/unshown.tsv; it must be under {REASONS_BELOW_PERCENT} %",
+                "{} of {} rules with a seed have a reason in tests/unshown.tsv; it must be under \
+                 {REASONS_BELOW_PERCENT} %",
                 seeds.reasons, seeds.total
             ));
         }
@@ -205,7 +206,8 @@ impl Coverage {
         let [_, _, others] = self.totals();
         (others.shown * 100 < usize::from(percent) * others.total).then(|| {
             format!(
-                "{} of {} rules without a seed in the areas in scope are shown; at least {percent} % are asked for",
+                "{} of {} rules without a seed in the areas in scope are shown; at least {percent} % are \
+                 asked for",
                 others.shown, others.total
             )
         })

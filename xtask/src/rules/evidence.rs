@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   evidence = mark { "," mark }
-//!   mark     = "H" | "D" | "T" | "S" | "I" | "U"       header, documentation, test, source, inference, unconfirmed
-//!            | "T@" build                              this build of Windows answers as the provider does by default
-//!            | "T@" build "=" answer                   this build answers otherwise, and so
+//!   mark     = "H" | "D" | "T" | "S" | "I" | "U"   header, documentation, test, source, inference, open
+//!            | "T@" build                          this Windows build answers as the provider's default
+//!            | "T@" build "=" answer               the different answer of this build
 //! ```
 //!
 //! `U,T@14393=STATUS_INVALID_PARAMETER,T@26100` says that two builds differ. `U` stays: Microsoft has not

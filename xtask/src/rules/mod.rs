@@ -235,7 +235,8 @@ mod tests {
         let text = "selectable: it fails with STATUS_NOT_FOUND or STATUS_SUCCESS; default STATUS_NOT_FOUND.";
         let dir = workspace(
             &format!(
-                "LSN-01\tP\tU,T@14393,T@26100=STATUS_SUCCESS\t-\t4.1\t{text}\nLSN-02\tP\tD,T@26100\t-\t1\tTwo.\n"
+                "LSN-01\tP\tU,T@14393,T@26100=STATUS_SUCCESS\t-\t4.1\t{text}\n\
+                 LSN-02\tP\tD,T@26100\t-\t1\tTwo.\n"
             ),
             "",
             "",
@@ -293,7 +294,8 @@ mod tests {
         fs::create_dir_all(&provider).expect("a directory");
         fs::write(
             provider.join("behaviours.rs"),
-            "behaviours! { statuses { \"LSN-01\" one: One = A | B; } choices { \"LSN-01\" two: Two { A, B } } }",
+            "behaviours! { statuses { \"LSN-01\" one: One = A | B; } choices { \"LSN-01\" two: Two { A, B } \
+             } }",
         )
         .expect("a file");
         let with = |body: &str| {

@@ -205,7 +205,8 @@ fn summary(coverage: &Coverage) -> String {
         reasons => format!(", {reasons} more with a reason"),
     };
     format!(
-        "Shown by {} tests: {} of all rules; {} of the rules with a seed{reasons}; {} of the other rules in scope.",
+        "Shown by {} tests: {} of all rules; {} of the rules with a seed{reasons}; {} of the other rules in \
+         scope.",
         coverage.tests(),
         part(all),
         part(seeds),
@@ -229,7 +230,8 @@ mod tests {
 
     fn coverage() -> Coverage {
         let rules = RuleTable::parse(
-            "id\tside\tevidence\tseed\tsection\trule\nLSN-01\tP\tD\t001\t4.1\tOne.\nLSN-02\tC\tD\t-\t4.1\tTwo.\n\
+            "id\tside\tevidence\tseed\tsection\trule\nLSN-01\tP\tD\t001\t4.1\tOne.\n\
+             LSN-02\tC\tD\t-\t4.1\tTwo.\n\
              LSN-03\tP\tD\t002\t4.1\tThree.\nIOC-01\tPC\tD\t-\t4.1\tFour.\n",
         )
         .expect("well formed");
@@ -252,7 +254,8 @@ mod tests {
             "  LSN-02     needs Prevents",
             "  LSN-03   s reason: No card.",
             "  IOC-01     needs Shows, Prevents",
-            "Shown by 1 tests: 1 of 4 (25 %) of all rules; 1 of 2 (50 %) of the rules with a seed, 1 more with a \
+            "Shown by 1 tests: 1 of 4 (25 %) of all rules; 1 of 2 (50 %) of the rules with a seed, 1 more \
+             with a \
              reason; 0 of 1 (0 %) of the other rules in scope.",
         ] {
             assert!(text.lines().any(|l| l == line), "{line:?} is not in\n{text}");

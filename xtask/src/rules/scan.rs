@@ -411,8 +411,10 @@ mod tests {
     #[test]
     fn names_on_tests_are_taken() {
         let found = source(
-            "mod m {\n/// A listener.\n///\n/// Shows: LSN-01, LSN-02\n/// Shows: LSN-03\n/// Catches: LSN-09\n\
-             #[test]\nfn one() { run(); }\n}\n/// Prevents: LSN-04\n#[tokio::test]\nasync fn two() { run(); }\n",
+            "mod m {\n/// A listener.\n///\n/// Shows: LSN-01, LSN-02\n/// Shows: LSN-03\n\
+             /// Catches: LSN-09\n\
+             #[test]\nfn one() { run(); }\n}\n/// Prevents: LSN-04\n#[tokio::test]\n\
+             async fn two() { run(); }\n",
         );
         assert_eq!(
             names(&found),
@@ -444,7 +446,8 @@ mod tests {
     #[test]
     fn names_inside_macros_are_taken() {
         let found = source(
-            "modes! {\n/// Shows: LSN-01\n#[test]\nfn one(sim in all) { run(); }\n/// Shows: LSN-02\n#[test]\nfn two() {}\n}",
+            "modes! {\n/// Shows: LSN-01\n#[test]\nfn one(sim in all) { run(); }\n/// Shows: LSN-02\n\
+             #[test]\nfn two() {}\n}",
         );
         assert_eq!(
             names(&found),
@@ -512,7 +515,8 @@ mod tests {
         runner("#[test]\nfn ui() { t.compile_fail(\"tests/compile_fail/b*.rs\"); }");
         assert!(failure().contains("no test in"), "{}", failure());
         runner(
-            "#[test]\nfn ui() { let t = trybuild::TestCases::new();\nt.compile_fail(\"tests/compile_fail/*.rs\"); }",
+            "#[test]\nfn ui() { let t = trybuild::TestCases::new();\n\
+             t.compile_fail(\"tests/compile_fail/*.rs\"); }",
         );
         assert!(failure().contains(".stderr"), "{}", failure());
         fs::write(cases.join("a.stderr"), "error").expect("a file");

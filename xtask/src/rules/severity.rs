@@ -290,9 +290,12 @@ mod tests {
     #[test]
     fn names_stand_for_what_the_call_around_them_says() {
         let reports = reports(
-            "fn one(p: &P) { p.violation(\"A-01\", CALL, \"x\"); p.advice(\"A-02\", CALL, &why(\"A-03\")); }\n\
-             fn two(k: &K) { k.report(Severity::Advice, \"A-04\", X); k.report(Severity::Violation, \"A-05\", X); }\n\
-             const LAST: &str = \"A-06\";\n/// Says \"A-07\".\n#[cfg(test)]\nmod tests { fn t() { x(\"A-08\") } }\n",
+            "fn one(p: &P) { p.violation(\"A-01\", CALL, \"x\"); p.advice(\"A-02\", CALL, &why(\"A-03\")); \
+             }\n\
+             fn two(k: &K) { k.report(Severity::Advice, \"A-04\", X); k.report(Severity::Violation, \
+             \"A-05\", X); }\n\
+             const LAST: &str = \"A-06\";\n/// Says \"A-07\".\n#[cfg(test)]\n\
+             mod tests { fn t() { x(\"A-08\") } }\n",
         );
         let list = |set: &BTreeSet<String>| set.iter().cloned().collect::<Vec<_>>();
         assert_eq!(list(&reports.advised), ["A-02", "A-04"]);
@@ -315,10 +318,12 @@ mod tests {
     #[test]
     fn the_table_and_the_checker_have_to_agree() {
         let rules = table(
-            "A-01\tC\tD\t-\t1\tx\nA-02\tC/advice\tD\t-\t1\tx\nA-03\tPC/both\tD\t-\t1\tx\nA-04\tC\tD\t-\t1\tx\n",
+            "A-01\tC\tD\t-\t1\tx\nA-02\tC/advice\tD\t-\t1\tx\nA-03\tPC/both\tD\t-\t1\tx\n\
+             A-04\tC\tD\t-\t1\tx\n",
         );
         let said = |text: &str| reports(text).failures(&rules);
-        let right = "fn f(p: &P) { p.violation(\"A-01\"); p.advice(\"A-02\"); p.advice(\"A-03\"); p.violation(\"A-03\"); }";
+        let right = "fn f(p: &P) { p.violation(\"A-01\"); p.advice(\"A-02\"); p.advice(\"A-03\"); \
+            p.violation(\"A-03\"); }";
         assert_eq!(said(right), Vec::<String>::new());
         assert_eq!(
             summary(&rules),

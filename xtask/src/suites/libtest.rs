@@ -69,7 +69,8 @@ mod tests {
 
     const PRINTED: &str = "\nrunning 4 tests\ntest a::one ... ok\ntest two - should panic ... ok\r\n\
         test three ... FAILED\ntest four ... ignored, takes an hour\n\nfailures:\n\n---- three stdout ----\n\
-        test me ... not\n\nfailures:\n    three\n\ntest result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; \
+        test me ... not\n\nfailures:\n    three\n\n\
+        test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; \
         0 filtered out; finished in 0.01s\n\n";
 
     #[test]

@@ -92,7 +92,8 @@ pub(crate) fn run(layout: &Layout) -> Result<String> {
         bail!("{first} ({} failures in all, {passed} tests passed)", troubles.len());
     }
     Ok(format!(
-        "{passed} tests of {suites} suites pass, {ignored} ignored, {failing} fail as listed, {unsettled} not run, \
+        "{passed} tests of {suites} suites pass, {ignored} ignored, {failing} fail as listed, {unsettled} \
+         not run, \
          {} suites left out, in {:.0} s after the build",
         LEFT_OUT.len(),
         start.elapsed().as_secs_f64()

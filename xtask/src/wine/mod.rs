@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!            start                       stop (or: kill)
-//!  nothing ─────────► prefix created ─► server up ─► service RUNNING ──────────► server down; the prefix stays
+//!  nothing ─────────► prefix created ─► server up ─► service RUNNING ──────► server down, prefix kept
 //!                          ▲                                   │
-//!                          └──────── start again ◄─────────────┘ crash: `start` ends what is left and begins anew
+//!                          └──────── start again ◄─────────────┘ crash: `start` cleans up, starts again
 //! ```
 //!
 //! | file | what |

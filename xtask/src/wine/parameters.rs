@@ -127,7 +127,8 @@ mod tests {
     fn a_change_leaves_the_other_values() {
         let set = text(&reg_change("netio", "Completion", Some(&Value::Text("late".into()))));
         assert!(set.contains(
-            "[HKEY_LOCAL_MACHINE\\System\\CurrentControlSet\\Services\\netio\\Parameters]\r\n\"Completion\"=\"late\"\r\n"
+            "[HKEY_LOCAL_MACHINE\\System\\CurrentControlSet\\Services\\netio\\Parameters]\r\n\
+             \"Completion\"=\"late\"\r\n"
         ));
         assert!(!set.contains("[-"));
         assert!(text(&reg_change("netio", "Completion", None)).contains("\"Completion\"=-\r\n"));

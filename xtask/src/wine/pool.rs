@@ -4,7 +4,7 @@
 //!  0024:0108:trace:ntoskrnl:ExAllocatePoolWithTag 64 pool 512 -> 00000000014A0370
 //!  0024:0110:trace:ntoskrnl:ExFreePoolWithTag 00000000014A0370
 //!  ─┬──           what the kernel was asked for ─┘                ─┬──────────────
-//!   └ process                                                      └ the block, which the process knows by this address
+//!   └ process                                                      └ address of the block in the process
 //! ```
 //!
 //! The kernel writes the line of an allocation before anybody has the block, and that of a release while
@@ -80,7 +80,8 @@ mod tests {
 
     const BOTH: &str = "\
         0024:0108:trace:ntoskrnl:ExAllocatePoolWithTag 64 pool 512 -> 00000000014A0370\n\
-        0024:0108:warn:debugstr:vDbgPrintExWithPrefix 00000000:00000001: gate: ExFreePoolWithTag 00000000014A0370\n\
+        0024:0108:warn:debugstr:vDbgPrintExWithPrefix 00000000:00000001: gate: ExFreePoolWithTag \
+        00000000014A0370\n\
         0024:0110:trace:ntoskrnl:ExAllocatePoolWithTag 100 pool 512 -> 00000000014A0400\n\
         0024:0110:trace:ntoskrnl:ExFreePoolWithTag 00000000014A0370\r\n";
 

@@ -392,7 +392,8 @@ mod tests {
     #[test]
     fn crashes_are_told_from_what_a_driver_prints() {
         let log = "012c:warn:debugstr:vDbgPrintExWithPrefix 00000000:00000001: an unhandled case\n\
-                   wine: Unhandled page fault on read access to 0000000000000000 at address 0000000140001234\n\
+                   wine: Unhandled page fault on read access to 0000000000000000 at address \
+                   0000000140001234\n\
                    wine: Call from 0000 to unimplemented function ntoskrnl.exe.ExAllocatePool3, aborting\n\
                    0048:fixme:ntoskrnl:KeLowerIrql stub\n";
         let found = crashes(log);
@@ -402,7 +403,8 @@ mod tests {
 
     #[test]
     fn a_reader_sees_what_drivers_print() {
-        let log = "wine: could not open working directory L\"C:\\\\windows\", starting in the Windows directory.\n\
+        let log = "wine: could not open working directory L\"C:\\\\windows\", starting in the Windows \
+            directory.\n\
                    002c:err:wineboot:process_run_key Error running cmd L\"x\" (126).\n\n\
                    0154:warn:debugstr:vDbgPrintExWithPrefix 00000000:00000001: gate: listening on 0.0.0.0:7\n\
                    0140:fixme:ntoskrnl:KeFlushQueuedDpcs stub!\n";

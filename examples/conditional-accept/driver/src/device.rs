@@ -1,8 +1,8 @@
-//! The control device: made and deleted, and the requests that come to it.
+//! The control device: its creation and deletion, and its dispatch routines.
 //!
 //! ```text
 //!   \\.\ConditionalAccept ──► \DosDevices\ConditionalAccept ──► \Device\ConditionalAccept
-//!                                                                │ extension: the control, the running thread
+//!                                                                │ extension: control, running thread
 //!   IRP_MJ_CREATE          a handle, kept in FsContext ◄─────────┤
 //!   IRP_MJ_DEVICE_CONTROL  Handle::device_control ◄──────────────┤ completed at once, or kept by the control
 //!   IRP_MJ_CLEANUP         Handle::cleanup ◄─────────────────────┤

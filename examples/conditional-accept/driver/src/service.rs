@@ -1,9 +1,9 @@
-//! The thread that has the service, from before it starts until it is gone.
+//! The thread that runs the service.
 //!
 //! ```text
-//!   Running::start ──► thread: Service::start ─┬─ listening ──► waits for the event ──► Service::end ──► ends
-//!                             │                │                      ▲                  until nothing is left
-//!                  up to 5 s for WSK           └─ failed: recorded ───┼─────────────────────────────────► ends
+//!   Running::start ──► thread: Service::start ─┬─ listening ──► waits for the event ──► Service::end
+//!                             │                │                      ▲                 until all is gone
+//!                  up to 5 s for WSK           └─ failed: recorded    │
 //!                                                                     │
 //!   Running::stop ────────────────────────────── sets the event ──────┘    and waits for the thread
 //! ```

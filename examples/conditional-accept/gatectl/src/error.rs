@@ -34,7 +34,8 @@ pub enum Error {
     NotUnderstood(&'static str),
     /// Output of the driver does not follow this version of the protocol.
     #[error(
-        "cannot decode the {what} from the driver ({malformed}): use the gatectl that was built with the driver"
+        "cannot decode the {what} from the driver ({malformed}): \
+         use the gatectl that was built with the driver"
     )]
     Malformed {
         /// Expected kind of output.

@@ -110,8 +110,8 @@ mod tests {
     fn the_object_has_the_options_that_set_it() {
         assert_eq!(
             printed(true),
-            "{\"default\":\"accept\",\"accept\":[\"2001:db8::/32\"],\"reject\":[\"10.0.0.0/8\"],\"ask\":[\"10.1.0.0/16\"],\
-             \"max_clients\":4096,\"max_per_source\":64,\"idle_timeout\":0}\n"
+            "{\"default\":\"accept\",\"accept\":[\"2001:db8::/32\"],\"reject\":[\"10.0.0.0/8\"],\
+             \"ask\":[\"10.1.0.0/16\"],\"max_clients\":4096,\"max_per_source\":64,\"idle_timeout\":0}\n"
         );
     }
 }

@@ -112,12 +112,12 @@ answered accept         3
     #[test]
     fn json_is_one_object_with_all_of_it() {
         let line = printed(&status(), true);
-        assert!(
-            line.starts_with(
-                r#"{"phase":"listening","error":0,"local":"0.0.0.0:7007","accept_by":"irp","verdict_timeout":30000,"limits":{"clients":4096,"per_source":0,"idle_timeout":120000},"counters":{"accepted":12,"#
-            ),
-            "{line}"
-        );
+        let start = [
+            r#"{"phase":"listening","error":0,"local":"0.0.0.0:7007","accept_by":"irp","#,
+            r#""verdict_timeout":30000,"#,
+            r#""limits":{"clients":4096,"per_source":0,"idle_timeout":120000},"counters":{"accepted":12,"#,
+        ];
+        assert!(line.starts_with(&start.concat()), "{line}");
         assert_eq!(line.lines().count(), 1);
     }
 

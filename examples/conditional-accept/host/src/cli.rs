@@ -60,10 +60,10 @@ const DEFAULT_LIMITS: [(&str, &str); 3] =
 const AFTER_HELP: &str = "\
 Example: accept by default, reject one address, ask about a network\n  \
   gate-host --reject 127.0.0.3 --ask 127.0.0.4/31\n\n\
-Exit status: 0 if the contract was kept and nothing leaked, 1 otherwise or if the service could not start or print, 2 for\n\
-invalid options. A host without memory aborts it (134): the pool of the simulated kernel is the host's memory. Limit\n\
-clients by --max-clients rather than memory by ulimit -v. Each client takes a descriptor: `ulimit -n` is the limit if it is\n\
-lower, and further clients are refused.";
+Exit status: 0 if the WSK contract was kept and nothing leaked, 2 for invalid options, 1 otherwise.\n\n\
+Each client takes a descriptor: `ulimit -n` limits clients if it is lower than --max-clients. The pool of\n\
+the simulated kernel is the host's memory, and the process aborts (134) when the host has none left: limit\n\
+clients by --max-clients rather than memory by `ulimit -v`.";
 
 impl Options {
     /// Reads the command line. For wrong options it prints an error and exits with status 2.

@@ -379,7 +379,10 @@ mod tests {
             ),
             (
                 Record::Inspect { id, remote, action: Inspection::Reject, reason: Some(Reason::Source) },
-                r#"{"event":"inspect","id":"1f-7","remote":"127.0.0.2:5555","action":"reject","reason":"source"}"#,
+                concat!(
+                    r#"{"event":"inspect","id":"1f-7","remote":"127.0.0.2:5555","#,
+                    r#""action":"reject","reason":"source"}"#
+                ),
             ),
             (
                 Record::Dropped { remote, reason: Reason::Idle },

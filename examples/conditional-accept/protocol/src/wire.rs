@@ -7,8 +7,8 @@
 //! | [`IOCTL_STATUS`] | none | [`StatusBytes`] | at once |
 //! | [`IOCTL_GET_POLICY`] | none | [`PolicyHeader`], then [`NetBytes`] for each network | at once |
 //! | [`IOCTL_SET_POLICY`] | the same | none | at once |
-//! | [`IOCTL_NEXT_RECORDS`] | none | [`RecordsHeader`], then [`RecordBytes`] for each record | when there is a record this handle has not seen |
-//! | [`IOCTL_NEXT_QUESTION`] | none | [`QuestionBytes`] | when a pended connection request has to be answered |
+//! | [`IOCTL_NEXT_RECORDS`] | none | [`RecordsHeader`], then [`RecordBytes`] each | with new records |
+//! | [`IOCTL_NEXT_QUESTION`] | none | [`QuestionBytes`] | with a question |
 //! | [`IOCTL_ANSWER`] | [`AnswerBytes`] | none | at once |
 //!
 //! The two that wait are *inverted calls*: a program leaves one with the driver, which completes it when it
@@ -197,7 +197,10 @@ use crate::record::AcceptBy;
 
 numbers!(encode_action, decode_action, Action, "action": Accept = 1, Reject = 2, Ask = 3);
 numbers!(encode_answer, decode_answer, Answer, "answer": Accept = 1, Reject = 2);
-numbers!(encode_reason, decode_reason, Reason, "reason": Policy = 1, Full = 2, Source = 3, Memory = 4, Idle = 5);
+numbers!(
+    encode_reason, decode_reason, Reason, "reason":
+    Policy = 1, Full = 2, Source = 3, Memory = 4, Idle = 5
+);
 numbers!(encode_accept_by, decode_accept_by, AcceptBy, "accept_by": Irp = 1, Event = 2);
 
 #[cfg(test)]

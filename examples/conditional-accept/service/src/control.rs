@@ -1,14 +1,14 @@
-//! The brain of the control device: everything a driver does with its device besides making it.
+//! Logic of the control device: everything a driver does with its device besides its creation.
 //!
 //! ```text
 //!   IRP_MJ_CREATE          Control::open ──► Handle, kept in FsContext (Handle::into_context)
-//!   IRP_MJ_DEVICE_CONTROL  Request::new ──► Handle::device_control ─┬─ status, policy, answer ──► completed at once
-//!                                                                   ├─ next records ──► journal ─┐ wait there;
-//!                                                                   └─ next question ► questions ┘ STATUS_PENDING
+//!   IRP_MJ_DEVICE_CONTROL  Request::new ─► Handle::device_control ─┬─ status, policy, answer ─► completed
+//!                                                                  ├─ next records ──► journal ─┐ pended
+//!                                                                  └─ next question ► questions ┘
 //!   IRP_MJ_CLEANUP         Handle::cleanup: its calls end, what it held is rejected
 //!   IRP_MJ_CLOSE           Handle::close; it cleans up if that was not done, as in Wine
-//!   DriverUnload           Control::stopping, Service::unload, Control::shut_down; Control::close_handles, and
-//!                          the device is deleted
+//!   DriverUnload           Control::stopping, Service::unload, Control::shut_down;
+//!                          Control::close_handles, and the device is deleted
 //!
 //!   Service ── Record ──► Control ──► journal            asker ─► questions ─► program ─► questions ─► asker
 //! ```
@@ -23,7 +23,7 @@
 //! | no room for the output | `STATUS_BUFFER_TOO_SMALL` |
 //! | no question with this number, or another handle holds it | `STATUS_NOT_FOUND` |
 //! | too many calls of the handle wait already | `STATUS_DEVICE_BUSY` |
-//! | no memory for a policy, for a handle, or for a call to wait, or too many handles are open | `STATUS_INSUFFICIENT_RESOURCES` |
+//! | out of memory, or too many handles are open | `STATUS_INSUFFICIENT_RESOURCES` |
 //! | the handle is closed, the call cancelled, or the driver unloaded | `STATUS_CANCELLED` |
 //!
 //! Calls that wait at unload end with `STATUS_CANCELLED`, too, which programs see as

@@ -4,7 +4,7 @@
 //!   IRP_MJ_DEVICE_CONTROL ──► Request ── complete ─────────────────────────► returned to the I/O manager
 //!                                │                                              ▲           ▲
 //!                              insert ──► CancelSafeQueue ── remove_matching ───┘           │
-//!                                               └── IoCancelIrp: the cancel routine removes it, STATUS_CANCELLED
+//!                                               └── IoCancelIrp: the cancel routine removes it
 //! ```
 //!
 //! A [`Request`] owns its IRP, and completing it consumes it. While a request waits, its IRP's cancel routine

@@ -1,15 +1,15 @@
 //! The driver's parameters, from registry values.
 //!
-//! | value | type | what | without it |
+//! | value | type | value | default |
 //! |---|---|---|---|
 //! | `Listen` | `REG_SZ` | address and port | `0.0.0.0:7007` |
 //! | `Accept`, `Reject`, `Ask` | `REG_MULTI_SZ` | addresses and networks | none |
-//! | `Default` | `REG_SZ` | `accept`, `reject` or `ask`: the action for everyone else | `accept` |
-//! | `VerdictTimeout` | `REG_DWORD` | milliseconds that an answer may take, 1 to 600000 | 5000 |
+//! | `Default` | `REG_SZ` | `accept`, `reject` or `ask`: the action for all other addresses | `accept` |
+//! | `VerdictTimeout` | `REG_DWORD` | time limit of an answer in milliseconds, 1 to 600000 | 5000 |
 //! | `AcceptBy` | `REG_SZ` | `irp` or `event` | `irp` |
-//! | `MaxClients` | `REG_DWORD` | connections and pended requests at a time, 1 to 65536; half of them at most are pended | 4096 |
-//! | `MaxPerSource` | `REG_DWORD` | how many of them of one IPv4 address or IPv6 /64, up to 65536; 0: any number | 64 |
-//! | `IdleTimeout` | `REG_DWORD` | milliseconds that a connection may be silent, up to 86400000; 0: for ever | 120000 |
+//! | `MaxClients` | `REG_DWORD` | limit on connections and pended requests, 1 to 65536 | 4096 |
+//! | `MaxPerSource` | `REG_DWORD` | the same for one IPv4 address or IPv6 /64, up to 65536; 0: none | 64 |
+//! | `IdleTimeout` | `REG_DWORD` | idle time limit in milliseconds, up to 86400000; 0: none | 120000 |
 //!
 //! Whatever the bytes are, there are parameters. A value that cannot be used is reported, and so is each such
 //! entry of a list. A gate does not open because it cannot read what it was told: without a good address

@@ -6,7 +6,7 @@
 //!     │                                  │
 //!     │   ┌──────────────────────────────┤ H is closed ───────────────► answered: reject
 //!     ▼   ▼                              │
-//!     ├─── nobody answered in time ──────┴────────────────────────────► answered: reject, counted as timed out
+//!     ├─── timed out ────────────────────┴────────────────────────────► answered: reject, and counted
 //!     ├─── the client gave up: the asker is dropped ──────────────────► withdrawn
 //!     └─── the queue is closed (unload) ───────────────────────────────► answered: reject
 //! ```

@@ -1,10 +1,10 @@
 //! The service as a whole: what a driver starts when it is loaded and ends when it is unloaded.
 //!
 //! ```text
-//!   start: register ─► capture ─► executor ─► listener ─► accepts under way, or the accept event on ─┐
-//!                                                ▲                                                   │ WSK gives it up
-//!                                                └──────────── bind again, at longer and longer ◄────┘ recorded
-//!                                                              intervals
+//!   start: register ─► capture ─► executor ─► listener ─► accepts in flight, or the accept event on ─┐
+//!                                                ▲                                                   │
+//!                                                └── bind again, at longer and longer intervals ◄────┘
+//!                                                                     WSK abandons it: recorded
 //!   unload: tasks dropped (sessions close, askers reject) ─► listener closed ─► released, deregistered
 //! ```
 
@@ -328,7 +328,8 @@ impl fmt::Display for StillBusy {
         let Self { tasks, sockets, providers } = self;
         write!(
             f,
-            "the service did not stop in time: {tasks} tasks, {sockets} sockets and {providers} captures remain"
+            "the service did not stop in time: {tasks} tasks, {sockets} sockets and {providers} captures \
+             remain"
         )
     }
 }

@@ -306,7 +306,8 @@ fn silent_clients_lose_their_places() {
                 while !gone || ends.iter().any(|end| !end.is_finished()) {
                     talker.write_all(b"ping").expect("served");
                     talker.read_exact(&mut [0; 4]).expect("served");
-                    gone |= matches!((&stuck).write(&bytes), Err(error) if error.kind() != std::io::ErrorKind::WouldBlock);
+                    let written = (&stuck).write(&bytes);
+                    gone |= written.is_err_and(|error| error.kind() != std::io::ErrorKind::WouldBlock);
                 }
                 assert!(ends.into_iter().all(|end| end.join().expect("no panic")), "{accept_by:?}");
             });
@@ -430,9 +431,10 @@ fn every_completion_and_level() {
                 let closed = journal.count(|record| matches!(record, Record::Closed { .. }));
                 assert_eq!(closed, accepted, "{case}");
                 let whole = bytes.len() as u64;
-                let served = journal.count(
-                    |record| matches!(record, Record::Closed { received, sent, .. } if (*received, *sent) == (whole, whole)),
-                );
+                let served = journal.count(|record| match record {
+                    Record::Closed { received, sent, .. } => (*received, *sent) == (whole, whole),
+                    _ => false,
+                });
                 assert_eq!(served, 3, "{case}");
             }
         }
@@ -465,7 +467,7 @@ fn each_allocation_fails_once() {
                         |record| matches!(record, Record::Accepted { remote, .. } if *remote == client),
                     );
                     let lost = journal.count(|record| {
-                        matches!(record, Record::Dropped { remote, reason: Reason::Memory } if *remote == client)
+                        *record == Record::Dropped { remote: client, reason: Reason::Memory }
                     });
                     assert!(lost >= taken, "allocation {nth}: {client}: {journal:?}");
                 }

@@ -16,7 +16,8 @@ const SHARE: usize = 3;
 
 pub(super) const LIMITS: Scenario = Scenario {
     name: "limits",
-    client: "3 silent, one more of them: reset; another: all 3 bytes back; then the 3: reset, reset, reset; one more: all 3 bytes back",
+    client: "3 silent, one more of them: reset; another: all 3 bytes back; then the 3: reset, reset, reset; \
+             one more: all 3 bytes back",
     records: "one more: reject (source); each of the 3: accept, accepted by {by}, dropped (idle), closed 0/0",
     paths: Paths::Both,
     driver_only: false,
@@ -46,7 +47,8 @@ fn limits(stage: &mut Stage<'_>) -> Result<Seen> {
     stories.dedup();
     Ok(Seen::new(
         format!(
-            "{SHARE} silent, one more of them: {refused}; another: {other}; then the {SHARE}: {}; one more: {again}",
+            "{SHARE} silent, one more of them: {refused}; another: {other}; then the {SHARE}: {}; one more: \
+             {again}",
             ends.join(", ")
         ),
         format!("one more: {refusal}; each of the {SHARE}: {}", stories.join(", or ")),
@@ -95,7 +97,8 @@ pub(super) const POLICY: Scenario = Scenario {
 pub(super) const BAD_SETTINGS: Scenario = Scenario {
     name: "bad-settings",
     client: "all 3 bytes back; 127.0.0.3 reset; who is not named any more reset",
-    records: "AcceptBy unknown-word, Default wrong-type, Reject entry 2 not-a-network, VerdictTimeout out-of-range",
+    records: "AcceptBy unknown-word, Default wrong-type, Reject entry 2 not-a-network, \
+              VerdictTimeout out-of-range",
     paths: Paths::Once,
     driver_only: true,
     run: |stage| {

@@ -36,7 +36,10 @@ fn pool(stage: &mut Stage<'_>) -> Result<Seen> {
     let [served, rejected, gave_up, pended, idle] = seen;
     let left = if pool.left.is_empty() { "every block was given back".to_owned() } else { pool.to_string() };
     Ok(Seen::new(
-        format!("{served} served, {rejected} rejected, {gave_up} gave up; at an unload {pended} pended, {idle} idle: ended"),
+        format!(
+            "{served} served, {rejected} rejected, {gave_up} gave up; at an unload {pended} pended, \
+            {idle} idle: ended"
+        ),
         left,
     )
     .with_note(pool.to_string()))

@@ -77,7 +77,8 @@ fn json_has_questions_and_answers() {
     let ran = run(&script, "ask --verdict accept --count 1 --json", None);
     assert_eq!(
         ran.out,
-        "{\"event\":\"question\",\"number\":1,\"id\":\"a-1\",\"remote\":\"127.0.0.4:5001\",\"time_left\":30000}\n\
+        "{\"event\":\"question\",\"number\":1,\"id\":\"a-1\",\"remote\":\"127.0.0.4:5001\",\
+         \"time_left\":30000}\n\
          {\"event\":\"answer\",\"number\":1,\"id\":\"a-1\",\"action\":\"accept\"}\n"
     );
 }

@@ -18,8 +18,8 @@ numbers!(encode_setting, decode_setting, Setting, "detail":
     Listen = 1, Accept = 2, Reject = 3, Ask = 4, Default = 5, VerdictTimeout = 6, AcceptBy = 7,
     MaxClients = 8, MaxPerSource = 9, IdleTimeout = 10);
 numbers!(encode_problem, decode_problem, Problem, "first":
-    WrongType = 1, TooLong = 2, NotText = 3, NotAnAddress = 4, NotANetwork = 5, UnknownWord = 6, OutOfRange = 7,
-    Contradiction = 8, Unreadable = 9);
+    WrongType = 1, TooLong = 2, NotText = 3, NotAnAddress = 4, NotANetwork = 5, UnknownWord = 6,
+    OutOfRange = 7, Contradiction = 8, Unreadable = 9);
 
 /// A record and when it was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub struct RecordsHeader {
 /// | kind | record | `detail` | others |
 /// |---:|---|---|---|
 /// | 1 | loaded | | `address`: where it listens |
-/// | 2 | inspect | 1 accepted, 2 rejected, 3 pended | `key`, `serial`, `address`: who asks; `first`: why it was rejected, as in 13, or 0 |
+/// | 2 | inspect | 1 accepted, 2 rejected, 3 pended | `key`, `serial`, `address`; `first`: reason or 0 |
 /// | 3 | verdict | 1 accept, 2 reject | `key`, `serial` |
 /// | 4 | abort | | `key`, `serial` |
 /// | 5 | accepted | 1 by `WskAccept`, 2 by `WskAcceptEvent` | `address`: the other side |
@@ -55,7 +55,7 @@ pub struct RecordsHeader {
 /// | 7 | closed | | `address`: the other side; `first`: bytes received; `second`: bytes sent |
 /// | 8 | unloaded | | `first`: violations; `second`: leaks |
 /// | 9 | policy | | `first`: networks |
-/// | 10 | bad setting | the setting, from 1, in the order of [`Setting::ALL`] | `first`: the problem, from 1, in the order of [`Problem::ALL`]; `second`: the entry |
+/// | 10 | bad setting | in [`Setting::ALL`], from 1 | `first`: in [`Problem::ALL`], from 1; `second`: entry |
 /// | 11 | failed | | `first`: the `NTSTATUS` |
 /// | 12 | died | | `address`: where it listened |
 /// | 13 | dropped | 1 policy, 2 full, 3 source, 4 memory, 5 idle | `address`: the other side |

@@ -141,7 +141,8 @@ proptest! {
 
     #[test]
     fn questions_and_answers_go_round(
-        number in any::<u64>(), id in ids(), remote in addresses(), time_left in any::<u32>(), answer in answers()
+        number in any::<u64>(), id in ids(), remote in addresses(),
+        time_left in any::<u32>(), answer in answers()
     ) {
         let question = Question { number, id, remote, time_left };
         prop_assert_eq!(Question::decode(QuestionBytes::from(&question).as_bytes()), Ok(question));
@@ -150,7 +151,10 @@ proptest! {
     }
 
     #[test]
-    fn the_status_goes_round(local in addresses(), numbers in any::<[u64; Counters::COUNT]>(), accept_by in ways(), limits in limits()) {
+    fn the_status_goes_round(
+        local in addresses(), numbers in any::<[u64; Counters::COUNT]>(),
+        accept_by in ways(), limits in limits()
+    ) {
         let counters = Counters::from_values(numbers);
         let (error, verdict_timeout) = (numbers[0] as u32, numbers[1] as u32);
         for phase in [Phase::Starting, Phase::Listening, Phase::Failed, Phase::Stopping] {
@@ -170,7 +174,8 @@ proptest! {
         let _ = Status::decode(&bytes);
         let _ = TimedRecord::decode(&bytes);
         if let Ok((_, records)) = decode_records(&bytes) {
-            prop_assert_eq!(records.count(), (bytes.len() - size_of::<RecordsHeader>()) / size_of::<RecordBytes>());
+            let room = bytes.len() - size_of::<RecordsHeader>();
+            prop_assert_eq!(records.count(), room / size_of::<RecordBytes>());
         }
     }
 }

@@ -110,13 +110,15 @@ fn pended_requests_take_half_of_the_places() {
 
 proptest! {
     #[test]
-    fn seats_are_counted_as_a_list_counts_them(
-        clients in 1..40_u32, per_source in 0..6_u32, steps in proptest::collection::vec((0..24_u32, any::<bool>(), any::<bool>()), 0..400)
+    fn permits_are_counted_as_a_list_counts_them(
+        clients in 1..40_u32, per_source in 0..6_u32,
+        steps in proptest::collection::vec((0..24_u32, any::<bool>(), any::<bool>()), 0..400)
     ) {
         let limits = Limits { clients, per_source, idle_timeout: 0 };
         let mut outcome = Ok(());
         run(|_| {
-            let (table, cache) = (ClientTable::try_new().expect("memory"), Cache::try_new(64).expect("memory"));
+            let table = ClientTable::try_new().expect("memory");
+            let cache = Cache::try_new(64).expect("memory");
             let mut permits: Vec<(u32, ClientPermit)> = Vec::new();
             outcome = (|| {
                 for (number, comes, pends) in &steps {
@@ -127,10 +129,13 @@ proptest! {
                     }
                     prop_assert_eq!(table.count(), (permits.len() as u32, counts.len() as u32));
                     if *comes {
-                        let pended = permits.iter().filter(|(_, permit)| permit.kind == ClientKind::Pended).count() as u32;
-                        let expected = if permits.len() as u32 >= clients || *pends && pended >= clients.div_ceil(2) {
+                        let kinds = permits.iter().map(|(_, permit)| permit.kind);
+                        let pended = kinds.filter(|kind| *kind == ClientKind::Pended).count() as u32;
+                        let of_source = counts.get(number).copied().unwrap_or(0);
+                        let is_full = permits.len() as u32 >= clients;
+                        let expected = if is_full || *pends && pended >= clients.div_ceil(2) {
                             Err(Reason::Full)
-                        } else if per_source != 0 && counts.get(number).is_some_and(|count| *count >= per_source) {
+                        } else if per_source != 0 && of_source >= per_source {
                             Err(Reason::Source)
                         } else {
                             Ok(())

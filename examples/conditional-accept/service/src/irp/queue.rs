@@ -5,8 +5,8 @@
 //!   Request ─────────────────────────────────────────────► CancelSafeQueue
 //!                                                           │   │ IoCancelIrp takes the cancel routine
 //!            remove_matching: clears the cancel routine     │   ▼
-//!   Request ◄───────────────────────────────────────────────┘  cancel routine: waits for the lock, removes the
-//!                                                              request, completes it with STATUS_CANCELLED
+//!   Request ◄───────────────────────────────────────────────┘  cancel routine: waits for the lock, removes
+//!                                                              the request, completes it: STATUS_CANCELLED
 //! ```
 //!
 //! The routine's slot in the IRP is the token: it is exchanged atomically, so exactly one of
@@ -61,7 +61,9 @@ pub(crate) struct CancelSafeQueue<W: QueueOwner> {
     len: usize,
 }
 
-intrusive_adapter!(Links<W> = UnsafeRef<Node<W>>: Node<W> { link => LinkedListAtomicLink } where W: QueueOwner);
+intrusive_adapter!(
+    Links<W> = UnsafeRef<Node<W>>: Node<W> { link => LinkedListAtomicLink } where W: QueueOwner
+);
 
 /// Pended request, in the queue or removed from it.
 pub(crate) struct PendingCall<W: QueueOwner>(PoolBox<Node<W>>);

@@ -212,7 +212,10 @@ fn values() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #[test]
     fn any_bytes_give_parameters(
-        values in proptest::collection::vec((0..Setting::ALL.len(), prop_oneof![0..12_u32, any::<u32>()], values()), 0..8)
+        values in proptest::collection::vec(
+            (0..Setting::ALL.len(), prop_oneof![0..12_u32, any::<u32>()], values()),
+            0..8
+        )
     ) {
         let mut parameters = Parameters::default();
         for (setting, kind, data) in values {
