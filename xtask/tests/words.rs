@@ -51,8 +51,8 @@ const ALLOWED: &[(&str, Counts)] = &[
     ("benches", counts(22, 0, 2)),
     ("build.rs", counts(0, 0, 1)),
     ("crates/wsk-provider", counts(310, 125, 310)),
-    ("src", counts(111, 24, 561)),
-    ("tests", counts(77, 39, 182)),
+    ("src", counts(111, 24, 562)),
+    ("tests", counts(78, 39, 184)),
 ];
 
 const fn counts(first_lines: usize, safety: usize, wide: usize) -> Counts {
