@@ -1,4 +1,4 @@
-//! `cargo xtask loom`: are the protocols between threads of the library right in every order?
+//! `cargo xtask loom`: model-checks the library's thread protocols.
 //!
 //! `crates/wsk-loom` includes the files of the library that several threads write words of, and has models of
 //! their use. They are built with `--cfg loom` in a target directory of their own, so that nothing else is

@@ -1,4 +1,4 @@
-//! `cargo xtask probe`: the calls that Windows answers in a way nobody wrote down, made here.
+//! `cargo xtask probe`: makes calls whose results WSK leaves open, and compares them with the expected ones.
 //!
 //! ```text
 //!   wsk_probe.sys, netio.sys ─► prefix ─► service started ─► C:\wsk-probe.tsv to its last line ─► stopped

@@ -1,5 +1,5 @@
-//! PowerShell in this repository: scripts, workflow steps and code blocks of the documentation parse, and the
-//! scripts keep a few rules. Nothing of it is run here.
+//! Checks of PowerShell: scripts, workflow steps and code blocks of the documentation parse, and the scripts
+//! keep a few rules. Nothing is run here.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! Programs and drivers that are given away for Windows bring the C runtime along.
+//! Checks that programs and drivers for Windows link the C runtime statically.
 
 use std::path::Path;
 use std::process::Command;

@@ -7,7 +7,7 @@
 //!   listed by their parents in /proc ──► stopped ──► listed again, until nobody is new ──► killed
 //! ```
 //!
-//! Where there is no `/proc` nobody is found; Windows has a program that ends a family.
+//! Without `/proc` no process is found; Windows has a program that ends a family.
 
 use std::path::Path;
 
@@ -37,8 +37,8 @@ pub(super) fn end(child: i32) {
     let signal = |process: i32, signal| Pid::from_raw(process).map(|process| kill_process(process, signal));
     let mut family = vec![child];
     signal(child, Signal::STOP);
-    // Who is stopped starts nobody, so this comes to an end; the limit is for the case that stopping is in
-    // vain.
+    // A stopped process starts no other, so this comes to an end; the limit is for the case that stopping
+    // fails.
     for _ in 0..100 {
         let new: Vec<i32> =
             descendants(child).into_iter().filter(|process| !family.contains(process)).collect();

@@ -1,4 +1,4 @@
-//! `cargo xtask driver`: the sample driver, built as it stands.
+//! `cargo xtask driver`: builds the sample driver, unchanged, or another driver.
 //!
 //! The driver's manifest, build script and sources are what a Windows user has. Only this child's environment
 //! differs:

@@ -1,4 +1,4 @@
-//! The linker: `lld-link` behind a script that drops what it does not know.
+//! The linker: `lld-link` behind a script that drops the switches that it does not support.
 //!
 //! The script has the linker's name, from which rustc tells how to talk to it; so no linker flavour has to be
 //! put into flags that would also reach the host compiler.

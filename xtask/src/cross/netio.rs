@@ -1,4 +1,4 @@
-//! `cargo xtask netio`: what the loader and its user need beside the driver.
+//! `cargo xtask netio`: builds what the loader and its user need beside the driver.
 //!
 //! | image | from | how |
 //! |---|---|---|

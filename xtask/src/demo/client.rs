@@ -1,4 +1,4 @@
-//! Clients of the gate: each chooses the address it comes from, and tells in a word what it saw.
+//! Clients of the server: each chooses its source address, and reports what it observed.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};

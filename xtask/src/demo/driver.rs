@@ -1,4 +1,4 @@
-//! The gate as the driver, loaded into a private Wine prefix and steered as on Windows.
+//! The driver as the server under test, loaded into a private Wine prefix and controlled as on Windows.
 //!
 //! ```text
 //!   Settings ──► Parameters (reg) ──► sc start ──► `gatectl watch --json` ──► records: loaded, or failed
@@ -163,7 +163,7 @@ impl Driver {
             other: false,
         };
         server.machine()?;
-        // What a machine complains of while it boots is nobody's crash.
+        // Messages of a machine that boots are not crashes of the driver.
         server.log_mark = server.prefix.log_mark();
         Ok(server)
     }
@@ -173,7 +173,7 @@ impl Driver {
         if !self.prefix.is_up() {
             self.prefix.create()?;
             self.prefix.service(SERVICE).install(&self.layout.image("conditional_accept.sys"))?;
-            // Whoever used the machine before may have chosen another.
+            // An earlier run may have chosen another.
             wine::set_completion(&self.prefix, None)?;
             self.parameters = None;
         }
@@ -238,7 +238,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Waits until nobody has the device open but the watcher and who asks here: the machine notices a killed
+    /// Waits until only the watcher and this program have the device open: the machine notices a killed
     /// program late.
     fn handles_are_closed(&mut self) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;

@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: from a fresh checkout to the driver loaded and clients served.
+//! `cargo xtask demo`: builds and loads the driver and serves clients, from a fresh checkout.
 //!
 //! ```text
 //!   packages ─► driver, netio.sys, gatectl ─► prefix ─► scenarios ─────────────► table, exit status

@@ -1,4 +1,4 @@
-//! Processes: ours to end when the demo is interrupted, and what those of a gate hold.
+//! Processes: those to end when the demo is interrupted, and the resources of the server's.
 
 use std::path::Path;
 use std::process::Child;

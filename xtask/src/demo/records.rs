@@ -55,7 +55,7 @@ impl Records {
         self.state().readers += 1;
         let records = self.clone();
         std::thread::spawn(move || {
-            // An error is an end, too: whoever waits is told.
+            // An error is an end, too: waiters are notified.
             for line in BufReader::new(from).lines().map_while(Result::ok) {
                 let mut state = records.state();
                 match serde_json::from_str(&line) {

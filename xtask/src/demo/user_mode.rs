@@ -1,4 +1,4 @@
-//! The gate in user mode: the program `server-host` as a process.
+//! The user-mode server under test: the program `gate-host` as a process.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -102,7 +102,7 @@ impl UserMode {
         {
             command.arg(format!("--{option}")).arg(limit.to_string());
         }
-        // Nobody who answers is an asker that never comes to an end.
+        // No answer means an asker that never finishes.
         let (answer, after) = match settings.answer {
             Some(answer) => (answer, ANSWER_DELAY),
             None => (Answer::Reject, Duration::from_hours(1)),

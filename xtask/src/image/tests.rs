@@ -1,4 +1,4 @@
-//! An image of our own making, sound and then damaged in every way.
+//! Tests with a generated image, valid and then damaged in every way.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Two compilers are asked the same questions, and their answers are read from the objects they make.
+//! Probes: two compilers answer the same questions, and the answers are read from their object files.
 //!
 //! A probe is a source file with one array of numbers, `WSK_LAYOUT_PROBE`: the answers in the order of the
 //! questions. Nothing is run, so the target may be any that both compilers know.

@@ -1,4 +1,4 @@
-//! `cargo xtask rules`: which rules of the contract do the tests show?
+//! `cargo xtask rules`: reports which rules of the contract the tests show.
 //!
 //! ```text
 //!  tests/rules.tsv ──► table ──┐

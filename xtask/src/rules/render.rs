@@ -1,4 +1,4 @@
-//! The report as people read it: a table on the terminal, a table in `docs/rules.md`.
+//! The report: a table on the terminal, and a table in `docs/rules.md`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -1,4 +1,4 @@
-//! Finds the rule names that tests carry.
+//! Scan of the sources for the rule names of tests.
 //!
 //! A name counts only where something runs it: on a test function with a body that is not ignored, or in a
 //! `compile_fail` file which the `tests/compile_fail.rs` next to it hands to `trybuild` and whose compiler

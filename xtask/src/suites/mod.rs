@@ -5,8 +5,8 @@
 //!                            └────► those that Wine does not let pass, by themselves ─► they must fail still
 //! ```
 //!
-//! So what is said of Windows stays true where nobody has Windows. What Wine itself is to blame for is
-//! written down in [`expected`] with the reason, and shown on every run; nothing else is left out silently.
+//! So statements about Windows stay true where there is no Windows. Failures that are Wine's own are listed
+//! in [`expected`] with the reason, and shown on every run; nothing else is left out silently.
 
 mod expected;
 mod libtest;
@@ -105,7 +105,7 @@ fn build(layout: &Layout) -> Result<Vec<Suite>> {
     let _lock = layout.lock()?;
     let step = Step::start("Building the test suites for Windows");
     let mut cargo = netio::gnu_cargo(layout, "test", &layout.cross.join("suites"));
-    // Nobody debugs these; lines are for the checker, which tells places in the driver's code.
+    // These are not debugged; the checker needs lines to tell places in the driver's code.
     let profile = ["debug='line-tables-only'", "package.'*'.debug=false", "incremental=false"];
     for setting in profile {
         cargo.args(["--config", &format!("profile.dev.{setting}")]);

@@ -113,7 +113,7 @@ enum Action {
         #[arg(required = true, last = true)]
         command: Vec<String>,
     },
-    /// End all of the prefix's processes at once, without unloading, whoever is using them
+    /// End all of the prefix's processes at once, without unloading, even if they are in use
     Kill,
     /// End them, and remove the prefix
     Clean,

@@ -96,7 +96,7 @@ impl ControlDevice {
     /// # Safety
     /// `driver` is the driver object whose device was kept, and the device was not taken back before.
     pub(crate) unsafe fn take(driver: *mut DRIVER_OBJECT) -> Option<(Self, Running)> {
-        // SAFETY: the caller vouches for the driver object; nobody makes or deletes devices now.
+        // SAFETY: the caller vouches for the driver object; no other thread creates or deletes devices now.
         let device = Device(NonNull::new(unsafe { (*driver).DeviceObject })?);
         let running = device.extension().running.with(Option::take)?;
         Some((Self { _link: Link(()), device }, running))
@@ -138,7 +138,7 @@ impl Device {
         check(status)?;
         let device = NonNull::new(device).ok_or(STATUS_INSUFFICIENT_RESOURCES)?;
         let extension = Extension { control, running: SpinLock::new(None) };
-        // SAFETY: the device was just made, and nobody else knows it yet.
+        // SAFETY: the device was just created, and no other thread has its address yet.
         let room = unsafe { (*device.as_ptr()).DeviceExtension };
         // SAFETY: the I/O manager made room for an `Extension` there, aligned as asserted above.
         unsafe { room.cast::<Extension>().write(extension) };
@@ -153,9 +153,9 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        // Devices are made and dropped at PASSIVE_LEVEL. Whoever opens this one from here on is refused, and
-        // whoever was quicker is waited for: either `create` sees the flag, or this sees the thread inside.
-        GOING.store(true, Ordering::SeqCst);
+        // Devices are created and dropped at PASSIVE_LEVEL. From here on opening this one fails. An open that
+        // was faster is waited for: either `create` sees the flag, or this thread sees the active call.
+        DELETING.store(true, Ordering::SeqCst);
         wait_for_dispatch();
         // SAFETY: `Incoming::context` gives none of their pointers any more, and nobody is inside with one.
         unsafe { self.extension().control.close_handles() };
@@ -204,8 +204,8 @@ unsafe fn extension<'a>(device: *mut DEVICE_OBJECT) -> &'a Extension {
     unsafe { &*extension }
 }
 
-/// The device is going: nobody opens it any more, and what file objects hold is let go.
-static GOING: AtomicBool = AtomicBool::new(false);
+/// True once the device is being deleted: it can no longer be opened.
+static DELETING: AtomicBool = AtomicBool::new(false);
 
 /// Waits until no thread is in this driver for a request; see [`ActiveCall`].
 ///
@@ -250,7 +250,7 @@ impl Incoming {
     /// The `FsContext` of the file object. Requests of user mode come with one; a driver may send one
     /// without.
     fn context(&self) -> Option<*mut *mut c_void> {
-        if GOING.load(Ordering::SeqCst) {
+        if DELETING.load(Ordering::SeqCst) {
             // What it points to may be gone.
             return None;
         }
@@ -308,11 +308,11 @@ unsafe extern "C" fn create(device: *mut DEVICE_OBJECT, irp: *mut IRP) -> NTSTAT
     let _active = ActiveCall::enter();
     // SAFETY: the I/O manager called.
     let incoming = unsafe { Incoming::new(irp) };
-    if GOING.load(Ordering::SeqCst) {
+    if DELETING.load(Ordering::SeqCst) {
         return incoming.complete(STATUS_DELETE_PENDING);
     }
     let Some(context) = incoming.context() else { return incoming.complete(STATUS_INVALID_DEVICE_REQUEST) };
-    // SAFETY: the device is this driver's; its extension goes when `GOING` was set and no thread is inside.
+    // SAFETY: the device is this driver's; its extension goes when `DELETING` was set and no thread is inside.
     let control = unsafe { &extension(device).control };
     match control.open() {
         Ok(handle) => {
@@ -362,7 +362,7 @@ unsafe extern "C" fn close(_: *mut DEVICE_OBJECT, irp: *mut IRP) -> NTSTATUS {
     // SAFETY: the I/O manager called.
     let incoming = unsafe { Incoming::new(irp) };
     let Some(context) = incoming.context() else { return incoming.complete(STATUS_SUCCESS) };
-    // SAFETY: no other request for this file object is under way, so nobody else uses the field.
+    // SAFETY: no other request for this file object is pending, so no other thread uses the field.
     if let Some(context) = NonNull::new(unsafe { context.replace(null_mut()) }) {
         // SAFETY: what was there came from `Handle::into_context`, and is there no more. If no IRP_MJ_CLEANUP
         // came (Wine sends none), this cleans up.

@@ -1,4 +1,4 @@
-//! Loading and unloading.
+//! Load and unload.
 //!
 //! ```text
 //!   DriverEntry                                        DriverUnload

@@ -1,4 +1,5 @@
-//! The conditional-accept sample as a driver: the front to [`gate_service`] that the Windows kernel loads.
+//! The conditional-accept sample as a driver: the front end of [`gate_service`] that the Windows kernel
+//! loads.
 //!
 //! ```text
 //!   DriverEntry ──► registry ──► Settings, bad values as records

@@ -1,10 +1,9 @@
 //! Security descriptor of the control device: access for the system and administrators only.
 //!
-//! A device gets a descriptor with which everybody may open it, unless its driver does something about that.
-//! Usually `IoCreateDeviceSecure` does, but it is no function of the kernel: it comes from `wdmsec.lib`,
-//! which `wdk-sys` does not bind, and what it does for a device like this one is what is done here: it opens
-//! the device object and replaces its access list. That happens in `DriverEntry`, and until that has returned
-//! the I/O manager lets nobody open the device.
+//! By default a device gets a descriptor that lets everyone open it. Usually `IoCreateDeviceSecure` sets
+//! another one, but it is not a kernel export: it comes from `wdmsec.lib`, which `wdk-sys` does not bind. So
+//! this module does the same: it opens the device object and replaces its access list. That happens in
+//! `DriverEntry`, and the I/O manager does not allow the device to be opened before that has returned.
 
 use core::ptr::null_mut;
 

@@ -1,5 +1,4 @@
-//! `gatectl ask`: answers the driver's questions, with one answer for all of them, or with what a person
-//! types.
+//! `gatectl ask`: answers the driver's questions, all with one answer or each with interactive input.
 //!
 //! ```text
 //!   thread: next question ──┐

@@ -1,4 +1,4 @@
-//! The control device, as a thing that takes requests made of bytes.
+//! The control device as an interface that takes requests as bytes.
 
 #[cfg(windows)]
 mod service;

@@ -1,5 +1,4 @@
-//! The driver's requests with their types: values in, values out, and whatever bytes come, an [`Error`] at
-//! worst.
+//! Typed requests of the driver. Invalid bytes are an [`Error`].
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! Lines for people and objects for programs. Each is passed on as soon as it is complete: whoever reads a
-//! pipe sees it at once.
+//! Output as lines of text and as JSON objects. Each is flushed as soon as it is complete, so that the reader
+//! of a pipe sees it at once.
 
 use std::fmt::Display;
 use std::io::{self, Write};

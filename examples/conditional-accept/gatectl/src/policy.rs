@@ -1,4 +1,4 @@
-//! `gatectl policy`: who may connect.
+//! `gatectl policy`: shows and replaces the policy.
 
 use std::io::{self, Write};
 

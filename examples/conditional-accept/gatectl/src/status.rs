@@ -1,4 +1,4 @@
-//! `gatectl status`: how the service is doing.
+//! `gatectl status`: shows the status of the service.
 
 use std::fmt::Display;
 use std::io::{self, Write};

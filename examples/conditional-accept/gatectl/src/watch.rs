@@ -1,4 +1,4 @@
-//! `gatectl watch`: follows what happens.
+//! `gatectl watch`: follows records.
 
 use std::io::Write;
 use std::time::{Duration, Instant};

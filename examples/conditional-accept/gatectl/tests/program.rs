@@ -1,4 +1,4 @@
-//! The program itself, where there is no driver.
+//! The program itself, without a driver.
 
 use std::process::{Command, Output};
 

@@ -1,4 +1,5 @@
-//! Prints records: the gate puts them into a queue from wherever it runs, a thread of the host prints them.
+//! Output of records: the gate puts them into a queue from any thread, and one thread of the host prints
+//! them.
 //!
 //! ```text
 //!  callbacks, at DISPATCH_LEVEL ─┐
@@ -115,8 +116,7 @@ impl Printer {
 /// way does not count.
 const MAX_WRITE: usize = 1024;
 
-/// A writer of which it is counted how much it takes: what is in a buffer before it is not yet taken by
-/// anybody.
+/// A writer that counts the bytes it takes: bytes in a buffer before it are not counted.
 struct CountingWriter<'a, W> {
     out: W,
     taken: &'a AtomicU64,

@@ -1,4 +1,4 @@
-//! An echo service with a gate in front, in user mode: the front to [`gate_service`] for people and scripts.
+//! The user-mode front end of [`gate_service`]: an echo service with a gate in front.
 //!
 //! ```text
 //!   cli ──► Settings ──► gate_service::Service, on a thread of the simulated kernel
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
 fn run(options: &Options, policy: Policy) -> Result<(), String> {
     let (stop, stopped) = channel();
     stop_on_signals(stop.clone())?;
-    // The front may be gone by the time printing fails; then nobody needs to be told.
+    // The receiver may be gone by the time printing fails; then there is nothing to stop.
     let (journal, printer) = Printer::start(options.log, move || _ = stop.send(()))
         .map_err(|error| format!("cannot start the output thread: {error}"))?;
 

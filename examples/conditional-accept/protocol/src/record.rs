@@ -98,8 +98,7 @@ pub enum Record {
         /// The `NTSTATUS` that says why.
         status: u32,
     },
-    /// WSK has given the listener up: nobody listens. [`Loaded`](Self::Loaded) says when the service does
-    /// again.
+    /// WSK has abandoned the listener. [`Loaded`](Self::Loaded) follows when the service listens again.
     Died {
         /// The address it listened on.
         local: SocketAddr,

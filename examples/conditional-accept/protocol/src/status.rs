@@ -1,4 +1,4 @@
-//! Returns the status of the service.
+//! State and counters of the service.
 
 use core::fmt;
 use core::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! A record as one line for people: when, what happened, with whom, what came of it.
+//! A record as one line of text: time, event, address, details.
 //!
 //! The colours are always there; a stream that is no terminal takes them out (`anstream` does).
 

@@ -1,6 +1,5 @@
-//! The requests of the control device, byte by byte. Integers are little-endian; every structure has a fixed
-//! size and no padding that is not named; what is reserved is zero when written, and is not looked at when
-//! read.
+//! Encoding of the control device's requests. Integers are little-endian; structures have a fixed size and no
+//! unnamed padding; reserved fields are zero when written and ignored when read.
 //!
 //! | control code | input | output | when it completes |
 //! |---|---|---|---|

@@ -1,4 +1,4 @@
-//! The gate: what WSK asks and tells about connection requests, and connections that come by the event.
+//! The gate: the inspect, abort and accept events of the listener.
 //!
 //! ```text
 //!              ┌─ accept ─────────────────────────────► delivery
@@ -61,7 +61,7 @@ impl<S: RecordSink> Gate<S> {
         request.reject()
     }
 
-    /// Pends a request, and has somebody asked about it.
+    /// Pends a request and asks about it.
     fn ask<'a>(&self, request: Inspection<'a>) -> Decision<'a> {
         let Self(shared) = self;
         let remote = request.peer_addr();

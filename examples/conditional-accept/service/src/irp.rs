@@ -115,7 +115,7 @@ impl Request {
     /// Returns the output buffer, of which [`complete`](Self::complete) returns the first bytes. It begins
     /// with the input.
     pub fn output(&mut self) -> &mut [u8] {
-        // SAFETY: the buffer holds as many bytes, and `&mut self` excludes everybody else.
+        // SAFETY: the buffer holds as many bytes, and `&mut self` is the only access to it.
         unsafe { core::slice::from_raw_parts_mut(self.buffer.as_ptr(), self.output) }
     }
 

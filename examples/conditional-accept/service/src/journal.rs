@@ -1,4 +1,4 @@
-//! The journal: the last records, kept for the programs that follow them, and the status that they add up to.
+//! The journal: the last records, kept for the programs that follow them, and the status derived from them.
 //!
 //! ```text
 //!                         ┌───────────────── ring ─────────────────┐

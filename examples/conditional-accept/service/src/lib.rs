@@ -1,6 +1,6 @@
 //! An echo service with a gate in front: the part of the conditional-accept sample that does not depend on
-//! where it runs. The user-mode example and the sample driver are fronts to it: they fill in [`Settings`],
-//! give a [`RecordSink`], start a [`Service`] when they are loaded and unload it when they are unloaded.
+//! its environment. The user-mode program and the driver are front ends: they fill in [`Settings`], provide a
+//! [`RecordSink`], start a [`Service`] at load and unload it at unload.
 //!
 //! ```text
 //!   front ── Settings, RecordSink ──► service ─┬─ gate      inspect, ask, abort; connections by the event

@@ -1,4 +1,4 @@
-//! The policy in force, which can be replaced at any moment, and the clients that count against its limits.
+//! The policy in force, which can be replaced at any time, and the clients that count against its limits.
 
 use core::net::IpAddr;
 use core::time::Duration;
@@ -10,9 +10,9 @@ use wsk::sync::SpinLock;
 
 use crate::clients::{ClientKind, ClientPermit, ClientTable};
 
-/// The policy in force, shared by the gate that asks it and whoever replaces it.
+/// The policy in force, shared by the gate and the control device.
 ///
-/// A policy never changes: whoever looks at one keeps it, while another one may take its place.
+/// A policy is immutable: a reader keeps the one it has read while another may take its place.
 ///
 /// # IRQL
 /// `<= DISPATCH_LEVEL` for everything.

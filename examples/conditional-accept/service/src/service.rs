@@ -1,4 +1,4 @@
-//! The service as a whole: what a driver starts when it is loaded and ends when it is unloaded.
+//! The service as a whole: started when the driver is loaded, and ended when it is unloaded.
 //!
 //! ```text
 //!   start: register ─► capture ─► executor ─► listener ─► accepts in flight, or the accept event on ─┐
@@ -259,7 +259,7 @@ fn run_listener<S: RecordSink>(
                 }
                 Err(error) if pauses == 0 => return started.report(Err(error)),
                 Err(_) => {
-                    // Whatever it is may pass, and somebody who has taken the address may go.
+                    // The cause may pass: another socket that has taken the address may be closed.
                     for _ in 0..pauses {
                         provider.pause().await;
                     }

@@ -1,5 +1,5 @@
-//! One connection: every byte that comes is sent back, and when the other side has ended, what is owed is
-//! sent before this side ends too.
+//! One session: every byte is sent back, and after the peer has ended its sending, what is owed is sent
+//! before this side ends, too.
 //!
 //! ```text
 //!   receive ──► send ──► receive … ──► end of the other side ──► disconnect ──► close
@@ -7,10 +7,10 @@
 //!      └──────────┴── error: close, which resets what is left
 //! ```
 //!
-//! A connection on which nothing comes and nothing is taken for as long as the policy says is closed, which
-//! resets it: silence must not keep others out. What is sent back counts as taken when all of a piece is,
-//! which is what came in one go, up to 8 KiB: WSK tells nothing of a part, so whoever reads more slowly than
-//! that loses the connection, too.
+//! A connection that is idle for as long as the policy allows is closed, which resets it: idle clients must
+//! not keep others out. What is sent back counts as taken when all of a piece is, which is what arrived in
+//! one go, up to 8 KiB. WSK does not report parts of it, so a peer that reads more slowly than that loses the
+//! connection, too.
 //!
 //! A session that is dropped, as all are at unload, closes its connection in the background.
 
@@ -191,8 +191,8 @@ impl<S: RecordSink> Session<S> {
         drop(stats);
     }
 
-    /// Serves until the other side ends; an error if it is silent for too long, or nobody can look at the
-    /// clock.
+    /// Serves until the peer ends, or until it is idle for too long or no timer is available, which is an
+    /// error.
     async fn serve(&mut self) -> Result<wsk::Result<()>, Reason> {
         let (state, last) = (self.state.clone(), LastActivity::now());
         let Shared { policy, spawner, .. } = &*state.shared;
@@ -234,8 +234,8 @@ impl<S: RecordSink> Session<S> {
 /// Waits until nothing has happened since `last` for as long as the policy allows. One timer does, however
 /// much is said meanwhile.
 ///
-/// Without memory for it nobody would notice the silence. Where silence has no limit that harms nobody, until
-/// there is one: then it is looked at again when the session has something else to do.
+/// Without memory for a timer the connection ends, if idle time is limited. If not, the limit is checked
+/// again when the session has something else to do.
 async fn wait_until_idle(policy: &Rules, cache: &Cache, last: &LastActivity) -> Reason {
     loop {
         let limit = policy.idle_timeout();

@@ -220,7 +220,7 @@ fn is_pended(record: &Record) -> bool {
     matches!(record, Record::Inspect { action: Inspection::Pend, .. })
 }
 
-/// Requests that nobody decides count for their source as connections do.
+/// Undecided requests count for their source as connections do.
 #[cfg(target_os = "linux")]
 #[test]
 fn pended_requests_of_one_source_leave_room_for_the_others() {

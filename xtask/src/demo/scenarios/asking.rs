@@ -1,4 +1,4 @@
-//! Clients whose request is pended: somebody answers, nobody does, or the client gives up.
+//! Scenarios of pended requests: answered, not answered, given up by the client.
 
 use std::time::{Duration, Instant};
 

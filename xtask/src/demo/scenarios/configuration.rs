@@ -1,4 +1,4 @@
-//! The gate's settings: replaced while it runs, wrong, or not to be had.
+//! Scenarios of the configuration: replaced at run time, invalid, or unavailable.
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -28,8 +28,7 @@ pub(super) const LIMITS: Scenario = Scenario {
 /// meanwhile.
 const SILENCE: u32 = 10_000;
 
-/// Silent clients of one source: they keep nobody else out, and not even their own for longer than silence
-/// may last.
+/// Idle clients of one source keep no other source out, and lose their own places after the limit.
 fn limits(stage: &mut Stage<'_>) -> Result<Seen> {
     let mut settings = stage.usual();
     settings.limits = Limits { clients: 8, per_source: SHARE as u32, idle_timeout: SILENCE };

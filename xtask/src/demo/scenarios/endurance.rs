@@ -1,4 +1,4 @@
-//! A mixed load for as long as one likes, while it is watched what the gate holds.
+//! Scenario of endurance: a mixed load for any time, while the server's resources are watched.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -71,7 +71,7 @@ fn endurance(stage: &mut Stage<'_>) -> Result<Seen> {
     let (served, wrong) = (load.served.load(Ordering::Relaxed), load.wrong.load(Ordering::Relaxed));
     let client = match (idle, wrong) {
         (0, 0) => "served throughout".to_owned(),
-        _ => format!("nobody served in {idle} of {parts} parts of the time; {wrong} with wrong bytes"),
+        _ => format!("no client served in {idle} of {parts} parts of the time; {wrong} with wrong bytes"),
     };
     let records = if grown.is_empty() {
         "threads, descriptors and memory are flat".to_owned()
@@ -83,7 +83,7 @@ fn endurance(stage: &mut Stage<'_>) -> Result<Seen> {
     Ok(Seen::new(client, records).with_note(note))
 }
 
-/// In how many parts of the time somebody has to be served.
+/// Number of parts of the time in which a client must be served.
 fn parts(time: Duration) -> u32 {
     u32::try_from(time.as_secs() / PART).unwrap_or(PARTS).clamp(1, PARTS)
 }

@@ -1,4 +1,4 @@
-//! A WSK client in C that has nothing of this project's library in it, served by our `netio.sys`.
+//! Scenario of a WSK client in C, without this project's library, served by our `netio.sys`.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,4 +1,4 @@
-//! Clients that are let in or not, and how they go.
+//! Scenarios of clients that are accepted or rejected, and of the ends of connections.
 
 use anyhow::Result;
 

@@ -1,4 +1,4 @@
-//! The dialogue: which question is held, and what to do with what happens.
+//! The dialogue of `gatectl ask`: the question that is held, and the reactions to events.
 //!
 //! ```text
 //!            question                    answer, in time
@@ -155,7 +155,7 @@ impl<'a> Dialogue<'a> {
         }
     }
 
-    /// Tells whoever types what can be typed.
+    /// Prints the help for interactive input.
     pub(super) fn begin(&mut self) -> Result<(), Error> {
         if matches!(self.answers, Answers::Typed) {
             output::line(self.remarks, HELP)?;

@@ -1,6 +1,6 @@
-//! The driver as a service. Windows does not unload a driver while its device is open, and does not tell the
-//! driver either that it is to go: so whoever has the device open looks now and then whether the service is
-//! being stopped, and lets go.
+//! The driver as a service. Windows does not unload a driver while its device is open, and does not notify
+//! the driver either. So every program that holds the device open checks periodically whether the service is
+//! being stopped, and closes its handle then.
 
 use std::ptr::null;
 
@@ -34,7 +34,7 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // SAFETY: the handle is open, and nobody uses it after this.
+        // SAFETY: the handle is open, and is not used after this.
         unsafe { CloseServiceHandle(self.0) };
     }
 }

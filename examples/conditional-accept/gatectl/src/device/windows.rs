@@ -1,5 +1,5 @@
-//! The control device by overlapped I/O: each request has its own event, so that a wait for it can end with a
-//! time, or with the event that [`Device::stop`] sets.
+//! The control device by overlapped I/O. Each request has its own event, so a wait for it can end at a time
+//! limit, or with the event that [`Device::stop`] sets.
 //!
 //! ```text
 //!   DeviceIoControl ──completed──────────────────────────────────────► result
@@ -136,7 +136,7 @@ impl Event {
         if event.is_null() {
             return Err(last_error());
         }
-        // SAFETY: the handle was just made, and nobody else has it.
+        // SAFETY: the handle was just created, and this value is its only owner.
         Ok(Self(unsafe { OwnedHandle::from_raw_handle(event) }))
     }
 
@@ -184,7 +184,7 @@ impl<'d> Request<'d> {
     /// Gives the request to the driver: it is over then, or under way ([`ERROR_IO_PENDING`]), or was refused.
     fn start(&self, code: u32, input: &[u8]) -> Result<(), u32> {
         let length = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
-        // SAFETY: nothing is under way yet, and nobody else has the request.
+        // SAFETY: no request is pending yet, and this value owns the buffers.
         let output: &mut [u8] = unsafe { &mut *self.parts.output.get() };
         let (size, output) = (length(output.len()), output.as_mut_ptr());
         // SAFETY: the handle is open. The input is read before the call returns, as these requests are
@@ -223,7 +223,7 @@ impl<'d> Request<'d> {
 
     /// Copies what came. The request is over, and has written at least as much.
     fn read(&self, output: &mut [u8]) {
-        // SAFETY: the request is over, so nobody writes to the buffer any more.
+        // SAFETY: the request is complete, so the system no longer writes to the buffer.
         let came: &[u8] = unsafe { &*self.parts.output.get() };
         output.copy_from_slice(&came[..output.len()]);
     }
@@ -242,7 +242,7 @@ enum WaitOutcome {
     Time,
 }
 
-/// Waits for `event`, `stop` or the time, whatever comes first.
+/// Waits for `event`, `stop` or the time limit.
 fn wait(event: &Event, stop: Option<&Event>, end: Option<Instant>) -> WaitOutcome {
     let handles = [event.raw(), stop.unwrap_or(event).raw()];
     let count = if stop.is_some() { 2 } else { 1 };

@@ -1,5 +1,4 @@
-//! A device that plays a script: it has queues of replies, one for each control code, and notes what was
-//! asked.
+//! A scripted device: it has queues of replies, one for each control code, and records the requests.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, BufReader, Read, Write};

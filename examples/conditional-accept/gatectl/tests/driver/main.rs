@@ -1,5 +1,5 @@
-//! The commands against the very code that the driver runs behind its control device: the service listens on
-//! the simulated kernel, clients come by TCP, and requests are IRPs.
+//! The commands against the code that the driver runs behind its control device: the service listens on the
+//! simulated kernel, clients connect by TCP, and requests are IRPs.
 
 mod device;
 #[path = "../../../service/tests/support/io.rs"]

@@ -1,4 +1,4 @@
-//! The program `gate-host` as people use it: the program is started, and real clients connect to it.
+//! The program `gate-host`, started as a process, with real clients.
 //!
 //! The clients come from 127.0.0.1 to 127.0.0.4, which only Linux and Windows have without being asked, and
 //! the service is ended by a signal: so these tests run on Linux.
@@ -166,7 +166,7 @@ fn asked_then_given_up() {
     }
 }
 
-/// Giving up and the verdict race: whoever wins, each request has exactly one end.
+/// Withdrawal and verdict race: each request has exactly one end.
 #[test]
 fn giving_up_while_it_is_decided() {
     const CLIENTS: usize = 200;
@@ -374,7 +374,7 @@ fn a_reader_that_goes_away_ends_the_service() {
     assert!(said.contains("standard output"), "{said}");
 }
 
-/// Told to end while nobody reads what it prints: it does not wait for that, and says so.
+/// A program that is stopped while its output is not read does not wait for the reader, and reports that.
 #[test]
 fn a_reader_that_does_not_read_keeps_nobody_waiting() {
     use rustix::process::{Pid, Signal, kill_process};

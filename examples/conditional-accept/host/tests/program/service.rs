@@ -1,4 +1,4 @@
-//! The built example as a process, and what it printed.
+//! The program as a process, and its output.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;

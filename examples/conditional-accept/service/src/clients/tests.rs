@@ -57,7 +57,7 @@ fn a_source_is_an_address_or_a_network_of_64_bits() {
     });
 }
 
-/// Without memory for a source nobody of it comes in, and nothing is left behind.
+/// Without memory for a source its clients are rejected, and nothing is left behind.
 #[test]
 fn a_source_without_memory_has_no_seats() {
     run(|kernel| {

@@ -1,4 +1,4 @@
-//! The handles that file objects hold, so that none is lost if they go without a word.
+//! List of the handles that file objects hold, so that none is lost if they are closed without a cleanup.
 //!
 //! On Windows each file object ends with `IRP_MJ_CLOSE`, and no driver is unloaded before. Wine unloads a
 //! driver whose device is open, and its file objects end without: what they held is taken here then.

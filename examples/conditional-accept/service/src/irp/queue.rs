@@ -147,7 +147,7 @@ impl<W: QueueOwner> CancelSafeQueue<W> {
     }
 
     /// Removes the oldest call whose handle is `wanted` and that is not being cancelled.
-    // Of each list there is one copy of this, whatever is wanted.
+    // One copy of this for each queue, whatever is wanted.
     #[inline(never)]
     pub(crate) fn remove_matching(&mut self, wanted: &dyn Fn(&Open) -> bool) -> Option<PendingCall<W>> {
         let mut cursor = self.calls.front_mut();
@@ -266,8 +266,8 @@ unsafe extern "system" fn cancel<W: QueueOwner>(_device: *mut DEVICE_OBJECT, irp
     // SAFETY: the cancel spin lock is held, and was taken at this level.
     unsafe { nt::IoReleaseCancelSpinLock(irql) };
     let call = call.expose_provenance();
-    // SAFETY: whoever cancels a call has taken its routine, so nobody else takes it out; and the lock is
-    // held, under which it was put in: it is in the list.
+    // SAFETY: the cancelling thread has taken the routine, so no other thread removes the call; and the lock
+    // is held, under which it was inserted: it is in the list.
     let remove = |queue: &mut CancelSafeQueue<W>| unsafe { queue.remove(ptr::with_exposed_provenance(call)) };
     if let Some(call) = queue_owner.with_queue(remove) {
         call.complete(STATUS_CANCELLED, 0);

@@ -1,4 +1,4 @@
-//! Whatever is in the registry, the driver starts, and says what it could not use.
+//! Any content of the registry: the driver starts, and reports what it could not use.
 
 use core::net::IpAddr;
 use std::format;

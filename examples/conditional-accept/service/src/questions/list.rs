@@ -1,4 +1,4 @@
-//! A line of questions: first come, first served, and any of them may leave from its place.
+//! FIFO list of questions, from which any question may be removed.
 #![expect(clippy::expl_impl_clone_on_copy, reason = "the adapter is written by a macro")]
 
 use core::fmt;

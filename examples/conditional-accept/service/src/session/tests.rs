@@ -1,4 +1,4 @@
-//! Silence when there is no memory for a timer.
+//! Idle connections when there is no memory for a timer.
 
 use std::task::{Context, Waker};
 

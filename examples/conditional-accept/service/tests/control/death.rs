@@ -1,4 +1,5 @@
-//! The listener dies: the service records it, says so in its status, and listens again at the same address.
+//! The listener dies: the service records that, reports it in its status, and listens again at the same
+//! address.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};

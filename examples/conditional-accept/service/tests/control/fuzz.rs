@@ -1,5 +1,5 @@
-//! Requests of every kind from several programs at once, while clients come and go: whatever code, method,
-//! length and order, each request ends once, and nothing is left.
+//! Fuzzer: requests of every kind from several programs at once, while clients come and go. Each request ends
+//! once, and nothing is left.
 //!
 //! The seed is printed; `GATE_FUZZ_SEED` repeats a run as far as the threads do, `GATE_FUZZ_ROUNDS` makes it
 //! longer.

@@ -1,4 +1,4 @@
-//! Whatever a program sends: a status that says what is wrong, and nothing else happens.
+//! Malformed requests: each gets the status for its defect, and nothing else happens.
 
 use std::time::Duration;
 

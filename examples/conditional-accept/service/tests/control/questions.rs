@@ -1,4 +1,4 @@
-//! Questions: taken, answered, not answered, given up; handles that are closed, and the unload.
+//! Questions: taken, answered, timed out, withdrawn; handles that are closed, and the unload.
 
 use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};

@@ -1,5 +1,5 @@
-//! Cancellation, completion, closing and unloading against each other, thousands of times. The harness looks
-//! at each call: it ends once, not under a lock, and with nothing written that does not go back.
+//! Races of cancellation, completion, closing and unloading, thousands of times. The kit checks each call: it
+//! ends once, not under a lock, and its output stays within bounds.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Barrier};

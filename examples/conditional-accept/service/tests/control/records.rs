@@ -1,4 +1,4 @@
-//! Records: followed, waited for, lost and counted; the status they add up to; the policy.
+//! Records: followed, waited for, lost and counted; the status derived from them; the policy.
 
 use std::net::SocketAddr;
 use std::time::Duration;

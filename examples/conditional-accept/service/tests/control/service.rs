@@ -1,5 +1,5 @@
-//! The whole chain: a client of the host's network, the service, the gate, the desk, a program that answers,
-//! and back.
+//! End to end: a client of the host's network, the service, the gate, the question queue, a program that
+//! answers, and back.
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -217,7 +217,7 @@ impl Call {
         self.state.cancel();
     }
 
-    /// Keeps whoever completes it from coming back from that, or no longer.
+    /// Blocks the completion of this call, or lets it go on.
     pub(crate) fn hold_up(&self, hold: bool) {
         self.state.held_up.store(hold, Ordering::Release);
     }
