@@ -1,5 +1,6 @@
 //! Making a datagram socket.
 
+use core::future::Future;
 use core::net::SocketAddr;
 
 use super::DatagramSocket;
@@ -50,18 +51,21 @@ impl DatagramBuilder {
     /// # Errors
     /// `STATUS_ADDRESS_ALREADY_EXISTS` when the address is taken, `STATUS_ACCESS_DENIED` when it may not be shared,
     /// `STATUS_INVALID_ADDRESS_COMPONENT` when it is not local, `STATUS_INSUFFICIENT_RESOURCES`.
-    pub async fn bind(self, local: SocketAddr) -> Result<DatagramSocket> {
+    pub fn bind(self, local: SocketAddr) -> impl Future<Output = Result<DatagramSocket>> + Send + use<> {
         let mut opening = self.opening;
         if !local.is_ipv6() {
             opening.options.remove(Place::V6Only);
         }
-        let core = DatagramRef::try_new(opening.provider.client(), opening.security.clone())
-            .map_err(|_| Error::out_of_memory(Operation::Socket))?;
-        // Leaving early drops the handle, which closes the socket if there is one.
-        let mut socket = DatagramSocket { core, local };
-        let params = SocketParams { category: Category::Datagram, ipv6: local.is_ipv6() };
-        // SAFETY: the table is that of datagram sockets, which the parameters are for, and the core.
-        socket.local = unsafe { opening.bind::<DatagramTable>(socket.core.socket(), params, local) }.await?;
-        Ok(socket)
+        let core = DatagramRef::try_new(opening.provider.client(), opening.security.clone());
+        async move {
+            let core = core.map_err(|_| Error::out_of_memory(Operation::Socket))?;
+            // Leaving early drops the handle, which closes the socket if there is one.
+            let mut socket = DatagramSocket { core, local };
+            let params = SocketParams { category: Category::Datagram, ipv6: local.is_ipv6() };
+            // SAFETY: the table is that of datagram sockets, which the parameters are for, and the core.
+            let bound = unsafe { opening.bind::<DatagramTable>(socket.core.socket(), params, local) };
+            socket.local = bound.await?;
+            Ok(socket)
+        }
     }
 }

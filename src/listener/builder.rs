@@ -1,6 +1,7 @@
 //! Making a listening socket: everything that must precede bind is said before bind, because afterwards there is
 //! no builder any more.
 
+use core::future::Future;
 use core::net::SocketAddr;
 
 use super::handlers::{AbortSlot, AcceptSlot, InspectSlot};
@@ -8,6 +9,7 @@ use super::shared::{ListenerHandlers, ListenerRef};
 use super::{AbortHandler, AcceptHandler, InspectHandler, Listener};
 use crate::client::{Category, Provider, SecurityDescriptor, SocketParams};
 use crate::error::{Error, Operation, Result};
+use crate::memory::OutOfMemory;
 use crate::options::{BindOption, Place, kind};
 use crate::socket::{ListenTable, Opening};
 
@@ -102,27 +104,38 @@ impl<I: InspectSlot, B: AbortSlot, A: AcceptSlot> ListenerBuilder<I, B, A> {
     /// `STATUS_ADDRESS_ALREADY_EXISTS` when the address is taken, `STATUS_ACCESS_DENIED` when it may not be shared,
     /// `STATUS_INVALID_ADDRESS_COMPONENT` when it is not local, `STATUS_NOT_SUPPORTED` when the transport cannot do
     /// conditional accept, `STATUS_INSUFFICIENT_RESOURCES`.
-    pub async fn bind(self, local: SocketAddr) -> Result<Listener> {
+    pub fn bind(self, local: SocketAddr) -> impl Future<Output = Result<Listener>> + Send + use<I, B, A> {
         let Self { mut opening, inspect, abort, accept } = self;
         if I::SET {
             opening.options.insert(Place::ConditionalAccept, 1);
         }
         let handlers = ListenerHandlers { inspect, abort, accept };
-        let core = ListenerRef::try_new(opening.provider.client(), handlers, opening.security.clone())
-            .map_err(|_| Error::out_of_memory(Operation::Socket))?;
-        make(opening, core, local).await
+        let core = ListenerRef::try_new(opening.provider.client(), handlers, opening.security.clone());
+        make(opening, core, local)
     }
 }
 
 /// Makes the socket of a listener. The same for all handlers, so that there is one copy of it.
-async fn make(mut opening: Opening, core: ListenerRef, local: SocketAddr) -> Result<Listener> {
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an `async fn` keeps its arguments twice, and moves them when it is polled first"
+)]
+fn make(
+    mut opening: Opening,
+    core: core::result::Result<ListenerRef, OutOfMemory>,
+    local: SocketAddr,
+) -> impl Future<Output = Result<Listener>> + Send {
     if !local.is_ipv6() {
         opening.options.remove(Place::V6Only);
     }
-    // Leaving early drops the listener, which closes the socket if there is one.
-    let mut listener = Listener { core, local };
-    let params = SocketParams { category: Category::Listen, ipv6: local.is_ipv6() };
-    // SAFETY: the table is that of listening sockets, which the params is for, and the core.
-    listener.local = unsafe { opening.bind::<ListenTable>(listener.core.socket(), params, local) }.await?;
-    Ok(listener)
+    async move {
+        let core = core.map_err(|_| Error::out_of_memory(Operation::Socket))?;
+        // Leaving early drops the listener, which closes the socket if there is one.
+        let mut listener = Listener { core, local };
+        let params = SocketParams { category: Category::Listen, ipv6: local.is_ipv6() };
+        // SAFETY: the table is that of listening sockets, which the parameters are for, and the core.
+        let bound = unsafe { opening.bind::<ListenTable>(listener.core.socket(), params, local) };
+        listener.local = bound.await?;
+        Ok(listener)
+    }
 }

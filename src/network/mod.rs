@@ -165,13 +165,10 @@ impl Network {
             let mut serve = Some(serve);
             Shared::run(&own, passive, &mut |net| match serve.take() {
                 Some(serve) => {
-                    let shared = net.shared.clone();
-                    let served = serve(net.clone());
-                    net.spawn(async move {
-                        if let Err(error) = served.await {
-                            shared.failed(Stage::Serve, error);
-                        }
-                    })
+                    let (spawner, task) = (net.spawner.clone(), Shared::task(&net.shared));
+                    let served = serve(net);
+                    // One future around the driver's, because each is a copy of it on the stack.
+                    spawner.spawn(async move { task.failed_unless(served.await) })
                 }
                 None => Ok(()),
             });

@@ -57,6 +57,15 @@ pub(super) struct Shared {
 /// A task that is waited for.
 pub(super) struct Task(Ref<Shared>);
 
+impl Task {
+    /// Reports the failure of the driver's own function, and ends the task.
+    pub(super) fn failed_unless(self, served: Result) {
+        if let Err(error) = served {
+            self.0.failed(Stage::Serve, error);
+        }
+    }
+}
+
 impl Drop for Task {
     fn drop(&mut self) {
         if self.0.tasks.fetch_sub(1, Ordering::AcqRel) == 1 {

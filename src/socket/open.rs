@@ -36,7 +36,7 @@ impl Opening {
     /// # Safety
     /// `T` is the table of the category that `params` names, which is that of the core.
     pub(crate) async unsafe fn bind<T: BindTable>(
-        mut self,
+        &mut self,
         core: &SocketRef,
         params: SocketParams,
         local: SocketAddr,

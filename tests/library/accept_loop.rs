@@ -22,7 +22,7 @@ async fn serve(listener: Listener, spawner: Spawner) -> Result<()> {
         match listener.accept().await {
             // Without memory for a task the connection is dropped, which resets it.
             Ok(connection) => drop(spawner.spawn(async move { greet(connection).await.unwrap_or(()) })),
-            // Memory is out, or a peer was gone before its turn came: the next one may have more luck.
+            // Out of memory, or the peer is gone already: the next one may succeed.
             Err(error) if error.is_transient() => listener.pause().await,
             // The listener has died, or is closed.
             Err(error) => return Err(error),

@@ -104,7 +104,7 @@ fn a_datagram_that_is_cut_says_so() {
 
 /// Receives and sends may be dropped at any point, and the socket closed while they wait.
 ///
-/// Prevents: IRP-10, IRP-16, LIFE-05, LIFE-09, CLOSE-13
+/// Prevents: IRP-10, IRP-16, LIFE-05, LIFE-09, LIFE-10, CLOSE-13
 #[test]
 fn datagram_operations_may_be_dropped_and_end_with_the_socket() {
     for_each_mode(|_| {
