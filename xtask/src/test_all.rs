@@ -34,7 +34,7 @@ const HOST: Duration = Duration::from_mins(45);
 /// Limit on a report.
 const REPORT: Duration = Duration::from_mins(15);
 /// Number of starts and stops of the user-mode program under load.
-const EXAMPLE_STARTS: usize = 25;
+const USER_MODE_STARTS: usize = 25;
 
 /// Options of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
@@ -58,21 +58,21 @@ pub(crate) struct Args {
 enum Step {
     /// The tests that need nothing but Rust, with cargo-nextest where it is installed
     Host,
-    /// The protocols between threads hold in every order
+    /// Models of the thread protocols (loom)
     Loom,
-    /// The rules of the contract are shown by tests
+    /// Coverage of the contract's rules by tests
     Rules,
-    /// The user-mode example, tried by clients
-    Example,
-    /// Structures and constants are those of C headers
+    /// The user-mode program, driven by clients
+    UserMode,
+    /// Structures and constants, compared with C headers
     Layouts,
-    /// The images are what a kernel would load
+    /// Checks of the images
     Images,
-    /// The calls that Windows leaves open, made by a driver of their own
+    /// The calls whose results WSK leaves open, made by the probe driver
     Probe,
     /// The host tests, built for Windows and run under Wine
     Windows,
-    /// The driver, loaded and tried by clients
+    /// The driver, loaded and driven by clients
     Driver,
 }
 
@@ -89,12 +89,12 @@ impl fmt::Display for Step {
             Self::Host => "host tests",
             Self::Loom => "models (loom)",
             Self::Rules => "rules",
-            Self::Example => "example, tried",
+            Self::UserMode => "user-mode program",
             Self::Layouts => "layouts",
             Self::Images => "images",
             Self::Probe => "probe",
             Self::Windows => "host tests, Windows",
-            Self::Driver => "driver, tried",
+            Self::Driver => "driver, with clients",
         })
     }
 }
@@ -168,7 +168,7 @@ fn perform(layout: &Layout, args: &Args, program: &Path, step: Step) -> Result<S
             )?;
             Ok("every rule with a seed is shown".to_owned())
         }
-        Step::Example => tried(demo::try_example(layout, EXAMPLE_STARTS)?),
+        Step::UserMode => tried(demo::try_user_mode(layout, USER_MODE_STARTS)?),
         Step::Layouts => {
             report(layout, program, "layouts", &["layouts"])?;
             Ok("no differences".to_owned())

@@ -136,7 +136,7 @@ pub(crate) fn try_driver(layout: &Layout, starts: usize) -> Result<Tried> {
 }
 
 /// Does the same with the user-mode program.
-pub(crate) fn try_example(layout: &Layout, starts: usize) -> Result<Tried> {
+pub(crate) fn try_user_mode(layout: &Layout, starts: usize) -> Result<Tried> {
     try_server(&mut UserMode::prepare(layout, true)?, false, starts)
 }
 

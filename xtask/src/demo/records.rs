@@ -1,7 +1,7 @@
 //! Records of the server as they arrive: lines of JSON, read by a thread, awaited with a deadline.
 //!
 //! ```text
-//!   output of the example, or of `gatectl watch --json` ──► thread ──► lines ──► wait, story
+//!   output of gate-host, or of `gatectl watch --json` ──► thread ──► lines ──► wait, story
 //! ```
 
 use std::collections::HashMap;

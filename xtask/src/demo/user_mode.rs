@@ -53,7 +53,8 @@ impl UserMode {
         Ok(Self { program, log, read: 0, records: Records::default(), running: None })
     }
 
-    /// Builds the example. Returns where cargo says it is: configuration and variables may put it anywhere.
+    /// Builds the program. Returns the path that cargo reports: configuration and variables may put it
+    /// anywhere.
     fn build(layout: &Layout) -> Result<PathBuf> {
         let step = Step::start("Building gate-host");
         let mut cargo = host_cargo(layout);

@@ -312,7 +312,8 @@ unsafe extern "C" fn create(device: *mut DEVICE_OBJECT, irp: *mut IRP) -> NTSTAT
         return incoming.complete(STATUS_DELETE_PENDING);
     }
     let Some(context) = incoming.context() else { return incoming.complete(STATUS_INVALID_DEVICE_REQUEST) };
-    // SAFETY: the device is this driver's; its extension goes when `DELETING` was set and no thread is inside.
+    // SAFETY: the device is this driver's; its extension goes when `DELETING` was set and no thread is
+    // inside.
     let control = unsafe { &extension(device).control };
     match control.open() {
         Ok(handle) => {

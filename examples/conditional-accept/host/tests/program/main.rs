@@ -21,7 +21,7 @@ use self::client::{
     served_at_last,
 };
 use self::crowd::connect_all;
-use self::service::{Service, example, program, run, text};
+use self::service::{Service, program, program_command, run, text};
 
 const BOTH_WAYS: [&str; 2] = ["irp", "event"];
 
@@ -298,7 +298,7 @@ fn seconds_end_the_service() {
 fn ipv6_is_served_too() {
     let gate = ["--default", "reject", "--accept", "::1", "--log", "json"];
     let service = match TcpListener::bind((Ipv6Addr::LOCALHOST, 0)) {
-        Ok(_) => Service::spawn(example().args(["--listen", "[::1]:0"]).args(gate)),
+        Ok(_) => Service::spawn(program_command().args(["--listen", "[::1]:0"]).args(gate)),
         Err(error) => return eprintln!("this machine has no IPv6: {error}"),
     };
     assert_eq!(service.address.ip(), IpAddr::from(Ipv6Addr::LOCALHOST));
@@ -354,12 +354,12 @@ fn addresses_that_cannot_be_had_are_explained() {
 
 #[test]
 fn a_reader_that_goes_away_ends_the_service() {
-    let mut child = example()
+    let mut child = program_command()
         .args(["--listen", "127.0.0.1:0", "--log", "json"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("the example starts");
+        .expect("the program starts");
     let mut stdout = child.stdout.take().expect("a pipe");
     let mut loaded = vec![0; 256];
     let length = stdout.read(&mut loaded).expect("a line");
@@ -378,12 +378,12 @@ fn a_reader_that_goes_away_ends_the_service() {
 #[test]
 fn a_reader_that_does_not_read_keeps_nobody_waiting() {
     use rustix::process::{Pid, Signal, kill_process};
-    let mut child = example()
+    let mut child = program_command()
         .args(["--listen", "127.0.0.1:0", "--log", "json", "--reject", "127.0.0.3"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("the example starts");
+        .expect("the program starts");
     let mut stdout = child.stdout.take().expect("a pipe");
     // As small as the host makes it.
     let room = rustix::pipe::fcntl_setpipe_size(&stdout, 4096).expect("a pipe");

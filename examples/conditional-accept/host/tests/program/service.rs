@@ -33,14 +33,14 @@ struct Printed {
 }
 
 impl Service {
-    /// Starts the example on a free port of 127.0.0.1 and waits until it listens.
+    /// Starts the program on a free port of 127.0.0.1 and waits until it listens.
     pub(crate) fn start(options: &[&str]) -> Self {
-        Self::spawn(example().args(["--listen", "127.0.0.1:0", "--log", "json"]).args(options))
+        Self::spawn(program_command().args(["--listen", "127.0.0.1:0", "--log", "json"]).args(options))
     }
 
-    /// Starts `command`, which runs the example with `--log json`, and waits until it listens.
+    /// Starts `command`, which runs the program with `--log json`, and waits until it listens.
     pub(crate) fn spawn(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).spawn().expect("the example starts");
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("the program starts");
         let printed = Arc::new(Printed::default());
         let output = BufReader::new(child.stdout.take().expect("a pipe"));
         let reader = std::thread::spawn({
@@ -99,7 +99,7 @@ impl Service {
         state.0.iter().filter(|line| has(line, fields)).cloned().collect()
     }
 
-    /// Tells the example to unload, and returns everything it printed. It has to end within five seconds,
+    /// Stops the program, and returns everything it printed. It has to end within five seconds,
     /// with nothing violated and nothing leaked.
     pub(crate) fn stop(mut self) -> Vec<Value> {
         let pid = Pid::from_child(&self.child);
@@ -108,7 +108,7 @@ impl Service {
         self.end(start + UNLOAD)
     }
 
-    /// Waits until the example ends by itself, which it does within `limit`, and returns everything it
+    /// Waits until the program ends by itself, which it does within `limit`, and returns everything it
     /// printed.
     pub(crate) fn ended_within(mut self, limit: Duration) -> Vec<Value> {
         self.end(Instant::now() + limit)
@@ -118,7 +118,7 @@ impl Service {
         let mut state = self.printed.state.lock().expect("not poisoned");
         while !state.1 {
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "the example did not end in time; it printed {:#?}", state.0.last());
+            assert!(!left.is_zero(), "the program did not end in time; it printed {:#?}", state.0.last());
             state = self.printed.changed.wait_timeout(state, left).expect("not poisoned").0;
         }
         let lines = std::mem::take(&mut state.0);
@@ -142,14 +142,14 @@ impl Drop for Service {
     }
 }
 
-/// Runs the example to its end, which must come soon.
+/// Runs the program to its end, which must come soon.
 pub(crate) fn run(options: &[&str]) -> Output {
-    let mut child = example()
+    let mut child = program_command()
         .args(options)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("the example starts");
+        .expect("the program starts");
     let (mut stdout, mut stderr) =
         (child.stdout.take().expect("a pipe"), child.stderr.take().expect("a pipe"));
     let mut output =
@@ -169,7 +169,7 @@ fn has(line: &Value, fields: &[(&str, &str)]) -> bool {
 }
 
 /// A command that runs the program.
-pub(crate) fn example() -> Command {
+pub(crate) fn program_command() -> Command {
     Command::new(program())
 }
 
