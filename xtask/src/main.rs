@@ -11,8 +11,10 @@
 //! | `demo` | loads the driver, and runs clients against it |
 //! | `probe` | makes the calls whose results WSK leaves open |
 //! | `test` | runs everything that this machine can test |
+//! | `api` | compares the public interface of the library with its listing |
 //! | `rules` | counts the rules of the WSK contract that tests show, and lists the missing ones |
 
+mod api;
 mod command;
 mod cross;
 mod demo;
@@ -67,6 +69,8 @@ enum Command {
     Loom(loom::Args),
     /// Make the calls whose results WSK leaves open
     Probe(probe::Args),
+    /// Compare the public interface of the library with its listing
+    Api(api::Args),
     /// Report which rules of the contract the tests show
     Rules(rules::Args),
 }
@@ -94,6 +98,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Layouts(args) => layouts::run(&layout, &args),
         Command::Loom(args) => loom::run(&layout, &args),
         Command::Probe(args) => probe::run(&layout, &args),
+        Command::Api(args) => api::run(&layout, &args),
         Command::Rules(args) => rules::run(&layout.workspace, &args),
     }
 }
