@@ -235,7 +235,10 @@ fn a_stop_that_takes_too_long_tells_what_is_left_and_can_be_repeated() {
         harness::eventually(|| entered.load(Ordering::Acquire));
         let error = executor.stop(passive, Duration::from_millis(50)).unwrap_err();
         assert_eq!(error.tasks(), 1);
-        assert!(error.to_string().contains("still in use: 1 unfinished tasks, 2 threads that have not ended;"), "{error}");
+        assert!(
+            error.to_string().contains("still in use: 1 unfinished tasks, 2 threads that have not ended;"),
+            "{error}"
+        );
         release.store(true, Ordering::Release);
         error.into_inner().stop(passive, LONG).unwrap();
     });

@@ -53,7 +53,7 @@ pub(crate) fn still_waiting(left: &StillBusy) {
     };
 }
 
-/// The driver goes.
+/// Prints that the driver is unloaded.
 pub(crate) fn unloaded() {
     // SAFETY: the format takes nothing.
     unsafe { DbgPrint(c"conditional_accept: unloaded\n".as_ptr()) };

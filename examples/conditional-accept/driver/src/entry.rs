@@ -3,18 +3,18 @@
 //! ```text
 //!   DriverEntry                                        DriverUnload
 //!     configuration from the registry                    the thread ends the service, and itself
-//!     the control, which knows everything                the control completes what waits for it
+//!     the control                                        the control completes what waits for it
 //!     the device, open to administrators                 link and device are deleted
-//!     the thread that has the service
+//!     the thread that runs the service
 //! ```
 //!
-//! The service's client is registered with the device: the I/O manager holds it, and the image with it, until
-//! the last completion routine has returned, also when `DriverUnload` has.
+//! The service's client is registered with the device. The I/O manager references the device, and the image
+//! with it, until the last completion routine has returned, even after `DriverUnload` has.
 //!
-//! Whatever fails in `DriverEntry` undoes what came before it, and the driver is not loaded. The I/O manager
-//! calls `DriverUnload` when nobody has the device open any more: `sc stop` with a handle open marks the
-//! driver for unloading, and the last close unloads it. (Wine's calls it at once; then the control completes
-//! what programs left with it.)
+//! A failure in `DriverEntry` undoes what came before it, and the driver is not loaded. The I/O manager calls
+//! `DriverUnload` once no handle of the device is open: `sc stop` with an open handle marks the driver for
+//! unloading, and the last close unloads it. (Wine calls it at once; then the control completes the pending
+//! calls of programs.)
 
 use gate_service::{Control, Record, RecordSink as _};
 use wdk_sys::{DRIVER_OBJECT, NTSTATUS, PCUNICODE_STRING, STATUS_INSUFFICIENT_RESOURCES, STATUS_SUCCESS};

@@ -11,19 +11,19 @@
 //!   DriverUnload ──► the thread unloads the service and ends ──► control shut down ──► link and device gone
 //! ```
 //!
-//! Everything that decides, counts or parses is in [`gate_service`] and [`gate_protocol`], where it is tested
-//! in user mode. This crate only ties it to the kernel.
+//! All logic is in [`gate_service`] and [`gate_protocol`], where it is tested in user mode. This crate only
+//! ties it to the kernel.
 //!
-//! | module | what |
+//! | module | content |
 //! |---|---|
-//! | `entry` | loading and unloading |
+//! | `entry` | load and unload |
 //! | `device` | the control device and its dispatch routines |
-//! | `security` | who may open it |
+//! | `security` | its access list |
 //! | `registry` | reading values of a key |
-//! | `configuration` | what they say |
-//! | `service` | the thread that has the service |
-//! | `debugger` | what it says to a kernel debugger |
-//! | `text` | strings as the kernel counts them |
+//! | `configuration` | the parameters in them |
+//! | `service` | the thread that runs the service |
+//! | `debugger` | messages for a kernel debugger |
+//! | `text` | counted strings of the kernel |
 #![no_std]
 
 mod configuration;

@@ -8,8 +8,8 @@
 //!   Running::stop ────────────────────────────── sets the event ──────┘    and waits for the thread
 //! ```
 //!
-//! `DriverEntry` must not wait for WSK, which may start after this driver; so a thread does. If it waits in
-//! vain, or the address is taken, the driver stays loaded and its device says why.
+//! `DriverEntry` must not wait for WSK, which may start after this driver, so a thread does. If WSK does not
+//! appear in time, or the address is in use, the driver stays loaded and its device reports the failure.
 
 use gate_service::{Control, Record, RecordSink as _, Service};
 use wdk_sys::{DEVICE_OBJECT, STATUS_INVALID_PARAMETER};

@@ -114,8 +114,8 @@ impl ClientTable {
         self.0.with(|state| state.check(limits, key, kind).map(drop))
     }
 
-    /// Acquires a permit for a client from `remote`; memory for a new source comes from `cache`. IRQL: `<=
-    /// DISPATCH_LEVEL`.
+    /// Acquires a permit for a client from `remote`; memory for a new source comes from `cache`.
+    /// IRQL: `<= DISPATCH_LEVEL`.
     ///
     /// # Errors
     /// Why there is none.

@@ -13,27 +13,27 @@
 //!   Service ── Record ──► Control ──► journal            asker ─► questions ─► program ─► questions ─► asker
 //! ```
 //!
-//! What comes from user mode is looked at by [`gate_protocol::wire`] alone:
+//! Input from user mode is decoded by [`gate_protocol::wire`] alone:
 //!
-//! | what is wrong | status |
+//! | defect | status |
 //! |---|---|
-//! | no such control code | `STATUS_INVALID_DEVICE_REQUEST` |
+//! | unknown control code | `STATUS_INVALID_DEVICE_REQUEST` |
 //! | input of another length | `STATUS_INVALID_BUFFER_SIZE` |
-//! | a value that stands for nothing, or another version | `STATUS_INVALID_PARAMETER` |
-//! | no room for the output | `STATUS_BUFFER_TOO_SMALL` |
+//! | invalid value, or another version | `STATUS_INVALID_PARAMETER` |
+//! | output buffer too small | `STATUS_BUFFER_TOO_SMALL` |
 //! | no question with this number, or another handle holds it | `STATUS_NOT_FOUND` |
-//! | too many calls of the handle wait already | `STATUS_DEVICE_BUSY` |
+//! | too many pending calls of the handle | `STATUS_DEVICE_BUSY` |
 //! | out of memory, or too many handles are open | `STATUS_INSUFFICIENT_RESOURCES` |
-//! | the handle is closed, the call cancelled, or the driver unloaded | `STATUS_CANCELLED` |
+//! | the handle is closed, the call is cancelled, or the driver is unloaded | `STATUS_CANCELLED` |
 //!
 //! Calls that wait at unload end with `STATUS_CANCELLED`, too, which programs see as
-//! `ERROR_OPERATION_ABORTED`: in Wine, that is, as Windows does not unload a driver whose device is open.
-//! What would say more, `STATUS_DELETE_PENDING`, reaches them as `ERROR_ACCESS_DENIED`, which says something
-//! else. Once the device goes there is no handle behind a file object any more, and the driver refuses by
-//! itself.
+//! `ERROR_OPERATION_ABORTED`. That happens in Wine only, as Windows does not unload a driver whose device is
+//! open. `STATUS_DELETE_PENDING` would be more specific, but programs see it as `ERROR_ACCESS_DENIED`, which
+//! has another meaning. Once the device is being deleted there is no handle behind a file object, and the
+//! driver rejects requests by itself.
 //!
 //! # IRQL
-//! Whatever is not marked otherwise runs at `<= DISPATCH_LEVEL`, and waits for nothing.
+//! Functions run at `<= DISPATCH_LEVEL` and do not wait, unless marked otherwise.
 
 use core::ffi::c_void;
 use core::net::SocketAddr;
@@ -123,9 +123,9 @@ impl Control {
         Ref::try_new(inner).map(Self)
     }
 
-    /// The settings for [`Service::start`](crate::Service::start): pended requests are put to the programs
-    /// that ask for them. The service's sink is this value, cloned. `None` if the parameters do not say where
-    /// to listen.
+    /// Returns the settings for [`Service::start`](crate::Service::start), with which programs are asked
+    /// about pended requests. The service's sink is a clone of this value. `None` if the parameters have no
+    /// address to listen on.
     pub fn settings(&self, threads: usize) -> Option<Settings> {
         let Inner { questions, rules, listen, accept_by, .. } = &*self.0;
         let asker = Asker::Programs(questions.clone());
@@ -185,11 +185,11 @@ impl Control {
         self.0.journal.stopping();
     }
 
-    /// Ends all calls that wait, rejects all questions, and takes no more of either: after this no request of
-    /// the device is in this driver's hands, and handles that are still open get `STATUS_CANCELLED` for calls
-    /// that would wait, as long as there is the device.
+    /// Ends all calls that wait, rejects all questions, and accepts no more of either. After this the driver
+    /// owns no request of the device, and open handles get `STATUS_CANCELLED` for calls that would wait, as
+    /// long as the device exists.
     ///
-    /// To be called when the service is down, before the device is deleted.
+    /// Call it when the service is down, before the device is deleted.
     ///
     /// # IRQL
     /// `PASSIVE_LEVEL`. It waits for nothing but completions and cancellations that other processors are in.
@@ -202,8 +202,8 @@ impl Control {
         }
     }
 
-    /// Closes the handles that are still given up: no file object will. To be called when nobody asks for
-    /// what is behind a pointer of [`Handle::into_context`] any more.
+    /// Closes the handles that are still in the list: no file object will. Call it when no pointer of
+    /// [`Handle::into_context`] is used any more.
     ///
     /// # Safety
     /// Those pointers are not used again.

@@ -8,9 +8,9 @@
 //!         Status
 //! ```
 //!
-//! Each handle has a cursor. It begins at the oldest record that is still there, so that a program that comes
-//! late sees how the service started; a cursor that the ring overtakes is moved on, and what it missed is
-//! counted. A record completes the calls that wait for it. While such a program fetches what it was given,
+//! Each handle has a cursor. It begins at the oldest record that is kept, so that a program that comes late
+//! sees how the service started. A cursor that the ring overtakes is moved on, and the missed records are
+//! counted. A new record completes the calls that wait for it. While such a program fetches its output,
 //! further records gather, and its next call takes them together.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -121,8 +121,8 @@ impl Journal {
     }
 
     /// Completes the calls that have something to fetch: those that waited when this began, at the most. One
-    /// that comes later has a call of this of its own, and nobody can keep this one busy. IRQL: `<=
-    /// DISPATCH_LEVEL`.
+    /// that comes later has a call of this of its own, and nobody can keep this one busy.
+    /// IRQL: `<= DISPATCH_LEVEL`.
     fn hand_out(&self) {
         let waited = self.state.with(|state| state.calls.len());
         for _ in 0..waited {

@@ -5,12 +5,12 @@
 //! ```text
 //!   front ── Settings, RecordSink ──► service ─┬─ gate      inspect, ask, abort; connections by the event
 //!     ▲                                        ├─ session   one connection
-//!     └───────────── Record ───────────────────┼─ rules     who may connect
+//!     └───────────── Record ───────────────────┼─ rules     the policy in force
 //!                                              └─ clients   limits on their number
 //! ```
 //!
-//! The driver's front is more than that, because user-mode programs look at it and have a say. What of it
-//! needs no driver is here, too, and tested in user mode:
+//! The driver's front end does more, because user-mode programs control it. The parts that need no driver are
+//! here, too, and tested in user mode:
 //!
 //! ```text
 //!   registry ──► parameters ──► control ─┬─ journal     the last records, and the status derived from them

@@ -11,10 +11,9 @@
 //! | `MaxPerSource` | `REG_DWORD` | the same for one IPv4 address or IPv6 /64, up to 65536; 0: none | 64 |
 //! | `IdleTimeout` | `REG_DWORD` | idle time limit in milliseconds, up to 86400000; 0: none | 120000 |
 //!
-//! Whatever the bytes are, there are parameters. A value that cannot be used is reported, and so is each such
-//! entry of a list. A gate does not open because it cannot read what it was told: without a good address
-//! there is none, and with anything wrong in what says who may connect, whoever no network names is rejected.
-//! Everything else stays as it was.
+//! Any bytes give parameters. An invalid value is reported, and so is each invalid entry of a list. Errors
+//! never open the gate: without a valid address the driver does not listen, and with an error in the policy
+//! all addresses are rejected that no valid entry names. Everything else keeps its value.
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::str::FromStr;
@@ -62,9 +61,9 @@ impl Default for Parameters {
 const VERDICT_TIMEOUT: core::ops::RangeInclusive<u32> = 1..=600_000;
 
 impl Parameters {
-    /// Takes one registry value: its type and its bytes. Values may come in any order; of a network that is
-    /// named twice with different actions, the first counts. Every [`Record::BadSetting`] goes to `report`;
-    /// of one value, there are no more than [`Policy::CAPACITY`] and one.
+    /// Takes one registry value: its type and its bytes. Values may come in any order. If a network is named
+    /// twice with different actions, the first one counts. Each [`Record::BadSetting`] is passed to `report`;
+    /// one value gives at most [`Policy::CAPACITY`] and one.
     ///
     /// # IRQL
     /// Any.

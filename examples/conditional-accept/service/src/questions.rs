@@ -11,12 +11,12 @@
 //!     └─── the queue is closed (unload) ───────────────────────────────► answered: reject
 //! ```
 //!
-//! Questions that were asked, and calls that wait for one, form two lines; the oldest of each meet. A
-//! question's memory belongs to the pended request that asks it, and being in a line takes none. A handle
-//! holds [`MAX_HELD`] questions at the most; then its calls wait until it has answered one, and the questions
-//! go to others.
+//! Questions that were asked, and calls that wait for one, form two queues; the oldest of each are matched.
+//! The memory of a question belongs to the pended request that asks it, and queueing takes none. A handle
+//! holds at most [`MAX_HELD`] questions; then its calls wait until it has answered one, and further questions
+//! go to other handles.
 //!
-//! A question leaves its line once, under the lock, and what takes it out settles it.
+//! A question leaves its queue once, under the lock, and is settled there.
 
 mod list;
 
@@ -273,8 +273,8 @@ impl QuestionQueue {
         }
     }
 
-    /// Returns the number of open questions and of those that were not answered in time. IRQL: `<=
-    /// DISPATCH_LEVEL`.
+    /// Returns the number of open questions and of those that were not answered in time.
+    /// IRQL: `<= DISPATCH_LEVEL`.
     pub(crate) fn counts(&self) -> (u64, u64) {
         self.0.state.with(|state| ((state.asked.len() + state.held.len()) as u64, state.timed_out))
     }

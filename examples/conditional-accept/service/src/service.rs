@@ -84,11 +84,10 @@ pub struct Service<S: RecordSink> {
 }
 
 impl<S: RecordSink> Service<S> {
-    /// Starts the service and records that it listens. Waits for WSK, and for nothing longer than five
-    /// seconds.
+    /// Starts the service and records that it listens. Waits at most five seconds for WSK, and for the listener.
     ///
-    /// If it fails, what was begun is taken down before this returns; whenever that has lasted five more
-    /// seconds, `left` is told what it waits for.
+    /// If it fails, it undoes everything before it returns, and reports to `left` every five seconds what
+    /// that waits for.
     ///
     /// # IRQL
     /// `PASSIVE_LEVEL`.
@@ -104,9 +103,9 @@ impl<S: RecordSink> Service<S> {
         Self::start_with(Client::register(passive)?, settings, sink, left, passive)
     }
 
-    /// [`start`](Self::start) with a client, whose registration says what keeps the driver's image: a driver
-    /// that can be unloaded gives one of [`Client::register_for`]. The client is unloaded with the service,
-    /// or when it does not start.
+    /// Does the same with a client. Its registration decides what keeps the driver's image: a driver that can
+    /// be unloaded passes one of [`Client::register_for`]. The client is unloaded with the service, or if the
+    /// service does not start.
     ///
     /// # IRQL
     /// `PASSIVE_LEVEL`.
@@ -131,11 +130,9 @@ impl<S: RecordSink> Service<S> {
         }
     }
 
-    /// [`unload`](Self::unload), however long that takes; `left` is told every five seconds what it waits
-    /// for.
+    /// Unloads the service without a time limit; reports to `left` every five seconds what it waits for.
     ///
-    /// It does not give up: a driver that were unloaded while WSK can still call it would take the system
-    /// down with it.
+    /// It does not give up: unloading a driver that WSK can still call would crash the system.
     ///
     /// # IRQL
     /// `PASSIVE_LEVEL`.
@@ -299,7 +296,7 @@ async fn accept<S: RecordSink>(shared: Ref<Shared<S>>, listener: Ref<Listener>) 
         if let Ok(prepared) = PreparedSession::try_new(&shared)
             && let Ok(connection) = listener.accept_with(prepared.events()).await
         {
-            // Who comes when there is no room any more is dropped here, which resets the connection.
+            // A connection over the limits is dropped here, which resets it.
             let Some(stats) = prepared.accepted(connection.peer_addr(), AcceptBy::Irp) else { continue };
             // If it fails, the session notices the end by itself.
             let _ = connection.enable(Events::DISCONNECT);

@@ -17,8 +17,8 @@ pub(super) type Link = LinkedListAtomicLink;
 intrusive_adapter!(Links = UnsafeRef<Open>: Open { link => LinkedListAtomicLink });
 
 /// # Invariants
-/// Each handle in the list came from [`Ref::into_raw`], and that count is the list's. Each has a share in
-/// what the list is in, so the list is empty when it goes.
+/// Each handle in the list came from [`Ref::into_raw`], and the list owns that count. Each handle keeps the
+/// control that has the list alive, so the list is empty when it is dropped.
 pub(super) struct Files(SpinLock<LinkedList<Links>>);
 
 impl Files {
@@ -26,7 +26,7 @@ impl Files {
         Self(SpinLock::new(LinkedList::new(Links::NEW)))
     }
 
-    /// Takes a handle that is in no list, and tells where it stays.
+    /// Adds a handle that is in no list, and returns its address.
     pub(super) fn add(&self, open: Ref<Open>) -> *const Open {
         let open = Ref::into_raw(open);
         // SAFETY: a `Ref` never moves its value, and the count given up here is the list's.
@@ -35,10 +35,10 @@ impl Files {
         open
     }
 
-    /// Lets a handle go.
+    /// Removes a handle.
     ///
     /// # Safety
-    /// It was added, and not let go since.
+    /// The handle was added, and not removed since.
     pub(super) unsafe fn remove(&self, open: &Ref<Open>) {
         let removed = self.0.with(|list| {
             // SAFETY: the caller says that the handle is in the list; the pointer reaches its whole block.
