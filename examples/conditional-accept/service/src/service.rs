@@ -84,7 +84,8 @@ pub struct Service<S: RecordSink> {
 }
 
 impl<S: RecordSink> Service<S> {
-    /// Starts the service and records that it listens. Waits at most five seconds for WSK, and for the listener.
+    /// Starts the service and records that it listens. Waits at most five seconds for WSK, and for the
+    /// listener.
     ///
     /// If it fails, it undoes everything before it returns, and reports to `left` every five seconds what
     /// that waits for.
