@@ -1,7 +1,8 @@
 //! `cargo xtask api`: compares the public interface of `wsk` with its listing, `docs/api.txt`.
 //!
-//! The listing is in the tree so that a change of the interface shows in review. It is made from the JSON output of rustdoc, whose
-//! format changes with the compiler: with a compiler that is not known here nothing is compared, which is printed.
+//! The listing is in the tree so that a change of the interface shows in review. It is made from the JSON
+//! output of rustdoc, whose format changes with the compiler: with a compiler that is not known here nothing
+//! is compared, which is printed.
 
 use std::collections::BTreeSet;
 use std::fs;
