@@ -106,8 +106,8 @@ pub(crate) unsafe fn socket_addr_from_raw(address: *const SOCKADDR) -> Option<So
     if address.is_null() {
         return None;
     }
-    // SAFETY: every address starts with its family, and the caller says that this is one; C callers promise no
-    // more alignment than the family's own.
+    // SAFETY: every address starts with its family, and the caller says that this is one; C callers promise
+    // no more alignment than the family's own.
     let family = unsafe { address.cast::<ADDRESS_FAMILY>().read_unaligned() };
     match family {
         AF_INET => {
@@ -178,7 +178,8 @@ pub fn for_family(address: SocketAddr, family: Family) -> Option<SocketAddr> {
     }
 }
 
-/// `address` with an IPv4-mapped IPv6 address, as a dual-mode socket reports its IPv4 peers, made an IPv4 one.
+/// `address` with an IPv4-mapped IPv6 address, as a dual-mode socket reports its IPv4 peers, made an IPv4
+/// one.
 pub fn canonical(address: SocketAddr) -> SocketAddr {
     match address.ip().to_canonical() {
         IpAddr::V4(ip) => SocketAddrV4::new(ip, address.port()).into(),

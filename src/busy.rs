@@ -2,8 +2,9 @@
 
 use core::fmt;
 
-/// Error of [`Executor::stop`](crate::executor::Executor::stop) and [`Client::unload`](crate::Client::unload) when the time was
-/// not enough. It holds what is to end, so that the driver can wait again; it must not unload before that has succeeded.
+/// Error of [`Executor::stop`](crate::executor::Executor::stop) and [`Client::unload`](crate::Client::unload)
+/// when the time was not enough. It holds what is to end, so that the driver can wait again; it must not
+/// unload before that has succeeded.
 ///
 /// Displays what is left, in one line.
 #[derive(Debug)]

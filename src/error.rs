@@ -1,4 +1,4 @@
-//! What failed, and with which status.
+//! Errors: the operation that failed, and its status.
 
 use core::fmt;
 
@@ -38,12 +38,12 @@ impl Error {
         Self { operation, status: Status::INSUFFICIENT_RESOURCES }
     }
 
-    /// What failed.
+    /// Returns the operation that failed.
     pub fn operation(&self) -> Operation {
         self.operation
     }
 
-    /// What it failed with.
+    /// Returns the status of the failure.
     pub fn status(&self) -> Status {
         self.status
     }
@@ -54,15 +54,17 @@ impl Error {
         Self { operation, ..self }
     }
 
-    /// Whether memory was out; the operation may be tried again later.
+    /// Returns whether memory was out; the operation may be tried again later.
     pub fn is_out_of_memory(&self) -> bool {
         matches!(self.status, Status::INSUFFICIENT_RESOURCES | Status::NO_MEMORY)
     }
 
-    /// Whether the cause may pass by itself, so that the same operation may succeed when it is tried again: resources were
-    /// out, or a connection was gone before it could be [accepted](Operation::Accept), which says nothing about the next one.
+    /// Returns whether the cause may pass by itself, so that the same operation may succeed when it is tried
+    /// again: resources were out, or a connection was gone before it could be [accepted](Operation::Accept),
+    /// which says nothing about the next one.
     ///
-    /// A loop goes on after such an error, but not at once: [`Listener::pause`](crate::Listener::pause) needs no memory.
+    /// A loop goes on after such an error, but not at once: [`Listener::pause`](crate::Listener::pause) needs
+    /// no memory.
     ///
     /// ```
     /// use wsk::{Error, Operation, Status};
@@ -96,17 +98,17 @@ impl Error {
         }
     }
 
-    /// Whether the request was cancelled.
+    /// Returns whether the request was cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.status == Status::CANCELLED
     }
 
-    /// Whether a time limit passed.
+    /// Returns whether a time limit passed.
     pub fn is_timeout(&self) -> bool {
         matches!(self.status, Status::IO_TIMEOUT | Status::TIMEOUT)
     }
 
-    /// Whether the socket is dead: nothing but closing it is possible (rule LIFE-14).
+    /// Returns whether the socket is dead: nothing but closing it is possible (rule LIFE-14).
     pub fn is_socket_dead(&self) -> bool {
         self.status == Status::FILE_FORCED_CLOSED
     }
@@ -143,7 +145,7 @@ impl From<OutOfMemory> for Error {
 
 macro_rules! operations {
     ($($(#[$doc:meta])* $name:ident, $function:expr, $description:literal;)*) => {
-        /// What an [`Error`] is about: an operation of this crate.
+        /// Operation of this crate, as the subject of an [`Error`].
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum Operation { $($(#[$doc])* $name,)* }
@@ -223,8 +225,8 @@ operations! {
 
 /// An `NTSTATUS`.
 ///
-/// `STATUS_PENDING` and `STATUS_EVENT_PENDING` count as success by their number (rule LAY-39); this crate never
-/// hands either out as the result of a finished operation.
+/// `STATUS_PENDING` and `STATUS_EVENT_PENDING` count as success by their number (rule LAY-39); this crate
+/// never hands either out as the result of a finished operation.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Status(NTSTATUS);
 
@@ -283,7 +285,7 @@ macro_rules! statuses {
                 }
             }
 
-            /// What the status means for a user of WSK and what to do, for the common ones.
+            /// Returns what the status means for a user of WSK, and what to do, for the common ones.
             const fn advice(self) -> Option<&'static str> {
                 match self {
                     $($(Self::$name => Some($advice),)?)*

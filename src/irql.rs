@@ -11,8 +11,8 @@
 use core::fmt;
 use core::marker::PhantomData;
 
-/// Proof that the current thread runs at `PASSIVE_LEVEL`, outside of WSK callbacks and completion routines, and
-/// may wait, for as long as `'a`.
+/// Proof that the current thread runs at `PASSIVE_LEVEL`, outside of WSK callbacks and completion routines,
+/// and may wait, for as long as `'a`.
 ///
 /// # Invariants
 /// A value exists only on the thread it was made for, and only while that thread stays at `PASSIVE_LEVEL`
@@ -35,8 +35,8 @@ pub struct Passive<'a> {
 impl Passive<'_> {
     /// States that the current thread is at `PASSIVE_LEVEL` and may wait.
     ///
-    /// Meant for `DriverEntry`, the unload routine, dispatch routines that are called at `PASSIVE_LEVEL`, and the
-    /// start of a system thread.
+    /// Meant for `DriverEntry`, the unload routine, dispatch routines that are called at `PASSIVE_LEVEL`, and
+    /// the start of a system thread.
     ///
     /// # Safety
     /// For as long as the result or a copy of it is in use, this thread runs at `PASSIVE_LEVEL` with normal

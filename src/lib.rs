@@ -44,7 +44,8 @@
 //! ```
 //!
 //! # Guarantees
-//! - Futures may be dropped at any moment: nothing leaks, no received byte is lost, nothing WSK can reach is freed.
+//! - Futures may be dropped at any moment: nothing leaks, no received byte is lost, nothing WSK can reach is
+//!   freed.
 //! - Handles may be dropped anywhere up to `DISPATCH_LEVEL`: `Drop` never fails, blocks, allocates or calls
 //!   `WskCloseSocket` itself; the client's reaper thread does.
 //! - Functions that may wait take a [`Passive`], which no callback has.
@@ -66,8 +67,8 @@
 //! | memory, locks, events | [`memory`], [`sync`] |
 //!
 //! # Features
-//! `wdk`, off by default, is for drivers: kernel types are those of the crate `wdk-sys`. Without it, and wherever the
-//! target is not Windows, the library builds and runs with no WDK at all.
+//! `wdk`, off by default, is for drivers: kernel types are those of the crate `wdk-sys`. Without it, and
+//! wherever the target is not Windows, the library builds and runs with no WDK at all.
 #![no_std]
 
 pub mod address;
@@ -108,7 +109,8 @@ pub use listener::{
 pub use network::{Net, Network, NetworkConfig, Report, Stage, Started};
 pub use socket::{CloseReason, Disabled};
 
-// Unit tests link what stands in for the kernel: linkers of Windows want it even for what no test here reaches.
+// Unit tests link what stands in for the kernel: linkers of Windows want it even for what no test here
+// reaches.
 #[cfg(test)]
 use nt_user as _;
 

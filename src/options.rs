@@ -1,8 +1,8 @@
 //! Socket options as values.
 //!
-//! An option is a type with its value inside: `KeepAlive(true)`. The table below says for which kinds of sockets it can be
-//! set before the bind, set, and read; anything else does not compile. All of them need an IRP (rule OPT-02), so setting
-//! and reading are futures.
+//! An option is a type with its value inside: `KeepAlive(true)`. The table below says for which kinds of
+//! sockets it can be set before the bind, set, and read; anything else does not compile. All of them need an
+//! IRP (rule OPT-02), so setting and reading are futures.
 
 use wsk_sys::{
     IP_TOS, IP_TTL, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, IPV6_UNICAST_HOPS, IPV6_V6ONLY, SO_BROADCAST,
@@ -139,22 +139,23 @@ macro_rules! options {
 }
 
 options! {
-    /// Inspection of connection requests; [`ListenerBuilder::inspect`](crate::ListenerBuilder::inspect) sets it.
+    /// Inspection of connection requests; [`ListenerBuilder::inspect`](crate::ListenerBuilder::inspect) sets
+    /// it.
     ConditionalAccept(bool) = SOL_SOCKET, SO_CONDITIONAL_ACCEPT;
     bind: [], set: [], get: [Listener];
-    /// Whether the socket may bind an address that others share.
+    /// True if the socket may bind an address that others share.
     ReuseAddress(bool) = SOL_SOCKET, SO_REUSEADDR;
     bind: [Listener Datagram], set: [], get: [Listener Datagram];
-    /// Whether all others are kept from binding the address.
+    /// True if all others are kept from binding the address.
     ExclusiveAddress(bool) = SOL_SOCKET, SO_EXCLUSIVEADDRUSE;
     bind: [Listener Datagram], set: [], get: [Listener Datagram];
-    /// Whether an IPv6 socket leaves IPv4 alone; on by default.
+    /// True if an IPv6 socket leaves IPv4 alone; on by default.
     ///
-    /// When off, WSK gives IPv4 peers IPv4-mapped addresses, which this crate shows as the IPv4 ones. Ignored for an IPv4
-    /// address.
+    /// If it is off, WSK gives IPv4 peers IPv4-mapped addresses, which this crate shows as the IPv4 ones.
+    /// Ignored for an IPv4 address.
     V6Only(bool) = IPPROTO_IPV6, IPV6_V6ONLY;
     bind: [Listener Datagram], set: [], get: [Listener Datagram];
-    /// Whether idle connections are probed. Accepted connections inherit it.
+    /// True if idle connections are probed. Accepted connections inherit it.
     KeepAlive(bool) = SOL_SOCKET, SO_KEEPALIVE;
     bind: [Listener], set: [Listener Connection], get: [Listener Connection];
     /// Time without traffic before a connection is probed, in seconds.
@@ -166,7 +167,7 @@ options! {
     /// Number of probes without an answer after which the connection is given up.
     KeepAliveCount(u32) = IPPROTO_TCP, TCP_KEEPCNT;
     bind: [Listener], set: [Listener Connection], get: [Listener Connection];
-    /// Whether datagrams may be sent to broadcast addresses.
+    /// True if datagrams may be sent to broadcast addresses.
     Broadcast(bool) = SOL_SOCKET, SO_BROADCAST;
     bind: [Datagram], set: [Datagram], get: [Datagram];
     /// Size of the receive buffer of the transport, in bytes.

@@ -15,11 +15,12 @@
 //!    └─────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Dropping a future never waits for the DPC, and the routine of a DPC never frees the DPC that it runs on. That is not
-//! enough: a routine that has said its last word has still to return, and what the kernel does with the objects until then is
-//! not documented. So the memory of a timer that has ever fired stays a timer, on the list of those that are *spent*, until
-//! `KeFlushQueuedDpcs` says that no routine runs any more. Until then it serves further sleeps: that a timer is set, and a DPC
-//! queued, while the routine still runs is documented. [`flush_timers`] empties the list.
+//! Dropping a future never waits for the DPC, and the routine of a DPC never frees the DPC that it runs on.
+//! That is not enough: a routine that has said its last word has still to return, and what the kernel does
+//! with the objects until then is not documented. So the memory of a timer that has ever fired stays a timer,
+//! on the list of those that are *spent*, until `KeFlushQueuedDpcs` says that no routine runs any more. Until
+//! then it serves further sleeps: that a timer is set, and a DPC queued, while the routine still runs is
+//! documented. [`flush_timers`] empties the list.
 
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
@@ -52,7 +53,8 @@ fn units(duration: Duration) -> i64 {
     i64::try_from(units).unwrap_or(i64::MAX)
 }
 
-/// `duration` as the kernel's waits and timers take a relative time: negative, in units of 100 ns; zero polls.
+/// `duration` as the kernel's waits and timers take a relative time: negative, in units of 100 ns; zero
+/// polls.
 pub(crate) fn relative(duration: Duration) -> i64 {
     -units(duration)
 }
@@ -72,7 +74,7 @@ impl Deadline {
         Self(now.saturating_add_signed(units(duration)))
     }
 
-    /// What is left until then; zero when it has passed.
+    /// Returns the time until then; zero when it has passed.
     ///
     /// # IRQL
     /// Any.
@@ -86,8 +88,8 @@ impl Deadline {
 
 /// Waits until `duration` from now has passed.
 ///
-/// The timer is made at the first poll, from the pool, unless one is there that has ended. See [`sleep_in`] for one without a
-/// pool allocation.
+/// The timer is made at the first poll, from the pool, unless one is there that has ended. See [`sleep_in`]
+/// for one without a pool allocation.
 ///
 /// # IRQL
 /// `<= DISPATCH_LEVEL`, also for polling and dropping the future.
@@ -117,15 +119,15 @@ pub fn sleep_in(duration: Duration, cache: &Cache) -> Sleep {
 
 /// Gives `future` no more time than `duration` from now.
 ///
-/// The future is polled before the clock is looked at, so a result that is there is never thrown away for being
-/// late.
+/// The future is polled before the clock is looked at, so a result that is there is never thrown away for
+/// being late.
 ///
 /// # IRQL
 /// `<= DISPATCH_LEVEL`, as far as `future` allows it.
 ///
 /// # Cancel safety
-/// That of `future`, which is dropped together with this one. To keep a future whose time is up, give a limit to
-/// `&mut future`.
+/// That of `future`, which is dropped together with this one. To keep a future whose time is up, give a limit
+/// to `&mut future`.
 ///
 /// # Errors
 /// `STATUS_IO_TIMEOUT` when the time is up, and out of memory for the timer.
@@ -147,12 +149,12 @@ pub fn timeout_in<F: Future>(duration: Duration, cache: &Cache, future: F) -> Ti
     Timeout { future, sleep: sleep_in(duration, cache) }
 }
 
-/// Waits until no timer that has expired runs code of this driver any more (`KeFlushQueuedDpcs`), and frees the memory of those
-/// that have ended.
+/// Waits until no timer that has expired runs code of this driver any more (`KeFlushQueuedDpcs`), and frees
+/// the memory of those that have ended.
 ///
 /// [`Executor::stop`](crate::executor::Executor::stop) does it for the timers of its tasks, and
-/// [`Client::unload`](crate::Client::unload) for all that have ended by then. A driver that uses [`sleep`] elsewhere drops these
-/// futures and calls it before it unloads.
+/// [`Client::unload`](crate::Client::unload) for all that have ended by then. A driver that uses [`sleep`]
+/// elsewhere drops these futures and calls it before it unloads.
 ///
 /// # IRQL
 /// `PASSIVE_LEVEL`.
@@ -172,9 +174,8 @@ pub fn flush_timers(_passive: Passive<'_>) {
         let timer = unsafe { Ref::from_raw(timer.as_ptr().cast_const()) };
         // SAFETY: timers on the list are this function's, and not read by anybody else now.
         next = unsafe { (*timer.next.get()).take() };
-        // Nothing is set. Wine, whose `KeFlushQueuedDpcs` does nothing, waits for the routine here, and frees what it has made
-        // of the timer.
-        // SAFETY: the timer was initialised when it was first armed.
+        // Nothing is set. Wine, whose `KeFlushQueuedDpcs` does nothing, waits for the routine here, and frees
+        // what it has made of the timer. SAFETY: the timer was initialised when it was first armed.
         unsafe { nt::KeCancelTimer(timer.timer.get()) };
         drop(timer);
     }
@@ -198,9 +199,10 @@ const FIRED: u8 = 1;
 const LEFT: u8 = 2;
 
 /// # Invariants
-/// - The timer and the DPC were initialised before anybody else saw the block, the DPC with the address of the block as its
-///   context, and are touched by the kernel's functions only.
-/// - The block is freed only if the DPC has never run and never will, or after a `KeFlushQueuedDpcs` since it became spent.
+/// - The timer and the DPC were initialised before anybody else saw the block, the DPC with the address of
+///   the block as its context, and are touched by the kernel's functions only.
+/// - The block is freed only if the DPC has never run and never will, or after a `KeFlushQueuedDpcs` since it
+///   became spent.
 /// - `next` belongs to the list of the spent timers.
 struct Timer {
     timer: UnsafeCell<nt::KTIMER>,
@@ -212,8 +214,8 @@ struct Timer {
 
 // SAFETY: timers and DPCs belong to no thread; a timer is moved only before it was initialised.
 unsafe impl Send for Timer {}
-// SAFETY: by the invariants the timer and the DPC are left to the kernel's functions, which any processor may call, and `next` to
-// the holder of the list's lock or of the whole list; the rest is atomic.
+// SAFETY: by the invariants the timer and the DPC are left to the kernel's functions, which any processor may
+// call, and `next` to the holder of the list's lock or of the whole list; the rest is atomic.
 unsafe impl Sync for Timer {}
 
 /// The timers that are in no sleep, and whose routine may not have returned.
@@ -232,16 +234,16 @@ const _: () = assert!(align_of::<SpinLock<Spent>>() <= align_of::<[usize; 2]>())
 
 /// The spent timers of this driver.
 fn spent<'a>() -> &'a SpinLock<Spent> {
-    // SAFETY: the words live as long as the image, that is longer than its code runs, are used here only, and are large enough.
-    // Zero, which they are at first, is a free lock and an empty list.
+    // SAFETY: the words live as long as the image, that is longer than its code runs, are used here only, and
+    // are large enough. Zero, which they are at first, is a free lock and an empty list.
     unsafe { &*nt::image_words().cast::<SpinLock<Spent>>() }
 }
 
 /// Puts a timer on the list of the spent ones.
 ///
 /// # Safety
-/// The caller gives up the one reference on the timer, whose pointer came from [`Ref::into_raw`] and reaches its whole block.
-/// The timer is not set, and no DPC is to come that has not put its mark on it.
+/// The caller gives up the one reference on the timer, whose pointer came from [`Ref::into_raw`] and reaches
+/// its whole block. The timer is not set, and no DPC is to come that has not put its mark on it.
 unsafe fn retire(timer: NonNull<Timer>) {
     let mut list = spent().lock();
     // SAFETY: the caller gives a reference up, which keeps the timer alive.
@@ -276,7 +278,8 @@ impl Timer {
         let context = Ref::as_ptr(&timer);
         // SAFETY: the storage is a timer's, in non-paged memory that does not move, and not in use yet.
         unsafe { nt::KeInitializeTimer(timer.timer.get()) };
-        // SAFETY: the storage is a DPC's, in the same memory and not in use yet; the context is the block that it is part of.
+        // SAFETY: the storage is a DPC's, in the same memory and not in use yet; the context is the block
+        // that it is part of.
         unsafe { nt::KeInitializeDpc(timer.dpc.get().cast(), Some(fired), context.cast_mut().cast()) };
         Ok(timer)
     }
@@ -284,10 +287,12 @@ impl Timer {
     /// Sets the timer.
     ///
     /// # Safety
-    /// The timer is new or was spent, and is the caller's alone, who sees to it that it is freed as its invariants say.
+    /// The timer is new or was spent, and is the caller's alone, who sees to it that it is freed as its
+    /// invariants say.
     unsafe fn arm(&self, after: Duration) {
         self.state.store(ARMED, Ordering::Relaxed);
-        // SAFETY: both were initialised by `try_new`, and the caller keeps them until the DPC has run, or never will.
+        // SAFETY: both were initialised by `try_new`, and the caller keeps them until the DPC has run, or
+        // never will.
         unsafe { nt::KeSetTimer(self.timer.get(), relative(after), self.dpc.get().cast()) };
     }
 
@@ -348,7 +353,8 @@ impl Future for Sleep {
 }
 
 impl Sleep {
-    /// Polls a sleep that ends something: why that is over. The same for all futures, so that there is one copy of it.
+    /// Polls a sleep that ends something: why that is over. The same for all futures, so that there is one
+    /// copy of it.
     fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<Error> {
         let over = |()| Error::new(Operation::Timeout, Status::IO_TIMEOUT);
         Pin::new(self).poll(context).map(|slept| slept.map_or_else(|error| error, over))
@@ -360,7 +366,8 @@ impl Drop for Sleep {
         let Some(timer) = self.timer.take() else { return };
         // A task that waits for nothing any more goes now, not when the timer is used again.
         drop(timer.waker.take());
-        // What has fired is not set. Asking would have Wine wait for the routine, which may be what drops this.
+        // What has fired is not set. Asking would have Wine wait for the routine, which may be what drops
+        // this.
         if !timer.has_fired() {
             // SAFETY: the timer was initialised by `try_new`.
             let cancelled = unsafe { nt::KeCancelTimer(timer.timer.get()) } != 0;
@@ -411,8 +418,8 @@ impl<F: Future> Future for Timeout<F> {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         // SAFETY: nothing is moved out of the reference, and `future` is only handed on pinned.
         let this = unsafe { self.get_unchecked_mut() };
-        // SAFETY: `future` is pinned with the whole: it is moved only by `into_inner`, which takes a value that
-        // was never pinned, and this type has no `Drop` and no `Unpin` of its own.
+        // SAFETY: `future` is pinned with the whole: it is moved only by `into_inner`, which takes a value
+        // that was never pinned, and this type has no `Drop` and no `Unpin` of its own.
         let future = unsafe { Pin::new_unchecked(&mut this.future) };
         if let Poll::Ready(output) = future.poll(context) {
             return Poll::Ready(Ok(output));

@@ -1,4 +1,5 @@
-//! What does not compile, cannot go wrong: each file in `compile_fail` is a mistake that the types do not allow.
+//! What does not compile, cannot go wrong: each file in `compile_fail` is a mistake that the types do not
+//! allow.
 
 /// The answers of the compiler are recorded next to the files.
 #[test]

@@ -126,8 +126,8 @@ fn tasks_run_to_their_end_on_every_number_of_threads() {
     }
 }
 
-/// A waker called at `DISPATCH_LEVEL`, as a completion routine does, polls nothing: the poll comes later, on a
-/// thread of the executor, at `PASSIVE_LEVEL`.
+/// A waker called at `DISPATCH_LEVEL`, as a completion routine does, polls nothing: the poll comes later, on
+/// a thread of the executor, at `PASSIVE_LEVEL`.
 ///
 /// Prevents: IRP-13, IRP-14, IRQL-13
 #[test]
@@ -431,7 +431,8 @@ fn a_thread_that_was_waited_for_has_left() {
     });
 }
 
-/// Many tasks pass tokens around rings while threads outside wake them for no reason, and some are stopped half way.
+/// Many tasks pass tokens around rings while threads outside wake them for no reason, and some are stopped
+/// half way.
 #[test]
 fn no_wake_up_is_lost_under_load() {
     const RINGS: usize = 8;

@@ -226,8 +226,8 @@ fn a_spin_lock_lets_one_thread_in() {
     });
 }
 
-/// Waiting needs a `Passive`, which the compile-fail examples of `wsk::irql` and `wsk::sync` show to be out of
-/// reach for other threads and under a lock.
+/// Waiting needs a `Passive`, which the compile-fail examples of `wsk::irql` and `wsk::sync` show to be out
+/// of reach for other threads and under a lock.
 ///
 /// Prevents: IRQL-13
 #[test]

@@ -1,4 +1,5 @@
-//! The modules that are no sockets know nothing of sockets: a driver can use them for anything, and they can be read alone.
+//! The modules that are no sockets know nothing of sockets: a driver can use them for anything, and they can
+//! be read alone.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -29,7 +30,8 @@ fn sources(module: &str) -> Vec<PathBuf> {
     files
 }
 
-/// The top modules of the crate that a source text names: the words after `crate::`, and after `super::` in a file of its own.
+/// The top modules of the crate that a source text names: the words after `crate::`, and after `super::` in a
+/// file of its own.
 fn named(text: &str, is_top: bool) -> BTreeSet<String> {
     let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
     let mut named = BTreeSet::new();

@@ -1,7 +1,8 @@
 //! Many connections at once, with tasks that come from outside meanwhile.
 //!
-//! Under load the executor's threads also look after the network while they wait, so here they are woken in all ways:
-//! by what they complete themselves, by each other, and by threads that know nothing of the network.
+//! Under load the executor's threads also look after the network while they wait, so here they are woken in
+//! all ways: by what they complete themselves, by each other, and by threads that know nothing of the
+//! network.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -61,7 +61,8 @@ pub(crate) fn print(costs: &[Cost]) {
 }
 
 /// # Panics
-/// If a connection costs the library too much. The task is not the library's: its size is that of the service's future.
+/// If a connection costs the library too much. The task is not the library's: its size is that of the
+/// service's future.
 pub(crate) fn check(costs: &[Cost]) {
     let [connection, ..] = costs else { return };
     assert!(connection.bytes < LIMIT, "an idle connection costs less than {LIMIT} bytes");

@@ -1,7 +1,8 @@
 //! What the servers achieve, and how they compare.
 //!
-//! Criterion measures one server after the other. The ratios come from short turns that the servers take one after the
-//! other, round by round, so that whatever else the machine does in the meantime concerns all of them.
+//! Criterion measures one server after the other. The ratios come from short turns that the servers take one
+//! after the other, round by round, so that whatever else the machine does in the meantime concerns all of
+//! them.
 
 #![expect(clippy::cast_precision_loss, reason = "the counts are far below 2^52")]
 

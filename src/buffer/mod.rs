@@ -13,7 +13,8 @@ use crate::memory::{OutOfMemory, allocate, free};
 
 pub use slice::Slice;
 
-/// Memory that can be sent: a [`Buffer`], a [`Slice`] of one, or a [`RetainedPiece`](crate::RetainedPiece). Sealed.
+/// Memory that can be sent: a [`Buffer`], a [`Slice`] of one, or a [`RetainedPiece`](crate::RetainedPiece).
+/// Sealed.
 ///
 /// A request takes it by value and gives it back with its result, because WSK has the memory in between.
 pub trait IoBuf: Describe {
@@ -29,14 +30,15 @@ pub trait IoBuf: Describe {
 /// Memory that describes itself to WSK.
 ///
 /// # Safety
-/// The memory behind the descriptor is as long as [`IoBuf::len`] says, locked, and neither freed nor written until the value
-/// is dropped, wherever that moves.
+/// The memory behind the descriptor is as long as [`IoBuf::len`] says, locked, and neither freed nor written
+/// until the value is dropped, wherever that moves.
 pub unsafe trait Describe: Send + 'static {
     #[doc(hidden)]
     fn describe(&self) -> Result<WSK_BUF>;
 }
 
-// SAFETY: the buffer owns the memory and its MDL, and gives write access to its exclusive owner only, which a request is.
+// SAFETY: the buffer owns the memory and its MDL, and gives write access to its exclusive owner only, which a
+// request is.
 unsafe impl Describe for Buffer {
     fn describe(&self) -> Result<WSK_BUF> {
         self.wsk_buf_for_send(0..self.len())
@@ -51,8 +53,9 @@ impl IoBuf for Buffer {
 
 /// Owned bytes in non-paged memory, ready for WSK.
 ///
-/// The memory and the MDL that describes it are made once. A request takes the buffer by value and gives it back
-/// with its result, so that no byte of it can be touched, freed or moved while WSK has it (rule LIFE-09).
+/// The memory and the MDL that describes it are made once. A request takes the buffer by value and gives it
+/// back with its result, so that no byte of it can be touched, freed or moved while WSK has it (rule
+/// LIFE-09).
 ///
 /// # Invariants
 /// - `data` points to `capacity` initialised bytes of non-paged pool, which this value owns.
@@ -118,7 +121,7 @@ impl Buffer {
         self.len as usize
     }
 
-    /// Whether no byte is in use.
+    /// Returns whether no byte is in use.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -183,15 +186,16 @@ impl Buffer {
     /// Describes a part of the bytes in use, for a send.
     ///
     /// # Errors
-    /// `STATUS_INVALID_BUFFER_SIZE` if the range goes past them or is reversed, or its start is not inside the MDL:
-    /// Windows checks no range (rule SND-08).
+    /// `STATUS_INVALID_BUFFER_SIZE` if the range goes past them or is reversed, or its start is not inside
+    /// the MDL: Windows checks no range (rule SND-08).
     pub(crate) fn wsk_buf_for_send(&self, range: Range<usize>) -> Result<WSK_BUF> {
         let fits = range.start <= range.end && range.end <= self.len() && range.start < self.capacity();
         let offset = u32::try_from(range.start).ok().filter(|_| fits).ok_or_else(out_of_range)?;
         Ok(WSK_BUF { Mdl: self.mdl.as_ptr(), Offset: offset, Length: range.end - range.start })
     }
 
-    /// Describes a part of the room, for a receive. The range is not empty, and goes no further than the capacity.
+    /// Describes a part of the room, for a receive. The range is not empty, and goes no further than the
+    /// capacity.
     pub(crate) fn wsk_buf_for_receive(&mut self, range: Range<usize>) -> WSK_BUF {
         debug_assert!(range.start < range.end && range.end <= self.capacity());
         WSK_BUF { Mdl: self.mdl.as_ptr(), Offset: range.start as u32, Length: range.len() }

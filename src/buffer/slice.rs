@@ -45,7 +45,8 @@ impl Buffer {
     /// Takes a part of the buffer: bytes in use to be sent, or room to be received into.
     ///
     /// # Errors
-    /// `STATUS_INVALID_BUFFER_SIZE` if the range goes past the capacity or is reversed; the buffer is freed then.
+    /// `STATUS_INVALID_BUFFER_SIZE` if the range goes past the capacity or is reversed; the buffer is freed
+    /// then.
     pub fn slice(self, range: Range<usize>) -> Result<Slice<Self>> {
         if range.start <= range.end && range.end <= self.capacity() {
             Ok(Slice { buffer: self, range })
@@ -63,7 +64,8 @@ impl<B: IoBuf> Slice<B> {
     /// Takes a part of anything that can be sent.
     ///
     /// # Errors
-    /// `STATUS_INVALID_BUFFER_SIZE` if the range goes past the end or is reversed; the buffer is dropped then.
+    /// `STATUS_INVALID_BUFFER_SIZE` if the range goes past the end or is reversed; the buffer is dropped
+    /// then.
     pub fn of(buffer: B, range: Range<usize>) -> Result<Self> {
         if range.start <= range.end && range.end <= buffer.len() {
             Ok(Self { buffer, range })
@@ -92,8 +94,8 @@ impl<B: IoBuf> IoBuf for Slice<B> {
     }
 }
 
-/// Describes a part of what `whole` describes, which contains `range`. MDLs before its start are skipped, because an
-/// offset must lie in the first one.
+/// Describes a part of what `whole` describes, which contains `range`. MDLs before its start are skipped,
+/// because an offset must lie in the first one.
 ///
 /// # Safety
 /// The MDLs of `whole` are valid during the call.

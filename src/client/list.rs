@@ -1,4 +1,5 @@
-//! The client's list of live sockets, so that unloading can close what is still open and say how much that is.
+//! The client's list of live sockets, so that unloading can close what is still open and say how much that
+//! is.
 
 use core::cell::UnsafeCell;
 use core::ptr::NonNull;
@@ -17,7 +18,7 @@ pub(crate) struct Links {
 
 // SAFETY: by the invariant all access happens under one lock.
 unsafe impl Send for Links {}
-// SAFETY: as for `Send`.
+// SAFETY: by the invariant all access happens under one lock.
 unsafe impl Sync for Links {}
 
 impl Links {
@@ -29,7 +30,7 @@ impl Links {
 /// # Safety
 /// The socket is alive for `'a`. A listed one is until it is taken out, which takes the lock.
 unsafe fn links<'a>(socket: NonNull<Socket>) -> &'a Links {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller says that the socket is alive.
     unsafe { socket.as_ref() }.links()
 }
 
@@ -39,7 +40,8 @@ pub(super) struct Sockets {
 }
 
 /// # Invariants
-/// - A socket in the list is alive: WSK's reference is given back only after it was taken out, which takes the lock.
+/// - A socket in the list is alive: WSK's reference is given back only after it was taken out, which takes
+///   the lock.
 /// - `count` sockets are listed; `unfinished` are, or were and their close is not over yet.
 /// - `to_shut` is listed, and so are those behind it that are yet to be told of the end.
 struct List {
@@ -144,7 +146,8 @@ impl Sockets {
         }
         list.to_shut = list.first;
         drop(list);
-        // Not under the lock, and one after the other: whoever waits for a socket to be shut is woken, by code of the user's.
+        // Not under the lock, and one after the other: whoever waits for a socket to be shut is woken, by
+        // code of the user's.
         while let Some(socket) = self.next_to_shut() {
             socket.close_later();
         }
@@ -157,7 +160,8 @@ impl Sockets {
         let own = unsafe { links(socket) };
         // SAFETY: the lock is held.
         list.to_shut = unsafe { *own.next.get() };
-        // SAFETY: WSK has a reference as long as the socket is listed, and `enlist` passed a pointer that reaches the whole core.
+        // SAFETY: WSK has a reference as long as the socket is listed, and `enlist` passed a pointer that
+        // reaches the whole core.
         Some(unsafe { SocketRef::share(socket) })
     }
 }

@@ -25,8 +25,8 @@ use crate::memory::{Cache, Ref, RefCount};
 use crate::operation::{Op, Outcome, Refusal, Request, Submission, complete_here, keep_image};
 use crate::socket::{ProviderTable, SocketRef, Table as _, attach};
 
-/// WSK's functions, captured (`WskCaptureProviderNPI`). Clones share one capture, which is released when the last one was
-/// dropped: soon after, by the client's reaper thread, so that clones may be dropped anywhere.
+/// WSK's functions, captured (`WskCaptureProviderNPI`). Clones share one capture, which is released when the
+/// last one was dropped: soon after, by the client's reaper thread, so that clones may be dropped anywhere.
 ///
 /// Sockets keep working after it is released; only making new ones needs it.
 #[derive(Clone)]
@@ -88,8 +88,8 @@ impl<T: Lease> Drop for Handle<T> {
         let queued = Ref::into_raw(self.0.clone());
         // SAFETY: a counted reference is never null.
         let node = unsafe { NonNull::new_unchecked(queued.cast_mut().cast::<Node>()) };
-        // SAFETY: there is one last handle, so the node is queued once; the reference just leaked keeps it until it was
-        // run. It is the first field.
+        // SAFETY: there is one last handle, so the node is queued once; the reference just leaked keeps it
+        // until it was run. It is the first field.
         unsafe { self.0.lease.client().reap(node) };
     }
 }
@@ -110,7 +110,7 @@ struct Captured {
 
 // SAFETY: the client handle and the table are usable from any thread until the release.
 unsafe impl Send for Captured {}
-// SAFETY: as for `Send`.
+// SAFETY: a shared capture gives the client handle and the table, which any number of threads may use.
 unsafe impl Sync for Captured {}
 
 impl Lease for Captured {
@@ -151,14 +151,15 @@ impl Provider {
         DatagramBuilder::new(self.clone())
     }
 
-    /// Connects to an address, from a local address that WSK chooses (`WskSocketConnect`). The connection has no event
-    /// handlers; see [`Provider::connector`] for those, and for a local address.
+    /// Connects to an address, from a local address that WSK chooses (`WskSocketConnect`). The connection has
+    /// no event handlers; see [`Provider::connector`] for those, and for a local address.
     ///
     /// # IRQL
     /// Up to `DISPATCH_LEVEL`, also for polling and dropping the future; not in completion routines.
     ///
     /// # Cancel safety
-    /// May be dropped at any time: the attempt is cancelled, and a connection that comes in spite of it is closed.
+    /// May be dropped at any time: the attempt is cancelled, and a connection that comes in spite of it is
+    /// closed.
     ///
     /// # Errors
     /// The same as those of [`ConnectionBuilder::connect`].
@@ -182,9 +183,9 @@ impl Provider {
     }
 
     /// Waits up to a quarter of a second before something is tried again that has failed with an error that
-    /// [passes](Error::is_transient): all that pause go on together, so one that joins others waits for less. It needs no memory,
-    /// which may be what was out; see [`Listener::pause`](crate::Listener::pause). When the client unloads it ends at once. The
-    /// future does not keep the capture.
+    /// [passes](Error::is_transient): all that pause go on together, so one that joins others waits for less.
+    /// It needs no memory, which may be what was out; see [`Listener::pause`](crate::Listener::pause). When
+    /// the client unloads it ends at once. The future does not keep the capture.
     ///
     /// # IRQL
     /// Up to `DISPATCH_LEVEL`, also for polling and dropping the future.
@@ -210,8 +211,9 @@ impl Provider {
             let create = |client, table: &ProviderTable| {
                 let create = table.socket()?;
                 let context = core.as_ptr().as_ptr().cast();
-                // SAFETY: the client is captured; the request keeps the context, which outlives the socket by the rules of
-                // `socket`; the table is that of the core's category (rule SOCK-03), which the caller has named.
+                // SAFETY: the client is captured; the request keeps the context, which outlives the socket by
+                // the rules of `socket`; the table is that of the core's category (rule SOCK-03), which the
+                // caller has named.
                 Some(unsafe {
                     create(
                         client,
@@ -239,7 +241,8 @@ impl Provider {
     /// Makes one WSK call through the client's table, which submits `irp`.
     ///
     /// # Safety
-    /// An operation has just prepared the IRP. `call` submits it to WSK, or returns `None` and leaves it alone.
+    /// An operation has just prepared the IRP. `call` submits it to WSK, or returns `None` and leaves it
+    /// alone.
     pub(crate) unsafe fn submit(
         &self,
         irp: *mut IRP,
@@ -250,8 +253,8 @@ impl Provider {
             return Submission::Refused(Refusal::OUT_OF_MEMORY);
         }
         if call(self.captured.npi.Client, &self.table()).is_none() {
-            // This WSK does not have the function. The I/O manager may hold memory for the IRP, so that is completed.
-            // SAFETY: the IRP was prepared, and WSK was not given it.
+            // This WSK does not have the function. The I/O manager may hold memory for the IRP, so that is
+            // completed. SAFETY: the IRP was prepared, and WSK was not given it.
             unsafe { complete_here(irp, STATUS_NOT_SUPPORTED) };
         }
         Submission::Pending
@@ -376,9 +379,9 @@ impl Request for CreateRequest {
     }
 }
 
-/// A security descriptor that WSK keeps (`WSK_CACHE_SD`). It is given back (`WSK_RELEASE_SD`) when the last clone was
-/// dropped: soon after, by the client's reaper thread, so that clones may be dropped anywhere. Each keeps a capture, like
-/// a [`Provider`].
+/// A security descriptor that WSK keeps (`WSK_CACHE_SD`). It is given back (`WSK_RELEASE_SD`) when the last
+/// clone was dropped: soon after, by the client's reaper thread, so that clones may be dropped anywhere. Each
+/// keeps a capture, like a [`Provider`].
 #[derive(Clone)]
 pub struct SecurityDescriptor {
     held: Handle<CachedDescriptor>,
@@ -403,7 +406,7 @@ struct CachedDescriptor {
 
 // SAFETY: the descriptor is WSK's and may be named from any thread.
 unsafe impl Send for CachedDescriptor {}
-// SAFETY: as for `Send`.
+// SAFETY: a shared value gives the descriptor's address, which any number of threads may name.
 unsafe impl Sync for CachedDescriptor {}
 
 impl Lease for CachedDescriptor {
@@ -414,7 +417,8 @@ impl Lease for CachedDescriptor {
     fn end(&self) {
         let mut cached = self.cached;
         let _ = self.provider.control_client(|control| {
-            // SAFETY: the descriptor is a cached one, nobody names it any more, and it is released once (rule CTL-07).
+            // SAFETY: the descriptor is a cached one, nobody names it any more, and it is released once (rule
+            // CTL-07).
             unsafe {
                 control(
                     self.provider.captured.npi.Client,

@@ -1,8 +1,9 @@
-//! What is left to the reaper: one system thread per client that does, at `PASSIVE_LEVEL`, what may not be done
-//! where it became due: starting closes, rejecting pended requests nobody answered, and deregistering.
+//! Work that is left to the reaper: one system thread per client that does, at `PASSIVE_LEVEL`, work that may
+//! not be done where it became due: starting closes, rejecting pended requests nobody answered, and
+//! deregistering.
 //!
-//! Work is queued by linking a [`Node`] that is part of the object concerned, so queueing cannot fail, allocates
-//! nothing, and may happen anywhere up to `DISPATCH_LEVEL`, inside completion routines too.
+//! Work is queued by linking a [`Node`] that is part of the object concerned, so queueing cannot fail,
+//! allocates nothing, and may happen anywhere up to `DISPATCH_LEVEL`, inside completion routines too.
 
 use core::ptr::NonNull;
 

@@ -28,22 +28,24 @@ use crate::time::Deadline;
 static CLIENT_DISPATCH: WSK_CLIENT_DISPATCH =
     WSK_CLIENT_DISPATCH { Version: MAKE_WSK_VERSION(1, 0), Reserved: 0, WskClientEvent: None };
 
-/// How many free blocks of each size the client keeps. A block is at most a few KiB, and only sizes that are in
-/// use are ever filled.
+/// Number of free blocks of each size that the client keeps. A block is at most a few KiB, and only sizes
+/// that are in use are ever filled.
 const CACHE_DEPTH: u32 = 256;
 
-/// How long the reaper waits at a time.
+/// Longest time that the reaper waits at once.
 const REAPER_WAIT: Duration = Duration::from_secs(10);
 
-/// How long a pause lasts, and how often sockets that cannot say that they are dead are asked, while somebody waits for that.
+/// Duration of a pause, and the interval at which silent sockets are probed while a future waits for their
+/// death.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// # Invariants
-/// - `registration` is registered from `register`'s success until `run_reaper` has deregistered it, which happens
-///   once, when there are no captures and no sockets.
+/// - `registration` is registered from `register`'s success until `run_reaper` has deregistered it, which
+///   happens once, when there are no captures and no sockets.
 /// - Whoever uses it was let in by `uses`.
-/// - `device` is null or a device object of the driver that one reference of this value's is held on. It is used by holders of
-///   rundown protection of a socket or of a capture only, and the reference is given back when there are none left.
+/// - `device` is null or a device object of the driver that one reference of this value's is held on. It is
+///   used by holders of rundown protection of a socket or of a capture only, and the reference is given back
+///   when there are none left.
 /// - It never moves: the value lives in a [`Ref`](crate::memory::Ref) (rule LIFE-03).
 pub(crate) struct ClientShared {
     registration: UnsafeCell<WSK_REGISTRATION>,
@@ -56,14 +58,14 @@ pub(crate) struct ClientShared {
     jobs: Stack<Job>,
     releases: Releases,
     wake: Event,
-    /// Who pauses, and who is to ask a socket whether it is dead: all are woken once a period.
+    /// Futures that pause, and those that probe a socket: all are woken once a period.
     pauses: Waiters,
 }
 
-// SAFETY: the registration block is written by WSK alone, whose functions take it from any thread; the rest is
-// `Sync` by itself.
+// SAFETY: the registration block is written by WSK alone, whose functions take it from any thread; the rest
+// is `Sync` by itself.
 unsafe impl Send for ClientShared {}
-// SAFETY: as for `Send`.
+// SAFETY: a shared value gives the address of the registration block, which WSK alone writes.
 unsafe impl Sync for ClientShared {}
 
 impl ClientShared {
@@ -95,7 +97,8 @@ impl ClientShared {
         }
     }
 
-    /// The driver's device, for [`keep_image`](crate::operation::keep_image); null if the client was registered without one.
+    /// The driver's device, for [`keep_image`](crate::operation::keep_image); null if the client was
+    /// registered without one.
     ///
     /// It is there as long as the caller holds rundown protection of a socket or a capture.
     pub(crate) fn device(&self) -> *mut DEVICE_OBJECT {
@@ -105,7 +108,8 @@ impl ClientShared {
     /// Gives the reference on the device back.
     ///
     /// # Safety
-    /// The client has deregistered or was never registered: nobody holds rundown protection of a socket or a capture.
+    /// The client has deregistered or was never registered: nobody holds rundown protection of a socket or a
+    /// capture.
     pub(super) unsafe fn let_go(&self) {
         let device = self.device.swap(core::ptr::null_mut(), Ordering::AcqRel);
         if !device.is_null() {
@@ -121,8 +125,8 @@ impl ClientShared {
     pub(super) unsafe fn register(&self, _passive: Passive<'_>) -> Result<()> {
         let mut npi =
             WSK_CLIENT_NPI { ClientContext: core::ptr::null_mut(), Dispatch: &raw const CLIENT_DISPATCH };
-        // SAFETY: the dispatch table is static, the caller says that the registration block does not move (rule LIFE-03), and
-        // the level is passive.
+        // SAFETY: the dispatch table is static, the caller says that the registration block does not move
+        // (rule LIFE-03), and the level is passive.
         let status = unsafe { WskRegister(&raw mut npi, self.registration.get()) };
         check(Operation::Register, status)?;
         self.registered.store(true, Ordering::Release);
@@ -183,7 +187,7 @@ impl ClientShared {
         Ok(found)
     }
 
-    /// Where blocks of operations and cores come from.
+    /// Cache for blocks of operations and cores.
     pub(crate) fn cache(&self) -> &Cache {
         &self.cache
     }
@@ -193,8 +197,8 @@ impl ClientShared {
         self.sockets.count()
     }
 
-    /// Sockets of whose close anything still runs: the last of it is [`ClientShared::socket_closed`]. Cores that are being
-    /// dropped, which may be what is left of sockets that have closed, count as one at least.
+    /// Sockets of whose close anything still runs: the last of it is [`ClientShared::socket_closed`]. Cores
+    /// that are being dropped, which may be what is left of sockets that have closed, count as one at least.
     pub(super) fn unfinished_sockets(&self) -> usize {
         // A core is on the list of releases before its socket is finished, so it is looked at second.
         let sockets = self.sockets.unfinished();
@@ -208,14 +212,14 @@ impl ClientShared {
     /// # Safety
     /// As [`Sockets::insert`].
     pub(crate) unsafe fn enlist(&self, socket: NonNull<Socket>) {
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller says that the socket is not listed, and stays alive until it is delisted.
         unsafe { self.sockets.insert(socket) };
     }
 
     /// # Safety
     /// As [`Sockets::remove`].
     pub(crate) unsafe fn delist(&self, socket: NonNull<Socket>) {
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller says that the socket is listed.
         unsafe { self.sockets.remove(socket) };
     }
 
@@ -244,14 +248,15 @@ impl ClientShared {
     /// # Safety
     /// The invariant of [`Node`] holds for it: queued for the first time, and alive until it was run.
     pub(crate) unsafe fn reap(&self, node: NonNull<Node>) {
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller says that the node is queued for the first time, and alive until it was run.
         let job = unsafe { Job::new(node) };
         if self.jobs.push(job) {
             self.wake.set();
         }
     }
 
-    /// Has the reaper wake a task in a while, once; needs no memory. A client that stops has no time for that any more.
+    /// Has the reaper wake a task in a while, once; needs no memory. A client that stops has no time for that
+    /// any more.
     ///
     /// # Safety
     /// `waiter` is listed here alone, and [`ClientShared::pause_no_more`] is called before it goes.
@@ -288,8 +293,8 @@ impl ClientShared {
 
     /// Waits until there is something for the reaper to do, and ends pauses whenever it is time.
     ///
-    /// The waits are bounded, so that one that lasts is never mistaken for one that hangs. A bound that has passed is no
-    /// reason to look for work: whoever has some wakes the reaper.
+    /// The waits are bounded, so that one that lasts is never mistaken for one that hangs. A bound that has
+    /// passed is no reason to look for work: whoever has some wakes the reaper.
     fn wait_for_work(&self, passive: Passive<'_>, pause: &mut Option<Deadline>) {
         loop {
             let woken = self.wake.wait(passive, Some(pause.map_or(REAPER_WAIT, Deadline::remaining)));

@@ -1,4 +1,4 @@
-//! Who still uses a registration, and whether it is to end.
+//! Uses of a registration, and its end.
 
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,7 +9,8 @@ const ONE: usize = 2;
 
 /// The uses of a registration that is ended once, when it is to stop and nobody uses it.
 ///
-/// The flag and the count are one word: a use is let in before the stop, and then waited for, or it is not let in.
+/// The flag and the count are one word: a use is let in before the stop, and then waited for, or it is not
+/// let in.
 ///
 /// # Invariants
 /// A use that was [let in](Uses::enter) lasts until it [leaves](Uses::leave).
@@ -39,19 +40,19 @@ impl Uses {
         self.0.fetch_or(STOPPING, Ordering::AcqRel);
     }
 
-    /// Whether no more uses are let in.
+    /// Returns whether no more uses are let in.
     pub(super) fn is_stopping(&self) -> bool {
         self.0.load(Ordering::Acquire) & STOPPING != 0
     }
 
-    /// How many uses there are.
+    /// Returns the number of uses.
     pub(super) fn count(&self) -> usize {
         self.0.load(Ordering::Acquire) / ONE
     }
 
-    /// Whether there is no use, nor ever will be, and nothing `left` of them.
+    /// Returns whether there is no use, nor ever will be, and nothing `left` of them.
     ///
-    /// What is left is counted last: uses make it, and before they leave, so there is no more of it afterwards.
+    /// The rest is counted last: uses make it, and before they leave, so there is no more of it afterwards.
     pub(super) fn are_over(&self, left: impl FnOnce() -> usize) -> bool {
         self.0.load(Ordering::Acquire) == STOPPING && left() == 0
     }

@@ -8,8 +8,8 @@
 //!   a connection that came in spite of it is closed        WskGetLocalAddress ──▶ Connection
 //! ```
 //!
-//! As with an accept, the core of the connection-to-be is part of the request, so that a socket that is made always finds
-//! its core and, in it, the IRP to close it with.
+//! As with an accept, the core of the connection-to-be is part of the request, so that a socket that is made
+//! always finds its core and, in it, the IRP to close it with.
 
 use core::future::Future;
 use core::net::SocketAddr;
@@ -50,33 +50,37 @@ impl ConnectionBuilder {
         Self { provider, handlers: Handlers::new(), local: None }
     }
 
-    /// Gives the connection handlers for its events. They are all off until [enabled](super::Control::enable).
+    /// Gives the connection handlers for its events. They are all off until
+    /// [enabled](super::Control::enable).
     pub fn handlers<H: ConnectionHandlers>(self, handlers: H) -> ConnectionBuilder<H> {
         ConnectionBuilder { provider: self.provider, handlers, local: self.local }
     }
 }
 
 impl<H: ConnectionHandlers> ConnectionBuilder<H> {
-    /// Sets the local address, of the family of the address that is connected to. Without it, WSK chooses one.
+    /// Sets the local address, of the family of the address that is connected to. Without it, WSK chooses
+    /// one.
     pub fn bind(mut self, local: SocketAddr) -> Self {
         self.local = Some(local);
         self
     }
 
-    /// Makes a socket, binds it and connects it, in one request (`WskSocketConnect`), and reads its local address
-    /// (`WskGetLocalAddress`).
+    /// Makes a socket, binds it and connects it, in one request (`WskSocketConnect`), and reads its local
+    /// address (`WskGetLocalAddress`).
     ///
     /// # IRQL
     /// Up to `DISPATCH_LEVEL`, also for polling and dropping the future; not in completion routines.
     ///
     /// # Cancel safety
-    /// May be dropped at any time: the attempt is cancelled, and a connection that comes in spite of it is closed.
+    /// May be dropped at any time: the attempt is cancelled, and a connection that comes in spite of it is
+    /// closed.
     ///
     /// The future keeps the capture, so the client cannot unload before the attempt has ended.
     ///
     /// # Errors
-    /// `STATUS_CONNECTION_REFUSED`, `STATUS_IO_TIMEOUT`, `STATUS_HOST_UNREACHABLE` and the like; those of a bind if there
-    /// is a local address; `STATUS_INVALID_ADDRESS` if the families differ; `STATUS_INSUFFICIENT_RESOURCES`.
+    /// `STATUS_CONNECTION_REFUSED`, `STATUS_IO_TIMEOUT`, `STATUS_HOST_UNREACHABLE` and the like; those of a
+    /// bind if there is a local address; `STATUS_INVALID_ADDRESS` if the families differ;
+    /// `STATUS_INSUFFICIENT_RESOURCES`.
     pub fn connect(self, to: SocketAddr) -> impl Future<Output = Result<Connection>> + Send + use<H> {
         let Self { provider, handlers, local } = self;
         let connection = ConnectionRef::try_new(provider.client(), handlers);
@@ -126,7 +130,8 @@ impl ConnectRequest {
     /// Calls `WskSocketConnect`.
     ///
     /// # Safety
-    /// `request` is live, not yet WSK's, and stays where it is until `irp`, which was prepared for it, has completed.
+    /// `request` is live, not yet WSK's, and stays where it is until `irp`, which was prepared for it, has
+    /// completed.
     unsafe fn submit_irp(provider: &Provider, irp: *mut IRP, request: *mut Self) -> Submission {
         // SAFETY: the request is live and not yet WSK's.
         let (context, dispatch) = unsafe { &(*request).connection }.context_and_dispatch();
@@ -136,9 +141,9 @@ impl ConnectRequest {
         let remote = unsafe { &raw mut (*request).remote }.cast();
         let call = |client, table: &ProviderTable| {
             let connect = table.socket_connect()?;
-            // SAFETY: the client is captured and flags are zero; the context is the core of the connection-to-be, non-paged
-            // and complete, with the table of its type; the addresses live in the request until the IRP has completed; no
-            // owner and no descriptor are named.
+            // SAFETY: the client is captured and flags are zero; the context is the core of the
+            // connection-to-be, non-paged and complete, with the table of its type; the addresses live in the
+            // request until the IRP has completed; no owner and no descriptor are named.
             Some(unsafe {
                 connect(
                     client,

@@ -34,8 +34,8 @@ bitflags! {
 
 /// A handle that watches and ends a [`Connection`](crate::Connection), but does not keep it open.
 ///
-/// Clones are cheap and may go anywhere, to a watchdog for instance. What is done with it takes effect whoever uses the
-/// connection at that time. It keeps the memory of the connection, and its handlers.
+/// Clones are cheap and may go anywhere, to a watchdog for instance. What is done with it takes effect
+/// whoever uses the connection at that time. It keeps the memory of the connection, and its handlers.
 ///
 /// ```
 /// # use core::time::Duration;
@@ -76,7 +76,8 @@ impl Control {
         self.connection.common().state.lock().endpoints
     }
 
-    /// Returns the address the peer connected to, in canonical form: an IPv4 address also where the socket is an IPv6 one.
+    /// Returns the address the peer connected to, in canonical form: an IPv4 address also where the socket is
+    /// an IPv6 one.
     ///
     /// # IRQL
     /// Up to `DISPATCH_LEVEL`.
@@ -92,7 +93,8 @@ impl Control {
         self.endpoints().local
     }
 
-    /// Returns the address of the peer, in canonical form: an IPv4 address also where the socket is an IPv6 one.
+    /// Returns the address of the peer, in canonical form: an IPv4 address also where the socket is an IPv6
+    /// one.
     ///
     /// # IRQL
     /// Up to `DISPATCH_LEVEL`.
@@ -108,20 +110,21 @@ impl Control {
         self.endpoints().peer
     }
 
-    /// Returns whether the connection can still be used, as far as is known; a dead connection closes itself. See
-    /// [`Control::closed`].
+    /// Returns whether the connection can still be used, as far as is known; a dead connection closes itself.
+    /// See [`Control::closed`].
     pub fn is_open(&self) -> bool {
         self.connection.is_open()
     }
 
-    /// Waits until the connection is closed, and returns the reason: WSK has given it up, or this side closes it. The
-    /// peer's disconnect is no such reason: the connection is still there then.
+    /// Waits until the connection is closed, and returns the reason: WSK has given it up, or this side closes
+    /// it. The peer's disconnect is no such reason: the connection is still there then.
     ///
-    /// Any number of tasks may wait, beside operations that are under way, and whether or not events are on. It resolves
-    /// as soon as the death is known, which [`RetainedData`](crate::RetainedData) does not put off: at once if the receive
-    /// event is on or an operation is under way, because WSK ends those. Otherwise WSK reports nothing by itself, and the
-    /// connection is asked several times a second, with a call that needs no memory (`SIO_WSK_QUERY_INSPECT_ID`). The
-    /// future outlives the connection, whose memory and handlers it keeps.
+    /// Any number of tasks may wait, beside operations that are under way, and whether or not events are on.
+    /// It resolves as soon as the death is known, which [`RetainedData`](crate::RetainedData) does not put
+    /// off: at once if the receive event is on or an operation is under way, because WSK ends those.
+    /// Otherwise WSK reports nothing by itself, and the connection is asked several times a second, with a
+    /// call that needs no memory (`SIO_WSK_QUERY_INSPECT_ID`). The future outlives the connection, whose
+    /// memory and handlers it keeps.
     ///
     /// # IRQL
     /// Up to `DISPATCH_LEVEL`, also for polling and dropping the future; not in completion routines.
@@ -146,8 +149,8 @@ impl Control {
         WaitClosed::new(self.socket().clone(), true)
     }
 
-    /// Ends both directions at once (`WskDisconnect` with `WSK_FLAG_ABORTIVE`): the peer sees a reset, and operations
-    /// that are under way fail.
+    /// Ends both directions at once (`WskDisconnect` with `WSK_FLAG_ABORTIVE`): the peer sees a reset, and
+    /// operations that are under way fail.
     ///
     /// # Cancel safety
     /// Once polled, it takes effect also when dropped.
@@ -159,8 +162,9 @@ impl Control {
         Abort::new(&self.connection)
     }
 
-    /// Closes the connection (`WskCloseSocket`) and waits until no callback of it runs or will run. Operations that are
-    /// under way end with `STATUS_CANCELLED`. Unless both sides have ended their direction, the peer sees a reset.
+    /// Closes the connection (`WskCloseSocket`) and waits until no callback of it runs or will run.
+    /// Operations that are under way end with `STATUS_CANCELLED`. Unless both sides have ended their
+    /// direction, the peer sees a reset.
     ///
     /// The close waits for [`RetainedData`](crate::RetainedData) to be dropped.
     ///
@@ -182,8 +186,8 @@ impl Control {
         outcome.result(Operation::QueryInspectId).map(|_| InspectId::from_raw(&id))
     }
 
-    /// Reads the number of bytes of sends that is best kept under way (`SIO_WSK_QUERY_IDEAL_SEND_BACKLOG`). It is advice
-    /// only.
+    /// Reads the number of bytes of sends that is best kept under way (`SIO_WSK_QUERY_IDEAL_SEND_BACKLOG`).
+    /// It is advice only.
     ///
     /// # Cancel safety
     /// May be dropped at any time.
@@ -241,8 +245,8 @@ impl Control {
         async move { read.await.map(O::from_raw) }
     }
 
-    /// Switches events on (`SO_WSK_EVENT_CALLBACK`); those that are on stay on. They may come before this returns, for
-    /// data that is there already.
+    /// Switches events on (`SO_WSK_EVENT_CALLBACK`); those that are on stay on. They may come before this
+    /// returns, for data that is there already.
     ///
     /// # IRQL
     /// Up to `DISPATCH_LEVEL`; allowed inside the accept handler.

@@ -1,7 +1,7 @@
 //! Event callbacks of a connection.
 //!
-//! As on a listener: each callback turns pointers into values, calls one handler, and turns the answer back; the
-//! core it gets as context is alive, because WSK holds a reference until its close has completed.
+//! As on a listener: each callback turns pointers into values, calls one handler, and turns the answer back;
+//! the core it gets as context is alive, because WSK holds a reference until its close has completed.
 
 use core::ffi::c_void;
 
@@ -25,8 +25,8 @@ pub(super) unsafe extern "system" fn receive_event<R: ReceiveSlot, D: Disconnect
     indicated: usize,
     accepted: *mut usize,
 ) -> NTSTATUS {
-    // SAFETY: the context is the core that the connection was accepted with, and WSK holds a reference on it until the close
-    // has completed, before which this returns.
+    // SAFETY: the context is the core that the connection was accepted with, and WSK holds a reference on it
+    // until the close has completed, before which this returns.
     let core =
         unsafe { Ref::<ConnectionCore<Handlers<R, D, B>>>::clone_from_raw(context.cast_const().cast()) };
     if list.is_null() {
@@ -35,7 +35,8 @@ pub(super) unsafe extern "system" fn receive_event<R: ReceiveSlot, D: Disconnect
         return STATUS_SUCCESS;
     }
     let connection = ConnectionRef::of(&core);
-    // SAFETY: the list is not null, is valid during the call, and is what this callback of the connection was given.
+    // SAFETY: the list is not null, is valid during the call, and is what this callback of the connection was
+    // given.
     let indication = unsafe { Indication::new(&connection, list, flags, indicated) };
     let answer = core.handlers.receive.receive(indication);
     let (status, bytes) = answer.finish(&connection, list, indicated);
@@ -54,8 +55,8 @@ pub(super) unsafe extern "system" fn disconnect_event<R: ReceiveSlot, D: Disconn
     context: *mut c_void,
     flags: u32,
 ) -> NTSTATUS {
-    // SAFETY: the context is the core that the connection was accepted with, and WSK holds a reference on it until the close
-    // has completed, before which this returns.
+    // SAFETY: the context is the core that the connection was accepted with, and WSK holds a reference on it
+    // until the close has completed, before which this returns.
     let core = unsafe { &*context.cast_const().cast::<ConnectionCore<Handlers<R, D, B>>>() };
     // Several flags may be set together (rule DISC-07).
     let kind =
@@ -72,8 +73,8 @@ pub(super) unsafe extern "system" fn send_backlog_event<R: ReceiveSlot, D: Disco
     context: *mut c_void,
     ideal: usize,
 ) -> NTSTATUS {
-    // SAFETY: the context is the core that the connection was accepted with, and WSK holds a reference on it until the close
-    // has completed, before which this returns.
+    // SAFETY: the context is the core that the connection was accepted with, and WSK holds a reference on it
+    // until the close has completed, before which this returns.
     let core = unsafe { &*context.cast_const().cast::<ConnectionCore<Handlers<R, D, B>>>() };
     core.handlers.send_backlog.ideal_backlog(ideal);
     STATUS_SUCCESS

@@ -39,30 +39,32 @@ pub(super) fn pair(connection: ConnectionRef, endpoints: Endpoints) -> (ReceiveH
 
 /// The receiving half of a [`Connection`], from [`Connection::into_split`].
 ///
-/// The connection is closed when both halves are dropped. The methods of [`Control`] can be called on a half, too.
+/// The connection is closed when both halves are dropped. The methods of [`Control`] can be called on a half,
+/// too.
 pub struct ReceiveHalf {
     owner: Owner,
 }
 
 impl ReceiveHalf {
-    /// Receives into `buffer` as soon as there is anything (`WskReceive`). The result is the number of bytes and the
-    /// buffer, whose length is that number; 0 means that the peer has ended its side.
+    /// Receives into `buffer` as soon as there is anything (`WskReceive`). The result is the number of bytes
+    /// and the buffer, whose length is that number; 0 means that the peer has ended its side.
     ///
-    /// One receive is under way at a time. One whose future is forgotten ([`core::mem::forget`]) leaves the connection
-    /// busy for good.
+    /// One receive is under way at a time. One whose future is forgotten ([`core::mem::forget`]) leaves the
+    /// connection busy for good.
     ///
     /// # Cancel safety
-    /// May be dropped at any time. Bytes that arrive in spite of it are the first that the next receive gets; the
-    /// buffer is not given back.
+    /// May be dropped at any time. Bytes that arrive in spite of it are the first that the next receive gets;
+    /// the buffer is not given back.
     ///
     /// # Errors
-    /// `STATUS_CONNECTION_RESET` and the like, `STATUS_FILE_FORCED_CLOSED`, `STATUS_CANCELLED` when the connection was
-    /// closed, `STATUS_INSUFFICIENT_RESOURCES`; `STATUS_DEVICE_BUSY` after a forgotten receive. Bytes that came before
-    /// an error are in the buffer.
+    /// `STATUS_CONNECTION_RESET` and the like, `STATUS_FILE_FORCED_CLOSED`, `STATUS_CANCELLED` when the
+    /// connection was closed, `STATUS_INSUFFICIENT_RESOURCES`; `STATUS_DEVICE_BUSY` after a forgotten
+    /// receive. Bytes that came before an error are in the buffer.
     ///
     /// # Mixing with the receive event
-    /// Bytes that a dropped receive left precede all that the [`ReceiveHandler`](crate::ReceiveHandler) is given later. A
-    /// receive that they satisfy posts nothing, so it does not make up for data the handler did not take.
+    /// Bytes that a dropped receive left precede all that the [`ReceiveHandler`](crate::ReceiveHandler) is
+    /// given later. A receive that they satisfy posts nothing, so it does not make up for data the handler
+    /// did not take.
     pub fn receive<B: ReceiveBuf>(&mut self, buffer: B) -> Receive<'_, B> {
         self.receive_with(buffer, ReceiveFlags::empty())
     }
@@ -70,12 +72,12 @@ impl ReceiveHalf {
     /// Receives until `buffer` is full (`WskReceive` with `WSK_FLAG_WAITALL`).
     ///
     /// # Cancel safety
-    /// May be dropped at any time. Bytes that arrive in spite of it are the first that the next receive gets; the
-    /// buffer is not given back.
+    /// May be dropped at any time. Bytes that arrive in spite of it are the first that the next receive gets;
+    /// the buffer is not given back.
     ///
     /// # Errors
-    /// `STATUS_END_OF_FILE` when the peer has ended its side before, and the errors of [`ReceiveHalf::receive`]. The
-    /// bytes that came are in the buffer.
+    /// `STATUS_END_OF_FILE` when the peer has ended its side before, and the errors of
+    /// [`ReceiveHalf::receive`]. The bytes that came are in the buffer.
     pub fn receive_exact<B: ReceiveBuf>(&mut self, buffer: B) -> ReceiveExact<'_, B> {
         ReceiveExact::new(self.connection(), buffer)
     }
@@ -83,8 +85,8 @@ impl ReceiveHalf {
     /// Receives with flags (`WskReceive`); otherwise the same as [`ReceiveHalf::receive`].
     ///
     /// # Cancel safety
-    /// May be dropped at any time. Bytes that arrive in spite of it are the first that the next receive gets; the
-    /// buffer is not given back.
+    /// May be dropped at any time. Bytes that arrive in spite of it are the first that the next receive gets;
+    /// the buffer is not given back.
     ///
     /// # Errors
     /// `STATUS_INVALID_PARAMETER` for flags that have no name, and the errors of [`ReceiveHalf::receive`].
@@ -92,8 +94,8 @@ impl ReceiveHalf {
         Receive::new(self.connection(), buffer, flags)
     }
 
-    /// Discards whatever comes until the peer has ended its side or the connection is gone (`WSK_FLAG_DRAIN`), after a
-    /// [`shutdown`](SendHalf::shutdown) for instance.
+    /// Discards whatever comes until the peer has ended its side or the connection is gone
+    /// (`WSK_FLAG_DRAIN`), after a [`shutdown`](SendHalf::shutdown) for instance.
     ///
     /// # Cancel safety
     /// May be dropped at any time.
@@ -133,19 +135,20 @@ pub struct SendHalf {
 }
 
 impl SendHalf {
-    /// Sends all of `buffer` (`WskSend`). The result is the number of bytes, always all of them, and the buffer. With
-    /// an empty buffer there is nothing to do.
+    /// Sends all of `buffer` (`WskSend`). The result is the number of bytes, always all of them, and the
+    /// buffer. With an empty buffer there is nothing to do.
     ///
-    /// WSK does not buffer: this resolves when the transport has taken every byte. To have several sends under way,
-    /// [`post`](SendHalf::post) them.
+    /// WSK does not buffer: this resolves when the transport has taken every byte. To have several sends
+    /// under way, [`post`](SendHalf::post) them.
     ///
     /// # Cancel safety
-    /// Dropping it after its first poll asks for cancellation; how much had been sent by then is not known, so the
-    /// connection can only be closed. The buffer is not given back.
+    /// Dropping it after its first poll asks for cancellation; how much had been sent by then is not known,
+    /// so the connection can only be closed. The buffer is not given back.
     ///
     /// # Errors
-    /// `STATUS_LOCAL_DISCONNECT` after a [`shutdown`](SendHalf::shutdown), `STATUS_CONNECTION_RESET` and the like,
-    /// `STATUS_FILE_FORCED_CLOSED`, `STATUS_CANCELLED` when the connection was closed, `STATUS_INSUFFICIENT_RESOURCES`.
+    /// `STATUS_LOCAL_DISCONNECT` after a [`shutdown`](SendHalf::shutdown), `STATUS_CONNECTION_RESET` and the
+    /// like, `STATUS_FILE_FORCED_CLOSED`, `STATUS_CANCELLED` when the connection was closed,
+    /// `STATUS_INSUFFICIENT_RESOURCES`.
     pub fn send<B: IoBuf>(&mut self, buffer: B) -> Sending<'_, B> {
         self.send_with(buffer, SendFlags::empty())
     }
@@ -163,15 +166,15 @@ impl SendHalf {
 
     /// Submits a send of all of `buffer` at once (`WskSend`), before this returns, and not at the first poll.
     ///
-    /// Any number of posted sends may be under way. They go out in the order of the calls, and before whatever is sent
-    /// afterwards.
+    /// Any number of posted sends may be under way. They go out in the order of the calls, and before
+    /// whatever is sent afterwards.
     ///
     /// # IRQL
     /// Up to `DISPATCH_LEVEL`; not in completion routines.
     ///
     /// # Cancel safety
-    /// Dropping the future asks for cancellation; the connection can only be closed then. [`Posted::detach`] lets the
-    /// send go on instead.
+    /// Dropping the future asks for cancellation; the connection can only be closed then. [`Posted::detach`]
+    /// lets the send go on instead.
     ///
     /// # Errors
     /// The same as those of [`SendHalf::send`], as the output of the future.
@@ -205,11 +208,11 @@ impl SendHalf {
         Posted::new(self.connection(), buffer, flags, self.shut_down)
     }
 
-    /// Ends this side gracefully (`WskDisconnect`): what was sent is transmitted, then the end of the stream. Nothing
-    /// can be sent any more from the first poll on; receiving goes on until the peer ends its side.
+    /// Ends this side gracefully (`WskDisconnect`): what was sent is transmitted, then the end of the stream.
+    /// Nothing can be sent any more from the first poll on; receiving goes on until the peer ends its side.
     ///
-    /// It resolves when the transport has finished, which a peer that is stuck can put off for good: bound it with a
-    /// time limit, and [abort](Control::abort) or close when that expires, which ends it.
+    /// It resolves when the transport has finished, which a peer that is stuck can put off for good: bound it
+    /// with a time limit, and [abort](Control::abort) or close when that expires, which ends it.
     ///
     /// # Cancel safety
     /// Dropping it asks for cancellation, which usually comes too late. Nothing can be sent all the same.
@@ -221,7 +224,8 @@ impl SendHalf {
         self.end(None)
     }
 
-    /// Sends `last`, then ends this side gracefully, in one request; otherwise the same as [`SendHalf::shutdown`].
+    /// Sends `last`, then ends this side gracefully, in one request; otherwise the same as
+    /// [`SendHalf::shutdown`].
     ///
     /// # Cancel safety
     /// The same as that of [`SendHalf::shutdown`].

@@ -14,12 +14,13 @@ pub trait ReceiveHandler: Send + Sync + 'static {
     /// Takes all of the data, some of it, or none, or retains it.
     fn receive<'a>(&self, data: Indication<'a>) -> Taken<'a>;
 
-    /// Called when WSK has given the connection up, which shows at the latest in the next operation; the connection closes
-    /// itself. Called at most once, and not when this side closes it. See [`Control::closed`](super::Control::closed)
-    /// for when that is.
+    /// Called when WSK has given the connection up, which shows at the latest in the next operation; the
+    /// connection closes itself. Called at most once, and not when this side closes it. See
+    /// [`Control::closed`](super::Control::closed) for when that is.
     ///
     /// # IRQL
-    /// Called at up to `DISPATCH_LEVEL`, possibly in a completion routine: it must not wait, and not call operations of sockets.
+    /// Called at up to `DISPATCH_LEVEL`, possibly in a completion routine: it must not wait, and not call
+    /// operations of sockets.
     fn dead(&self) {}
 }
 
@@ -31,12 +32,13 @@ pub trait DisconnectHandler: Send + Sync + 'static {
     /// Called when the peer has disconnected, not when this side has.
     fn disconnected(&self, kind: DisconnectKind);
 
-    /// Called when WSK has given the connection up, which shows at the latest in the next operation; the connection closes
-    /// itself. Called at most once, and not when this side closes it. See [`Control::closed`](super::Control::closed)
-    /// for when that is.
+    /// Called when WSK has given the connection up, which shows at the latest in the next operation; the
+    /// connection closes itself. Called at most once, and not when this side closes it. See
+    /// [`Control::closed`](super::Control::closed) for when that is.
     ///
     /// # IRQL
-    /// Called at up to `DISPATCH_LEVEL`, possibly in a completion routine: it must not wait, and not call operations of sockets.
+    /// Called at up to `DISPATCH_LEVEL`, possibly in a completion routine: it must not wait, and not call
+    /// operations of sockets.
     fn dead(&self) {}
 }
 
@@ -54,15 +56,17 @@ pub enum DisconnectKind {
 /// # IRQL
 /// Called at up to `DISPATCH_LEVEL`, in any thread. It must not wait for anything.
 pub trait SendBacklogHandler: Send + Sync + 'static {
-    /// Called when the number of bytes of sends that is best kept under way has changed. It is advice, and not enforced.
+    /// Called when the number of bytes of sends that is best kept under way has changed. It is advice, and
+    /// not enforced.
     fn ideal_backlog(&self, bytes: usize);
 
-    /// Called when WSK has given the connection up, which shows at the latest in the next operation; the connection closes
-    /// itself. Called at most once, and not when this side closes it. See [`Control::closed`](super::Control::closed)
-    /// for when that is.
+    /// Called when WSK has given the connection up, which shows at the latest in the next operation; the
+    /// connection closes itself. Called at most once, and not when this side closes it. See
+    /// [`Control::closed`](super::Control::closed) for when that is.
     ///
     /// # IRQL
-    /// Called at up to `DISPATCH_LEVEL`, possibly in a completion routine: it must not wait, and not call operations of sockets.
+    /// Called at up to `DISPATCH_LEVEL`, possibly in a completion routine: it must not wait, and not call
+    /// operations of sockets.
     fn dead(&self) {}
 }
 
@@ -107,9 +111,9 @@ impl<T: SendBacklogHandler> SendBacklogHandler for Ref<T> {
 /// let handlers = Handlers::new().disconnect(Counter);
 /// ```
 ///
-/// The parameters are the types of the handlers for received data, the peer's disconnect and the send backlog, `()` for
-/// none. They have to be written where an [`AcceptHandler`](crate::AcceptHandler) says which handlers its connections
-/// get: `type Handlers = Handlers<(), Counter>;`.
+/// The parameters are the types of the handlers for received data, the peer's disconnect and the send
+/// backlog, `()` for none. They have to be written where an [`AcceptHandler`](crate::AcceptHandler) says
+/// which handlers its connections get: `type Handlers = Handlers<(), Counter>;`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Handlers<R = (), D = (), B = ()> {
     pub(super) receive: R,

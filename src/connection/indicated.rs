@@ -4,8 +4,8 @@ use crate::sync::atomic::{AtomicPtr, Ordering};
 
 /// The indication list of the receive callback that is running, if its data was not given back yet.
 ///
-/// The callback's return and the drop of retained data both [end](Indicated::end) it; whichever is second tells WSK:
-/// the callback by what it returns, the retained data by `WskRelease`.
+/// The callback's return and the drop of retained data both [end](Indicated::end) it; whichever is second
+/// tells WSK: the callback by what it returns, the retained data by `WskRelease`.
 pub(super) struct Indicated<T>(AtomicPtr<T>);
 
 impl<T> Indicated<T> {

@@ -8,11 +8,12 @@
 //!                                       └ dropped before the callback returned: answered as accepted
 //! ```
 //!
-//! While data is retained the socket cannot begin to close, because a close does not release it (rule RCVE-19):
-//! the retained data holds rundown protection.
+//! While data is retained the socket cannot begin to close, because a close does not release it (rule
+//! RCVE-19): the retained data holds rundown protection.
 //!
-//! WSK may indicate memory that is not mapped yet, and mapping writes the MDL. Inside the callback one thread maps what it
-//! reads; data is mapped as a whole before it is retained, so that the threads that share it only read.
+//! WSK may indicate memory that is not mapped yet, and mapping writes the MDL. Inside the callback one thread
+//! maps what it reads; data is mapped as a whole before it is retained, so that the threads that share it
+//! only read.
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -38,8 +39,8 @@ pub struct Indication<'a> {
 /// A walk over the memory of an indication list.
 ///
 /// # Invariants
-/// The list, its MDLs and the memory they describe are valid for `'a`, or until the release, and nobody writes the memory. The MDLs
-/// are mapped, or one thread alone has the value.
+/// The list, its MDLs and the memory they describe are valid for `'a`, or until the release, and nobody
+/// writes the memory. The MDLs are mapped, or one thread alone has the value.
 #[derive(Clone, Copy)]
 struct Data<'a> {
     list: NonNull<WSK_DATA_INDICATION>,
@@ -49,7 +50,8 @@ struct Data<'a> {
 
 impl<'a> Indication<'a> {
     /// # Safety
-    /// `list` is what a running callback of this connection was given, which is not null, with `len` bytes in it.
+    /// `list` is what a running callback of this connection was given, which is not null, with `len` bytes in
+    /// it.
     pub(super) unsafe fn new(
         connection: &'a ConnectionRef,
         list: *mut WSK_DATA_INDICATION,
@@ -62,12 +64,12 @@ impl<'a> Indication<'a> {
         Self { connection, data: Data { list, len, _memory: PhantomData }, flags }
     }
 
-    /// How many bytes there are.
+    /// Returns the number of bytes.
     pub fn len(&self) -> usize {
         self.data.len
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.data.len == 0
     }
@@ -85,7 +87,8 @@ impl<'a> Indication<'a> {
     /// Calls `each` with the pieces of the data, in order, until it answers `false`.
     ///
     /// # Errors
-    /// `STATUS_INSUFFICIENT_RESOURCES` when a piece cannot be mapped (rule RCVE-17); the pieces before it were seen.
+    /// `STATUS_INSUFFICIENT_RESOURCES` when a piece cannot be mapped (rule RCVE-17); the pieces before it
+    /// were seen.
     pub fn for_each(&self, each: impl FnMut(&[u8]) -> bool) -> Result<()> {
         self.data.for_each(each)
     }
@@ -103,8 +106,8 @@ impl<'a> Indication<'a> {
         Taken { answer: Answer::All, _callback: PhantomData }
     }
 
-    /// Takes the first `bytes`; the rest stays with WSK, is the first to be received later, and no data is indicated
-    /// until a [receive](super::Connection::receive) was posted and has completed.
+    /// Takes the first `bytes`; the rest stays with WSK, is the first to be received later, and no data is
+    /// indicated until a [receive](super::Connection::receive) was posted and has completed.
     pub fn accept_first(self, bytes: usize) -> Taken<'a> {
         let answer = if bytes >= self.data.len { Answer::All } else { Answer::First(bytes) };
         Taken { answer, _callback: PhantomData }
@@ -117,12 +120,12 @@ impl<'a> Indication<'a> {
 
     /// Keeps the memory beyond the callback, without a copy.
     ///
-    /// This is dear: the memory is the network adapter's, and holding even one piece of it can make the adapter drop
-    /// packets. Copy unless it is given back at once.
+    /// This is dear: the memory is the network adapter's, and holding even one piece of it can make the
+    /// adapter drop packets. Copy unless it is given back at once.
     ///
     /// # Errors
-    /// When the connection is closing, and `STATUS_INSUFFICIENT_RESOURCES` when the memory cannot be mapped (rule
-    /// RCVE-17); the indication comes back.
+    /// `STATUS_FILE_FORCED_CLOSED` if the connection is closing, and `STATUS_INSUFFICIENT_RESOURCES` if the
+    /// memory cannot be mapped (rule RCVE-17); the indication comes back.
     pub fn retain(self) -> core::result::Result<(Taken<'a>, RetainedData), (Error, Self)> {
         if let Err(error) = self.data.for_each(|_| true) {
             return Err((error, self));
@@ -162,7 +165,7 @@ enum Answer {
 }
 
 impl Taken<'_> {
-    /// What the callback returns, and what it writes to `BytesAccepted`, when it was told of `bytes` bytes.
+    /// Returns the callback's status, and the value for `BytesAccepted`, for an indication of `bytes` bytes.
     pub(super) fn finish(
         self,
         connection: &ConnectionRef,
@@ -174,8 +177,9 @@ impl Taken<'_> {
             Answer::First(first) => (STATUS_SUCCESS, Some(first)),
             Answer::None => (STATUS_DATA_NOT_ACCEPTED, None),
             Answer::Retained if still_held => (STATUS_PENDING, None),
-            // Data that was retained and let go again before the callback returned was all accepted. The number is
-            // written, because what is there when the callback begins is not defined (rule RCVE-16).
+            // Data that was retained and let go again before the callback returned was all accepted. The
+            // number is written, because what is there when the callback begins is not defined (rule
+            // RCVE-16).
             Answer::All | Answer::Retained => (STATUS_SUCCESS, Some(bytes)),
         }
     }
@@ -190,8 +194,10 @@ impl fmt::Debug for Taken<'_> {
 /// Received data kept beyond its callback; dropping it gives it back (`WskRelease`).
 ///
 /// # Invariants
-/// - It holds rundown protection of the connection, so the socket does not begin to close before it was released.
-/// - Every MDL of its list that describes any of its bytes is mapped: [`Indication::retain`] has walked them all.
+/// - It holds rundown protection of the connection, so the socket does not begin to close before it was
+///   released.
+/// - Every MDL of its list that describes any of its bytes is mapped: [`Indication::retain`] has walked them
+///   all.
 pub struct RetainedData {
     connection: ConnectionRef,
     data: Data<'static>,
@@ -199,8 +205,8 @@ pub struct RetainedData {
 
 // SAFETY: the list and its memory stay valid until the release, and may be read and released from any thread.
 unsafe impl Send for RetainedData {}
-// SAFETY: `&RetainedData` walks the list and reads its memory. By the second invariant every MDL on the way is mapped, so
-// asking for its address reads two fields of it and calls nothing that would write them.
+// SAFETY: `&RetainedData` walks the list and reads its memory. By the second invariant every MDL on the way
+// is mapped, so asking for its address reads two fields of it and calls nothing that would write them.
 unsafe impl Sync for RetainedData {}
 
 impl RetainedData {
@@ -212,12 +218,12 @@ impl RetainedData {
         self.data.list.as_ptr()
     }
 
-    /// How many bytes there are.
+    /// Returns the number of bytes.
     pub fn len(&self) -> usize {
         self.data.len
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.data.len == 0
     }
@@ -265,10 +271,12 @@ impl Data<'_> {
     fn for_each(&self, mut each: impl FnMut(&[u8]) -> bool) -> Result<()> {
         let mut element = self.list.as_ptr();
         while let Some(current) = NonNull::new(element) {
-            // SAFETY: the elements of a list are valid as long as the list: during the callback, or until the release.
+            // SAFETY: the elements of a list are valid as long as the list: during the callback, or until the
+            // release.
             let indication = unsafe { current.as_ref() };
-            // SAFETY: the buffer describes memory that is valid as long as the list. It is mapped if the list is retained;
-            // otherwise it is an `Indication`'s, which is not `Sync`, so that only the thread of the callback uses it.
+            // SAFETY: the buffer describes memory that is valid as long as the list. It is mapped if the list
+            // is retained; otherwise it is an `Indication`'s, which is not `Sync`, so that only the thread of
+            // the callback uses it.
             if !unsafe { for_each_piece(&indication.Buffer, &mut each) }? {
                 return Ok(());
             }
@@ -295,8 +303,8 @@ impl Data<'_> {
 /// Maps the MDLs that it comes to and are not mapped, which writes them.
 ///
 /// # Safety
-/// `buffer` describes valid, locked memory that nobody writes meanwhile. While an MDL of it that holds some of its bytes
-/// is not mapped, no other thread uses the buffer.
+/// `buffer` describes valid, locked memory that nobody writes meanwhile. While an MDL of it that holds some
+/// of its bytes is not mapped, no other thread uses the buffer.
 unsafe fn for_each_piece(buffer: &WSK_BUF, each: &mut impl FnMut(&[u8]) -> bool) -> Result<bool> {
     let mut mdl: *mut MDL = buffer.Mdl;
     let mut offset = buffer.Offset as usize;
@@ -306,7 +314,8 @@ unsafe fn for_each_piece(buffer: &WSK_BUF, each: &mut impl FnMut(&[u8]) -> bool)
         let count = unsafe { nt::mdl_byte_count(mdl) } as usize;
         let piece = count.saturating_sub(offset).min(left);
         if piece > 0 {
-            // SAFETY: the caller says that the memory is locked, and that no other thread uses an MDL that is to be mapped.
+            // SAFETY: the caller says that the memory is locked, and that no other thread uses an MDL that is
+            // to be mapped.
             let address = unsafe { nt::mm_get_system_address_for_mdl_safe(mdl) }.cast::<u8>().cast_const();
             if address.is_null() {
                 return Err(Error::out_of_memory(Operation::Receive));

@@ -10,11 +10,11 @@
 //!            └ abort, the peer's reset, or close: reset
 //! ```
 //!
-//! A [`Connection`] can be [split](Connection::into_split) into a [`ReceiveHalf`] and a [`SendHalf`], which work at the same
-//! time in two tasks, and any number of [`Control`]s watch and end it. Buffers are passed by value and come back with
-//! the result, because WSK has them in between.
+//! A [`Connection`] can be [split](Connection::into_split) into a [`ReceiveHalf`] and a [`SendHalf`], which
+//! work at the same time in two tasks, and any number of [`Control`]s watch and end it. Buffers are passed by
+//! value and come back with the result, because WSK has them in between.
 //!
-//! Where things are: `shared` is the state that all of these share, `control` and `halves` are the handles, `receive`,
+//! Files: `shared` is the state that all of these share, `control` and `halves` are the handles, `receive`,
 //! `send` and `shutdown` the operations, `handlers`, `events` and `indication` the event callbacks.
 
 mod connect;
@@ -51,13 +51,13 @@ use crate::listener::Endpoints;
 
 /// An established connection.
 ///
-/// Dropping it closes it in the background; see [`Connection::close`] and [`Connection::shutdown`]. A close waits for
-/// [`RetainedData`] to be dropped. The methods of [`Control`] can be called on it, too.
+/// Dropping it closes it in the background; see [`Connection::close`] and [`Connection::shutdown`]. A close
+/// waits for [`RetainedData`] to be dropped. The methods of [`Control`] can be called on it, too.
 ///
-/// Its handlers are dropped when the close has completed and neither a handle nor an operation or future of it is left,
-/// at up to `DISPATCH_LEVEL`, never inside the `Drop` of another socket's handlers. So a handler must not keep handles
-/// of its own connection for good: that is a cycle of memory that is never freed. [`RetainedData`] that it keeps holds
-/// up the close besides, and with it the unloading.
+/// Its handlers are dropped when the close has completed and neither a handle nor an operation or future of
+/// it is left, at up to `DISPATCH_LEVEL`, never inside the `Drop` of another socket's handlers. So a handler
+/// must not keep handles of its own connection for good: that is a cycle of memory that is never freed.
+/// [`RetainedData`] that it keeps holds up the close besides, and with it the unloading.
 ///
 /// ```
 /// # use wsk::{Buffer, Connection, Result};
@@ -88,8 +88,8 @@ impl Connection {
         Self { receive, send }
     }
 
-    /// Splits the connection into its two directions, which can be used at the same time. It is closed when both are
-    /// dropped.
+    /// Splits the connection into its two directions, which can be used at the same time. It is closed when
+    /// both are dropped.
     ///
     /// ```
     /// # use wsk::{Buffer, Connection, Result};

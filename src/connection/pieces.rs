@@ -8,16 +8,16 @@
 //!                                           WskRelease
 //! ```
 //!
-//! The elements of an indication list have to stay linked as they are, so each piece describes one of them, and all share the
-//! list.
+//! The elements of an indication list have to stay linked as they are, so each piece describes one of them,
+//! and all share the list.
 //!
 //! # Two connections that relay to each other
 //!
-//! A piece of one connection that is being sent on another keeps the first from closing. If both relay to each other, and
-//! neither peer reads any more, each waits for the other. So a connection whose rundown begins while it has pieces
-//! is first disconnected abortively, which ends its sends (rule DISC-25), by the reaper, with an IRP that is
-//! reserved together with the first pieces. Then the pieces of the other connection are released, that closes, and with its
-//! sends the pieces of this one.
+//! A piece of one connection that is being sent on another keeps the first from closing. If both relay to
+//! each other, and neither peer reads any more, each waits for the other. So a connection whose rundown
+//! begins while it has pieces is first disconnected abortively, which ends its sends (rule DISC-25), by the
+//! reaper, with an IRP that is reserved together with the first pieces. Then the pieces of the other
+//! connection are released, that closes, and with its sends the pieces of this one.
 
 use core::ffi::c_void;
 use core::fmt;
@@ -107,11 +107,11 @@ struct List {
 }
 
 impl RetainedData {
-    /// Turns the data into pieces, each of which can be sent, without a copy. The data is given back when the last piece
-    /// is dropped.
+    /// Turns the data into pieces, each of which can be sent, without a copy. The data is given back when the
+    /// last piece is dropped.
     ///
-    /// When the connection is closed or dropped while pieces are left, it is reset at once, so that connections which
-    /// relay to each other can close.
+    /// A connection that is closed or dropped while pieces are left is reset at once, so that connections
+    /// which relay to each other can close.
     ///
     /// # IRQL
     /// Up to `DISPATCH_LEVEL`; allowed inside the receive handler.
@@ -150,8 +150,8 @@ impl RetainedData {
 /// The abortive disconnect of a connection that has pieces, ready to be made.
 ///
 /// # Invariants
-/// `node` is queued once at most, by the one that takes the block out of the state of the connection and gets the protection for
-/// an abort, which the reaper then has.
+/// `node` is queued once at most, by the one that takes the block out of the state of the connection and gets
+/// the protection for an abort, which the reaper then has.
 #[repr(C)]
 pub(super) struct AbortBlock {
     node: Node,
@@ -213,8 +213,9 @@ impl AbortBlock {
         let block =
             Ref::try_make(Some(client.cache()), connection.clone(), make).map_err(|(error, _)| error)?;
         let context = Ref::as_ptr(&block).cast_mut().cast();
-        // SAFETY: the block is new and never moves, so the IRP is not used; `completed` takes the address for a reference only
-        // when the IRP was handed out, and then `abort` has made that reference. The caller keeps the device.
+        // SAFETY: the block is new and never moves, so the IRP is not used; `completed` takes the address for
+        // a reference only when the IRP was handed out, and then `abort` has made that reference. The caller
+        // keeps the device.
         unsafe { block.irp.reserve(client.device(), completed, context) }?;
         Ok(block)
     }
@@ -230,8 +231,8 @@ pub(super) fn start(connection: &ConnectionRef) {
     let raw = Ref::into_raw(block);
     // SAFETY: a counted reference is never null.
     let node = unsafe { NonNull::new_unchecked(raw.cast_mut().cast::<Node>()) };
-    // SAFETY: the protection for an abort is given once, so the node, which is the first field, is queued once; the reference just
-    // leaked keeps the block until it was run.
+    // SAFETY: the protection for an abort is given once, so the node, which is the first field, is queued
+    // once; the reference just leaked keeps the block until it was run.
     unsafe { connection.client().reap(node) };
 }
 
@@ -252,8 +253,8 @@ unsafe fn abort(node: NonNull<Node>) {
     let irp = unsafe { block.irp.take() };
     // The completion routine takes it back.
     let _ = Ref::into_raw(block);
-    // SAFETY: an abortive disconnect has no buffer (rule DISC-23), and the IRP was reserved. The status is that of the IRP (rule
-    // IRP-12).
+    // SAFETY: an abortive disconnect has no buffer (rule DISC-23), and the IRP was reserved. The status is
+    // that of the IRP (rule IRP-12).
     let _ = unsafe { disconnect(permit.handle(), core::ptr::null_mut(), WSK_FLAG_ABORTIVE, irp) };
     drop(permit);
 }
@@ -261,8 +262,8 @@ unsafe fn abort(node: NonNull<Node>) {
 /// The completion routine of the abort.
 ///
 /// # Safety
-/// `irp` and `context` are those of [`AbortBlock::try_new`]; the I/O manager calls this once, when the disconnect has completed,
-/// or when the block goes without one.
+/// `irp` and `context` are those of [`AbortBlock::try_new`]; the I/O manager calls this once, when the
+/// disconnect has completed, or when the block goes without one.
 unsafe extern "system" fn completed(
     _device: *mut nt::DEVICE_OBJECT,
     irp: *mut nt::IRP,

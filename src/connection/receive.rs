@@ -1,9 +1,9 @@
 //! Receiving by IRP: `WskReceive` as a future that loses no byte.
 //!
-//! One receive may be under way per connection. When its future is dropped, the receive is cancelled, but data
-//! can win the race; then the bytes are kept with the connection, and the next receive gets them first. A new
-//! receive waits until an abandoned one has ended, so bytes never overtake each other. One receive can wait so; its
-//! turn is kept for it.
+//! One receive may be under way per connection. When its future is dropped, the receive is cancelled, but
+//! data can win the race; then the bytes are kept with the connection, and the next receive gets them first.
+//! A new receive waits until an abandoned one has ended, so bytes never overtake each other. One receive can
+//! wait so; its turn is kept for it.
 //!
 //! ```text
 //!          poll                 completes
@@ -49,9 +49,9 @@ bitflags! {
 #[derive(Debug)]
 pub struct Kept {
     buffer: Buffer,
-    /// Where those begin that are still to be handed out.
+    /// Start of the bytes that are still to be handed out.
     start: u32,
-    /// Where they end.
+    /// End of these bytes.
     end: u32,
 }
 
@@ -85,7 +85,7 @@ pub trait Target: Send + Unpin + 'static {
     /// The number of bytes in it.
     #[doc(hidden)]
     fn filled(&self) -> usize;
-    /// Whether no byte more goes in.
+    /// Returns whether no byte more goes in.
     #[doc(hidden)]
     fn is_full(&self) -> bool;
     /// Describes the memory behind what is in it to WSK; the memory stays where it is while the target moves.
@@ -222,7 +222,7 @@ impl Target for Discard {
     }
 }
 
-/// What WSK uses while a receive is under way.
+/// The memory that WSK uses while a receive is under way.
 struct ReceiveRequest<T> {
     connection: ConnectionRef,
     target: T,
@@ -250,15 +250,16 @@ impl<T: Target> ReceiveRequest<T> {
     /// Calls `WskReceive`.
     ///
     /// # Safety
-    /// `request` is live, not yet WSK's, and stays where it is until `irp`, which was prepared for it, has completed.
+    /// `request` is live, not yet WSK's, and stays where it is until `irp`, which was prepared for it, has
+    /// completed.
     unsafe fn submit_irp(
         connection: &ConnectionRef,
         flags: u32,
         irp: *mut IRP,
         request: *mut Self,
     ) -> Submission {
-        // The descriptor is needed only during the call (rule LIFE-08); what it describes lives until completion.
-        // SAFETY: the request is live and not yet WSK's.
+        // The descriptor is needed only during the call (rule LIFE-08); what it describes lives until
+        // completion. SAFETY: the request is live and not yet WSK's.
         let mut wsk_buf = unsafe { &mut *request }.target.describe();
         let call = |handle, table: &ConnectionTable| {
             let receive = table.receive()?;
@@ -284,7 +285,8 @@ fn take_kept<T: Target>(connection: &ConnectionRef, target: &mut T) {
 /// A receive to come, into any target.
 ///
 /// # Invariants
-/// `target` is there until the operation has started. From then on the turn is this operation's until `finish`.
+/// `target` is there until the operation has started. From then on the turn is this operation's until
+/// `finish`.
 struct ReceiveOperation<T> {
     connection: ConnectionRef,
     target: Option<T>,

@@ -41,7 +41,8 @@ impl<B: IoBuf> SendRequest<B> {
     /// Calls `WskSend`.
     ///
     /// # Safety
-    /// `request` is live, not yet WSK's, and stays where it is until `irp`, which was prepared for it, has completed.
+    /// `request` is live, not yet WSK's, and stays where it is until `irp`, which was prepared for it, has
+    /// completed.
     unsafe fn submit_irp(
         connection: &ConnectionRef,
         flags: SendFlags,
@@ -50,7 +51,8 @@ impl<B: IoBuf> SendRequest<B> {
     ) -> Submission {
         // SAFETY: the request is live and not yet WSK's.
         let buffer = unsafe { &(*request).buffer };
-        // The descriptor is needed only during the call (rule LIFE-08); what it describes lives in the request.
+        // The descriptor is needed only during the call (rule LIFE-08); what it describes lives in the
+        // request.
         let mut wsk_buf = match buffer.describe() {
             Ok(wsk_buf) => wsk_buf,
             Err(error) => return Submission::Refused(error.into()),
@@ -80,7 +82,8 @@ struct SendOperation<B> {
 impl<B: IoBuf> SendOperation<B> {
     /// The reason why WSK is not asked, if there is one.
     fn refusal(&self) -> Option<Error> {
-        // Bits without a name do not reach WSK, which knows more of them than this crate (rules SND-05, SND-06).
+        // Bits without a name do not reach WSK, which knows more of them than this crate (rules SND-05,
+        // SND-06).
         if !SendFlags::all().contains(self.flags) {
             return Some(Error::new(Operation::Send, STATUS_INVALID_PARAMETER));
         }
@@ -167,8 +170,8 @@ impl<B: IoBuf> Posted<B> {
         Self { send: Lazy::submitted(operation) }
     }
 
-    /// Lets the send go on without its future. Its buffer is freed when it has ended; whether it has succeeded shows in
-    /// the next operation of the connection.
+    /// Lets the send go on without its future. Its buffer is freed when it has ended; whether it has
+    /// succeeded shows in the next operation of the connection.
     ///
     /// # IRQL
     /// Up to `DISPATCH_LEVEL`.

@@ -43,16 +43,16 @@ pub(super) struct State {
 }
 
 /// # Invariants
-/// Its address is the socket context of the connection, when it has handlers; WSK holds a reference from `attach`
-/// until the close has completed.
+/// Its address is the socket context of the connection, when it has handlers; WSK holds a reference from
+/// `attach` until the close has completed.
 #[repr(C)]
 pub(super) struct ConnectionCore<H> {
     common: ConnectionCommon,
     pub(super) handlers: H,
 }
 
-// SAFETY: `repr(C)`, and the socket is the first field of the first field; `ConnectionRef::try_new` makes it with the
-// `Lifetime` of this type.
+// SAFETY: `repr(C)`, and the socket is the first field of the first field; `ConnectionRef::try_new` makes it
+// with the `Lifetime` of this type.
 unsafe impl<H: ConnectionHandlers> Core for ConnectionCore<H> {
     const DISPATCH: *const c_void = core::ptr::from_ref(H::DISPATCH).cast();
 
@@ -105,8 +105,8 @@ impl ConnectionRef {
     }
 
     pub(super) fn common(&self) -> &ConnectionCommon {
-        // SAFETY: by the invariant the pointer leads to a `ConnectionCore`, all of which it reaches, and which begins with
-        // its common part.
+        // SAFETY: by the invariant the pointer leads to a `ConnectionCore`, all of which it reaches, and
+        // which begins with its common part.
         unsafe { self.0.as_ptr().cast::<ConnectionCommon>().as_ref() }
     }
 
@@ -122,13 +122,13 @@ impl ConnectionRef {
         }
     }
 
-    /// Whether both are of one connection.
+    /// Returns whether both are of one connection.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         self.0.as_ptr() == other.0.as_ptr()
     }
 
-    /// The connection's context and table for WSK: null for both when no event will ever be enabled (rules LSN-13,
-    /// LSN-15).
+    /// The connection's context and table for WSK: null for both when no event will ever be enabled (rules
+    /// LSN-13, LSN-15).
     pub(crate) fn context_and_dispatch(&self) -> (*mut c_void, *const WSK_CLIENT_CONNECTION_DISPATCH) {
         if self.handled().is_empty() {
             (core::ptr::null_mut(), core::ptr::null())
@@ -156,13 +156,15 @@ impl ConnectionRef {
     /// Makes one WSK call that submits `irp`.
     ///
     /// # Safety
-    /// An operation has just prepared the IRP. `call` submits it to WSK, or returns `None` and leaves it alone.
+    /// An operation has just prepared the IRP. `call` submits it to WSK, or returns `None` and leaves it
+    /// alone.
     pub(crate) unsafe fn submit(
         &self,
         irp: *mut IRP,
         call: impl FnOnce(*mut WSK_SOCKET, &ConnectionTable) -> Option<NTSTATUS>,
     ) -> Submission {
-        // SAFETY: the socket is a connection by the invariant; the rest is the caller's promise about the IRP.
+        // SAFETY: the socket is a connection by the invariant; the rest is the caller's promise about the
+        // IRP.
         unsafe { self.0.submit(irp, call) }
     }
 }

@@ -30,7 +30,8 @@ impl DisconnectRequest {
     /// Calls `WskDisconnect`.
     ///
     /// # Safety
-    /// `request` is live, not yet WSK's, and stays where it is until `irp`, which was prepared for it, has completed.
+    /// `request` is live, not yet WSK's, and stays where it is until `irp`, which was prepared for it, has
+    /// completed.
     unsafe fn submit_irp(
         connection: &ConnectionRef,
         flags: u32,
@@ -48,7 +49,8 @@ impl DisconnectRequest {
         let wsk_buf = wsk_buf.as_mut().map_or(core::ptr::null_mut(), core::ptr::from_mut);
         let call = |handle, table: &ConnectionTable| {
             let disconnect = table.disconnect()?;
-            // SAFETY: the descriptor is null, or its range is inside the buffer that the request owns until completion.
+            // SAFETY: the descriptor is null, or its range is inside the buffer that the request owns until
+            // completion.
             Some(unsafe { disconnect(handle, wsk_buf, flags, irp) })
         };
         // SAFETY: the operation has just prepared the IRP, which `call` submits or leaves alone.
@@ -86,7 +88,7 @@ impl DisconnectOperation {
 /// A graceful disconnect to come.
 struct ShutdownOperation<'a> {
     disconnect: DisconnectOperation,
-    /// Whether this side was shut down.
+    /// True if this side was shut down.
     shut_down: &'a mut bool,
 }
 
@@ -104,7 +106,8 @@ impl operation::Operation for ShutdownOperation<'_> {
         }
         Poll::Ready(match self.disconnect.submit() {
             Ok((op, asked)) => {
-                // Of one that WSK was not asked for nothing is left: sends may go on, and so may another disconnect.
+                // Of one that WSK was not asked for nothing is left: sends may go on, and so may another
+                // disconnect.
                 *self.shut_down = asked;
                 Ok(op)
             }

@@ -6,7 +6,7 @@ use crate::sync::atomic::AtomicWaker;
 use crate::sync::{AtomicState, states};
 
 states! {
-    /// Who has the connection's one receive.
+    /// Holder of the connection's one receive.
     pub(super) enum Holder {
         /// No receive is under way.
         Free => [Busy],
@@ -19,7 +19,7 @@ states! {
     }
 }
 
-/// What stands in the way of a new receive.
+/// Admission of a new receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admission {
     /// Nothing: the turn is the caller's.
@@ -33,9 +33,9 @@ pub(super) enum Admission {
 /// The right to have the connection's one receive.
 ///
 /// # Invariants
-/// A future that was told [`Admission::Mine`], or whose claim [has come](Turn::has_come), has the turn until it
-/// [gives](Turn::give) it back or [abandons](Turn::abandon) it. An abandoned turn is ended exactly once. One future at
-/// most has a claim.
+/// A future that was told [`Admission::Mine`], or whose claim [has come](Turn::has_come), has the turn until
+/// it [gives](Turn::give) it back or [abandons](Turn::abandon) it. An abandoned turn is ended exactly once.
+/// One future at most has a claim.
 pub(super) struct Turn {
     holder: AtomicState<Holder>,
     /// Wakes the future that has the claim.
@@ -62,7 +62,7 @@ impl Turn {
         }
     }
 
-    /// Whether the turn that the caller has claimed has come; else the task will be woken.
+    /// Returns whether the turn that the caller has claimed has come; else the task will be woken.
     pub(super) fn has_come(&self, context: &Context<'_>) -> bool {
         self.waker.register(context.waker());
         // Looked at after registering: the abandoned receive's end changes it first and wakes then.
@@ -74,14 +74,16 @@ impl Turn {
         self.holder.leave(Holder::Busy, Holder::Free);
     }
 
-    /// Leaves the caller's turn to its receive, which WSK still has, and whose end is told by [`Turn::end_abandoned`].
+    /// Leaves the caller's turn to its receive, which WSK still has, and whose end is told by
+    /// [`Turn::end_abandoned`].
     pub(super) fn abandon(&self) {
         self.holder.leave(Holder::Busy, Holder::Abandoned);
     }
 
     /// The abandoned receive has ended. A future with a claim has the turn without asking again.
     ///
-    /// A claim comes and goes at any moment, so both moves are made only from the state that they are right for.
+    /// A claim comes and goes at any moment, so both moves are made only from the state that they are right
+    /// for.
     pub(super) fn end_abandoned(&self) {
         while self.holder.step(Holder::Abandoned, Holder::Free).is_err() {
             if self.holder.step(Holder::Claimed, Holder::Busy).is_ok() {

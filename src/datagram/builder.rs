@@ -30,7 +30,8 @@ impl DatagramBuilder {
         Self { opening: Opening::new(provider) }
     }
 
-    /// Sets the security descriptor that says who may share the address (`SO_WSK_SECURITY`). Without it, it is not shared.
+    /// Sets the security descriptor that says who may share the address (`SO_WSK_SECURITY`). Without it, it
+    /// is not shared.
     pub fn security(mut self, descriptor: SecurityDescriptor) -> Self {
         self.opening.security = Some(descriptor);
         self
@@ -42,15 +43,15 @@ impl DatagramBuilder {
         self
     }
 
-    /// Makes the socket, sets the options, and binds it (`WskSocket`, `WskControlSocket`, `WskBind`, `WskGetLocalAddress`).
-    /// Port 0 has one assigned.
+    /// Makes the socket, sets the options, and binds it (`WskSocket`, `WskControlSocket`, `WskBind`,
+    /// `WskGetLocalAddress`). Port 0 has one assigned.
     ///
     /// # Cancel safety
     /// May be dropped at any time; a socket that was made is closed.
     ///
     /// # Errors
-    /// `STATUS_ADDRESS_ALREADY_EXISTS` when the address is taken, `STATUS_ACCESS_DENIED` when it may not be shared,
-    /// `STATUS_INVALID_ADDRESS_COMPONENT` when it is not local, `STATUS_INSUFFICIENT_RESOURCES`.
+    /// `STATUS_ADDRESS_ALREADY_EXISTS` when the address is taken, `STATUS_ACCESS_DENIED` when it may not be
+    /// shared, `STATUS_INVALID_ADDRESS_COMPONENT` when it is not local, `STATUS_INSUFFICIENT_RESOURCES`.
     pub fn bind(self, local: SocketAddr) -> impl Future<Output = Result<DatagramSocket>> + Send + use<> {
         let mut opening = self.opening;
         if !local.is_ipv6() {

@@ -8,8 +8,8 @@
 //!
 //! Datagrams have no order to keep, so any number of receives and sends may be under way at the same time.
 //!
-//! Where things are: `shared` is the state that handles and operations share, `builder` makes the socket, `transfer` has the
-//! operations.
+//! Files: `shared` is the state that handles and operations share, `builder` makes the socket, `transfer` has
+//! the operations.
 
 mod builder;
 mod shared;
@@ -50,7 +50,8 @@ pub struct DatagramSocket {
 }
 
 impl DatagramSocket {
-    /// Returns the address it is bound to, with the port that was assigned (`WskGetLocalAddress`), in canonical form.
+    /// Returns the address it is bound to, with the port that was assigned (`WskGetLocalAddress`), in
+    /// canonical form.
     pub fn local_addr(&self) -> SocketAddr {
         address::canonical(self.local)
     }
@@ -63,11 +64,12 @@ impl DatagramSocket {
     /// Up to `DISPATCH_LEVEL`, also for polling and dropping the future; not in completion routines.
     ///
     /// # Cancel safety
-    /// May be dropped at any time. A datagram that arrives in spite of it is lost, as datagrams may be; the buffer is not
-    /// given back.
+    /// May be dropped at any time. A datagram that arrives in spite of it is lost, as datagrams may be; the
+    /// buffer is not given back.
     ///
     /// # Errors
-    /// `STATUS_FILE_FORCED_CLOSED`, `STATUS_CANCELLED` when the socket was closed, `STATUS_INSUFFICIENT_RESOURCES`.
+    /// `STATUS_FILE_FORCED_CLOSED`, `STATUS_CANCELLED` when the socket was closed,
+    /// `STATUS_INSUFFICIENT_RESOURCES`.
     pub fn receive_from(&self, buffer: Buffer) -> ReceiveFrom {
         ReceiveFrom::new(&self.core, buffer)
     }
@@ -78,11 +80,13 @@ impl DatagramSocket {
     /// Up to `DISPATCH_LEVEL`, also for polling and dropping the future; not in completion routines.
     ///
     /// # Cancel safety
-    /// May be dropped at any time; whether the datagram was sent is not known then. The buffer is not given back.
+    /// May be dropped at any time; whether the datagram was sent is not known then. The buffer is not given
+    /// back.
     ///
     /// # Errors
     /// `STATUS_INVALID_ADDRESS` for an address that a socket of this family cannot reach,
-    /// `STATUS_FILE_FORCED_CLOSED`, `STATUS_CANCELLED` when the socket was closed, `STATUS_INSUFFICIENT_RESOURCES`.
+    /// `STATUS_FILE_FORCED_CLOSED`, `STATUS_CANCELLED` when the socket was closed,
+    /// `STATUS_INSUFFICIENT_RESOURCES`.
     pub fn send_to<B: IoBuf>(&self, buffer: B, to: SocketAddr) -> SendTo<B> {
         SendTo::new(&self.core, buffer, address::for_family(to, address::Family::of(&self.local)))
     }
@@ -120,9 +124,9 @@ impl DatagramSocket {
 
     /// Waits until the socket is closed, and returns the reason: WSK has given it up, or this side closes it.
     ///
-    /// It resolves at once if an operation is under way, because WSK ends those. Otherwise WSK reports nothing by itself,
-    /// and the socket is asked several times a second, with a call that needs no memory. The future outlives the socket, whose
-    /// memory it keeps.
+    /// It resolves at once if an operation is under way, because WSK ends those. Otherwise WSK reports
+    /// nothing by itself, and the socket is asked several times a second, with a call that needs no memory.
+    /// The future outlives the socket, whose memory it keeps.
     ///
     /// # IRQL
     /// Up to `DISPATCH_LEVEL`, also for polling and dropping the future; not in completion routines.
@@ -133,8 +137,8 @@ impl DatagramSocket {
         WaitClosed::new(self.core.socket().clone(), true)
     }
 
-    /// Closes the socket (`WskCloseSocket`) and waits until that has completed. Operations that are under way end with
-    /// `STATUS_CANCELLED`.
+    /// Closes the socket (`WskCloseSocket`) and waits until that has completed. Operations that are under way
+    /// end with `STATUS_CANCELLED`.
     ///
     /// # Cancel safety
     /// The close goes on when this is dropped.

@@ -18,7 +18,8 @@ struct DatagramCore {
     security: SpinLock<Option<SecurityDescriptor>>,
 }
 
-// SAFETY: `repr(C)`, and the socket is the first field; `DatagramRef::try_new` makes it with the `Lifetime` of this type.
+// SAFETY: `repr(C)`, and the socket is the first field; `DatagramRef::try_new` makes it with the `Lifetime`
+// of this type.
 unsafe impl Core for DatagramCore {
     /// No event has a handler (rule SOCK-03).
     const DISPATCH: *const c_void = core::ptr::null();
@@ -41,7 +42,8 @@ unsafe impl Core for DatagramCore {
 pub(super) struct DatagramRef(SocketRef);
 
 impl DatagramRef {
-    /// A datagram socket that WSK has not made yet, and whose close is not [reserved](crate::socket::reserve).
+    /// A datagram socket that WSK has not made yet, and whose close is not
+    /// [reserved](crate::socket::reserve).
     ///
     /// # Errors
     /// [`OutOfMemory`].
@@ -66,13 +68,15 @@ impl DatagramRef {
     /// Makes one WSK call that submits `irp`.
     ///
     /// # Safety
-    /// An operation has just prepared the IRP. `call` submits it to WSK, or returns `None` and leaves it alone.
+    /// An operation has just prepared the IRP. `call` submits it to WSK, or returns `None` and leaves it
+    /// alone.
     pub(super) unsafe fn submit(
         &self,
         irp: *mut IRP,
         call: impl FnOnce(*mut WSK_SOCKET, &DatagramTable) -> Option<NTSTATUS>,
     ) -> Submission {
-        // SAFETY: the socket is a datagram socket by the invariant; the rest is the caller's promise about the IRP.
+        // SAFETY: the socket is a datagram socket by the invariant; the rest is the caller's promise about
+        // the IRP.
         unsafe { self.0.submit(irp, call) }
     }
 }

@@ -24,7 +24,7 @@ pub struct Datagram {
     pub len: usize,
     /// The address of its sender, in canonical form.
     pub from: SocketAddr,
-    /// Whether the datagram was longer than the buffer; the rest of it is lost.
+    /// True if the datagram was longer than the buffer; the rest of it is lost.
     pub truncated: bool,
 }
 
@@ -51,11 +51,13 @@ impl ReceiveFromRequest {
     /// Calls `WskReceiveFrom`.
     ///
     /// # Safety
-    /// `request` is live, not yet WSK's, and stays where it is until `irp`, which was prepared for it, has completed.
+    /// `request` is live, not yet WSK's, and stays where it is until `irp`, which was prepared for it, has
+    /// completed.
     unsafe fn submit_irp(socket: &DatagramRef, irp: *mut IRP, request: *mut Self) -> Submission {
         // SAFETY: the request is live and not yet WSK's.
         let buffer = unsafe { &mut (*request).buffer };
-        // The descriptor is needed only during the call (rule LIFE-08); what it describes lives until completion.
+        // The descriptor is needed only during the call (rule LIFE-08); what it describes lives until
+        // completion.
         let mut wsk_buf = buffer.wsk_buf_for_receive(0..buffer.capacity());
         // SAFETY: the request is live; only the address of a field is computed.
         let from = unsafe { &raw mut (*request).from }.cast();
@@ -67,8 +69,9 @@ impl ReceiveFromRequest {
         let flags = unsafe { &raw mut (*request).flags };
         let call = |handle, table: &DatagramTable| {
             let receive = table.receive_from()?;
-            // SAFETY: flags are zero; the range is the whole buffer, and all the memory is the request's, until the IRP has
-            // completed; 128 bytes are enough for an address of every family (rule LIFE-07).
+            // SAFETY: flags are zero; the range is the whole buffer, and all the memory is the request's,
+            // until the IRP has completed; 128 bytes are enough for an address of every family (rule
+            // LIFE-07).
             Some(unsafe { receive(handle, &raw mut wsk_buf, 0, from, control_length, control, flags, irp) })
         };
         // SAFETY: the operation has just prepared the IRP, which `call` submits or leaves alone.
@@ -174,11 +177,13 @@ impl<B: IoBuf> SendToRequest<B> {
     /// Calls `WskSendTo`.
     ///
     /// # Safety
-    /// `request` is live, not yet WSK's, and stays where it is until `irp`, which was prepared for it, has completed.
+    /// `request` is live, not yet WSK's, and stays where it is until `irp`, which was prepared for it, has
+    /// completed.
     unsafe fn submit_irp(socket: &DatagramRef, irp: *mut IRP, request: *mut Self) -> Submission {
         // SAFETY: the request is live and not yet WSK's.
         let buffer = unsafe { &(*request).buffer };
-        // The descriptor is needed only during the call (rule LIFE-08); what it describes lives in the request.
+        // The descriptor is needed only during the call (rule LIFE-08); what it describes lives in the
+        // request.
         let mut wsk_buf = match buffer.describe() {
             Ok(wsk_buf) => wsk_buf,
             Err(error) => return Submission::Refused(error.into()),
@@ -187,8 +192,8 @@ impl<B: IoBuf> SendToRequest<B> {
         let to = unsafe { &raw mut (*request).to }.cast();
         let call = |handle, table: &DatagramTable| {
             let send = table.send_to()?;
-            // SAFETY: flags are zero; the range is inside the buffer, which the request owns until completion, like the
-            // address; there are no control messages (rule DGR-07).
+            // SAFETY: flags are zero; the range is inside the buffer, which the request owns until
+            // completion, like the address; there are no control messages (rule DGR-07).
             Some(unsafe { send(handle, &raw mut wsk_buf, 0, to, 0, core::ptr::null_mut(), irp) })
         };
         // SAFETY: the operation has just prepared the IRP, which `call` submits or leaves alone.

@@ -9,12 +9,12 @@
 //!                        └── an event is set only if a thread sleeps and none is waking up already
 //! ```
 //!
-//! Wakers only schedule, as WSK asks of completion routines (rules IRP-13, IRP-14): they take a spin lock, link
-//! the task into the queue and at most set an event. A future is polled and dropped on the threads of its
-//! executor only, at `PASSIVE_LEVEL`, wherever its last waker is dropped.
+//! Wakers only schedule, as WSK asks of completion routines (rules IRP-13, IRP-14): they take a spin lock,
+//! link the task into the queue and at most set an event. A future is polled and dropped on the threads of
+//! its executor only, at `PASSIVE_LEVEL`, wherever its last waker is dropped.
 //!
-//! An executor is stopped before its driver unloads: [`Executor::stop`] drops all unfinished futures and waits
-//! for the thread *objects*, so that no thread is left inside the driver's code.
+//! An executor is stopped before its driver unloads: [`Executor::stop`] drops all unfinished futures and
+//! waits for the thread *objects*, so that no thread is left inside the driver's code.
 
 mod block_on;
 mod queue;
@@ -37,14 +37,14 @@ use crate::memory::{Cache, OutOfMemory, PoolVec, Ref};
 use crate::time::Deadline;
 use queue::Shared;
 
-/// How many free blocks of each size an executor keeps for new tasks.
+/// Number of free blocks of each size that an executor keeps for new tasks.
 const CACHED_BLOCKS: u32 = 1024;
 
 /// System threads that run tasks.
 ///
-/// Stop it with [`Executor::stop`] before the driver unloads. Dropping it without that refuses new tasks, drops
-/// the unfinished futures and ends the threads too, but nobody knows when they have ended; `wsk-sim` reports that as a
-/// violation of REG-27.
+/// Stop it with [`Executor::stop`] before the driver unloads. Dropping it without that refuses new tasks,
+/// drops the unfinished futures and ends the threads too, but nobody knows when they have ended; `wsk-sim`
+/// reports that as a violation of REG-27.
 #[derive(Debug)]
 #[must_use = "a driver must stop its executor before it unloads"]
 pub struct Executor {
@@ -93,15 +93,15 @@ impl Executor {
         Ok(executor)
     }
 
-    /// What starts tasks on this executor.
+    /// Returns a handle that starts tasks on this executor.
     pub fn spawner(&self) -> Spawner {
         Spawner { shared: self.shared.clone() }
     }
 
-    /// Stops the executor: new tasks are refused, unfinished futures are dropped on the executor's threads, and
-    /// the threads end.
+    /// Stops the executor: new tasks are refused, unfinished futures are dropped on the executor's threads,
+    /// and the threads end.
     ///
-    /// When this returns `Ok`, no thread and no timer of this executor's tasks runs code of the driver any more.
+    /// After `Ok`, no thread and no timer of this executor's tasks runs code of the driver any more.
     /// Wakers may outlive it; they do nothing.
     ///
     /// # IRQL
@@ -172,13 +172,13 @@ impl Spawner {
         self.shared.cache()
     }
 
-    /// How many tasks have not finished yet.
+    /// Returns the number of unfinished tasks.
     pub fn unfinished(&self) -> usize {
         self.shared.live()
     }
 }
 
-/// Why a task was not started.
+/// Reason why a task was not started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SpawnError {
@@ -215,7 +215,8 @@ impl From<SpawnError> for Error {
 }
 
 impl StillBusy<Executor> {
-    /// Returns the number of unfinished tasks. A task is left while it is being polled or dropped, or waits for its turn.
+    /// Returns the number of unfinished tasks. A task is left while it is being polled or dropped, or waits
+    /// for its turn.
     pub fn tasks(&self) -> usize {
         self.left[0].count
     }
@@ -228,8 +229,8 @@ impl StillBusy<Executor> {
 
 /// Lets other tasks of the executor run first.
 ///
-/// Requests that WSK completes at once never make a task wait, so a task that serves a fast peer in a loop should
-/// call this every now and then.
+/// Requests that WSK completes at once never make a task wait, so a task that serves a fast peer in a loop
+/// should call this every now and then.
 ///
 /// # Cancel safety
 /// Dropping the future has no effect.

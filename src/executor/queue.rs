@@ -1,4 +1,5 @@
-//! What the threads, wakers and spawners of an executor share: the queue of tasks to run and the list of all.
+//! Shared state of the threads, wakers and spawners of an executor: the queue of tasks to run and the list of
+//! all.
 //!
 //! A thread is in one of three states, and the lock's holder moves it:
 //!
@@ -23,8 +24,8 @@ use crate::irql::Passive;
 use crate::memory::{Cache, OutOfMemory, Ref};
 use crate::sync::{EventCell, EventKind, SpinGuard, SpinLock};
 
-/// How long a thread sleeps before it goes back to sleep. An idle server rightly waits without end; a limit
-/// keeps its threads apart from those that hang, for whoever watches for waits without one.
+/// Longest time a thread sleeps before it goes back to sleep. An idle server rightly waits without end; a
+/// limit keeps its threads apart from those that hang, for whoever watches for waits without one.
 const IDLE: Duration = Duration::from_secs(10);
 
 /// # Invariants
@@ -37,10 +38,10 @@ pub(super) struct Shared {
 }
 
 /// # Invariants
-/// - The run queue, from `first` to `last` by `Links::next`, holds each task that is scheduled and not running
-///   (and not on its way here), once.
-/// - The list of `all`, by `Links::newer` and `Links::older`, holds the `live` tasks that are not done. Each entry
-///   stands for one reference on the task, the *owner's*.
+/// - The run queue, from `first` to `last` by `Links::next`, holds each task that is scheduled and not
+///   running (and not on its way here), once.
+/// - The list of `all`, by `Links::newer` and `Links::older`, holds the `live` tasks that are not done. Each
+///   entry stands for one reference on the task, the *owner's*.
 /// - `asleep` threads wait for `wake_up`, or are about to; one of them has been woken if `waking`.
 struct Queue {
     first: Option<NonNull<Header>>,
@@ -65,11 +66,11 @@ impl Links {
     }
 }
 
-// SAFETY: the queue owns references on tasks whose futures are `Send` (`Owned::try_new`), so that any thread may run and drop
-// them; it is reached by the holder of its lock only.
+// SAFETY: the queue owns references on tasks whose futures are `Send` (`Owned::try_new`), so that any thread
+// may run and drop them; it is reached by the holder of its lock only.
 unsafe impl Send for Queue {}
 
-/// What a thread did last.
+/// Last act of a thread.
 pub(super) enum Done {
     /// Nothing, or a task that now waits to be woken.
     Nothing,
@@ -81,7 +82,7 @@ pub(super) enum Done {
     Finished(Ran),
 }
 
-/// What a thread is to do next.
+/// Next act of a thread.
 enum Next {
     Poll(Running),
     Cancel(Running),
@@ -249,7 +250,8 @@ impl Queue {
     unsafe fn links(&mut self, task: NonNull<Header>) -> &mut Links {
         // SAFETY: the caller says that the task is alive.
         let links = unsafe { Header::links(task) };
-        // SAFETY: links belong to the holder of the lock, who has `&mut self`, and are borrowed one at a time.
+        // SAFETY: links belong to the holder of the lock, who has `&mut self`, and are borrowed one at a
+        // time.
         unsafe { &mut *links }
     }
 

@@ -11,9 +11,10 @@
 //!      └──────────────── poll: Pending ────────────────────┘
 //! ```
 //!
-//! Whoever moves a task from *Waiting* to *Scheduled* pushes it to the queue; whoever sees it scheduled, running
-//! or done already does nothing. So a task is in the queue at most once and runs on one thread at a time, and a
-//! wake-up during a poll is not lost. When a task is done its future is gone; the memory goes with the last waker.
+//! The thread that moves a task from *Waiting* to *Scheduled* pushes it to the queue; one that sees it
+//! scheduled, running or done already does nothing. So a task is in the queue at most once and runs on one
+//! thread at a time, and a wake-up during a poll is not lost. When a task is done its future is gone; the
+//! memory goes with the last waker.
 
 use core::cell::UnsafeCell;
 use core::future::Future;
@@ -33,13 +34,13 @@ const RUNNING: u32 = 2;
 /// The future is gone.
 const DONE: u32 = 4;
 
-/// What all tasks have in common, at the start of their block.
+/// Common part of all tasks, at the start of their block.
 ///
 /// # Invariants
 /// - `state` follows the diagram of this module.
 /// - `links` is touched under the lock of `shared` only.
-/// - The block lives while `references` are held: one by the list of all tasks until the task is done, and one by
-///   each waker.
+/// - The block lives while `references` are held: one by the list of all tasks until the task is done, and
+///   one by each waker.
 pub(super) struct Header {
     state: AtomicU32,
     references: RefCount,
@@ -49,14 +50,15 @@ pub(super) struct Header {
 }
 
 /// # Invariants
-/// The future is initialised until the task is done, and touched by the thread that made the task running only.
+/// The future is initialised until the task is done, and touched by the thread that made the task running
+/// only.
 #[repr(C)]
 struct Task<F> {
     header: Header,
     future: UnsafeCell<ManuallyDrop<F>>,
 }
 
-/// What depends on the type of the future.
+/// Functions that depend on the type of the future.
 struct Functions {
     poll: unsafe fn(NonNull<Header>, &mut Context<'_>) -> Poll<()>,
     drop_future: unsafe fn(NonNull<Header>),
@@ -76,7 +78,8 @@ impl Header {
     /// Gives a reference back, and the block with the last one. IRQL: `<= DISPATCH_LEVEL`.
     ///
     /// # Safety
-    /// The caller owns a reference and does not use the task any more. If it is the last one, the future is gone.
+    /// The caller owns a reference and does not use the task any more. If it is the last one, the future is
+    /// gone.
     pub(super) unsafe fn release(task: NonNull<Self>) {
         // SAFETY: the caller owns a reference.
         let header = unsafe { task.as_ref() };
@@ -159,7 +162,8 @@ impl Drop for Owned {
 /// A task that this thread has run, for the queue to take note of.
 ///
 /// # Invariants
-/// - In [`Done::Again`]: the task was woken while it ran, and is alive, because it is not done. Nobody else pushes it.
+/// - In [`Done::Again`]: the task was woken while it ran, and is alive, because it is not done. Nobody else
+///   pushes it.
 /// - In [`Done::Finished`]: the task is done, and still on the list of all tasks. Nobody else takes it off.
 pub(super) struct Ran {
     task: NonNull<Header>,
@@ -205,9 +209,9 @@ impl Running {
 
     /// Polls the future once.
     pub(super) fn poll(self) -> Done {
-        // The waker borrows the reference of the list of all tasks, which lasts as long as the task runs; clones
-        // take references of their own.
-        // SAFETY: the functions of the table keep the contract of `RawWaker`, and the reference is not dropped.
+        // The waker borrows the reference of the list of all tasks, which lasts as long as the task runs;
+        // clones take references of their own. SAFETY: the functions of the table keep the contract of
+        // `RawWaker`, and the reference is not dropped.
         let waker = unsafe { ManuallyDrop::new(Waker::from_raw(raw_waker(self.task))) };
         let mut context = Context::from_waker(&waker);
         // SAFETY: this thread runs the task, so the future is initialised and nobody else touches it.
@@ -215,7 +219,8 @@ impl Running {
             Poll::Ready(()) => self.cancel(),
             Poll::Pending => {
                 let task = self.task;
-                // From here on, unless it was woken meanwhile, the task is any other thread's to run and finish.
+                // From here on, unless it was woken meanwhile, the task is any other thread's to run and
+                // finish.
                 let before = self.header().state.fetch_and(!RUNNING, Ordering::AcqRel);
                 if before & SCHEDULED == 0 { Done::Nothing } else { Done::Again(Ran { task }) }
             }
@@ -224,7 +229,8 @@ impl Running {
 
     /// Drops the future.
     pub(super) fn cancel(self) -> Done {
-        // SAFETY: this thread runs the task, so the future is initialised, and it is dropped here for the last time.
+        // SAFETY: this thread runs the task, so the future is initialised, and it is dropped here for the
+        // last time.
         unsafe { (self.header().functions.drop_future)(self.task) };
         self.header().state.store(DONE, Ordering::Release);
         Done::Finished(Ran { task: self.task })
@@ -249,7 +255,8 @@ unsafe fn poll<F: Future<Output = ()>>(task: NonNull<Header>, context: &mut Cont
 }
 
 /// # Safety
-/// `task` heads a `Task<F>` that the caller runs or alone has, whose future is initialised and not used again.
+/// `task` heads a `Task<F>` that the caller runs or alone has, whose future is initialised and not used
+/// again.
 unsafe fn drop_future<F>(task: NonNull<Header>) {
     // SAFETY: the caller says that the block is a `Task<F>`; only the address of one field is computed.
     let future = unsafe { &raw mut (*task.as_ptr().cast::<Task<F>>()).future };
@@ -290,8 +297,8 @@ unsafe fn wake(data: *const ()) {
     let task = unsafe { task_of(data) };
     // SAFETY: the waker's reference is given back only afterwards.
     unsafe { Header::wake(task) };
-    // SAFETY: the reference was the waker's. A waker never has the last one before the future is gone, because
-    // the list of all tasks has one until then.
+    // SAFETY: the reference was the waker's. A waker never has the last one before the future is gone,
+    // because the list of all tasks has one until then.
     unsafe { Header::release(task) };
 }
 

@@ -14,9 +14,10 @@ use crate::sync::wait_for_object;
 
 /// A system thread of this driver.
 ///
-/// Dropping it lets the thread run on, which `wsk-sim` reports (REG-27) unless the driver has waited for the thread. A driver
-/// must not unload before each of its threads has ended, so it keeps them and waits for them: the wait is for the thread
-/// *object*, which is signalled when the thread has left the driver's code for good.
+/// Dropping it lets the thread run on, which `wsk-sim` reports (REG-27) unless the driver has waited for the
+/// thread. A driver must not unload before each of its threads has ended, so it keeps them and waits for
+/// them: the wait is for the thread *object*, which is signalled when the thread has left the driver's code
+/// for good.
 ///
 /// # Invariants
 /// `object` is a thread object on which this value owns one reference.
@@ -77,7 +78,7 @@ impl fmt::Debug for Thread {
     }
 }
 
-/// What came of an attempt to make a thread.
+/// Result of an attempt to create a thread.
 enum Created {
     /// There is a thread, which has the context. On a broken kernel its object cannot be had.
     Thread(Result<Thread>),
@@ -91,10 +92,11 @@ enum Created {
 /// The level is passive, and `context` is what `start` takes.
 unsafe fn create(start: nt::KSTART_ROUTINE, context: *mut c_void) -> Created {
     let mut handle: nt::HANDLE = null_mut();
-    // Whatever process is current, its user mode must not be able to close the handle or put another in its place.
+    // Whatever process is current, its user mode must not be able to close the handle or put another in its
+    // place.
     let mut attributes = nt::OBJECT_ATTRIBUTES::kernel_handle();
-    // SAFETY: the caller says that the level is passive and that the context is what the routine takes; the handle and the
-    // attributes live during the call; the null pointers are for what is optional.
+    // SAFETY: the caller says that the level is passive and that the context is what the routine takes; the
+    // handle and the attributes live during the call; the null pointers are for what is optional.
     let status = unsafe {
         nt::PsCreateSystemThread(
             &raw mut handle,
@@ -129,15 +131,15 @@ unsafe fn create(start: nt::KSTART_ROUTINE, context: *mut c_void) -> Created {
     Created::Thread(object.map(|object| Thread { object }))
 }
 
-/// Where threads start. A start routine that returns ends its thread.
+/// Start routine of threads. When it returns, its thread ends.
 ///
 /// # Safety
 /// `context` is a box given up to this thread.
 unsafe extern "system" fn thread_main<F: FnOnce(Passive<'_>)>(context: *mut c_void) {
     // SAFETY: the creator gave the box up to this thread.
     let body = PoolBox::into_inner(unsafe { PoolBox::<F>::from_raw(context.cast()) });
-    // SAFETY: a system thread starts at PASSIVE_LEVEL, in no callback and with no lock, and `body` can leave that
-    // only in safe code that comes back to it.
+    // SAFETY: a system thread starts at PASSIVE_LEVEL, in no callback and with no lock, and `body` can leave
+    // that only in safe code that comes back to it.
     body(unsafe { Passive::assume() });
 }
 

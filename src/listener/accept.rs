@@ -8,9 +8,9 @@
 //!   a connection that came in spite of it is attached and closed by the reaper   Connection
 //! ```
 //!
-//! The core of the connection-to-be is part of the request, so a connection that arrives always finds a home and,
-//! in it, the IRP to close it with: neither a dropped future nor want of memory can leak a socket. It moves in right
-//! in the completion routine, so that an unloading client knows of it.
+//! The core of the connection-to-be is part of the request, so a connection that arrives always finds a home
+//! and, in it, the IRP to close it with: neither a dropped future nor want of memory can leak a socket. It
+//! moves in right in the completion routine, so that an unloading client knows of it.
 
 use core::fmt;
 use core::future::Future;
@@ -42,8 +42,8 @@ impl Request for AcceptRequest {
         self.listener.close_if_dead(outcome);
     }
 
-    /// The socket belongs to the client from here on: it is counted, and closed when the client unloads, also if the
-    /// future is never polled again.
+    /// The socket belongs to the client from here on: it is counted, and closed when the client unloads, also
+    /// if the future is never polled again.
     fn completed(&mut self, outcome: Outcome) {
         if let Ok(socket) = outcome.result(Operation::Accept) {
             // SAFETY: WSK has just made the socket, for the core of this request, and says so once.
@@ -61,7 +61,8 @@ impl AcceptRequest {
     /// Calls `WskAccept`.
     ///
     /// # Safety
-    /// `request` is live, not yet WSK's, and stays where it is until `irp`, which was prepared for it, has completed.
+    /// `request` is live, not yet WSK's, and stays where it is until `irp`, which was prepared for it, has
+    /// completed.
     unsafe fn submit_irp(listener: &ListenerRef, irp: *mut IRP, request: *mut Self) -> Submission {
         // SAFETY: the request is live and not yet WSK's.
         let (context, dispatch) = unsafe { &(*request).connection }.context_and_dispatch();
@@ -71,8 +72,9 @@ impl AcceptRequest {
         let remote = unsafe { &raw mut (*request).remote }.cast();
         let call = |handle, table: &ListenTable| {
             let accept = table.accept()?;
-            // SAFETY: flags are zero; the context is the core of the connection-to-be, non-paged and complete; the
-            // address buffers live in the request until the IRP has completed (rules LSN-09 to LSN-20).
+            // SAFETY: flags are zero; the context is the core of the connection-to-be, non-paged and
+            // complete; the address buffers live in the request until the IRP has completed (rules LSN-09 to
+            // LSN-20).
             Some(unsafe { accept(handle, 0, context, dispatch, local, remote, irp) })
         };
         // SAFETY: the operation has just prepared the IRP, which `call` submits or leaves alone.
@@ -95,8 +97,9 @@ impl AcceptOperation {
         let listener = &self.listener;
         let closed = || Error::new(Operation::Accept, STATUS_FILE_FORCED_CLOSED);
         let out_of_memory = |_| Error::out_of_memory(Operation::Accept);
-        // Held from here on: the client's device, which the connection's IRPs are made with, is there meanwhile. It comes
-        // before a failure for want of memory, so that a loop that has none ends with its listener all the same.
+        // Held from here on: the client's device, which the connection's IRPs are made with, is there
+        // meanwhile. It comes before a failure for want of memory, so that a loop that has none ends with its
+        // listener all the same.
         let _permit = listener.acquire().ok_or_else(closed)?;
         let connection = connection.map_err(out_of_memory)?;
         reserve(connection.socket()).map_err(out_of_memory)?;
@@ -108,7 +111,8 @@ impl AcceptOperation {
             // SAFETY: `submit` passes the request, and an IRP that was prepared for it.
             unsafe { AcceptRequest::submit_irp(listener, irp, request) }
         };
-        // SAFETY: the operation is new; `submit_irp` passes the IRP and the request's memory to `WskAccept` alone.
+        // SAFETY: the operation is new; `submit_irp` passes the IRP and the request's memory to `WskAccept`
+        // alone.
         unsafe { op.submit(call) };
         Ok(op)
     }

@@ -1,5 +1,5 @@
-//! Making a listening socket: everything that must precede bind is said before bind, because afterwards there is
-//! no builder any more.
+//! Making a listening socket: everything that must precede bind is said before bind, because afterwards there
+//! is no builder any more.
 
 use core::future::Future;
 use core::net::SocketAddr;
@@ -15,8 +15,8 @@ use crate::socket::{ListenTable, Opening};
 
 /// Builder for a [`Listener`]; see [`Provider::listener`].
 ///
-/// What has to precede bind is said here, because afterwards there is no builder any more. The parameters are the types
-/// of the handlers, which need not be named.
+/// Options that have to precede the bind are set here, because afterwards there is no builder any more. The
+/// parameters are the types of the handlers, which need not be named.
 ///
 /// ```
 /// # use wsk::{Decision, InspectHandler, Inspection, Listener, Provider, Result};
@@ -51,8 +51,8 @@ impl ListenerBuilder {
 impl<A> ListenerBuilder<(), (), A> {
     /// Has every connection request inspected before its handshake (`SO_CONDITIONAL_ACCEPT`).
     ///
-    /// This switches off the transport's protection against SYN floods, and its backlog, for this socket: nothing
-    /// is accepted on the listener's behalf, so a slow decision can let the peer time out.
+    /// This switches off the transport's protection against SYN floods, and its backlog, for this socket:
+    /// nothing is accepted on the listener's behalf, so a slow decision can let the peer time out.
     pub fn inspect<H: InspectHandler>(self, handler: H) -> ListenerBuilder<H, (), A> {
         ListenerBuilder { opening: self.opening, inspect: handler, abort: (), accept: self.accept }
     }
@@ -73,7 +73,8 @@ impl<I, B> ListenerBuilder<I, B, ()> {
 }
 
 impl<I: InspectSlot, B: AbortSlot, A: AcceptSlot> ListenerBuilder<I, B, A> {
-    /// Sets the security descriptor that says who may share the address (`SO_WSK_SECURITY`). Without it, it is not shared.
+    /// Sets the security descriptor that says who may share the address (`SO_WSK_SECURITY`). Without it, it
+    /// is not shared.
     pub fn security(mut self, descriptor: SecurityDescriptor) -> Self {
         self.opening.security = Some(descriptor);
         self
@@ -94,16 +95,16 @@ impl<I: InspectSlot, B: AbortSlot, A: AcceptSlot> ListenerBuilder<I, B, A> {
         self
     }
 
-    /// Makes the socket, sets the options, and binds it, which makes it listen (`WskSocket`, `WskControlSocket`,
-    /// `WskBind`, `WskGetLocalAddress`). Port 0 has one assigned.
+    /// Makes the socket, sets the options, and binds it, which makes it listen (`WskSocket`,
+    /// `WskControlSocket`, `WskBind`, `WskGetLocalAddress`). Port 0 has one assigned.
     ///
     /// # Cancel safety
     /// May be dropped at any time; a socket that was made is closed.
     ///
     /// # Errors
-    /// `STATUS_ADDRESS_ALREADY_EXISTS` when the address is taken, `STATUS_ACCESS_DENIED` when it may not be shared,
-    /// `STATUS_INVALID_ADDRESS_COMPONENT` when it is not local, `STATUS_NOT_SUPPORTED` when the transport cannot do
-    /// conditional accept, `STATUS_INSUFFICIENT_RESOURCES`.
+    /// `STATUS_ADDRESS_ALREADY_EXISTS` when the address is taken, `STATUS_ACCESS_DENIED` when it may not be
+    /// shared, `STATUS_INVALID_ADDRESS_COMPONENT` when it is not local, `STATUS_NOT_SUPPORTED` when the
+    /// transport cannot do conditional accept, `STATUS_INSUFFICIENT_RESOURCES`.
     pub fn bind(self, local: SocketAddr) -> impl Future<Output = Result<Listener>> + Send + use<I, B, A> {
         let Self { mut opening, inspect, abort, accept } = self;
         if I::SET {

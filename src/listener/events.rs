@@ -1,8 +1,8 @@
-//! What WSK calls on a listening socket, and the table of it.
+//! Event callbacks of a listening socket, and their table.
 //!
 //! Each callback is a plain function, generic over the handlers, that turns pointers into values, calls one
-//! handler, and turns the answer back. All of them run at up to `DISPATCH_LEVEL` in any thread, and the core they
-//! get as context is alive: WSK holds a reference on it until its close has completed.
+//! handler, and turns the answer back. All of them run at up to `DISPATCH_LEVEL` in any thread, and the core
+//! they get as context is alive: WSK holds a reference on it until its close has completed.
 
 use core::ffi::c_void;
 use core::fmt;
@@ -65,7 +65,8 @@ unsafe extern "system" fn inspect_event<I: InspectSlot, B: AbortSlot, A: AcceptS
     let listener = ListenerRef::of(&core);
     let request = Inspection { listener: &listener, id, endpoints, _callback: PhantomData };
     let answered = handlers.inspect.inspect(request).answer;
-    // What can be done before is done before, so that nothing comes between the record's last word and the return.
+    // What can be done before is done before, so that nothing comes between the record's last word and the
+    // return.
     drop(listener);
     drop(core);
     match answered {
@@ -195,14 +196,15 @@ impl<H: ConnectionHandlers> Incoming<'_, H> {
         let connection = ConnectionRef::try_new(self.listener.client(), handlers)
             .and_then(|connection| reserve(connection.socket()).map(|()| connection))
             .map_err(|_| Error::out_of_memory(Operation::Accept))?;
-        // The context is complete before the outputs are written (rule ACPT-16), and the outputs are written before
-        // any call is made on the socket (rules ACPT-07, ACPT-11).
+        // The context is complete before the outputs are written (rule ACPT-16), and the outputs are written
+        // before any call is made on the socket (rules ACPT-07, ACPT-11).
         let (context, dispatch) = connection.context_and_dispatch();
         // SAFETY: the output is valid during the callback, which this value cannot outlive.
         unsafe { self.accept_context.write(context) };
         // SAFETY: the output is valid during the callback, which this value cannot outlive.
         unsafe { self.accept_dispatch.write(dispatch) };
-        // SAFETY: WSK has just made the socket, for this core, whose callback answers with it; this value is used up.
+        // SAFETY: WSK has just made the socket, for this core, whose callback answers with it; this value is
+        // used up.
         unsafe { attach_and_enter(connection.socket(), self.socket) };
         *self.taken = Some(connection.socket().clone());
         Ok(Connection::new(connection, self.endpoints))

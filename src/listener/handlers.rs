@@ -6,36 +6,40 @@ use super::{Decision, Incoming, InspectId, Inspection};
 use crate::connection::{ConnectionHandlers, Handlers};
 use crate::memory::Ref;
 
-/// Handler that decides on connection requests before the handshake (`WskInspectEvent`), in conditional accept mode.
+/// Handler that decides on connection requests before the handshake (`WskInspectEvent`), in conditional
+/// accept mode.
 ///
 /// # IRQL
-/// Called at up to `DISPATCH_LEVEL`, in any thread, several calls at a time. It must not wait for anything; to
-/// decide later it pends.
+/// Called at up to `DISPATCH_LEVEL`, in any thread, several calls at a time. It must not wait for anything;
+/// to decide later it pends.
 ///
 /// # Panics
-/// A handler that panics stops the system, as every panic of a driver does: nothing unwinds into WSK, no answer gets out,
-/// and the request is not accepted. So a handler of outside input has to be free of panics, indexing included.
+/// A handler that panics stops the system, as every panic of a driver does: nothing unwinds into WSK, no
+/// answer gets out, and the request is not accepted. So a handler of outside input has to be free of panics,
+/// indexing included.
 pub trait InspectHandler: Send + Sync + 'static {
     /// Answers one request: accept, reject, or pend and decide later with a token.
     fn inspect<'a>(&self, request: Inspection<'a>) -> Decision<'a>;
 
-    /// Called when WSK has given the listener up (`WskInspectEvent` without a request); it closes itself, and the tokens of
-    /// its requests are inert. Called at most once, and not when this side closes it. See also
+    /// Called when WSK has given the listener up (`WskInspectEvent` without a request); it closes itself, and
+    /// the tokens of its requests are inert. Called at most once, and not when this side closes it. See also
     /// [`Listener::closed`](super::Listener::closed).
     ///
     /// # IRQL
-    /// Called at up to `DISPATCH_LEVEL`, possibly in a completion routine: it must not wait, and not call operations of sockets.
+    /// Called at up to `DISPATCH_LEVEL`, possibly in a completion routine: it must not wait, and not call
+    /// operations of sockets.
     fn dead(&self) {}
 }
 
-/// Handler of requests that were pended or accepted and are gone before they became a connection (`WskAbortEvent`).
+/// Handler of requests that were pended or accepted and are gone before they became a connection
+/// (`WskAbortEvent`).
 ///
-/// The token of a pended request needs no such handler to become inert; it serves drivers that keep records of their
-/// own. It is not called for requests that the listener rejects because it closes.
+/// The token of a pended request needs no such handler to become inert; it serves drivers that keep records
+/// of their own. It is not called for requests that the listener rejects because it closes.
 ///
 /// # IRQL
-/// Called at up to `DISPATCH_LEVEL`, in any thread, possibly the moment the inspection has returned. It must not
-/// wait for anything.
+/// Called at up to `DISPATCH_LEVEL`, in any thread, possibly the moment the inspection has returned. It must
+/// not wait for anything.
 pub trait AbortHandler: Send + Sync + 'static {
     /// Called when the request with this ID will not become a connection.
     ///
@@ -43,7 +47,8 @@ pub trait AbortHandler: Send + Sync + 'static {
     fn abort(&self, id: InspectId);
 }
 
-/// Handler that takes connections as they arrive (`WskAcceptEvent`), once [`Listener::enable`](super::Listener::enable)d.
+/// Handler that takes connections as they arrive (`WskAcceptEvent`), once
+/// [`Listener::enable`](super::Listener::enable)d.
 ///
 /// # IRQL
 /// Called at up to `DISPATCH_LEVEL`, in any thread. It must not wait for anything.
@@ -54,13 +59,14 @@ pub trait AcceptHandler: Send + Sync + 'static {
     /// Takes the connection with [`Incoming::accept`], or refuses it by doing nothing.
     fn accept(&self, incoming: Incoming<'_, Self::Handlers>);
 
-    /// Called when WSK has given the listener up (`WskAcceptEvent` without a connection); it closes itself, and no
-    /// connection will come any more. Called at most once, and not when this side closes it. While the event is off, and
-    /// the listener is not conditional either, it is called no sooner than the next operation;
-    /// [`Listener::closed`](super::Listener::closed) resolves all the same.
+    /// Called when WSK has given the listener up (`WskAcceptEvent` without a connection); it closes itself,
+    /// and no connection will come any more. Called at most once, and not when this side closes it. While the
+    /// event is off, and the listener is not conditional either, it is called no sooner than the next
+    /// operation; [`Listener::closed`](super::Listener::closed) resolves all the same.
     ///
     /// # IRQL
-    /// Called at up to `DISPATCH_LEVEL`, possibly in a completion routine: it must not wait, and not call operations of sockets.
+    /// Called at up to `DISPATCH_LEVEL`, possibly in a completion routine: it must not wait, and not call
+    /// operations of sockets.
     fn dead(&self) {}
 }
 
@@ -94,7 +100,7 @@ impl<T: AcceptHandler> AcceptHandler for Ref<T> {
 
 /// An [`InspectHandler`], or `()` for a listener that is not conditional.
 pub trait InspectSlot: Send + Sync + 'static {
-    /// Whether `SO_CONDITIONAL_ACCEPT` is set, and the two callbacks are in the table.
+    /// True if `SO_CONDITIONAL_ACCEPT` is set, and the two callbacks are in the table.
     #[doc(hidden)]
     const SET: bool;
     #[doc(hidden)]

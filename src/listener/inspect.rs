@@ -13,8 +13,8 @@ use crate::address;
 use crate::error::{Error, Operation};
 use crate::memory::Ref;
 
-/// Names a connection request from its inspection until it is delivered, rejected or aborted; the value may be
-/// used again for a later request (`WSK_INSPECT_ID`).
+/// Names a connection request from its inspection until it is delivered, rejected or aborted; the value may
+/// be used again for a later request (`WSK_INSPECT_ID`).
 ///
 /// Compared by its two fields, never by bytes (rule INSP-27). Displays as `key-serial`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,8 +49,8 @@ impl fmt::Display for InspectId {
     }
 }
 
-/// A connection request that waits for an answer. It is used up by answering, and the answer goes back to WSK as
-/// the result of the handler, so that a request has exactly one answer (rule INSP-10).
+/// A connection request that waits for an answer. It is used up by answering, and the answer goes back to WSK
+/// as the result of the handler, so that a request has exactly one answer (rule INSP-10).
 pub struct Inspection<'a> {
     pub(super) listener: &'a ListenerRef,
     pub(super) id: InspectId,
@@ -96,11 +96,11 @@ impl<'a> Inspection<'a> {
         Decision { answer: Answer::Reject, _callback: PhantomData }
     }
 
-    /// Leaves the request undecided (`WskInspectPend`). The token decides it, from any thread, at any time; it owns
-    /// all that needs, its IRP included. A token that is dropped rejects.
+    /// Leaves the request undecided (`WskInspectPend`). The token decides it, from any thread, at any time;
+    /// it owns all that needs, its IRP included. A token that is dropped rejects.
     ///
     /// # Errors
-    /// When memory is out; the inspection comes back, to be accepted or rejected at once.
+    /// `STATUS_INSUFFICIENT_RESOURCES`; the inspection comes back, to be accepted or rejected at once.
     // A frame of its own is smaller code than a part of the caller's.
     #[inline(never)]
     pub fn pend(self) -> core::result::Result<(Decision<'a>, InspectToken), (Error, Self)> {

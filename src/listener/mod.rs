@@ -9,7 +9,7 @@
 //!     WskAbortEvent   ─▶ the token becomes inert, AbortHandler
 //! ```
 //!
-//! Where things are: the path of an accept is in `accept`, what WSK calls is in `events`, the inspection in
+//! Files: the path of an accept is in `accept`, what WSK calls is in `events`, the inspection in
 //! `inspect`, `pending` and `token`.
 
 mod accept;
@@ -62,8 +62,8 @@ bitflags! {
 /// A bound, listening socket. Dropping it closes it in the background; see [`Listener::close`].
 ///
 /// Its handlers, and the security descriptor it was given, are dropped when the close has completed, at up to
-/// `DISPATCH_LEVEL`; tokens, accepts and futures of [`Listener::closed`] that are still there keep none of it. So a handler may
-/// keep tokens of its own listener.
+/// `DISPATCH_LEVEL`; tokens, accepts and futures of [`Listener::closed`] that are still there keep none of
+/// it. So a handler may keep tokens of its own listener.
 ///
 /// Connections that were accepted live on without it.
 pub struct Listener {
@@ -72,8 +72,8 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// The address it is bound to, with the port that was assigned (`WskGetLocalAddress`), in its canonical form
-    /// ([`address::canonical`]).
+    /// The address it is bound to, with the port that was assigned (`WskGetLocalAddress`), in its canonical
+    /// form ([`address::canonical`]).
     pub fn local_addr(&self) -> SocketAddr {
         address::canonical(self.local)
     }
@@ -91,8 +91,8 @@ impl Listener {
     /// May be dropped at any time. A connection that arrives in spite of it is closed, never leaked.
     ///
     /// # Errors
-    /// `STATUS_FILE_FORCED_CLOSED` when the listener is dead or closing, `STATUS_CANCELLED` when it was closed,
-    /// `STATUS_INSUFFICIENT_RESOURCES`.
+    /// `STATUS_FILE_FORCED_CLOSED` when the listener is dead or closing, `STATUS_CANCELLED` when it was
+    /// closed, `STATUS_INSUFFICIENT_RESOURCES`.
     pub fn accept(&self) -> Accept {
         self.accept_with(Handlers::new())
     }
@@ -123,8 +123,8 @@ impl Listener {
         self.switch_on(events.bits())
     }
 
-    /// Has every connection that comes by the accept event start with these events on. It stays so: WSK cannot take it
-    /// back. Connections of [`Listener::accept`] are not concerned.
+    /// Has every connection that comes by the accept event start with these events on. It stays so: WSK
+    /// cannot take it back. Connections of [`Listener::accept`] are not concerned.
     ///
     /// Called before the accept event is [enabled](Listener::enable), it holds for all of them.
     ///
@@ -204,8 +204,9 @@ impl Listener {
         async move { read.await.map(O::from_raw) }
     }
 
-    /// Closes the socket (`WskCloseSocket`) and waits until no callback of it runs or will run. Accepts that are
-    /// under way end with `STATUS_CANCELLED`; pended requests are rejected, and their tokens become inert.
+    /// Closes the socket (`WskCloseSocket`) and waits until no callback of it runs or will run. Accepts that
+    /// are under way end with `STATUS_CANCELLED`; pended requests are rejected, and their tokens become
+    /// inert.
     ///
     /// # Cancel safety
     /// The close goes on when this is dropped.
@@ -213,16 +214,17 @@ impl Listener {
         Closed::new(self.core.socket().clone())
     }
 
-    /// Whether the listener can still be used, as far as is known; one that lost its transport closes itself. See
-    /// [`Listener::closed`].
+    /// Returns whether the listener can still be used, as far as is known; one that lost its transport closes
+    /// itself. See [`Listener::closed`].
     pub fn is_open(&self) -> bool {
         self.core.is_open()
     }
 
-    /// Waits up to a quarter of a second before accepting again after an error that [passes](Error::is_transient): all that pause
-    /// go on together, so one that joins others waits for less. It needs no memory, which may be what was out. When the client
-    /// unloads it ends at once. A listener that has died meanwhile is known to be dead afterwards, so a loop that has no memory to
-    /// accept with ends, too.
+    /// Waits up to a quarter of a second before accepting again after an error that
+    /// [passes](Error::is_transient): all that pause go on together, so one that joins others waits for less.
+    /// It needs no memory, which may be what was out. When the client unloads it ends at once. A listener
+    /// that has died meanwhile is known to be dead afterwards, so a loop that has no memory to accept with
+    /// ends, too.
     ///
     /// # IRQL
     /// Up to `DISPATCH_LEVEL`, also for polling and dropping the future; not in completion routines.
@@ -257,10 +259,11 @@ impl Listener {
 
     /// Waits until the listener is closed, and says why: WSK has given it up, or this side closes it.
     ///
-    /// Any number of tasks may wait, beside accepts that are under way. It resolves as soon as the death is known: at once if the
-    /// listener is conditional, its accept event is on, or an accept is under way, because WSK says so to those; else WSK says
-    /// nothing by itself, and the listener is asked several times a second, with a call that needs no memory
-    /// (`SIO_WSK_QUERY_INSPECT_ID`). The future outlives the listener, whose memory it keeps.
+    /// Any number of tasks may wait, beside accepts that are under way. It resolves as soon as the death is
+    /// known: at once if the listener is conditional, its accept event is on, or an accept is under way,
+    /// because WSK says so to those; else WSK says nothing by itself, and the listener is asked several times
+    /// a second, with a call that needs no memory (`SIO_WSK_QUERY_INSPECT_ID`). The future outlives the
+    /// listener, whose memory it keeps.
     ///
     /// # IRQL
     /// Up to `DISPATCH_LEVEL`, also for polling and dropping the future; not in completion routines.

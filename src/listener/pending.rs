@@ -19,27 +19,30 @@
 //!   Completed
 //! ```
 //!
-//! A decision is held back from WSK until the callback's last act (rule ICMP-13): while the record is `Asking` it
-//! is only noted, and `WskInspectComplete` is called at most once, by whoever moves the record on from `Pended` or
-//! `Dropped` (rule ICMP-04). What lies between that last act and WSK seeing the return is the return itself, which no
-//! client can see the end of.
+//! A decision is held back from WSK until the callback's last act (rule ICMP-13): while the record is
+//! `Asking` it is only noted, and `WskInspectComplete` is called at most once, by whoever moves the record on
+//! from `Pended` or `Dropped` (rule ICMP-04). What lies between that last act and WSK seeing the return is
+//! the return itself, which no client can see the end of.
 //!
-//! A request that was pended is always decided, unless it is aborted (rule INSP-18): by the token, by the reaper for a
-//! token that was dropped, or, before the listener closes, by the listener. The step to `Completing` is made right
-//! before the call, and an abort that comes before it prevents the call. One that comes after it meets the call, which no
-//! client can help: WSK lets nothing come of such a decision (rules ABRT-12, ICMP-03).
+//! A request that was pended is always decided, unless it is aborted (rule INSP-18): by the token, by the
+//! reaper for a token that was dropped, or, before the listener closes, by the listener. The step to
+//! `Completing` is made right before the call, and an abort that comes before it prevents the call. One that
+//! comes after it meets the call, which no client can help: WSK lets nothing come of such a decision (rules
+//! ABRT-12, ICMP-03).
 //!
 //! # Requests that WSK inspects again
 //!
-//! WSK may inspect a request again when the peer repeats itself (rule INSP-34), and may give the ID of a request that is
-//! over to another one at once (rule INSP-35). A record is *listed* from the moment its token exists until WSK knows the
-//! decision: the callback returns it, or the IRP of `WskInspectComplete` completes. An inspection of a listed ID
-//! with the same two addresses is a repetition, and is answered with pend: the request has its token, or its decision.
-//! So is the new request of a peer that was rejected and is back from the same port under the same ID before WSK has
-//! completed that: nothing tells the two apart, and it waits until WSK drops it.
+//! WSK may inspect a request again when the peer repeats itself (rule INSP-34), and may give the ID of a
+//! request that is over to another one at once (rule INSP-35). A record is *listed* from the moment its token
+//! exists until WSK knows the decision: the callback returns it, or the IRP of `WskInspectComplete`
+//! completes. An inspection of a listed ID with the same two addresses is a repetition, and is answered with
+//! pend: the request has its token, or its decision. So is the new request of a peer that was rejected and is
+//! back from the same port under the same ID before WSK has completed that: nothing tells the two apart, and
+//! it waits until WSK drops it.
 //!
-//! Any other inspection is that of a new request, and the handler is asked. If its ID is listed all the same, the old
-//! request is over without a word; its token becomes inert, so that its decision cannot meet the new request.
+//! Any other inspection is that of a new request, and the handler is asked. If its ID is listed all the same,
+//! the old request is over without a word; its token becomes inert, so that its decision cannot meet the new
+//! request.
 
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
@@ -62,7 +65,7 @@ use crate::operation::{Outcome, ReservedIrp, comes_back_unused};
 use crate::socket::{ListenTable, Table as _};
 use crate::sync::SpinLock;
 
-/// What became of an attempt to decide.
+/// Result of an attempt to decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Decided {
     /// The callback will return the decision, or `WskInspectComplete` was called with it.
@@ -73,10 +76,10 @@ pub(super) enum Decided {
 
 /// # Invariants
 /// - `progress` follows the diagram of the module.
-/// - The table owns a reference while the record is listed, the reaper's queue one while the record is in it, and the IRP
-///   one from the call to its completion routine.
-/// - `irp` and `raw_id` belong to whoever moved the record on from `Pended` or `Dropped` to tell WSK, then to WSK until
-///   the completion routine.
+/// - The table owns a reference while the record is listed, the reaper's queue one while the record is in it,
+///   and the IRP one from the call to its completion routine.
+/// - `irp` and `raw_id` belong to whoever moved the record on from `Pended` or `Dropped` to tell WSK, then to
+///   WSK until the completion routine.
 #[repr(C)]
 pub(super) struct Record {
     /// For the reaper, which rejects the request of a token that was dropped; used at most once.
@@ -93,13 +96,15 @@ pub(super) struct Record {
 
 // SAFETY: the invariants say who may touch what; `branches` is guarded by the lock of the table.
 unsafe impl Send for Record {}
-// SAFETY: as for `Send`.
+// SAFETY: by the invariants every field is written by one thread at a time, ordered by `progress` or the lock
+// of the table.
 unsafe impl Sync for Record {}
 
 impl Record {
     /// A record that nobody knows yet, with the IRP of its decision reserved, so that deciding cannot fail.
     ///
-    /// Called inside a callback of the listener, whose close waits for that; so the client has its device meanwhile.
+    /// Called inside a callback of the listener, whose close waits for that; so the client has its device
+    /// meanwhile.
     ///
     /// # Errors
     /// [`OutOfMemory`].
@@ -122,8 +127,9 @@ impl Record {
         let client = listener.client();
         let record = Ref::try_make(Some(client.cache()), (), make).map_err(|(error, ())| error)?;
         let context = Ref::as_ptr(&record).cast_mut().cast();
-        // SAFETY: the record is new and never moves, so nobody uses the IRP; `completed` takes the record's address for a
-        // reference only when the IRP was handed out, and then `complete` has made that reference.
+        // SAFETY: the record is new and never moves, so nobody uses the IRP; `completed` takes the record's
+        // address for a reference only when the IRP was handed out, and then `complete` has made that
+        // reference.
         unsafe { record.irp.reserve(client.device(), completed, context) }?;
         Ok(record)
     }
@@ -187,14 +193,16 @@ impl Record {
         // When the rundown has begun, closing the listener rejects what is pended.
         let Some(permit) = record.listener.acquire() else { return Decided::Gone };
         let action = if accept { WskInspectAccept } else { WskInspectReject };
-        // SAFETY: rundown protection is held; `record` keeps the listener during the call, also when the request completes.
+        // SAFETY: rundown protection is held; `record` keeps the listener during the call, also when the
+        // request completes.
         unsafe { Self::complete(record, permit.handle(), action, Stage::Pended, Stage::Completing) }
     }
 
     /// Moves the record on and calls `WskInspectComplete`, unless the request has gone meanwhile.
     ///
     /// # Safety
-    /// `handle` is the record's listener, and the caller holds its rundown protection, or is the one that closes it.
+    /// `handle` is the record's listener, and the caller holds its rundown protection, or is the one that
+    /// closes it.
     unsafe fn complete(
         record: &Ref<Self>,
         handle: *mut WSK_SOCKET,
@@ -218,11 +226,12 @@ impl Record {
         }
         // The address of the record is what the IRP was reserved with.
         let _ = Ref::into_raw(record.clone());
-        // SAFETY: it was reserved when the request was pended, and the record was moved on just now, which happens once; the
-        // reference just made keeps the record where it is until the completion routine takes it back.
+        // SAFETY: it was reserved when the request was pended, and the record was moved on just now, which
+        // happens once; the reference just made keeps the record where it is until the completion routine
+        // takes it back.
         let irp = unsafe { record.irp.take() };
-        // SAFETY: the ID is the record's own copy (rule INSP-20), the action is accept or reject (rule ICMP-10), and
-        // the IRP was prepared above. The status is that of the IRP (rule IRP-12).
+        // SAFETY: the ID is the record's own copy (rule INSP-20), the action is accept or reject (rule
+        // ICMP-10), and the IRP was prepared above. The status is that of the IRP (rule IRP-12).
         let _ = unsafe { inspect_complete(handle, record.raw_id.get(), action, irp) };
         Decided::Taken
     }
@@ -232,8 +241,8 @@ impl Record {
         if record.step(Stage::Asking, Stage::Rejected).is_ok() {
             return;
         }
-        // The gate is held until the reaper has made the call, so that the reaper is still there to make it. When it
-        // is shut, closing the listener rejects what is pended.
+        // The gate is held until the reaper has made the call, so that the reaper is still there to make it.
+        // When it is shut, closing the listener rejects what is pended.
         let Some(permit) = record.listener.acquire() else { return };
         // The record stays listed, so that an abort that is faster than the reaper prevents the call.
         if record.step(Stage::Pended, Stage::Dropped).is_err() {
@@ -243,14 +252,15 @@ impl Record {
         let queued = Ref::into_raw(record.clone());
         // SAFETY: a counted reference is never null.
         let node = unsafe { NonNull::new_unchecked(queued.cast_mut().cast::<Node>()) };
-        // SAFETY: a record becomes `Dropped` once, so the node is queued once; the reference just leaked keeps the record
-        // until it was run. The node is its first field.
+        // SAFETY: a record becomes `Dropped` once, so the node is queued once; the reference just leaked
+        // keeps the record until it was run. The node is its first field.
         unsafe { record.listener.client().reap(node) };
     }
 }
 
 /// # Safety
-/// `node` is that of a record that [`Record::abandon`] left to the reaper, with a reference and rundown protection of the listener.
+/// `node` is that of a record that [`Record::abandon`] left to the reaper, with a reference and rundown
+/// protection of the listener.
 unsafe fn reject_from_node(node: NonNull<Node>) {
     // SAFETY: the node is the first field of the record, and the queue owned this reference.
     let record = unsafe { Ref::<Record>::from_raw(node.as_ptr().cast_const().cast()) };
@@ -341,8 +351,8 @@ impl Table {
         self.unlist(record)
     }
 
-    /// Whether this ID may have a record of its own: `Err` if it has one for the same two ends. One for others is ended,
-    /// and returned.
+    /// Returns whether this ID may have a record of its own: `Err` if it has one for the same two ends. One
+    /// for others is ended, and returned.
     fn admit(&mut self, id: InspectId, endpoints: &Endpoints) -> Result<Option<Ref<Record>>, ()> {
         let Some(listed) = self.records.find(id) else { return Ok(None) };
         // SAFETY: a listed record is alive.
@@ -355,8 +365,8 @@ impl Pending {
         Self { table: SpinLock::new(Table { records: Tree::new(), shut: false }) }
     }
 
-    /// Lists a new record. When the listener closes already its request is rejected, and the token will be inert; so it
-    /// will if two inspections of one request met, and the other one has pended it.
+    /// Lists a new record. When the listener closes already its request is rejected, and the token will be
+    /// inert; so it will if two inspections of one request met, and the other one has pended it.
     pub(super) fn insert(&self, record: &Ref<Record>) {
         let mut table = self.table.lock();
         let admitted = if table.shut { Ok(None) } else { table.admit(record.id, &record.endpoints) };
@@ -365,7 +375,8 @@ impl Pending {
             let own = Ref::into_raw(record.clone());
             // SAFETY: a counted reference is never null.
             let own = unsafe { NonNull::new_unchecked(own.cast_mut()) };
-            // SAFETY: the record is new, so it is in no tree, and the reference just leaked keeps it where it is.
+            // SAFETY: the record is new, so it is in no tree, and the reference just leaked keeps it where it
+            // is.
             unsafe { table.records.insert(own) };
         } else {
             // The token has not been handed out yet, so nobody else moves the record.
@@ -375,7 +386,8 @@ impl Pending {
         wake(admitted.unwrap_or(None));
     }
 
-    /// Whether an inspection is that of a new request. If not, the peer has repeated itself (rule INSP-34).
+    /// Returns whether an inspection is that of a new request. If not, the peer has repeated itself (rule
+    /// INSP-34).
     pub(super) fn is_new(&self, id: InspectId, endpoints: &Endpoints) -> bool {
         let admitted = self.table.lock().admit(id, endpoints);
         let new = admitted.is_ok();
@@ -400,15 +412,16 @@ impl Pending {
         wake(ended);
     }
 
-    /// The listener is about to close: rejects whatever is pended, and makes the tokens inert. Without a handle, the
-    /// listener is dead, and its requests are gone already.
+    /// The listener is about to close: rejects whatever is pended, and makes the tokens inert. Without a
+    /// handle, the listener is dead, and its requests are gone already.
     ///
     /// # Safety
     /// `handle` is the listener, and the caller is the one that closes it and has not done so yet.
     pub(super) unsafe fn reject_all(&self, handle: Option<*mut WSK_SOCKET>) {
         self.table.lock().shut = true;
         while let Some(record) = self.any() {
-            // Those that are asked about are rejected by their callbacks. Others that are not pended are decided.
+            // Those that are asked about are rejected by their callbacks. Others that are not pended are
+            // decided.
             if record.step(Stage::Asking, Stage::Aborted).is_err() {
                 if let Some(handle) = handle {
                     // The record stays listed during the call, like any other.

@@ -20,9 +20,9 @@ use crate::sync::SpinLock;
 pub(super) struct ListenerCommon {
     socket: Socket,
     pub(super) pending: Pending,
-    /// Whether requests are inspected.
+    /// True if requests are inspected.
     pub(super) conditional: bool,
-    /// Whether there is a handler for the accept event.
+    /// True if there is a handler for the accept event.
     pub(super) accepts_by_event: bool,
     /// The events for which connections that come by the accept event have handlers.
     pub(super) inheritable: Events,
@@ -38,11 +38,11 @@ pub(super) struct ListenerHandlers<I, B, A> {
 }
 
 /// # Invariants
-/// - Its address is the socket context of the listening socket; WSK holds a reference from `attach` until the close
-///   has completed.
-/// - `handlers` is there until the close has completed. It is used by callbacks, all of which are over then (rule
-///   CLOSE-08), and by holders of rundown protection, without whom the close has not begun; by no others. So a core that
-///   tokens or accepts keep alive holds nothing of the user's, such as those tokens.
+/// - Its address is the socket context of the listening socket; WSK holds a reference from `attach` until the
+///   close has completed.
+/// - `handlers` is there until the close has completed. It is used by callbacks, all of which are over then
+///   (rule CLOSE-08), and by holders of rundown protection, without whom the close has not begun; by no
+///   others. So a core that tokens or accepts keep alive holds nothing of the user's, such as those tokens.
 #[repr(C)]
 pub(super) struct ListenerCore<I, B, A> {
     common: ListenerCommon,
@@ -60,16 +60,17 @@ impl<I: InspectSlot, B: AbortSlot, A: AcceptSlot> ListenerCore<I, B, A> {
     /// The handlers.
     ///
     /// # Safety
-    /// The caller is a callback of the listener, and uses them no longer than it runs, or holds rundown protection for
-    /// so long.
+    /// The caller is a callback of the listener, and uses them no longer than it runs, or holds rundown
+    /// protection for so long.
     pub(super) unsafe fn handlers(&self) -> Option<&ListenerHandlers<I, B, A>> {
-        // SAFETY: by the invariant they are taken out when no callback runs and no rundown protection is held.
+        // SAFETY: by the invariant they are taken out when no callback runs and no rundown protection is
+        // held.
         unsafe { &*self.handlers.get() }.as_ref()
     }
 }
 
-// SAFETY: `repr(C)`, and the socket is the first field of the first field; `ListenerRef::try_new` makes it with the
-// `Lifetime` of this type.
+// SAFETY: `repr(C)`, and the socket is the first field of the first field; `ListenerRef::try_new` makes it
+// with the `Lifetime` of this type.
 unsafe impl<I: InspectSlot, B: AbortSlot, A: AcceptSlot> Core for ListenerCore<I, B, A> {
     const DISPATCH: *const c_void = core::ptr::from_ref(Self::TABLE).cast();
 
@@ -143,8 +144,8 @@ impl ListenerRef {
     }
 
     pub(super) fn common(&self) -> &ListenerCommon {
-        // SAFETY: by the invariant the pointer leads to a `ListenerCore`, all of which it reaches, and which begins with its
-        // common part.
+        // SAFETY: by the invariant the pointer leads to a `ListenerCore`, all of which it reaches, and which
+        // begins with its common part.
         unsafe { self.0.as_ptr().cast::<ListenerCommon>().as_ref() }
     }
 
@@ -155,7 +156,8 @@ impl ListenerRef {
     /// Makes one WSK call that submits `irp`.
     ///
     /// # Safety
-    /// An operation has just prepared the IRP. `call` submits it to WSK, or returns `None` and leaves it alone.
+    /// An operation has just prepared the IRP. `call` submits it to WSK, or returns `None` and leaves it
+    /// alone.
     pub(super) unsafe fn submit(
         &self,
         irp: *mut IRP,

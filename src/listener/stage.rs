@@ -6,7 +6,7 @@ use crate::sync::atomic::AtomicWaker;
 use crate::sync::{AtomicState, states};
 
 states! {
-    /// How far a pended request has come.
+    /// Stage of a pended request.
     pub(super) enum Stage {
         /// The inspection callback has not returned yet.
         Asking => [Accepted, Rejected, Pended, Aborted, Repeated],
@@ -30,7 +30,7 @@ states! {
 }
 
 impl Stage {
-    /// Whether the token can do nothing any more, without having done anything.
+    /// Returns whether the token can do nothing any more, without having done anything.
     pub(super) fn is_gone(self) -> bool {
         matches!(self, Self::Aborted | Self::Repeated)
     }
@@ -38,8 +38,8 @@ impl Stage {
 
 /// The stage of a request, and the task that waits for it to change.
 ///
-/// The token, the callback, an abort, the closing listener, the reaper and WSK's completion move it, each from the
-/// stages that are theirs to leave, and each by comparison: of two that race, one succeeds.
+/// The token, the callback, an abort, the closing listener, the reaper and WSK's completion move it, each
+/// from the stages that are theirs to leave, and each by comparison: of two that race, one succeeds.
 pub(super) struct Progress {
     stage: AtomicState<Stage>,
     /// Wakes the task that has the token, or waits for the decision's outcome.

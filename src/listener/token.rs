@@ -15,20 +15,22 @@ use crate::address;
 use crate::error::{Error, Operation, Result};
 use crate::memory::Ref;
 
-/// A pended connection request (`WskInspectPend`), to be decided once (`WskInspectComplete`), from any thread.
+/// A pended connection request (`WskInspectPend`), to be decided once (`WskInspectComplete`), from any
+/// thread.
 ///
-/// It owns everything that deciding needs, so that deciding cannot fail for want of memory. Dropped undecided it
-/// rejects. If the request is aborted, or the listener closes, it becomes inert: nothing it does has an effect, and
-/// it says so. It never decides another request, also if that has the same ID by now.
+/// It owns everything that deciding needs, so that deciding cannot fail for want of memory. Dropped undecided
+/// it rejects. If the request is aborted, or the listener closes, it becomes inert: nothing it does has an
+/// effect, and it says so. It never decides another request, also if that has the same ID by now.
 ///
-/// A gate may keep the tokens of its own listener; they keep nothing of a listener that has closed but memory.
+/// A gate may keep the tokens of its own listener; they keep nothing of a listener that has closed but
+/// memory.
 #[must_use = "a dropped token rejects the request"]
 pub struct InspectToken {
     record: Ref<Record>,
     decided: bool,
 }
 
-/// What to do with a pended request.
+/// Decision on a pended request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Let the connection be established.
@@ -69,7 +71,7 @@ impl InspectToken {
         self.record.endpoints().peer
     }
 
-    /// Whether the request is gone.
+    /// Returns whether the request is gone.
     pub fn is_aborted(&self) -> bool {
         self.record.is_aborted()
     }

@@ -7,10 +7,11 @@
 //!              ╱       ╲         ╱       ╲
 //! ```
 //!
-//! A *digital search tree*: from the root on, the bits of a key's path say where to go, and the element is at the first
-//! place that was free when it came. So an element's place is on the path of its key, at whatever depth. Paths are well
-//! mixed, so the depth is about the logarithm of the number of elements, whatever the order they come in, and no place is
-//! ever rearranged for others: with 10,000 elements a search looks at 14 of them, on average.
+//! A *digital search tree*: from the root on, the bits of a key's path say where to go, and the element is at
+//! the first place that was free when it came. So an element's place is on the path of its key, at whatever
+//! depth. Paths are well mixed, so the depth is about the logarithm of the number of elements, whatever the
+//! order they come in, and no place is ever rearranged for others: with 10,000 elements a search looks at 14
+//! of them, on average.
 
 use core::cell::UnsafeCell;
 use core::ptr::NonNull;
@@ -23,7 +24,7 @@ pub(super) type Branches<T> = [Option<NonNull<T>>; 2];
 /// # Safety
 /// [`branches`](Self::branches) is always the same place of the element, which nothing but the tree touches.
 pub(super) unsafe trait Element: Sized {
-    /// What it is found by; no two elements of a tree have the same.
+    /// Key of an element; no two elements of a tree have the same.
     type Key: Copy + PartialEq;
 
     /// Its own key, which never changes.
@@ -39,8 +40,8 @@ pub(super) unsafe trait Element: Sized {
 /// The index.
 ///
 /// # Invariants
-/// Elements stay where they are, and alive, as long as they are in the tree. They are reached through it by one thread at
-/// a time, the one that has it borrowed.
+/// Elements stay where they are, and alive, as long as they are in the tree. They are reached through it by
+/// one thread at a time, the one that has it borrowed.
 pub(super) struct Tree<T> {
     root: Option<NonNull<T>>,
 }
@@ -99,8 +100,8 @@ impl<T: Element> Tree<T> {
         let place = self.place(element.key());
         // SAFETY: the place is the tree's, which is borrowed.
         let removed = unsafe { place.read() }.filter(|found| core::ptr::eq(found.as_ptr(), element))?;
-        // What is below goes on being on its path when it moves up, so the deepest one on some way down may fill the
-        // place.
+        // What is below goes on being on its path when it moves up, so the deepest one on some way down may
+        // fill the place.
         let mut lowest = place;
         // SAFETY: the place is the tree's, which is borrowed.
         while let Some(filled) = unsafe { lowest.read() } {

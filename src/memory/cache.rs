@@ -40,8 +40,8 @@ const fn size_of_class(class: usize) -> usize {
 
 /// A handle on a set of free lists of non-paged memory, one for each block size.
 ///
-/// Blocks come from the pool while a driver warms up and return to their list when their last owner drops them,
-/// at most `depth` per list. The lists live until the last handle and the last block are gone.
+/// Blocks come from the pool while a driver warms up and return to their list when their last owner drops
+/// them, at most `depth` per list. The lists live until the last handle and the last block are gone.
 ///
 /// # Invariants
 /// `lists` points to a live `Lists` of which this handle owns one reference.
@@ -49,7 +49,8 @@ pub struct Cache {
     lists: NonNull<Lists>,
 }
 
-// SAFETY: a handle counts as an owner of `Lists`, which is `Sync`: an atomic count, a constant, and lists behind spin locks.
+// SAFETY: a handle counts as an owner of `Lists`, which is `Sync`: an atomic count, a constant, and lists
+// behind spin locks.
 unsafe impl Send for Cache {}
 // SAFETY: all that a shared handle does is change the count and take the locks.
 unsafe impl Sync for Cache {}

@@ -4,16 +4,16 @@ use crate::sync::atomic::{AtomicU32, Ordering};
 
 /// Counts at or above this value have saturated: the object is leaked rather than freed too early.
 const SATURATED: u32 = 1 << 31;
-/// Where a saturated count is put, far from both ends, so that no number of racing threads moves it out.
+/// Value of a saturated count, far from both ends, so that no number of racing threads moves it out.
 const PARKED: u32 = SATURATED + (1 << 30);
 
 /// A count of owners.
 ///
-/// Two thousand million owners can only come from code that forgets references in a loop. Such an object stays
-/// allocated for ever; the kernel has no other answer that is neither a bug check nor a use after free.
+/// Two thousand million owners can only come from code that forgets references in a loop. Such an object
+/// stays allocated for ever; the kernel has no other answer that is neither a bug check nor a use after free.
 ///
-/// Both changes are calls, not copies at each of some hundred places: next to an atomic operation a call costs
-/// nothing, and an image is a kilobyte smaller.
+/// Both changes are calls, not copies at each of some hundred places: next to an atomic operation a call
+/// costs nothing, and an image is a kilobyte smaller.
 #[derive(Debug)]
 pub(crate) struct RefCount(AtomicU32);
 
@@ -39,7 +39,7 @@ impl RefCount {
 
     /// Takes an owner away, unless it is the last, who stays one; `true` if it was taken away.
     ///
-    /// Nobody can become an owner meanwhile: only owners make owners, and the last one is the caller.
+    /// No other can become an owner meanwhile: only owners make owners, and the last one is the caller.
     #[must_use]
     #[inline(never)]
     pub(crate) fn release_unless_last(&self) -> bool {

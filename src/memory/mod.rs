@@ -1,7 +1,8 @@
 //! Non-paged memory: everything this crate allocates, it allocates here, and every allocation can fail.
 //!
-//! Callbacks and completion routines run at up to `DISPATCH_LEVEL` and may touch no paged memory (rule IRQL-14),
-//! so there is one kind of memory only. The crate `alloc` is not used: its collections abort when memory is out.
+//! Callbacks and completion routines run at up to `DISPATCH_LEVEL` and may touch no paged memory (rule
+//! IRQL-14), so there is one kind of memory only. The crate `alloc` is not used: its collections abort when
+//! memory is out.
 //!
 //! ```text
 //!   PoolBox<T>   one owner                      ─┐
@@ -51,8 +52,8 @@ impl core::error::Error for OutOfMemory {}
 /// # IRQL
 /// `<= DISPATCH_LEVEL`.
 pub(crate) fn allocate(bytes: usize) -> Result<NonNull<u8>, OutOfMemory> {
-    // SAFETY: the pool type is a non-paged one, which may be asked for at any IRQL up to DISPATCH_LEVEL; a size
-    // of zero is not passed on.
+    // SAFETY: the pool type is a non-paged one, which may be asked for at any IRQL up to DISPATCH_LEVEL; a
+    // size of zero is not passed on.
     let block = unsafe { nt::ExAllocatePoolWithTag(nt::NON_PAGED_POOL_NX, bytes.max(1), TAG) };
     NonNull::new(block.cast()).ok_or(OutOfMemory)
 }

@@ -10,9 +10,9 @@ use super::{Cache, OutOfMemory, RefCount, allocate, assert_pool_alignment, free}
 
 /// A shared value in non-paged memory, like `Arc`.
 ///
-/// The value never moves, so kernel objects may live in one. A reference can travel through a C context pointer:
-/// [`Ref::into_raw`] and [`Ref::from_raw`] hand over ownership, [`Ref::clone_from_raw`] makes a further owner out
-/// of a pointer that somebody else keeps valid, as the trampoline of a callback does.
+/// The value never moves, so kernel objects may live in one. A reference can travel through a C context
+/// pointer: [`Ref::into_raw`] and [`Ref::from_raw`] hand over ownership, [`Ref::clone_from_raw`] makes a
+/// further owner out of a pointer that somebody else keeps valid, as the trampoline of a callback does.
 ///
 /// # IRQL
 /// Everything here works at `<= DISPATCH_LEVEL`, dropping the last owner included.
@@ -38,8 +38,8 @@ struct Header {
 }
 
 impl Header {
-    /// A new block of this many bytes, from `home` or, without one, from the pool: its header with one owner, and then nothing
-    /// yet. The same for all types, so that there is one copy of it.
+    /// A new block of this many bytes, from `home` or, without one, from the pool: its header with one owner,
+    /// and then nothing yet. The same for all types, so that there is one copy of it.
     ///
     /// # Safety
     /// A header fits into so many bytes.
@@ -51,19 +51,20 @@ impl Header {
         Ok(block)
     }
 
-    /// Gives one owner's count back; the last one drops the value and frees the block. The same for all types, so that
-    /// there is one copy of it.
+    /// Gives one owner's count back; the last one drops the value and frees the block. The same for all
+    /// types, so that there is one copy of it.
     ///
     /// # Safety
-    /// `header` begins a block of this many bytes, of which the caller owns one count, and `drop_value` drops the block's
-    /// value in place.
+    /// `header` begins a block of this many bytes, of which the caller owns one count, and `drop_value` drops
+    /// the block's value in place.
     #[inline(never)]
     unsafe fn release(header: NonNull<Self>, drop_value: unsafe fn(NonNull<Self>), bytes: usize) {
         // SAFETY: the caller's count keeps the block alive.
         if !unsafe { header.as_ref() }.owners.release() {
             return;
         }
-        // SAFETY: that was the last owner, so nobody else reads or writes the value, and it is dropped once, here.
+        // SAFETY: that was the last owner, so nobody else reads or writes the value, and it is dropped once,
+        // here.
         unsafe { drop_value(header) };
         // SAFETY: the block is still there; the header is moved out, and its memory is not read again.
         match unsafe { header.read() }.home {
@@ -97,7 +98,8 @@ impl<T> Block<T> {
 
 // SAFETY: owners on several threads share the value, and the last one, anywhere, drops it.
 unsafe impl<T: Send + Sync> Send for Ref<T> {}
-// SAFETY: a shared reference gives `&T`, and can be cloned into an owner, which another thread may drop: `T` is both.
+// SAFETY: a shared reference gives `&T`, and can be cloned into an owner, which another thread may drop: `T`
+// is both.
 unsafe impl<T: Send + Sync> Sync for Ref<T> {}
 
 impl<T> Ref<T> {
@@ -106,7 +108,8 @@ impl<T> Ref<T> {
     /// # Errors
     /// [`OutOfMemory`]; `value` is dropped then.
     pub fn try_new(value: T) -> Result<Self, OutOfMemory> {
-        // Not made as `try_make` does it, which gives the value back: of each type that would be one more move.
+        // Not made as `try_make` does it, which gives the value back: of each type that would be one more
+        // move.
         let block = Block::allocate(None)?;
         // SAFETY: the block was made for a value, and has none yet.
         Ok(unsafe { Self::fill(block, value) })
@@ -120,7 +123,8 @@ impl<T> Ref<T> {
         Self::try_make(Some(cache), value, |value| value)
     }
 
-    /// Makes a value of `seed` in a block from `home` or, without one, from the pool, so that a large one need not be moved there.
+    /// Makes a value of `seed` in a block from `home` or, without one, from the pool, so that a large one
+    /// need not be moved there.
     ///
     /// # Errors
     /// [`OutOfMemory`], with `seed` given back.
@@ -179,12 +183,13 @@ impl<T> Ref<T> {
     /// # Safety
     /// `value` came from [`Ref::into_raw`] or [`Ref::as_ptr`], and at least one owner exists during the call.
     pub unsafe fn clone_from_raw(value: *const T) -> Self {
-        // SAFETY: the owner that the caller knows of keeps the value alive, and `ManuallyDrop` keeps its count.
+        // SAFETY: the owner that the caller knows of keeps the value alive, and `ManuallyDrop` keeps its
+        // count.
         let other = ManuallyDrop::new(unsafe { Self::from_raw(value) });
         Self::clone(&other)
     }
 
-    /// Whether two owners share one value.
+    /// Returns whether two owners share one value.
     pub fn ptr_eq(this: &Self, other: &Self) -> bool {
         this.block == other.block
     }

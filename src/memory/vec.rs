@@ -7,11 +7,12 @@ use core::ptr::NonNull;
 
 use super::{OutOfMemory, allocate, assert_pool_alignment, free};
 
-/// A vector in non-paged memory whose capacity is fixed when it is made, so that filling it cannot fail for lack
-/// of memory.
+/// A vector in non-paged memory whose capacity is fixed when it is made, so that filling it cannot fail for
+/// lack of memory.
 ///
 /// # Invariants
-/// - `items` points to a block of the pool with room for `capacity` values, of which this vector is the only owner.
+/// - `items` points to a block of the pool with room for `capacity` values, of which this vector is the only
+///   owner.
 /// - The first `len <= capacity` of them are initialised.
 pub struct PoolVec<T> {
     items: NonNull<T>,
@@ -74,7 +75,8 @@ impl<T> PoolVec<T> {
         let value = unsafe { slot.read() };
         // SAFETY: `index + 1` is at most the length, so the address is inside the block or at its end.
         let next = unsafe { slot.add(1) };
-        // SAFETY: `behind` values begin at `next`, and there is room for them one slot earlier; the regions may overlap.
+        // SAFETY: `behind` values begin at `next`, and there is room for them one slot earlier; the regions
+        // may overlap.
         unsafe { next.copy_to(slot, behind) };
         self.len -= 1;
         Some(value)

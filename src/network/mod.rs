@@ -1,4 +1,5 @@
-//! A driver's network part: everything between `DriverEntry` and `DriverUnload` that every driver with sockets needs.
+//! A driver's network part: everything between `DriverEntry` and `DriverUnload` that every driver with
+//! sockets needs.
 //!
 //! ```text
 //!   start ──▶ a system thread: register ──▶ capture (bounded) ──▶ executor ──▶ serve(net) ──▶ ended by itself ─┐
@@ -45,8 +46,8 @@ pub struct NetworkConfig {
     pub capture: Duration,
     /// The longest time that tasks have to end by themselves when the network stops; then they are dropped.
     pub drain: Duration,
-    /// Called with each failure, and every few seconds while the end of the network is waited for: at `PASSIVE_LEVEL`, on the
-    /// thread of the network.
+    /// Called with each failure, and every few seconds while the end of the network is waited for: at
+    /// `PASSIVE_LEVEL`, on the thread of the network.
     pub report: fn(&Report),
 }
 
@@ -64,8 +65,8 @@ impl Default for NetworkConfig {
 
 /// The network part of a driver, in a static.
 ///
-/// Starting it registers with WSK, captures it, starts an executor and runs an asynchronous function on that. Stopping it, or
-/// any failure, undoes all of that and waits for it, so that the driver's image may go.
+/// Starting it registers with WSK, captures it, starts an executor and runs an asynchronous function on that.
+/// Stopping it, or any failure, undoes all of that and waits for it, so that the driver's image may go.
 ///
 /// ```
 /// use wsk::{Network, NetworkConfig, Net, Passive, Result};
@@ -96,8 +97,8 @@ impl Default for NetworkConfig {
 /// ```
 ///
 /// # Where to stop
-/// In a WDM driver in `DriverUnload`. In a KMDF driver in the cleanup callback of the `WDFDRIVER`, because `EvtDriverUnload` is not
-/// called after a `DriverEntry` that has failed.
+/// In a WDM driver in `DriverUnload`. In a KMDF driver in the cleanup callback of the `WDFDRIVER`, because
+/// `EvtDriverUnload` is not called after a `DriverEntry` that has failed.
 pub struct Network {
     running: SpinLock<Option<Running>>,
 }
@@ -108,8 +109,8 @@ impl Network {
         Self { running: SpinLock::new(None) }
     }
 
-    /// Starts the network, for a driver whose image stays: one without a `DriverUnload`, or one that keeps its image by other
-    /// means. A driver that can be unloaded uses [`Network::start_for`].
+    /// Starts the network, for a driver whose image stays: one without a `DriverUnload`, or one that keeps
+    /// its image by other means. A driver that can be unloaded uses [`Network::start_for`].
     ///
     /// Returns when there is a thread, and does not wait for WSK. Failures after that are reported
     /// ([`NetworkConfig::report`]), and leave a network that is to be stopped all the same.
@@ -118,8 +119,8 @@ impl Network {
     /// `PASSIVE_LEVEL`.
     ///
     /// # Errors
-    /// `STATUS_INVALID_DEVICE_STATE` if the network is started already and was not stopped; out of memory, or the status of
-    /// `PsCreateSystemThread`.
+    /// `STATUS_INVALID_DEVICE_STATE` if the network is started already and was not stopped; out of memory, or
+    /// the status of `PsCreateSystemThread`.
     pub fn start<'a, F, S>(
         &'static self,
         passive: Passive<'a>,
@@ -134,8 +135,9 @@ impl Network {
         unsafe { self.start_for(passive, core::ptr::null_mut(), config, serve) }
     }
 
-    /// Starts the network, for a driver that can be unloaded: the I/O manager holds `device`, and with it the driver's image, until
-    /// each completion routine has returned. See [`Client::register_for`](crate::Client::register_for).
+    /// Starts the network, for a driver that can be unloaded: the I/O manager holds `device`, and with it the
+    /// driver's image, until each completion routine has returned. See
+    /// [`Client::register_for`](crate::Client::register_for).
     ///
     /// Otherwise the same as [`Network::start`].
     ///
@@ -146,8 +148,8 @@ impl Network {
     /// The same as those of [`Network::start`].
     ///
     /// # Safety
-    /// `device` is a device object of the driver that this code is part of, and it is there until the network was stopped. Null
-    /// means [`Network::start`].
+    /// `device` is a device object of the driver that this code is part of, and it is there until the network
+    /// was stopped. Null means [`Network::start`].
     pub unsafe fn start_for<'a, F, S>(
         &'static self,
         passive: Passive<'a>,
@@ -200,13 +202,16 @@ impl Network {
         Err(Error::new(Operation::Network, Status::INVALID_DEVICE_STATE))
     }
 
-    /// Stops the network and waits until nothing of it is left, for as long as that takes: [`Net::stopping`] resolves, tasks have
-    /// [`NetworkConfig::drain`] to end by themselves and are dropped then, sockets are closed, the client deregisters, and the
-    /// threads end. Every few seconds it is reported what is waited for.
+    /// Stops the network and waits until nothing of it is left, for as long as that takes: [`Net::stopping`]
+    /// resolves, tasks have [`NetworkConfig::drain`] to end by themselves and are dropped then, sockets are
+    /// closed, the client deregisters, and the threads end. Every few seconds it is reported what is waited
+    /// for.
     ///
-    /// A [`Provider`] that is kept outside of tasks, in a static for instance, never lets this return; the report names it.
+    /// A [`Provider`] that is kept outside of tasks, in a static for instance, never lets this return; the
+    /// report names it.
     ///
-    /// It may be called at any time, several times, and on several threads. Afterwards the network can be started again.
+    /// It may be called at any time, several times, and on several threads. Afterwards the network can be
+    /// started again.
     ///
     /// # IRQL
     /// `PASSIVE_LEVEL`, outside of callbacks, completion routines and tasks of this network.
@@ -232,8 +237,8 @@ impl fmt::Debug for Network {
     }
 }
 
-/// A network that was started. Dropping it stops the network and waits for that, as [`Network::stop`] does, which is what a failure
-/// path of `DriverEntry` needs: `DriverUnload` is not called after one.
+/// A network that was started. Dropping it stops the network and waits for that, as [`Network::stop`] does,
+/// which is what a failure path of `DriverEntry` needs: `DriverUnload` is not called after one.
 ///
 /// It has the right to wait, so its `Drop` may, which no other in this crate does.
 #[must_use = "dropping it stops the network; `keep` leaves it running"]

@@ -124,7 +124,7 @@ impl Shared {
         (self.config.report)(&Report { stage, error: None, left });
     }
 
-    /// What the thread does, until nothing of the network is left.
+    /// Body of the thread: runs until nothing of the network is left.
     pub(super) fn run(
         this: &Ref<Self>,
         passive: Passive<'_>,
@@ -247,7 +247,7 @@ struct Parts {
     shared: Ref<Shared>,
 }
 
-/// What the thread waits for before it does anything.
+/// Latch that holds the thread back at its start.
 struct Latch {
     event: Event,
     admitted: AtomicBool,

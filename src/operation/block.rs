@@ -17,16 +17,17 @@ use super::irp::IrpStorage;
 use crate::error::{Error, Operation, Result};
 use crate::memory::{Cache, OutOfMemory, Ref};
 
-/// How a request ended.
+/// Outcome of a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Outcome {
-    /// What WSK completed the IRP with. `IoStatus` decides; the value the call returned is never used (rule IRP-12).
+    /// WSK completed the IRP with this. `IoStatus` decides; the value the call returned is never used (rule
+    /// IRP-12).
     Completed { status: NTSTATUS, information: usize },
     /// The library did not ask WSK. Whatever its status is, it says nothing about the socket.
     Refused(Refusal),
 }
 
-/// Why the library does not ask WSK.
+/// Reason why WSK is not asked.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Refusal(NTSTATUS);
 
@@ -52,7 +53,7 @@ impl Outcome {
         if nt_success(status) { Ok(self.information()) } else { Err(Error::new(operation, status)) }
     }
 
-    /// What the user is told, whoever says it.
+    /// Returns the status for the user.
     pub(crate) fn status(self) -> NTSTATUS {
         match self {
             Self::Completed { status, .. } | Self::Refused(Refusal(status)) => status,
@@ -67,13 +68,13 @@ impl Outcome {
         }
     }
 
-    /// Whether WSK has said that the socket is dead and must be closed (rule LSN-07).
+    /// Returns whether WSK has said that the socket is dead and must be closed (rule LSN-07).
     pub(crate) fn socket_is_dead(self) -> bool {
         matches!(self, Self::Completed { status: STATUS_FILE_FORCED_CLOSED, .. })
     }
 }
 
-/// What became of an attempt to hand an IRP to WSK.
+/// Result of an attempt to submit an IRP to WSK.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Submission {
     /// A WSK function was called with it, and completes it.
@@ -86,41 +87,44 @@ pub(crate) enum Submission {
 ///
 /// The value lives in the operation block, at a fixed address, from submission to completion.
 pub(crate) trait Request: Send + Sized + 'static {
-    /// Has the socket that the request is made on closed, if the outcome says that it is dead (rules LSN-07, LIFE-17). Called in
-    /// the completion routine, before anybody learns of the completion and also when nobody ever looks at it.
+    /// Has the socket that the request is made on closed, if the outcome says that it is dead (rules LSN-07,
+    /// LIFE-17). Called in the completion routine, before anybody learns of the completion and also when
+    /// nobody ever looks at it.
     fn close_if_dead(&self, outcome: Outcome);
 
-    /// Called once, in the completion routine, before anybody learns of the completion, whether or not the future is
-    /// still there. What the result owns is taken over here, because the future may never be polled again.
+    /// Called once, in the completion routine, before anybody learns of the completion, whether or not the
+    /// future is still there. What the result owns is taken over here, because the future may never be polled
+    /// again.
     ///
     /// IRQL: up to `DISPATCH_LEVEL`: no WSK call, no allocation.
     fn completed(&mut self, _outcome: Outcome) {}
 
-    /// Called once when the request completed after its future had been dropped. Nothing needs to be done for many.
+    /// Called once when the request completed after its future had been dropped. Nothing needs to be done for
+    /// many.
     ///
     /// IRQL: up to `DISPATCH_LEVEL`, possibly inside the completion routine: no WSK call, no allocation.
     fn orphaned(self, _outcome: Outcome) {}
 }
 
 /// # Invariants
-/// - `cell` follows the diagram of the parent module; only the future leaves `Idle`, only the completion routine enters
-///   `Done`.
+/// - `cell` follows the diagram of the parent module; only the future leaves `Idle`, only the completion
+///   routine enters `Done`.
 /// - `request` and the IRP belong to the future in `Idle`, `Refused` and `Done`, to WSK otherwise.
 struct Block<R> {
     head: Head,
     request: UnsafeCell<Option<R>>,
 }
 
-/// What does not depend on the kind of request, so that there is one copy of its code.
+/// The part that does not depend on the kind of request, so that there is one copy of its code.
 struct Head {
     irp: IrpStorage,
     cell: Cell,
 }
 
-// SAFETY: the invariants of the block say which one thread may touch `request` in each state, and the state is
-// changed with release and read with acquire ordering; `R` itself may move between threads.
+// SAFETY: the invariants of the block say which one thread may touch `request` in each state, and the state
+// is changed with release and read with acquire ordering; `R` itself may move between threads.
 unsafe impl<R: Send> Send for Block<R> {}
-// SAFETY: as for `Send`.
+// SAFETY: a shared block gives access to `request` only to the one thread that the invariants name.
 unsafe impl<R: Send> Sync for Block<R> {}
 
 /// The future's reference on an operation block.
@@ -128,7 +132,7 @@ unsafe impl<R: Send> Sync for Block<R> {}
 /// Dropping it is always allowed, in any state, at up to `DISPATCH_LEVEL`.
 pub(crate) struct Op<R: Request> {
     block: Ref<Block<R>>,
-    /// Whether dropping it cancels the request.
+    /// True if dropping it cancels the request.
     cancels: bool,
 }
 
@@ -147,8 +151,9 @@ impl<R: Request> Op<R> {
     ///
     /// # Safety
     /// - The operation is idle.
-    /// - Unless it refuses, `call` passes the IRP to exactly one WSK function, which completes it exactly once,
-    ///   and passes no memory that can go away before that other than what is needed only during the call.
+    /// - Unless it refuses, `call` passes the IRP to exactly one WSK function, which completes it exactly
+    ///   once, and passes no memory that can go away before that other than what is needed only during the
+    ///   call.
     pub(crate) unsafe fn submit(&self, call: impl FnOnce(*mut nt::IRP, *mut R) -> Submission) {
         // SAFETY: the state is idle, so the request belongs to this thread.
         let slot = unsafe { &mut *self.block.request.get() };
@@ -171,16 +176,17 @@ impl<R: Request> Op<R> {
         }
     }
 
-    /// The outcome and the request, once the completion routine has run; else the operation comes back, and the
-    /// task will be woken.
+    /// The outcome and the request, once the completion routine has run; else the operation comes back, and
+    /// the task will be woken.
     pub(crate) fn poll(self, context: &Context<'_>) -> core::result::Result<(Outcome, R), Self> {
         let Some(outcome) = self.block.head.poll(context) else { return Err(self) };
         // SAFETY: the state is done, so the request belongs to the future, which this value is.
         let request = unsafe { (*self.block.request.get()).take() };
         match request {
             Some(request) => Ok((outcome, request)),
-            // SAFETY: the request is there from `try_new` until the block is done, and then only this function, which
-            // uses the operation up, and a completion routine that finds the operation abandoned take it.
+            // SAFETY: the request is there from `try_new` until the block is done, and then only this
+            // function, which uses the operation up, and a completion routine that finds the operation
+            // abandoned take it.
             None => unsafe { core::hint::unreachable_unchecked() },
         }
     }
@@ -255,19 +261,20 @@ impl Head {
         Self { irp: IrpStorage::new(), cell: Cell::new() }
     }
 
-    /// How the request ended, if it has; else the task will be woken.
+    /// Returns the outcome of the request if it has ended; otherwise the task will be woken.
     fn poll(&self, context: &Context<'_>) -> Option<Outcome> {
         self.cell.poll(context).map(|end| self.outcome(end))
     }
 
-    /// The future goes. If WSK has the IRP, it is cancelled on request, and the request is the completion routine's from
-    /// now on; if the request has ended, it is the caller's, with this outcome.
+    /// The future goes. If WSK has the IRP, it is cancelled on request, and the request is the completion
+    /// routine's from now on; if the request has ended, it is the caller's, with this outcome.
     fn abandon(&self, cancel: bool) -> Option<Outcome> {
         match self.cell.abandon() {
             Abandoned::Idle => None,
             Abandoned::Submitted => {
-                // WSK still has the IRP. The future's reference keeps the block alive during the call, also if the
-                // request completes meanwhile: cancelling a completed IRP does nothing (rules R14, IRP-16).
+                // WSK still has the IRP. The future's reference keeps the block alive during the call, also
+                // if the request completes meanwhile: cancelling a completed IRP does nothing (rules R14,
+                // IRP-16).
                 if cancel {
                     // SAFETY: the IRP was initialised by `submit` and lives in the block.
                     unsafe { nt::IoCancelIrp(self.irp.as_ptr()) };
@@ -281,12 +288,13 @@ impl Head {
     /// Reads how the request ended. Call only when it has, or from the completion routine.
     fn outcome(&self, end: End) -> Outcome {
         let irp = self.irp.as_ptr();
-        // SAFETY: an IRP that was completed, or given to nobody, is not written any more, and it lives in this block.
+        // SAFETY: an IRP that was completed, or given to nobody, is not written any more, and it lives in
+        // this block.
         let status = unsafe { nt::irp_status(irp) };
         if end == End::Refused {
             return Outcome::Refused(Refusal(status));
         }
-        // SAFETY: as above.
+        // SAFETY: WSK completed the IRP, which is not written any more and lives in this block.
         let information = unsafe { nt::irp_information(irp) };
         Outcome::Completed { status, information }
     }
@@ -304,7 +312,8 @@ unsafe extern "system" fn completed<R: Request>(
     // SAFETY: `submit` leaked exactly this reference, and the routine runs once per submission.
     let block = unsafe { Ref::<Block<R>>::from_raw(context.cast_const().cast()) };
     let outcome = block.head.outcome(End::Completed);
-    // SAFETY: until the state is done the request belongs to WSK, which has just given it back to this routine.
+    // SAFETY: until the state is done the request belongs to WSK, which has just given it back to this
+    // routine.
     if let Some(request) = unsafe { (*block.request.get()).as_mut() } {
         request.close_if_dead(outcome);
         request.completed(outcome);

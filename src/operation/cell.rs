@@ -1,5 +1,5 @@
-//! The state word of an operation, and the slot of the task that waits for it; the state machine is drawn in the parent
-//! module.
+//! The state word of an operation, and the slot of the task that waits for it; the state machine is drawn in
+//! the parent module.
 
 use core::task::Context;
 
@@ -22,7 +22,7 @@ states! {
     }
 }
 
-/// How an operation ended.
+/// End of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     /// WSK completed the IRP.
@@ -31,7 +31,7 @@ pub(super) enum End {
     Refused,
 }
 
-/// What the future leaves behind that walks away.
+/// State in which a dropped future leaves its operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Abandoned {
     /// A request that was never submitted.
@@ -43,7 +43,8 @@ pub(super) enum Abandoned {
 }
 
 /// # Invariants
-/// The future alone moves it out of `Idle`, and to `Refused` and `Abandoned`; the completion routine alone to `Done`.
+/// The future alone moves it out of `Idle`, and to `Refused` and `Abandoned`; the completion routine alone to
+/// `Done`.
 pub(super) struct Cell {
     phase: AtomicState<Phase>,
     waker: AtomicWaker,
@@ -59,12 +60,12 @@ impl Cell {
         self.phase.leave(Phase::Idle, Phase::Submitted);
     }
 
-    /// Nobody was given the IRP. The caller has just submitted the operation.
+    /// The IRP was not submitted. The caller has just submitted the operation.
     pub(super) fn refuse(&self) {
         self.phase.leave(Phase::Submitted, Phase::Refused);
     }
 
-    /// How the operation ended, if it has; else the task will be woken.
+    /// Returns how the operation ended, if it has; otherwise the task will be woken.
     pub(super) fn poll(&self, context: &Context<'_>) -> Option<End> {
         self.end().or_else(|| {
             self.waker.register(context.waker());
@@ -91,8 +92,8 @@ impl Cell {
         }
     }
 
-    /// The completion routine has done its work. `true` if the future has walked away, so that the request is the
-    /// completion routine's; else the future is woken, and has it.
+    /// The completion routine has done its work. `true` if the future has walked away, so that the request is
+    /// the completion routine's; else the future is woken, and has it.
     pub(super) fn complete(&self) -> bool {
         let abandoned = self.phase.replace(Phase::Done) == Phase::Abandoned;
         if !abandoned {

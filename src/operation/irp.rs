@@ -7,10 +7,11 @@
 //!                                         └──▶ completed here: the routine sees that it comes back unused
 //! ```
 //!
-//! A completion routine returns to the I/O manager when whoever waited for the request may be long done with it, up to the
-//! driver's unloading. With a device object of the driver, [`keep_image`] has the I/O manager hold that object, and with it the
-//! image, until the routine has returned (`IoSetCompletionRoutineEx`). No code of the image can do that for itself: the
-//! routine's last instruction, which gives the status back (rule IRP-03), is always still to come.
+//! A completion routine returns to the I/O manager when whoever waited for the request may be long done with
+//! it, up to the driver's unloading. With a device object of the driver, [`keep_image`] has the I/O manager
+//! hold that object, and with it the image, until the routine has returned (`IoSetCompletionRoutineEx`). No
+//! code of the image can do that for itself: the routine's last instruction, which gives the status back
+//! (rule IRP-03), is always still to come.
 
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
@@ -22,13 +23,14 @@ use wsk_sys::{STATUS_CANCELLED, nt_success};
 
 use crate::memory::OutOfMemory;
 
-/// Storage for an IRP with one stack location, initialised anew for every request (`IoInitializeIrp`), so that
-/// no request allocates an IRP.
+/// Storage for an IRP with one stack location, initialised anew for every request (`IoInitializeIrp`), so
+/// that no request allocates an IRP.
 ///
 /// # Invariants
-/// Between [`IrpStorage::prepare`] and the run of the completion routine the storage belongs to whoever the IRP
-/// was handed to; the owner keeps it alive and does not touch it. The owning operation keeps this.
-// Microsoft declares an IRP with MEMORY_ALLOCATION_ALIGNMENT; the headers that bindings are made of may not (rule IRP-28).
+/// Between [`IrpStorage::prepare`] and the run of the completion routine the storage belongs to whoever the
+/// IRP was handed to; the owner keeps it alive and does not touch it. The owning operation keeps this.
+// Microsoft declares an IRP with MEMORY_ALLOCATION_ALIGNMENT; the headers that bindings are made of may not
+// (rule IRP-28).
 #[cfg_attr(target_pointer_width = "64", repr(C, align(16)))]
 #[cfg_attr(not(target_pointer_width = "64"), repr(C, align(8)))]
 pub(crate) struct IrpStorage {
@@ -38,8 +40,8 @@ pub(crate) struct IrpStorage {
     unused: AtomicBool,
 }
 
-// The stack location follows the IRP without a gap, as `IoSizeOfIrp(1)` expects (rule IRP-01). The storage may be
-// longer than that, where alignment pads it.
+// The stack location follows the IRP without a gap, as `IoSizeOfIrp(1)` expects (rule IRP-01). The storage
+// may be longer than that, where alignment pads it.
 const _: () = assert!(offset_of!(IrpStorage, stack) == size_of::<nt::IRP>());
 const _: () = assert!(size_of::<IrpStorage>() >= nt::io_size_of_irp(1) as usize);
 // The IRP comes first, so it is aligned as the whole is, and as the pool aligns the blocks that it lies in.
@@ -48,7 +50,8 @@ const _: () = assert!(align_of::<IrpStorage>() == nt::MEMORY_ALLOCATION_ALIGNMEN
 
 // SAFETY: the storage is plain memory; the invariant says who may touch it when, on whatever processor.
 unsafe impl Send for IrpStorage {}
-// SAFETY: as for `Send`; a shared reference alone gives no access without `unsafe`.
+// SAFETY: a shared reference alone gives no access without `unsafe`; the invariant says who may touch the
+// storage when.
 unsafe impl Sync for IrpStorage {}
 
 impl IrpStorage {
@@ -72,15 +75,16 @@ impl IrpStorage {
     /// (rules IRP-02, IRP-06).
     ///
     /// # Safety
-    /// No request uses the storage now. The storage stays where it is until `routine` has run, and so does what the routine
-    /// makes of `context`.
+    /// No request uses the storage now. The storage stays where it is until `routine` has run, and so does
+    /// what the routine makes of `context`.
     pub(crate) unsafe fn prepare(
         &self,
         routine: nt::IO_COMPLETION_ROUTINE,
         context: *mut c_void,
     ) -> *mut nt::IRP {
         let irp = self.as_ptr();
-        // SAFETY: the storage is whole; the rest is forwarded to the caller.
+        // SAFETY: the pointer reaches the whole storage, which the caller keeps until the routine has run,
+        // with its context.
         unsafe { prepare(irp, routine, context) };
         irp
     }
@@ -97,14 +101,15 @@ unsafe fn prepare(irp: *mut nt::IRP, routine: nt::IO_COMPLETION_ROUTINE, context
     unsafe { nt::io_set_completion_routine(irp, routine, context) };
 }
 
-/// Has the image of `device`'s driver stay until the completion routine of a prepared IRP has returned. Without a device
-/// there is nothing to do.
+/// Has the image of `device`'s driver stay until the completion routine of a prepared IRP has returned.
+/// Without a device there is nothing to do.
 ///
-/// After success the IRP must be completed, by WSK or by [`complete_here`]: what the I/O manager has allocated is given back
-/// then. Each call takes memory of the I/O manager's; IRQL up to `DISPATCH_LEVEL`.
+/// After success the IRP must be completed, by WSK or by [`complete_here`]: what the I/O manager has
+/// allocated is given back then. Each call takes memory of the I/O manager's; IRQL up to `DISPATCH_LEVEL`.
 ///
 /// # Safety
-/// `irp` was prepared and nobody has it yet. `device` is null, or a device object that is there during the call.
+/// `irp` was prepared and nobody has it yet. `device` is null, or a device object that is there during the
+/// call.
 #[inline(never)]
 pub(crate) unsafe fn keep_image(
     irp: *mut nt::IRP,
@@ -119,7 +124,8 @@ pub(crate) unsafe fn keep_image(
     let routine = unsafe { nt::stack_completion_routine(location) };
     // SAFETY: the location is the caller's.
     let context = unsafe { nt::stack_context(location) };
-    // SAFETY: the IRP has one free location and nobody else has it; routine and context are the ones that were to be set anyhow, and the caller vouches for the device.
+    // SAFETY: the IRP has one free location and nobody else has it; routine and context are the ones that
+    // were to be set anyhow, and the caller vouches for the device.
     let status = unsafe { nt::IoSetCompletionRoutineEx(device, irp, routine, context, 1, 1, 1) };
     if nt_success(status) { Ok(()) } else { Err(OutOfMemory) }
 }
@@ -136,14 +142,16 @@ pub(crate) unsafe fn complete_here(irp: *mut nt::IRP, status: NTSTATUS) {
     unsafe { nt::set_irp_information(irp, 0) };
     // SAFETY: nobody else has the IRP, which was prepared with one free location.
     unsafe { nt::io_set_next_irp_stack_location(irp) };
-    // SAFETY: nobody else has the IRP, and its routine was set when it was prepared; this code plays the driver below, and does not touch the IRP any more.
+    // SAFETY: nobody else has the IRP, and its routine was set when it was prepared; this code plays the
+    // driver below, and does not touch the IRP any more.
     unsafe { nt::IofCompleteRequest(irp, nt::IO_NO_INCREMENT as i8) };
 }
 
 /// An IRP that was made ready beforehand, so that handing it to WSK cannot fail.
 ///
 /// # Invariants
-/// - While `unused` is set, the IRP is prepared, the I/O manager holds the image for its routine, and nobody was given it.
+/// - While `unused` is set, the IRP is prepared, the I/O manager holds the image for its routine, and nobody
+///   was given it.
 /// - Whoever is given the IRP has a pointer that reaches this whole value, as [`comes_back_unused`] needs.
 #[repr(transparent)]
 pub(crate) struct ReservedIrp(IrpStorage);
@@ -162,7 +170,8 @@ impl ReservedIrp {
     /// Prepares the IRP; see [`IrpStorage::prepare`] and [`keep_image`].
     ///
     /// # Safety
-    /// As for both of them, once. `routine` asks [`comes_back_unused`] first, and does nothing else when it does.
+    /// As for both of them, once. `routine` asks [`comes_back_unused`] first, and does nothing else when it
+    /// does.
     pub(crate) unsafe fn reserve(
         &self,
         device: *mut nt::DEVICE_OBJECT,
@@ -170,9 +179,10 @@ impl ReservedIrp {
         context: *mut c_void,
     ) -> Result<(), OutOfMemory> {
         let irp = self.as_ptr();
-        // SAFETY: the storage is the first field; the rest is forwarded to the caller.
+        // SAFETY: the pointer reaches the whole storage, which the caller keeps until the routine has run,
+        // with its context.
         unsafe { prepare(irp, routine, context) };
-        // SAFETY: the IRP was just prepared; the rest is forwarded to the caller.
+        // SAFETY: the IRP was just prepared, and the caller vouches for the device.
         unsafe { keep_image(irp, device) }?;
         self.0.unused.store(!device.is_null(), Ordering::Relaxed);
         Ok(())
@@ -191,20 +201,20 @@ impl ReservedIrp {
 impl Drop for ReservedIrp {
     fn drop(&mut self) {
         if *self.0.unused.get_mut() {
-            // Its routine sees that it comes back unused, and only what the I/O manager holds for it is given back.
-            // SAFETY: by the invariant it is prepared, and nobody was given it.
+            // Its routine sees that it comes back unused, and only what the I/O manager holds for it is given
+            // back. SAFETY: by the invariant it is prepared, and nobody was given it.
             unsafe { complete_here(self.as_ptr(), STATUS_CANCELLED) };
         }
     }
 }
 
-/// Whether a reserved IRP comes back to its routine without having been handed to WSK, because its owner goes. The routine
-/// then leaves its context alone.
+/// Returns whether a reserved IRP comes back to its routine without having been handed to WSK, because its
+/// owner goes. The routine then leaves its context alone.
 ///
 /// # Safety
 /// `irp` is that of a [`ReservedIrp`], as that gave it out, which has completed.
 pub(crate) unsafe fn comes_back_unused(irp: *mut nt::IRP) -> bool {
-    // SAFETY: the caller says that the IRP is the first field of one, which is there as long as its routine runs; by its invariant
-    // the pointer reaches all of it. Nobody writes to it now but through cells.
+    // SAFETY: the caller says that the IRP is the first field of one, which is there as long as its routine
+    // runs; by its invariant the pointer reaches all of it. Nobody writes to it now but through cells.
     unsafe { &*irp.cast::<ReservedIrp>() }.0.unused.load(Ordering::Relaxed)
 }

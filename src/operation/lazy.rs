@@ -24,8 +24,8 @@ pub(crate) trait Operation: Sized {
     /// The output of the future.
     type Output;
 
-    /// Submits the request, or ends the operation without one (`Err`). `Pending` if another operation has to end
-    /// first; the task is woken then. Not called again after it was ready.
+    /// Submits the request, or ends the operation without one (`Err`). `Pending` if another operation has to
+    /// end first; the task is woken then. Not called again after it was ready.
     ///
     /// Operations that are [submitted](Lazy::submitted) at once are never pending.
     fn start(&mut self, context: &Context<'_>) -> Poll<Result<Op<Self::Request>, Self::Output>>;
@@ -33,8 +33,8 @@ pub(crate) trait Operation: Sized {
     /// Turns the outcome of the request into the output. Called once.
     fn finish(&mut self, outcome: Outcome, request: Self::Request) -> Self::Output;
 
-    /// Called when the future is dropped before it was ready: `submitted` if WSK has the request, which is cancelled
-    /// right afterwards.
+    /// Called when the future is dropped before it was ready: `submitted` if WSK has the request, which is
+    /// cancelled right afterwards.
     fn dropped(&mut self, _submitted: bool) {}
 }
 

@@ -15,12 +15,14 @@
 //!  freed                  Abandoned ──completion routine──▶ `Request::orphaned`, freed
 //! ```
 //!
-//! A request that the library does not make, because the socket is closing for instance, goes from *Submitted* to
-//! *Refused*, which for the future is as *Done*. What it is told then is never taken for WSK's word on the socket.
+//! A request that the library does not make, because the socket is closing for instance, goes from
+//! *Submitted* to *Refused*, which for the future is as *Done*. What it is told then is never taken for WSK's
+//! word on the socket.
 //!
 //! *Orphaned* is where a result that nobody waits for is put right: an accepted socket is closed, received
-//! bytes are kept for the next receive. A result that the client must know of even when the future is never looked
-//! at again, a new socket, is taken over before that, by `Request::completed` in the completion routine.
+//! bytes are kept for the next receive. A result that the client must know of even when the future is never
+//! looked at again, a new socket, is taken over before that, by `Request::completed` in the completion
+//! routine.
 //!
 //! The completion routine runs at up to `DISPATCH_LEVEL` in any thread. It makes no WSK call, allocates
 //! nothing, and wakes the task; the waker only schedules.

@@ -7,14 +7,15 @@
 //!   close, dropped handle, unload ────────────────────────────────┘ (no handler is told of what this side does)
 //! ```
 //!
-//! WSK says that a socket is dead by a null indication, and only on receive, accept and inspect events that are on (rule
-//! LIFE-16). A socket without such an event is *silent*: its death shows in the next operation, or in those that wait (rules
-//! LIFE-14, LIFE-17). So whoever waits for the end of a socket that may be silent has it *probed* several times a second: one
-//! call without an IRP and without memory, which fails on a dead socket and changes nothing on others (rules IOC-10, IOC-11).
-//! The reaper thread has the time: it wakes the waiters, and they make the call.
+//! WSK says that a socket is dead by a null indication, and only on receive, accept and inspect events that
+//! are on (rule LIFE-16). A socket without such an event is *silent*: its death shows in the next operation,
+//! or in those that wait (rules LIFE-14, LIFE-17). So whoever waits for the end of a socket that may be
+//! silent has it *probed* several times a second: one call without an IRP and without memory, which fails on
+//! a dead socket and changes nothing on others (rules IOC-10, IOC-11). The reaper thread has the time: it
+//! wakes the waiters, and they make the call.
 //!
-//! Waiting for the rundown to begin, and not for the close, means that retained data, which keeps the close from starting, does
-//! not keep the news back.
+//! Waiting for the rundown to begin, and not for the close, means that retained data, which keeps the close
+//! from starting, does not keep the news back.
 
 use core::future::Future;
 use core::pin::Pin;
@@ -24,7 +25,7 @@ use super::control::probe;
 use super::{Socket, SocketRef};
 use crate::sync::{Registered, Waiter};
 
-/// Why a socket is closed.
+/// Reason why a socket is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CloseReason {
@@ -66,7 +67,7 @@ impl WaitClosed {
 }
 
 impl Socket {
-    /// Why the socket is closed, if it is.
+    /// Returns why the socket is closed, if it is.
     fn close_reason(&self) -> Option<CloseReason> {
         (!self.is_open()).then(|| if self.is_dead() { CloseReason::Dead } else { CloseReason::Local })
     }

@@ -45,7 +45,7 @@ struct EventSwitch(WSK_EVENT_CALLBACK_CONTROL);
 
 // SAFETY: the GUID it points to is static.
 unsafe impl Send for EventSwitch {}
-// SAFETY: as for `Send` (rule EVT-24).
+// SAFETY: the GUID it points to is static (rule EVT-24).
 unsafe impl Input for EventSwitch {}
 
 impl EventSwitch {
@@ -81,7 +81,8 @@ pub(crate) async fn control<I: Input>(
     let op =
         Op::try_new(socket.client().cache(), request).map_err(|_| Error::out_of_memory(what.operation))?;
     let call = |irp, request| {
-        // SAFETY: `run` passes the request, whose sizes cover those of `what`, and an IRP that was prepared for it.
+        // SAFETY: `run` passes the request, whose sizes cover those of `what`, and an IRP that was prepared
+        // for it.
         unsafe { submit_irp(&socket, what, irp, request) }
     };
     // SAFETY: the operation is new, and `submit_irp` passes the IRP and the request's memory alone.
@@ -93,8 +94,8 @@ pub(crate) async fn control<I: Input>(
 /// Calls `WskControlSocket` with an IRP.
 ///
 /// # Safety
-/// `request` is live, not yet WSK's, and stays where it is until `irp`, which was prepared for it, has completed. The
-/// sizes that `what` names are no larger than its buffers.
+/// `request` is live, not yet WSK's, and stays where it is until `irp`, which was prepared for it, has
+/// completed. The sizes that `what` names are no larger than its buffers.
 unsafe fn submit_irp<I>(
     socket: &SocketRef,
     what: ControlCode,
@@ -106,19 +107,20 @@ unsafe fn submit_irp<I>(
     // SAFETY: the request is live; only the address of a field is computed.
     let output = unsafe { &raw mut (*request).output }.cast::<c_void>();
     let call = |handle: *mut WSK_SOCKET, table: &BasicTable| {
-        // SAFETY: both buffers are part of the request, which lives until the IRP has completed (rule LIFE-11).
+        // SAFETY: both buffers are part of the request, which lives until the IRP has completed (rule
+        // LIFE-11).
         unsafe { control_with_irp(handle, table.control_socket(), what, input, output, irp) }
     };
-    // SAFETY: the operation has just prepared the IRP, which `call` submits or leaves alone; every table begins with the
-    // basic one (rule LAY-14).
+    // SAFETY: the operation has just prepared the IRP, which `call` submits or leaves alone; every table
+    // begins with the basic one (rule LAY-14).
     unsafe { socket.submit(irp, call) }
 }
 
 /// Calls `WskControlSocket` with an IRP; `None` if this WSK does not have it.
 ///
 /// # Safety
-/// `handle` is a socket that is not closing, and `function` is its function. `irp` was prepared, and the buffers, of the sizes that `what` names, are live until
-/// it has completed.
+/// `handle` is a socket that is not closing, and `function` is its function. `irp` was prepared, and the
+/// buffers, of the sizes that `what` names, are live until it has completed.
 pub(crate) unsafe fn control_with_irp(
     handle: *mut WSK_SOCKET,
     function: Option<PFN_WSK_CONTROL_SOCKET>,
@@ -145,12 +147,12 @@ pub(crate) unsafe fn control_with_irp(
     })
 }
 
-/// Runs one control operation without an IRP, which completes inline (rule IRP-19). A socket that WSK says is dead is
-/// closed.
+/// Runs one control operation without an IRP, which completes inline (rule IRP-19). A socket that WSK says is
+/// dead is closed.
 ///
 /// # Safety
-/// `input` and `output` are valid for as many bytes as `what` names, or null where that is none; `written` is valid or
-/// null; and `input` is what WSK takes for this operation.
+/// `input` and `output` are valid for as many bytes as `what` names, or null where that is none; `written` is
+/// valid or null; and `input` is what WSK takes for this operation.
 pub(crate) unsafe fn control_inline(
     socket: &SocketRef,
     what: ControlCode,
@@ -220,13 +222,14 @@ const EVENT_CALLBACK: ControlCode = ControlCode {
     output: 0,
 };
 
-/// What became of a request to switch an event callback off without waiting.
+/// Result of switching an event callback off without waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "the callback may still be running"]
 pub enum Disabled {
     /// It is off: no call was in progress, and none will follow.
     Now,
-    /// Calls are in progress (`STATUS_EVENT_PENDING`); it is off when they have returned, which nobody announces.
+    /// Calls are in progress (`STATUS_EVENT_PENDING`); it is off when they have returned, which nobody
+    /// announces.
     WhenCallbacksReturn,
 }
 
@@ -242,7 +245,8 @@ pub(crate) fn one_event(event: u32, all: u32) -> Result<u32> {
     }
 }
 
-/// Switches events on. Inline, and without an IRP (rules EVT-10, EVT-12); events may arrive before this returns.
+/// Switches events on. Inline, and without an IRP (rules EVT-10, EVT-12); events may arrive before this
+/// returns.
 pub(crate) fn enable_events(socket: &SocketRef, mask: u32) -> Result<()> {
     match switch_events(socket, mask).status() {
         STATUS_SUCCESS => Ok(()),
@@ -267,7 +271,8 @@ fn switch_events(socket: &SocketRef, mask: u32) -> Outcome {
     unsafe { control_inline(socket, EVENT_CALLBACK, input, core::ptr::null_mut(), core::ptr::null_mut()) }
 }
 
-/// Asks for the inspection the socket went through (`SIO_WSK_QUERY_INSPECT_ID`). Inline, and without an IRP (rule IOC-11).
+/// Asks for the inspection the socket went through (`SIO_WSK_QUERY_INSPECT_ID`). Inline, and without an IRP
+/// (rule IOC-11).
 pub(crate) fn query_inspect_id(socket: &SocketRef) -> (Outcome, WSK_INSPECT_ID) {
     let mut id = WSK_INSPECT_ID { Key: 0, SerialNumber: 0 };
     // `SIZE_T`, not `ULONG` (rule LAY-40).
@@ -281,13 +286,14 @@ pub(crate) fn query_inspect_id(socket: &SocketRef) -> (Outcome, WSK_INSPECT_ID) 
         output: size_of::<WSK_INSPECT_ID>(),
     };
     let output = (&raw mut id).cast();
-    // SAFETY: there is no input; the output is an ID, which has the size that is named, and both outlive the call.
+    // SAFETY: there is no input; the output is an ID, which has the size that is named, and both outlive the
+    // call.
     let outcome = unsafe { control_inline(socket, what, core::ptr::null_mut(), output, &raw mut written) };
     (outcome, id)
 }
 
-/// Closes the socket if it is dead: WSK has an answer for sockets of every kind (rule IOC-10), and another one for dead
-/// ones (rule LIFE-14).
+/// Closes the socket if it is dead: WSK has an answer for sockets of every kind (rule IOC-10), and another
+/// one for dead ones (rule LIFE-14).
 ///
 /// IRQL: up to `DISPATCH_LEVEL`, but not in a completion routine.
 pub(crate) fn probe(socket: &SocketRef) {

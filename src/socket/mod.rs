@@ -1,9 +1,9 @@
-//! What every WSK socket of this library has in common: its handle, its rundown protection, and how it closes.
+//! The common part of all sockets: its handle, its rundown protection, and how it closes.
 //!
-//! A *core* ([`crate::listener`], [`crate::connection`]) is one allocation that begins with a [`Socket`]. It is
-//! shared by the user's handle, by the operations in flight, and by WSK itself, whose callbacks get its address
-//! as their socket context. WSK's reference is made when the socket is attached and given back when the close
-//! has completed, because after that no callback runs or will run (rules CLOSE-08, CLOSE-17).
+//! A *core* ([`crate::listener`], [`crate::connection`]) is one allocation that begins with a [`Socket`]. It
+//! is shared by the user's handle, by the operations in flight, and by WSK itself, whose callbacks get its
+//! address as their socket context. WSK's reference is made when the socket is attached and given back when
+//! the close has completed, because after that no callback runs or will run (rules CLOSE-08, CLOSE-17).
 //!
 //! ```text
 //!  new ──attach──▶ open ──shut──▶ shut ──last holder out──▶ closing ──close IRP completes──▶ closed
@@ -12,9 +12,9 @@
 //!   └──dropped without a socket: just memory
 //! ```
 //!
-//! The IRP of the close is part of the socket from the start (rule CLOSE-14). `Drop` never calls WSK: it begins the
-//! rundown and leaves the call to the client's reaper thread, so that it may run anywhere, also deep inside a
-//! completion routine.
+//! The IRP of the close is part of the socket from the start (rule CLOSE-14). `Drop` never calls WSK: it
+//! begins the rundown and leaves the call to the client's reaper thread, so that it may run anywhere, also
+//! deep inside a completion routine.
 
 mod close;
 mod closed;
@@ -53,15 +53,16 @@ use crate::sync::{Signal, Waiters};
 /// The common part of every core.
 ///
 /// # Invariants
-/// - `handle` is what WSK gave, from `attach` until the close was started; it is used only by holders of `rundown`
-///   and by the one starter of the close.
-/// - `whole` leads to this very socket and reaches its whole core; it is null before `attach`, which sets it once.
-/// - `close_irp` is reserved as soon as the core has its place ([`reserve`]); it belongs to the starter of the close, then to
-///   WSK.
+/// - `handle` is what WSK gave, from `attach` until the close was started; it is used only by holders of
+///   `rundown` and by the one starter of the close.
+/// - `whole` leads to this very socket and reaches its whole core; it is null before `attach`, which sets it
+///   once.
+/// - `close_irp` is reserved as soon as the core has its place ([`reserve`]); it belongs to the starter of
+///   the close, then to WSK.
 #[repr(C)]
 pub(crate) struct Socket {
-    /// Its place in the reaper's queue, used at most once, when the close is to be started; and then among the cores to be
-    /// dropped, when the last reference is gone.
+    /// Its place in the reaper's queue, used at most once, when the close is to be started; and then among
+    /// the cores to be dropped, when the last reference is gone.
     _node: Node,
     /// Its place in the client's list of live sockets.
     links: Links,
@@ -72,7 +73,7 @@ pub(crate) struct Socket {
     lifetime: &'static Lifetime,
     close_irp: ReservedIrp,
     closed: Signal,
-    /// Who waits for the rundown to begin.
+    /// The futures that wait for the rundown to begin.
     waiters: Waiters,
 }
 
@@ -120,8 +121,8 @@ unsafe impl Sync for Lifetime {}
 /// A type whose allocation begins with a [`Socket`].
 ///
 /// # Safety
-/// The type is `repr(C)` with a [`Socket`] as its first field, which [`Core::socket`] returns and which was made
-/// with the [`Lifetime`] of this very type.
+/// The type is `repr(C)` with a [`Socket`] as its first field, which [`Core::socket`] returns and which was
+/// made with the [`Lifetime`] of this very type.
 pub(crate) unsafe trait Core: Send + Sync + Sized + 'static {
     /// The client's dispatch table for WSK, which is static.
     const DISPATCH: *const c_void;
@@ -129,21 +130,23 @@ pub(crate) unsafe trait Core: Send + Sync + Sized + 'static {
     /// The common part.
     fn socket(&self) -> &Socket;
 
-    /// Called right before `WskCloseSocket`, when calls are let in no more and none is executing, for what WSK must
-    /// be told before the socket goes. There is no handle when the socket is dead: then WSK is told nothing.
+    /// Called right before `WskCloseSocket`, when calls are let in no more and none is executing, for what
+    /// WSK must be told before the socket goes. There is no handle when the socket is dead: then WSK is told
+    /// nothing.
     ///
     /// # Safety
     /// `handle` is the core's socket, and the caller is the one that closes it and has not done so yet.
     unsafe fn closing(&self, _handle: Option<*mut WSK_SOCKET>) {}
 
-    /// Called once when it is learnt that WSK has given the socket up, unless this side closes it already: possibly in a
-    /// completion routine, so no WSK call is made.
+    /// Called once when it is learnt that WSK has given the socket up, unless this side closes it already:
+    /// possibly in a completion routine, so no WSK call is made.
     ///
     /// # Safety
     /// The caller holds rundown protection for as long as this runs.
     unsafe fn dead(&self) {}
 
-    /// Called when the rundown has begun while protection is held, perhaps several times: no WSK call, no allocation.
+    /// Called when the rundown has begun while protection is held, perhaps several times: no WSK call, no
+    /// allocation.
     fn held(_whole: &SocketRef) {}
 
     /// Called in the completion routine of the close: no WSK call, no allocation.
@@ -152,7 +155,7 @@ pub(crate) unsafe trait Core: Send + Sync + Sized + 'static {
     /// The close has completed, so that no callback runs or will run, and this is called once.
     unsafe fn closed(&self) {}
 
-    /// How to handle cores of this type when it is no longer known.
+    /// Functions and data for cores of this type when it is no longer known.
     const LIFETIME: &'static Lifetime = &Lifetime {
         add: add::<Self>,
         release: release::<Self>,
@@ -197,7 +200,7 @@ unsafe fn free<C: Core>(socket: NonNull<Socket>) {
 unsafe fn closing<C: Core>(socket: NonNull<Socket>, handle: Option<*mut WSK_SOCKET>) {
     // SAFETY: the caller has a pointer to a live core of type `C`, which begins with the socket.
     let core = unsafe { socket.cast::<C>().as_ref() };
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller is the one that closes the socket, and has not done so yet.
     unsafe { core.closing(handle) };
 }
 
@@ -215,7 +218,7 @@ unsafe fn dead<C: Core>(socket: NonNull<Socket>) {
 unsafe fn closed<C: Core>(socket: NonNull<Socket>) {
     // SAFETY: the caller has a pointer to a live core of type `C`, which begins with the socket.
     let core = unsafe { socket.cast::<C>().as_ref() };
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller says that the close has completed, once.
     unsafe { core.closed() };
 }
 
@@ -224,7 +227,7 @@ pub(crate) struct SocketRef(NonNull<Socket>);
 
 // SAFETY: cores are `Send + Sync` by the bound of `Core`, and the reference is counted atomically.
 unsafe impl Send for SocketRef {}
-// SAFETY: as for `Send`.
+// SAFETY: a shared reference gives access to a core, and cores are `Sync` by the bound of `Core`.
 unsafe impl Sync for SocketRef {}
 
 impl SocketRef {
@@ -365,7 +368,8 @@ impl Socket {
     /// Makes one WSK call through the socket's table, which submits `irp`, under rundown protection.
     ///
     /// # Safety
-    /// - An operation has just prepared the IRP. `call` submits it to WSK, or returns `None` and leaves it alone.
+    /// - An operation has just prepared the IRP. `call` submits it to WSK, or returns `None` and leaves it
+    ///   alone.
     /// - `T` is the table of this socket's category, or the basic one.
     pub(crate) unsafe fn submit<T: Table>(
         &self,
@@ -380,33 +384,37 @@ impl Socket {
         // SAFETY: the caller vouches for the type of the table.
         let table = unsafe { permit.table() };
         if call(permit.handle(), &table).is_none() {
-            // This WSK does not have the function. The I/O manager may hold memory for the IRP, so that is completed.
-            // SAFETY: the IRP was prepared, and WSK was not given it.
+            // This WSK does not have the function. The I/O manager may hold memory for the IRP, so that is
+            // completed. SAFETY: the IRP was prepared, and WSK was not given it.
             unsafe { complete_here(irp, STATUS_NOT_SUPPORTED) };
         }
         Submission::Pending
     }
 
-    /// Acquires rundown protection with a prepared IRP. The same for all calls, so that there is one copy of it.
+    /// Acquires rundown protection with a prepared IRP. The same for all calls, so that there is one copy of
+    /// it.
     ///
     /// # Safety
     /// The IRP was prepared and is not submitted yet.
     #[inline(never)]
     unsafe fn admit(&self, irp: *mut IRP) -> Result<Permit<'_>, Refusal> {
         let permit = self.acquire().ok_or(Refusal::CLOSING)?;
-        // SAFETY: the caller says that the IRP was prepared; rundown protection keeps the client from letting its device go.
+        // SAFETY: the caller says that the IRP was prepared; rundown protection keeps the client from letting
+        // its device go.
         unsafe { keep_image(irp, self.client.device()) }.map_err(|_| Refusal::OUT_OF_MEMORY)?;
         Ok(permit)
     }
 
-    /// Releases rundown protection after [`Permit::keep`]. The last one out starts a close that was asked for.
+    /// Releases rundown protection after [`Permit::keep`]. The last one out starts a close that was asked
+    /// for.
     pub(crate) fn release(&self) {
         if self.rundown.release() == Duty::StartClose {
             self.start_close_later();
         }
     }
 
-    /// Acquires rundown protection for an abort, when the rundown has begun but other protection is held still. Granted once.
+    /// Acquires rundown protection for an abort, when the rundown has begun but other protection is held
+    /// still. Granted once.
     pub(crate) fn acquire_for_abort(&self) -> Option<Permit<'_>> {
         self.rundown.acquire_for_abort().then(|| Permit { socket: self })
     }
@@ -414,12 +422,13 @@ impl Socket {
     /// Takes rundown protection over that [`Permit::keep`] has kept.
     ///
     /// # Safety
-    /// It was kept for this socket, and is given back once: by the permit that this returns, or by [`Socket::release`].
+    /// It was kept for this socket, and is given back once: by the permit that this returns, or by
+    /// [`Socket::release`].
     pub(crate) unsafe fn resume(&self) -> Permit<'_> {
         Permit { socket: self }
     }
 
-    /// Whether calls can still be made.
+    /// Returns whether calls can still be made.
     pub(crate) fn is_open(&self) -> bool {
         self.rundown.is_open()
     }
@@ -445,10 +454,10 @@ impl Socket {
 
     /// Has the reaper start the close; called by whoever was told [`Duty::StartClose`].
     fn start_close_later(&self) {
-        // SAFETY: the duty is told once, so the node is queued once, and WSK's reference keeps the socket alive
-        // until the close that the reaper is to start has completed. The node is the socket's first field. The
-        // client outlives the call, though the close may complete during it: the caller has a reference on the
-        // core, or is the reaper.
+        // SAFETY: the duty is told once, so the node is queued once, and WSK's reference keeps the socket
+        // alive until the close that the reaper is to start has completed. The node is the socket's first
+        // field. The client outlives the call, though the close may complete during it: the caller has a
+        // reference on the core, or is the reaper.
         unsafe { self.client.reap(self.whole().cast()) };
     }
 
@@ -461,11 +470,12 @@ impl Socket {
         }
     }
 
-    /// Closes the socket because WSK has said that it is dead (rules INSP-08, ACPT-05, RCVE-02), and tells the handlers.
-    /// The caller has a reference on the core, or is called by WSK, which keeps its own until the callback has returned.
+    /// Closes the socket because WSK has said that it is dead (rules INSP-08, ACPT-05, RCVE-02), and tells
+    /// the handlers. The caller has a reference on the core, or is called by WSK, which keeps its own until
+    /// the callback has returned.
     pub(crate) fn close_dead(&self) {
-        // It is no news while this side closes the socket. Otherwise rundown protection is held until the handlers have been told: the
-        // close, which takes them away, does not begin before.
+        // It is no news while this side closes the socket. Otherwise rundown protection is held until the
+        // handlers have been told: the close, which takes them away, does not begin before.
         let permit = self.rundown.die().then(|| Permit { socket: self });
         self.close_later();
         if permit.is_some() {
@@ -474,7 +484,7 @@ impl Socket {
         }
     }
 
-    /// Whether WSK has said that the socket is dead.
+    /// Returns whether WSK has said that the socket is dead.
     pub(crate) fn is_dead(&self) -> bool {
         self.rundown.is_dead()
     }
@@ -490,8 +500,8 @@ impl Socket {
 /// Gives a core its socket. WSK gets a reference on the core, which it holds until the close has completed.
 ///
 /// # Safety
-/// `handle` is a socket that WSK has just made for this core, which it has as its context where it has one. The core was
-/// given no socket before.
+/// `handle` is a socket that WSK has just made for this core, which it has as its context where it has one.
+/// The core was given no socket before.
 pub(crate) unsafe fn attach(core: &SocketRef, handle: *mut WSK_SOCKET) {
     // SAFETY: the caller vouches that this is the core's one socket.
     unsafe { enlist(core, handle) };
@@ -518,7 +528,7 @@ unsafe fn enlist(core: &SocketRef, handle: *mut WSK_SOCKET) {
     // WSK's reference; the completion routine of the close releases it.
     let whole = ManuallyDrop::new(core.clone()).as_ptr();
     core.whole.store(whole.as_ptr(), Ordering::Release);
-    // SAFETY: the reference leaked above keeps the core where it is until the close has completed, which is when
-    // the socket leaves the list.
+    // SAFETY: the reference leaked above keeps the core where it is until the close has completed, which is
+    // when the socket leaves the list.
     unsafe { core.client.enlist(whole) };
 }

@@ -15,7 +15,7 @@ use crate::error::{Error, Operation, Result};
 use crate::operation::{Op, Outcome, Request, Submission};
 use crate::options::{OptionSet, Setting};
 
-/// What a builder has gathered.
+/// The settings that a builder has gathered.
 #[derive(Clone, Debug)]
 pub(crate) struct Opening {
     pub(crate) provider: Provider,
@@ -30,8 +30,8 @@ impl Opening {
 
     /// Makes the socket of `core`, sets the options and binds it; returns the address that it got.
     ///
-    /// If it fails or is dropped, the caller closes the socket, as soon as there is one, by dropping its handle. The
-    /// core keeps the security descriptor as long as the socket.
+    /// If it fails or is dropped, the caller closes the socket, as soon as there is one, by dropping its
+    /// handle. The core keeps the security descriptor as long as the socket.
     ///
     /// # Safety
     /// `T` is the table of the category that `params` names, which is that of the core.
@@ -97,11 +97,11 @@ impl Step {
     }
 }
 
-/// The memory that WSK reads or writes in a step; it stays in the operation block until completion (rules LIFE-06,
-/// LIFE-07).
+/// The memory that WSK reads or writes in a step; it stays in the operation block until completion (rules
+/// LIFE-06, LIFE-07).
 ///
-/// The one option whose value is an address, `SO_WSK_SECURITY`, names a descriptor that WSK itself keeps for its users on
-/// all threads, until the core, which has a reference on it, gives it back after its operations.
+/// The one option whose value is an address, `SO_WSK_SECURITY`, names a descriptor that WSK itself keeps for
+/// its users on all threads, until the core, which has a reference on it, gives it back after its operations.
 struct StepRequest {
     /// The value of an option.
     value: usize,
@@ -132,7 +132,8 @@ impl StepRequest {
         let op = Op::try_new(socket.client().cache(), request)
             .map_err(|_| Error::out_of_memory(step.operation()))?;
         let call = |irp, request| {
-            // SAFETY: `run` passes the request, and an IRP that was prepared for it; the caller vouches for the table.
+            // SAFETY: `run` passes the request, and an IRP that was prepared for it; the caller vouches for
+            // the table.
             unsafe { Self::submit_irp::<T>(socket, step, irp, request) }
         };
         // SAFETY: the operation is new; `submit_irp` passes the IRP and the request's memory alone.
@@ -145,8 +146,8 @@ impl StepRequest {
     /// Calls `WskControlSocket`, `WskBind` or `WskGetLocalAddress`.
     ///
     /// # Safety
-    /// `request` is live, not yet WSK's, and stays where it is until `irp`, which was prepared for it, has completed.
-    /// `T` is the table of the socket's category.
+    /// `request` is live, not yet WSK's, and stays where it is until `irp`, which was prepared for it, has
+    /// completed. `T` is the table of the socket's category.
     unsafe fn submit_irp<T: BindTable>(
         socket: &SocketRef,
         step: Step,
@@ -160,7 +161,8 @@ impl StepRequest {
         let call = |handle, table: &T| {
             if let Some((what, _)) = step.option() {
                 let (function, output) = (table.control_socket(), core::ptr::null_mut());
-                // SAFETY: rundown protection is held; the value lives in the request, and is as long as is said.
+                // SAFETY: rundown protection is held; the value lives in the request, and is as long as is
+                // said.
                 return unsafe { control_with_irp(handle, function, what, value, output, irp) };
             }
             if let Step::Bind = step {
@@ -172,8 +174,8 @@ impl StepRequest {
             // SAFETY: 128 bytes are enough for every family (rule LIFE-07), and they live in the request.
             Some(unsafe { get(handle, address, irp) })
         };
-        // SAFETY: the operation has just prepared the IRP, which `call` submits or leaves alone; the caller vouches for the
-        // table.
+        // SAFETY: the operation has just prepared the IRP, which `call` submits or leaves alone; the caller
+        // vouches for the table.
         unsafe { socket.submit(irp, call) }
     }
 }

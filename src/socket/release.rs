@@ -1,8 +1,8 @@
 //! Letting go of cores: the last reference on one is dropped by a loop, not by whatever dropped it.
 //!
-//! Dropping a core drops the user's handlers, which may own anything: also a future of the next socket, whose request is
-//! cancelled, completes, and lets go of the next core. Done where it became due, each core of such a chain would be dropped
-//! inside the one before it, on a stack of a few pages.
+//! Dropping a core drops the user's handlers, which may own anything: also a future of the next socket, whose
+//! request is cancelled, completes, and lets go of the next core. Done where it became due, each core of such
+//! a chain would be dropped inside the one before it, on a stack of a few pages.
 //!
 //! ```text
 //!   last SocketRef dropped ──▶ list of the client ──▶ nobody empties it yet: this thread does
@@ -22,7 +22,8 @@ pub(super) struct Last(NonNull<Socket>);
 
 impl Last {
     /// # Safety
-    /// The caller gives up the last reference on the core that begins with `socket`, as a pointer that reaches all of it.
+    /// The caller gives up the last reference on the core that begins with `socket`, as a pointer that
+    /// reaches all of it.
     pub(super) unsafe fn new(socket: NonNull<Socket>) -> Self {
         Self(socket)
     }
@@ -31,9 +32,9 @@ impl Last {
 // SAFETY: cores are `Send + Sync` by the bound of `Core`.
 unsafe impl Send for Last {}
 
-// SAFETY: a socket begins with its node, which begins with its link. The node is queued once for the close, which has completed
-// when WSK has given its reference back, or never for a core without a socket; so nobody else uses it now. The core stays where
-// it is, because its last reference was given up to the list.
+// SAFETY: a socket begins with its node, which begins with its link. The node is queued once for the close,
+// which has completed when WSK has given its reference back, or never for a core without a socket; so nobody
+// else uses it now. The core stays where it is, because its last reference was given up to the list.
 unsafe impl Linked for Last {
     fn into_link(self) -> NonNull<Link> {
         ManuallyDrop::new(self).0.cast()
@@ -56,8 +57,8 @@ impl Drop for Last {
 /// The cores of a client that nobody has a reference on any more, and that are to be dropped.
 pub(crate) struct Releases {
     list: Stack<Last>,
-    /// Whether a thread empties the list. It looks at the list, and others at this, under the lock: either it sees what they
-    /// have put there, or they see that nobody does.
+    /// True if a thread empties the list. It looks at the list, and others at this, under the lock: either it
+    /// sees what they have put there, or they see that nobody does.
     busy: SpinLock<bool>,
 }
 
@@ -66,7 +67,7 @@ impl Releases {
         Self { list: Stack::new(), busy: SpinLock::new(false) }
     }
 
-    /// Whether no core is being dropped or waits for it.
+    /// Returns whether no core is being dropped or waits for it.
     pub(crate) fn are_over(&self) -> bool {
         !*self.busy.lock() && self.list.is_empty()
     }

@@ -2,8 +2,8 @@
 //!
 //! `WskCloseSocket` may be called only while no other function of the socket is executing in any thread, and
 //! only after retained indications were released (rules CLOSE-01, RCVE-19). So every call, and every retained
-//! indication, holds rundown protection. Closing begins the rundown, and the last release starts the close. No
-//! thread waits.
+//! indication, holds rundown protection. Closing begins the rundown, and the last release starts the close.
+//! No thread waits.
 //!
 //! ```text
 //!  no socket ──attach──▶ open ──begin──▶ running down, n holders ──last release──▶ close starts (told to one caller)
@@ -32,13 +32,14 @@ const HOLDER: usize = 16;
 pub(crate) enum Duty {
     /// None: another caller starts the close, or there is no socket to close.
     None,
-    /// Start the close: there is a socket, the rundown has begun, and no protection is held. Returned exactly once.
+    /// Start the close: there is a socket, the rundown has begun, and no protection is held. Returned exactly
+    /// once.
     StartClose,
 }
 
 /// # Invariants
-/// `Duty::StartClose` is returned exactly once, at the moment when there is a socket, the rundown has begun and
-/// no protection is held. After that no protection is granted.
+/// `Duty::StartClose` is returned exactly once, at the moment when there is a socket, the rundown has begun
+/// and no protection is held. After that no protection is granted.
 #[derive(Debug)]
 pub(crate) struct Rundown(AtomicUsize);
 
@@ -79,7 +80,8 @@ impl Rundown {
         if before & !NOTES == ATTACHED { Duty::StartClose } else { Duty::None }
     }
 
-    /// Acquires protection once more although the rundown has begun, unless no protection is held any more. Granted once.
+    /// Acquires protection once more although the rundown has begun, unless no protection is held any more.
+    /// Granted once.
     pub(crate) fn acquire_for_abort(&self) -> bool {
         let acquire = |word: usize| {
             let is_held = word & (ATTACHED | RUN_DOWN) == ATTACHED | RUN_DOWN && word >= HOLDER;
@@ -88,10 +90,11 @@ impl Rundown {
         self.0.fetch_update(Ordering::AcqRel, Ordering::Relaxed, acquire).is_ok()
     }
 
-    /// Notes that WSK has given the socket up. `true` if that is news: this is the first to say so, and the rundown has not
-    /// begun; then the caller is a holder.
+    /// Notes that WSK has given the socket up. `true` if that is news: this is the first to say so, and the
+    /// rundown has not begun; then the caller is a holder.
     ///
-    /// It is one step: another one who says so, and begins the rundown, cannot come between the first word and the way in.
+    /// It is one step: another one who says so, and begins the rundown, cannot come between the first word
+    /// and the way in.
     pub(crate) fn die(&self) -> bool {
         let is_open = |word: usize| word & (ATTACHED | RUN_DOWN) == ATTACHED;
         let die = |word| {
@@ -101,17 +104,17 @@ impl Rundown {
         self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, die).is_ok_and(is_open)
     }
 
-    /// Whether WSK has given the socket up.
+    /// Returns whether WSK has given the socket up.
     pub(crate) fn is_dead(&self) -> bool {
         self.0.load(Ordering::Acquire) & DEAD != 0
     }
 
-    /// Whether calls are let in.
+    /// Returns whether calls are let in.
     pub(crate) fn is_open(&self) -> bool {
         self.0.load(Ordering::Acquire) & (ATTACHED | RUN_DOWN) == ATTACHED
     }
 
-    /// Whether there ever was a socket.
+    /// Returns whether there ever was a socket.
     pub(crate) fn is_attached(&self) -> bool {
         self.0.load(Ordering::Acquire) & ATTACHED != 0
     }

@@ -1,7 +1,7 @@
 //! WSK's dispatch tables as types: one safe accessor for each function that a table always had.
 //!
-//! A table may be shorter than its type in `wsk-sys`, because members were added over time. So no reference to a whole
-//! table is ever made; each accessor reads the one member.
+//! A table may be shorter than its type in `wsk-sys`, because members were added over time. So no reference
+//! to a whole table is ever made; each accessor reads the one member.
 
 use core::ffi::c_void;
 
@@ -18,8 +18,8 @@ pub(crate) trait Table: Sized {
     /// The table at this address.
     ///
     /// # Safety
-    /// The address is that of the dispatch table of a socket of this category, which is not closed while the value
-    /// lives, or of a client, whose capture is not released.
+    /// The address is that of the dispatch table of a socket of this category, which is not closed while the
+    /// value lives, or of a client, whose capture is not released.
     unsafe fn new(table: *const c_void) -> Self;
 }
 

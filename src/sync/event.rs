@@ -11,7 +11,7 @@ use crate::irql::Passive;
 use crate::memory::{OutOfMemory, Ref};
 use crate::time;
 
-/// How an [`Event`] becomes unset.
+/// Kind of an [`Event`]: how it becomes unset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventKind {
     /// Stays set until [`Event::reset`], and lets every waiter through.
@@ -40,7 +40,8 @@ pub(crate) struct EventCell {
 
 // SAFETY: an event belongs to no thread; it is moved only before it was initialised.
 unsafe impl Send for EventCell {}
-// SAFETY: the invariant leaves the event to the kernel's functions, which any number of processors may call for one event.
+// SAFETY: the invariant leaves the event to the kernel's functions, which any number of processors may call
+// for one event.
 unsafe impl Sync for EventCell {}
 
 impl EventCell {
@@ -58,7 +59,8 @@ impl EventCell {
             EventKind::Notification => nt::NOTIFICATION_EVENT,
             EventKind::Synchronization => nt::SYNCHRONIZATION_EVENT,
         };
-        // SAFETY: the storage has the size and alignment of a `KEVENT`, and the caller says that it is not in use.
+        // SAFETY: the storage has the size and alignment of a `KEVENT`, and the caller says that it is not in
+        // use.
         unsafe { nt::KeInitializeEvent(self.as_ptr(), kind, 0) };
     }
 
@@ -96,8 +98,8 @@ pub(crate) unsafe fn wait_for_object(
 ) -> bool {
     let mut due = timeout.map(time::relative);
     let due = due.as_mut().map_or(core::ptr::null_mut(), core::ptr::from_mut);
-    // SAFETY: the caller says that the object is one to wait for, and is alive; `Passive` says that this thread may wait (rule
-    // IRQL-13); the time lives during the call.
+    // SAFETY: the caller says that the object is one to wait for, and is alive; `Passive` says that this
+    // thread may wait (rule IRQL-13); the time lives during the call.
     let status = unsafe { nt::KeWaitForSingleObject(object, nt::EXECUTIVE, nt::KERNEL_MODE, 0, due) };
     // A wait in kernel mode that is not alertable ends for two reasons only.
     status == wsk_sys::STATUS_SUCCESS
@@ -136,7 +138,7 @@ impl Event {
         unsafe { nt::KeClearEvent(self.cell.as_ptr()) };
     }
 
-    /// Whether the event is set (`KeReadStateEvent`).
+    /// Returns whether the event is set (`KeReadStateEvent`).
     ///
     /// # IRQL
     /// `<= DISPATCH_LEVEL`.

@@ -20,7 +20,8 @@ pub struct SpinLock<T> {
 
 // SAFETY: the lock owns its value, which may move to another thread, and a lock that moves is held by nobody.
 unsafe impl<T: Send> Send for SpinLock<T> {}
-// SAFETY: by the invariant one thread at a time reaches the value, as if it had been moved there, and the lock orders them.
+// SAFETY: by the invariant one thread at a time reaches the value, as if it had been moved there, and the
+// lock orders them.
 unsafe impl<T: Send> Sync for SpinLock<T> {}
 
 impl<T> SpinLock<T> {
@@ -31,8 +32,8 @@ impl<T> SpinLock<T> {
 
     /// Takes the lock, runs `body` at `DISPATCH_LEVEL` and releases it.
     ///
-    /// `body` is `Send` so that it cannot capture a [`Passive`](crate::irql::Passive), and the value is so that it
-    /// cannot be one: nothing that waits can be called in it. It must not take the same lock again.
+    /// `body` is `Send` so that it cannot capture a [`Passive`](crate::irql::Passive), and the value is so
+    /// that it cannot be one: nothing that waits can be called in it. It must not take the same lock again.
     ///
     /// # IRQL
     /// `<= DISPATCH_LEVEL`.

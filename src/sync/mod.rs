@@ -1,8 +1,9 @@
-//! What threads of different levels share: spin locks, events, and a queue that is pushed to without a lock.
+//! Means of synchronization between threads at different levels: spin locks, events, and a queue that is
+//! pushed to without a lock.
 //!
-//! Wakers are kept in [`AtomicWaker`](atomic_waker::AtomicWaker)s, which need neither memory nor a lock. Each word that
-//! more than one thread writes is a small file without kernel calls, next to what uses it, and `cargo xtask loom` runs
-//! those files in every order that the memory model allows.
+//! Wakers are kept in [`AtomicWaker`](atomic_waker::AtomicWaker)s, which need neither memory nor a lock. Each
+//! word that more than one thread writes is a small file without kernel calls, next to what uses it, and
+//! `cargo xtask loom` runs those files in every order that the memory model allows.
 
 pub(crate) mod atomic;
 mod event;

@@ -21,12 +21,12 @@ impl Signal {
         self.waker.wake();
     }
 
-    /// Whether it has happened.
+    /// Returns whether it has happened.
     pub(crate) fn is_given(&self) -> bool {
         self.given.load(Ordering::Acquire)
     }
 
-    /// Whether it has happened; else the task will be woken.
+    /// Returns whether it has happened; else the task will be woken.
     pub(crate) fn poll(&self, context: &Context<'_>) -> bool {
         self.is_given() || {
             self.waker.register(context.waker());

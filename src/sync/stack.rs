@@ -59,7 +59,8 @@ pub(crate) struct Stack<T: Linked> {
 
 // SAFETY: a stack owns its elements, which may move to another thread.
 unsafe impl<T: Linked + Send> Send for Stack<T> {}
-// SAFETY: threads that share a stack move elements into it and out of it, by an atomic head, and never look at one there.
+// SAFETY: threads that share a stack move elements into it and out of it, by an atomic head, and never look
+// at one there.
 unsafe impl<T: Linked + Send> Sync for Stack<T> {}
 
 impl<T: Linked> Stack<T> {
@@ -85,7 +86,7 @@ impl<T: Linked> Stack<T> {
         }
     }
 
-    /// Whether nothing is on it at some moment.
+    /// Returns whether nothing is on it at some moment.
     pub(crate) fn is_empty(&self) -> bool {
         self.head.load(Ordering::Acquire).is_null()
     }
@@ -112,7 +113,7 @@ impl<T: Linked> Drop for Stack<T> {
     }
 }
 
-/// What was on a [`Stack`].
+/// The elements taken from a [`Stack`].
 pub(crate) struct Taken<T: Linked> {
     head: *mut Link,
     _owns: PhantomData<T>,

@@ -17,7 +17,7 @@ pub(crate) trait State: Copy + PartialEq + fmt::Debug + 'static {
     /// The number of the state.
     fn raw(self) -> u8;
 
-    /// Whether the machine has a transition from this state to `next`.
+    /// Returns whether the machine has a transition from this state to `next`.
     fn leads_to(self, next: Self) -> bool;
 }
 

@@ -10,8 +10,8 @@ use super::{AtomicState, State, states};
 
 /// The transitions of a machine, a line for each state, to be compared with what is meant.
 ///
-/// Each pair of states is tried: a machine in any state makes exactly the steps it has, each only from where it begins,
-/// and every state can be reached.
+/// Each pair of states is tried: a machine in any state makes exactly the steps it has, each only from where
+/// it begins, and every state can be reached.
 pub(crate) fn table<S: State>() -> String {
     let mut reached = vec![S::ALL[0]];
     let mut lines = Vec::new();

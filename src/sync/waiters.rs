@@ -1,7 +1,7 @@
 //! Wakers of any number of futures, in a list made of the futures' own memory.
 //!
-//! An `AtomicWaker` holds one waker; several tasks may wait for one socket. Each future brings the [`Waiter`] it is listed
-//! with, so registering allocates nothing and cannot fail.
+//! An `AtomicWaker` holds one waker; several tasks may wait for one socket. Each future brings the [`Waiter`]
+//! it is listed with, so registering allocates nothing and cannot fail.
 //!
 //! ```text
 //!             register                 wake_all
@@ -40,7 +40,7 @@ struct Entry {
 
 // SAFETY: the entry is touched under the lock of the list alone, by any thread, and wakers are `Send`.
 unsafe impl Send for Waiter {}
-// SAFETY: as for `Send`.
+// SAFETY: a shared waiter gives access to its entry under the lock of the list alone.
 unsafe impl Sync for Waiter {}
 
 impl Waiter {
@@ -53,8 +53,8 @@ impl Waiter {
     /// The entry of a waiter.
     ///
     /// # Safety
-    /// The waiter is alive, the lock of its list is held for as long as the reference lives, and no other reference on
-    /// the entry lives.
+    /// The waiter is alive, the lock of its list is held for as long as the reference lives, and no other
+    /// reference on the entry lives.
     unsafe fn entry<'a>(waiter: NonNull<Self>) -> &'a mut Entry {
         // SAFETY: the caller says that the waiter is alive.
         let cell = unsafe { &raw const (*waiter.as_ptr()).entry };
@@ -68,12 +68,12 @@ impl Waiter {
 pub(crate) enum Registered {
     /// The waiter was listed, and was not before; `first` says whether the list was empty.
     New {
-        /// Whether the list was empty.
+        /// True if the list was empty.
         first: bool,
     },
     /// The waiter was listed already, and has another waker now.
     Again,
-    /// What it is to wait for has happened: it is not listed.
+    /// The awaited event has happened: the waiter is not listed.
     Over,
 }
 
@@ -102,12 +102,13 @@ impl List {
         let waker = entry.waker.take()?;
         let (previous, next) = (entry.previous.take(), entry.next.take());
         match previous {
-            // SAFETY: a listed waiter is alive, the lock is held, and the reference above is not used any more.
+            // SAFETY: a listed waiter is alive, the lock is held, and the reference above is not used any
+            // more.
             Some(previous) => unsafe { Waiter::entry(previous) }.next = next,
             None => self.first = next,
         }
         match next {
-            // SAFETY: as for the previous one.
+            // SAFETY: a listed waiter is alive, the lock is held, and no other reference on its entry lives.
             Some(next) => unsafe { Waiter::entry(next) }.previous = previous,
             None => self.last = previous,
         }
@@ -121,8 +122,9 @@ impl Waiters {
         Self { list: SpinLock::new(List { first: None, last: None, count: 0 }) }
     }
 
-    /// Lists `waiter`, or gives it another waker, unless `over` says, under the lock, that there is nothing to wait for any
-    /// more. Whoever makes `over` true calls [`Waiters::wake_all`] afterwards, so no waiter is missed.
+    /// Lists `waiter`, or gives it another waker, unless `over` says, under the lock, that there is nothing
+    /// to wait for any more. Whoever makes `over` true calls [`Waiters::wake_all`] afterwards, so no waiter
+    /// is missed.
     ///
     /// # Safety
     /// This is the only list the waiter is ever in, and [`Waiters::remove`] is called before it goes.
@@ -152,7 +154,8 @@ impl Waiters {
         let last = list.last;
         entry.previous = last;
         match last {
-            // SAFETY: a listed waiter is alive, the lock is held, and the reference above is not used any more.
+            // SAFETY: a listed waiter is alive, the lock is held, and the reference above is not used any
+            // more.
             Some(last) => unsafe { Waiter::entry(last) }.next = Some(own),
             None => list.first = Some(own),
         }
@@ -173,13 +176,13 @@ impl Waiters {
         drop(waker);
     }
 
-    /// Whether nothing waits.
+    /// Returns whether nothing waits.
     pub(crate) fn is_empty(&self) -> bool {
         self.list.lock().count == 0
     }
 
-    /// Takes out and wakes whatever is listed now. What is listed meanwhile waits for the next time, so this ends however
-    /// fast the woken tasks register again.
+    /// Takes out and wakes whatever is listed now. What is listed meanwhile waits for the next time, so this
+    /// ends however fast the woken tasks register again.
     ///
     /// IRQL: up to `DISPATCH_LEVEL`.
     pub(crate) fn wake_all(&self) {

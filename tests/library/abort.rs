@@ -26,8 +26,8 @@ impl Wake for Holds {
     }
 }
 
-/// Keeps the thread that closes listeners, and rejects requests for dropped tokens, from doing anything until the
-/// result is dropped. Needs requests that complete inline.
+/// Keeps the thread that closes listeners, and rejects requests for dropped tokens, from doing anything until
+/// the result is dropped. Needs requests that complete inline.
 fn hold_the_reaper(driver: &Driver) -> Sender<()> {
     let (here, arrived) = mpsc::channel();
     let (go, gone) = mpsc::channel();
@@ -41,7 +41,8 @@ fn hold_the_reaper(driver: &Driver) -> Sender<()> {
     go
 }
 
-/// Tokens are dropped, and then their peers go away, before WSK was told of the rejections: it is told of none of them.
+/// Tokens are dropped, and then their peers go away, before WSK was told of the rejections: it is told of
+/// none of them.
 ///
 /// Prevents: ABRT-11, ICMP-09, ICMP-04
 #[test]
@@ -165,7 +166,8 @@ fn the_tokens_of_a_dead_listener_are_woken() {
     }
 }
 
-/// WSK gives the listener up at a decision: it is closed, as it says of itself, without anybody asking for that.
+/// WSK gives the listener up at a decision: it is closed, as it says of itself, without anybody asking for
+/// that.
 ///
 /// Prevents: LIFE-17, LSN-07, ICMP-06
 #[test]
@@ -255,7 +257,8 @@ impl InspectHandler for OnlyInspects {
     }
 }
 
-/// A listener that has a handler for inspections alone is told of aborts all the same: its tokens become inert.
+/// A listener that has a handler for inspections alone is told of aborts all the same: its tokens become
+/// inert.
 ///
 /// Prevents: INSP-30
 #[test]

@@ -11,10 +11,12 @@ use wsk_sim::raw::{End, Peer};
 
 use crate::support::*;
 
-/// Every parameter that the contract binds the client to is made by the library; the checker looks at each of them.
+/// Every parameter that the contract binds the client to is made by the library; the checker looks at each of
+/// them.
 ///
 /// Prevents: LSN-09, LSN-10, LSN-12, LSN-13, LSN-14, LSN-15, LSN-18, LSN-19, LSN-20, LSN-34
-/// Prevents: IRP-01, IRP-02, IRP-03, IRP-04, IRP-05, IRP-12, IRP-18, IRP-23, IRP-24, IRP-26, SOCK-03, SOCK-06, SOCK-07, LIFE-07, BIND-12
+/// Prevents: IRP-01, IRP-02, IRP-03, IRP-04, IRP-05, IRP-12, IRP-18, IRP-23, IRP-24, IRP-26, SOCK-03,
+/// SOCK-06, SOCK-07, LIFE-07, BIND-12
 #[test]
 fn a_connection_is_taken_in_every_mode() {
     for_each_mode(|_| {
@@ -48,8 +50,8 @@ fn both_families_are_served() {
     }
 }
 
-/// An accept that is dropped while it waits takes nothing with it: the connection that comes later is there for the
-/// next one.
+/// An accept that is dropped while it waits takes nothing with it: the connection that comes later is there
+/// for the next one.
 ///
 /// Prevents: IRP-06, IRP-10, IRP-16
 #[test]
@@ -90,8 +92,8 @@ fn a_connection_that_came_for_a_dropped_accept_is_closed() {
     });
 }
 
-/// The cancellation and the connection meet at every possible distance: either the accept was cancelled, and the next
-/// one gets the connection, or it won, and its socket is closed.
+/// The cancellation and the connection meet at every possible distance: either the accept was cancelled, and
+/// the next one gets the connection, or it won, and its socket is closed.
 ///
 /// Prevents: LSN-31, LSN-34, IRP-10, IRP-16
 #[test]
@@ -110,8 +112,9 @@ fn a_cancelled_accept_that_wins_closes_its_connection() {
                 }
                 drop(accept);
                 let peer = peer.join().unwrap();
-                // Whichever it was: nobody holds the connection any more, or another accept gets it. On a busy machine two
-                // connections can be delivered by two threads, so it may come behind one that was made later.
+                // Whichever it was: nobody holds the connection any more, or another accept gets it. On a
+                // busy machine two connections can be delivered by two threads, so it may come behind one
+                // that was made later.
                 let marker = Peer::connect(listener.local_addr());
                 let mut next = Box::pin(listener.accept());
                 let (mut marked, mut end) = (false, None);
@@ -168,7 +171,8 @@ fn an_accept_polled_after_its_result_stays_pending() {
     });
 }
 
-/// An accept that is over, but that nobody has looked at, is no reason to wait: its connection is known and closed.
+/// An accept that is over, but that nobody has looked at, is no reason to wait: its connection is known and
+/// closed.
 ///
 /// Prevents: REG-27, LSN-34, LIFE-05
 #[test]
@@ -210,8 +214,8 @@ fn an_accept_outlives_its_listener() {
     });
 }
 
-/// A listener that has lost its transport closes itself, whoever is told first: an accept under way, a new one, or
-/// one that was dropped.
+/// A listener that has lost its transport closes itself, whoever is told first: an accept under way, a new
+/// one, or one that was dropped.
 ///
 /// Prevents: LSN-07, LIFE-17
 #[test]
@@ -309,7 +313,8 @@ fn a_waker_may_drop_the_accept_inside_the_completion_routine() {
     });
 }
 
-/// Listeners are dropped while connections arrive and are taken: whatever was taken works on, the rest is reset.
+/// Listeners are dropped while connections arrive and are taken: whatever was taken works on, the rest is
+/// reset.
 ///
 /// Prevents: LSN-34, CLOSE-01
 #[test]

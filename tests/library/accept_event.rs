@@ -10,7 +10,8 @@ use wsk_sim::{Knob, Sim};
 
 use crate::support::*;
 
-/// A handler that takes the connection gives WSK a context that is complete, writes both outputs, and owns the socket.
+/// A handler that takes the connection gives WSK a context that is complete, writes both outputs, and owns
+/// the socket.
 ///
 /// Prevents: ACPT-06, ACPT-07, ACPT-16, EVT-01, EVT-07, EVT-10, EVT-55, LSN-34, LIFE-13
 #[test]
@@ -41,8 +42,8 @@ fn a_handler_takes_connections() {
     });
 }
 
-/// A handler that does nothing with the connection it is shown refuses it; nobody touches the socket afterwards, and no
-/// other status ever goes out.
+/// A handler that does nothing with the connection it is shown refuses it; nobody touches the socket
+/// afterwards, and no other status ever goes out.
 ///
 /// Prevents: ACPT-09, ACPT-10
 #[test]
@@ -66,8 +67,8 @@ fn a_handler_that_does_nothing_refuses() {
     });
 }
 
-/// A connection may be dropped inside the very callback that brought it; the socket is closed only once it is the
-/// client's.
+/// A connection may be dropped inside the very callback that brought it; the socket is closed only once it is
+/// the client's.
 ///
 /// Prevents: ACPT-06, CLOSE-12, CLOSE-17, LSN-34
 #[test]
@@ -97,8 +98,8 @@ fn a_connection_may_be_dropped_inside_the_handler() {
     });
 }
 
-/// Inside the handler the new connection is a full one: its events can be switched on there, and may come before the
-/// handler has returned.
+/// Inside the handler the new connection is a full one: its events can be switched on there, and may come
+/// before the handler has returned.
 ///
 /// Prevents: ACPT-11, ACPT-12, EVT-08, EVT-13, IRQL-15
 #[test]
@@ -170,7 +171,8 @@ fn inherited_events_reach_the_handlers_of_the_connection() {
     );
 }
 
-/// A listener that is dead says so with a null socket; the handler never sees that, and the listener closes itself.
+/// A listener that is dead says so with a null socket; the handler never sees that, and the listener closes
+/// itself.
 ///
 /// Prevents: ACPT-05, LIFE-17
 #[test]
@@ -270,8 +272,8 @@ fn connections_may_arrive_by_event_while_the_driver_unloads() {
     }
 }
 
-/// A connection that is closed inside the handler that takes it is not WSK's to close before that has returned: only
-/// then is the socket the client's.
+/// A connection that is closed inside the handler that takes it is not WSK's to close before that has
+/// returned: only then is the socket the client's.
 ///
 /// Prevents: ACPT-06, CLOSE-01
 #[test]

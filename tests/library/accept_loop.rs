@@ -47,8 +47,8 @@ fn it_is_the_documented_one() {
     assert_eq!(loop_in(&include_str!("../../src/lib.rs").replace("echo", "greet")), own);
 }
 
-/// Runs the loop on an executor, without memory from its start if it is to `starve`; `body` says what happens meanwhile, and
-/// must end the listener.
+/// Runs the loop on an executor, without memory from its start if it is to `starve`; `body` says what happens
+/// meanwhile, and must end the listener.
 fn run(sim: &Sim, starve: bool, body: impl FnOnce(&Driver, std::net::SocketAddr)) -> Result<()> {
     let driver = Driver::start();
     let executor = Executor::start(passive(), 2).unwrap();
@@ -99,8 +99,8 @@ fn greeted(local: std::net::SocketAddr) -> bool {
     }
 }
 
-/// Every allocation that the loop, its tasks and WSK on their behalf ask for fails once: peers may be reset meanwhile, but
-/// then others are greeted.
+/// Every allocation that the loop, its tasks and WSK on their behalf ask for fails once: peers may be reset
+/// meanwhile, but then others are greeted.
 ///
 /// Prevents: LSN-31
 #[test]

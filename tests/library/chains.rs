@@ -1,5 +1,5 @@
-//! What hangs on each other: dropping the first of a long chain ends all of it, one after the other and not one inside the
-//! other.
+//! What hangs on each other: dropping the first of a long chain ends all of it, one after the other and not
+//! one inside the other.
 
 use std::any::Any;
 use std::collections::HashMap;

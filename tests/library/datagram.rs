@@ -133,7 +133,8 @@ fn datagram_operations_may_be_dropped_and_end_with_the_socket() {
     });
 }
 
-/// Options of datagram sockets, before the bind and afterwards; an IPv4 peer of an IPv6 socket has an IPv4 address.
+/// Options of datagram sockets, before the bind and afterwards; an IPv4 peer of an IPv6 socket has an IPv4
+/// address.
 ///
 /// Prevents: OPT-01, OPT-02, OPT-15, BIND-12
 #[test]

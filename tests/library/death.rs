@@ -1,5 +1,5 @@
-//! Learning that WSK has given a socket up: by futures and by handlers, for every kind of socket, whatever is enabled, under
-//! way or retained.
+//! Learning that WSK has given a socket up: by futures and by handlers, for every kind of socket, whatever is
+//! enabled, under way or retained.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -128,7 +128,8 @@ fn all(told: &Told<&'static str>, count: usize) -> Vec<&'static str> {
     all
 }
 
-/// A listener of each kind, with its events on or off, tells its end by itself: to several futures and to its handlers.
+/// A listener of each kind, with its events on or off, tells its end by itself: to several futures and to its
+/// handlers.
 ///
 /// Prevents: ACPT-05, INSP-08, LIFE-14, LIFE-17
 #[test]
@@ -436,7 +437,8 @@ fn tasks_wait_for_the_end() {
     });
 }
 
-/// Each kind of operation that is the first to meet the death closes the socket by itself, polled to its end or dropped.
+/// Each kind of operation that is the first to meet the death closes the socket by itself, polled to its end
+/// or dropped.
 ///
 /// Prevents: LSN-07, LIFE-17
 #[test]
@@ -503,7 +505,8 @@ fn a_question_without_an_irp_meets_the_death() {
     });
 }
 
-/// Binding is given up when the listener dies in the middle of it, and its handler is told unless the bind was dropped.
+/// Binding is given up when the listener dies in the middle of it, and its handler is told unless the bind
+/// was dropped.
 ///
 /// Prevents: LIFE-17
 #[test]

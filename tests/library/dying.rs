@@ -9,7 +9,8 @@ use wsk_sim::{Knob, Sim};
 
 use crate::support::*;
 
-/// The socket dies at one of the calls that make it, whichever that is: binding fails, and what there is is closed.
+/// The socket dies at one of the calls that make it, whichever that is: binding fails, and what there is is
+/// closed.
 ///
 /// Prevents: LIFE-17, LSN-07, CLOSE-12
 #[test]

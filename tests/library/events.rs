@@ -149,7 +149,8 @@ fn an_event_may_be_switched_off_inside_its_own_callback() {
     });
 }
 
-/// The accept event of a listener, switched off, lets no further connection through; those wait for whoever takes them.
+/// The accept event of a listener, switched off, lets no further connection through; those wait for whoever
+/// takes them.
 ///
 /// Prevents: EVT-07, EVT-14, EVT-21
 #[test]
@@ -179,8 +180,8 @@ fn the_accept_event_can_be_switched_off_and_on() {
     });
 }
 
-/// The two kinds of disconnect are told apart by their one flag, whatever other flags are set; whatever the level, no
-/// handler is told it could wait.
+/// The two kinds of disconnect are told apart by their one flag, whatever other flags are set; whatever the
+/// level, no handler is told it could wait.
 ///
 /// Prevents: DISC-06, DISC-07, DISC-08, EVT-55, EVT-08
 #[test]
@@ -264,7 +265,8 @@ fn the_ideal_backlog_is_told() {
     });
 }
 
-/// Whatever the number of accepted bytes is when the callback begins, what the handler takes is what WSK is told.
+/// Whatever the number of accepted bytes is when the callback begins, what the handler takes is what WSK is
+/// told.
 ///
 /// Prevents: RCVE-13, RCVE-12, RCV-19
 #[test]
@@ -378,7 +380,8 @@ fn data_that_cannot_be_mapped_is_an_error() {
     });
 }
 
-/// Handlers get no right to wait, and ask for what they start without it: their time at `DISPATCH_LEVEL` is short.
+/// Handlers get no right to wait, and ask for what they start without it: their time at `DISPATCH_LEVEL` is
+/// short.
 ///
 /// Prevents: IRQL-05, IRQL-13, IRQL-15, DISC-14, EVT-56
 #[test]

@@ -15,7 +15,8 @@ fn unnamed(named: u32) -> impl Iterator<Item = u32> {
     alone.flat_map(move |bit| [bit, bit | named]).chain([6 & !named | named, !named, u32::MAX])
 }
 
-/// Flags of a receive that have no name are refused, the buffer comes back as it was, and the turn is not taken.
+/// Flags of a receive that have no name are refused, the buffer comes back as it was, and the turn is not
+/// taken.
 ///
 /// Prevents: RCV-08, RCV-09
 #[test]

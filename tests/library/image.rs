@@ -1,4 +1,5 @@
-//! The driver's image: what of the library may still run in it when the driver has been unloaded, and what keeps it.
+//! The driver's image: what of the library may still run in it when the driver has been unloaded, and what
+//! keeps it.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -14,7 +15,8 @@ use wsk_sys::nt::DEVICE_OBJECT;
 
 use crate::support::*;
 
-/// Completion routines that run in `body` have returned to whoever waits for what they do, and not yet to the kernel.
+/// Completion routines that run in `body` have returned to whoever waits for what they do, and not yet to the
+/// kernel.
 fn lingering<R>(sim: &Sim, body: impl FnOnce() -> R) -> R {
     sim.kernel().watch_image(true);
     let result = body();
@@ -120,7 +122,8 @@ fn closes_in_the_background(sim: &Sim, driver: &Driver) {
     });
 }
 
-/// A token whose request is pended for sure: the callback that told it has returned, and only the reaper is inside.
+/// A token whose request is pended for sure: the callback that told it has returned, and only the reaper is
+/// inside.
 fn pended(sim: &Sim, pending: &Pending) -> InspectToken {
     let token = pending.tokens.next();
     let kernel = sim.kernel();
@@ -172,8 +175,9 @@ fn register(device: *mut DEVICE_OBJECT) -> Driver {
     Driver { client, provider }
 }
 
-/// A client that was registered without a device: when the driver is unloaded, nothing keeps the image for a completion routine
-/// that has not returned, whichever request it is of. So the kernel sees it, and so it would be on Windows.
+/// A client that was registered without a device: when the driver is unloaded, nothing keeps the image for a
+/// completion routine that has not returned, whichever request it is of. So the kernel sees it, and so it
+/// would be on Windows.
 ///
 /// Catches: LIFE-19
 #[test]
@@ -195,8 +199,8 @@ fn without_a_device_a_routine_is_left_in_an_image_that_has_gone() {
     }
 }
 
-/// A client that was registered with the driver's device: unloading ends all the same, and the image stays until the last
-/// routine has returned.
+/// A client that was registered with the driver's device: unloading ends all the same, and the image stays
+/// until the last routine has returned.
 ///
 /// Prevents: LIFE-19
 #[test]
@@ -255,8 +259,8 @@ fn the_image_stays_for_all_of_them() {
     });
 }
 
-/// An unloaded client has given its reference on the device back, whatever handles are left; they are of no use, and do not
-/// touch the device.
+/// An unloaded client has given its reference on the device back, whatever handles are left; they are of no
+/// use, and do not touch the device.
 ///
 /// Prevents: LIFE-19
 #[test]
@@ -385,8 +389,8 @@ impl Wake for HoldsUp {
     }
 }
 
-/// While the completion of a close has anything left to do, its socket is counted; what is told to whoever waits in vain is
-/// never that nothing is left.
+/// While the completion of a close has anything left to do, its socket is counted; what is told to whoever
+/// waits in vain is never that nothing is left.
 #[test]
 fn a_socket_counts_until_its_close_is_over() {
     let sim = Sim::builder().completion(Completion::PendLate).build();

@@ -24,7 +24,8 @@ fn count_mappings(sim: &Sim) -> Arc<AtomicUsize> {
     mappings
 }
 
-/// Data that is retained is mapped by then: threads that read it share it, and write nothing, its MDLs included.
+/// Data that is retained is mapped by then: threads that read it share it, and write nothing, its MDLs
+/// included.
 ///
 /// Prevents: RCVE-12, RCVE-17, RCVE-18, LIFE-13
 #[test]
@@ -106,7 +107,8 @@ fn an_indication_is_mapped_once_however_often_it_is_read() {
     });
 }
 
-/// Memory that cannot be mapped is not retained; the indication comes back, and can be read when there is room again.
+/// Memory that cannot be mapped is not retained; the indication comes back, and can be read when there is
+/// room again.
 ///
 /// Prevents: RCVE-17, LIFE-13
 #[test]

@@ -1,4 +1,5 @@
-//! Conditional accept: one answer for every request, whenever it is given, and whatever becomes of the request.
+//! Conditional accept: one answer for every request, whenever it is given, and whatever becomes of the
+//! request.
 
 use std::mem::ManuallyDrop;
 use std::pin::Pin;
@@ -15,7 +16,8 @@ use crate::support::*;
 
 /// The gate answers inside the callback; the connection knows which inspection it had.
 ///
-/// Prevents: INSP-10, INSP-19, INSP-27, INSP-28, INSP-30, INSP-35, OPT-01, OPT-02, OPT-05, EVT-02, EVT-03, EVT-23, EVT-24
+/// Prevents: INSP-10, INSP-19, INSP-27, INSP-28, INSP-30, INSP-35, OPT-01, OPT-02, OPT-05, EVT-02, EVT-03,
+/// EVT-23, EVT-24
 #[test]
 fn a_gate_lets_in_and_keeps_out() {
     for_each_mode(|_| {
@@ -104,7 +106,8 @@ fn a_dropped_token_rejects() {
     });
 }
 
-/// What the gate does with its token before it returns, it answers itself: WSK is asked for nothing meanwhile.
+/// What the gate does with its token before it returns, it answers itself: WSK is asked for nothing
+/// meanwhile.
 ///
 /// Prevents: ICMP-13, ICMP-04, INSP-10
 #[test]
@@ -145,8 +148,8 @@ fn hr<F: for<'a> Fn(Inspection<'a>) -> Decision<'a>>(inspect: F) -> F {
     inspect
 }
 
-/// A decision that another thread makes while the callback still runs is held back until it returns, under both ways
-/// in which a provider takes one that comes too early.
+/// A decision that another thread makes while the callback still runs is held back until it returns, under
+/// both ways in which a provider takes one that comes too early.
 ///
 /// Prevents: ICMP-13, INSP-26
 #[test]
@@ -302,7 +305,8 @@ fn an_abort_may_meet_the_decision() {
                     let id = token.id();
                     std::thread::yield_now();
                     wait(token.decide(verdict)).unwrap();
-                    // A decision that was the callback's answer may have no end yet; the peer stays until it has one.
+                    // A decision that was the callback's answer may have no end yet; the peer stays until it
+                    // has one.
                     settled(&pending, verdict, &drops, &peer);
                     if drops.load(Ordering::SeqCst) > 0 {
                         assert_eq!(pending.aborts.next(), id);
@@ -325,7 +329,8 @@ fn an_abort_may_meet_the_decision() {
     );
 }
 
-/// Waits until nothing more comes of a request that was decided: its connection is there, or it was refused, or dropped.
+/// Waits until nothing more comes of a request that was decided: its connection is there, or it was refused,
+/// or dropped.
 fn settled(pending: &Pending, verdict: Verdict, drops: &AtomicUsize, peer: &Peer) {
     if verdict == Verdict::Reject {
         return peer.expect_reset();
@@ -343,7 +348,8 @@ fn settled(pending: &Pending, verdict: Verdict, drops: &AtomicUsize, peer: &Peer
     }
 }
 
-/// A request that was let in can be dropped before it is a connection; the gate is told, and no accept completes.
+/// A request that was let in can be dropped before it is a connection; the gate is told, and no accept
+/// completes.
 ///
 /// Prevents: ABRT-10, INSP-35
 #[test]
@@ -369,8 +375,8 @@ fn a_request_that_was_accepted_may_be_aborted() {
     });
 }
 
-/// A listener that closes rejects what is pended, whatever WSK would have done with it; the tokens are inert, and
-/// outlive the listener, the client and all.
+/// A listener that closes rejects what is pended, whatever WSK would have done with it; the tokens are inert,
+/// and outlive the listener, the client and all.
 ///
 /// Prevents: INSP-18, ICMP-04, CLOSE-01, CLOSE-13
 #[test]
@@ -449,8 +455,8 @@ fn decisions_race_with_the_close_of_the_listener() {
     }
 }
 
-/// Callbacks may come as soon as a socket is bound, long before anybody has seen that it is: what they need is there
-/// from before the socket is made.
+/// Callbacks may come as soon as a socket is bound, long before anybody has seen that it is: what they need
+/// is there from before the socket is made.
 ///
 /// Prevents: EVT-47, EVT-49, INSP-26, SOCK-05
 #[test]
@@ -574,7 +580,8 @@ fn a_repeated_request_is_inspected_once() {
     );
 }
 
-/// Nothing that happens to tokens needs memory or a thread: here they are dropped, decided and closed over without any.
+/// Nothing that happens to tokens needs memory or a thread: here they are dropped, decided and closed over
+/// without any.
 ///
 /// Prevents: INSP-18, CLOSE-14
 #[test]

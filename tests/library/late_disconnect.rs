@@ -7,7 +7,8 @@ use wsk_sim::wsk_provider::behaviours::LateDisconnect;
 
 use crate::support::*;
 
-/// The connection's owner finds the end by receiving, in any case; its handler hears of it once, or not at all.
+/// The connection's owner finds the end by receiving, in any case; its handler hears of it once, or not at
+/// all.
 #[test]
 fn a_handler_hears_of_an_earlier_disconnect_once_or_never() {
     for_each_choice(

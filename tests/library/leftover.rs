@@ -1,4 +1,5 @@
-//! Handles that are still there when the client unloads: they keep nothing of WSK's, and nothing of the user's.
+//! Handles that are still there when the client unloads: they keep nothing of WSK's, and nothing of the
+//! user's.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -39,8 +40,8 @@ impl<K: Send + Sync + 'static> AbortHandler for Keeps<K> {
     fn abort(&self, _id: InspectId) {}
 }
 
-/// Accepts that were never polled, or are still waited for, keep neither the descriptor of their listener nor its
-/// handlers, and so no capture.
+/// Accepts that were never polled, or are still waited for, keep neither the descriptor of their listener nor
+/// its handlers, and so no capture.
 ///
 /// Prevents: CTL-07, LIFE-12, REG-27
 #[test]
@@ -133,7 +134,8 @@ fn a_token_that_is_left_over_keeps_nothing() {
     });
 }
 
-/// Captures and descriptors may be let go anywhere, also at `DISPATCH_LEVEL` and last of all, and each is given back.
+/// Captures and descriptors may be let go anywhere, also at `DISPATCH_LEVEL` and last of all, and each is
+/// given back.
 ///
 /// Prevents: CTL-07, REG-24
 #[test]

@@ -1,7 +1,7 @@
 //! The library over the simulated WSK, against peers of the host: what safe code cannot break.
 //!
-//! `tests/rules.tsv` numbers the rules; a test names the ones that safe code cannot break in the situation it makes.
-//! Every test ends with the checker: no rule broken, nothing left behind.
+//! `tests/rules.tsv` numbers the rules; a test names the ones that safe code cannot break in the situation it
+//! makes. Every test ends with the checker: no rule broken, nothing left behind.
 
 #[path = "../support/harness.rs"]
 mod harness;

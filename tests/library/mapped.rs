@@ -1,5 +1,5 @@
-//! IPv4 peers of a dual-stack listener: every address that is handed out is the IPv4 one, so that a gate which compares
-//! IPv4 addresses sees them.
+//! IPv4 peers of a dual-stack listener: every address that is handed out is the IPv4 one, so that a gate
+//! which compares IPv4 addresses sees them.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 

@@ -54,8 +54,8 @@ unsafe impl Send for TheDevice {}
 // SAFETY: as for `Send`.
 unsafe impl Sync for TheDevice {}
 
-/// Runs `scenario` again and again, on new machines, until every single allocation has failed once: first each alone,
-/// then each with all that follow it.
+/// Runs `scenario` again and again, on new machines, until every single allocation has failed once: first
+/// each alone, then each with all that follow it.
 #[track_caller]
 fn sweep(completion: Completion, scenario: fn() -> Result<()>) {
     for (all_that_follow, with_device) in [(false, false), (true, false), (false, true), (true, true)] {
@@ -236,8 +236,8 @@ fn memory_may_run_out_at_every_allocation_of_a_connect() {
     }
 }
 
-/// Each allocation of each scenario fails once: the result is an error value or a refused connection; nothing leaks,
-/// hangs or panics, and the machine is left as it was found.
+/// Each allocation of each scenario fails once: the result is an error value or a refused connection; nothing
+/// leaks, hangs or panics, and the machine is left as it was found.
 ///
 /// Prevents: CLOSE-14, REG-02, REG-11, LSN-34, INSP-18, IRQL-14, LIFE-18
 #[test]
@@ -341,7 +341,8 @@ fn serve(listener: &Listener, buffer: Buffer) -> Buffer {
     buffer
 }
 
-/// In steady state nothing is allocated: neither for a connection, nor for an operation, nor for a pended request.
+/// In steady state nothing is allocated: neither for a connection, nor for an operation, nor for a pended
+/// request.
 #[test]
 fn a_server_in_steady_state_allocates_nothing() {
     for completion in [Completion::Natural, Completion::Inline, Completion::PendLate] {
@@ -355,8 +356,8 @@ fn a_server_in_steady_state_allocates_nothing() {
                 drop(pending.tokens.next());
                 peer.expect_reset();
             };
-            // A block may still be on its way back to its list when the next one is asked for, so how many there are
-            // in all shows only after a while.
+            // A block may still be on its way back to its list when the next one is asked for, so how many
+            // there are in all shows only after a while.
             let steady = (0..20).find(|_| {
                 let before = allocations();
                 for _ in 0..10 {

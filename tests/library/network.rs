@@ -1,4 +1,5 @@
-//! The network part of a driver: started in `DriverEntry`, stopped in `DriverUnload` or on a failure path, with nothing left.
+//! The network part of a driver: started in `DriverEntry`, stopped in `DriverUnload` or on a failure path,
+//! with nothing left.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -12,7 +13,8 @@ use wsk_sim::{Completion, Sim};
 
 use crate::support::*;
 
-/// A test's network with what it reports. The tests of this file run one after the other, because reports come through a static.
+/// A test's network with what it reports. The tests of this file run one after the other, because reports
+/// come through a static.
 struct Fixture {
     network: &'static Network,
     _alone: std::sync::MutexGuard<'static, ()>,
@@ -122,7 +124,8 @@ fn a_network_serves_and_stops() {
     }
 }
 
-/// `DriverEntry` fails after the network was started: dropping the guard stops it and waits, whatever it was doing.
+/// `DriverEntry` fails after the network was started: dropping the guard stops it and waits, whatever it was
+/// doing.
 ///
 /// Prevents: REG-27, LIFE-19
 #[test]
@@ -145,7 +148,8 @@ fn a_driver_entry_that_fails_leaves_nothing() {
     }
 }
 
-/// With a device of the driver, its image stays until the last completion routine has returned, and no longer.
+/// With a device of the driver, its image stays until the last completion routine has returned, and no
+/// longer.
 ///
 /// Prevents: REG-27, LIFE-19
 #[test]
@@ -241,7 +245,8 @@ fn a_network_waits_for_wsk_and_can_be_stopped_meanwhile() {
     });
 }
 
-/// Tasks that do not end when the network stops are dropped after the time they have; those of the plain spawner at once.
+/// Tasks that do not end when the network stops are dropped after the time they have; those of the plain
+/// spawner at once.
 #[test]
 fn tasks_that_stay_are_dropped() {
     let fixture = Fixture::new();
@@ -271,7 +276,8 @@ fn tasks_that_stay_are_dropped() {
     });
 }
 
-/// A provider that is kept in a static keeps the network from stopping; the report names it, and stopping goes on.
+/// A provider that is kept in a static keeps the network from stopping; the report names it, and stopping
+/// goes on.
 ///
 /// Prevents: REG-21, REG-27
 #[test]
@@ -330,7 +336,8 @@ fn several_threads_stop_a_network() {
     }
 }
 
-/// Every allocation of a start, a service and a stop fails once: the start says so, or a report does, and nothing is left.
+/// Every allocation of a start, a service and a stop fails once: the start says so, or a report does, and
+/// nothing is left.
 ///
 /// Prevents: CLOSE-14, REG-02, REG-27
 #[test]

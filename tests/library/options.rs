@@ -26,7 +26,8 @@ fn everybody() -> Buffer {
     Buffer::of(&bytes)
 }
 
-/// A descriptor for a socket comes from the cache only, stays there as long as a request needs it, and goes back once.
+/// A descriptor for a socket comes from the cache only, stays there as long as a request needs it, and goes
+/// back once.
 ///
 /// Prevents: SOCK-15, OPT-01, OPT-02, OPT-04
 #[test]
@@ -42,7 +43,8 @@ fn a_descriptor_is_cached_used_and_released() {
         let open = wait(driver.provider.listener().security(cached.clone()).bind(wildcard)).unwrap();
         let closed = wait(driver.provider.listener().bind(wildcard)).unwrap();
         drop(cached);
-        // The first lets others in on one of its addresses, as its descriptor says; the second has the default one.
+        // The first lets others in on one of its addresses, as its descriptor says; the second has the
+        // default one.
         let beside = |port| wait(driver.provider.listener().bind(([127, 0, 0, 1], port).into()));
         let second = beside(open.local_addr().port()).expect("a shared address");
         let refused = beside(closed.local_addr().port()).expect_err("no shared address");
@@ -94,8 +96,8 @@ fn a_descriptor_that_is_not_used_is_released() {
     });
 }
 
-/// A listener, and one of the host with the same port at the IPv4 loopback address, which the first has to leave alone.
-/// Where another program has that address and port, another port is tried.
+/// A listener, and one of the host with the same port at the IPv4 loopback address, which the first has to
+/// leave alone. Where another program has that address and port, another port is tried.
 fn beside_ipv4(listen: impl Fn() -> Listener) -> (Listener, TcpListener) {
     for _ in 0..100 {
         let listener = listen();
@@ -164,7 +166,8 @@ macro_rules! set_and_get {
     )* };
 }
 
-/// Options that were set before the bind, or on the socket, are read back; accepted connections have those they inherit.
+/// Options that were set before the bind, or on the socket, are read back; accepted connections have those
+/// they inherit.
 ///
 /// Prevents: OPT-01, OPT-02, OPT-13
 #[test]
@@ -217,8 +220,8 @@ fn options_of_a_closed_connection_are_refused() {
     });
 }
 
-/// Every category has tables and calls of its own, which safe code cannot mix up: its sockets are of the category that their type
-/// says.
+/// Every category has tables and calls of its own, which safe code cannot mix up: its sockets are of the
+/// category that their type says.
 ///
 /// Prevents: SOCK-04, STRM-02, STRM-11
 #[test]

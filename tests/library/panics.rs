@@ -22,8 +22,9 @@ impl AbortHandler for Indexes {
     fn abort(&self, _id: InspectId) {}
 }
 
-/// A gate that panics stops the machine then and there, as a driver's panic does: nothing unwinds into WSK, no answer
-/// gets out, and nobody is let in. The library has no way to go on: what a panic has left half done is not known to it.
+/// A gate that panics stops the machine then and there, as a driver's panic does: nothing unwinds into WSK,
+/// no answer gets out, and nobody is let in. The library has no way to go on: what a panic has left half done
+/// is not known to it.
 ///
 /// Prevents: INSP-29
 #[test]

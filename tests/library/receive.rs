@@ -164,8 +164,8 @@ fn slow() -> Sim {
         .build()
 }
 
-/// A receive whose future is forgotten leaves the connection busy, whether WSK has it or it waits for its turn; the
-/// connection can be closed all the same.
+/// A receive whose future is forgotten leaves the connection busy, whether WSK has it or it waits for its
+/// turn; the connection can be closed all the same.
 #[test]
 fn a_forgotten_receive_leaves_the_connection_busy() {
     for waits in [false, true] {
@@ -182,7 +182,8 @@ fn a_forgotten_receive_leaves_the_connection_busy() {
             }
             let mut forgotten = Box::pin(connection.receive(room(8)));
             assert!(poll(&mut forgotten).is_pending());
-            // Forgotten as far as the connection can know; freed in the end all the same, so that nothing is left behind.
+            // Forgotten as far as the connection can know; freed in the end all the same, so that nothing is
+            // left behind.
             let forgotten =
                 Box::into_raw(std::pin::Pin::into_inner(forgotten)).cast::<wsk::Receive<'static>>();
             for _ in 0..2 {
@@ -190,7 +191,8 @@ fn a_forgotten_receive_leaves_the_connection_busy() {
                 assert_eq!(busy.status(), Status::DEVICE_BUSY);
             }
             wait(connection.close());
-            // SAFETY: it is the box that was leaked above, and a receive holds nothing of what it borrows but a lifetime.
+            // SAFETY: it is the box that was leaked above, and a receive holds nothing of what it borrows but
+            // a lifetime.
             drop(unsafe { Box::from_raw(forgotten) });
             drop((peer, listener));
             driver.unload();
@@ -238,7 +240,8 @@ fn the_receive_after_an_abandoned_one_has_its_turn() {
     });
 }
 
-/// A receive that waits for all goes on behind the bytes that a dropped one left, and is not content with them.
+/// A receive that waits for all goes on behind the bytes that a dropped one left, and is not content with
+/// them.
 ///
 /// Prevents: RCV-06, RCV-14
 #[test]
@@ -274,7 +277,8 @@ fn a_receive_of_all_goes_on_behind_what_was_kept() {
     });
 }
 
-/// A cancelled receive of everything may report what it had got together with an error; those bytes are not lost.
+/// A cancelled receive of everything may report what it had got together with an error; those bytes are not
+/// lost.
 ///
 /// Prevents: RCV-06
 #[test]

@@ -65,8 +65,8 @@ const ASKS: [fn(&Listener) -> Status; 5] = [
     |listener| refusal(listener.disable_and_wait(ListenerEvents::ACCEPT)),
 ];
 
-/// A closing listener refuses whatever it is asked, and is not dead for that: what is pended is rejected, as WSK must be
-/// told before the close.
+/// A closing listener refuses whatever it is asked, and is not dead for that: what is pended is rejected, as
+/// WSK must be told before the close.
 ///
 /// Prevents: INSP-18, CLOSE-13
 #[test]
@@ -81,7 +81,8 @@ fn a_closing_listener_is_not_a_dead_one() {
             let listener = wait(builder.bind(localhost())).unwrap();
             let peer = Peer::connect(listener.local_addr());
             let token = tokens.next();
-            // The client closes its newest socket first. While that close is made the listener's has yet to come.
+            // The client closes its newest socket first. While that close is made the listener's has yet to
+            // come.
             let newer = driver.listen();
             let close = Stopped::at(sim, Knob::CloseFails);
             let unloading = sim.thread("unloading", move || driver.unload());
@@ -131,7 +132,8 @@ fn a_server_accepts_until_it_is_unloaded() {
     }
 }
 
-/// What can be asked of a connection; `false` if the future is to be dropped without a look at what it brings.
+/// What can be asked of a connection; `false` if the future is to be dropped without a look at what it
+/// brings.
 type AskConnection = fn(&mut Connection, bool);
 
 /// Takes all data.
@@ -240,8 +242,8 @@ fn a_listener_that_dies_in_a_call_closes_itself() {
     }
 }
 
-/// Calls on a connection whose close was asked for while a call is being made are refused, with the status that they
-/// have always had.
+/// Calls on a connection whose close was asked for while a call is being made are refused, with the status
+/// that they have always had.
 ///
 /// Prevents: CLOSE-13
 #[test]

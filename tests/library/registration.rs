@@ -52,7 +52,8 @@ pub(crate) fn await_threads(sim: &Sim) {
     eventually(|| !sim.kernel().threads().iter().any(|name| name.starts_with("system-thread")));
 }
 
-/// Each capture is given back once, with the last clone; nothing is called through it afterwards, and sockets live on.
+/// Each capture is given back once, with the last clone; nothing is called through it afterwards, and sockets
+/// live on.
 ///
 /// Prevents: REG-11, REG-12
 #[test]
@@ -74,7 +75,8 @@ fn every_capture_is_released_once() {
     });
 }
 
-/// A capture never waits longer than it was told to, and never for ever: one that did would be advised against soon.
+/// A capture never waits longer than it was told to, and never for ever: one that did would be advised
+/// against soon.
 ///
 /// Prevents: REG-29, REG-10, IRQL-07
 #[test]
@@ -164,8 +166,8 @@ fn unloading_reports_who_holds_it_up() {
     });
 }
 
-/// Everything that can be open is open when the driver unloads: sockets of every kind, requests of every kind, events
-/// that are on, tokens, futures nobody polls, bindings under way.
+/// Everything that can be open is open when the driver unloads: sockets of every kind, requests of every
+/// kind, events that are on, tokens, futures nobody polls, bindings under way.
 ///
 /// Prevents: REG-02, REG-27, LSN-34, INSP-18, CLOSE-01, CLOSE-12, CLOSE-13
 #[test]
@@ -361,7 +363,8 @@ fn captures_race_with_the_end_of_the_client() {
     }
 }
 
-/// A client that could not be unloaded in time deregisters by itself, while its handle is asked for this and that.
+/// A client that could not be unloaded in time deregisters by itself, while its handle is asked for this and
+/// that.
 ///
 /// Prevents: REG-02, LIFE-03
 #[test]

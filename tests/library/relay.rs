@@ -100,7 +100,8 @@ fn retaining(listener: &Listener) -> (Connection, Peer, Told<RetainedData>) {
     (connection, peer, told)
 }
 
-/// What one connection receives is sent on another, without a copy, however the indication is cut, and in parts.
+/// What one connection receives is sent on another, without a copy, however the indication is cut, and in
+/// parts.
 ///
 /// Prevents: RCVE-12, RCVE-13, RCVE-20, SND-08, LIFE-13
 #[test]
@@ -162,8 +163,8 @@ fn drop_later(send: std::pin::Pin<Box<wsk::Posted>>) {
     std::pin::Pin::into_inner(send).detach();
 }
 
-/// Two connections that relay to each other, whose peers do not read any more, close, and the client unloads: each piece
-/// that is being sent keeps the other connection from closing, so both are reset first.
+/// Two connections that relay to each other, whose peers do not read any more, close, and the client unloads:
+/// each piece that is being sent keeps the other connection from closing, so both are reset first.
 ///
 /// Prevents: RCVE-19, RCVE-20, CLOSE-01, CLOSE-13, DISC-23
 #[test]
@@ -219,8 +220,8 @@ fn a_connection_with_pieces_is_reset_when_it_closes() {
     });
 }
 
-/// Without pieces nothing is aborted: a connection that has ended in good order is closed without a reset, also with data
-/// that is retained.
+/// Without pieces nothing is aborted: a connection that has ended in good order is closed without a reset,
+/// also with data that is retained.
 ///
 /// Prevents: CLOSE-01
 #[test]

@@ -36,7 +36,8 @@ fn bytes(retained: &RetainedData) -> Vec<u8> {
     bytes
 }
 
-/// Retained data can be read and dropped on any thread, at any level, in any order, and is released once each.
+/// Retained data can be read and dropped on any thread, at any level, in any order, and is released once
+/// each.
 ///
 /// Prevents: RCVE-12, RCVE-13, RCVE-18, RCVE-20, LIFE-13
 #[test]
@@ -129,7 +130,8 @@ fn a_dead_connection_takes_retained_data_back() {
     });
 }
 
-/// Calls that are refused because the connection closes do not let it close any sooner: retained data still keeps it back.
+/// Calls that are refused because the connection closes do not let it close any sooner: retained data still
+/// keeps it back.
 ///
 /// Prevents: RCVE-19, CLOSE-13
 #[test]
@@ -157,8 +159,8 @@ fn refused_calls_do_not_close_over_retained_data() {
     });
 }
 
-/// Retained data is dropped inside the callback, on another thread while the callback returns, or later: it is
-/// accepted, or released, never both.
+/// Retained data is dropped inside the callback, on another thread while the callback returns, or later: it
+/// is accepted, or released, never both.
 ///
 /// Prevents: RCVE-20
 #[test]

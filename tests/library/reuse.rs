@@ -1,4 +1,5 @@
-//! Inspection identifiers that WSK uses again: an old decision never meets a new request, and no request is forgotten.
+//! Inspection identifiers that WSK uses again: an old decision never meets a new request, and no request is
+//! forgotten.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -22,7 +23,8 @@ enum End {
 
 const ENDS: [End; 4] = [End::Accepted, End::Rejected, End::Dropped, End::Aborted];
 
-/// An address of the host that the peer before this one did not have: it cannot be taken for a repetition of that one.
+/// An address of the host that the peer before this one did not have: it cannot be taken for a repetition of
+/// that one.
 fn another_address(round: usize) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 0, 2 + u8::try_from(round % 200).unwrap())
 }
@@ -56,7 +58,8 @@ fn one_request(pending: &Pending, round: usize, end: End) -> InspectId {
     id
 }
 
-/// Each request gets a token of its own, however often its identifier was in use before, and however that ended.
+/// Each request gets a token of its own, however often its identifier was in use before, and however that
+/// ended.
 ///
 /// Prevents: INSP-18, INSP-35
 #[test]
@@ -80,7 +83,8 @@ fn a_used_identifier_is_asked_about_again() {
     }
 }
 
-/// The peer is back under the identifier that was just rejected, before anybody has heard that the rejection is done.
+/// The peer is back under the identifier that was just rejected, before anybody has heard that the rejection
+/// is done.
 ///
 /// Prevents: INSP-18, INSP-35
 #[test]
@@ -117,7 +121,8 @@ fn a_peer_that_is_back_at_once_is_asked_about() {
     }
 }
 
-/// The same for requests that are decided inside their callback, and for tokens whose decision the callback returns.
+/// The same for requests that are decided inside their callback, and for tokens whose decision the callback
+/// returns.
 ///
 /// Prevents: INSP-10, INSP-35
 #[test]
@@ -202,8 +207,8 @@ fn the_token_of_an_aborted_request_leaves_the_next_one_alone() {
     );
 }
 
-/// A peer that repeats itself, while its request is pended or while it is being decided, is inspected once, also where
-/// identifiers are used again.
+/// A peer that repeats itself, while its request is pended or while it is being decided, is inspected once,
+/// also where identifiers are used again.
 ///
 /// Prevents: ICMP-04, INSP-18, INSP-35
 #[test]
@@ -232,7 +237,8 @@ fn a_repetition_is_told_from_a_new_request() {
     }
 }
 
-/// A listener that closes rejects what is pended, and a peer that repeats itself meanwhile gets no second answer.
+/// A listener that closes rejects what is pended, and a peer that repeats itself meanwhile gets no second
+/// answer.
 ///
 /// Prevents: ICMP-04, INSP-18, CLOSE-01
 #[test]

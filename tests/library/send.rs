@@ -242,7 +242,8 @@ fn a_disconnect_may_be_dropped_at_any_point() {
     });
 }
 
-/// Threads send while another one disconnects, under a lock of the driver: every send is before it, or refused.
+/// Threads send while another one disconnects, under a lock of the driver: every send is before it, or
+/// refused.
 ///
 /// Prevents: SND-15, CLOSE-01
 #[test]
@@ -293,8 +294,8 @@ fn send_until_refused(half: &Arc<Mutex<SendHalf>>) -> impl FnOnce() -> usize + S
     }
 }
 
-/// Calls on a connection are let in until it closes, and none after: threads call whatever there is to call while
-/// another one closes, and the close comes last.
+/// Calls on a connection are let in until it closes, and none after: threads call whatever there is to call
+/// while another one closes, and the close comes last.
 ///
 /// Prevents: CLOSE-01, CLOSE-12, CLOSE-13, LIFE-05
 #[test]

@@ -14,8 +14,8 @@ use crate::support::*;
 /// How long the reaper waits at a time when nobody wakes it.
 const REAPER_WAIT: Duration = Duration::from_secs(10);
 
-/// Real threads, and a clock that stands still. Waits with a deadline end all the same, after as much of real time, but
-/// those of the reaper, which end when it is woken and not otherwise.
+/// Real threads, and a clock that stands still. Waits with a deadline end all the same, after as much of real
+/// time, but those of the reaper, which end when it is woken and not otherwise.
 #[derive(Debug, Default)]
 struct Still {
     live: Live,
@@ -70,7 +70,8 @@ fn still(completion: Completion) -> Sim {
         .build()
 }
 
-/// Ends a client in the background, and waits for the reaper to wait for what is left: one turn after it was told.
+/// Ends a client in the background, and waits for the reaper to wait for what is left: one turn after it was
+/// told.
 fn begin_to_unload(client: Client) -> Client {
     client.unload(passive(), Duration::from_millis(30)).expect_err("something is left").into_inner()
 }

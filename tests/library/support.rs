@@ -34,8 +34,8 @@ pub(crate) const COMPLETIONS: [Completion; 6] = [
     Completion::Random(11),
 ];
 
-/// Runs `test` on a machine for every way in which requests may complete and client code may be called. What the
-/// checker only advises against fails it, too.
+/// Runs `test` on a machine for every way in which requests may complete and client code may be called. What
+/// the checker only advises against fails it, too.
 #[track_caller]
 pub(crate) fn for_each_mode(test: impl Fn(&Sim) + Clone + Send + 'static) {
     for completion in COMPLETIONS {
@@ -61,7 +61,8 @@ pub(crate) fn for_each_choice<A: Alternatives + Send>(
     }
 }
 
-/// The proof that this thread may wait: the tests run on threads of the machine, and call this in no callback.
+/// The proof that this thread may wait: the tests run on threads of the machine, and call this in no
+/// callback.
 pub(crate) fn passive() -> Passive<'static> {
     // SAFETY: a thread of the machine is at PASSIVE_LEVEL, and tests ask for this outside of callbacks only.
     unsafe { Passive::assume() }
@@ -447,8 +448,8 @@ impl AbortHandler for PendingGate {
     }
 }
 
-/// Counts the requests whose callback has returned pend, as WSK sees it. Tokens are told before: a decision that is made
-/// then is the callback's answer, and no call.
+/// Counts the requests whose callback has returned pend, as WSK sees it. Tokens are told before: a decision
+/// that is made then is the callback's answer, and no call.
 pub(crate) fn count_pended(sim: &Sim) -> Arc<AtomicUsize> {
     let pended = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&pended);

@@ -1,4 +1,5 @@
-//! Timers: their memory outlives the routine of their DPC, whoever lets go of it, and is given back by a flush.
+//! Timers: their memory outlives the routine of their DPC, whoever lets go of it, and is given back by a
+//! flush.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -86,8 +87,8 @@ impl Wake for Stays {
     }
 }
 
-/// A sleep is dropped, and its memory used again, on another processor, while the routine of its DPC is still running;
-/// none of it is freed before that has returned.
+/// A sleep is dropped, and its memory used again, on another processor, while the routine of its DPC is still
+/// running; none of it is freed before that has returned.
 ///
 /// Prevents: LIFE-03
 #[test]
@@ -157,7 +158,8 @@ fn timers_stay_on_their_machine() {
     }
 }
 
-/// Armed, fired and left timers are dropped everywhere at once; a flush and the unloading of a client give all back.
+/// Armed, fired and left timers are dropped everywhere at once; a flush and the unloading of a client give
+/// all back.
 ///
 /// Prevents: LIFE-03
 #[test]

@@ -1,4 +1,5 @@
-//! The index of pended requests, from the library's own source file: however many there are, a search looks at few.
+//! The index of pended requests, from the library's own source file: however many there are, a search looks
+//! at few.
 
 use std::cell::{Cell, UnsafeCell};
 use std::collections::HashMap;
@@ -100,8 +101,8 @@ impl Drop for Model {
     }
 }
 
-/// With ten thousand elements a search looks at 14, on average, and never at many; before, ten thousand in 32 lists were
-/// 156, and 312 when there was nothing to find.
+/// With ten thousand elements a search looks at 14, on average, and never at many; before, ten thousand in 32
+/// lists were 156, and 312 when there was nothing to find.
 #[test]
 fn a_search_among_ten_thousand_looks_at_few() {
     type Keys = fn(u64) -> u64;

@@ -1,5 +1,5 @@
-//! Turns on a connection: one receive after the other, and sends before a disconnect, also when one is given up, finds
-//! no memory, or is called while another is.
+//! Turns on a connection: one receive after the other, and sends before a disconnect, also when one is given
+//! up, finds no memory, or is called while another is.
 
 use std::sync::Arc;
 use std::task::Poll;
@@ -28,9 +28,9 @@ fn late_by(time: Duration) -> Sim {
 /// How many bytes are sent at a time.
 const CHUNK: usize = 40_000;
 
-/// A receive that waits for an abandoned one is given up when that ends, at any distance: the next one has its turn. The
-/// model `connection::a_claim_given_up_at_the_end_of_the_abandoned_receive` shows it for every distance there is; this
-/// is the whole library, near the one that matters.
+/// A receive that waits for an abandoned one is given up when that ends, at any distance: the next one has
+/// its turn. The model `connection::a_claim_given_up_at_the_end_of_the_abandoned_receive` shows it for every
+/// distance there is; this is the whole library, near the one that matters.
 #[test]
 fn a_receive_given_up_at_the_end_of_an_abandoned_one() {
     late_by(Duration::from_micros(30)).run(|_| {

@@ -1,7 +1,8 @@
 //! The tests' own waits: a result counts when somebody was woken for it, and is not found by looking again.
 //!
-//! [`wait`] and [`ready`] poll a future once and then when it was woken. Here they meet futures that forget to wake. The
-//! reaper goes by the same rule, so an unloading that nobody tells of the last close or release does not end.
+//! [`wait`] and [`ready`] poll a future once and then when it was woken. Here they meet futures that forget
+//! to wake. The reaper goes by the same rule, so an unloading that nobody tells of the last close or release
+//! does not end.
 
 use std::future::{pending, poll_fn};
 use std::pin::Pin;

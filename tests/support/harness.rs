@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use nt_user::faults::{Attempt, Point};
 use nt_user::{Config, Kernel};
-// Has the provider linked, which the library calls: linkers of Windows want it even for what nothing here reaches.
+// Has the provider linked, which the library calls: linkers of Windows want it even for what nothing here
+// reaches.
 use wsk::Passive;
 use wsk_sim as _;
 use wsk_sys::nt;
