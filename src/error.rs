@@ -316,7 +316,7 @@ statuses! {
     BUFFER_TOO_SMALL = STATUS_BUFFER_TOO_SMALL: "the buffer is too small for the answer";
     SHARING_VIOLATION = STATUS_SHARING_VIOLATION: "another socket uses this address exclusively";
     INTEGER_OVERFLOW = STATUS_INTEGER_OVERFLOW;
-    INSUFFICIENT_RESOURCES = STATUS_INSUFFICIENT_RESOURCES: "memory is exhausted; try again when load has fallen";
+    INSUFFICIENT_RESOURCES = STATUS_INSUFFICIENT_RESOURCES: "memory is exhausted; try again later";
     DEVICE_NOT_READY = STATUS_DEVICE_NOT_READY: "the network stack is not ready yet; try again later";
     IO_TIMEOUT = STATUS_IO_TIMEOUT: "the time limit passed";
     FILE_FORCED_CLOSED = STATUS_FILE_FORCED_CLOSED: "the socket is dead; close it and open a new one";
@@ -328,7 +328,7 @@ statuses! {
     REMOTE_DISCONNECT = STATUS_REMOTE_DISCONNECT: "the peer has disconnected";
     INVALID_CONNECTION = STATUS_INVALID_CONNECTION: "the socket is not connected";
     INVALID_ADDRESS = STATUS_INVALID_ADDRESS: "the address is not usable here";
-    INVALID_DEVICE_STATE = STATUS_INVALID_DEVICE_STATE: "the socket is in the wrong state, for example not bound";
+    INVALID_DEVICE_STATE = STATUS_INVALID_DEVICE_STATE: "the socket is in the wrong state, such as not bound";
     INVALID_BUFFER_SIZE = STATUS_INVALID_BUFFER_SIZE: "the range or size does not fit the buffer";
     INVALID_ADDRESS_COMPONENT = STATUS_INVALID_ADDRESS_COMPONENT: "the address is not usable here";
     TOO_MANY_ADDRESSES = STATUS_TOO_MANY_ADDRESSES: "all dynamic ports are taken";

@@ -54,7 +54,7 @@
 //! # Where things are
 //! | task | start at |
 //! |---|---|
-//! | load and unload | [`Network`], or by hand [`Client::register`], [`Client::capture`], [`Client::unload`] |
+//! | load and unload | [`Network`]; by hand [`Client::register`] |
 //! | listen and accept | [`Provider::listener`], [`Listener::accept`], [`AcceptHandler`] |
 //! | connect | [`Provider::connect`], [`Provider::connector`] |
 //! | decide who may connect | [`ListenerBuilder::inspect`], [`Inspection`], [`InspectToken`] |

@@ -18,7 +18,7 @@
 //!
 //! | registered with | before `DriverUnload` returns | and then |
 //! |---|---|---|
-//! | [`Client::register_for`] | [`Client::unload`] has succeeded | the I/O manager keeps the image until the last completion routine has returned |
+//! | [`Client::register_for`] | [`Client::unload`] has succeeded | the I/O manager keeps the image |
 //! | [`Client::register`] | there is no `DriverUnload`, or something else keeps the image | |
 //!
 //! `WskDeregister` returns when captures, calls, sockets and requests are gone. That a request is gone does

@@ -3,7 +3,7 @@
 //! ```text
 //!                     ┌─ accept / accept_first / refuse ─▶ answered, the memory is WSK's again
 //!  callback running ──┤
-//!                     └─ retain ─▶ RetainedData ──callback returns STATUS_PENDING──▶ held ──drop──▶ WskRelease
+//!                     └─ retain ─▶ RetainedData ──returns STATUS_PENDING──▶ held ──drop──▶ WskRelease
 //!                                       │
 //!                                       └ dropped before the callback returned: answered as accepted
 //! ```

@@ -1,7 +1,7 @@
 //! Datagrams: sending and receiving over UDP.
 //!
 //! ```text
-//!  Provider::datagram ─▶ DatagramBuilder ──bind──▶ DatagramSocket ──receive_from().await──▶ a datagram and its sender
+//!  Provider::datagram ─▶ DatagramBuilder ──bind──▶ DatagramSocket ──receive_from().await──▶ Datagram
 //!                         options that must            │
 //!                         precede bind                 └──send_to().await
 //! ```

@@ -117,10 +117,6 @@ impl<I: InspectSlot, B: AbortSlot, A: AcceptSlot> ListenerBuilder<I, B, A> {
 }
 
 /// Makes the socket of a listener. The same for all handlers, so that there is one copy of it.
-#[expect(
-    clippy::manual_async_fn,
-    reason = "an `async fn` keeps its arguments twice, and moves them when it is polled first"
-)]
 fn make(
     mut opening: Opening,
     core: core::result::Result<ListenerRef, OutOfMemory>,

@@ -167,7 +167,8 @@ impl Listener {
     /// The same as those of [`Listener::disable`].
     pub fn disable_and_wait(&self, event: ListenerEvents) -> impl Future<Output = Result<()>> + Send + use<> {
         let socket = self.core.socket().clone();
-        async move { disable_event_and_wait(socket, one_event(event.bits(), ListenerEvents::all().bits())?).await }
+        let event = one_event(event.bits(), ListenerEvents::all().bits());
+        async move { disable_event_and_wait(socket, event?).await }
     }
 
     /// Sets an option (`WskControlSocket`).

@@ -6,7 +6,7 @@
 //!     │ │ the listener closes: the callback returns reject
 //!     │ └──────────────────────────────────────────────────▶ Aborted: the token is inert
 //!     │ the callback returns WskInspectPend                    ▲ ▲
-//!     ▼                                                        │ │ WskAbortEvent, or the listener closes (which rejects)
+//!     ▼                                                        │ │ WskAbortEvent, or the listener closes
 //!   Pended ────────────────────────────────────────────────────┘ │
 //!     │ │ token is dropped                                       │ WskAbortEvent
 //!     │ └─────────▶ Dropped ─────────────────────────────────────┘

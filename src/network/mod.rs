@@ -2,19 +2,21 @@
 //! sockets needs.
 //!
 //! ```text
-//!   start ──▶ a system thread: register ──▶ capture (bounded) ──▶ executor ──▶ serve(net) ──▶ ended by itself ─┐
-//!     │                           │               │                  │              │                          │
-//!     │                           └───────────────┴──────────────────┴── failed: reported ─────────────────────┤
-//!     │                                                                             │                          │
-//!     │  stop: `stopping` resolves ─────────────────────────────────────────────────┤                          │
-//!     │                                                                             ▼                          ▼
-//!     │                                          up to `drain`: tasks end by themselves      tasks are dropped, unload,
-//!     │                                                                             └─────▶ for as long as that takes,
-//!     │                                                                                        reported every 5 s
-//!     ▼                                                                                                        │
-//!   `Started` dropped (on a failure path of `DriverEntry`): stop                                               │
-//!   stop returns ◀──── the thread object is signaled: it has left the driver's code ◀──────────────────────────┘
+//!   start ──▶ a system thread: register ─▶ capture (bounded) ─▶ executor ─▶ serve(net)
+//!                                 │               │                │          │
+//!                                 └───────────────┴────────────────┘          ├── returns
+//!                                        fails: reported                      │
+//!                                              │                              ├── stop: `stopping` resolves,
+//!                                              │                              │ tasks have up to `drain`
+//!                                              ▼                              ▼
+//!                    tasks are dropped, sockets close, the client deregisters: for as long as that takes,
+//!                    reported every five seconds
+//!                                              │
+//!                                              ▼
+//!   stop returns ◀── the thread object is signaled: the thread has left the driver's code
 //! ```
+//!
+//! A [`Started`] that is dropped, on a failure path of `DriverEntry`, stops the network and waits, too.
 //!
 //! `DriverEntry` never waits for WSK, which may start after the driver: the thread does.
 

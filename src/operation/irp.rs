@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   IrpStorage:   prepare ──▶ [keep_image] ──▶ handed to WSK, or completed here ──▶ completion routine
-//!   ReservedIrp:  reserve (may fail) ──▶ kept ──▶ take: handed to WSK, which cannot fail ──▶ completion routine
+//!   ReservedIrp:  reserve (may fail) ──▶ kept ──▶ take: submitted ──▶ completion routine
 //!                                         │ dropped
 //!                                         └──▶ completed here: the routine sees that it comes back unused
 //! ```

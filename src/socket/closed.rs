@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   a null indication (receive, accept or inspect) ─┐
-//!   STATUS_FILE_FORCED_CLOSED from any operation ───┼─▶ dead ─▶ the rundown has begun ─▶ waiters wake ─▶ the handlers are told
+//!   STATUS_FILE_FORCED_CLOSED from any operation ───┼─▶ dead ─▶ the rundown has begun ─▶ waiters and handlers
 //!   a probe, for a waiter on a silent socket ───────┘             ▲
-//!   close, dropped handle, unload ────────────────────────────────┘ (no handler is told of what this side does)
+//!   close, dropped handle, unload ────────────────────────────────┘ (no handler is told)
 //! ```
 //!
 //! WSK says that a socket is dead by a null indication, and only on receive, accept and inspect events that

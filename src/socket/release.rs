@@ -5,8 +5,8 @@
 //! a chain would be dropped inside the one before it, on a stack of a few pages.
 //!
 //! ```text
-//!   last SocketRef dropped ──▶ list of the client ──▶ nobody empties it yet: this thread does
-//!                                                           └──▶ somebody does: that thread drops this core too
+//!   last SocketRef dropped ──▶ list of the client ──▶ it is not being emptied: this thread does
+//!                                                           └──▶ another does: it drops this core too
 //! ```
 //!
 //! A core is on the list by the node that its close has used before, so that this takes no memory.

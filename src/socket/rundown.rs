@@ -6,7 +6,7 @@
 //! No thread waits.
 //!
 //! ```text
-//!  no socket ──attach──▶ open ──begin──▶ running down, n holders ──last release──▶ close starts (told to one caller)
+//!  no socket ──attach──▶ open ──begin──▶ running down, n holders ──last release──▶ close starts
 //!      │                                    ▲
 //!      └──begin──▶ run down, no socket ──attach──┘
 //! ```

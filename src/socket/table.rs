@@ -35,7 +35,10 @@ pub(crate) trait BindTable: Table {
 
 /// Declares table types with their accessors.
 macro_rules! tables {
-    ($($(#[$doc:meta])* $name:ident: $raw:ident { $($get:ident: $($member:ident).+ -> $function:ident,)+ })+) => { $(
+    ($(
+        $(#[$doc:meta])*
+        $name:ident: $raw:ident { $($get:ident: $($member:ident).+ -> $function:ident,)+ }
+    )+) => { $(
         $(#[$doc])*
         ///
         /// # Invariants

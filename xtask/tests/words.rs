@@ -48,11 +48,10 @@ impl AddAssign for Counts {
 
 /// The findings that are left, by folder. All other folders have none.
 const ALLOWED: &[(&str, Counts)] = &[
-    ("benches", counts(22, 0, 2)),
+    ("benches", counts(22, 0, 0)),
     ("build.rs", counts(0, 0, 1)),
     ("crates/wsk-provider", counts(310, 125, 310)),
-    ("src", counts(111, 24, 562)),
-    ("tests", counts(78, 39, 184)),
+    ("tests", counts(78, 39, 58)),
 ];
 
 const fn counts(first_lines: usize, safety: usize, wide: usize) -> Counts {
