@@ -24,7 +24,7 @@ pub(crate) struct Pool {
     /// The bytes of those that were not given back.
     pub(crate) left: Vec<usize>,
     /// Peak number of bytes.
-    pub(crate) most: usize,
+    pub(crate) peak: usize,
 }
 
 impl Pool {
@@ -36,7 +36,7 @@ impl Pool {
             if let Some((address, size)) = allocated(call) {
                 pool.allocated += 1;
                 bytes += size;
-                pool.most = pool.most.max(bytes);
+                pool.peak = pool.peak.max(bytes);
                 live.insert((process, address), size);
             } else if let Some(address) = call.strip_prefix("ExFreePoolWithTag ")
                 && let Some(size) = live.remove(&(process, address.trim_end()))
@@ -52,9 +52,9 @@ impl Pool {
 
 impl fmt::Display for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { allocated, left, most } = self;
+        let Self { allocated, left, peak } = self;
         match left.len() {
-            0 => write!(f, "{allocated} blocks, at most {most} bytes at once"),
+            0 => write!(f, "{allocated} blocks, at most {peak} bytes at once"),
             count => write!(f, "{count} of {allocated} blocks are left, of {left:?} bytes"),
         }
     }
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn a_block_that_is_not_given_back_is_left() {
         let pool = Pool::in_log(BOTH);
-        assert_eq!(pool, Pool { allocated: 2, left: vec![100], most: 164 });
+        assert_eq!(pool, Pool { allocated: 2, left: vec![100], peak: 164 });
         assert_eq!(pool.to_string(), "1 of 2 blocks are left, of [100] bytes");
         let given_back = format!("{BOTH}0024:0200:trace:ntoskrnl:ExFreePoolWithTag 00000000014A0400\n");
         let pool = Pool::in_log(&given_back);
@@ -100,7 +100,7 @@ mod tests {
         let log = format!("{BOTH}0030:0200:trace:ntoskrnl:ExFreePoolWithTag 00000000014A0400\n");
         assert_eq!(Pool::in_log(&log).left, [100]);
         let again = format!("{BOTH}0024:0200:trace:ntoskrnl:ExFreePoolWithTag 00000000014A0400\n{BOTH}");
-        assert_eq!(Pool::in_log(&again), Pool { allocated: 4, left: vec![100], most: 164 });
+        assert_eq!(Pool::in_log(&again), Pool { allocated: 4, left: vec![100], peak: 164 });
     }
 
     #[test]

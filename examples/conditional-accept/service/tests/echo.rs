@@ -147,22 +147,26 @@ fn who_comes_when_it_is_full_is_rejected() {
     let limits = Limits { clients: CLIENTS as u32, ..Limits::DEFAULT };
     for accept_by in BOTH_WAYS {
         // Half of them are for clients that are served, whatever happens.
-        for (default, ends, most) in
+        for (default, ends, max_clients) in
             [(Action::Accept, "served", CLIENTS), (Action::Ask, "asked about", CLIENTS.div_ceil(2))]
         {
             let sim = Sim::builder().build();
             let (outcome, journal) = serve_within(limits, &sim, default, accept_by, |to, _| {
                 // Who was let in stays, and so does who is asked about, as nobody answers in an hour.
                 let mut clients = Vec::new();
-                for number in 0..most + MORE {
+                for number in 0..max_clients + MORE {
                     let mut client = connect(to).expect("connected");
                     // One that is accepted is a task before the next one comes; one that is asked about hears
                     // nothing.
                     let heard = client.write_all(b"x").and_then(|()| match default {
-                        Action::Ask if number < most => Ok(()),
+                        Action::Ask if number < max_clients => Ok(()),
                         _ => client.read_exact(&mut [0]),
                     });
-                    assert_eq!(heard.is_ok(), number < most, "{number} {ends}, {accept_by:?}: {heard:?}");
+                    assert_eq!(
+                        heard.is_ok(),
+                        number < max_clients,
+                        "{number} {ends}, {accept_by:?}: {heard:?}"
+                    );
                     clients.push(client);
                 }
             });
@@ -176,7 +180,7 @@ fn who_comes_when_it_is_full_is_rejected() {
                     Record::Inspect { action: Inspection::Reject, reason: Some(Reason::Full), .. }
                 )
             });
-            assert_eq!((let_in, rejected), (most, MORE), "{ends}, {accept_by:?}: {journal:?}");
+            assert_eq!((let_in, rejected), (max_clients, MORE), "{ends}, {accept_by:?}: {journal:?}");
         }
     }
 }
@@ -268,16 +272,16 @@ fn a_crowd_that_comes_at_once_gets_no_more_than_its_share() {
             });
         });
         outcome.expect("started");
-        let (mut open, mut most) = (0_usize, 0);
+        let (mut open, mut peak) = (0_usize, 0);
         for record in &*journal.records() {
             match record {
                 Record::Accepted { .. } => open += 1,
                 Record::Closed { .. } => open -= 1,
                 _ => {}
             }
-            most = most.max(open);
+            peak = peak.max(open);
         }
-        assert!((1..=SHARE).contains(&most), "{accept_by:?}: {most} at once: {journal:?}");
+        assert!((1..=SHARE).contains(&peak), "{accept_by:?}: {peak} at once: {journal:?}");
     }
 }
 
@@ -334,7 +338,7 @@ struct Holding(Arc<(Mutex<Held>, Condvar)>);
 struct Held {
     pended: usize,
     inside: usize,
-    most: usize,
+    peak: usize,
     seen: usize,
     let_go: bool,
 }
@@ -353,7 +357,7 @@ impl RecordSink for Holding {
         }
         held.inside += 1;
         held.seen += 1;
-        held.most = held.most.max(held.inside);
+        held.peak = held.peak.max(held.inside);
         changed.notify_all();
         held = changed.wait_while(held, |held| !held.let_go).expect("not poisoned");
         held.inside -= 1;
@@ -397,8 +401,8 @@ fn a_storm_of_callbacks_has_a_bounded_number_of_threads() {
     driver.join().unwrap_or_else(|failure| panic!("{failure:?}")).expect("started");
     sim.finish().assert_clean();
     // One of them looks after the others.
-    let most = held.lock().expect("not poisoned").most;
-    assert!((THREADS - 2..=THREADS).contains(&most), "{sink:?}");
+    let peak = held.lock().expect("not poisoned").peak;
+    assert!((THREADS - 2..=THREADS).contains(&peak), "{sink:?}");
 }
 
 #[test]
