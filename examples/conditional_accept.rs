@@ -1,69 +1,71 @@
-//! Conditional accept on the user-mode kernel: each connection request is decided before there is a
-//! connection.
+//! Conditional accept on the user-mode kernel: each request is decided before there is a connection.
 //!
 //! ```console
 //! $ cargo run --example conditional_accept
 //! ```
 //!
-//! The program ends once it has refused one client of its own and accepted another. The sample in
-//! `examples/conditional-accept` shows more: pended requests, a control device, and the same code as a
-//! driver.
+//! The program ends once it has served a visitor of its own.
 
 use std::io::{ErrorKind, Read as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::mpsc::channel;
+use std::thread::JoinHandle;
 
-use wsk::executor::block_on;
-use wsk::{Buffer, Client, Decision, InspectHandler, Inspection, Passive, Provider, Result};
+use wsk::{Buffer, Decision, InspectHandler, Inspection, Net, Network, NetworkConfig, Passive, Result};
 use wsk_sim::Sim;
 
-/// Bound for WSK to appear, and for it to release everything at unload.
-const LIMIT: Duration = Duration::from_secs(5);
+static NETWORK: Network = Network::new();
+
+/// Runs a driver on a thread of a simulated kernel. Afterwards it fails if the driver broke a rule of WSK or
+/// left anything behind.
+fn main() {
+    Sim::new().run(|_| {
+        // SAFETY: this is the start of a system thread, which runs at PASSIVE_LEVEL and holds no lock.
+        let passive = unsafe { Passive::assume() };
+        let (ended, end) = channel();
+        let config = NetworkConfig { report: |report| panic!("{report}"), ..NetworkConfig::DEFAULT };
+        let serve = |net| async move {
+            serve(net).await?;
+            ended.send(()).expect("main waits");
+            Ok(())
+        };
+        let started = NETWORK.start(passive, config, serve).expect("a system thread");
+        end.recv().expect("the driver serves");
+        // This is `DriverUnload`: it stops the network and waits until nothing of it is left.
+        drop(started);
+    });
+}
+
+// Everything from here on is code that a driver can use, but for the visitors.
 
 /// Rejects the first request and accepts all others.
 #[derive(Default)]
 struct NotTheFirst(AtomicBool);
 
 impl InspectHandler for NotTheFirst {
-    /// Runs in WSK's callback, at up to `DISPATCH_LEVEL`. `request.pend()` would postpone the decision.
+    /// Runs in WSK's callback, at up to `DISPATCH_LEVEL`. `request.pend()` would postpone the decision; the
+    /// sample in `examples/conditional-accept` does that.
     fn inspect<'a>(&self, request: Inspection<'a>) -> Decision<'a> {
         if self.0.swap(true, Ordering::Relaxed) { request.accept() } else { request.reject() }
     }
 }
 
-fn main() {
-    // Runs `driver` on a thread of a simulated kernel. Afterwards it fails if the driver broke a rule of WSK
-    // or left anything behind.
-    Sim::new().run(|_| driver().expect("the driver runs to its end"));
-}
-
-/// Everything in here is code that a driver can use.
-fn driver() -> Result<()> {
-    // SAFETY: this is the start of a system thread, which runs at PASSIVE_LEVEL and holds no lock.
-    let passive = unsafe { Passive::assume() };
-    let client = Client::register(passive)?;
-    let provider = client.capture(passive, LIMIT)?;
-    block_on(passive, serve(provider))??;
-    client.unload(passive, LIMIT).expect("all sockets are closed");
-    Ok(())
-}
-
-async fn serve(provider: Provider) -> Result<()> {
-    let address = SocketAddr::from(([127, 0, 0, 1], 0));
-    let listener = provider.listener().inspect(NotTheFirst::default()).bind(address).await?;
+async fn serve(net: Net) -> Result {
+    let builder = net.provider().listener().inspect(NotTheFirst::default());
+    let listener = builder.bind(([127, 0, 0, 1], 0).into()).await?;
     let visitors = visit_twice(listener.local_addr());
     // Only the second request becomes a connection.
     let mut connection = listener.accept().await?;
     let (sent, _buffer) = connection.send(Buffer::try_from_slice(b"welcome\n")?).await;
     sent?;
     connection.shutdown().await?;
-    visitors.join().expect("one client was refused and one was served");
+    visitors.join().expect("one visitor was refused and one was served");
     Ok(())
 }
 
 /// Two clients on the host, one after the other. A rejected request looks like a reset connection.
-fn visit_twice(server: SocketAddr) -> std::thread::JoinHandle<()> {
+fn visit_twice(server: SocketAddr) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let read = || {
             let mut text = String::new();

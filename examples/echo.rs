@@ -1,49 +1,53 @@
-//! An echo server on the user-mode kernel: register, capture, listen, accept, receive, send, unload.
+//! An echo server on the user-mode kernel: listen, accept, receive, send.
 //!
 //! ```console
 //! $ cargo run --example echo
 //! ```
 //!
-//! The program ends once it has served a client of its own.
+//! The program ends once it has served a visitor of its own.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::time::Duration;
+use std::sync::mpsc::channel;
+use std::thread::JoinHandle;
 
-use wsk::executor::block_on;
-use wsk::{Buffer, Client, Connection, Passive, Provider, Result};
+use wsk::{Buffer, Connection, Net, Network, NetworkConfig, Passive, Result};
 use wsk_sim::Sim;
 
-/// Bound for WSK to appear, and for it to release everything at unload.
-const LIMIT: Duration = Duration::from_secs(5);
+static NETWORK: Network = Network::new();
 
+/// Runs a driver on a thread of a simulated kernel. Afterwards it fails if the driver broke a rule of WSK or
+/// left anything behind.
 fn main() {
-    // Runs `driver` on a thread of a simulated kernel. Afterwards it fails if the driver broke a rule of WSK
-    // or left anything behind.
-    Sim::new().run(|_| driver().expect("the driver runs to its end"));
+    Sim::new().run(|_| {
+        // SAFETY: this is the start of a system thread, which runs at PASSIVE_LEVEL and holds no lock.
+        let passive = unsafe { Passive::assume() };
+        let (ended, end) = channel();
+        let config = NetworkConfig { report: |report| panic!("{report}"), ..NetworkConfig::DEFAULT };
+        let serve = |net| async move {
+            serve(net).await?;
+            ended.send(()).expect("main waits");
+            Ok(())
+        };
+        let started = NETWORK.start(passive, config, serve).expect("a system thread");
+        end.recv().expect("the driver serves");
+        // This is `DriverUnload`: it stops the network and waits until nothing of it is left.
+        drop(started);
+    });
 }
 
-/// Everything from here on is code that a driver can use.
-fn driver() -> Result<()> {
-    // SAFETY: this is the start of a system thread, which runs at PASSIVE_LEVEL and holds no lock.
-    let passive = unsafe { Passive::assume() };
-    let client = Client::register(passive)?;
-    let provider = client.capture(passive, LIMIT)?;
-    block_on(passive, serve(provider))??;
-    client.unload(passive, LIMIT).expect("all sockets are closed");
-    Ok(())
-}
+// Everything from here on is code that a driver can use, but for the visitors.
 
-async fn serve(provider: Provider) -> Result<()> {
-    let listener = provider.listener().bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+async fn serve(net: Net) -> Result {
+    let listener = net.provider().listener().bind(([127, 0, 0, 1], 0).into()).await?;
     let visitor = visit(listener.local_addr());
     echo(listener.accept().await?).await?;
-    visitor.join().expect("the client has got its bytes back");
+    visitor.join().expect("the visitor has got its bytes back");
     Ok(())
 }
 
 /// Sends every byte back until the peer has sent its last.
-async fn echo(mut connection: Connection) -> Result<()> {
+async fn echo(mut connection: Connection) -> Result {
     let mut buffer = Buffer::try_with_capacity(4096)?;
     loop {
         let (received, filled) = connection.receive(buffer).await;
@@ -57,7 +61,7 @@ async fn echo(mut connection: Connection) -> Result<()> {
 }
 
 /// A client on the host: it says hello, and reads until the server has ended the connection.
-fn visit(server: SocketAddr) -> std::thread::JoinHandle<()> {
+fn visit(server: SocketAddr) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let mut stream = TcpStream::connect(server).expect("the server listens");
         stream.write_all(b"hello\n").expect("sent");

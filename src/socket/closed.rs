@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   a null indication (receive, accept or inspect) ─┐
-//!   STATUS_FILE_FORCED_CLOSED from any operation ───┼─▶ dead ─▶ the rundown has begun ─▶ waiters and handlers
+//!   STATUS_FILE_FORCED_CLOSED from any operation ───┼─▶ dead ─▶ the rundown has begun ─▶ waiters wake
 //!   a probe, for a waiter on a silent socket ───────┘             ▲
 //!   close, dropped handle, unload ────────────────────────────────┘ (no handler is told)
 //! ```

@@ -1,0 +1,69 @@
+//! Datagrams on the user-mode kernel: an echo server over UDP.
+//!
+//! ```console
+//! $ cargo run --example datagram
+//! ```
+//!
+//! The program ends once it has served a visitor of its own.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::mpsc::channel;
+use std::thread::JoinHandle;
+
+use wsk::options::ExclusiveAddress;
+use wsk::{Buffer, Net, Network, NetworkConfig, Passive, Result};
+use wsk_sim::Sim;
+
+static NETWORK: Network = Network::new();
+
+/// Runs a driver on a thread of a simulated kernel. Afterwards it fails if the driver broke a rule of WSK or
+/// left anything behind.
+fn main() {
+    Sim::new().run(|_| {
+        // SAFETY: this is the start of a system thread, which runs at PASSIVE_LEVEL and holds no lock.
+        let passive = unsafe { Passive::assume() };
+        let (ended, end) = channel();
+        let config = NetworkConfig { report: |report| panic!("{report}"), ..NetworkConfig::DEFAULT };
+        let serve = |net| async move {
+            serve(net).await?;
+            ended.send(()).expect("main waits");
+            Ok(())
+        };
+        let started = NETWORK.start(passive, config, serve).expect("a system thread");
+        end.recv().expect("the driver serves");
+        // This is `DriverUnload`: it stops the network and waits until nothing of it is left.
+        drop(started);
+    });
+}
+
+// Everything from here on is code that a driver can use, but for the visitors.
+
+async fn serve(net: Net) -> Result {
+    let builder = net.provider().datagram().option(ExclusiveAddress(true));
+    let socket = builder.bind(([127, 0, 0, 1], 0).into()).await?;
+    let visitor = visit(socket.local_addr());
+    let mut buffer = Buffer::try_with_capacity(512)?;
+    for _ in 0..3 {
+        let (received, filled) = socket.receive_from(buffer).await;
+        let datagram = received?;
+        println!("{} bytes from {}", datagram.len, datagram.from);
+        let (sent, empty) = socket.send_to(filled, datagram.from).await;
+        sent?;
+        buffer = empty;
+    }
+    visitor.join().expect("the visitor has got its datagrams back");
+    Ok(())
+}
+
+/// A client on the host: it sends three datagrams, and waits for each to come back.
+fn visit(server: SocketAddr) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
+        for text in ["one", "two", "three"] {
+            socket.send_to(text.as_bytes(), server).expect("sent");
+            let mut reply = [0; 16];
+            let (length, from) = socket.recv_from(&mut reply).expect("echoed");
+            assert_eq!((&reply[..length], from), (text.as_bytes(), server));
+        }
+    })
+}

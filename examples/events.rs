@@ -1,0 +1,101 @@
+//! Events on the user-mode kernel: connections, data and disconnects that come to handlers.
+//!
+//! ```console
+//! $ cargo run --example events
+//! ```
+//!
+//! The program ends once it has served a visitor of its own.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Mutex;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+
+use wsk::{
+    AcceptHandler, Connection, DisconnectHandler, DisconnectKind, Events, Handlers, Incoming, Indication,
+    ListenerEvents, Net, Network, NetworkConfig, Passive, ReceiveHandler, Result, Taken,
+};
+use wsk_sim::Sim;
+
+static NETWORK: Network = Network::new();
+
+/// Runs a driver on a thread of a simulated kernel. Afterwards it fails if the driver broke a rule of WSK or
+/// left anything behind.
+fn main() {
+    Sim::new().run(|_| {
+        // SAFETY: this is the start of a system thread, which runs at PASSIVE_LEVEL and holds no lock.
+        let passive = unsafe { Passive::assume() };
+        let (ended, end) = channel();
+        let config = NetworkConfig { report: |report| panic!("{report}"), ..NetworkConfig::DEFAULT };
+        let serve = |net| async move {
+            serve(net).await?;
+            ended.send(()).expect("main waits");
+            Ok(())
+        };
+        let started = NETWORK.start(passive, config, serve).expect("a system thread");
+        end.recv().expect("the driver serves");
+        // This is `DriverUnload`: it stops the network and waits until nothing of it is left.
+        drop(started);
+    });
+}
+
+// Everything from here on is code that a driver can use, but for the visitors.
+
+/// Handler of all that happens on a connection. It runs in WSK's callbacks, at up to `DISPATCH_LEVEL`.
+struct Prints;
+
+impl ReceiveHandler for Prints {
+    fn receive<'a>(&self, data: Indication<'a>) -> Taken<'a> {
+        println!("{} bytes have come", data.len());
+        data.accept()
+    }
+}
+
+impl DisconnectHandler for Prints {
+    fn disconnected(&self, kind: DisconnectKind) {
+        println!("the peer has disconnected: {kind:?}");
+    }
+}
+
+/// Handler of new connections, which hands them to the task.
+struct Accepts(Mutex<Sender<Connection>>);
+
+impl AcceptHandler for Accepts {
+    type Handlers = Handlers<Prints, Prints>;
+
+    fn accept(&self, incoming: Incoming<'_, Self::Handlers>) {
+        // Without memory the connection is refused.
+        if let Ok(connection) = incoming.accept(Handlers::new().receive(Prints).disconnect(Prints)) {
+            self.0.lock().expect("no handler panics").send(connection).expect("the task waits");
+        }
+    }
+}
+
+async fn serve(net: Net) -> Result {
+    let (accepted, connections) = channel();
+    let builder = net.provider().listener().on_accept(Accepts(Mutex::new(accepted)));
+    let listener = builder.bind(([127, 0, 0, 1], 0).into()).await?;
+    // Each connection starts with these events on.
+    listener.inherit(Events::RECEIVE | Events::DISCONNECT)?;
+    listener.enable(ListenerEvents::ACCEPT)?;
+    let visitor = visit(listener.local_addr());
+    // A driver would not block here; this program has nothing else to do.
+    let mut connection = connections.recv().expect("the visitor comes");
+    visitor.join().expect("the visitor has sent its bytes");
+    connection.shutdown().await?;
+    connection.close().await;
+    Ok(())
+}
+
+/// A client on the host: it sends two pieces of data and ends its side.
+fn visit(server: SocketAddr) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        let mut stream = TcpStream::connect(server).expect("the server listens");
+        stream.write_all(b"some data").expect("sent");
+        stream.write_all(b"and more").expect("sent");
+        stream.shutdown(Shutdown::Write).expect("ended");
+        let _ = stream.set_read_timeout(Some(std::time::Duration::from_millis(1)));
+        let _ = stream.read(&mut [0]);
+    })
+}
