@@ -15,8 +15,8 @@ use crate::support::*;
 /// them.
 ///
 /// Prevents: LSN-09, LSN-10, LSN-12, LSN-13, LSN-14, LSN-15, LSN-18, LSN-19, LSN-20, LSN-34
-/// Prevents: IRP-01, IRP-02, IRP-03, IRP-04, IRP-05, IRP-12, IRP-18, IRP-23, IRP-24, IRP-26, SOCK-03,
-/// SOCK-06, SOCK-07, LIFE-07, BIND-12
+/// Prevents: IRP-01, IRP-02, IRP-03, IRP-04, IRP-05, IRP-12, IRP-18, IRP-23, IRP-24, IRP-26, SOCK-03
+/// Prevents: SOCK-06, SOCK-07, LIFE-07, BIND-12
 #[test]
 fn a_connection_is_taken_in_every_mode() {
     for_each_mode(|_| {
