@@ -16,49 +16,24 @@ use wsk::{
     ReceiveHandler, Taken,
 };
 use wsk_sim::raw::Peer;
-use wsk_sim::wsk_provider::Alternatives;
-use wsk_sim::{Behaviours, Completion, Knob, Level, Sim};
+use wsk_sim::{Knob, Sim};
 
 pub(crate) use crate::harness::at_dispatch;
 
 /// How long anything may take that happens at all.
 pub(crate) const BOUND: Duration = Duration::from_secs(20);
 
-/// The ways in which requests may complete.
-pub(crate) const COMPLETIONS: [Completion; 6] = [
-    Completion::Natural,
-    Completion::Inline,
-    Completion::PendNested,
-    Completion::PendEarly,
-    Completion::PendLate,
-    Completion::Random(11),
-];
+pub(crate) use wsk_sim::{COMPLETIONS, for_each_choice};
 
-/// Runs `test` on a machine for every way in which requests may complete and client code may be called. What
-/// the checker only advises against fails it, too.
+/// Runs a test in every mode. What the checker only advises against fails it, too.
 #[track_caller]
 pub(crate) fn for_each_mode(test: impl Fn(&Sim) + Clone + Send + 'static) {
-    for completion in COMPLETIONS {
-        for level in [Level::Passive, Level::Dispatch, Level::Random(5)] {
-            let sim = Sim::builder().completion(completion).callbacks(level).completions(level).build();
-            sim.forbid_advice().run(test.clone());
-        }
-    }
-}
-
-/// Runs `test` on a machine for every alternative of a behaviour that the contract leaves open.
-#[track_caller]
-pub(crate) fn for_each_choice<A: Alternatives + Send>(
-    select: impl Fn(&mut Behaviours, A),
-    test: impl Fn(&Sim, A) + Clone + Send + 'static,
-) {
-    for &choice in A::ALL {
-        let test = test.clone();
-        Sim::builder()
-            .behaviours(|behaviours| select(behaviours, choice))
-            .build()
-            .run(move |sim| test(sim, choice));
-    }
+    let build = |machine: wsk_sim::Builder| {
+        let sim = machine.build();
+        sim.forbid_advice();
+        sim
+    };
+    wsk_sim::for_each_mode_with(build, test);
 }
 
 /// The proof that this thread may wait: the tests run on threads of the machine, and call this in no

@@ -71,7 +71,7 @@ impl Model {
         let Some(item) = self.items.remove(&key) else { return };
         // SAFETY: the item was leaked, and is freed below.
         assert_eq!(self.tree.remove(unsafe { item.as_ref() }), Some(item));
-        // SAFETY: as above; it can be asked for again, and is not there.
+        // SAFETY: the item was leaked, and is freed below; it can be asked for again, and is not there.
         assert_eq!(self.tree.remove(unsafe { item.as_ref() }), None);
         // SAFETY: it was leaked when it was made, and is in the tree no more.
         drop(unsafe { Box::from_raw(item.as_ptr()) });

@@ -14,6 +14,8 @@
 //! [`Sim::driver`] runs a driver's entry and unload routines, and checks what is left when its image is
 //! unloaded.
 //!
+//! [`for_each_mode`] and [`for_each_choice`] run a test on many machines.
+//!
 //! Tests of the provider itself, and of the checker, use the [`raw`] kit.
 
 #![allow(non_snake_case)]
@@ -23,10 +25,12 @@ mod driver;
 #[allow(unreachable_pub, reason = "the symbols are reached by name")]
 mod exports;
 mod host;
+mod modes;
 pub mod raw;
 mod report;
 mod sim;
 
+pub use modes::{COMPLETIONS, for_each_choice, for_each_mode, for_each_mode_with};
 pub use nt_user::{self, Kernel, Severity, Violation};
 pub use report::Report;
 pub use sim::{Builder, Sim};

@@ -285,7 +285,7 @@ impl Inner {
         // SAFETY: the copy has room for an address of any family.
         let read = unsafe { read(copy, family) };
         if read.is_none()
-            // SAFETY: as above.
+            // SAFETY: the copy has room for an address of any family.
             && let Some(stale) = unsafe { Stale::of(copy) }
         {
             self.violation(

@@ -52,9 +52,9 @@ pub(crate) unsafe extern "system" fn wsk_socket_connect(
     let Some(family) = (unsafe { provider.family_of(call.name, local) }) else {
         return request.fail(provider, STATUS_INVALID_PARAMETER);
     };
-    // SAFETY: as above.
+    // SAFETY: the client passes a whole address.
     let local = unsafe { provider.read_address(call.name, local, family) };
-    // SAFETY: as above.
+    // SAFETY: the client passes a whole address.
     let remote = unsafe { provider.read_address(call.name, remote, family) };
     let (Some(local), Some(remote)) = (local, remote) else {
         return request.fail(provider, STATUS_INVALID_PARAMETER);

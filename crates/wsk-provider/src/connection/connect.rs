@@ -78,7 +78,7 @@ pub(crate) unsafe extern "system" fn wsk_connect_ex(
     let remote = unsafe { call.provider().read_address(call.name, remote, call.family) };
     // SAFETY: the client leaves the buffer alone until the IRP completes.
     unsafe { request.borrows_buffer(buffer) };
-    // SAFETY: as above.
+    // SAFETY: the client leaves the buffer alone until the IRP completes.
     let first = match unsafe { Span::new(call.provider(), call.name, buffer) } {
         Ok(first) => first,
         Err(fault) => {

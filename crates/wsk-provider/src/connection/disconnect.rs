@@ -49,7 +49,7 @@ pub(crate) unsafe extern "system" fn wsk_disconnect(
     }
     // SAFETY: the client leaves the buffer alone until the IRP completes.
     unsafe { request.borrows_buffer(buffer) };
-    // SAFETY: as above.
+    // SAFETY: the client leaves the buffer alone until the IRP completes.
     match unsafe { Span::new(provider, call.name, buffer) } {
         Ok(last) => close(&call, request, last),
         Err(fault) => {

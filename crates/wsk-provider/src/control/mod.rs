@@ -133,16 +133,16 @@ pub(crate) unsafe extern "system" fn wsk_control_socket(
             // SAFETY: the client's buffers are as long as it says.
             unsafe { switch_events(&call, request, arguments) }
         }
-        // SAFETY: as above.
+        // SAFETY: the client's buffers are as long as it says.
         WSK_CONTROL_SOCKET_TYPE::WskSetOption => unsafe { option::set(&call, request, arguments) },
-        // SAFETY: as above.
+        // SAFETY: the client's buffers are as long as it says.
         WSK_CONTROL_SOCKET_TYPE::WskGetOption => unsafe { option::get(&call, request, arguments) },
         WSK_CONTROL_SOCKET_TYPE::WskIoctl
             if request.is_none() && call.provider().host.choose(Knob::NotInline, 2) == 1 =>
         {
             refuse(&call, request, STATUS_REQUEST_NOT_ACCEPTED)
         }
-        // SAFETY: as above.
+        // SAFETY: the client's buffers are as long as it says.
         WSK_CONTROL_SOCKET_TYPE::WskIoctl => unsafe { ioctl::perform(&call, request, arguments) },
         _ => refuse(&call, request, STATUS_INVALID_PARAMETER),
     }

@@ -114,7 +114,7 @@ impl Packet {
                 let [mdl, _] = &mut self.mdls[0];
                 // SAFETY: the MDL belongs to this packet.
                 unsafe { set_mdl_flags(mdl, MDL_PAGES_LOCKED) };
-                // SAFETY: as above.
+                // SAFETY: the MDL belongs to this packet.
                 unsafe { set_mdl_mapped_system_va(mdl, null_mut()) };
                 self.link(1)
             }

@@ -54,9 +54,9 @@ unsafe fn address(mdl: *mut MDL) -> *mut u8 {
         // SAFETY: the MDL describes locked pages or non-paged pool.
         return unsafe { mm_get_system_address_for_mdl_safe(mdl) }.cast();
     }
-    // SAFETY: as above.
+    // SAFETY: the MDL describes locked pages or non-paged pool.
     let page = unsafe { mdl_start_va(mdl) };
-    // SAFETY: as above.
+    // SAFETY: the MDL describes locked pages or non-paged pool.
     let offset = unsafe { mdl_byte_offset(mdl) };
     page.cast::<u8>().wrapping_add(offset as usize)
 }
@@ -158,7 +158,7 @@ impl Span {
         loop {
             // SAFETY: by the invariant the chain has a further MDL while bytes are left.
             let count = unsafe { mdl_byte_count(mdl) } as usize;
-            // SAFETY: as above.
+            // SAFETY: by the invariant the chain has a further MDL while bytes are left.
             let next = unsafe { mdl_next(mdl) };
             if offset >= count {
                 offset -= count;
@@ -187,7 +187,7 @@ impl Span {
                 break;
             }
             self.offset -= count;
-            // SAFETY: as above.
+            // SAFETY: by the invariant the chain has a further MDL while bytes are left.
             self.mdl = unsafe { mdl_next(self.mdl) };
         }
     }

@@ -56,7 +56,7 @@ impl ReceiveFrom {
             if !self.control_flags.is_null() {
                 let cut = if truncated { MSG_TRUNC } else { 0 } | if fits { 0 } else { MSG_CTRUNC };
                 let flags = message.flags | cut;
-                // SAFETY: as above.
+                // SAFETY: the client keeps the variable until the request completes.
                 unsafe { ptr::write_unaligned(self.control_flags, flags) };
             }
         }
@@ -104,7 +104,7 @@ pub(crate) unsafe extern "system" fn wsk_receive_from(
         }
     };
     check_output(&call, remote);
-    // SAFETY: as above.
+    // SAFETY: the client leaves the buffer alone until the IRP completes.
     unsafe { request.borrows_buffer(buffer) };
     request.borrows(remote, Purpose::AddressOut);
     let mut room = 0;

@@ -49,7 +49,7 @@ pub(crate) unsafe extern "system" fn wsk_send_to(
     };
     // SAFETY: the client leaves the buffer alone until the IRP completes.
     unsafe { request.borrows_buffer(buffer) };
-    // SAFETY: as above.
+    // SAFETY: the client leaves the buffer alone until the IRP completes.
     let datagrams =
         unsafe { Span::new(call.provider(), call.name, buffer) }.map(|span| VecDeque::from([bytes_of(span)]));
     request.borrows(remote, Purpose::AddressIn);
@@ -83,7 +83,7 @@ pub(crate) unsafe extern "system" fn wsk_send_messages(
     };
     // SAFETY: the client leaves the list and its buffers alone until the IRP completes.
     unsafe { request.borrows_list(list) };
-    // SAFETY: as above.
+    // SAFETY: the client leaves the list and its buffers alone until the IRP completes.
     let datagrams = unsafe { datagrams_of(call.provider(), call.name, list) };
     request.borrows(remote, Purpose::AddressIn);
     if control_length != 0 {

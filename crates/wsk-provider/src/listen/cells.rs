@@ -158,9 +158,11 @@ fn write_with_padding(place: &mut WSK_INSPECT_ID, id: WSK_INSPECT_ID, padding: u
     let place = std::ptr::from_mut(place);
     // SAFETY: the place is borrowed exclusively, and any bytes are a value of the type.
     unsafe { place.write_bytes(padding, 1) };
-    // SAFETY: as above; the fields are written one by one, since copying the whole need not keep the padding.
+    // SAFETY: the place is borrowed exclusively, and any bytes are a value of the type; the fields are
+    // written one by one, since copying the whole need not keep the padding.
     unsafe { (*place).Key = id.Key };
-    // SAFETY: as above.
+    // SAFETY: the place is borrowed exclusively, and any bytes are a value of the type; the fields are
+    // written one by one, since copying the whole need not keep the padding.
     unsafe { (*place).SerialNumber = id.SerialNumber };
 }
 

@@ -66,7 +66,7 @@ impl Provider {
         provider.registrar.remove(&registration);
         // SAFETY: the caller keeps the block until this call has returned.
         let state = unsafe { &raw mut (*block).ReservedRegistrationState };
-        // SAFETY: as above.
+        // SAFETY: the caller keeps the block until this call has returned.
         unsafe { state.write_volatile(DEREGISTERED) };
         registration.kept.lock().let_go(provider);
     }

@@ -51,7 +51,8 @@ pub(super) struct Module {
 // SAFETY: the pointers among the characteristics are the client's, which keeps what they point to until it has
 // deregistered; the registrar may call it from any thread.
 unsafe impl Send for Module {}
-// SAFETY: as above; what changes is behind a lock.
+// SAFETY: the pointers among the characteristics are the client's, which keeps what they point to until it
+// has deregistered; the registrar may call it from any thread; what changes is behind a lock.
 unsafe impl Sync for Module {}
 
 #[derive(Debug, Default)]
@@ -336,7 +337,7 @@ impl Provider {
         binding.client.set_captures(1);
         // SAFETY: the caller passes variables to fill.
         unsafe { client_out.write(binding.client.raw().cast()) };
-        // SAFETY: as above.
+        // SAFETY: the caller passes variables to fill.
         unsafe { dispatch_out.write(dispatch::client_table(&provider.steering).cast()) };
         STATUS_SUCCESS
     }

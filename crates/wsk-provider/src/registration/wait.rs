@@ -17,7 +17,7 @@ pub(crate) struct Flag(Pin<Box<UnsafeCell<MaybeUninit<KEVENT>>>>);
 
 // SAFETY: kernel events may be used from any thread; the kernel synchronises every access.
 unsafe impl Send for Flag {}
-// SAFETY: as above.
+// SAFETY: kernel events may be used from any thread; the kernel synchronises every access.
 unsafe impl Sync for Flag {}
 
 impl std::fmt::Debug for Flag {

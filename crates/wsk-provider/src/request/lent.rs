@@ -124,7 +124,7 @@ impl Loans {
                     while !list.is_null() {
                         // SAFETY: by the invariant the list stays until the request completes.
                         let node = unsafe { list.read_unaligned() };
-                        // SAFETY: as above.
+                        // SAFETY: by the invariant the list stays until the request completes.
                         unsafe { use_shown(provider, &mut held, node.Buffer.Mdl) };
                         list = node.Next;
                     }
@@ -148,7 +148,7 @@ impl Loans {
                         held.add(host, list, LIST, "a node of the list given to a pending request");
                         // SAFETY: by the invariant the list stays until the request completes.
                         let node = unsafe { list.read_unaligned() };
-                        // SAFETY: as above.
+                        // SAFETY: by the invariant the list stays until the request completes.
                         unsafe { hold_chain(host, &mut held, node.Buffer.Mdl) };
                         list = node.Next;
                     }
@@ -169,11 +169,11 @@ unsafe fn hold_chain(host: &dyn Host, held: &mut Held, mut mdl: *mut MDL) {
         // SAFETY: forwarded to the caller.
         let mapped = unsafe { mdl_flags(mdl) } & (MDL_MAPPED_TO_SYSTEM_VA | MDL_SOURCE_IS_NONPAGED_POOL) != 0;
         if mapped {
-            // SAFETY: as above.
+            // SAFETY: forwarded to the caller.
             let bytes = unsafe { mdl_mapped_system_va(mdl) };
             held.add(host, bytes, DATA, "the data of a pending transfer");
         }
-        // SAFETY: as above.
+        // SAFETY: forwarded to the caller.
         mdl = unsafe { mdl_next(mdl) };
     }
 }
@@ -189,11 +189,11 @@ unsafe fn use_shown(provider: &Inner, held: &mut Held, mut mdl: *mut MDL) {
         // SAFETY: forwarded to the caller.
         let mapped = unsafe { mdl_flags(mdl) } & (MDL_MAPPED_TO_SYSTEM_VA | MDL_SOURCE_IS_NONPAGED_POOL) != 0;
         if mapped {
-            // SAFETY: as above.
+            // SAFETY: forwarded to the caller.
             let bytes = unsafe { mdl_mapped_system_va(mdl) };
             held.shown.extend(shown.begin_use(bytes.addr()));
         }
-        // SAFETY: as above.
+        // SAFETY: forwarded to the caller.
         mdl = unsafe { mdl_next(mdl) };
     }
 }

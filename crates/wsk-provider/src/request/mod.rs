@@ -178,9 +178,10 @@ impl Request {
         // SAFETY: the caller hands over a live IRP.
         let location = unsafe { nt::irp_current_location(irp.as_ptr()) };
         if location <= 1 {
-            // SAFETY: as above.
+            // SAFETY: the caller hands over a live IRP.
             let count = unsafe { nt::irp_stack_count(irp.as_ptr()) };
-            // SAFETY: as above; a pended IRP keeps its driver context, which only the provider writes.
+            // SAFETY: the caller hands over a live IRP; a pended IRP keeps its driver context, which only the
+            // provider writes.
             let context = unsafe { nt::irp_driver_context(irp.as_ptr()) };
             if context[3] as usize == PENDED_MARK {
                 provider.violation("IRP-06", call, "the IRP is still pending from another call");
@@ -192,7 +193,7 @@ impl Request {
         }
         // SAFETY: the client handed the IRP over and it has a free stack location.
         unsafe { fields::check(provider, call, irp.as_ptr()) };
-        // SAFETY: as above.
+        // SAFETY: the client handed the IRP over and it has a free stack location.
         unsafe { nt::io_set_next_irp_stack_location(irp.as_ptr()) };
         Ok(Self { irp, loans: Loans::default(), decoy: 0, pended: None })
     }
@@ -355,12 +356,12 @@ impl Request {
         let irp = self.irp.as_ptr();
         // SAFETY: the request owns the IRP.
         unsafe { nt::set_irp_status(irp, STATUS_PENDING) };
-        // SAFETY: as above.
+        // SAFETY: the request owns the IRP.
         unsafe { nt::set_irp_information(irp, self.decoy) };
         if provider.steering.watches_memory() {
-            // SAFETY: as above.
+            // SAFETY: the request owns the IRP.
             let location = unsafe { nt::irp_stack_pointer(irp) };
-            // SAFETY: as above; the current location is the provider's.
+            // SAFETY: the request owns the IRP; the current location is the provider's.
             let context = unsafe { nt::stack_context(location) };
             held.add(&*provider.host, context, "IRP-10", "the completion routine of a pending request");
         }
@@ -402,11 +403,11 @@ impl Request {
         let irp = irp.as_ptr();
         // SAFETY: the request owned the IRP; nobody else reads it before it is completed below.
         unsafe { nt::set_irp_status(irp, status) };
-        // SAFETY: as above.
+        // SAFETY: the request owned the IRP; nobody else reads it before it is completed below.
         unsafe { nt::set_irp_information(irp, information) };
         if let Some(pended) = &mut pended {
             pended.let_go();
-            // SAFETY: as above.
+            // SAFETY: the request owned the IRP; nobody else reads it before it is completed below.
             unsafe { nt::set_irp_driver_context(irp, [std::ptr::null_mut(); 4]) };
         }
         let raised = Inner::raise(provider.steering.completion_level());

@@ -345,14 +345,16 @@ impl State {
             }
             Event::ReceiveFrom => {
                 !self.tables.datagram.is_null() && {
-                    // SAFETY: as above.
+                    // SAFETY: the client keeps its table alive and unchanged as long as the socket
+                    // (CLOSE-17).
                     let table = unsafe { &*self.tables.datagram };
                     table.WskReceiveFromEvent.is_some()
                 }
             }
             Event::Receive | Event::Disconnect | Event::SendBacklog => {
                 !self.tables.connection.is_null() && {
-                    // SAFETY: as above.
+                    // SAFETY: the client keeps its table alive and unchanged as long as the socket
+                    // (CLOSE-17).
                     let table = unsafe { &*self.tables.connection };
                     match event {
                         Event::Receive => table.WskReceiveEvent.is_some(),

@@ -66,7 +66,7 @@ pub struct Attachment {
 
 // SAFETY: the pointers are the client's, which the provider passes back from any thread by contract (EVT-55).
 unsafe impl Send for Attachment {}
-// SAFETY: as above.
+// SAFETY: the pointers are the client's, which the provider passes back from any thread by contract (EVT-55).
 unsafe impl Sync for Attachment {}
 
 /// A call of one of the extension's functions, in progress. It counts for the rule that nobody closes a socket meanwhile

@@ -58,7 +58,7 @@ impl Handover {
     pub(crate) fn read(self) -> (Option<*mut c_void>, Option<*const WSK_CLIENT_CONNECTION_DISPATCH>) {
         // SAFETY: by the invariant the variable is alive; the client may write it meanwhile, hence volatile.
         let context = unsafe { self.context.read_volatile() };
-        // SAFETY: as above.
+        // SAFETY: by the invariant the variable is alive; the client may write it meanwhile, hence volatile.
         let dispatch = unsafe { self.dispatch.read_volatile() };
         (
             (context != Self::unwritten()).then_some(context),

@@ -109,7 +109,8 @@ impl Tables {
     fn offers(&self) -> Offers {
         // SAFETY: null, or the client keeps its table alive and unchanged as long as the socket (CLOSE-17), which begins now.
         let listen = unsafe { self.listen.as_ref() };
-        // SAFETY: as above.
+        // SAFETY: null, or the client keeps its table alive and unchanged as long as the socket (CLOSE-17),
+        // which begins now.
         let datagram = unsafe { self.datagram.as_ref() };
         Offers {
             accept: listen.is_some_and(|table| table.WskAcceptEvent.is_some()),
@@ -179,7 +180,8 @@ pub(crate) struct Socket {
 // SAFETY: the raw pointers inside are the client's, which WSK uses from any thread by contract (EVT-55); all
 // mutable state is behind the lock or atomic.
 unsafe impl Send for Socket {}
-// SAFETY: as above.
+// SAFETY: the raw pointers inside are the client's, which WSK uses from any thread by contract (EVT-55); all
+// mutable state is behind the lock or atomic.
 unsafe impl Sync for Socket {}
 
 /// What changes in the life of a socket.

@@ -99,7 +99,7 @@ pub(crate) unsafe extern "system" fn wsk_get_address_info(
     }
     // SAFETY: the client passes whole strings.
     let node = unsafe { Text::read(&call, node) };
-    // SAFETY: as above.
+    // SAFETY: the client passes whole strings.
     let service = unsafe { Text::read(&call, service) };
     if node.is_empty() && service.is_empty() {
         provider.violation("NAME-02", call.name, "neither a node nor a service is named");
@@ -270,7 +270,7 @@ pub(crate) unsafe extern "system" fn wsk_get_name_info(
     // SAFETY: the client passes an address.
     let family = unsafe { provider.family_of(call.name, address) };
     let family = family.filter(|family| family.size() <= length as usize);
-    // SAFETY: as above.
+    // SAFETY: the client passes an address.
     let known = family.and_then(|family| unsafe { provider.read_address(call.name, address, family) });
     let Some(address) = known else { return request.fail(provider, STATUS_INVALID_PARAMETER) };
     let question = Question::Names { address, flags, node: !node.is_null() };

@@ -116,7 +116,7 @@ mod host {
                 if length < 0 {
                     return Err(io::Error::last_os_error());
                 }
-                // SAFETY: as above.
+                // SAFETY: the descriptor is open; the header points to buffers that live during the call.
                 unsafe { size.write(message.msg_namelen) };
                 Ok(length as usize)
             };
@@ -136,7 +136,7 @@ mod host {
         while !header.is_null() {
             // SAFETY: the header lies in the control buffer, which is aligned for it.
             let known = unsafe { header.read() };
-            // SAFETY: as above.
+            // SAFETY: the header lies in the control buffer, which is aligned for it.
             let data = unsafe { libc::CMSG_DATA(header) };
             match (known.cmsg_level, known.cmsg_type) {
                 (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
@@ -166,7 +166,7 @@ mod host {
                 }
                 _ => {}
             }
-            // SAFETY: as above.
+            // SAFETY: the kind tells that the data is an `int`; it may lie unaligned.
             header = unsafe { libc::CMSG_NXTHDR(message, header) };
         }
     }
