@@ -8,7 +8,7 @@ use std::task::{Context, Wake, Waker};
 use wsk::{AbortHandler, Decision, InspectHandler, InspectId, InspectToken, Inspection, Listener};
 use wsk_sim::raw::Peer;
 use wsk_sim::wsk_provider::behaviours::IdReuse;
-use wsk_sim::{Completion, Knob, Sim};
+use wsk_sim::{Completion, FaultPoint, Sim};
 
 use crate::support::*;
 
@@ -183,7 +183,7 @@ fn a_decision_may_find_the_listener_dead() {
                 let waiting = Peer::connect(pending.listener.local_addr());
                 let left = pending.tokens.next();
                 eventually(|| pended.load(Ordering::SeqCst) == 2);
-                sim.choose_once(Knob::DieInCall, 1);
+                sim.choose_once(FaultPoint::DieInCall, 1);
                 if dropped {
                     drop(token);
                 } else {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use wsk::{Buffer, Connection, DisconnectKind, Events, Handlers, ListenerEvents};
 use wsk_sim::raw::Peer;
 use wsk_sim::wsk_provider::behaviours::InheritedEvents;
-use wsk_sim::{Knob, Sim};
+use wsk_sim::{FaultPoint, Sim};
 
 use crate::support::*;
 
@@ -207,7 +207,7 @@ fn the_event_may_come_although_an_accept_waits() {
         listener.enable(ListenerEvents::ACCEPT).unwrap();
         let mut accept = Box::pin(listener.accept());
         assert!(poll(&mut accept).is_pending());
-        sim.choose_once(Knob::EventDespiteIrp, 1);
+        sim.choose_once(FaultPoint::EventDespiteIrp, 1);
         let by_event = Peer::connect(listener.local_addr());
         let told_of: Connection = told.next();
         assert_eq!(told_of.peer_addr(), by_event.local());

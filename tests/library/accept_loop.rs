@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use wsk::executor::{Executor, Spawner};
 use wsk::{Buffer, Connection, Listener, Result, Status};
 use wsk_sim::raw::Peer;
-use wsk_sim::{Completion, Knob, Sim};
+use wsk_sim::{Completion, FaultPoint, Sim};
 
 use crate::support::*;
 
@@ -138,9 +138,9 @@ fn the_loop_survives_every_failed_allocation() {
 fn the_loop_survives_what_wsk_cannot_do_for_a_while() {
     for_each_mode(|sim| {
         let ended = run(sim, false, |_, local| {
-            sim.choose(Knob::AllocationFails, 1);
+            sim.choose(FaultPoint::AllocationFails, 1);
             let peer = Peer::try_connect(local);
-            sim.choose_naturally(Knob::AllocationFails);
+            sim.choose_naturally(FaultPoint::AllocationFails);
             eventually(|| greeted(local));
             drop(peer);
             kill(sim);

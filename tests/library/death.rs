@@ -14,7 +14,7 @@ use wsk::{
     RetainedData, SendBacklogHandler, Taken,
 };
 use wsk_sim::raw::Peer;
-use wsk_sim::{Knob, Sim};
+use wsk_sim::{FaultPoint, Sim};
 
 use crate::support::*;
 
@@ -464,9 +464,9 @@ fn whichever_operation_meets_the_death_closes_the_socket() {
             for (name, meet) in all {
                 let (mut connection, peer) = connected(&listener);
                 let mut operation = meet(&mut connection);
-                sim.choose(Knob::DieInCall, 1);
+                sim.choose(FaultPoint::DieInCall, 1);
                 let first = poll(&mut operation);
-                sim.choose_naturally(Knob::DieInCall);
+                sim.choose_naturally(FaultPoint::DieInCall);
                 if dropped || first.is_ready() {
                     drop(operation);
                 } else {
@@ -517,7 +517,7 @@ fn a_listener_that_dies_while_it_is_made_is_closed() {
             let (tell, told) = channel();
             let listener = driver.provider.listener().option(KeepAlive(true)).conditional(Mourner(tell));
             let mut bind = Box::pin(listener.bind(localhost()));
-            sim.choose(Knob::DieInCall, 1);
+            sim.choose(FaultPoint::DieInCall, 1);
             let first = poll(&mut bind);
             if dropped {
                 drop(bind);
@@ -527,7 +527,7 @@ fn a_listener_that_dies_while_it_is_made_is_closed() {
                 // One that is dropped may be closed by this side before WSK says that it is dead.
                 assert_eq!(told.next(), "inspect");
             }
-            sim.choose_naturally(Knob::DieInCall);
+            sim.choose_naturally(FaultPoint::DieInCall);
             driver.await_sockets(0);
         }
         driver.unload();

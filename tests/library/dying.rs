@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use wsk::options::{ExclusiveAddress, KeepAlive};
 use wsk::{Decision, Inspection};
-use wsk_sim::{Knob, Sim};
+use wsk_sim::{FaultPoint, Sim};
 
 use crate::support::*;
 
@@ -22,7 +22,7 @@ fn a_listener_may_die_at_every_call_that_makes_it() {
                 for fatal in 1.. {
                     let calls = Arc::new(AtomicUsize::new(0));
                     let counted = Arc::clone(&calls);
-                    sim.choose_by(Knob::DieInCall, move |_| {
+                    sim.choose_by(FaultPoint::DieInCall, move |_| {
                         u32::from(counted.fetch_add(1, Ordering::SeqCst) + 1 == fatal)
                     });
                     let gate = gate(refuse, |_| {});
@@ -39,7 +39,7 @@ fn a_listener_may_die_at_every_call_that_makes_it() {
                         });
                         calls.load(Ordering::SeqCst) < fatal
                     };
-                    sim.choose_naturally(Knob::DieInCall);
+                    sim.choose_naturally(FaultPoint::DieInCall);
                     drop(bind);
                     driver.await_sockets(0);
                     if made {

@@ -13,7 +13,7 @@ use wsk::{
 use wsk_sim::nt_user::faults::Point;
 use wsk_sim::raw::Peer;
 use wsk_sim::wsk_provider::behaviours::{BytesAccepted, DisableSeveral};
-use wsk_sim::{Knob, Level, Sim};
+use wsk_sim::{FaultPoint, Level, Sim};
 
 use crate::support::*;
 
@@ -275,7 +275,7 @@ fn a_handler_takes_all_some_or_none() {
         |behaviours, choice: BytesAccepted| behaviours.bytes_accepted = choice,
         |sim, _| {
             for shape in 0..4 {
-                sim.choose(Knob::IndicationShape, shape);
+                sim.choose(FaultPoint::IndicationShape, shape);
                 let driver = Driver::start();
                 let listener = driver.listen();
                 let (tell, told) = channel();
@@ -339,7 +339,7 @@ fn the_receive_event_may_come_although_a_receive_waits() {
         connection.enable(Events::RECEIVE).unwrap();
         let mut receive = Box::pin(connection.receive(Buffer::try_with_capacity(8).unwrap()));
         assert!(poll(&mut receive).is_pending());
-        sim.choose_once(Knob::EventDespiteIrp, 1);
+        sim.choose_once(FaultPoint::EventDespiteIrp, 1);
         peer.send(b"event");
         assert_eq!(told.next(), b"event");
         peer.send(b"receive");
@@ -368,7 +368,7 @@ fn data_that_cannot_be_mapped_is_an_error() {
         let peer = Peer::connect(listener.local_addr());
         let mut connection = wait(accept).unwrap();
         sim.kernel().faults().fail_all(Point::Mapping);
-        sim.choose(Knob::IndicationShape, 4);
+        sim.choose(FaultPoint::IndicationShape, 4);
         connection.enable(Events::RECEIVE).unwrap();
         peer.send(b"unmapped");
         assert!(told.next().unwrap_err().is_out_of_memory());

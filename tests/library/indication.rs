@@ -6,7 +6,7 @@ use std::sync::{Arc, Barrier};
 use nt_user::faults::Point;
 use wsk::{Events, Handlers, RetainedData};
 use wsk_sim::raw::Peer;
-use wsk_sim::{Knob, Sim};
+use wsk_sim::{FaultPoint, Sim};
 
 use crate::support::*;
 
@@ -44,7 +44,7 @@ fn reading_retained_data_maps_nothing() {
         let accept = listener.accept_with(Handlers::new().receive(handler));
         let peer = Peer::connect(listener.local_addr());
         let connection = wait(accept).unwrap();
-        sim.choose(Knob::IndicationShape, UNMAPPED);
+        sim.choose(FaultPoint::IndicationShape, UNMAPPED);
         connection.enable(Events::RECEIVE).unwrap();
         peer.send(b"unmapped");
         let retained = Arc::new(told.next());
@@ -94,7 +94,7 @@ fn an_indication_is_mapped_once_however_often_it_is_read() {
         let accept = listener.accept_with(Handlers::new().receive(handler));
         let peer = Peer::connect(listener.local_addr());
         let connection = wait(accept).unwrap();
-        sim.choose(Knob::IndicationShape, UNMAPPED);
+        sim.choose(FaultPoint::IndicationShape, UNMAPPED);
         connection.enable(Events::RECEIVE).unwrap();
         peer.send(b"twice");
         let mut heard = Vec::new();
@@ -129,7 +129,7 @@ fn data_that_cannot_be_mapped_is_not_retained() {
         let accept = listener.accept_with(Handlers::new().receive(handler));
         let peer = Peer::connect(listener.local_addr());
         let connection = wait(accept).unwrap();
-        sim.choose(Knob::IndicationShape, UNMAPPED);
+        sim.choose(FaultPoint::IndicationShape, UNMAPPED);
         connection.enable(Events::RECEIVE).unwrap();
         peer.send(b"x");
         assert_eq!(told.next(), b"x");

@@ -10,7 +10,7 @@ use std::task::Poll;
 use wsk::{Decision, InspectId, InspectToken, Inspection, Status, Verdict};
 use wsk_sim::raw::{Peer, closed_port};
 use wsk_sim::wsk_provider::behaviours::{CloseWithPended, CompleteAborted, CompleteEarly, Retransmission};
-use wsk_sim::{Knob, Sim};
+use wsk_sim::{FaultPoint, Sim};
 
 use crate::support::*;
 
@@ -265,7 +265,7 @@ fn an_abort_makes_the_token_inert() {
 #[test]
 fn an_abort_may_follow_the_inspection_at_once() {
     for_each_mode(|sim| {
-        sim.choose(Knob::DropAfterPend, 1);
+        sim.choose(FaultPoint::DropAfterPend, 1);
         let driver = Driver::start();
         let pending = driver.listen_pending();
         for _ in 0..5 {
@@ -292,7 +292,7 @@ fn an_abort_may_meet_the_decision() {
             // A decision that is made before the callback has returned is its answer, and is not asked about.
             let drops = Arc::new(AtomicUsize::new(0));
             let counted = Arc::clone(&drops);
-            sim.choose_by(Knob::DropDuringComplete, move |_| {
+            sim.choose_by(FaultPoint::DropDuringComplete, move |_| {
                 counted.fetch_add(1, Ordering::SeqCst);
                 1
             });
@@ -313,7 +313,7 @@ fn an_abort_may_meet_the_decision() {
                     }
                 }
             }
-            sim.choose_naturally(Knob::DropDuringComplete);
+            sim.choose_naturally(FaultPoint::DropDuringComplete);
             // Resets and decisions meet by themselves, too.
             for _ in 0..60 {
                 let peer = Peer::connect(pending.listener.local_addr());
@@ -355,7 +355,7 @@ fn settled(pending: &Pending, verdict: Verdict, drops: &AtomicUsize, peer: &Peer
 #[test]
 fn a_request_that_was_accepted_may_be_aborted() {
     for_each_mode(|sim| {
-        sim.choose(Knob::DropAfterAccept, 1);
+        sim.choose(FaultPoint::DropAfterAccept, 1);
         let driver = Driver::start();
         let (tell, told) = channel();
         let (tell_abort, aborts) = channel();
@@ -564,7 +564,7 @@ fn a_repeated_request_is_inspected_once() {
     for_each_choice(
         |behaviours, choice: Retransmission| behaviours.retransmission = choice,
         |sim, _| {
-            sim.choose(Knob::Retransmission, 1);
+            sim.choose(FaultPoint::Retransmission, 1);
             let driver = Driver::start();
             let pending = driver.listen_pending();
             for _ in 0..5 {

@@ -7,7 +7,7 @@ use wsk::ReceiveFlags;
 use wsk::{Buffer, Connection, Status};
 use wsk_sim::raw::Peer;
 use wsk_sim::wsk_provider::{OpenSocket, Release};
-use wsk_sim::{Completion, Knob, Sim};
+use wsk_sim::{Completion, FaultPoint, Sim};
 
 use crate::support::*;
 
@@ -286,7 +286,7 @@ fn a_cancelled_receive_of_all_keeps_what_it_had_got() {
     for choice in [0, 1] {
         for completion in COMPLETIONS {
             Sim::builder().completion(completion).build().run(move |sim| {
-                sim.choose(Knob::CancelledWaitAll, choice);
+                sim.choose(FaultPoint::CancelledWaitAll, choice);
                 let driver = Driver::start();
                 let listener = driver.listen();
                 let (mut connection, peer) = connected(&listener);

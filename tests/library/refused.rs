@@ -8,7 +8,7 @@ use wsk::{
     AcceptHandler, Buffer, Connection, Events, Handlers, Incoming, Listener, ListenerEvents, Result, Status,
 };
 use wsk_sim::raw::Peer;
-use wsk_sim::{Completion, Knob, Sim};
+use wsk_sim::{Completion, FaultPoint, Sim};
 
 use crate::support::*;
 
@@ -23,7 +23,7 @@ struct Stopped {
 }
 
 impl Stopped {
-    fn at(sim: &Sim, knob: Knob) -> Self {
+    fn at(sim: &Sim, knob: FaultPoint) -> Self {
         let (tell_reached, reached) = channel();
         let (go_on, told) = channel();
         let mut first = true;
@@ -84,7 +84,7 @@ fn a_closing_listener_is_not_a_dead_one() {
             // The client closes its newest socket first. While that close is made the listener's has yet to
             // come.
             let newer = driver.listen();
-            let close = Stopped::at(sim, Knob::CloseFails);
+            let close = Stopped::at(sim, FaultPoint::CloseFails);
             let unloading = sim.thread("unloading", move || driver.unload());
             close.reached.next();
             assert_eq!(ask(&listener), Status::FILE_FORCED_CLOSED);
@@ -190,7 +190,7 @@ fn a_connection_that_dies_in_a_call_closes_itself() {
                 for ask in CONNECTION_ASKS {
                     let peer = Peer::connect(listener.local_addr());
                     let mut connection = wait(listener.accept_with(Handlers::new().receive(Drops))).unwrap();
-                    sim.choose_once(Knob::DieInCall, 1);
+                    sim.choose_once(FaultPoint::DieInCall, 1);
                     ask(&mut connection, to_its_end);
                     driver.await_sockets(1);
                     assert!(!connection.is_open());
@@ -229,7 +229,7 @@ fn a_listener_that_dies_in_a_call_closes_itself() {
                     let token = pending.tokens.next();
                     // Before that a decision is no call.
                     eventually(|| pended.load(Ordering::SeqCst) == 1);
-                    sim.choose_once(Knob::DieInCall, 1);
+                    sim.choose_once(FaultPoint::DieInCall, 1);
                     ask(&pending, to_its_end);
                     driver.await_sockets(0);
                     assert!(!pending.listener.is_open());
@@ -253,7 +253,7 @@ fn a_closing_connection_refuses_everything() {
         let listener = driver.listen();
         let (mut connection, _peer) = connected(&listener);
         // A call that is being made keeps the close from starting.
-        let call = Stopped::at(sim, Knob::DieInCall);
+        let call = Stopped::at(sim, FaultPoint::DieInCall);
         let caller = {
             let control = connection.control();
             sim.thread("caller", move || wait(control.receive_backlog()))

@@ -2,7 +2,7 @@
 
 use wsk::{Buffer, Connection, Events, Handlers, IoBuf, Listener, RetainedData, Slice, Status};
 use wsk_sim::raw::{End, Peer};
-use wsk_sim::{Knob, Sim};
+use wsk_sim::{FaultPoint, Sim};
 
 use crate::support::*;
 
@@ -108,7 +108,7 @@ fn retaining(listener: &Listener) -> (Connection, Peer, Told<RetainedData>) {
 fn retained_data_is_sent_on() {
     for_each_mode(|sim| {
         for shape in 0..5 {
-            sim.choose(Knob::IndicationShape, shape);
+            sim.choose(FaultPoint::IndicationShape, shape);
             let driver = Driver::start();
             let listener = driver.listen();
             let (from, sender, told) = retaining(&listener);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use wsk::ConnectionHandlers;
 use wsk::{Buffer, Connection, Events, Handlers, Indication, Listener, RetainedData, Taken};
 use wsk_sim::raw::Peer;
-use wsk_sim::{Knob, Sim};
+use wsk_sim::{FaultPoint, Sim};
 
 use crate::support::*;
 
@@ -44,7 +44,7 @@ fn bytes(retained: &RetainedData) -> Vec<u8> {
 fn retained_data_is_given_back_once() {
     for_each_mode(|sim| {
         for shape in 0..4 {
-            sim.choose(Knob::IndicationShape, shape);
+            sim.choose(FaultPoint::IndicationShape, shape);
             let driver = Driver::start();
             let listener = driver.listen();
             let (tell, told) = channel();

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use wsk::{InspectId, Verdict};
 use wsk_sim::raw::Peer;
 use wsk_sim::wsk_provider::behaviours::{IdReuse, Retransmission};
-use wsk_sim::{Knob, Sim};
+use wsk_sim::{FaultPoint, Sim};
 
 use crate::support::*;
 
@@ -213,7 +213,7 @@ fn the_token_of_an_aborted_request_leaves_the_next_one_alone() {
 /// Prevents: ICMP-04, INSP-18, INSP-35
 #[test]
 fn a_repetition_is_told_from_a_new_request() {
-    for knob in [Knob::Retransmission, Knob::RetransmissionDuringComplete] {
+    for knob in [FaultPoint::Retransmission, FaultPoint::RetransmissionDuringComplete] {
         for completion in COMPLETIONS {
             for_each_choice(
                 move |behaviours, choice: IdReuse| {
@@ -250,7 +250,7 @@ fn a_repetition_may_meet_the_close() {
             behaviours.retransmission = Retransmission::InspectedAgain;
         });
         sim.build().run(|sim| {
-            sim.choose(Knob::RetransmissionDuringComplete, 1);
+            sim.choose(FaultPoint::RetransmissionDuringComplete, 1);
             let driver = Driver::start();
             let pending = driver.listen_pending();
             let peers: Vec<_> = (0..8).map(|_| Peer::connect(pending.listener.local_addr())).collect();

@@ -16,7 +16,7 @@ use wsk::{
     ReceiveHandler, Taken,
 };
 use wsk_sim::raw::Peer;
-use wsk_sim::{Knob, Sim};
+use wsk_sim::{FaultPoint, Sim};
 
 pub(crate) use crate::harness::at_dispatch;
 
@@ -429,7 +429,7 @@ pub(crate) fn count_pended(sim: &Sim) -> Arc<AtomicUsize> {
     let pended = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&pended);
     // Asked when a request is pended; it is not dropped for that.
-    sim.choose_by(Knob::DropAfterPend, move |_| {
+    sim.choose_by(FaultPoint::DropAfterPend, move |_| {
         counted.fetch_add(1, Ordering::SeqCst);
         0
     });

@@ -50,8 +50,9 @@ impl AddAssign for Counts {
 const ALLOWED: &[(&str, Counts)] = &[
     ("benches", counts(22, 0, 0)),
     ("build.rs", counts(0, 0, 1)),
-    ("crates/wsk-provider", counts(310, 125, 310)),
-    ("tests", counts(78, 39, 58)),
+    ("crates/wsk-provider", counts(122, 81, 24)),
+    ("crates/wsk-sim", counts(44, 2, 0)),
+    ("tests", counts(34, 1, 4)),
 ];
 
 const fn counts(first_lines: usize, safety: usize, wide: usize) -> Counts {

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::thread::Builder;
 
-use wsk_provider::{Host, Place, Report};
+use wsk_provider::{CallSite, Host, Report};
 
 use crate::journal::Journal;
 use crate::thread;
@@ -41,7 +41,7 @@ impl Host for Process {
         thread::leave_callback();
     }
 
-    fn place(&self) -> Place {
-        thread::place()
+    fn call_site(&self) -> CallSite {
+        thread::call_site()
     }
 }

@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 
-use wsk_provider::Place;
+use wsk_provider::CallSite;
 use wsk_sys::nt::{KIRQL, PASSIVE_LEVEL};
 
 #[derive(Debug)]
@@ -38,12 +38,12 @@ pub fn set_irql(irql: KIRQL) -> KIRQL {
 }
 
 /// Returns the client code that the thread is in.
-pub fn place() -> Place {
-    let here = |thread: &mut Thread| Place {
+pub fn call_site() -> CallSite {
+    let here = |thread: &mut Thread| CallSite {
         callback: thread.callbacks.last().copied(),
         completion_depth: thread.completions,
     };
-    with(here, Place::default())
+    with(here, CallSite::default())
 }
 
 /// Records that the thread enters the client callback `name`.
@@ -100,12 +100,12 @@ mod tests {
         enter_callback("WskInspectEvent");
         let completing = Completing::begin();
         enter_callback("WskAbortEvent");
-        assert_eq!(place(), Place { callback: Some("WskAbortEvent"), completion_depth: 1 });
+        assert_eq!(call_site(), CallSite { callback: Some("WskAbortEvent"), completion_depth: 1 });
         leave_callback();
         drop(completing);
-        assert_eq!(place(), Place { callback: Some("WskInspectEvent"), completion_depth: 0 });
+        assert_eq!(call_site(), CallSite { callback: Some("WskInspectEvent"), completion_depth: 0 });
         leave_callback();
         leave_callback();
-        assert_eq!(place(), Place::default());
+        assert_eq!(call_site(), CallSite::default());
     }
 }

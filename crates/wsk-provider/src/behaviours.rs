@@ -1,7 +1,8 @@
-//! What the contract leaves open (the rules of evidence class U, and what another rule does not say): one enum for each.
+//! What the contract leaves open (the rules of evidence class U, and what another rule does not say): one
+//! enum for each.
 //!
-//! The first alternative of each is the default the rule names, and a client has to be right under all of them;
-//! [`Alternatives::ALL`] is there so that a test can go through them.
+//! The first alternative of each is the default the rule names, and a client has to be right under all of
+//! them; [`Alternatives::ALL`] is there so that a test can go through them.
 
 use std::fmt::Debug;
 
@@ -166,15 +167,15 @@ behaviours! {
             /// `WskInspectEvent` is called again with the same identifier.
             InspectedAgain,
         }
-        /// The peer ends its side of a pended request, without having sent anything. A host tells an end from a reset, but not
-        /// somebody who only has nothing to say from somebody who has left.
+        /// The peer ends its side of a pended request, without having sent anything. A host tells an end from
+        /// a reset, but not somebody who only has nothing to say from somebody who has left.
         "ABRT-01" pended_end: PendedEnd {
             /// It has given up, and `WskAbortEvent` is called.
             GivesUp,
             /// It still waits for the decision; only a reset gives up.
             Waits,
         }
-        /// Whether the value of an inspection identifier comes back.
+        /// True if the value of an inspection identifier comes back.
         "INSP-35" id_reuse: IdReuse {
             /// Serial numbers count up, so that it does not while anybody remembers.
             Counted,
@@ -257,7 +258,8 @@ behaviours! {
         }
         /// When a graceful disconnect is over.
         "DISC-21" graceful_end: GracefulEnd {
-            /// When the peer has acknowledged everything, the end included; at once where the host cannot tell.
+            /// When the peer has acknowledged everything, the end included; at once where the host cannot
+            /// tell.
             Acknowledged,
             /// When the peer has ended its side as well.
             BothEnded,
@@ -315,7 +317,8 @@ behaviours! {
             /// Only without.
             Forbidden,
         }
-        /// The entries of an address where the hints of `WskGetAddressInfo` leave the socket type or the protocol open.
+        /// The entries of an address where the hints of `WskGetAddressInfo` leave the socket type or the
+        /// protocol open.
         "NAME-12" address_entries: AddressEntries {
             /// One for each protocol, TCP and UDP, that the hints do not rule out.
             PerProtocol,

@@ -9,8 +9,9 @@ use crate::socket::Extension;
 /// When a request completes whose outcome is known at once (contract 5.10, N1 and N2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Completion {
-    /// As Windows was seen to: what makes, binds, connects and closes sockets and what moves data pends, and completes
-    /// once the call has returned, or while it does. What only asks or sets something completes inline.
+    /// As Windows was seen to: what makes, binds, connects and closes sockets and what moves data pends, and
+    /// completes once the call has returned, or while it does. What only asks or sets something completes
+    /// inline.
     #[default]
     Natural,
     /// Before the call returns, by the calling thread, which then returns the outcome.
@@ -60,7 +61,7 @@ pub enum Release {
 pub struct Config {
     /// When requests complete whose outcome is known at once.
     pub completion: Completion,
-    /// How long a late completion stays behind its call.
+    /// Time: how long a late completion stays behind its call.
     pub late_by: Duration,
     /// The IRQL of event callbacks.
     pub callbacks: Level,
@@ -72,31 +73,33 @@ pub struct Config {
     pub highest_version: u16,
     /// The Windows release shown.
     pub release: Release,
-    /// How many connections wait untaken on a listener (LSN-37).
+    /// Number of connections that wait untaken on a listener (LSN-37).
     pub backlog: usize,
-    /// How many datagrams wait unread on a socket (DGR-32).
+    /// Number of datagrams that wait unread on a socket (DGR-32).
     pub datagrams: usize,
     /// The ideal send backlog of a new connection (SND-14).
     pub ideal_send_backlog: usize,
-    /// Whether the transport shown can do conditional accept (OPT-08).
+    /// True if the transport shown can do conditional accept (OPT-08).
     pub conditional_accept: bool,
-    /// Whether the host is told which memory of the client's is in use, so that it sees it freed too early.
+    /// True if the host is told which memory of the client's is in use, so that it sees it freed too early.
     pub watch_memory: bool,
-    /// Whether the kernel marks in an MDL that it describes locked pages or non-paged pool, so that one without a mark is
-    /// the client's mistake (SND-09). Wine's marks none, and there the memory is where the MDL says.
+    /// True if the kernel marks in an MDL that it describes locked pages or non-paged pool, so that one
+    /// without a mark is the client's mistake (SND-09). Wine's marks none, and there the memory is where the
+    /// MDL says.
     pub marked_mdls: bool,
     /// How deep completion routines may start calls before it is reported (IRP-14).
     pub completion_depth: u32,
-    /// How long a capture without end waits for the provider before that is called unwise (REG-29).
+    /// Time: how long a capture without end waits for the provider before that is called unwise (REG-29).
     pub capture_patience: Duration,
-    /// How long a decision waits for the return of its inspection callback, of which nobody can tell whether it is on its way
-    /// out, before it is put aside until that has returned. Where the host tells that the callback sleeps for long, or has run for
-    /// long, the decision is known to be early.
+    /// Time: how long a decision waits for the return of its inspection callback, of which nobody can tell
+    /// whether it is on its way out, before it is put aside until that has returned. Where the host tells
+    /// that the callback sleeps for long, or has run for long, the decision is known to be early.
     pub return_patience: Duration,
-    /// How long a deregistration waits for the calling thread's own captures before that is called a deadlock (REG-26).
+    /// Time: how long a deregistration waits for the calling thread's own captures before that is called a
+    /// deadlock (REG-26).
     pub self_deadlock_after: Duration,
-    /// Whether the deregistration takes these captures back then, which is a broken rule, and goes on. Otherwise it goes on
-    /// waiting: another thread may yet release them. For tests of clients that do not.
+    /// True if the deregistration takes these captures back then, which is a broken rule, and goes on.
+    /// Otherwise it goes on waiting: another thread may yet release them. For tests of clients that do not.
     pub breaks_deadlocks: bool,
     /// The extension interfaces that sockets have.
     pub extensions: Vec<Arc<dyn Extension>>,

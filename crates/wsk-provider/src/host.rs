@@ -1,7 +1,7 @@
 //! What the provider needs from whoever embeds it: threads, a place to report client bugs, and choices.
 //!
-//! `wsk-sim` implements [`Host`] over the user-mode kernel and its checker. The default methods answer as a plain
-//! host would: nothing is injected, nothing is suspected.
+//! `wsk-sim` implements [`Host`] over the user-mode kernel and its checker. The default methods answer as a
+//! plain host would: nothing is injected, nothing is suspected.
 
 use std::fmt::Debug;
 use std::io;
@@ -30,10 +30,11 @@ pub struct Report {
     pub detail: String,
 }
 
-/// A place where the contract leaves the provider a choice (contract 5.10). Alternative 0 is always the natural one.
+/// A place where the contract leaves the provider a choice (contract 5.10). Alternative 0 is always the
+/// natural one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Knob {
+pub enum FaultPoint {
     /// N4: 1 = call the event although an IRP is queued.
     EventDespiteIrp,
     /// N6: 1 = drop the request right after the inspection answered accept, before delivery.
@@ -65,7 +66,7 @@ pub enum Knob {
     ReleaseAsap,
     /// The result of `WskInspectComplete` for an aborted request, where the behaviour says "either".
     AbortedCompletion,
-    /// Whether a closing listener raises aborts, where the behaviour says "either".
+    /// True if a closing listener raises aborts, where the behaviour says "either".
     AbortAtClose,
     /// The status of transfers after a reset, where the behaviour says "either".
     ResetStatus,
@@ -75,16 +76,16 @@ pub enum Knob {
 
 /// Where the calling thread is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Place {
+pub struct CallSite {
     /// The innermost client callback the thread is inside of.
     pub callback: Option<&'static str>,
-    /// How many IRP completion routines the thread is inside of.
+    /// Number of IRP completion routines that the thread is inside of.
     pub completion_depth: u32,
 }
 
 /// The client's memory that a [`Host`] watches, in the host's own numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hold(pub usize, pub u64);
+pub struct Pin(pub usize, pub u64);
 
 /// The embedder of a provider.
 pub trait Host: Send + Sync + Debug + 'static {
@@ -95,13 +96,13 @@ pub trait Host: Send + Sync + Debug + 'static {
     fn report(&self, report: Report);
 
     /// Chooses one of `alternatives` ways to go on, 0 being the natural one.
-    fn choose(&self, knob: Knob, alternatives: u32) -> u32 {
-        let _ = (knob, alternatives);
+    fn choose(&self, point: FaultPoint, alternatives: u32) -> u32 {
+        let _ = (point, alternatives);
         0
     }
 
-    /// Marks that the thread enters the client callback `name`; the result is given back to [`leave_callback`].
-    /// The provider has raised the IRQL already when `at_dispatch` is set.
+    /// Marks that the thread enters the client callback `name`; the result is given back to
+    /// [`leave_callback`]. The provider has raised the IRQL already when `at_dispatch` is set.
     ///
     /// [`leave_callback`]: Self::leave_callback
     fn enter_callback(&self, name: &'static str, at_dispatch: bool) -> u64 {
@@ -114,12 +115,13 @@ pub trait Host: Send + Sync + Debug + 'static {
         let _ = token;
     }
 
-    /// The provider has acted on the answer of the callback that this thread left last: to everyone else it is over.
-    /// Nothing that waits for its end, such as a disabling or a close, has been completed yet.
+    /// The provider has acted on the answer of the callback that this thread left last: to everyone else it
+    /// is over. Nothing that waits for its end, such as a disabling or a close, has been completed yet.
     fn callback_settled(&self) {}
 
-    /// Looks at an IRP that a client hands to `call`, before anything is done with it, and reports what is wrong with
-    /// it (IRP-01, IRP-02, IRP-06). False if it must be left alone; else the provider looks at the rest, and takes it.
+    /// Looks at an IRP that a client hands to `call`, before anything is done with it, and reports what is
+    /// wrong with it (IRP-01, IRP-02, IRP-06). False if it must be left alone; else the provider looks at the
+    /// rest, and takes it.
     ///
     /// # Safety
     /// `irp` points to readable storage of the size of an IRP.
@@ -128,54 +130,56 @@ pub trait Host: Send + Sync + Debug + 'static {
         true
     }
 
-    /// Where the calling thread is.
-    fn place(&self) -> Place {
-        Place::default()
+    /// Returns where the calling thread is.
+    fn call_site(&self) -> CallSite {
+        CallSite::default()
     }
 
-    /// Whether the calling thread holds a spin lock, so that it must not wait for what may need it.
+    /// Returns whether the calling thread holds a spin lock, so that it must not wait for what may need it.
     fn holds_spin_lock(&self) -> bool {
         false
     }
 
-    /// Whether the range is non-paged memory: pool, or a static of the image.
+    /// Returns whether the range is non-paged memory: pool, or a static of the image.
     fn is_non_paged(&self, address: *const u8, length: usize) -> bool {
         let _ = (address, length);
         true
     }
 
-    /// The word at `address`, which a client has left there and which may be anything; `None` if there is none in the client's
-    /// non-paged memory, or the host does not know. That memory must not go while it is looked at.
+    /// The word at `address`, which a client has left there and which may be anything; `None` if there is
+    /// none in the client's non-paged memory, or the host does not know. That memory must not go while it is
+    /// looked at.
     fn word_at(&self, address: *const u8) -> Option<usize> {
         let _ = address;
         None
     }
 
-    /// The client's memory at `address` is needed for `what`, and the client breaks `rule` when it frees it before the
-    /// result is given back to [`let_go`](Self::let_go). `None` if the host does not watch that memory.
-    fn hold(&self, address: *const u8, rule: &'static str, what: &'static str) -> Option<Hold> {
+    /// The client's memory at `address` is needed for `what`, and the client breaks `rule` when it frees it
+    /// before the result is given back to [`unpin`](Self::unpin). `None` if the host does not watch that
+    /// memory.
+    fn pin(&self, address: *const u8, rule: &'static str, what: &'static str) -> Option<Pin> {
         let _ = (address, rule, what);
         None
     }
 
     /// The memory is needed no longer.
-    fn let_go(&self, hold: Hold) {
-        let _ = hold;
+    fn unpin(&self, pin: Pin) {
+        let _ = pin;
     }
 
-    /// Whether `address` lies in memory that the client has freed.
+    /// Returns whether `address` lies in memory that the client has freed.
     fn is_freed(&self, address: *const u8) -> bool {
         let _ = address;
         false
     }
 
-    /// How many bytes the client has at `address`, as far as the host knows.
+    /// Returns the number of bytes that the client has at `address`, as far as the host knows.
     fn room(&self, address: *const u8) -> Option<usize> {
         let _ = address;
         None
     }
 
-    /// Whether the range will keep its place and its contents: a static of the image, or pool.
+    /// Returns whether the range will keep its place and its contents: a static of the image, or pool.
     fn is_constant(&self, address: *const u8, length: usize) -> bool {
         self.is_non_paged(address, length)
     }

@@ -1,4 +1,5 @@
-//! Winsock Kernel itself: registration, sockets, dispatch tables and their state machines, over a [`transport`].
+//! Winsock Kernel itself: registration, sockets, dispatch tables and their state machines, over a
+//! [`transport`].
 //!
 //! The crate serves any client of the C interface, `wsk` and raw drivers alike. It reaches the kernel through
 //! [`wsk_sys::nt`] only, the network through [`transport::Transport`], and whoever embeds it through
@@ -20,13 +21,14 @@
 //!   transport  the network
 //! ```
 //!
-//! Locks: each socket has one (`socket`), client objects and the tables of the provider have their own. No lock is
-//! held while client code runs, be it a callback or a completion routine, and none but a leaf lock is taken under
-//! a socket's lock.
+//! Locks: each socket has one (`socket`), client objects and the tables of the provider have their own. No
+//! lock is held while client code runs, be it a callback or a completion routine, and none but a leaf lock is
+//! taken under a socket's lock.
 
 #![allow(non_snake_case)]
 
-// Unit tests link the provider, whose kernel is this one then: linkers of Windows want it even for what no test here reaches.
+// Unit tests link the provider, whose kernel is this one then: linkers of Windows want it even for what no
+// test here reaches.
 #[cfg(test)]
 use nt_user as _;
 
@@ -43,11 +45,11 @@ mod data;
 mod datagram;
 mod dispatch;
 mod listen;
+mod live_config;
 mod provider;
 mod registration;
 mod request;
 mod socket;
-mod steering;
 mod stream;
 mod worker;
 
@@ -55,6 +57,6 @@ pub use behaviours::{Alternatives, Behaviours};
 pub use client::set_provider_lookup;
 pub use config::{Completion, Config, Level, Release};
 pub use control::table as controls;
-pub use host::{Hold, Host, Knob, Place, Report, Severity};
+pub use host::{CallSite, FaultPoint, Host, Pin, Report, Severity};
 pub use provider::{OpenSocket, Provider};
 pub use socket::{Attachment, Extension, ExtensionCall};

@@ -14,16 +14,17 @@ use crate::address::{AddressTable, DescriptorCache};
 use crate::client::AddressLists;
 use crate::config::Config;
 use crate::data::{Packet, Packets, Show};
-use crate::host::{Host, Knob, Report, Severity};
+use crate::host::{FaultPoint, Host, Report, Severity};
 use crate::listen::IdCells;
+use crate::live_config::{CallbackIrql, LiveConfig};
 use crate::registration::Registrar;
 use crate::socket::Socket;
-use crate::steering::{Raise, Steering};
 use crate::transport::Transport;
 use crate::worker::{CallbackThreads, Completer, Task};
 
-/// How many closed sockets are kept apart, so that a late call on one is recognised instead of read from freed memory.
-/// Each takes a kilobyte: with more of them a server that lives on would seem to leak, for as long as it takes to have so many.
+/// Number of closed sockets that are kept apart, so that a late call on one is recognised instead of read
+/// from freed memory. Each takes a kilobyte: with more of them a server that lives on would seem to leak, for
+/// as long as it takes to have so many.
 const RETIRED: usize = 1024;
 
 /// One instance of WSK. Clones are handles to the same instance.
@@ -46,7 +47,7 @@ pub struct OpenSocket {
 pub(crate) struct Inner {
     pub(crate) host: Arc<dyn Host>,
     pub(crate) transport: Arc<dyn Transport>,
-    pub(crate) steering: Steering,
+    pub(crate) live_config: LiveConfig,
     pub(crate) registrar: Registrar,
     pub(crate) addresses: AddressTable,
     pub(crate) descriptors: DescriptorCache,
@@ -66,7 +67,7 @@ impl Provider {
         Self(Arc::new(Inner {
             host,
             transport,
-            steering: Steering::new(config),
+            live_config: LiveConfig::new(config),
             registrar: Registrar::default(),
             addresses: AddressTable::default(),
             descriptors: DescriptorCache::default(),
@@ -81,19 +82,19 @@ impl Provider {
         }))
     }
 
-    /// The provider becomes available: captures that wait succeed. False if the host has no thread to call clients on:
-    /// then the provider is not there, as before, and may arrive later.
+    /// The provider becomes available: captures that wait succeed. False if the host has no thread to call
+    /// clients on: then the provider is not there, as before, and may arrive later.
     pub fn arrive(&self) -> bool {
-        let manned = self.0.callbacks.man(&self.0).is_ok();
-        if manned {
+        let started = self.0.callbacks.start(&self.0).is_ok();
+        if started {
             self.0.registrar.arrive(&self.0);
         }
-        manned
+        started
     }
 
-    /// Lends the calling thread, which is about to wait and holds no lock, to the network until `over` says that its wait
-    /// is over, and for no longer than `patience`. It may come back before. On the thread requests complete, and no
-    /// callback is made.
+    /// Lends the calling thread, which is about to wait and holds no lock, to the network until `over` says
+    /// that its wait is over, and for no longer than `patience`. It may come back before. On the thread
+    /// requests complete, and no callback is made.
     pub fn lend(&self, patience: Duration, over: &mut dyn FnMut() -> bool) {
         self.0.completer.lend(&self.0, || {
             if !over() {
@@ -115,7 +116,8 @@ impl Provider {
         }
     }
 
-    /// The provider can no longer run this socket: it turns dead (contract 5.2). False if there is no such socket.
+    /// The provider can no longer run this socket: it turns dead (contract 5.2). False if there is no such
+    /// socket.
     pub fn kill(&self, socket: PWSK_SOCKET) -> bool {
         let found = self.0.registrar.sockets().into_iter().find(|open| open.raw() == socket);
         found.is_some_and(|socket| {
@@ -124,13 +126,15 @@ impl Provider {
         })
     }
 
-    /// The transport recommends another send backlog for a connection (SND-12). False if there is no such connection.
+    /// The transport recommends another send backlog for a connection (SND-12). False if there is no such
+    /// connection.
     pub fn set_ideal_send_backlog(&self, socket: PWSK_SOCKET, bytes: usize) -> bool {
         let found = self.0.registrar.sockets().into_iter().find(|open| open.raw() == socket);
         found.is_some_and(|socket| crate::connection::set_ideal_send_backlog(&socket, bytes))
     }
 
-    /// How many bytes the oldest receive that waits on a connection has got so far. `None` if none waits there.
+    /// Returns the number of bytes that the oldest waiting receive of a connection has so far. `None` if none
+    /// waits there.
     pub fn gathered(&self, socket: PWSK_SOCKET) -> Option<usize> {
         let found = self.0.registrar.sockets().into_iter().find(|open| open.raw() == socket);
         found.and_then(|socket| crate::connection::gathered(&socket))
@@ -138,15 +142,15 @@ impl Provider {
 
     /// Changes the settings; what is under way keeps what it had.
     pub fn configure(&self, change: impl FnOnce(&mut Config)) {
-        self.0.steering.change(change);
+        self.0.live_config.change(change);
     }
 
     /// The settings in force.
     pub fn config(&self) -> Config {
-        self.0.steering.config()
+        self.0.live_config.config()
     }
 
-    /// How many clients are registered now.
+    /// Returns the number of clients that are registered now.
     pub fn clients(&self) -> usize {
         self.0.registrar.count()
     }
@@ -156,8 +160,8 @@ impl Provider {
         self.0.registrar.sockets().iter().map(Socket::as_open).collect()
     }
 
-    /// Reports what a client has left behind: registrations, captures, sockets, cached descriptors. For the end of
-    /// a run.
+    /// Reports what a client has left behind: registrations, captures, sockets, cached descriptors. For the
+    /// end of a run.
     pub fn finish(&self) {
         for socket in self.0.registrar.sockets() {
             socket.advise_unheard(&socket.lock());
@@ -223,7 +227,7 @@ impl Inner {
     }
 
     /// Runs `task` on another thread, never on this one.
-    pub(crate) fn elsewhere(self: &Arc<Self>, task: Task) {
+    pub(crate) fn defer(self: &Arc<Self>, task: Task) {
         self.callbacks.run(self, task);
     }
 
@@ -260,13 +264,13 @@ impl Inner {
         self.host.report(Report { rule, severity: Severity::Advice, call, detail: detail.to_owned() });
     }
 
-    /// Whether the injection `knob` is on this time.
-    pub(crate) fn injects(&self, knob: Knob) -> bool {
-        self.host.choose(knob, 2) == 1
+    /// Returns whether the injection `point` is on this time.
+    pub(crate) fn injects(&self, point: FaultPoint) -> bool {
+        self.host.choose(point, 2) == 1
     }
 
     /// Goes to the IRQL asked for, if the thread is lower.
-    pub(crate) fn raise(raise: Raise) -> Raised {
+    pub(crate) fn raise(raise: CallbackIrql) -> Raised {
         if !raise.to_dispatch {
             return Raised(None);
         }
@@ -281,7 +285,7 @@ impl Inner {
 
     /// Runs client code as the callback `name`; it is passed whether to set `WSK_FLAG_AT_DISPATCH_LEVEL`.
     pub(crate) fn in_callback<R>(&self, name: &'static str, body: impl FnOnce(bool) -> R) -> R {
-        let level = self.steering.callback_level();
+        let level = self.live_config.callback_level();
         let raised = Self::raise(level);
         let at_dispatch = level.to_dispatch;
         let token = self.host.enter_callback(name, at_dispatch);
@@ -327,7 +331,7 @@ impl Inner {
         drop(oldest);
     }
 
-    /// Whether `address` is non-paged memory that stays; null always is.
+    /// Returns whether `address` is non-paged memory that stays; null always is.
     pub(crate) fn is_non_paged<T>(&self, address: *const T, length: usize) -> bool {
         ptr::eq(address, ptr::null()) || self.host.is_non_paged(address.cast(), length)
     }

@@ -1,7 +1,8 @@
 //! The provider's own threads: the completer, and the threads that make callbacks nobody else can make.
 //!
-//! The completer ends requests in the order in which they were given to it. Callbacks may take long (a client may hold one
-//! open on purpose), so each that cannot run on the thread that caused it gets an idle thread or a new one.
+//! The completer ends requests in the order in which they were given to it. Callbacks may take long (a client
+//! may hold one open on purpose), so each that cannot run on the thread that caused it gets an idle thread or
+//! a new one.
 
 mod completer;
 
@@ -16,10 +17,10 @@ use parking_lot::{Condvar, Mutex};
 pub(crate) use self::completer::Completer;
 use crate::provider::Inner;
 
-/// How many callback threads there are at the most. Each callback that a client holds open takes one, and no client waits in so many of
-/// them for one more; what comes in a storm waits for its turn.
+/// Number of callback threads at the most. Each callback that a client holds open takes one, and no
+/// client waits in so many of them for one more; what comes in a storm waits for its turn.
 const MOST_THREADS: usize = 64;
-/// How long an idle callback thread stays.
+/// Time: how long an idle callback thread stays.
 const IDLE: Duration = Duration::from_secs(2);
 
 /// A piece of work that may call the client.
@@ -34,12 +35,12 @@ struct PoolState {
     /// Threads that have been made and have not looked for a task yet.
     coming: usize,
     /// There is a thread that stays as long as the provider does.
-    manned: bool,
+    started: bool,
     stopping: bool,
 }
 
 impl PoolState {
-    /// Whether more tasks wait than threads are on their way to them, and there may be one more.
+    /// Returns whether more tasks wait than threads are on their way to them, and there may be one more.
     fn is_short(&self) -> bool {
         self.threads < MOST_THREADS && self.tasks.len() > self.idle + self.coming
     }
@@ -51,10 +52,11 @@ impl PoolState {
     }
 }
 
-/// The threads for callbacks; there are as many as callbacks are being held open, and one idle, up to [`MOST_THREADS`].
+/// The threads for callbacks; there are as many as callbacks are being held open, and one idle, up to
+/// [`MOST_THREADS`].
 ///
-/// A task is never run by the thread that brings it, which may hold locks. Where no thread is to be had for it, it waits
-/// for one of those there are. The first one never goes, so that there always is one.
+/// A task is never run by the thread that brings it, which may hold locks. Where no thread is to be had for
+/// it, it waits for one of those there are. The first one never goes, so that there always is one.
 #[derive(Default)]
 pub(crate) struct CallbackThreads {
     state: Mutex<PoolState>,
@@ -74,16 +76,16 @@ impl fmt::Debug for CallbackThreads {
 
 impl CallbackThreads {
     /// Makes the thread that stays, unless it is there.
-    pub(crate) fn man(self: &Arc<Self>, provider: &Arc<Inner>) -> io::Result<()> {
+    pub(crate) fn start(self: &Arc<Self>, provider: &Arc<Inner>) -> io::Result<()> {
         let mut state = self.state.lock();
-        if std::mem::replace(&mut state.manned, true) {
+        if std::mem::replace(&mut state.started, true) {
             return Ok(());
         }
         state.add_thread();
         drop(state);
         let made = self.make(provider, true);
         if made.is_err() {
-            self.state.lock().manned = false;
+            self.state.lock().started = false;
         }
         made
     }

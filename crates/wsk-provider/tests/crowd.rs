@@ -1,4 +1,5 @@
-//! More requests at once than a test could make connections for: over a network that is nothing but a list of streams.
+//! More requests at once than a test could make connections for: over a network that is nothing but a list of
+//! streams.
 
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -184,8 +185,8 @@ impl Stream for Still {
     }
 }
 
-/// A machine on this network, with a conditional listener that pends: one at a time, because what a test costs is told for the
-/// whole process.
+/// A machine on this network, with a conditional listener that pends: one at a time, because what a test
+/// costs is told for the whole process.
 fn run(test: impl FnOnce(&Network, &Recorder, &Socket) + Send + 'static) {
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -202,7 +203,8 @@ fn run(test: impl FnOnce(&Network, &Recorder, &Socket) + Send + 'static) {
 /// How many requests are compared with as many others.
 const PART: usize = CROWD as usize / 20;
 
-/// The processor time that `body` takes, on whichever of the process's threads. `None` where the host does not tell it.
+/// The processor time that `body` takes, on whichever of the process's threads. `None` where the host does
+/// not tell it.
 fn cost(body: impl FnOnce()) -> Option<Duration> {
     let before = processor_time();
     body();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use wsk_sim::raw::*;
 use wsk_sim::wsk_provider::behaviours::InheritedEvents;
-use wsk_sim::{Knob, Sim};
+use wsk_sim::{FaultPoint, Sim};
 use wsk_sys::*;
 
 const A_WHILE: Duration = Duration::from_millis(30);
@@ -172,7 +172,7 @@ fn a_close_may_be_started_inside_a_callback() {
 #[test]
 fn an_event_may_come_although_an_accept_waits() {
     let sim = Sim::new();
-    sim.choose_once(Knob::EventDespiteIrp, 1);
+    sim.choose_once(FaultPoint::EventDespiteIrp, 1);
     sim.run(|_| {
         let client = Client::new();
         let events = Recorder::new();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use wsk_sim::raw::*;
 use wsk_sim::wsk_provider::behaviours::{CloseWithPended, CompleteAborted, CompleteEarly};
-use wsk_sim::{Knob, Sim};
+use wsk_sim::{FaultPoint, Sim};
 use wsk_sys::*;
 
 const A_WHILE: Duration = Duration::from_millis(30);
@@ -91,16 +91,16 @@ fn a_reset_is_a_drop_even_behind_data() {
 
 #[test]
 fn injected_drops_are_aborts() {
-    for knob in [Knob::DropAfterAccept, Knob::DropAfterPend, Knob::DropDuringComplete] {
+    for point in [FaultPoint::DropAfterAccept, FaultPoint::DropAfterPend, FaultPoint::DropDuringComplete] {
         Sim::new().run(move |sim| {
-            sim.choose(knob, 1);
+            sim.choose(point, 1);
             let client = Client::new();
-            let action = if knob == Knob::DropAfterAccept { WskInspectAccept } else { WskInspectPend };
+            let action = if point == FaultPoint::DropAfterAccept { WskInspectAccept } else { WskInspectPend };
             let (events, listener, address) = gate(&client, action);
             let accept = listener.accept().pends();
             let peer = Peer::connect(address);
             let inspected = events.inspect();
-            if knob == Knob::DropDuringComplete {
+            if point == FaultPoint::DropDuringComplete {
                 listener.inspect_complete(inspected.id(), WskInspectReject).ok();
             }
             assert_eq!(events.abort().id, inspected.id);

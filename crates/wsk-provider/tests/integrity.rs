@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use wsk_sim::raw::*;
-use wsk_sim::{Completion, Knob, Level, Sim};
+use wsk_sim::{Completion, FaultPoint, Level, Sim};
 use wsk_sys::*;
 
 /// Far longer than anything here takes.
@@ -80,7 +80,9 @@ fn cancelled_receives_lose_nothing() {
     const TOTAL: usize = 150_000;
     for (seed, sim) in machines() {
         let mut dice = Dice(seed);
-        sim.choose_by(Knob::CancelledWaitAll, move |alternatives| dice.below(u64::from(alternatives)) as u32);
+        sim.choose_by(FaultPoint::CancelledWaitAll, move |alternatives| {
+            dice.below(u64::from(alternatives)) as u32
+        });
         sim.run(move |_| {
             let client = Client::new();
             let (socket, peer) = connected(&client, None);
@@ -126,9 +128,11 @@ fn declined_and_kept_indications_lose_nothing() {
     const TOTAL: usize = 100_000;
     for (seed, sim) in machines() {
         let mut dice = Dice(seed);
-        sim.choose_by(Knob::IndicationShape, move |alternatives| dice.below(u64::from(alternatives)) as u32);
+        sim.choose_by(FaultPoint::IndicationShape, move |alternatives| {
+            dice.below(u64::from(alternatives)) as u32
+        });
         let mut dice = Dice(seed + 9);
-        sim.choose_by(Knob::EventDespiteIrp, move |_| u32::from(dice.below(16) == 0));
+        sim.choose_by(FaultPoint::EventDespiteIrp, move |_| u32::from(dice.below(16) == 0));
         sim.run(move |_| {
             let client = Client::new();
             let events = Recorder::new();

@@ -77,7 +77,8 @@ impl Network {
         }
     }
 
-    /// Reads what [`Self::write`] has written, if it is there: a report may come without cause. Returns whether it was.
+    /// Reads what [`Self::write`] has written, if it is there: a report may come without cause. Returns
+    /// whether it was.
     fn read(&mut self, index: usize) -> bool {
         match self.streams[index].try_read(&mut [IoSliceMut::new(&mut [0; 8])]) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => false,
@@ -89,7 +90,8 @@ impl Network {
     }
 }
 
-/// Under load the own thread leaves the sockets to a thread that is lent, and takes them back when it is gone.
+/// Under load the own thread leaves the sockets to a thread that is lent, and takes them back when it is
+/// gone.
 #[test]
 fn a_lent_thread_serves_the_sockets() {
     let mut network = Network::new(|_| true);

@@ -5,7 +5,7 @@ use std::ptr;
 
 use wsk_sim::raw::*;
 use wsk_sim::wsk_provider::behaviours::{Alternatives, NullClientIrp};
-use wsk_sim::{Completion, Knob, Release, Sim};
+use wsk_sim::{Completion, FaultPoint, Release, Sim};
 use wsk_sys::*;
 
 #[test]
@@ -159,7 +159,7 @@ fn options_keep_their_values_and_their_time() {
 fn objects_that_cannot_be_allocated() {
     Sim::new().run(|sim| {
         let client = Client::new();
-        sim.choose_once(Knob::AllocationFails, 1);
+        sim.choose_once(FaultPoint::AllocationFails, 1);
         let request = client.open(&SocketOptions::new(Category::Listen));
         assert_eq!(request.fails(STATUS_INSUFFICIENT_RESOURCES).information, 0);
         let _fine = client.listener(&Recorder::new());

@@ -90,7 +90,8 @@ fn dropping_a_stream_resets_it() {
     peer.expect_reset();
 }
 
-/// With as many streams as may be, the others wait in the host's queue, and are taken one by one as streams go.
+/// With as many streams as may be, the others wait in the host's queue, and are taken one by one as streams
+/// go.
 #[test]
 fn no_more_streams_are_taken_than_may_be() {
     let live = network(Settings { streams: Some(2), ..Settings::default() });

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nt_user::{Kernel, context};
 use parking_lot::Mutex;
-use wsk_provider::{Hold, Host, Knob, Place, Report, Severity};
+use wsk_provider::{CallSite, FaultPoint, Host, Pin, Report, Severity};
 use wsk_sys::nt::IRP;
 
 use crate::callback;
@@ -19,7 +19,7 @@ type Chooser = Box<dyn FnMut(u32) -> u32 + Send>;
 #[derive(Default)]
 pub(crate) struct Choices {
     any: AtomicBool,
-    choosers: Mutex<HashMap<Knob, Chooser>>,
+    choosers: Mutex<HashMap<FaultPoint, Chooser>>,
 }
 
 impl fmt::Debug for Choices {
@@ -29,7 +29,7 @@ impl fmt::Debug for Choices {
 }
 
 impl Choices {
-    pub(crate) fn set(&self, knob: Knob, chooser: Option<Chooser>) {
+    pub(crate) fn set(&self, knob: FaultPoint, chooser: Option<Chooser>) {
         let mut choosers = self.choosers.lock();
         match chooser {
             Some(chooser) => drop(choosers.insert(knob, chooser)),
@@ -38,7 +38,7 @@ impl Choices {
         self.any.store(!choosers.is_empty(), Ordering::Release);
     }
 
-    fn choose(&self, knob: Knob, alternatives: u32) -> u32 {
+    fn choose(&self, knob: FaultPoint, alternatives: u32) -> u32 {
         if !self.any.load(Ordering::Acquire) {
             return 0;
         }
@@ -67,7 +67,7 @@ impl Host for SimHost {
         self.kernel.report(severity, report.rule, report.call, report.detail);
     }
 
-    fn choose(&self, knob: Knob, alternatives: u32) -> u32 {
+    fn choose(&self, knob: FaultPoint, alternatives: u32) -> u32 {
         self.choices.choose(knob, alternatives)
     }
 
@@ -94,21 +94,21 @@ impl Host for SimHost {
         fit
     }
 
-    fn place(&self) -> Place {
+    fn call_site(&self) -> CallSite {
         let nest = context::current();
-        Place { callback: nest.callback, completion_depth: nest.completions }
+        CallSite { callback: nest.callback, completion_depth: nest.completions }
     }
 
     fn holds_spin_lock(&self) -> bool {
         context::holds_spin_lock()
     }
 
-    fn hold(&self, address: *const u8, rule: &'static str, what: &'static str) -> Option<Hold> {
+    fn pin(&self, address: *const u8, rule: &'static str, what: &'static str) -> Option<Pin> {
         let pinned = self.kernel.pin(address.cast(), rule, what);
-        Some(Hold(pinned.address, pinned.number))
+        Some(Pin(pinned.address, pinned.number))
     }
 
-    fn let_go(&self, Hold(address, number): Hold) {
+    fn unpin(&self, Pin(address, number): Pin) {
         self.kernel.unpin(nt_user::pool::PinnedMemory { address, number });
     }
 

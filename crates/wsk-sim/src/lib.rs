@@ -34,4 +34,4 @@ pub use modes::{COMPLETIONS, for_each_choice, for_each_mode, for_each_mode_with}
 pub use nt_user::{self, Kernel, Severity, Violation};
 pub use report::Report;
 pub use sim::{Builder, Sim};
-pub use wsk_provider::{self, Behaviours, Completion, Config, Knob, Level, Provider, Release};
+pub use wsk_provider::{self, Behaviours, Completion, Config, FaultPoint, Level, Provider, Release};

@@ -15,7 +15,7 @@ use nt_user::{Entered, Failure, Idle, Joiner, Kernel, Severity, Violation};
 use parking_lot::Mutex;
 use wsk_provider::transport::Transport;
 use wsk_provider::transport::live::{Live, Settings};
-use wsk_provider::{Behaviours, Completion, Config, Knob, Level, Provider};
+use wsk_provider::{Behaviours, Completion, Config, FaultPoint, Level, Provider};
 
 use crate::exports::{self, Attached};
 use crate::host::{Choices, SimHost};
@@ -193,23 +193,23 @@ impl Sim {
     }
 
     /// Makes the provider choose `alternative` whenever it has this choice; 0 is the natural one.
-    pub fn choose(&self, knob: Knob, alternative: u32) {
+    pub fn choose(&self, knob: FaultPoint, alternative: u32) {
         self.choose_by(knob, move |_| alternative);
     }
 
     /// Makes the provider choose `alternative` the next time it has this choice, and later the natural one.
-    pub fn choose_once(&self, knob: Knob, alternative: u32) {
+    pub fn choose_once(&self, knob: FaultPoint, alternative: u32) {
         let mut next = alternative;
         self.choose_by(knob, move |_| std::mem::take(&mut next));
     }
 
     /// Calls `chooser` with the number of alternatives whenever the provider has this choice.
-    pub fn choose_by(&self, knob: Knob, chooser: impl FnMut(u32) -> u32 + Send + 'static) {
+    pub fn choose_by(&self, knob: FaultPoint, chooser: impl FnMut(u32) -> u32 + Send + 'static) {
         self.0.host.choices.set(knob, Some(Box::new(chooser)));
     }
 
     /// Makes the provider choose the natural alternative again.
-    pub fn choose_naturally(&self, knob: Knob) {
+    pub fn choose_naturally(&self, knob: FaultPoint) {
         self.0.host.choices.set(knob, None);
     }
 

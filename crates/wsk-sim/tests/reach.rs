@@ -1,7 +1,7 @@
 //! Coverage of the kit: the remaining functions of the tables, and misuse that the checker must detect.
 
 use wsk_sim::raw::*;
-use wsk_sim::{Completion, Knob, Release, Sim};
+use wsk_sim::{Completion, FaultPoint, Release, Sim};
 use wsk_sys::*;
 
 #[test]
@@ -154,7 +154,7 @@ fn static_events_are_on_from_the_start() {
 #[test]
 fn a_knob_drops_a_request_after_its_acceptance() {
     let sim = Sim::new();
-    sim.choose_once(Knob::DropAfterAccept, 1);
+    sim.choose_once(FaultPoint::DropAfterAccept, 1);
     sim.run(|_| {
         let client = Client::new();
         let events = Recorder::new();

@@ -24,7 +24,7 @@ pub(crate) struct Rights {
 }
 
 impl Rights {
-    /// Whether a second socket passes the access check.
+    /// Returns whether a second socket passes the access check.
     pub(crate) fn grants_sharing(self) -> bool {
         self.shared
     }
@@ -56,8 +56,8 @@ struct Relative {
     dacl: u32,
 }
 
-/// Reads what `descriptor` says about sharing: a missing list lets everybody in, an empty one nobody, and else the
-/// first entry that allows or refuses decides.
+/// Reads what `descriptor` says about sharing: a missing list lets everybody in, an empty one nobody, and
+/// else the first entry that allows or refuses decides.
 ///
 /// # Safety
 /// `descriptor` points to a whole security descriptor.
@@ -170,7 +170,8 @@ impl DescriptorCache {
         released
     }
 
-    /// What a cached descriptor grants; `None` if it is not a cached one. Null is the default descriptor.
+    /// Returns what a cached descriptor grants; `None` if it is not a cached one. Null is the default
+    /// descriptor.
     pub(crate) fn rights(&self, descriptor: PSECURITY_DESCRIPTOR) -> Option<Rights> {
         if descriptor.is_null() {
             return Some(Rights::default());

@@ -156,7 +156,8 @@ impl OwnSockaddr {
     }
 }
 
-/// Why an address that a callback was given means nothing. What it is filled with says so to whoever gets it back.
+/// Reason why an address that a callback was given means nothing. What it is filled with says so to whoever
+/// gets it back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stale {
     /// The inspection's callback has returned.
@@ -186,7 +187,7 @@ impl Stale {
         }
     }
 
-    /// What an address is that is of no family.
+    /// Returns the reason why an address is stale, if it is of no family.
     ///
     /// # Safety
     /// `address` is null or points to a SOCKADDR.
@@ -201,8 +202,8 @@ impl Stale {
 }
 
 impl Inner {
-    /// Whether `bytes` at `address`, which a client passes to `call`, are all there, as far as the host knows; if not, that breaks
-    /// `rule`.
+    /// Returns whether `bytes` at `address`, which a client passes to `call`, are all there, as far as the
+    /// host knows; if not, that breaks `rule`.
     pub(crate) fn is_whole<T>(
         &self,
         call: &'static str,
@@ -224,7 +225,7 @@ impl Inner {
         false
     }
 
-    /// Whether the buffers of a control call are as long as the client says (LIFE-11).
+    /// Returns whether the buffers of a control call are as long as the client says (LIFE-11).
     pub(crate) fn are_whole(
         &self,
         call: &'static str,
@@ -235,10 +236,12 @@ impl Inner {
             & self.is_whole(call, output, output_size, "LIFE-11")
     }
 
-    /// Copies an address that a client passes to `call`. What is missing at its end is reported (LIFE-06), and taken for zeros.
+    /// Copies an address that a client passes to `call`. What is missing at its end is reported (LIFE-06),
+    /// and taken for zeros.
     ///
     /// # Safety
-    /// `address` is null or points to a whole SOCKADDR of the family it names, unless the host knows that it does not.
+    /// `address` is null or points to a whole SOCKADDR of the family it names, unless the host knows that it
+    /// does not.
     unsafe fn copy_address(&self, call: &'static str, address: PSOCKADDR) -> Option<SOCKADDR_STORAGE> {
         if address.is_null() || !self.is_whole(call, address, size_of::<ADDRESS_FAMILY>(), "LIFE-06") {
             return None;
@@ -248,8 +251,8 @@ impl Inner {
         let whole = self.is_whole(call, address, needed, "LIFE-06");
         let there = if whole { needed } else { self.host.room(address.cast_const().cast()).unwrap_or(0) };
         let mut storage = SOCKADDR_STORAGE::zeroed();
-        // SAFETY: the caller guarantees a whole address, or the host has said how many bytes there are; no more than the address of
-        // a family, which the storage has room for.
+        // SAFETY: the caller guarantees a whole address, or the host has said how many bytes there are; no
+        // more than the address of a family, which the storage has room for.
         unsafe {
             (&raw mut storage).cast::<u8>().copy_from_nonoverlapping(address.cast(), there.min(needed));
         }
@@ -268,11 +271,12 @@ impl Inner {
         unsafe { family_of(address) }
     }
 
-    /// Reads the address of `family` that a client passes to `call`; `None` if it is none. One that a callback was
-    /// given for its own time only is reported, and so is one that is not all there.
+    /// Reads the address of `family` that a client passes to `call`; `None` if it is none. One that a
+    /// callback was given for its own time only is reported, and so is one that is not all there.
     ///
     /// # Safety
-    /// `address` is null or points to a whole SOCKADDR of the family it names, unless the host knows that it does not.
+    /// `address` is null or points to a whole SOCKADDR of the family it names, unless the host knows that it
+    /// does not.
     pub(crate) unsafe fn read_address(
         &self,
         call: &'static str,

@@ -103,7 +103,7 @@ fn plain(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// Whether both would answer for some destination; `None` if not, else which of them are wildcards.
+/// Returns whether both would answer for some destination; `None` if not, else which of them are wildcards.
 fn overlap(second: &SocketAddr, second_v6_only: bool, first: &Holder) -> Option<(bool, bool)> {
     if second.port() != first.address.port() {
         return None;
@@ -160,7 +160,8 @@ impl Claim {
         }
     }
 
-    /// What a connection holds that was accepted through this address: its exclusive use outlasts the listener (BIND-18).
+    /// Returns what a connection holds that was accepted through this address: its exclusive use outlasts the
+    /// listener (BIND-18).
     pub(crate) fn of_connections(&self) -> Option<Self> {
         self.exclusive.then(|| self.clone())
     }

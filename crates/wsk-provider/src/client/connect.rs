@@ -44,7 +44,7 @@ pub(crate) unsafe extern "system" fn wsk_socket_connect(
         return request.fail(provider, STATUS_INVALID_PARAMETER);
     }
     if socket_type != SOCK_STREAM || protocol != IPPROTO_TCP {
-        return request.fail(provider, provider.steering.behaviours().no_such_pair.status());
+        return request.fail(provider, provider.live_config.behaviours().no_such_pair.status());
     }
     request.borrows(local, Purpose::AddressIn);
     request.borrows(remote, Purpose::AddressIn);

@@ -203,7 +203,7 @@ unsafe fn control(call: &ClientCall, code: u32, arguments: Arguments) -> Result<
             call.lock().tdi_behaviour = flags;
             Ok(0)
         }
-        WSKNDK_GET_WSK_PROVIDER_NDK_DISPATCH if provider.steering.has(Release::Redstone2) => {
+        WSKNDK_GET_WSK_PROVIDER_NDK_DISPATCH if provider.live_config.has(Release::Redstone2) => {
             let dispatch = WSK_PROVIDER_NDK_DISPATCH {
                 WskOpenNdkAdapter: Some(open_ndk_adapter),
                 WskCloseNdkAdapter: Some(close_ndk_adapter),
@@ -211,7 +211,7 @@ unsafe fn control(call: &ClientCall, code: u32, arguments: Arguments) -> Result<
             // SAFETY: forwarded to the caller.
             unsafe { arguments.write(dispatch) }
         }
-        _ => Err(provider.steering.behaviours().unknown_code.status()),
+        _ => Err(provider.live_config.behaviours().unknown_code.status()),
     }
 }
 
@@ -226,7 +226,7 @@ fn before_sockets(call: &ClientCall) -> Result<(), NTSTATUS> {
 
 fn set_static_events(call: &ClientCall, control: WSK_EVENT_CALLBACK_CONTROL) -> Result<usize, NTSTATUS> {
     let provider = call.provider();
-    let behaviours = provider.steering.behaviours();
+    let behaviours = provider.live_config.behaviours();
     // SAFETY: a non-null NpiId points to a GUID that is readable during the call (EVT-24).
     let interface = unsafe { control.NpiId.as_ref() };
     if !interface.is_some_and(|interface| same_guid(interface, &NPI_WSK_INTERFACE_ID)) {

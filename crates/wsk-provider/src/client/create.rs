@@ -17,11 +17,11 @@ use crate::behaviours::CategoryBits;
 use crate::config::Release;
 use crate::connection::Connection;
 use crate::datagram::Datagram;
-use crate::host::Knob;
+use crate::host::FaultPoint;
 use crate::listen::Listener;
 use crate::provider::Inner;
-use crate::socket::{Blueprint, Category, Context, Options, Part, Socket, Tables};
-use crate::stream::Unrouted;
+use crate::socket::{Category, Context, Options, Role, Socket, SocketParams, Tables};
+use crate::stream::StreamSocket;
 
 /// `WskSocket`.
 ///
@@ -86,7 +86,7 @@ fn category_of(provider: &Inner, call: &'static str, flags: u32) -> Result<Categ
     }
     if flags.count_ones() > 1 {
         provider.violation("SOCK-07", call, &format!("several categories in {flags:#x}"));
-        if provider.steering.behaviours().category_bits == CategoryBits::Refused {
+        if provider.live_config.behaviours().category_bits == CategoryBits::Refused {
             return Err(STATUS_INVALID_PARAMETER);
         }
     }
@@ -95,12 +95,12 @@ fn category_of(provider: &Inner, call: &'static str, flags: u32) -> Result<Categ
         WSK_FLAG_LISTEN_SOCKET => Ok(Category::Listen),
         WSK_FLAG_CONNECTION_SOCKET => Ok(Category::Connection),
         WSK_FLAG_DATAGRAM_SOCKET => Ok(Category::Datagram),
-        _ if provider.steering.has(Release::Redstone2) => Ok(Category::Stream),
+        _ if provider.live_config.has(Release::Redstone2) => Ok(Category::Stream),
         _ => Err(STATUS_NOT_SUPPORTED),
     }
 }
 
-/// Whether the category can have such a transport (SOCK-09 to SOCK-11).
+/// Returns whether the category can have such a transport (SOCK-09 to SOCK-11).
 fn pair_exists(category: Category, socket_type: u16, protocol: u32) -> bool {
     let tcp = socket_type == SOCK_STREAM && protocol == IPPROTO_TCP;
     let udp = socket_type == SOCK_DGRAM && protocol == IPPROTO_UDP;
@@ -134,7 +134,7 @@ impl Wish {
         let category = category_of(provider, call.name, flags)?;
         let family = Family::from_number(address_family).ok_or(STATUS_PROTOCOL_NOT_SUPPORTED)?;
         if !pair_exists(category, socket_type, protocol) {
-            return Err(provider.steering.behaviours().no_such_pair.status());
+            return Err(provider.live_config.behaviours().no_such_pair.status());
         }
         let mut tables = Tables::default();
         match category {
@@ -177,15 +177,17 @@ impl Wish {
         if !provider.registrar.has_arrived() {
             return Err(STATUS_DEVICE_NOT_READY);
         }
-        if provider.injects(Knob::AllocationFails) {
+        if provider.injects(FaultPoint::AllocationFails) {
             return Err(STATUS_INSUFFICIENT_RESOURCES);
         }
         let part = match self.category {
-            Category::Basic => Part::Basic,
-            Category::Listen => Part::Listen(Box::new(Listener::new())),
-            Category::Connection => Part::Connection(Box::new(Connection::new(&provider.steering.config()))),
-            Category::Datagram => Part::Datagram(Box::new(Datagram::new(&provider.steering.config()))),
-            Category::Stream => Part::Stream(Box::new(Unrouted::new())),
+            Category::Basic => Role::Basic,
+            Category::Listen => Role::Listen(Box::new(Listener::new())),
+            Category::Connection => {
+                Role::Connection(Box::new(Connection::new(&provider.live_config.config())))
+            }
+            Category::Datagram => Role::Datagram(Box::new(Datagram::new(&provider.live_config.config()))),
+            Category::Stream => Role::Stream(Box::new(StreamSocket::new())),
         };
         let statics = {
             let mut state = client.lock();
@@ -194,7 +196,7 @@ impl Wish {
         };
         let socket = Socket::create(
             client,
-            Blueprint {
+            SocketParams {
                 category: self.category,
                 family: self.family,
                 socket_type: self.socket_type,
@@ -204,7 +206,7 @@ impl Wish {
                 tables: self.tables,
                 options: Options::with(self.descriptor),
                 inspection: None,
-                part,
+                role: part,
             },
         );
         socket.lock().events.fix(self.category, statics);

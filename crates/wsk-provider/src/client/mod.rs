@@ -26,7 +26,7 @@ use crate::registration::{Flag, Look};
 use crate::request::{Completions, Request, RequestQueue};
 use crate::socket::{Context, Socket, StaticEvents, check_place};
 
-/// Whether two interface identifiers are the same.
+/// Returns whether two interface identifiers are the same.
 pub(crate) fn same_guid(one: &GUID, other: &GUID) -> bool {
     (one.data1, one.data2, one.data3, one.data4) == (other.data1, other.data2, other.data3, other.data4)
 }
@@ -94,7 +94,7 @@ impl Client {
         self.captures.store(captures, Ordering::SeqCst);
     }
 
-    /// How often it is captured now.
+    /// Returns how often it is captured now.
     pub(crate) fn captures(&self) -> usize {
         self.captures.load(Ordering::SeqCst)
     }
@@ -172,7 +172,8 @@ impl Client {
 /// Finds the provider where a call names none.
 static FALLBACK: OnceLock<fn() -> Option<Provider>> = OnceLock::new();
 
-/// Says how to find the provider of the calling thread: a call with a null client names none. The first setting stays.
+/// Says how to find the provider of the calling thread: a call with a null client names none. The first
+/// setting stays.
 pub fn set_provider_lookup(lookup: fn() -> Option<Provider>) {
     let _ = FALLBACK.set(lookup);
 }
@@ -191,11 +192,12 @@ pub(crate) struct ClientCall {
 }
 
 impl ClientCall {
-    /// Begins a call that needs an IRP. On failure the IRP has been dealt with, and the result is the status to return.
-    /// Without client and IRP it is the IRP that is missed (SOCK-12).
+    /// Begins a call that needs an IRP. On failure the IRP has been dealt with, and the result is the status
+    /// to return. Without client and IRP it is the IRP that is missed (SOCK-12).
     ///
     /// # Safety
-    /// `client` is null or was given out by a provider of this crate; `irp` is null or handed over by the client.
+    /// `client` is null or was given out by a provider of this crate; `irp` is null or handed over by the
+    /// client.
     pub(crate) unsafe fn begin(
         name: &'static str,
         client: PWSK_CLIENT,
@@ -228,7 +230,8 @@ impl ClientCall {
             return Err(STATUS_INVALID_HANDLE);
         }
         let shell = client.cast::<Client>().cast_const();
-        // SAFETY: the pointer was given out by this crate, which keeps client objects after their deregistration.
+        // SAFETY: the pointer was given out by this crate, which keeps client objects after their
+        // deregistration.
         unsafe { Arc::increment_strong_count(shell) };
         // SAFETY: the count taken above is passed on.
         let client = unsafe { Arc::from_raw(shell) };
@@ -243,14 +246,14 @@ impl ClientCall {
     }
 }
 
-/// What becomes of the IRP of a call whose client is no client (SOCK-13).
+/// Returns what becomes of the IRP of a call whose client is no client (SOCK-13).
 ///
 /// # Safety
 /// `irp` is null or handed over by the client.
 unsafe fn complete_for_nobody(name: &'static str, irp: *mut IRP) {
     let Some(provider) = current_provider() else { return };
     let provider = &*provider;
-    if irp.is_null() || provider.steering.behaviours().null_client_irp == NullClientIrp::Untouched {
+    if irp.is_null() || provider.live_config.behaviours().null_client_irp == NullClientIrp::Untouched {
         return;
     }
     // SAFETY: forwarded to the caller.
@@ -273,8 +276,9 @@ impl Drop for ClientCall {
     }
 }
 
-/// Checks a context that the provider will pass to callbacks: if it is a pointer, then to non-paged memory. Small
-/// numbers are no pointers. It is the client alone who looks there, and one that has no events on need not care.
+/// Checks a context that the provider will pass to callbacks: if it is a pointer, then to non-paged memory.
+/// Small numbers are no pointers. It is the client alone who looks there, and one that has no events on need
+/// not care.
 pub(crate) fn check_context(provider: &Inner, rule: &'static str, call: &'static str, context: *const u8) {
     if !Context(context.cast_mut().cast()).stays(provider) {
         provider.advice(rule, call, "the context points to memory that is not non-paged");

@@ -15,9 +15,9 @@ use super::{After, Connection, Phase, part, refuse_buffer, sink};
 use crate::address;
 use crate::behaviours::FailedConnect;
 use crate::data::Span;
+use crate::live_config::Timing;
 use crate::request::{Completions, Purpose, Request};
 use crate::socket::{Call, Socket, State, check_output};
-use crate::steering::Timing;
 use crate::stream;
 use crate::transport::status_of;
 
@@ -31,7 +31,7 @@ pub(super) struct Attempt {
     first: Span,
     /// What the request reports on success: nothing, or the new socket of `WskSocketConnect`.
     information: usize,
-    /// What becomes of the socket on failure, if the client does not have it.
+    /// Returns what becomes of the socket on failure, if the client does not have it.
     pub(super) discard: Option<fn(&Arc<Socket>)>,
 }
 
@@ -59,8 +59,8 @@ pub(crate) unsafe extern "system" fn wsk_connect(
 /// `WskConnectEx`.
 ///
 /// # Safety
-/// As `PFN_WSK_CONNECT_EX`: the socket is open, the address is whole, the buffer is null or valid until the IRP
-/// completes, and the IRP is handed over.
+/// As `PFN_WSK_CONNECT_EX`: the socket is open, the address is whole, the buffer is null or valid until the
+/// IRP completes, and the IRP is handed over.
 pub(crate) unsafe extern "system" fn wsk_connect_ex(
     socket: PWSK_SOCKET,
     remote: PSOCKADDR,
@@ -128,8 +128,8 @@ fn request_connect(
     status
 }
 
-/// Connects a bound socket that the client does not have yet. On success the request reports `information`; a socket
-/// that cannot be connected is given to `discard` before the request completes.
+/// Connects a bound socket that the client does not have yet. On success the request reports `information`; a
+/// socket that cannot be connected is given to `discard` before the request completes.
 pub(crate) fn start_connect(
     socket: &Arc<Socket>,
     remote: SocketAddr,
@@ -173,7 +173,7 @@ fn attempt(
             connection.phase = Phase::Failed;
             connection.after_failure(socket);
             drop(state);
-            let timing = socket.provider().steering.timing(true);
+            let timing = socket.provider().live_config.timing(true);
             if let Some(discard) = attempt.discard {
                 // The socket goes with its last request, and that is to be this one (REG-21).
                 if timing != Timing::Inline {
@@ -187,9 +187,9 @@ fn attempt(
 }
 
 impl Connection {
-    /// Why this connection cannot be connected now.
+    /// Returns why this connection cannot be connected now.
     fn refusal_to_connect(&mut self, socket: &Arc<Socket>) -> Option<NTSTATUS> {
-        let behaviours = || socket.provider().steering.behaviours();
+        let behaviours = || socket.provider().live_config.behaviours();
         match self.phase {
             Phase::Bound => None,
             Phase::Created | Phase::Failed => Some(STATUS_INVALID_DEVICE_STATE),
@@ -214,7 +214,8 @@ impl Connection {
             }
             Err(error) => {
                 self.phase = Phase::Failed;
-                // Now, and not with what is let go after the lock: a host may not give its address again before that.
+                // Now, and not with what is let go after the lock: a host may not give its address again
+                // before that.
                 self.stream = None;
                 if let Some((request, attempt)) = self.attempts.pop() {
                     after.completions.push(request, status_of(&error), 0);
@@ -235,7 +236,7 @@ impl Connection {
             && let Some(socket) = self.sink.as_ref().and_then(|sink| sink.0.upgrade())
         {
             let provider = Arc::clone(socket.provider());
-            provider.elsewhere(Box::new(move |_| discard(&socket)));
+            provider.defer(Box::new(move |_| discard(&socket)));
         }
     }
 
@@ -251,7 +252,7 @@ impl Connection {
     /// After a failed attempt some systems let the client try again (CONN-04): with the address it had.
     fn after_failure(&mut self, socket: &Arc<Socket>) {
         let provider = socket.provider();
-        if provider.steering.behaviours().failed_connect != FailedConnect::Retry {
+        if provider.live_config.behaviours().failed_connect != FailedConnect::Retry {
             return;
         }
         let (Some(local), Some(options)) = (self.local, &self.retry) else { return };
@@ -267,8 +268,8 @@ impl Connection {
 /// `WskGetRemoteAddress`.
 ///
 /// # Safety
-/// As `PFN_WSK_GET_REMOTE_ADDRESS`: the socket is open, the output has room for its family's SOCKADDR, and the IRP is
-/// handed over.
+/// As `PFN_WSK_GET_REMOTE_ADDRESS`: the socket is open, the output has room for its family's SOCKADDR, and
+/// the IRP is handed over.
 pub(crate) unsafe extern "system" fn wsk_get_remote_address(
     socket: PWSK_SOCKET,
     remote: PSOCKADDR,

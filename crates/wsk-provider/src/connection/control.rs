@@ -23,7 +23,8 @@ impl Connection {
         }
     }
 
-    /// `SIO_WSK_SET_TCP_SILENT_MODE`: from now on the peer hears nothing, and what it says is ignored (IOC-13).
+    /// `SIO_WSK_SET_TCP_SILENT_MODE`: from now on the peer hears nothing, and what it says is ignored
+    /// (IOC-13).
     pub(crate) fn set_silent(&mut self) -> Result<(), NTSTATUS> {
         if self.phase != Phase::Connected || self.outbound.is_busy() {
             return Err(STATUS_INVALID_DEVICE_STATE);
@@ -50,12 +51,13 @@ impl Connection {
     }
 }
 
-/// How many bytes the oldest receive of a connection has got so far; `None` if none waits.
+/// Returns the number of bytes that the oldest receive of a connection has so far; `None` if none waits.
 pub(crate) fn gathered(socket: &Arc<Socket>) -> Option<usize> {
     part(&mut socket.lock()).and_then(|connection| connection.inbound.gathered())
 }
 
-/// The transport recommends another backlog: the client is told if it wants to be. False if this is no connection.
+/// The transport recommends another backlog: the client is told if it wants to be. False if this is no
+/// connection.
 pub(crate) fn set_ideal_send_backlog(socket: &Arc<Socket>, bytes: usize) -> bool {
     let mut state = socket.lock();
     let Some(connection) = part(&mut state).filter(|connection| connection.phase == Phase::Connected) else {

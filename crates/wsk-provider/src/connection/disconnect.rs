@@ -17,8 +17,8 @@ use crate::socket::{Call, Socket};
 /// `WskDisconnect`.
 ///
 /// # Safety
-/// As `PFN_WSK_DISCONNECT`: the socket is open, the buffer is null or valid until the IRP completes, and the IRP is
-/// handed over.
+/// As `PFN_WSK_DISCONNECT`: the socket is open, the buffer is null or valid until the IRP completes, and the
+/// IRP is handed over.
 pub(crate) unsafe extern "system" fn wsk_disconnect(
     socket: PWSK_SOCKET,
     buffer: PWSK_BUF,
@@ -41,7 +41,7 @@ pub(crate) unsafe extern "system" fn wsk_disconnect(
             provider.advice("DISC-23", call.name, "an abortive disconnect with a buffer of no bytes");
         } else if bytes.is_some() {
             provider.violation("DISC-23", call.name, "an abortive disconnect with a buffer");
-            if provider.steering.behaviours().abortive_buffer == AbortiveBuffer::Refused {
+            if provider.live_config.behaviours().abortive_buffer == AbortiveBuffer::Refused {
                 return request.fail(provider, STATUS_INVALID_PARAMETER);
             }
         }
@@ -77,7 +77,7 @@ fn abort(socket: &Arc<Socket>, request: Request) -> NTSTATUS {
         drop(state);
         return request.fail(provider, status);
     }
-    state.unclosed = "DISC-29";
+    state.leak_rule = "DISC-29";
     drop(state);
     after.run(socket);
     request.finish_pended(socket, STATUS_SUCCESS, 0)
@@ -91,14 +91,14 @@ fn close(socket: &Arc<Socket>, request: Request, last: Span) -> NTSTATUS {
         None => Some(no_connection(&state, provider)),
         Some(connection) => connection.refusal(provider).or_else(|| {
             let again = connection.outbound.is_closed();
-            again.then(|| provider.steering.behaviours().second_disconnect.status())
+            again.then(|| provider.live_config.behaviours().second_disconnect.status())
         }),
     });
     match (refused, part(&mut state)) {
         (None, Some(connection)) => {
             connection.outbound.close(request, socket, last);
             connection.pump(socket, &mut after);
-            state.unclosed = "DISC-29";
+            state.leak_rule = "DISC-29";
             let due = event::is_due(&state);
             drop(state);
             after.run(socket);

@@ -1,7 +1,7 @@
 //! The callbacks of a connection: data, the peer's disconnect, the send backlog (contract 4.13, 4.15, 4.12).
 //!
-//! One thread at a time makes them, so they are serial, and the disconnect comes behind the data. Whoever finds that
-//! a callback is due while another thread makes some leaves it to that thread.
+//! One thread at a time makes them, so they are serial, and the disconnect comes behind the data. Whoever
+//! finds that a callback is due while another thread makes some leaves it to that thread.
 
 use std::ptr;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use wsk_sys::{
     WSK_FLAG_RELEASE_ASAP,
 };
 
-use super::inbound::{Indicated, ShutGate};
+use super::inbound::{Indicated, ReceiveLatch};
 use super::{After, Phase, part};
 use crate::behaviours::BytesAccepted;
 use crate::behaviours::LateDisconnect;
 use crate::data::{Packet, Shape};
-use crate::host::Knob;
+use crate::host::FaultPoint;
 use crate::socket::{Call, Event, Life, Running, Socket, State};
 
 const RECEIVE: &str = "WskReceiveEvent";
@@ -36,9 +36,9 @@ enum Step {
     Backlog { running: Running, ideal: usize },
 }
 
-/// Whether [`raise`] may have something to do.
+/// Returns whether [`raise`] may have something to do.
 pub(super) fn is_due(state: &State) -> bool {
-    let crate::socket::Part::Connection(connection) = &state.part else { return false };
+    let crate::socket::Role::Connection(connection) = &state.role else { return false };
     if state.life != Life::Live {
         return false;
     }
@@ -49,9 +49,9 @@ pub(super) fn is_due(state: &State) -> bool {
         || connection.outbound.backlog_due()
 }
 
-/// Whether [`raise`] may call the client.
+/// Returns whether [`raise`] may call the client.
 pub(super) fn may_call(state: &State) -> bool {
-    let crate::socket::Part::Connection(connection) = &state.part else { return false };
+    let crate::socket::Role::Connection(connection) = &state.role else { return false };
     state.events.any_on() || connection.inbound.ex.is_some()
 }
 
@@ -107,14 +107,14 @@ pub(super) fn raise(socket: &Arc<Socket>) {
 /// Makes the callbacks that are due on a thread that the client is not inside of.
 pub(super) fn raise_elsewhere(socket: &Arc<Socket>) {
     let shared = Arc::clone(socket);
-    socket.provider().elsewhere(Box::new(move |_| raise(&shared)));
+    socket.provider().defer(Box::new(move |_| raise(&shared)));
 }
 
-/// A receive has completed that found the gate of the receive event shut: data may be indicated again.
-pub(super) fn open(socket: &Arc<Socket>, gate: ShutGate) {
+/// A receive has completed that found the latch of the receive event shut: data may be indicated again.
+pub(super) fn open(socket: &Arc<Socket>, latch: ReceiveLatch) {
     let mut state = socket.lock();
     if let Some(connection) = part(&mut state) {
-        connection.inbound.open(gate);
+        connection.inbound.open(latch);
     }
     let due = is_due(&state);
     drop(state);
@@ -153,9 +153,9 @@ fn next(socket: &Arc<Socket>, state: &mut State, after: &mut After) -> Option<St
     Some(Step::Backlog { running, ideal })
 }
 
-/// Whether a disconnect that comes while its event is off is not told later either.
+/// Returns whether a disconnect that comes while its event is off stays untold later too.
 fn misses_disconnects(socket: &Socket) -> bool {
-    socket.provider().steering.behaviours().late_disconnect == LateDisconnect::Missed
+    socket.provider().live_config.behaviours().late_disconnect == LateDisconnect::Missed
 }
 
 /// Begins an indication of data.
@@ -191,7 +191,7 @@ fn next_data(socket: &Arc<Socket>, state: &mut State, after: &mut After) -> Opti
         }
     }
     let bytes = packet.bytes().len();
-    let shape = match provider.host.choose(Knob::IndicationShape, 5) {
+    let shape = match provider.host.choose(FaultPoint::IndicationShape, 5) {
         1 => Shape::Several,
         2 => Shape::Chained,
         3 => Shape::Gaps,
@@ -211,7 +211,7 @@ fn next_data(socket: &Arc<Socket>, state: &mut State, after: &mut After) -> Opti
 /// Calls the receive callback and does what it answers.
 fn indicate(socket: &Arc<Socket>, running: &Running, list: PWSK_DATA_INDICATION, bytes: usize, entire: bool) {
     let provider = socket.provider();
-    let mut accepted = match provider.steering.get(|config| config.behaviours.bytes_accepted) {
+    let mut accepted = match provider.live_config.get(|config| config.behaviours.bytes_accepted) {
         BytesAccepted::Indicated => bytes,
         BytesAccepted::Zero => 0,
     };
@@ -219,7 +219,7 @@ fn indicate(socket: &Arc<Socket>, running: &Running, list: PWSK_DATA_INDICATION,
     if entire {
         flags |= WSK_FLAG_ENTIRE_MESSAGE;
     }
-    if provider.injects(Knob::ReleaseAsap) {
+    if provider.injects(FaultPoint::ReleaseAsap) {
         flags |= WSK_FLAG_RELEASE_ASAP;
     }
     let status = call_receive(socket, running, flags, list, bytes, &mut accepted);
@@ -292,7 +292,8 @@ fn call_receive(
     let at = |tell| if tell { flags | WSK_FLAG_AT_DISPATCH_LEVEL } else { flags };
     if let Some(callback) = ex {
         return running.call(RECEIVE_EX, |tell| {
-            // SAFETY: the client gave the callback for this socket; the list and the count live during the call.
+            // SAFETY: the client gave the callback for this socket; the list and the count live during the
+            // call.
             unsafe { callback(context, at(tell), list, ptr::null_mut(), 0, bytes, accepted) }
         });
     }

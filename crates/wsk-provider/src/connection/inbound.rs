@@ -1,4 +1,5 @@
-//! The receiving direction: queued receives, the gate of the receive event, and the peer's end (contract 5.6).
+//! The receiving direction: queued receives, the latch of the receive event, and the peer's end (contract
+//! 5.6).
 //!
 //! ```text
 //!            data, no receive queued                      SUCCESS with everything, PENDING
@@ -60,9 +61,9 @@ impl Incoming {
     }
 }
 
-/// The gate of the receive event as a receive found it: shut.
+/// The latch of the receive event as a receive found it: shut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ShutGate(u64);
+pub(super) struct ReceiveLatch(u64);
 
 /// What came of trying to serve a receive.
 pub(super) enum Served {
@@ -84,8 +85,8 @@ pub(super) struct Indicated {
 /// The receiving direction.
 ///
 /// # Invariants
-/// `kept` comes before whatever is still in the stream. While `current` is there nothing is read, because what the
-/// callback does not take has to come first.
+/// `kept` comes before whatever is still in the stream. While `current` is there nothing is read, because
+/// what the callback does not take has to come first.
 #[derive(Debug, Default)]
 pub(super) struct Inbound {
     /// Nothing says that the stream has no data now.
@@ -100,9 +101,9 @@ pub(super) struct Inbound {
     kept_from: usize,
     /// The receive event waits for a receive to complete.
     shut: bool,
-    /// How often the gate was shut so far. A receive opens only the gate that it found shut.
+    /// Count: how often the latch was shut so far. A receive opens only the latch that it found shut.
     shuts: u64,
-    /// A receive has been served while the gate was shut: the gate opens when its request has completed.
+    /// A receive has been served while the latch was shut: the latch opens when its request has completed.
     opening: bool,
     /// Data goes to the receive event now, although receives wait: the documented race (RCV-19).
     pub(super) event_first: bool,
@@ -133,37 +134,37 @@ impl Inbound {
         self.readable = true;
     }
 
-    /// Whether nothing more comes from the peer than what is already here.
+    /// Returns whether nothing more comes from the peer than what is already here.
     pub(super) fn peer_has_ended(&self) -> bool {
         self.ended || self.end_in_sight
     }
 
-    /// Whether the peer's end has been received, behind data nobody has read perhaps.
+    /// Returns whether the peer's end has been received, behind data nobody has read perhaps.
     pub(super) fn has_ended(&self, stream: &dyn Stream) -> bool {
         self.peer_has_ended() || matches!(stream.peek(), Ok(Waiting::End))
     }
 
-    /// Whether there is nothing before the end, and the client does not know.
+    /// Returns whether the end is next, and the client has not been told of it.
     pub(super) fn end_is_due(&self) -> bool {
         self.ended && self.kept_bytes() == 0 && self.current.is_none() && !self.end_told
     }
 
-    /// Whether there may be data for the receive event.
+    /// Returns whether there may be data for the receive event.
     pub(super) fn may_have_data(&self) -> bool {
         !self.shut && self.current.is_none() && (self.kept_bytes() > 0 || (self.readable && !self.ended))
     }
 
-    /// Whether bytes are kept that somebody could have.
+    /// Returns whether bytes are kept that somebody could have.
     pub(super) fn has_kept(&self) -> bool {
         self.kept_bytes() > 0
     }
 
-    /// Whether receives wait.
+    /// Returns whether receives wait.
     pub(super) fn has_receives(&self) -> bool {
         !self.receives.is_empty()
     }
 
-    /// What the oldest receive has got so far; `None` if none waits.
+    /// Returns what the oldest receive has got so far; `None` if none waits.
     pub(super) fn gathered(&mut self) -> Option<usize> {
         self.receives.front_mut().map(|first| first.done())
     }
@@ -196,24 +197,24 @@ impl Inbound {
         self.receives.push(request, socket, incoming);
     }
 
-    /// Whether a receive may be served now, out of turn of none.
+    /// Returns whether a receive may be served now, out of turn of none.
     pub(super) fn is_free(&self) -> bool {
         self.receives.is_empty() && self.current.is_none()
     }
 
-    /// The gate of the receive event, if it is shut.
-    pub(super) fn shut_gate(&self) -> Option<ShutGate> {
-        self.shut.then_some(ShutGate(self.shuts))
+    /// The latch of the receive event, if it is shut.
+    pub(super) fn latch(&self) -> Option<ReceiveLatch> {
+        self.shut.then_some(ReceiveLatch(self.shuts))
     }
 
-    /// The gate that the receives just served are to open, when their requests have completed.
-    pub(super) fn take_opening(&mut self) -> Option<ShutGate> {
-        std::mem::take(&mut self.opening).then(|| self.shut_gate()).flatten()
+    /// The latch that the receives just served are to open, when their requests have completed.
+    pub(super) fn take_opening(&mut self) -> Option<ReceiveLatch> {
+        std::mem::take(&mut self.opening).then(|| self.latch()).flatten()
     }
 
-    /// A receive that found this gate shut has completed.
-    pub(super) fn open(&mut self, gate: ShutGate) {
-        if self.shuts == gate.0 {
+    /// A receive that found this latch shut has completed.
+    pub(super) fn open(&mut self, latch: ReceiveLatch) {
+        if self.shuts == latch.0 {
             self.shut = false;
         }
     }
@@ -263,7 +264,8 @@ impl Inbound {
             && let Some(first) = self.receives.front_mut()
             && let Want::All { tells_when_cancelled } = &mut first.want
         {
-            // The first one is being cancelled, and a later one goes on behind its bytes: it has to tell them.
+            // The first one is being cancelled, and a later one goes on behind its bytes: it has to tell
+            // them.
             *tells_when_cancelled = true;
         }
         Some((request, incoming))
@@ -303,7 +305,8 @@ impl Inbound {
         }
     }
 
-    /// Moves bytes into the buffer once. `Done` tells all the bytes it has; with no new ones the stream has ended.
+    /// Moves bytes into the buffer once. `Done` tells all the bytes it has; with no new ones the stream has
+    /// ended.
     fn fill(&mut self, incoming: &mut Incoming, stream: &mut dyn Stream) -> Result<Served, NTSTATUS> {
         if self.kept_bytes() > 0 {
             let copied = incoming.span.fill(&self.kept[self.kept_from..]);
@@ -402,7 +405,7 @@ impl Inbound {
         }
     }
 
-    /// The callback has not taken these bytes: they come first from now on, and the gate shuts.
+    /// The callback has not taken these bytes: they come first from now on, and the latch shuts.
     pub(super) fn not_taken(&mut self, bytes: &[u8]) {
         self.keep_first(bytes);
         self.shut = true;
@@ -425,7 +428,7 @@ impl Inbound {
         self.retained.drain(..).chain(self.current.take()).map(|indicated| indicated.packet)
     }
 
-    /// Whether `list` is an element of a list the client has, and not its head.
+    /// Returns whether `list` is an element of a list the client has, and not its head.
     pub(super) fn is_inside(&self, list: *mut WSK_DATA_INDICATION) -> bool {
         self.retained
             .iter()

@@ -16,8 +16,9 @@
 //! ```
 //!
 //! Data moves under the socket's lock, by whichever thread finds that it can: the caller's in `WskSend` and
-//! `WskReceive`, the transport's when it reports readiness. What completes is collected in an [`After`] and completed
-//! when the lock is free; callbacks are made by [`event::raise`], by one thread at a time for each connection.
+//! `WskReceive`, the transport's when it reports readiness. What completes is collected in an [`After`] and
+//! completed when the lock is free; callbacks are made by [`event::raise`], by one thread at a time for each
+//! connection.
 
 mod connect;
 mod control;
@@ -46,16 +47,16 @@ use wsk_sys::{
 };
 
 use self::connect::Attempt;
-use self::inbound::{Inbound, ShutGate};
+use self::inbound::{Inbound, ReceiveLatch};
 use self::outbound::Outbound;
 use crate::address::Claim;
 use crate::behaviours::AfterReset;
 use crate::config::Config;
 use crate::data::Fault;
-use crate::host::Knob;
+use crate::host::FaultPoint;
 use crate::provider::Inner;
 use crate::request::{Completions, RequestQueue};
-use crate::socket::{Ending, Event, Life, Part, Socket, State};
+use crate::socket::{Ending, Event, Life, Role, Socket, State};
 use crate::transport::{BindOptions, Ready, ReadySink, Reservation, Stream, status_of};
 
 /// Where a connection is.
@@ -80,8 +81,8 @@ enum Phase {
 /// What a connection adds to a socket.
 ///
 /// # Invariants
-/// `reservation` is there exactly in `Bound`; `stream` is there in `Connecting` and `Connected`, and stays after the
-/// peer's reset until the socket ends.
+/// `reservation` is there exactly in `Bound`; `stream` is there in `Connecting` and `Connected`, and stays
+/// after the peer's reset until the socket ends.
 #[derive(Debug)]
 pub(crate) struct Connection {
     phase: Phase,
@@ -101,7 +102,7 @@ pub(crate) struct Connection {
     sink: Option<Arc<Sink>>,
     inbound: Inbound,
     outbound: Outbound,
-    /// How many sends asked to be sent at once.
+    /// Number of sends that asked to be sent at once.
     undelayed: u64,
     /// The socket is the client's: an event that is off now has been missed.
     delivered: bool,
@@ -116,8 +117,8 @@ struct After {
     completions: Completions,
     /// A stream that was given up; ending it is the host's work.
     stream: Option<Box<dyn Stream>>,
-    /// The gate of the receive event that opens behind the completions.
-    opens: Option<ShutGate>,
+    /// The latch of the receive event that opens behind the completions.
+    opens: Option<ReceiveLatch>,
     /// The socket itself was given up: its client does not get it.
     discard: Option<fn(&Arc<Socket>)>,
 }
@@ -132,8 +133,8 @@ impl After {
         if !self.completions.is_empty() {
             self.completions.run(socket.provider());
         }
-        if let Some(gate) = self.opens {
-            event::open(socket, gate);
+        if let Some(latch) = self.opens {
+            event::open(socket, latch);
         }
     }
 }
@@ -161,7 +162,8 @@ impl Connection {
         }
     }
 
-    /// An accepted connection. [`attach`] follows when its socket is there, [`delivered`] when the client has it.
+    /// An accepted connection. [`attach`] follows when its socket is there, [`delivered`] when the client has
+    /// it.
     pub(crate) fn accepted(stream: Box<dyn Stream>, claim: Option<Claim>, config: &Config) -> Self {
         let mut connection = Self::new(config);
         connection.listener_claim = claim;
@@ -190,12 +192,12 @@ impl Connection {
         }
     }
 
-    /// Whether data may move, or could until the connection ended.
+    /// Returns whether data may move, or could until the connection ended.
     pub(crate) fn is_connected(&self) -> bool {
         matches!(self.phase, Phase::Connected | Phase::Reset | Phase::Silent)
     }
 
-    /// Whether a bind comes too late.
+    /// Returns whether a bind comes too late.
     pub(crate) fn is_past_bind(&self) -> bool {
         self.phase != Phase::Created
     }
@@ -246,17 +248,18 @@ impl Connection {
         self.phase = Phase::Reset;
     }
 
-    /// Whether both directions have been closed gracefully, so that a close needs no reset (CLOSE-05).
+    /// Returns whether both directions have been closed gracefully, so that a close needs no reset
+    /// (CLOSE-05).
     fn is_fully_closed(&self, stream: &dyn Stream) -> bool {
         self.phase == Phase::Connected && self.outbound.end_sent() && self.inbound.has_ended(stream)
     }
 
-    /// Why data cannot be moved, if the phase is the reason.
+    /// Returns why data cannot be moved, if the phase is the reason.
     fn refusal(&self, provider: &Inner) -> Option<NTSTATUS> {
         match self.phase {
             Phase::Connected => None,
             Phase::Created | Phase::Bound | Phase::Connecting => {
-                Some(provider.steering.behaviours().not_connected.status())
+                Some(provider.live_config.behaviours().not_connected.status())
             }
             Phase::Failed | Phase::Silent => Some(STATUS_INVALID_DEVICE_STATE),
             Phase::Reset => Some(after_reset(provider)),
@@ -306,15 +309,15 @@ impl Connection {
 
 /// The status of transfers after a reset (SND-18).
 fn after_reset(provider: &Inner) -> NTSTATUS {
-    let reset = match provider.steering.behaviours().after_reset {
-        AfterReset::Either => provider.host.choose(Knob::ResetStatus, 2) == 0,
+    let reset = match provider.live_config.behaviours().after_reset {
+        AfterReset::Either => provider.host.choose(FaultPoint::ResetStatus, 2) == 0,
         AfterReset::Reset => true,
         AfterReset::ForcedClosed => false,
     };
     if reset { STATUS_CONNECTION_RESET } else { STATUS_FILE_FORCED_CLOSED }
 }
 
-/// What a call answers that was given a bad buffer, and the report about it.
+/// Returns what a call answers that was given a bad buffer, and the report about it.
 pub(crate) fn refuse_buffer(provider: &Inner, call: &'static str, fault: Fault) -> NTSTATUS {
     match fault {
         Fault::OutOfChain => {
@@ -329,19 +332,20 @@ pub(crate) fn refuse_buffer(provider: &Inner, call: &'static str, fault: Fault) 
     }
 }
 
-/// What a call for a connection answers on a socket that is none: a stream socket in the other role, or in none yet.
+/// Returns what a call for a connection answers on a socket that is none: a stream socket in the other role,
+/// or in none yet.
 fn no_connection(state: &State, provider: &Inner) -> NTSTATUS {
-    let behaviours = provider.steering.behaviours();
-    match &state.part {
-        Part::Listen(_) => behaviours.other_role.status(),
+    let behaviours = provider.live_config.behaviours();
+    match &state.role {
+        Role::Listen(_) => behaviours.other_role.status(),
         _ => behaviours.not_connected.status(),
     }
 }
 
 /// The connection of a socket whose lock is held.
 fn part(state: &mut State) -> Option<&mut Connection> {
-    match &mut state.part {
-        Part::Connection(connection) => Some(connection),
+    match &mut state.role {
+        Role::Connection(connection) => Some(connection),
         _ => None,
     }
 }
@@ -368,7 +372,7 @@ impl ReadySink for Sink {
             connection.inbound.event_first = receives
                 && ready.readable
                 && connection.inbound.has_receives()
-                && socket.provider().injects(Knob::EventDespiteIrp);
+                && socket.provider().injects(FaultPoint::EventDespiteIrp);
             connection.ready(ready, &socket, &mut after);
         }
         let mut due = event::is_due(&state);
@@ -389,7 +393,7 @@ impl ReadySink for Sink {
         }
     }
 
-    /// What may call the client is left to others.
+    /// Returns whether what may call the client is left to others.
     fn takes_loan(&self) -> bool {
         true
     }
@@ -433,7 +437,8 @@ pub(crate) fn attach(socket: &Arc<Socket>) {
     after.run(socket);
 }
 
-/// A connection that was handed over by `WskAcceptEvent` is the client's from now on, with the events it starts with.
+/// A connection that was handed over by `WskAcceptEvent` is the client's from now on, with the events it
+/// starts with.
 pub(crate) fn delivered(socket: &Arc<Socket>) {
     let mut state = socket.lock();
     if let Some(connection) = part(&mut state) {
@@ -447,7 +452,7 @@ pub(crate) fn delivered(socket: &Arc<Socket>) {
 }
 
 impl Connection {
-    /// Whether there is something to call `event` for.
+    /// Returns whether there is something to call `event` for.
     pub(crate) fn has_waiting(&self, event: Event) -> bool {
         match event {
             Event::Receive => self.phase == Phase::Connected && self.inbound.may_have_data(),

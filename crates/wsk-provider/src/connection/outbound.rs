@@ -67,17 +67,17 @@ impl Outbound {
         self.writable |= ready.writable || ready.failed;
     }
 
-    /// Whether the client has disconnected gracefully.
+    /// Returns whether the client has disconnected gracefully.
     pub(super) fn is_closed(&self) -> bool {
         self.closed
     }
 
-    /// Whether the end was given to the transport.
+    /// Returns whether the end was given to the transport.
     pub(super) fn end_sent(&self) -> bool {
         self.end_sent
     }
 
-    /// Whether sends or a disconnect wait.
+    /// Returns whether sends or a disconnect wait.
     pub(super) fn is_busy(&self) -> bool {
         !self.sends.is_empty() || !self.farewells.is_empty()
     }
@@ -95,7 +95,7 @@ impl Outbound {
         }
     }
 
-    /// Whether the client does not know the ideal yet.
+    /// Returns whether the client does not know the ideal yet.
     pub(super) fn backlog_due(&self) -> bool {
         !self.ideal_told
     }
@@ -125,8 +125,8 @@ impl Outbound {
     pub(super) fn push(&mut self, request: Request, socket: &Arc<Socket>, outgoing: Outgoing) {
         self.waiting += outgoing.span.left();
         if self.waiting >= self.ideal && self.ideal < LARGEST_BACKLOG {
-            // The client keeps more under way than is said to be ideal, and the transport is the slower one: as
-            // Windows does, let it have more.
+            // The client keeps more under way than is said to be ideal, and the transport is the slower one:
+            // as Windows does, let it have more.
             self.set_ideal((self.ideal * 2).min(LARGEST_BACKLOG));
         }
         self.sends.push(request, socket, outgoing);
@@ -160,12 +160,12 @@ impl Outbound {
             written?;
         }
         if self.closed && self.sends.is_empty() {
-            self.say_farewell(stream, peer_ended, socket, completions)?;
+            self.send_fin(stream, peer_ended, socket, completions)?;
         }
         Ok(())
     }
 
-    fn say_farewell(
+    fn send_fin(
         &mut self,
         stream: &mut dyn Stream,
         peer_ended: bool,
@@ -189,10 +189,11 @@ impl Outbound {
         } else if let Some((request, farewell)) = farewell {
             self.farewells.push_front(request, socket, farewell);
         }
-        // The transport is done when the peer has everything, or has ended too. Where it cannot tell, it is when it has taken
-        // everything, the end included: it goes on by itself, and a peer may well wait for this end before it ends.
+        // The transport is done when the peer has everything, or has ended too. Where it cannot tell, it is
+        // when it has taken everything, the end included: it goes on by itself, and a peer may well wait for
+        // this end before it ends.
         let done = peer_ended
-            || (socket.provider().steering.behaviours().graceful_end == GracefulEnd::Acknowledged
+            || (socket.provider().live_config.behaviours().graceful_end == GracefulEnd::Acknowledged
                 && stream.drained().map_err(|error| status_of(&error))? != Some(false));
         if done && let Some((request, _)) = self.farewells.pop() {
             completions.push(request, STATUS_SUCCESS, 0);

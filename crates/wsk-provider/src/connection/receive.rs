@@ -12,18 +12,19 @@ use wsk_sys::{
 use super::inbound::{Incoming, Served, Want};
 use super::{After, event, no_connection, part, refuse_buffer};
 use crate::data::Span;
-use crate::host::Knob;
+use crate::host::FaultPoint;
 use crate::request::{Purpose, Request};
 use crate::socket::Call;
 
-/// So many receives that find nothing but the end of the stream are a client that does not take it for the end.
+/// So many receives that find nothing but the end of the stream are a client that does not take it for the
+/// end.
 const READS_AT_END: u32 = 64;
 
 /// `WskReceive`.
 ///
 /// # Safety
-/// As `PFN_WSK_RECEIVE`: the socket is open, the buffer is the provider's until the IRP completes, and the IRP is
-/// handed over.
+/// As `PFN_WSK_RECEIVE`: the socket is open, the buffer is the provider's until the IRP completes, and the
+/// IRP is handed over.
 pub(crate) unsafe extern "system" fn wsk_receive(
     socket: PWSK_SOCKET,
     buffer: PWSK_BUF,
@@ -74,7 +75,7 @@ pub(crate) unsafe extern "system" fn wsk_receive_ex(
     unsafe { receive(&call, request, buffer, flags) }
 }
 
-/// What the flags and the size of the buffer ask for.
+/// Returns what the flags and the size of the buffer ask for.
 fn want(call: &Call, flags: u32, size: usize) -> Result<Want, NTSTATUS> {
     let provider = call.provider();
     if flags & !(WSK_FLAG_WAITALL | WSK_FLAG_DRAIN) != 0 {
@@ -82,7 +83,7 @@ fn want(call: &Call, flags: u32, size: usize) -> Result<Want, NTSTATUS> {
     }
     if flags == WSK_FLAG_WAITALL | WSK_FLAG_DRAIN {
         provider.violation("RCV-09", call.name, "WSK_FLAG_WAITALL together with WSK_FLAG_DRAIN");
-        return Err(provider.steering.behaviours().wait_all_and_drain.status());
+        return Err(provider.live_config.behaviours().wait_all_and_drain.status());
     }
     if flags & WSK_FLAG_DRAIN != 0 {
         if size != 0 {
@@ -92,7 +93,7 @@ fn want(call: &Call, flags: u32, size: usize) -> Result<Want, NTSTATUS> {
         return Ok(Want::Drain);
     }
     if flags & WSK_FLAG_WAITALL != 0 {
-        return Ok(Want::All { tells_when_cancelled: provider.injects(Knob::CancelledWaitAll) });
+        return Ok(Want::All { tells_when_cancelled: provider.injects(FaultPoint::CancelledWaitAll) });
     }
     Ok(Want::Some)
 }
@@ -133,8 +134,8 @@ unsafe fn receive(call: &Call, mut request: Request, buffer: PWSK_BUF, flags: u3
         _ => Ok(Served::Waits),
     };
     if let (Ok(Served::Done(_)), Some(stream)) = (&served, connection.stream.as_deref()) {
-        // Behind what was just read there may be the end, which the disconnect event waits for. The receive has its
-        // data; that the connection has failed since is for the next one.
+        // Behind what was just read there may be the end, which the disconnect event waits for. The receive
+        // has its data; that the connection has failed since is for the next one.
         let _ = connection.inbound.look_for_end(stream);
     }
     let outcome = match served {
@@ -158,17 +159,17 @@ unsafe fn receive(call: &Call, mut request: Request, buffer: PWSK_BUF, flags: u3
             Some((request, status, 0))
         }
     };
-    let gate = connection.inbound.shut_gate();
+    let latch = connection.inbound.latch();
     let due = event::is_due(&state);
     drop(state);
     after.run(call);
     let Some((request, status, bytes)) = outcome else { return STATUS_PENDING };
-    let answer = match gate {
+    let answer = match latch {
         _ if !nt_success(status) => request.fail(provider, status),
         None => request.finish_pended(&**call, status, bytes),
-        Some(gate) => {
+        Some(latch) => {
             let socket = Arc::clone(call);
-            request.finish_pended_then(&**call, status, bytes, move || event::open(&socket, gate))
+            request.finish_pended_then(&**call, status, bytes, move || event::open(&socket, latch))
         }
     };
     if due {

@@ -17,7 +17,8 @@ use crate::socket::Call;
 /// `WskSend`.
 ///
 /// # Safety
-/// As `PFN_WSK_SEND`: the socket is open, the buffer is valid until the IRP completes, and the IRP is handed over.
+/// As `PFN_WSK_SEND`: the socket is open, the buffer is valid until the IRP completes, and the IRP is handed
+/// over.
 pub(crate) unsafe extern "system" fn wsk_send(
     socket: PWSK_SOCKET,
     buffer: PWSK_BUF,
@@ -62,7 +63,7 @@ pub(crate) unsafe extern "system" fn wsk_send_ex(
 /// The client leaves the buffer alone until the request completes.
 unsafe fn send(call: &Call, mut request: Request, buffer: PWSK_BUF, flags: u32) -> NTSTATUS {
     let provider = call.provider();
-    let known = if provider.steering.has(Release::Redstone3) {
+    let known = if provider.live_config.has(Release::Redstone3) {
         WSK_FLAG_NODELAY | WSK_FLAG_OOB
     } else {
         WSK_FLAG_NODELAY
@@ -122,8 +123,8 @@ unsafe fn send(call: &Call, mut request: Request, buffer: PWSK_BUF, flags: u32) 
 }
 
 impl Provider {
-    /// How many sends of a connection asked to be sent at once (`WSK_FLAG_NODELAY`), which no transport here tells by its
-    /// behaviour; `None` if it is no connection.
+    /// Returns the number of sends that asked to be sent at once (`WSK_FLAG_NODELAY`), which no transport
+    /// here tells by its behaviour; `None` if it is no connection.
     pub fn undelayed_sends(&self, socket: PWSK_SOCKET) -> Option<u64> {
         let found = self.0.registrar.sockets().into_iter().find(|open| open.raw() == socket)?;
         part(&mut found.lock()).map(|connection| connection.undelayed)
@@ -131,14 +132,14 @@ impl Provider {
 }
 
 impl Connection {
-    /// Why nothing can be sent now.
+    /// Returns why nothing can be sent now.
     fn refusal_to_send(&self, call: &Call, size: usize) -> Option<NTSTATUS> {
         let provider: &Inner = call.provider();
         if let Some(status) = self.refusal(provider) {
             return Some(status);
         }
         if self.outbound.is_closed() {
-            let behaviours = provider.steering.behaviours();
+            let behaviours = provider.live_config.behaviours();
             if self.inbound.peer_has_ended() {
                 return Some(behaviours.send_fully_closed.status());
             }
@@ -146,7 +147,7 @@ impl Connection {
             return Some(behaviours.send_after_disconnect.status());
         }
         (size == 0)
-            .then(|| provider.steering.behaviours().empty_send.status())
+            .then(|| provider.live_config.behaviours().empty_send.status())
             .filter(|status| !nt_success(*status))
     }
 }

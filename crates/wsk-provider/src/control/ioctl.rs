@@ -23,7 +23,7 @@ use crate::behaviours::ReceiveExIrp;
 use crate::config::Release;
 use crate::provider::Provider;
 use crate::request::{Completions, Request, RequestQueue};
-use crate::socket::{Call, Part, register_extension as register};
+use crate::socket::{Call, Role, register_extension as register};
 use crate::transport::status_of;
 
 /// Performs an IOCTL.
@@ -78,11 +78,11 @@ unsafe fn perform_now(call: &Call, with_irp: bool, arguments: &Arguments) -> Res
             unsafe { set_fixed_address(call, arguments) }
         }
         SIO_WSK_QUERY_IDEAL_SEND_BACKLOG | SIO_WSK_QUERY_RECEIVE_BACKLOG => {
-            let value = match &call.lock().part {
-                Part::Connection(connection) if arguments.code == SIO_WSK_QUERY_IDEAL_SEND_BACKLOG => {
+            let value = match &call.lock().role {
+                Role::Connection(connection) if arguments.code == SIO_WSK_QUERY_IDEAL_SEND_BACKLOG => {
                     connection.ideal_send_backlog()
                 }
-                Part::Connection(connection) => connection.receive_backlog(),
+                Role::Connection(connection) => connection.receive_backlog(),
                 _ => return Err(STATUS_INVALID_DEVICE_REQUEST),
             };
             // SAFETY: forwarded to the caller.
@@ -139,15 +139,15 @@ unsafe fn set_fixed_address(call: &Call, arguments: &Arguments) -> Result<usize,
     if let Some(status) = state.refused() {
         return Err(status);
     }
-    match &mut state.part {
-        Part::Datagram(datagram) if datagram.local_address().is_none() => {
-            Err(call.provider().steering.behaviours().fixed_address_unbound.status())
+    match &mut state.role {
+        Role::Datagram(datagram) if datagram.local_address().is_none() => {
+            Err(call.provider().live_config.behaviours().fixed_address_unbound.status())
         }
-        Part::Datagram(datagram) if arguments.code == SIO_WSK_SET_REMOTE_ADDRESS => {
+        Role::Datagram(datagram) if arguments.code == SIO_WSK_SET_REMOTE_ADDRESS => {
             datagram.set_remote(address);
             Ok(0)
         }
-        Part::Datagram(datagram) => {
+        Role::Datagram(datagram) => {
             datagram.set_send_to(address);
             Ok(0)
         }
@@ -157,11 +157,11 @@ unsafe fn set_fixed_address(call: &Call, arguments: &Arguments) -> Result<usize,
 
 fn set_silent(call: &Call) -> Result<usize, NTSTATUS> {
     let provider = call.provider();
-    if !provider.steering.has(Release::Windows8) {
+    if !provider.live_config.has(Release::Windows8) {
         return Err(STATUS_NOT_SUPPORTED);
     }
-    let result = match &mut call.lock().part {
-        Part::Connection(connection) => connection.set_silent().map(|()| 0),
+    let result = match &mut call.lock().role {
+        Role::Connection(connection) => connection.set_silent().map(|()| 0),
         _ => Err(STATUS_INVALID_DEVICE_REQUEST),
     };
     if result.is_err() {
@@ -173,11 +173,11 @@ fn set_silent(call: &Call) -> Result<usize, NTSTATUS> {
 /// # Safety
 /// The input has `input_size` bytes.
 unsafe fn set_receive_ex(call: &Call, with_irp: bool, arguments: &Arguments) -> Result<usize, NTSTATUS> {
-    let steering = &call.provider().steering;
-    if !steering.has(Release::Redstone4) {
+    let live_config = &call.provider().live_config;
+    if !live_config.has(Release::Redstone4) {
         return Err(STATUS_NOT_SUPPORTED);
     }
-    let form = steering.behaviours().receive_ex_irp;
+    let form = live_config.behaviours().receive_ex_irp;
     if (form == ReceiveExIrp::Required && !with_irp) || (form == ReceiveExIrp::Forbidden && with_irp) {
         return Err(STATUS_INVALID_PARAMETER);
     }
@@ -187,8 +187,8 @@ unsafe fn set_receive_ex(call: &Call, with_irp: bool, arguments: &Arguments) -> 
         // SAFETY: the client passes a variable that holds null or a callback of that type.
         unsafe { arguments.read::<Option<PFN_WSK_RECEIVE_EX_EVENT>>() }?
     };
-    match &mut call.lock().part {
-        Part::Connection(connection) => {
+    match &mut call.lock().role {
+        Role::Connection(connection) => {
             connection.set_receive_ex(callback);
             Ok(0)
         }

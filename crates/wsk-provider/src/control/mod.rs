@@ -13,7 +13,7 @@ use wsk_sys::{
     STATUS_SUCCESS, WSK_CONTROL_SOCKET_TYPE, WSK_EVENT_CALLBACK_CONTROL,
 };
 
-use crate::host::Knob;
+use crate::host::FaultPoint;
 use crate::request::{Purpose, Request};
 use crate::socket::{Call, control_events};
 
@@ -21,8 +21,8 @@ pub(crate) use ioctl::AddressListWatch;
 
 const NAME: &str = "WskControlSocket";
 
-/// The arguments of a control call. What has no length is null, whatever pointer the client gave with it: Windows looks at
-/// no such pointer.
+/// The arguments of a control call. What has no length is null, whatever pointer the client gave with it:
+/// Windows looks at no such pointer.
 #[derive(Clone, Copy, Debug)]
 struct Arguments {
     code: u32,
@@ -71,7 +71,7 @@ impl Arguments {
         }
     }
 
-    /// Whether nothing is asked to be written.
+    /// Returns whether nothing is asked to be written.
     fn has_no_output(&self) -> bool {
         self.output.is_null() && self.returned.is_null()
     }
@@ -80,8 +80,8 @@ impl Arguments {
 /// `WskControlSocket`.
 ///
 /// # Safety
-/// As `PFN_WSK_CONTROL_SOCKET`: the socket is open, the buffers are as long as it says and stay valid until the request
-/// completes, and the IRP, if any, is handed over.
+/// As `PFN_WSK_CONTROL_SOCKET`: the socket is open, the buffers are as long as it says and stay valid until
+/// the request completes, and the IRP, if any, is handed over.
 #[allow(clippy::too_many_arguments)]
 pub(crate) unsafe extern "system" fn wsk_control_socket(
     socket: PWSK_SOCKET,
@@ -138,7 +138,7 @@ pub(crate) unsafe extern "system" fn wsk_control_socket(
         // SAFETY: the client's buffers are as long as it says.
         WSK_CONTROL_SOCKET_TYPE::WskGetOption => unsafe { option::get(&call, request, arguments) },
         WSK_CONTROL_SOCKET_TYPE::WskIoctl
-            if request.is_none() && call.provider().host.choose(Knob::NotInline, 2) == 1 =>
+            if request.is_none() && call.provider().host.choose(FaultPoint::NotInline, 2) == 1 =>
         {
             refuse(&call, request, STATUS_REQUEST_NOT_ACCEPTED)
         }

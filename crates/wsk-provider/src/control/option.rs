@@ -20,7 +20,7 @@ use crate::socket::{Call, Category, State};
 use crate::transport::{Tuning, status_of};
 
 impl OptionRow {
-    /// Whether a socket has the option.
+    /// Returns whether a socket has the option.
     fn belongs_to(&self, call: &Call) -> bool {
         use Category::{Basic, Connection, Datagram, Listen, Stream};
         let category = match self.sockets {
@@ -39,7 +39,8 @@ impl OptionRow {
             }
     }
 
-    /// What a socket answers that has not the option. Conditional accept is refused as by a transport that cannot do it.
+    /// Returns the answer of a socket that does not have the option. Conditional accept is refused as by a
+    /// transport that cannot do it.
     fn foreign(&self, behaviours: &Behaviours) -> NTSTATUS {
         match (self.level, self.code) {
             (SOL_SOCKET, SO_CONDITIONAL_ACCEPT) => behaviours.conditional_unsupported.status(),
@@ -50,7 +51,7 @@ impl OptionRow {
 
 /// The row of an option that the socket has, or what it answers.
 fn known(call: &Call, arguments: &Arguments) -> Result<&'static OptionRow, NTSTATUS> {
-    let behaviours = call.provider().steering.behaviours();
+    let behaviours = call.provider().live_config.behaviours();
     let row = OptionRow::find(arguments.level, arguments.code).ok_or(behaviours.unknown_option.status())?;
     if row.belongs_to(call) { Ok(row) } else { Err(row.foreign(&behaviours)) }
 }
@@ -114,9 +115,9 @@ pub(super) unsafe fn set(call: &Call, mut request: Option<Request>, arguments: A
     unsafe { end(call, request, &arguments, result) }
 }
 
-/// Whether the socket is past the point where options that precede the bind can be set.
+/// Returns whether the socket is past the point where options that precede the bind can be set.
 fn is_bound(state: &State) -> bool {
-    state.part.local_address().is_some() || state.part.is_past_bind()
+    state.role.local_address().is_some() || state.role.is_past_bind()
 }
 
 fn set_security(call: &Call, descriptor: PSECURITY_DESCRIPTOR) -> Result<usize, NTSTATUS> {
@@ -127,7 +128,7 @@ fn set_security(call: &Call, descriptor: PSECURITY_DESCRIPTOR) -> Result<usize, 
     }
     let mut state = call.lock();
     if is_bound(&state) {
-        return Err(provider.steering.behaviours().option_after_bind.status());
+        return Err(provider.live_config.behaviours().option_after_bind.status());
     }
     state.options.descriptor = descriptor;
     Ok(0)
@@ -135,7 +136,7 @@ fn set_security(call: &Call, descriptor: PSECURITY_DESCRIPTOR) -> Result<usize, 
 
 fn set_number(call: &Call, row: &OptionRow, value: u32) -> Result<usize, NTSTATUS> {
     let provider = call.provider();
-    let behaviours = provider.steering.behaviours();
+    let behaviours = provider.live_config.behaviours();
     let on = value != 0;
     if !row.takes(value) {
         return Err(STATUS_INVALID_PARAMETER);
@@ -173,7 +174,7 @@ fn set_number(call: &Call, row: &OptionRow, value: u32) -> Result<usize, NTSTATU
     }
     // A socket that has a port or a stream takes it over at once; any other, when it gets one.
     let tuning = options.tuning(row.level, row.code);
-    let tuned = state.part.tune().map_or(Ok(()), |tune| match (row.level, row.code, &tuning) {
+    let tuned = state.role.tune().map_or(Ok(()), |tune| match (row.level, row.code, &tuning) {
         (SOL_SOCKET, SO_RCVBUF, _) => tune.set_receive_buffer(value as usize),
         (SOL_SOCKET, SO_BROADCAST, _) => tune.set_broadcast(on),
         (_, _, Some(tuning)) => tune.tune(tuning),
@@ -192,7 +193,7 @@ fn tune_bound(call: &Call, tuning: &Tuning) -> Result<usize, NTSTATUS> {
     if let Some(status) = state.refused() {
         return Err(status);
     }
-    let tune = state.part.tune().ok_or(STATUS_INVALID_DEVICE_STATE)?;
+    let tune = state.role.tune().ok_or(STATUS_INVALID_DEVICE_STATE)?;
     tune.tune(tuning).map(|()| 0).map_err(|error| status_of(&error))
 }
 
@@ -241,11 +242,11 @@ fn switch_sharing(sharing: &mut Sharing, form: Sharing, on: bool) {
 /// `SO_CONDITIONAL_ACCEPT` before the bind.
 fn set_conditional(call: &Call, on: bool) -> Result<usize, NTSTATUS> {
     let provider = call.provider();
-    let behaviours = provider.steering.behaviours();
+    let behaviours = provider.live_config.behaviours();
     if call.category == Category::Stream && behaviours.conditional_stream == ConditionalStream::Refused {
         return Err(STATUS_NOT_SUPPORTED);
     }
-    if !provider.steering.get(|config| config.conditional_accept) {
+    if !provider.live_config.get(|config| config.conditional_accept) {
         return Err(behaviours.conditional_unsupported.status());
     }
     let mut state = call.lock();
@@ -279,7 +280,7 @@ pub(super) unsafe fn get(call: &Call, request: Option<Request>, arguments: Argum
         Err(status) => return refuse(call, request, status),
     };
     let Some(size) = row.read_size(arguments.output_size) else {
-        let status = provider.steering.behaviours().unknown_option.status();
+        let status = provider.live_config.behaviours().unknown_option.status();
         return refuse(call, request, status);
     };
     check_irp(call, request.as_ref());

@@ -1,6 +1,8 @@
-//! Every option and every control code that `wsk.h`, the pages of WSK and public drivers name, and what becomes of it.
+//! Every option and every control code that `wsk.h`, the pages of WSK and public drivers name, and what
+//! becomes of it.
 //!
-//! What the pages do not have, and no driver was seen to use with success, is refused like what nobody knows (OPT-16).
+//! What the pages do not have, and no driver was seen to use with success, is refused like what nobody knows
+//! (OPT-16).
 
 use wsk_sys::*;
 
@@ -62,7 +64,8 @@ pub struct OptionRow {
     pub code: u32,
     /// Its name.
     pub name: &'static str,
-    /// The sockets that have it. Those of the level of IPv4 are for sockets that serve IPv4, and likewise with IPv6.
+    /// The sockets that have it. Those of the level of IPv4 are for sockets that serve IPv4, and likewise
+    /// with IPv6.
     pub sockets: Sockets,
     /// It has to be set before the bind.
     pub before_bind: bool,
@@ -93,7 +96,8 @@ macro_rules! options {
 }
 
 options! {
-    // option                     sockets    set before the bind, or always; value = default => what becomes of it
+    // option                     sockets    set before the bind, or always; value = default => what becomes
+    // of it
     SOL_SOCKET {
         SO_CONDITIONAL_ACCEPT:       Listening,  before, Switch = 0          => Own;
         SO_EXCLUSIVEADDRUSE:         Bindable,   before, Switch = 0          => Own;
@@ -169,7 +173,7 @@ options! {
     }
 }
 
-/// Whether a code takes an IRP.
+/// True if a code takes an IRP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Irp {
     /// It needs one.
@@ -187,7 +191,7 @@ pub struct IoctlRow {
     pub code: u32,
     /// Its name.
     pub name: &'static str,
-    /// Whether it takes an IRP.
+    /// True if it takes an IRP.
     pub irp: Irp,
     /// The rule that says so.
     pub rule: &'static str,
@@ -244,7 +248,8 @@ impl OptionRow {
         OPTIONS.iter().find(|row| row.level == level && row.code == code)
     }
 
-    /// The bytes its value has when it is read, in a buffer of `room` bytes; `None` if there is nothing to read.
+    /// The bytes its value has when it is read, in a buffer of `room` bytes; `None` if there is nothing to
+    /// read.
     pub fn read_size(&self, room: usize) -> Option<usize> {
         match self.value {
             Value::Byte => Some(1),
@@ -255,7 +260,7 @@ impl OptionRow {
         }
     }
 
-    /// Whether it can have the value: packets live for no more than 255 hops.
+    /// Returns whether it can have the value: packets live for no more than 255 hops.
     pub fn takes(&self, value: u32) -> bool {
         const HOST_DEFAULT: u32 = u32::MAX;
         match (self.level, self.code) {

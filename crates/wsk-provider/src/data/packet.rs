@@ -1,4 +1,5 @@
-//! Memory of the provider that is indicated to a receive callback: the data, its MDLs, and the list over them.
+//! Memory of the provider that is indicated to a receive callback: the data, its MDLs, and the list over
+//! them.
 //!
 //! ```text
 //!   room ─► indicated (in a callback) ─► room            SUCCESS, or not accepted
@@ -40,14 +41,16 @@ pub(crate) enum Shape {
     Chained,
     /// Elements without data around the one that has it.
     Gaps,
-    /// One element over one MDL whose pages are locked and not mapped: the client's attempt can fail (RCVE-17).
+    /// One element over one MDL whose pages are locked and not mapped: the client's attempt can fail
+    /// (RCVE-17).
     Unmapped,
 }
 
 /// One packet. It keeps its place in memory as long as a client may look at it.
 ///
 /// # Invariants
-/// `nodes` and `mdls` point into this packet and its `data` only, which is why it lives in a box from the start.
+/// `nodes` and `mdls` point into this packet and its `data` only, which is why it lives in a box from the
+/// start.
 pub(crate) struct Packet {
     nodes: [WSK_DATA_INDICATION; NODES],
     mdls: [[MDL; 2]; NODES],
@@ -91,17 +94,18 @@ impl Packet {
         &self.data[HEADROOM..HEADROOM + self.length]
     }
 
-    /// Whether the data is as [`spoil`](Show::spoil) has left it.
+    /// Returns whether the data is as [`spoil`](Show::spoil) has left it.
     fn is_spoiled(&self) -> bool {
         self.bytes().iter().all(|byte| *byte == SPOILED)
     }
 
-    /// Whether `element` is one of this packet's.
+    /// Returns whether `element` is one of this packet's.
     pub(crate) fn has_element(&self, element: *const WSK_DATA_INDICATION) -> bool {
         self.nodes.as_ptr_range().contains(&element)
     }
 
-    /// The list over the data, laid out as `shape` says. The pointer is good until the packet is changed or given back.
+    /// The list over the data, laid out as `shape` says. The pointer is good until the packet is changed or
+    /// given back.
     pub(crate) fn list(&mut self, shape: Shape) -> *mut WSK_DATA_INDICATION {
         let length = self.length;
         match shape {
@@ -139,8 +143,8 @@ impl Packet {
         }
     }
 
-    /// Makes element `index` over `length` bytes that begin `offset` after `start`; the last `tail` of them in an MDL of
-    /// their own.
+    /// Makes element `index` over `length` bytes that begin `offset` after `start`; the last `tail` of them
+    /// in an MDL of their own.
     fn element(&mut self, index: usize, start: usize, offset: usize, length: usize, tail: usize) {
         let base = self.data.as_mut_ptr();
         let [first, second] = &mut self.mdls[index];
@@ -228,7 +232,8 @@ impl Packets {
         packet
     }
 
-    /// Takes a packet back that no client may look at any more; true if a pending request uses it all the same.
+    /// Takes a packet back that no client may look at any more; true if a pending request uses it all the
+    /// same.
     pub(crate) fn give_back(&self, mut packet: Box<Packet>) -> bool {
         let used = self.shown.end(&mut *packet);
         if let Some(oldest) = self.spare.bury(packet, |packet| self.shown.is_used(packet)) {
@@ -251,18 +256,18 @@ impl Packets {
         used
     }
 
-    /// A datagram was not taken: it is to be indicated again, or to be received. True if a pending request uses it all the
-    /// same.
+    /// A datagram was not taken: it is to be indicated again, or to be received. True if a pending request
+    /// uses it all the same.
     pub(crate) fn hide(&self, datagram: &dyn Show) -> bool {
         self.shown.hide(datagram)
     }
 
-    /// What is known of the memory that indications show.
+    /// Returns what is known of the memory that indications show.
     pub(crate) fn shown(&self) -> &Shown {
         &self.shown
     }
 
-    /// How many packets were written to when they were over.
+    /// Returns the number of packets that were written to after they were over.
     pub(crate) fn written(&self) -> usize {
         self.written.load(Ordering::Relaxed) + self.spare.count(|packet| !packet.is_spoiled())
     }

@@ -5,8 +5,8 @@
 //!         └──PENDING──► shown still ──WskRelease─────────► over
 //! ```
 //!
-//! A client that hands such memory to a transfer, as its MDL or as what an MDL of its own describes, is found out: at the
-//! call if the memory is over, and when it is over if a request that pends uses it then.
+//! A client that hands such memory to a transfer, as its MDL or as what an MDL of its own describes, is found
+//! out: at the call if the memory is over, and when it is over if a request that pends uses it then.
 
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
@@ -22,7 +22,7 @@ const KEPT: usize = 64;
 
 /// An object whose memory indications show. It keeps its place.
 pub(crate) trait Show: Any + Send {
-    /// Where that memory is.
+    /// Returns where that memory is.
     fn pieces(&self) -> [Range<usize>; 2];
     /// Makes the data useless.
     fn spoil(&mut self);
@@ -41,8 +41,8 @@ struct Piece {
 /// What is known of all such memory.
 ///
 /// # Invariants
-/// A piece is listed from before a client is first shown it until the object it belongs to is dropped or taken back, and until
-/// no pending request uses it.
+/// A piece is listed from before a client is first shown it until the object it belongs to is dropped or
+/// taken back, and until no pending request uses it.
 #[derive(Debug, Default)]
 pub(crate) struct Shown {
     count: AtomicUsize,
@@ -50,7 +50,7 @@ pub(crate) struct Shown {
 }
 
 impl Shown {
-    /// Whether an indication has shown `address`, and if so, whether that is over.
+    /// Returns whether an indication has shown `address`, and if so, whether that is over.
     pub(crate) fn is_over(&self, address: usize) -> Option<bool> {
         if self.count.load(Ordering::Acquire) == 0 {
             return None;
@@ -60,7 +60,8 @@ impl Shown {
         (address < piece.end).then_some(piece.over)
     }
 
-    /// A pending request uses the memory at `address`. The result, if it was shown, is for [`end_use`](Self::end_use).
+    /// A pending request uses the memory at `address`. The result, if it was shown, is for
+    /// [`end_use`](Self::end_use).
     pub(crate) fn begin_use(&self, address: usize) -> Option<usize> {
         if self.count.load(Ordering::Acquire) == 0 {
             return None;
@@ -110,7 +111,8 @@ impl Shown {
         used
     }
 
-    /// The object was taken back as it is, and may be shown again; true if a pending request uses it all the same.
+    /// The object was taken back as it is, and may be shown again; true if a pending request uses it all the
+    /// same.
     pub(super) fn hide(&self, object: &dyn Show) -> bool {
         let mut pieces = self.pieces.write();
         let mut used = false;
@@ -127,7 +129,7 @@ impl Shown {
         used
     }
 
-    /// Whether a pending request uses the object.
+    /// Returns whether a pending request uses the object.
     pub(super) fn is_used(&self, object: &dyn Show) -> bool {
         let pieces = self.pieces.read();
         object.pieces().iter().any(|piece| pieces.get(&piece.start).is_some_and(|piece| piece.uses > 0))
@@ -173,7 +175,7 @@ impl<T: ?Sized> Graves<T> {
         kept.remove(place)
     }
 
-    /// How many of the objects are not as they should be.
+    /// Returns the number of the objects that are not as they should be.
     pub(super) fn count(&self, is_wrong: impl Fn(&T) -> bool) -> usize {
         self.0.lock().iter().filter(|object| is_wrong(object)).count()
     }

@@ -11,7 +11,7 @@ use wsk_sys::nt::{
 
 use crate::provider::Inner;
 
-/// How many pieces of a chain are handed to the transport at a time.
+/// Number of pieces of a chain that are handed to the transport at a time.
 const PIECES: usize = 16;
 
 /// What one transfer moved.
@@ -34,7 +34,7 @@ pub(crate) enum Fault {
     NotMapped,
 }
 
-/// Whether the kernel has marked in an MDL that it describes locked pages or non-paged pool.
+/// Returns whether the kernel has marked in an MDL that it describes locked pages or non-paged pool.
 ///
 /// # Safety
 /// The MDL is alive.
@@ -44,7 +44,7 @@ unsafe fn is_marked(mdl: *mut MDL) -> bool {
     flags & (MDL_MAPPED_TO_SYSTEM_VA | MDL_PAGES_LOCKED | MDL_SOURCE_IS_NONPAGED_POOL) != 0
 }
 
-/// Where the memory is that an MDL describes; null if it cannot be mapped now.
+/// Returns the address of the memory that an MDL describes; null if it cannot be mapped now.
 ///
 /// # Safety
 /// The MDL is alive. It is marked, or the kernel marks none.
@@ -64,8 +64,9 @@ unsafe fn address(mdl: *mut MDL) -> *mut u8 {
 /// A range of a client's MDL chain, shortened from the front as the transfer goes on.
 ///
 /// # Invariants
-/// From `offset` on, the chain at `mdl` has at least `left` bytes, all of them mapped. The client keeps the chain and
-/// the memory alive and to itself until the IRP of the transfer completes (LIFE-09); a `Span` is dropped before that.
+/// From `offset` on, the chain at `mdl` has at least `left` bytes, all of them mapped. The client keeps the
+/// chain and the memory alive and to itself until the IRP of the transfer completes (LIFE-09); a `Span` is
+/// dropped before that.
 #[derive(Debug)]
 pub(crate) struct Span {
     mdl: *mut MDL,
@@ -80,12 +81,13 @@ impl Span {
     /// A span of no bytes.
     pub(crate) const EMPTY: Self = Self { mdl: std::ptr::null_mut(), offset: 0, left: 0 };
 
-    /// The whole of `buffer`, which is given to `call`; null stands for no bytes. What an indication has shown and shows no
-    /// longer is reported (LIFE-13), and used all the same: it is the provider's, which keeps it for a while.
+    /// The whole of `buffer`, which is given to `call`; null stands for no bytes. What an indication has
+    /// shown and shows no longer is reported (LIFE-13), and used all the same: it is the provider's, which
+    /// keeps it for a while.
     ///
     /// # Safety
-    /// `buffer` is null or points to a buffer descriptor whose chain the client leaves alone, as the invariant says, as
-    /// long as the span is used.
+    /// `buffer` is null or points to a buffer descriptor whose chain the client leaves alone, as the
+    /// invariant says, as long as the span is used.
     pub(crate) unsafe fn new(
         provider: &Inner,
         call: &'static str,
@@ -115,7 +117,7 @@ impl Span {
                 return Err(Fault::OutOfChain);
             }
             // SAFETY: the caller guarantees a live chain.
-            if !unsafe { is_marked(mdl) } && provider.steering.get(|config| config.marked_mdls) {
+            if !unsafe { is_marked(mdl) } && provider.live_config.get(|config| config.marked_mdls) {
                 return Err(Fault::NotLocked);
             }
             // SAFETY: the MDL is alive, and was just seen to be fit.
@@ -203,8 +205,8 @@ impl Span {
         while used < PIECES
             && let Some((start, length, rest)) = at.piece()
         {
-            // SAFETY: by the invariant the range is mapped and nobody else uses it; pieces do not overlap unless the
-            // client's own MDLs do, which would be the client's own bytes mixed up.
+            // SAFETY: by the invariant the range is mapped and nobody else uses it; pieces do not overlap
+            // unless the client's own MDLs do, which would be the client's own bytes mixed up.
             pieces[used] = IoSliceMut::new(unsafe { slice::from_raw_parts_mut(start, length) });
             used += 1;
             at = rest;
@@ -244,7 +246,8 @@ impl Span {
             && let Some((start, length, _)) = self.piece()
         {
             let length = length.min(bytes.len() - copied);
-            // SAFETY: by the invariant the range is mapped and nobody else uses it; `bytes` is the provider's own.
+            // SAFETY: by the invariant the range is mapped and nobody else uses it; `bytes` is the provider's
+            // own.
             unsafe { start.copy_from_nonoverlapping(bytes[copied..].as_ptr(), length) };
             copied += length;
             self.advance(length);

@@ -45,7 +45,7 @@ pub(super) struct ControlInfo {
 }
 
 impl ControlInfo {
-    /// What is wanted of what the host has told of a datagram.
+    /// Returns the wanted part of what the host has told of a datagram.
     pub(super) fn new(wanted: Wanted, received: &Received) -> Self {
         if wanted == Wanted::default() {
             return Self::default();
@@ -98,7 +98,7 @@ impl ControlInfo {
         self.length
     }
 
-    /// Where they are; null if there are none.
+    /// Returns where they are; null if there are none.
     pub(super) fn as_ptr(&mut self) -> *mut u8 {
         if self.length == 0 { std::ptr::null_mut() } else { self.words.as_mut_ptr().cast() }
     }

@@ -14,7 +14,7 @@ use wsk_sys::{
 use super::message::Message;
 use super::part;
 use crate::data::Packets;
-use crate::host::Knob;
+use crate::host::FaultPoint;
 use crate::socket::{Call, Event, Life, Running, Socket, State};
 
 const EVENT: &str = "WskReceiveFromEvent";
@@ -33,12 +33,15 @@ pub(super) fn raise(socket: &Arc<Socket>) {
     loop {
         let mut state = socket.lock();
         let Some((running, first)) = begin(socket, &mut state) else { return };
-        let second =
-            if provider.injects(Knob::ConcurrentReceiveFrom) { begin(socket, &mut state) } else { None };
+        let second = if provider.injects(FaultPoint::ConcurrentReceiveFrom) {
+            begin(socket, &mut state)
+        } else {
+            None
+        };
         drop(state);
         if let Some((running, indication)) = second {
             let shared = Arc::clone(socket);
-            provider.elsewhere(Box::new(move |_| indicate(&shared, running, &indication)));
+            provider.defer(Box::new(move |_| indicate(&shared, running, &indication)));
         }
         indicate(socket, running, &first);
     }
@@ -54,13 +57,13 @@ fn begin(socket: &Arc<Socket>, state: &mut State) -> Option<(Running, Indication
     let provider = socket.provider();
     let datagram = part(state)?;
     let flags = datagram.messages.front()?.flags;
-    if !datagram.receives.is_empty() && !provider.injects(Knob::EventDespiteIrp) {
+    if !datagram.receives.is_empty() && !provider.injects(FaultPoint::EventDespiteIrp) {
         return None;
     }
     let running = state.begin(socket, Event::ReceiveFrom)?;
     let datagram = part(state)?;
-    let chained = provider.host.choose(Knob::IndicationShape, 4) == 2;
-    let shape = provider.host.choose(Knob::DatagramShape, 3);
+    let chained = provider.host.choose(FaultPoint::IndicationShape, 4) == 2;
+    let shape = provider.host.choose(FaultPoint::DatagramShape, 3);
     let (told, bare) = (shape != 1, shape == 2);
     let mut nodes: Vec<usize> = Vec::new();
     while nodes.len() < LIST

@@ -19,7 +19,8 @@ const HEADROOM: usize = 16;
 /// One datagram. It keeps its place in memory as long as a client may look at it.
 ///
 /// # Invariants
-/// `node`, `mdls` and `address` are pointed to from inside this object only while it is in its box, where it was made.
+/// `node`, `mdls` and `address` are pointed to from inside this object only while it is in its box, where it
+/// was made.
 pub(super) struct Message {
     node: WSK_DATAGRAM_INDICATION,
     mdls: [MDL; 2],
@@ -98,8 +99,8 @@ impl Message {
         &self.data[HEADROOM..]
     }
 
-    /// Makes the list element for it: `chained` spreads the data over two MDLs, the first of which begins before it; only if
-    /// `told` it has its control messages.
+    /// Makes the list element for it: `chained` spreads the data over two MDLs, the first of which begins
+    /// before it; only if `told` it has its control messages.
     pub(super) fn element(&mut self, chained: bool, told: bool) -> *mut WSK_DATAGRAM_INDICATION {
         let length = self.bytes().len();
         let base = self.data.as_mut_ptr();

@@ -37,7 +37,7 @@ use crate::address::Claim;
 use crate::config::Config;
 use crate::provider::Inner;
 use crate::request::{Completions, RequestQueue};
-use crate::socket::{Ending, Life, Part, Socket, State};
+use crate::socket::{Ending, Life, Role, Socket, State};
 use crate::transport::{self, Ready, ReadySink, Tune};
 
 /// Datagrams read from the host in one go.
@@ -46,8 +46,8 @@ const BATCH: usize = 64;
 /// What a datagram socket adds.
 ///
 /// # Invariants
-/// `messages` are in the order of arrival. Every element of `lent` is one that a client may look at, by the address of
-/// its list node.
+/// `messages` are in the order of arrival. Every element of `lent` is one that a client may look at, by the
+/// address of its list node.
 #[derive(Debug)]
 pub(crate) struct Datagram {
     port: Option<Box<dyn transport::Datagram>>,
@@ -104,7 +104,7 @@ impl Datagram {
         self.local
     }
 
-    /// Whether datagrams wait for somebody to take them.
+    /// Returns whether datagrams wait for somebody to take them.
     pub(crate) fn has_waiting(&self) -> bool {
         !self.messages.is_empty()
     }
@@ -127,7 +127,7 @@ impl Datagram {
         self.send_to = send_to;
     }
 
-    /// Whether datagrams wait that nobody has ever asked for.
+    /// Returns whether datagrams wait that nobody has ever asked for.
     pub(crate) fn is_ignored(&self) -> bool {
         !self.messages.is_empty() && !self.asked
     }
@@ -199,8 +199,8 @@ impl Datagram {
 
 /// The datagram part of a socket whose lock is held.
 fn part(state: &mut State) -> Option<&mut Datagram> {
-    match &mut state.part {
-        Part::Datagram(datagram) => Some(datagram),
+    match &mut state.role {
+        Role::Datagram(datagram) => Some(datagram),
         _ => None,
     }
 }

@@ -29,7 +29,8 @@ pub(super) struct ReceiveFrom {
     control_flags: *mut u32,
 }
 
-// SAFETY: the pointers are the client's, valid from any thread until the request completes (LIFE-07, LIFE-10).
+// SAFETY: the pointers are the client's, valid from any thread until the request completes (LIFE-07,
+// LIFE-10).
 unsafe impl Send for ReceiveFrom {}
 
 impl ReceiveFrom {
@@ -61,7 +62,7 @@ impl ReceiveFrom {
             }
         }
         let status = if truncated {
-            socket.provider().steering.behaviours().truncated.status()
+            socket.provider().live_config.behaviours().truncated.status()
         } else {
             STATUS_SUCCESS
         };
@@ -72,8 +73,8 @@ impl ReceiveFrom {
 /// `WskReceiveFrom`.
 ///
 /// # Safety
-/// As `PFN_WSK_RECEIVE_FROM`: the socket is open, buffer and outputs are the provider's until the IRP completes, and
-/// the IRP is handed over.
+/// As `PFN_WSK_RECEIVE_FROM`: the socket is open, buffer and outputs are the provider's until the IRP
+/// completes, and the IRP is handed over.
 #[allow(clippy::too_many_arguments)]
 pub(crate) unsafe extern "system" fn wsk_receive_from(
     socket: PWSK_SOCKET,
@@ -120,7 +121,7 @@ pub(crate) unsafe extern "system" fn wsk_receive_from(
     let receive = ReceiveFrom { span, remote, control_length, control: control.cast(), room, control_flags };
     let mut state = call.lock();
     let refused = state.refused();
-    let unbound = provider.steering.behaviours().datagram_unbound.status();
+    let unbound = provider.live_config.behaviours().datagram_unbound.status();
     let Some(datagram) = part(&mut state).filter(|datagram| refused.is_none() && datagram.port.is_some())
     else {
         drop(state);
@@ -134,6 +135,7 @@ pub(crate) unsafe extern "system" fn wsk_receive_from(
     };
     drop(state);
     let (status, bytes) = receive.take(&message, &call);
-    // A truncated datagram has been received all the same, whatever the status: the count tells how much of it.
-    request.finish_exactly(&*call, provider.steering.timing(true), status, bytes)
+    // A truncated datagram has been received all the same, whatever the status: the count tells how much of
+    // it.
+    request.finish_exactly(&*call, provider.live_config.timing(true), status, bytes)
 }

@@ -30,8 +30,8 @@ pub(super) struct Outgoing {
 /// `WskSendTo`.
 ///
 /// # Safety
-/// As `PFN_WSK_SEND_TO`: the socket is open, buffer and address are valid until the IRP completes, and the IRP is
-/// handed over.
+/// As `PFN_WSK_SEND_TO`: the socket is open, buffer and address are valid until the IRP completes, and the
+/// IRP is handed over.
 #[allow(clippy::too_many_arguments)]
 pub(crate) unsafe extern "system" fn wsk_send_to(
     socket: PWSK_SOCKET,
@@ -64,8 +64,8 @@ pub(crate) unsafe extern "system" fn wsk_send_to(
 /// `WskSendMessages`.
 ///
 /// # Safety
-/// As `PFN_WSK_SEND_MESSAGES`: the socket is open, list and address are valid until the IRP completes, and the IRP is
-/// handed over.
+/// As `PFN_WSK_SEND_MESSAGES`: the socket is open, list and address are valid until the IRP completes, and
+/// the IRP is handed over.
 #[allow(clippy::too_many_arguments)]
 pub(crate) unsafe extern "system" fn wsk_send_messages(
     socket: PWSK_SOCKET,
@@ -162,7 +162,7 @@ fn send(
             return request.fail(provider, status);
         }
     };
-    let behaviours = provider.steering.behaviours();
+    let behaviours = provider.live_config.behaviours();
     let mut state = call.lock();
     let refused = state.refused();
     let Some(datagram) = part(&mut state).filter(|datagram| refused.is_none() && datagram.port.is_some())

@@ -1,5 +1,5 @@
-//! What `Information` shows while a request that will make a socket is pending: something that looks like a socket and
-//! is none.
+//! What `Information` shows while a request that will make a socket is pending: something that looks like a
+//! socket and is none.
 //!
 //! A client that takes the pending status for success finds it there, and shows by calling it (IRP-12).
 
@@ -29,7 +29,7 @@ pub(crate) fn of(category: Category) -> usize {
     ptr::from_ref(&DECOYS[category as usize].0) as usize
 }
 
-/// Whether this is a decoy.
+/// Returns whether this is a decoy.
 pub(crate) fn is_one(socket: PWSK_SOCKET) -> bool {
     DECOYS.as_ptr_range().contains(&socket.cast::<Decoy>().cast_const())
 }

@@ -1,8 +1,8 @@
 //! The tables of provider functions.
 //!
-//! Tables only ever grew at their end, and their version number never told. A provider that shows an older Windows has
-//! tables whose later members do nothing but report that the client read beyond what that system has (LAY-15): there
-//! the real table would end, and the memory behind it is anybody's.
+//! Tables only ever grew at their end, and their version number never told. A provider that shows an older
+//! Windows has tables whose later members do nothing but report that the client read beyond what that system
+//! has (LAY-15): there the real table would end, and the memory behind it is anybody's.
 
 mod beyond;
 pub(crate) mod decoy;
@@ -17,8 +17,8 @@ use wsk_sys::{
 
 use crate::config::Release;
 use crate::control::wsk_control_socket;
+use crate::live_config::LiveConfig;
 use crate::socket::{Category, wsk_bind, wsk_close_socket, wsk_get_local_address};
-use crate::steering::Steering;
 use crate::{client, connection, datagram, listen, stream};
 
 static BASIC: WSK_PROVIDER_BASIC_DISPATCH = WSK_PROVIDER_BASIC_DISPATCH {
@@ -95,8 +95,8 @@ static STREAM_BEFORE_1803: WSK_PROVIDER_STREAM_DISPATCH = WSK_PROVIDER_STREAM_DI
 };
 
 /// The table of a socket's category.
-pub(crate) fn table_of(category: Category, steering: &Steering) -> *const c_void {
-    let release = steering.get(|config| config.release);
+pub(crate) fn table_of(category: Category, live_config: &LiveConfig) -> *const c_void {
+    let release = live_config.get(|config| config.release);
     match category {
         Category::Basic => ptr::from_ref(&BASIC).cast(),
         Category::Listen => ptr::from_ref(&LISTEN).cast(),
@@ -137,10 +137,10 @@ static CLIENT_BEFORE_WINDOWS_7: WSK_PROVIDER_DISPATCH = WSK_PROVIDER_DISPATCH {
 };
 
 /// The table of client functions.
-pub(crate) fn client_table(steering: &Steering) -> *const WSK_PROVIDER_DISPATCH {
-    if !steering.has(Release::Windows7) {
+pub(crate) fn client_table(live_config: &LiveConfig) -> *const WSK_PROVIDER_DISPATCH {
+    if !live_config.has(Release::Windows7) {
         &raw const CLIENT_BEFORE_WINDOWS_7
-    } else if steering.get(|config| config.highest_version) > 0x0100 {
+    } else if live_config.get(|config| config.highest_version) > 0x0100 {
         &raw const CLIENT_1_1
     } else {
         &raw const CLIENT_1_0

@@ -13,7 +13,7 @@ use crate::address;
 use crate::behaviours::AcceptBeforeListen;
 use crate::client::{check_context, check_table};
 use crate::request::{Purpose, Request};
-use crate::socket::{Call, Category, Context, Part, Socket};
+use crate::socket::{Call, Category, Context, Role, Socket};
 
 const NAME: &str = "WskAccept";
 
@@ -30,7 +30,8 @@ pub(crate) struct AcceptItem {
 unsafe impl Send for AcceptItem {}
 
 impl AcceptItem {
-    /// Writes the addresses of the connection that was accepted. A buffer that has gone meanwhile is reported.
+    /// Writes the addresses of the connection that was accepted. A buffer that has gone meanwhile is
+    /// reported.
     pub(super) fn write_addresses(&self, listener: &Socket, established: &Established) {
         for (buffer, address) in [(self.local, established.local), (self.remote, established.remote)] {
             if buffer.is_null() {
@@ -50,8 +51,8 @@ impl AcceptItem {
 /// `WskAccept`.
 ///
 /// # Safety
-/// As `PFN_WSK_ACCEPT`: the socket is open, the outputs stay valid until the request completes, and the IRP is handed
-/// over.
+/// As `PFN_WSK_ACCEPT`: the socket is open, the outputs stay valid until the request completes, and the IRP
+/// is handed over.
 pub(crate) unsafe extern "system" fn wsk_accept(
     socket: PWSK_SOCKET,
     flags: u32,
@@ -105,10 +106,10 @@ fn accept(call: &Call, request: Request, item: AcceptItem) -> NTSTATUS {
         drop(state);
         return request.fail(provider, status);
     }
-    let behaviours = provider.steering.behaviours();
-    let refusal = match &mut state.part {
-        Part::Listen(listener) if listener.local.is_none() => behaviours.accept_unbound.status(),
-        Part::Listen(listener) => {
+    let behaviours = provider.live_config.behaviours();
+    let refusal = match &mut state.role {
+        Role::Listen(listener) if listener.local.is_none() => behaviours.accept_unbound.status(),
+        Role::Listen(listener) => {
             listener.asked = true;
             let Some(established) = listener.backlog.pop_front() else {
                 listener.accepts.push(request, &**call, item);
@@ -118,14 +119,14 @@ fn accept(call: &Call, request: Request, item: AcceptItem) -> NTSTATUS {
             // The page fixes the answer: a waiting connection is handed out at once (LSN-03, ruling 8).
             return deliver::by_request(call, request, item, established);
         }
-        Part::Stream(unrouted) if unrouted.local_address().is_none() => behaviours.accept_unbound.status(),
-        Part::Stream(unrouted) if behaviours.accept_before_listen == AcceptBeforeListen::Queued => {
-            unrouted.accepts_mut().push(request, &**call, item);
+        Role::Stream(stream) if stream.local_address().is_none() => behaviours.accept_unbound.status(),
+        Role::Stream(stream) if behaviours.accept_before_listen == AcceptBeforeListen::Queued => {
+            stream.accepts_mut().push(request, &**call, item);
             return STATUS_PENDING;
         }
-        Part::Stream(_) => wsk_sys::STATUS_INVALID_DEVICE_STATE,
-        Part::Connection(_) => behaviours.other_role.status(),
-        Part::Basic | Part::Datagram(_) => STATUS_INVALID_DEVICE_REQUEST,
+        Role::Stream(_) => wsk_sys::STATUS_INVALID_DEVICE_STATE,
+        Role::Connection(_) => behaviours.other_role.status(),
+        Role::Basic | Role::Datagram(_) => STATUS_INVALID_DEVICE_REQUEST,
     };
     drop(state);
     request.fail(provider, refusal)

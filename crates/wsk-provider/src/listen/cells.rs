@@ -1,7 +1,8 @@
 //! Memory for what a callback may look at only while it runs: inspection identifiers and addresses.
 //!
-//! After the callback the contents are overwritten, and the memory is kept for a while: a client that kept the pointer
-//! instead of a copy finds garbage, and shows by passing it back (INSP-09, INSP-19, INSP-20, INSP-22, INSP-23).
+//! After the callback the contents are overwritten, and the memory is kept for a while: a client that kept
+//! the pointer instead of a copy finds garbage, and shows by passing it back (INSP-09, INSP-19, INSP-20,
+//! INSP-22, INSP-23).
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -12,7 +13,7 @@ use wsk_sys::{PSOCKADDR, PWSK_INSPECT_ID, WSK_INSPECT_ID};
 
 use crate::address::{Family, OwnSockaddr, Stale};
 
-/// How many cells are kept.
+/// Number of cells that are kept.
 const KEPT: usize = 64;
 
 /// The contents of an identifier that is no longer lent.
@@ -57,8 +58,8 @@ pub(crate) struct Lent<'a> {
 /// Where the padding of an identifier begins; it has some where pointers are 64 bits wide.
 const PADDING: usize = std::mem::offset_of!(WSK_INSPECT_ID, SerialNumber) + size_of::<u32>();
 
-/// Fills the padding of an identifier, each time with something else: a client that compares whole memory recognises
-/// nothing (INSP-27).
+/// Fills the padding of an identifier, each time with something else: a client that compares whole memory
+/// recognises nothing (INSP-27).
 fn soil_padding(id: PWSK_INSPECT_ID) {
     static DIRT: AtomicU8 = AtomicU8::new(0);
     let dirt = DIRT.fetch_add(1, Ordering::Relaxed);
@@ -136,7 +137,7 @@ impl IdCells {
         lent
     }
 
-    /// Where an identifier that a client passes in comes from.
+    /// Returns where an identifier that a client passes in comes from.
     pub(crate) fn origin(&self, pointer: PWSK_INSPECT_ID, contents: WSK_INSPECT_ID) -> Origin {
         let cells = self.0.lock();
         let address = pointer as usize;
@@ -152,8 +153,8 @@ impl IdCells {
     }
 }
 
-/// Writes an identifier in place, and other padding than the last time: a client that compares identifiers byte by
-/// byte does not find its own again (INSP-27).
+/// Writes an identifier in place, and other padding than the last time: a client that compares identifiers
+/// byte by byte does not find its own again (INSP-27).
 fn write_with_padding(place: &mut WSK_INSPECT_ID, id: WSK_INSPECT_ID, padding: u8) {
     let place = std::ptr::from_mut(place);
     // SAFETY: the place is borrowed exclusively, and any bytes are a value of the type.

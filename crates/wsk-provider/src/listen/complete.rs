@@ -16,9 +16,9 @@ use super::inspect::{self, Stage};
 use super::names::{Name, Past};
 use super::returning::{Asking, Returns};
 use crate::behaviours::{CompleteAborted, CompleteEarly, IdReuse};
-use crate::host::Knob;
+use crate::host::FaultPoint;
 use crate::request::Request;
-use crate::socket::{Call, Part, Socket};
+use crate::socket::{Call, Role, Socket};
 
 const NAME: &str = "WskInspectComplete";
 
@@ -38,7 +38,7 @@ pub(crate) unsafe extern "system" fn wsk_inspect_complete(
         Err(status) => return status,
     };
     let provider = call.provider();
-    let behaviours = provider.steering.behaviours();
+    let behaviours = provider.live_config.behaviours();
     if id.is_null() {
         provider.violation("INSP-20", NAME, "the identifier is null");
         return request.fail(provider, STATUS_INVALID_PARAMETER);
@@ -76,11 +76,11 @@ fn outcome(socket: &Socket, id: WSK_INSPECT_ID) -> Outcome {
     if let Some(status) = state.refused() {
         return Outcome::Fail(status);
     }
-    match &mut state.part {
-        Part::Listen(listener) if listener.local.is_none() => {
-            Outcome::Fail(socket.provider().steering.behaviours().complete_unbound.status())
+    match &mut state.role {
+        Role::Listen(listener) if listener.local.is_none() => {
+            Outcome::Fail(socket.provider().live_config.behaviours().complete_unbound.status())
         }
-        Part::Listen(listener) => {
+        Role::Listen(listener) => {
             let inspections = &mut listener.inspections;
             let over = |past: Option<Past>| past.map_or(Outcome::Unknown, Outcome::Over);
             let Some(name) = inspections.named(id) else { return over(inspections.past(id)) };
@@ -101,7 +101,7 @@ fn outcome(socket: &Socket, id: WSK_INSPECT_ID) -> Outcome {
 
 fn complete(call: &Call, request: Request, id: WSK_INSPECT_ID, action: WSK_INSPECT_ACTION) -> NTSTATUS {
     let provider = call.provider();
-    let behaviours = provider.steering.behaviours();
+    let behaviours = provider.live_config.behaviours();
     match outcome(call, id) {
         Outcome::Fail(status) => request.fail(provider, status),
         Outcome::Decide(name) => {
@@ -119,7 +119,8 @@ fn complete(call: &Call, request: Request, id: WSK_INSPECT_ID, action: WSK_INSPE
             Returns::Yes => complete(call, request, id, action),
             Returns::No => too_early(call, request, &name, action),
             Returns::Unknown => {
-                // A client that is right is not to be blamed, and one that is not may be told what it waits for.
+                // A client that is right is not to be blamed, and one that is not may be told what it waits
+                // for.
                 provider.advice(
                     "ICMP-12",
                     NAME,
@@ -129,15 +130,17 @@ fn complete(call: &Call, request: Request, id: WSK_INSPECT_ID, action: WSK_INSPE
             }
         },
         Outcome::AskedAgain(name) => keep(call, request, &name, action),
-        // One that is forgotten is not judged: a call that an abort has met may be on its way for as long as the caller's
-        // thread does not run.
+        // One that is forgotten is not judged: a call that an abort has met may be on its way for as long as
+        // the caller's thread does not run.
         Outcome::Over(past @ (Past::Aborted { .. } | Past::Forgotten)) => {
             if past == (Past::Aborted { told: true }) {
                 provider.advice("ABRT-11", NAME, "the request was aborted, and the client knew");
             }
             let status = match behaviours.complete_aborted {
                 CompleteAborted::NotFound => STATUS_NOT_FOUND,
-                CompleteAborted::Either if provider.injects(Knob::AbortedCompletion) => STATUS_NOT_FOUND,
+                CompleteAborted::Either if provider.injects(FaultPoint::AbortedCompletion) => {
+                    STATUS_NOT_FOUND
+                }
                 CompleteAborted::Success | CompleteAborted::Either => STATUS_SUCCESS,
             };
             request.finish(&**call, status, 0)
@@ -156,9 +159,9 @@ fn complete(call: &Call, request: Request, id: WSK_INSPECT_ID, action: WSK_INSPE
 /// Decides a pended request. Callbacks are made on another thread: this one is the client's.
 fn decide(socket: &Arc<Socket>, name: Arc<Name>, action: WSK_INSPECT_ACTION) {
     if action == WskInspectAccept {
-        return inspect::accept(socket, name, Knob::DropDuringComplete, Thread::Elsewhere);
+        return inspect::accept(socket, name, FaultPoint::DropDuringComplete, Thread::Elsewhere);
     }
-    let races = socket.provider().injects(Knob::DropDuringComplete);
+    let races = socket.provider().injects(FaultPoint::DropDuringComplete);
     // A name that is to be heard of once more is in use until then.
     let aborted = races.then(|| Arc::clone(&name));
     inspect::reject(socket, name);
@@ -168,17 +171,17 @@ fn decide(socket: &Arc<Socket>, name: Arc<Name>, action: WSK_INSPECT_ACTION) {
     }
 }
 
-/// The callback may be on its way out: its last instruction is the client's, what follows up to here is not, and no
-/// client can tell where the one becomes the other. So the call counts as early only when it is certain that the callback
-/// has more to do. If it has returned, there is an answer now.
+/// The callback may be on its way out: its last instruction is the client's, what follows up to here is not,
+/// and no client can tell where the one becomes the other. So the call counts as early only when it is
+/// certain that the callback has more to do. If it has returned, there is an answer now.
 fn returns_meanwhile(call: &Call, name: &Arc<Name>) -> Returns {
     let provider = call.provider();
-    let reported = provider.steering.behaviours().complete_early == CompleteEarly::Reported;
+    let reported = provider.live_config.behaviours().complete_early == CompleteEarly::Reported;
     if !reported {
         return Returns::No;
     }
     let Some(asking) = asking(call, name) else { return Returns::Yes };
-    let returns = asking.returns(provider.steering.get(|config| config.return_patience));
+    let returns = asking.returns(provider.live_config.get(|config| config.return_patience));
     // What is left to do then is the provider's.
     while returns == Returns::Yes && self::asking(call, name).is_some() {
         thread::yield_now();
@@ -189,7 +192,7 @@ fn returns_meanwhile(call: &Call, name: &Arc<Name>) -> Returns {
 /// The callback that has not been answered for yet.
 fn asking(call: &Call, name: &Arc<Name>) -> Option<Arc<Asking>> {
     let mut state = call.lock();
-    let Part::Listen(listener) = &mut state.part else { return None };
+    let Role::Listen(listener) = &mut state.role else { return None };
     match listener.inspections.stage(name) {
         Some(Stage::Inspecting { asking, .. }) => Some(Arc::clone(asking)),
         _ => None,
@@ -199,7 +202,7 @@ fn asking(call: &Call, name: &Arc<Name>) -> Option<Arc<Asking>> {
 /// The callback has not answered yet (ICMP-12).
 fn too_early(call: &Call, request: Request, name: &Arc<Name>, action: WSK_INSPECT_ACTION) -> NTSTATUS {
     let provider = call.provider();
-    if provider.steering.behaviours().complete_early == CompleteEarly::Reported {
+    if provider.live_config.behaviours().complete_early == CompleteEarly::Reported {
         provider.violation("ICMP-12", NAME, "called before WskInspectEvent has returned");
         return request.fail(provider, STATUS_INVALID_DEVICE_STATE);
     }
@@ -210,7 +213,7 @@ fn too_early(call: &Call, request: Request, name: &Arc<Name>, action: WSK_INSPEC
 fn keep(call: &Call, mut request: Request, name: &Arc<Name>, action: WSK_INSPECT_ACTION) -> NTSTATUS {
     let provider = call.provider();
     let mut state = call.lock();
-    let Part::Listen(listener) = &mut state.part else {
+    let Role::Listen(listener) = &mut state.role else {
         drop(state);
         return request.fail(provider, STATUS_INVALID_DEVICE_REQUEST);
     };
@@ -238,7 +241,7 @@ pub(super) fn decide_kept(
 ) {
     request.complete(socket.provider(), STATUS_SUCCESS, 0);
     if action == WskInspectAccept {
-        inspect::accept(socket, name, Knob::DropDuringComplete, Thread::Own);
+        inspect::accept(socket, name, FaultPoint::DropDuringComplete, Thread::Own);
     } else {
         inspect::reject(socket, name);
     }

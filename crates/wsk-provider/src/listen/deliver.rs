@@ -12,11 +12,11 @@ use super::accept::AcceptItem;
 use super::{Established, inspect};
 use crate::behaviours::{InheritedEvents, StaticOnAccept};
 use crate::connection::{self, Connection};
-use crate::host::Knob;
+use crate::host::FaultPoint;
 use crate::request::Request;
 use crate::socket::{
-    Blueprint, Category, Context, Event, Handover, Life, Part, Running, Socket, State, StaticEvents, Tables,
-    switched_on,
+    Category, Context, Event, Handover, Life, Role, Running, Socket, SocketParams, State, StaticEvents,
+    Tables, switched_on,
 };
 
 const EVENT: &str = "WskAcceptEvent";
@@ -41,20 +41,20 @@ enum Taker {
 /// Decides who takes a connection that has just been established.
 fn taker(socket: &Arc<Socket>, state: &mut State) -> Taker {
     let provider = socket.provider();
-    let event_first = provider.injects(Knob::EventDespiteIrp);
+    let event_first = provider.injects(FaultPoint::EventDespiteIrp);
     if event_first && let Some(running) = state.begin(socket, Event::Accept) {
         return Taker::Event(running);
     }
-    let Part::Listen(listener) = &mut state.part else { return Taker::Nobody };
+    let Role::Listen(listener) = &mut state.role else { return Taker::Nobody };
     if let Some((request, item)) = listener.accepts.pop() {
         return Taker::Request(request, item);
     }
     if let Some(running) = state.begin(socket, Event::Accept) {
         return Taker::Event(running);
     }
-    let depth = provider.steering.get(|config| config.backlog);
-    match &state.part {
-        Part::Listen(listener) if state.refused().is_none() && listener.backlog.len() < depth => Taker::Queue,
+    let depth = provider.live_config.get(|config| config.backlog);
+    match &state.role {
+        Role::Listen(listener) if state.refused().is_none() && listener.backlog.len() < depth => Taker::Queue,
         _ => Taker::Nobody,
     }
 }
@@ -73,12 +73,12 @@ pub(super) fn deliver(socket: &Arc<Socket>, established: Established, thread: Th
                 Thread::Own => by_event(socket, &running, established),
                 Thread::Elsewhere => {
                     let shared = Arc::clone(socket);
-                    socket.provider().elsewhere(Box::new(move |_| by_event(&shared, &running, established)));
+                    socket.provider().defer(Box::new(move |_| by_event(&shared, &running, established)));
                 }
             }
         }
         Taker::Queue => {
-            if let Part::Listen(listener) = &mut state.part {
+            if let Role::Listen(listener) = &mut state.role {
                 listener.backlog.push_back(established);
             }
         }
@@ -100,12 +100,12 @@ pub(super) fn deliver(socket: &Arc<Socket>, established: Established, thread: Th
 pub(crate) fn pump(socket: &Arc<Socket>) {
     loop {
         let mut state = socket.lock();
-        let waiting = matches!(&state.part, Part::Listen(listener) if listener.has_waiting());
+        let waiting = matches!(&state.role, Role::Listen(listener) if listener.has_waiting());
         if !waiting {
             return;
         }
         let Some(running) = state.begin(socket, Event::Accept) else { return };
-        let Part::Listen(listener) = &mut state.part else { return };
+        let Role::Listen(listener) = &mut state.role else { return };
         let Some(established) = listener.backlog.pop_front() else { return };
         drop(state);
         by_event(socket, &running, established);
@@ -122,8 +122,8 @@ fn accepted_socket(
 ) -> Arc<Socket> {
     let (options, claim) = {
         let state = listener.lock();
-        let claim = match &state.part {
-            Part::Listen(part) => part.claim_of_connections(),
+        let claim = match &state.role {
+            Role::Listen(part) => part.claim_of_connections(),
             _ => None,
         };
         (state.options.inherited(), claim)
@@ -131,7 +131,7 @@ fn accepted_socket(
     let provider = listener.provider();
     Socket::create(
         listener.client(),
-        Blueprint {
+        SocketParams {
             category: Category::Connection,
             family: listener.family,
             socket_type: listener.socket_type,
@@ -141,10 +141,10 @@ fn accepted_socket(
             tables,
             options,
             inspection,
-            part: Part::Connection(Box::new(Connection::accepted(
+            role: Role::Connection(Box::new(Connection::accepted(
                 stream,
                 claim,
-                &provider.steering.config(),
+                &provider.live_config.config(),
             ))),
         },
     )
@@ -158,7 +158,7 @@ pub(super) fn by_request(
     established: Established,
 ) -> NTSTATUS {
     let provider = listener.provider();
-    if provider.injects(Knob::AllocationFails) {
+    if provider.injects(FaultPoint::AllocationFails) {
         established.stream.abort();
         request.complete(provider, STATUS_INSUFFICIENT_RESOURCES, 0);
         return STATUS_INSUFFICIENT_RESOURCES;
@@ -167,12 +167,12 @@ pub(super) fn by_request(
     let tables = Tables { connection: item.dispatch, ..Tables::default() };
     let id = established.inspection.map(|name| name.id());
     let socket = accepted_socket(listener, item.context, tables, established.stream, id);
-    if provider.steering.behaviours().static_on_accept == StaticOnAccept::On {
+    if provider.live_config.behaviours().static_on_accept == StaticOnAccept::On {
         let statics = statics_of(listener);
         socket.lock().events.fix(Category::Connection, statics);
     }
     if request.is_cancelled() {
-        socket.lock().unclosed = "LSN-31";
+        socket.lock().leak_rule = "LSN-31";
     }
     connection::attach(&socket);
     request.complete(provider, STATUS_SUCCESS, socket.raw() as usize);
@@ -197,7 +197,7 @@ fn by_event(listener: &Arc<Socket>, running: &Running, established: Established)
         provider.violation("EVT-34", EVENT, "the event is enabled and its callback is null");
         return established.stream.abort();
     };
-    if provider.injects(Knob::AllocationFails) {
+    if provider.injects(FaultPoint::AllocationFails) {
         return established.stream.abort();
     }
     let Established { stream, local, remote, inspection } = established;
@@ -208,9 +208,9 @@ fn by_event(listener: &Arc<Socket>, running: &Running, established: Established)
     let handover = Handover { context: &raw mut context_out, dispatch: &raw mut dispatch_out };
     socket.begin_handover(handover);
     connection::attach(&socket);
-    if provider.steering.behaviours().inherited_events == InheritedEvents::OnceOutputsWritten {
+    if provider.live_config.behaviours().inherited_events == InheritedEvents::OnceOutputsWritten {
         let (accepted, listener) = (Arc::clone(&socket), Arc::clone(listener));
-        provider.elsewhere(Box::new(move |_| inherit_early(&listener, &accepted)));
+        provider.defer(Box::new(move |_| inherit_early(&listener, &accepted)));
     }
     let mut lent = provider.id_cells.lend_addresses(local, remote, listener.family);
     let status = running.call(EVENT, |tell| {
@@ -272,7 +272,7 @@ fn adopt(listener: &Arc<Socket>, socket: &Arc<Socket>, handover: Handover) {
     let (context, dispatch) = (context.unwrap_or(std::ptr::null_mut()), dispatch.unwrap_or(std::ptr::null()));
     let mut state = socket.lock();
     let _ = state.end_handover(socket);
-    state.unclosed = "ACPT-06";
+    state.leak_rule = "ACPT-06";
     // What events have used while the callback was still running must have been final.
     let (used_context, used_table) = (state.context.0, state.tables.connection);
     let changed = (!used_context.is_null() && used_context != context)
@@ -304,7 +304,7 @@ fn inherit(listener: &Arc<Socket>, socket: &Arc<Socket>) {
     state.events.fix(Category::Connection, statics);
     let waiting: Vec<Event> = [Event::Receive, Event::Disconnect, Event::SendBacklog]
         .into_iter()
-        .filter(|event| state.events.is_on(*event) && state.part.has_waiting(*event))
+        .filter(|event| state.events.is_on(*event) && state.role.has_waiting(*event))
         .collect();
     drop(state);
     for event in waiting {
@@ -312,8 +312,8 @@ fn inherit(listener: &Arc<Socket>, socket: &Arc<Socket>) {
     }
 }
 
-/// The early order of ACPT-15: the inherited events come on as soon as both outputs are written, while the callback is
-/// still running.
+/// The early order of ACPT-15: the inherited events come on as soon as both outputs are written, while the
+/// callback is still running.
 fn inherit_early(listener: &Arc<Socket>, socket: &Arc<Socket>) {
     loop {
         let mut state = socket.lock();
@@ -344,7 +344,8 @@ pub(crate) fn accept_sentinel(listener: &Arc<Socket>, running: &Running) {
     let mut lent = listener.provider().id_cells.lend_nothing(listener.family);
     let status = running.call(EVENT, |tell| {
         let flags = if tell { WSK_FLAG_AT_DISPATCH_LEVEL } else { 0 };
-        // SAFETY: the client's callback gets what its type asks for, alive until it returns; the socket is null.
+        // SAFETY: the client's callback gets what its type asks for, alive until it returns; the socket is
+        // null.
         unsafe {
             callback(
                 context.0,

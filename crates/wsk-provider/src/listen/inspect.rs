@@ -13,23 +13,23 @@ use super::names::{Name, Names, Past};
 use super::returning::Asking;
 use super::{Established, complete};
 use crate::behaviours::{CloseWithPended, IdReuse, PendedEnd, Retransmission};
-use crate::host::Knob;
+use crate::host::FaultPoint;
 use crate::request::{Completions, Request};
-use crate::socket::{Category, Context, Ending, Life, Part, Running, Socket, State};
+use crate::socket::{Category, Context, Ending, Life, Role, Running, Socket, State};
 use crate::transport::{Ready, ReadySink, Waiting};
 
 const INSPECT: &str = "WskInspectEvent";
 const ABORT: &str = "WskAbortEvent";
 
-/// How far an inspection is.
+/// Progress: how far an inspection is.
 #[derive(Debug)]
 pub(super) enum Stage {
     /// `WskInspectEvent` is running; a decision that came too early is kept.
     Inspecting { asking: Arc<Asking>, early: Option<(Request, WSK_INSPECT_ACTION)> },
     /// It has answered pend.
     Pended,
-    /// It is pended, and the client is being asked about it again (INSP-34); a decision that comes meanwhile is kept
-    /// until that callback has returned, so that nobody is asked about a request that is over.
+    /// It is pended, and the client is being asked about it again (INSP-34); a decision that comes meanwhile
+    /// is kept until that callback has returned, so that nobody is asked about a request that is over.
     AskedAgain { decided: Option<(Request, WSK_INSPECT_ACTION)> },
     /// `WskInspectComplete` has begun to decide it.
     Deciding,
@@ -69,7 +69,7 @@ impl Inspections {
         self.live.get_mut(&name.id().Key).filter(|entry| Arc::ptr_eq(&entry.name, name))
     }
 
-    /// How far a live request is.
+    /// Returns how far a live request is.
     pub(super) fn stage(&mut self, name: &Arc<Name>) -> Option<&mut Stage> {
         self.entry(name).map(|entry| &mut entry.stage)
     }
@@ -86,7 +86,7 @@ impl Inspections {
         self.names.remember(id, past);
     }
 
-    /// What became of a request that is over.
+    /// Returns what became of a request that is over.
     pub(super) fn past(&self, id: WSK_INSPECT_ID) -> Option<Past> {
         self.names.past(id)
     }
@@ -137,13 +137,14 @@ pub(super) fn inspect(socket: &Arc<Socket>, established: Established) {
         provider.violation("INSP-30", INSPECT, "conditional accept is on and a callback of it is null");
         return established.stream.abort();
     };
-    let Part::Listen(listener) = &mut state.part else { return };
+    let Role::Listen(listener) = &mut state.role else { return };
     let (local, remote) = (established.local, established.remote);
     let asking = Arc::new(Asking::here());
-    let name = listener.inspections.add(established, provider.steering.behaviours().id_reuse, &asking);
+    let name = listener.inspections.add(established, provider.live_config.behaviours().id_reuse, &asking);
     drop(state);
     let action = ask(socket, &running, inspect, context, name.id(), (local, remote), &asking);
-    let repeats = action == WSK_INSPECT_ACTION::WskInspectPend && provider.injects(Knob::Retransmission);
+    let repeats =
+        action == WSK_INSPECT_ACTION::WskInspectPend && provider.injects(FaultPoint::Retransmission);
     let pended = repeats.then(|| Arc::clone(&name));
     settle(socket, name, action);
     drop(running);
@@ -152,14 +153,14 @@ pub(super) fn inspect(socket: &Arc<Socket>, established: Established) {
     }
 }
 
-/// The peer has sent its request again. Where that is selected the client is asked again, under the same identifier,
-/// while the request is still pended (INSP-34).
+/// The peer has sent its request again. Where that is selected the client is asked again, under the same
+/// identifier, while the request is still pended (INSP-34).
 fn ask_again(socket: &Arc<Socket>, name: &Arc<Name>) {
-    if socket.provider().steering.behaviours().retransmission == Retransmission::Ignored {
+    if socket.provider().live_config.behaviours().retransmission == Retransmission::Ignored {
         return;
     }
     let mut state = socket.lock();
-    let Part::Listen(listener) = &mut state.part else { return };
+    let Role::Listen(listener) = &mut state.role else { return };
     let Some(entry) = listener.inspections.entry(name) else { return };
     if !matches!(entry.stage, Stage::Pended) {
         return;
@@ -170,7 +171,7 @@ fn ask_again(socket: &Arc<Socket>, name: &Arc<Name>) {
         // Before the end of the callback that has not begun, which takes the lock.
         return drop(state);
     };
-    let Part::Listen(listener) = &mut state.part else { return };
+    let Role::Listen(listener) = &mut state.role else { return };
     if let Some(stage) = listener.inspections.stage(name) {
         *stage = Stage::AskedAgain { decided: None };
     }
@@ -178,7 +179,7 @@ fn ask_again(socket: &Arc<Socket>, name: &Arc<Name>) {
     let action = ask(socket, &running, inspect, context, name.id(), (local, remote), &Asking::here());
     if action == WSK_INSPECT_ACTION::WskInspectPend {
         let mut state = socket.lock();
-        let Part::Listen(listener) = &mut state.part else { return };
+        let Role::Listen(listener) = &mut state.role else { return };
         let Some(stage) = listener.inspections.stage(name) else { return };
         let former = std::mem::replace(stage, Stage::Pended);
         if let Stage::AskedAgain { decided: Some((request, action)) } = former {
@@ -193,28 +194,28 @@ fn ask_again(socket: &Arc<Socket>, name: &Arc<Name>) {
     look_at_pended(socket, name);
 }
 
-/// The peer sends its request again while `WskInspectComplete` is at it: the client is asked, and has answered, before
-/// that goes on. The caller is inside of a call of the client's.
+/// The peer sends its request again while `WskInspectComplete` is at it: the client is asked, and has
+/// answered, before that goes on. The caller is inside of a call of the client's.
 pub(super) fn ask_during_complete(socket: &Arc<Socket>, name: &Arc<Name>) {
     let provider = socket.provider();
-    if provider.steering.behaviours().retransmission == Retransmission::Ignored
-        || !provider.injects(Knob::RetransmissionDuringComplete)
+    if provider.live_config.behaviours().retransmission == Retransmission::Ignored
+        || !provider.injects(FaultPoint::RetransmissionDuringComplete)
     {
         return;
     }
     // The callback may need the caller's lock, and others like the caller may have all threads for callbacks.
-    if provider.host.holds_spin_lock() || provider.host.place().callback.is_some() {
+    if provider.host.holds_spin_lock() || provider.host.call_site().callback.is_some() {
         return;
     }
     let mut state = socket.lock();
-    let Part::Listen(listener) = &mut state.part else { return };
+    let Role::Listen(listener) = &mut state.role else { return };
     let Some(entry) = listener.inspections.entry(name) else { return };
     let (local, remote) = (entry.established.local, entry.established.remote);
     let Some(running) = state.begin_unmasked(socket) else { return };
     drop(state);
     let (shared, asked) = (Arc::clone(socket), Arc::clone(name));
     let (tell, told) = std::sync::mpsc::channel();
-    provider.elsewhere(Box::new(move |_| {
+    provider.defer(Box::new(move |_| {
         let Callbacks { context, inspect, .. } = callbacks(&shared.lock());
         if let Some(inspect) = inspect {
             // An answer other than pend would be a second decision; the one that is under way counts.
@@ -249,7 +250,9 @@ fn ask(
 fn settle(socket: &Arc<Socket>, name: Arc<Name>, action: WSK_INSPECT_ACTION) {
     let provider = socket.provider();
     match action {
-        WSK_INSPECT_ACTION::WskInspectAccept => accept(socket, name, Knob::DropAfterAccept, Thread::Own),
+        WSK_INSPECT_ACTION::WskInspectAccept => {
+            accept(socket, name, FaultPoint::DropAfterAccept, Thread::Own)
+        }
         WSK_INSPECT_ACTION::WskInspectPend if socket.category == Category::Stream => {
             provider.violation(
                 "STRM-11",
@@ -268,10 +271,10 @@ fn settle(socket: &Arc<Socket>, name: Arc<Name>, action: WSK_INSPECT_ACTION) {
 }
 
 /// Lets the establishment go on: the request is delivered, unless it was dropped meanwhile.
-pub(super) fn accept(socket: &Arc<Socket>, name: Arc<Name>, knob: Knob, thread: Thread) {
-    let injected = socket.provider().injects(knob);
+pub(super) fn accept(socket: &Arc<Socket>, name: Arc<Name>, point: FaultPoint, thread: Thread) {
+    let injected = socket.provider().injects(point);
     let mut state = socket.lock();
-    let Part::Listen(listener) = &mut state.part else { return };
+    let Role::Listen(listener) = &mut state.role else { return };
     let Some((established, stage)) = listener.inspections.take(&name, Past::Decided) else { return };
     drop(state);
     refuse_early(socket, stage);
@@ -290,7 +293,7 @@ pub(super) fn accept(socket: &Arc<Socket>, name: Arc<Name>, knob: Knob, thread: 
 /// Refuses the request.
 pub(super) fn reject(socket: &Arc<Socket>, name: Arc<Name>) {
     let mut state = socket.lock();
-    let Part::Listen(listener) = &mut state.part else { return };
+    let Role::Listen(listener) = &mut state.role else { return };
     let Some((established, stage)) = listener.inspections.take(&name, Past::Decided) else { return };
     drop(state);
     refuse_early(socket, stage);
@@ -310,7 +313,7 @@ fn refuse_early(socket: &Arc<Socket>, stage: Stage) {
             let detail = "decides a request itself for which WskInspectComplete was called already";
             socket.provider().violation("ICMP-13", INSPECT, detail);
         }
-        let status = socket.provider().steering.behaviours().complete_unknown.status();
+        let status = socket.provider().live_config.behaviours().complete_unknown.status();
         request.complete(socket.provider(), status, 0);
     }
 }
@@ -324,7 +327,7 @@ fn pend(socket: &Arc<Socket>, name: Arc<Name>) {
         let detail = "pends a request, having closed its listener: nobody can decide it";
         return socket.provider().violation("INSP-18", INSPECT, detail);
     }
-    let Part::Listen(listener) = &mut state.part else { return };
+    let Role::Listen(listener) = &mut state.role else { return };
     let Some(stage) = listener.inspections.stage(&name) else { return };
     let Stage::Inspecting { early, .. } = stage else { return };
     let early = early.take();
@@ -337,7 +340,7 @@ fn pend(socket: &Arc<Socket>, name: Arc<Name>) {
     let watch = Arc::new(Watch { socket: Arc::downgrade(socket), name: Arc::downgrade(&name) });
     let watched = entry.established.stream.attach(watch);
     drop(state);
-    if watched.is_err() || socket.provider().injects(Knob::DropAfterPend) {
+    if watched.is_err() || socket.provider().injects(FaultPoint::DropAfterPend) {
         drop_pended(socket, &name);
     }
 }
@@ -345,7 +348,7 @@ fn pend(socket: &Arc<Socket>, name: Arc<Name>) {
 /// A pended request has been dropped.
 fn drop_pended(socket: &Arc<Socket>, name: &Arc<Name>) {
     let mut state = socket.lock();
-    let Part::Listen(listener) = &mut state.part else { return };
+    let Role::Listen(listener) = &mut state.role else { return };
     if !matches!(listener.inspections.stage(name), Some(Stage::Pended)) {
         return;
     }
@@ -360,7 +363,7 @@ fn drop_pended(socket: &Arc<Socket>, name: &Arc<Name>) {
 /// Calls `WskAbortEvent`, on a thread of the provider's.
 pub(super) fn abort_now(socket: &Arc<Socket>, name: &Arc<Name>) {
     let mut state = socket.lock();
-    let Part::Listen(listener) = &mut state.part else { return };
+    let Role::Listen(listener) = &mut state.role else { return };
     listener.inspections.remember(name.id(), Past::Aborted { told: false });
     let Some(running) = state.begin_unmasked(socket) else { return };
     drop(state);
@@ -370,12 +373,12 @@ pub(super) fn abort_now(socket: &Arc<Socket>, name: &Arc<Name>) {
 /// Calls `WskAbortEvent` on another thread.
 pub(super) fn abort_elsewhere(socket: &Arc<Socket>, name: Arc<Name>) {
     let mut state = socket.lock();
-    let Part::Listen(listener) = &mut state.part else { return };
+    let Role::Listen(listener) = &mut state.role else { return };
     listener.inspections.remember(name.id(), Past::Aborted { told: false });
     let Some(running) = state.begin_unmasked(socket) else { return };
     drop(state);
     let shared = Arc::clone(socket);
-    socket.provider().elsewhere(Box::new(move |_| {
+    socket.provider().defer(Box::new(move |_| {
         call_abort(&shared, &running, name.id());
         drop((running, name));
     }));
@@ -394,7 +397,7 @@ fn call_abort(socket: &Arc<Socket>, running: &Running, id: WSK_INSPECT_ID) {
     if status != STATUS_SUCCESS {
         provider.violation("ABRT-10", ABORT, &format!("returned {status:#010x}"));
     }
-    if let Part::Listen(listener) = &mut socket.lock().part {
+    if let Role::Listen(listener) = &mut socket.lock().role {
         listener.inspections.remember(id, Past::Aborted { told: true });
     }
 }
@@ -405,7 +408,8 @@ pub(crate) fn inspect_sentinel(socket: &Arc<Socket>, running: &Running) -> bool 
     let Some(inspect) = inspect else { return false };
     let mut lent = socket.provider().id_cells.lend_nothing(socket.family);
     running.call(INSPECT, |_| {
-        // SAFETY: the client's callback gets what its type asks for, alive until it returns; the identifier is null.
+        // SAFETY: the client's callback gets what its type asks for, alive until it returns; the identifier
+        // is null.
         unsafe { inspect(context.0, lent.local(), lent.remote(), std::ptr::null_mut()) }
     });
     true
@@ -414,11 +418,11 @@ pub(crate) fn inspect_sentinel(socket: &Arc<Socket>, running: &Running) -> bool 
 /// Drops a pended request whose connection has ended.
 fn look_at_pended(socket: &Arc<Socket>, name: &Arc<Name>) {
     let mut state = socket.lock();
-    let Part::Listen(listener) = &mut state.part else { return };
+    let Role::Listen(listener) = &mut state.role else { return };
     let Some(entry) = listener.inspections.entry(name) else { return };
     let dropped = matches!(entry.stage, Stage::Pended)
         && match entry.established.stream.peek() {
-            Ok(Waiting::End) => socket.provider().steering.behaviours().pended_end == PendedEnd::GivesUp,
+            Ok(Waiting::End) => socket.provider().live_config.behaviours().pended_end == PendedEnd::GivesUp,
             Ok(Waiting::Data | Waiting::Nothing) => false,
             Err(_) => true,
         };
@@ -437,7 +441,8 @@ struct Watch {
 impl ReadySink for Watch {
     fn ready(&self, ready: Ready) {
         let (Some(socket), Some(name)) = (self.socket.upgrade(), self.name.upgrade()) else { return };
-        // A reset may be hidden behind data; an end there is not, for who has only said all is still to be answered.
+        // A reset may be hidden behind data; an end there is not, for who has only said all is still to be
+        // answered.
         if ready.failed || ready.reset {
             drop_pended(&socket, &name);
         } else {
@@ -450,11 +455,11 @@ impl ReadySink for Watch {
 #[derive(Debug, Default)]
 pub(crate) struct Undecided(Vec<(Arc<Name>, Option<Running>)>);
 
-/// Takes the pended requests out of a socket that is about to close; the aborts to come have begun, so that the close
-/// waits for them.
+/// Takes the pended requests out of a socket that is about to close; the aborts to come have begun, so that
+/// the close waits for them.
 pub(crate) fn take_undecided(socket: &Arc<Socket>, state: &mut State) -> Undecided {
     let provider = socket.provider();
-    let Part::Listen(listener) = &mut state.part else { return Undecided::default() };
+    let Role::Listen(listener) = &mut state.role else { return Undecided::default() };
     if state.life != Life::Live {
         return Undecided::default();
     }
@@ -470,12 +475,12 @@ pub(crate) fn take_undecided(socket: &Arc<Socket>, state: &mut State) -> Undecid
             established.stream.abort();
         }
     }
-    let behaviour = provider.steering.behaviours().close_with_pended;
+    let behaviour = provider.live_config.behaviours().close_with_pended;
     let begun = pended.into_iter().map(|name| {
         let aborts = match behaviour {
             CloseWithPended::Aborted => true,
             CloseWithPended::Silent => false,
-            CloseWithPended::Either => provider.injects(Knob::AbortAtClose),
+            CloseWithPended::Either => provider.injects(FaultPoint::AbortAtClose),
         };
         (name, aborts.then(|| state.begin_in_any_state(socket)))
     });
@@ -491,7 +496,7 @@ impl Undecided {
             socket.provider().violation("INSP-18", "WskCloseSocket", &detail);
             let Some(running) = running else { continue };
             let shared = Arc::clone(socket);
-            socket.provider().elsewhere(Box::new(move |_| {
+            socket.provider().defer(Box::new(move |_| {
                 call_abort(&shared, &running, id);
                 drop((running, name));
             }));

@@ -13,10 +13,11 @@
 //!   deliver: oldest accept IRP, else AcceptEvent, else the queue of untaken connections, else reset
 //! ```
 //!
-//! The transport has accepted already when it reports a connection; as long as the inspection is open nothing is read or
-//! sent, and a peer that resets counts as a dropped request. One that ends its side has only said all it will say: it is
-//! delivered with its end. While its request is pended, though, an end without anything before it counts as giving up,
-//! unless that is selected otherwise: a peer that has left ends no differently.
+//! The transport has accepted already when it reports a connection; as long as the inspection is open nothing
+//! is read or sent, and a peer that resets counts as a dropped request. One that ends its side has only said
+//! all it will say: it is delivered with its end. While its request is pended, though, an end without
+//! anything before it counts as giving up, unless that is selected otherwise: a peer that has left ends no
+//! differently.
 
 mod accept;
 mod cells;
@@ -43,7 +44,7 @@ use wsk_sys::nt::IRP;
 use crate::address::Claim;
 use crate::provider::Provider;
 use crate::request::{Completions, RequestQueue};
-use crate::socket::{Ending, Part, Socket};
+use crate::socket::{Ending, Role, Socket};
 use crate::transport::{self, ListenSink, Stream, Tune};
 use inspect::Inspections;
 use names::Name;
@@ -111,17 +112,17 @@ impl Listener {
         self.local
     }
 
-    /// What each accepted connection holds of the address.
+    /// Returns what each accepted connection holds of the address.
     pub(super) fn claim_of_connections(&self) -> Option<Claim> {
         self.claim.as_ref().and_then(Claim::of_connections)
     }
 
-    /// Whether connections wait for somebody to take them.
+    /// Returns whether connections wait for somebody to take them.
     pub(crate) fn has_waiting(&self) -> bool {
         !self.backlog.is_empty()
     }
 
-    /// Whether connections wait that nobody has ever asked for.
+    /// Returns whether connections wait that nobody has ever asked for.
     pub(crate) fn is_ignored(&self) -> bool {
         self.has_waiting() && !self.asked
     }
@@ -133,11 +134,12 @@ impl Listener {
 }
 
 impl Provider {
-    /// How many connections wait on a listening socket for somebody to take them; `None` if it is no such socket.
+    /// Returns the number of connections that wait on a listening socket for somebody to take them; `None` if
+    /// it is no such socket.
     pub fn untaken(&self, socket: PWSK_SOCKET) -> Option<usize> {
         let found = self.0.registrar.sockets().into_iter().find(|open| open.raw() == socket)?;
-        match &found.lock().part {
-            Part::Listen(listener) => Some(listener.backlog.len()),
+        match &found.lock().role {
+            Role::Listen(listener) => Some(listener.backlog.len()),
             _ => None,
         }
     }

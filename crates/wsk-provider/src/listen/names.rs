@@ -14,7 +14,7 @@ use wsk_sys::WSK_INSPECT_ID;
 
 use crate::behaviours::IdReuse;
 
-/// How many requests that are over are remembered. Of one that is forgotten nothing is said.
+/// Number of finished requests that are remembered. Of one that is forgotten nothing is said.
 const REMEMBERED: usize = 4096;
 
 /// The step between two keys; they look like the addresses they are on Windows.
@@ -50,20 +50,20 @@ impl Keys {
     }
 }
 
-/// The identifier of a request. It is in use as long as this lives: until the request is delivered, rejected or
-/// aborted, and no callback that was given it runs (INSP-35).
+/// The identifier of a request. It is in use as long as this lives: until the request is delivered, rejected
+/// or aborted, and no callback that was given it runs (INSP-35).
 ///
 /// The provider knows a request by this very value, the client by its contents.
 #[derive(Debug)]
 pub(super) struct Name {
     id: WSK_INSPECT_ID,
-    /// Where the key goes with this value. Otherwise it has been given back when the request was over: the serial number
-    /// tells this value from the next one with the key.
+    /// Where the key goes with this value. Otherwise it has been given back when the request was over: the
+    /// serial number tells this value from the next one with the key.
     keys: Option<Arc<Mutex<Keys>>>,
 }
 
 impl Name {
-    /// What the client is given.
+    /// Returns what the client is given.
     pub(super) fn id(&self) -> WSK_INSPECT_ID {
         self.id
     }
@@ -91,8 +91,8 @@ pub(super) enum Past {
 /// The names of one listener's requests.
 ///
 /// # Invariants
-/// No two names that live have the same contents. Keys are used again; serial numbers are not, until they wrap, unless
-/// that is selected.
+/// No two names that live have the same contents. Keys are used again; serial numbers are not, until they
+/// wrap, unless that is selected.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     serial: u32,
@@ -156,7 +156,7 @@ impl Names {
         }
     }
 
-    /// What became of a request that is over; `None` if there never was one with this identifier.
+    /// Returns what became of a request that is over; `None` if there never was one with this identifier.
     pub(super) fn past(&self, id: WSK_INSPECT_ID) -> Option<Past> {
         if let Some((past, _)) = self.past.get(&fields(id)) {
             return Some(*past);
@@ -166,7 +166,7 @@ impl Names {
     }
 }
 
-/// Whether serial number `one` was given out not later than `other`.
+/// Returns whether serial number `one` was given out not later than `other`.
 fn is_up_to(one: u32, other: u32) -> bool {
     other.wrapping_sub(one) <= u32::MAX / 2
 }
@@ -199,7 +199,8 @@ mod tests {
         }
     }
 
-    /// Each of many that are over is remembered, or known to be forgotten; none is taken for one that never was.
+    /// Each of many that are over is remembered, or known to be forgotten; none is taken for one that never
+    /// was.
     #[test]
     fn nothing_that_was_given_out_is_unknown() {
         for serial in [0, u32::MAX - 5000] {

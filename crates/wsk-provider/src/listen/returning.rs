@@ -1,4 +1,4 @@
-//! Whether an inspection's callback has yet to return (ICMP-12, ICMP-13).
+//! True if an inspection's callback has yet to return (ICMP-12, ICMP-13).
 //!
 //! ```text
 //!   Asking ──the callback has returned──► returned: what follows is the provider's own, and ends by itself
@@ -7,28 +7,29 @@
 //!     └── its thread runs, or is to run ──► nothing is known yet, nor will time alone tell
 //! ```
 //!
-//! A client decides after the last act of its callback, and no client can see the return itself. The host may keep the
-//! thread from running in between for as long as it likes, so time tells nothing; but such a thread is ready to run. One
-//! that sleeps has been told to by the client's code, which is therefore not done; nor is code that the processor has run for
-//! long since. Only a sleep that is long counts, because on its way out a thread may sleep a moment for another one of the host's.
-//! Looks are counted as well as the time: where the host is short of processors it keeps whoever looks waiting as it does
-//! others, such as one for which the callback's thread sleeps.
+//! A client decides after the last act of its callback, and no client can see the return itself. The host may
+//! keep the thread from running in between for as long as it likes, so time tells nothing; but such a thread
+//! is ready to run. One that sleeps has been told to by the client's code, which is therefore not done; nor
+//! is code that the processor has run for long since. Only a sleep that is long counts, because on its way
+//! out a thread may sleep a moment for another one of the host's. Looks are counted as well as the time:
+//! where the host is short of processors it keeps whoever looks waiting as it does others, such as one for
+//! which the callback's thread sleeps.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
-/// At how many looks, one after the other, and for how long a thread is found in the same sleep that is not about to return.
-/// The host itself puts threads to sleep: one that comes upon a lock of the host's, whose holder has been preempted, sleeps for
-/// as long as that is kept from running.
+/// At how many looks, one after the other, and for how long a thread is found in the same sleep that is not
+/// about to return. The host itself puts threads to sleep: one that comes upon a lock of the host's, whose
+/// holder has been preempted, sleeps for as long as that is kept from running.
 const LOOKS: u32 = 30;
 const ASLEEP: Duration = Duration::from_millis(300);
-/// How long the processor runs a callback before that is taken for a loop which waits for the decision.
+/// Time: how long the processor runs a callback before that is taken for a loop which waits for the decision.
 const RUN: Duration = Duration::from_millis(150);
 /// The time between two looks.
 const STEP: Duration = Duration::from_millis(1);
 
-/// Whether a callback returns by itself.
+/// True if a callback returns by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Returns {
     /// It has returned.
@@ -76,7 +77,8 @@ impl Asking {
         self.returned.store(true, Ordering::Release);
     }
 
-    /// Waits until the callback has returned, or it is certain that it does something first, but no longer than `longest`.
+    /// Waits until the callback has returned, or it is certain that it does something first, but no longer
+    /// than `longest`.
     pub(super) fn returns(&self, longest: Duration) -> Returns {
         if self.thread == std::thread::current().id() {
             // Whatever this thread does it does inside.
@@ -145,7 +147,7 @@ mod host {
             sleeps.then(|| field("voluntary_ctxt_switches:")?.parse().ok()).flatten()
         }
 
-        /// How long a processor has run it.
+        /// Returns how long a processor has run it.
         pub(super) fn ran(&self) -> Option<Duration> {
             let times = fs::read_to_string(self.0.as_deref()?.join("schedstat")).ok()?;
             times.split(' ').next()?.parse().ok().map(Duration::from_nanos)

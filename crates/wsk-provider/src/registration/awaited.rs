@@ -8,7 +8,7 @@ use super::{Look, Registration};
 use crate::client::Client;
 use crate::provider::Provider;
 
-/// How many sockets are described.
+/// Number of sockets that are described.
 const SOCKETS: usize = 4;
 
 /// Adds one part to a list of parts.
@@ -24,7 +24,7 @@ fn count(number: usize, one: &str, several: &str) -> String {
     if number == 1 { format!("1 {one}") } else { format!("{number} {several}") }
 }
 
-/// What one client has.
+/// Returns what one client has.
 fn of_client(client: &Arc<Client>, captured: &str, look: &mut Look) -> String {
     let (captures, (calls, requests)) = (client.captures(), client.under_way());
     let sockets = client.look_at_sockets(look).unwrap_or_default();
@@ -66,10 +66,11 @@ fn captured(registration: &Registration, look: &mut Look) -> String {
 }
 
 impl Provider {
-    /// What the clients have yet to give back: sockets with their requests, captures, requests on the client. Empty if there is
-    /// nothing.
+    /// Returns what the clients have yet to give back: sockets with their requests, captures, requests on the
+    /// client. Empty if there is nothing.
     ///
-    /// What is asked about may hang because somebody does not give a lock back; this does not hang with it, and says so.
+    /// The look itself may hang because somebody does not give a lock back; this function does not hang with
+    /// it, and says so.
     pub fn awaited(&self) -> String {
         let look = &mut Look::begin();
         let (registrations, clients) = self.0.registrar.look(look);
@@ -87,8 +88,8 @@ impl Provider {
         text
     }
 
-    /// What the provider would still call, or write to, in `image`, which is about to go: registrations and sockets. `None` if it
-    /// is nothing.
+    /// Returns what the provider would still call, or write to, in `image`, which is about to go:
+    /// registrations and sockets. `None` if it is nothing.
     ///
     /// This waits for no lock that is not given back: what is behind one is not counted.
     pub fn left_in(&self, image: &Range<usize>) -> Option<String> {
@@ -128,7 +129,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::host::{Host, Report};
-    use crate::socket::{Blueprint, Category, Context, Options, Part, Socket, Tables};
+    use crate::socket::{Category, Context, Options, Role, Socket, SocketParams, Tables};
     use crate::transport::live::Live;
 
     #[derive(Debug)]
@@ -154,7 +155,7 @@ mod tests {
         // SAFETY: the structure lives during the call, the table and the block for ever.
         assert_eq!(unsafe { provider.register(&raw mut npi, block) }, STATUS_SUCCESS);
         let registration = Arc::clone(&provider.0.registrar.registrations()[0]);
-        let plan = Blueprint {
+        let plan = SocketParams {
             category: Category::Basic,
             family: crate::address::Family::V4,
             socket_type: 0,
@@ -164,13 +165,13 @@ mod tests {
             tables: Tables::default(),
             options: Options::default(),
             inspection: None,
-            part: Part::Basic,
+            role: Role::Basic,
         };
         let socket = Socket::create(&registration.client, plan);
         (provider, registration, socket)
     }
 
-    /// What is said on another thread, which must not hang.
+    /// Asks it on another thread, which must not hang.
     fn ask<R: Send + 'static>(
         provider: &Provider,
         question: impl FnOnce(&Provider) -> R + Send + 'static,

@@ -43,7 +43,7 @@ impl Provider {
             provider.violation("IRQL-07", CAPTURE, &format!("called at IRQL {irql} with timeout {timeout}"));
             may_wait = false;
         }
-        let patience = provider.steering.get(|config| config.capture_patience);
+        let patience = provider.live_config.get(|config| config.capture_patience);
         let mut patient = true;
         let start = Instant::now();
         loop {
@@ -55,8 +55,9 @@ impl Provider {
             state.refused = true;
             if provider.registrar.has_arrived() {
                 let (lowest, highest) =
-                    provider.steering.get(|config| (config.lowest_version, config.highest_version));
-                // Minor versions are strict supersets: a higher one of the same major serves a lower request (REG-17).
+                    provider.live_config.get(|config| (config.lowest_version, config.highest_version));
+                // Minor versions are strict supersets: a higher one of the same major serves a lower request
+                // (REG-17).
                 let serves = registration.version >= lowest && registration.version <= highest;
                 if !serves {
                     return STATUS_NOINTERFACE;
@@ -67,7 +68,7 @@ impl Provider {
                 drop(state);
                 let npi = WSK_PROVIDER_NPI {
                     Client: registration.client.raw(),
-                    Dispatch: dispatch::client_table(&provider.steering),
+                    Dispatch: dispatch::client_table(&provider.live_config),
                 };
                 // SAFETY: the caller passes a structure to fill.
                 unsafe { out.write(npi) };

@@ -1,5 +1,5 @@
-//! `WskClientEvent`: no event is defined, so it is never called (EVT-53), unless someone tries what a client would make of
-//! one (EVT-54).
+//! `WskClientEvent`: no event is defined, so it is never called (EVT-53), unless someone tries what a client
+//! would make of one (EVT-54).
 
 use wsk_sys::STATUS_NOT_IMPLEMENTED;
 
@@ -11,8 +11,8 @@ const CALL: &str = "WskClientEvent";
 const INFORMATION: [u8; 16] = *b"no such event...";
 
 impl Provider {
-    /// Calls `WskClientEvent` of every client that has one with an event that nobody has defined, and checks the answer.
-    /// How many clients have been called is the result.
+    /// Calls `WskClientEvent` of every client that has one with an event that nobody has defined, and checks
+    /// the answer. How many clients have been called is the result.
     pub fn try_client_event(&self, event: u32) -> usize {
         let provider = &self.0;
         let mut called = 0;
@@ -21,7 +21,8 @@ impl Provider {
             called += 1;
             let mut information = INFORMATION;
             let status = provider.in_callback(CALL, |_| {
-                // SAFETY: the client's callback gets the client's context and bytes that live until it returns.
+                // SAFETY: the client's callback gets the client's context and bytes that live until it
+                // returns.
                 unsafe {
                     callback(
                         registration.context as *mut _,

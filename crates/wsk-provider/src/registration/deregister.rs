@@ -37,12 +37,12 @@ impl Provider {
     /// The pointer is as `WskDeregister` asks.
     pub unsafe fn deregister(&self, block: *mut WSK_REGISTRATION) {
         let provider = &self.0;
-        let place = provider.host.place();
+        let site = provider.host.call_site();
         let mut may_wait = check_passive(provider, CALL);
-        if let Some(callback) = place.callback {
+        if let Some(callback) = site.callback {
             provider.violation("REG-25", CALL, &format!("called inside {callback}"));
             may_wait = false;
-        } else if place.completion_depth != 0 {
+        } else if site.completion_depth != 0 {
             provider.violation("REG-25", CALL, "called inside a completion routine");
             may_wait = false;
         } else if !may_wait {
@@ -82,7 +82,7 @@ fn report_dead_sockets(provider: &Inner, registration: &Registration) {
 
 fn wait_for_the_rest(provider: &Inner, registration: &Registration, may_wait: bool) {
     let (patience, breaks) =
-        provider.steering.get(|config| (config.self_deadlock_after, config.breaks_deadlocks));
+        provider.live_config.get(|config| (config.self_deadlock_after, config.breaks_deadlocks));
     let start = Instant::now();
     let mut told = false;
     loop {
@@ -109,7 +109,8 @@ fn wait_for_the_rest(provider: &Inner, registration: &Registration, may_wait: bo
         }
         let detail = format!("the calling thread holds a captured NPI, and nobody releases it: {left:?}");
         if !breaks {
-            // Nothing says that it will not be released by another thread, and until then it may be used (REG-18).
+            // Nothing says that it will not be released by another thread, and until then it may be used
+            // (REG-18).
             provider.advice("REG-26", CALL, &detail);
             told = true;
             continue;

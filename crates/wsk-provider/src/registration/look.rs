@@ -1,14 +1,14 @@
 //! Looking at what others may hold locked, for a bounded time.
 //!
-//! Whoever asks why nothing goes on, or asks under a lock of the system that those who hold ours may wait for, must not wait
-//! for them.
+//! Whoever asks why nothing goes on, or asks under a lock of the system that those who hold ours may wait
+//! for, must not wait for them.
 
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
-/// How long a look waits for all locks together: longer than anybody holds one who is not waiting, and short for whoever waits
-/// for the look.
+/// Time: how long a look waits for all locks together: longer than anybody holds one who is not waiting, and
+/// short for whoever waits for the look.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// One look.
@@ -31,7 +31,7 @@ impl Look {
         guard
     }
 
-    /// Whether a lock could not be had.
+    /// Returns whether a lock could not be had.
     pub(crate) fn missed(&self) -> bool {
         self.missed
     }

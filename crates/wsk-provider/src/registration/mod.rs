@@ -6,8 +6,8 @@
 //!                       └──WskDeregister──► Ending: captures fail; waits for captures, calls, sockets, requests ──► gone
 //! ```
 //!
-//! The embedder exports the five functions of `netio.sys` and passes each call to its provider here. All waits go
-//! through kernel events, so whoever watches waits sees them.
+//! The embedder exports the five functions of `netio.sys` and passes each call to its provider here. All
+//! waits go through kernel events, so whoever watches waits sees them.
 
 mod awaited;
 mod capture;
@@ -35,7 +35,7 @@ use wsk_sys::{
 use self::modules::Modules;
 use crate::client::Client;
 use crate::provider::{Inner, Provider};
-use crate::request::Held;
+use crate::request::PinnedMemory;
 use crate::socket::Socket;
 
 /// `ReservedRegistrationState` of a live registration.
@@ -45,8 +45,8 @@ const REFUSED: u64 = 0x5753_4B52_4547_0002;
 /// `ReservedRegistrationState` after `WskDeregister`.
 const DEREGISTERED: u64 = 0x5753_4B52_4547_00FF;
 
-/// How many client objects of former registrations are kept, so that a late call on one is recognised instead of made on
-/// freed memory.
+/// Number of client objects of former registrations that are kept, so that a late call on one is recognised
+/// instead of made on freed memory.
 const RETIRED: usize = 256;
 
 /// One registration.
@@ -57,7 +57,7 @@ pub(crate) struct Registration {
     dispatch: usize,
     version: u16,
     /// The client's dispatch table and the registration block, which stay until the deregistration returns.
-    kept: Mutex<Held>,
+    kept: Mutex<PinnedMemory>,
     /// What `WskRegister` was given: `WskClientEvent` and its context.
     event: Option<PFN_WSK_CLIENT_EVENT>,
     context: usize,
@@ -84,7 +84,7 @@ impl Capture {
         Self { thread: thread.id(), name: thread.name().unwrap_or("without a name").to_owned() }
     }
 
-    /// Whether it is the calling thread's.
+    /// Returns whether it is the calling thread's.
     fn is_own(&self) -> bool {
         self.thread == thread::current().id()
     }
@@ -147,7 +147,7 @@ impl Registrar {
         self.modules.detach_all(provider);
     }
 
-    /// Whether the provider is there.
+    /// Returns whether the provider is present.
     pub(crate) fn has_arrived(&self) -> bool {
         self.state.lock().arrived
     }
@@ -169,7 +169,7 @@ impl Registrar {
         clients.chain(self.modules.clients()).collect()
     }
 
-    /// How many clients are registered, either way.
+    /// Returns the number of clients that are registered, either way.
     pub(crate) fn count(&self) -> usize {
         self.state.lock().registrations.len() + self.modules.count()
     }
@@ -248,7 +248,8 @@ impl Provider {
     /// `WskRegister`.
     ///
     /// # Safety
-    /// Both pointers are as `WskRegister` asks; the block stays where it is until the deregistration has returned.
+    /// Both pointers are as `WskRegister` asks; the block stays where it is until the deregistration has
+    /// returned.
     pub unsafe fn register(&self, npi: *mut WSK_CLIENT_NPI, block: *mut WSK_REGISTRATION) -> NTSTATUS {
         const CALL: &str = "WskRegister";
         let provider = &self.0;
@@ -284,8 +285,8 @@ impl Provider {
             provider.violation("REG-01", CALL, "the registration block is in use by another registration");
             return STATUS_INVALID_PARAMETER;
         }
-        let mut kept = Held::default();
-        if provider.steering.watches_memory() {
+        let mut kept = PinnedMemory::default();
+        if provider.live_config.watches_memory() {
             let host = &*provider.host;
             kept.add(host, npi.Dispatch, "LIFE-01", "the client dispatch table of a registration");
             kept.add(host, block, "LIFE-03", "the block of a registration");
@@ -334,7 +335,7 @@ impl Provider {
             return STATUS_DEVICE_NOT_READY;
         }
         let (LowestVersion, HighestVersion) =
-            provider.steering.get(|config| (config.lowest_version, config.highest_version));
+            provider.live_config.get(|config| (config.lowest_version, config.highest_version));
         // SAFETY: the caller passes a structure to fill.
         unsafe { out.write(WSK_PROVIDER_CHARACTERISTICS { HighestVersion, LowestVersion }) };
         STATUS_SUCCESS

@@ -1,4 +1,5 @@
-//! Registration through the Network Module Registrar, which `WskRegister` does for a client that does not do it itself.
+//! Registration through the Network Module Registrar, which `WskRegister` does for a client that does not do
+//! it itself.
 //!
 //! ```text
 //!   NmrRegisterClient ──► registered ──provider there──► ClientAttachProvider ──NmrClientAttachProvider──► bound
@@ -32,7 +33,7 @@ use super::{Flag, Look, check_passive};
 use crate::client::{Client, same_guid};
 use crate::dispatch;
 use crate::provider::{Inner, Provider};
-use crate::request::Held;
+use crate::request::PinnedMemory;
 
 const DETACH: &str = "ClientDetachProvider";
 
@@ -41,15 +42,16 @@ const DETACH: &str = "ClientDetachProvider";
 pub(super) struct Module {
     callbacks: NPI_CLIENT_CHARACTERISTICS,
     context: usize,
-    /// The module looks for WSK. Nobody here offers any other interface, so that others are registered and no more.
+    /// The module looks for WSK. Nobody here offers any other interface, so that others are registered and no
+    /// more.
     wants_wsk: bool,
     state: Mutex<ModuleState>,
     /// Set when a binding has gone.
     progress: Flag,
 }
 
-// SAFETY: the pointers among the characteristics are the client's, which keeps what they point to until it has
-// deregistered; the registrar may call it from any thread.
+// SAFETY: the pointers among the characteristics are the client's, which keeps what they point to until it
+// has deregistered; the registrar may call it from any thread.
 unsafe impl Send for Module {}
 // SAFETY: the pointers among the characteristics are the client's, which keeps what they point to until it
 // has deregistered; the registrar may call it from any thread; what changes is behind a lock.
@@ -75,7 +77,7 @@ struct BindingState {
     context: usize,
     detaching: bool,
     detached: bool,
-    kept: Held,
+    kept: PinnedMemory,
 }
 
 /// All modules of one provider.
@@ -91,7 +93,7 @@ impl Modules {
         self.0.lock().iter().find(|module| ptr::addr_eq(Arc::as_ptr(module), handle)).cloned()
     }
 
-    /// How many modules have their callbacks in `image`.
+    /// Returns the number of modules that have their callbacks in `image`.
     pub(super) fn count_in(&self, image: &Range<usize>, look: &mut Look) -> usize {
         let attach =
             |module: &Module| module.callbacks.ClientAttachProvider.map_or(0, |attach| attach as usize);
@@ -119,7 +121,7 @@ impl Modules {
         self.bindings().iter().map(|binding| Arc::clone(&binding.client)).collect()
     }
 
-    /// How many modules are registered.
+    /// Returns the number of modules that are registered.
     pub(super) fn count(&self) -> usize {
         self.0.lock().len()
     }
@@ -171,7 +173,7 @@ fn attach(provider: &Arc<Inner>, module: &Arc<Module>) {
         state.binding = Some(Arc::clone(&binding));
     }
     let (LowestVersion, HighestVersion) =
-        provider.steering.get(|config| (config.lowest_version, config.highest_version));
+        provider.live_config.get(|config| (config.lowest_version, config.highest_version));
     let versions = WSK_PROVIDER_CHARACTERISTICS { HighestVersion, LowestVersion };
     let mut instance = NPI_REGISTRATION_INSTANCE {
         Version: 0,
@@ -201,7 +203,7 @@ fn detach(provider: &Arc<Inner>, module: &Arc<Module>) -> bool {
         state.context as *mut c_void
     };
     let (own, shared) = (Arc::clone(module), Arc::clone(&binding));
-    provider.elsewhere(Box::new(move |provider| clean_up(provider, &own, &shared)));
+    provider.defer(Box::new(move |provider| clean_up(provider, &own, &shared)));
     let Some(callback) = module.callbacks.ClientDetachProvider else {
         provider.violation("REG-31", DETACH, "the client has no such callback");
         binding.detached();
@@ -316,7 +318,7 @@ impl Provider {
         // SAFETY: the caller passes its dispatch table.
         let version = unsafe { (*dispatch).Version };
         let serves = provider
-            .steering
+            .live_config
             .get(|config| (config.lowest_version..=config.highest_version).contains(&version));
         if !serves {
             return STATUS_NOINTERFACE;
@@ -338,7 +340,7 @@ impl Provider {
         // SAFETY: the caller passes variables to fill.
         unsafe { client_out.write(binding.client.raw().cast()) };
         // SAFETY: the caller passes variables to fill.
-        unsafe { dispatch_out.write(dispatch::client_table(&provider.steering).cast()) };
+        unsafe { dispatch_out.write(dispatch::client_table(&provider.live_config).cast()) };
         STATUS_SUCCESS
     }
 

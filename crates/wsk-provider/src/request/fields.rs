@@ -1,10 +1,11 @@
 //! The fields of an IRP that a client leaves alone (IRP-05).
 //!
-//! An IRP of the client's own is all zero when it is handed over, apart from what `IoInitializeIrp` writes and from the completion
-//! routine in its next stack location. One from above has been filled by the I/O manager, and only its cancel routine is the
-//! client's to take back.
+//! An IRP of the client's own is all zero when it is handed over, apart from what `IoInitializeIrp` writes
+//! and from the completion routine in its next stack location. One from above has been filled by the I/O
+//! manager, and only its cancel routine is the client's to take back.
 //!
-//! What drivers that work on Windows are known to leave there, because WSK overwrites or ignores it, is advice.
+//! What drivers that work on Windows are known to leave there, because WSK overwrites or ignores it, is
+//! advice.
 
 use std::mem::offset_of;
 
@@ -13,7 +14,8 @@ use wsk_sys::nt::{self, IO_STACK_LOCATION, IRP};
 use crate::host::Severity;
 use crate::provider::Inner;
 
-/// A field that is to be zero: where it is, how many bytes it has, its name, and how bad it is if it is not zero.
+/// A field that is to be zero: where it is, how many bytes it has, its name, and how bad it is if it is not
+/// zero.
 type Field = (usize, usize, &'static str, Severity);
 
 /// Of an IRP that the client owns. The offsets are those of 64-bit targets (contract 2.5).
@@ -59,7 +61,7 @@ unsafe fn is_zero(object: *const u8, (offset, bytes, ..): Field) -> bool {
     })
 }
 
-/// Whether the list entry of an IRP is in a list: its neighbours say so.
+/// Returns whether the list entry of an IRP is in a list: its neighbours say so.
 ///
 /// # Safety
 /// The IRP is alive.
@@ -67,12 +69,13 @@ unsafe fn is_listed(provider: &Inner, irp: *mut IRP) -> bool {
     let entry = irp.wrapping_byte_add(LIST_ENTRY);
     // SAFETY: the caller guarantees a live IRP; whatever is in the field is a pair of pointers.
     let [next, previous] = unsafe { entry.cast::<[*mut IRP; 2]>().read() };
-    // They may be anything, and going: another thread of the client's may be taking the IRP's neighbors out and freeing them.
+    // They may be anything, and going: another thread of the client's may be taking the IRP's neighbors out
+    // and freeing them.
     let points_back = |neighbour: *mut IRP, index: usize| {
         let link = neighbour.cast::<*mut IRP>().wrapping_add(index);
         provider.host.word_at(link.cast()) == Some(entry.addr())
     };
-    provider.steering.watches_memory() && points_back(next, 1) && points_back(previous, 0)
+    provider.live_config.watches_memory() && points_back(next, 1) && points_back(previous, 0)
 }
 
 /// Reports what a client has set in an IRP that it hands to `call`.

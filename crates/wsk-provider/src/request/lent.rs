@@ -3,7 +3,7 @@
 //! ```text
 //!   call ──► Loans: noted, costs next to nothing
 //!              ├─ completes inline ──► forgotten
-//!              └─ pended ──► Held: the host knows each block ──► let go, then the completion routine runs
+//!              └─ pended ──► PinnedMemory: the host knows each block ──► let go, then the completion routine runs
 //! ```
 //!
 //! A host that watches its pool reports when a held block is freed, with the rule that asks for it.
@@ -15,7 +15,7 @@ use wsk_sys::nt::{
 };
 use wsk_sys::{WSK_BUF, WSK_BUF_LIST};
 
-use crate::host::{Hold, Host};
+use crate::host::{Host, Pin};
 use crate::provider::Inner;
 
 /// What a request needs memory of the client's for.
@@ -54,7 +54,7 @@ const LIST: &str = "LIFE-10";
 
 /// One piece of memory.
 #[derive(Clone, Copy, Debug)]
-enum Loan {
+enum LentMemory {
     Memory(*const u8, Purpose),
     Chain(*mut MDL),
     List(*const WSK_BUF_LIST),
@@ -66,7 +66,7 @@ enum Loan {
 /// Each pointer is null or the client's, which keeps the memory until the request completes.
 #[derive(Debug, Default)]
 pub(crate) struct Loans {
-    memory: SmallVec<[Loan; 2]>,
+    memory: SmallVec<[LentMemory; 2]>,
     /// The cached security descriptor that is used; null for none.
     descriptor: usize,
 }
@@ -75,7 +75,7 @@ impl Loans {
     /// Notes memory at `address`; null is no memory.
     pub(super) fn add<T>(&mut self, address: *const T, purpose: Purpose) {
         if !address.is_null() {
-            self.memory.push(Loan::Memory(address.cast(), purpose));
+            self.memory.push(LentMemory::Memory(address.cast(), purpose));
         }
     }
 
@@ -90,7 +90,7 @@ impl Loans {
         // SAFETY: the caller guarantees a readable descriptor, wherever it lies.
         let WSK_BUF { Mdl: mdl, Length: length, .. } = unsafe { buffer.read_unaligned() };
         if length != 0 && !mdl.is_null() {
-            self.memory.push(Loan::Chain(mdl));
+            self.memory.push(LentMemory::Chain(mdl));
         }
     }
 
@@ -100,7 +100,7 @@ impl Loans {
     /// `list` is null or points to a list that stays, with its buffers, until the request completes.
     pub(super) unsafe fn add_list(&mut self, list: *const WSK_BUF_LIST) {
         if !list.is_null() {
-            self.memory.push(Loan::List(list));
+            self.memory.push(LentMemory::List(list));
         }
     }
 
@@ -110,17 +110,17 @@ impl Loans {
     }
 
     /// Tells the host of all of it.
-    pub(super) fn hold(self, provider: &Inner) -> Held {
-        let mut held = Held { descriptor: self.descriptor, ..Held::default() };
+    pub(super) fn hold(self, provider: &Inner) -> PinnedMemory {
+        let mut held = PinnedMemory { descriptor: self.descriptor, ..PinnedMemory::default() };
         if held.descriptor != 0 {
             provider.descriptors.begin_use(held.descriptor);
         }
         for loan in &self.memory {
             match *loan {
-                Loan::Memory(..) => {}
+                LentMemory::Memory(..) => {}
                 // SAFETY: by the invariant the chain stays until the request completes.
-                Loan::Chain(mdl) => unsafe { use_shown(provider, &mut held, mdl) },
-                Loan::List(mut list) => {
+                LentMemory::Chain(mdl) => unsafe { use_shown(provider, &mut held, mdl) },
+                LentMemory::List(mut list) => {
                     while !list.is_null() {
                         // SAFETY: by the invariant the list stays until the request completes.
                         let node = unsafe { list.read_unaligned() };
@@ -131,19 +131,19 @@ impl Loans {
                 }
             }
         }
-        if !provider.steering.watches_memory() {
+        if !provider.live_config.watches_memory() {
             return held;
         }
         let host = &*provider.host;
         for loan in self.memory {
             match loan {
-                Loan::Memory(address, purpose) => {
+                LentMemory::Memory(address, purpose) => {
                     let (rule, what) = purpose.terms();
                     held.add(host, address, rule, what);
                 }
                 // SAFETY: by the invariant the chain stays until the request completes.
-                Loan::Chain(mdl) => unsafe { hold_chain(host, &mut held, mdl) },
-                Loan::List(mut list) => {
+                LentMemory::Chain(mdl) => unsafe { hold_chain(host, &mut held, mdl) },
+                LentMemory::List(mut list) => {
                     while !list.is_null() {
                         held.add(host, list, LIST, "a node of the list given to a pending request");
                         // SAFETY: by the invariant the list stays until the request completes.
@@ -163,7 +163,7 @@ impl Loans {
 ///
 /// # Safety
 /// The chain is live.
-unsafe fn hold_chain(host: &dyn Host, held: &mut Held, mut mdl: *mut MDL) {
+unsafe fn hold_chain(host: &dyn Host, held: &mut PinnedMemory, mut mdl: *mut MDL) {
     while !mdl.is_null() {
         held.add(host, mdl, DATA, "an MDL of a pending transfer");
         // SAFETY: forwarded to the caller.
@@ -182,7 +182,7 @@ unsafe fn hold_chain(host: &dyn Host, held: &mut Held, mut mdl: *mut MDL) {
 ///
 /// # Safety
 /// The chain is live.
-unsafe fn use_shown(provider: &Inner, held: &mut Held, mut mdl: *mut MDL) {
+unsafe fn use_shown(provider: &Inner, held: &mut PinnedMemory, mut mdl: *mut MDL) {
     let shown = provider.packets.shown();
     while !mdl.is_null() {
         held.shown.extend(shown.begin_use(mdl.addr()));
@@ -198,16 +198,16 @@ unsafe fn use_shown(provider: &Inner, held: &mut Held, mut mdl: *mut MDL) {
     }
 }
 
-/// Memory of the client's that the host watches, memory of the provider's that an indication shows, and a descriptor in use.
-/// The owner lets all of it go.
+/// Memory of the client's that the host watches, memory of the provider's that an indication shows, and a
+/// descriptor in use. The owner lets all of it go.
 #[derive(Debug, Default)]
-pub(crate) struct Held {
-    memory: SmallVec<[Hold; 2]>,
+pub(crate) struct PinnedMemory {
+    memory: SmallVec<[Pin; 2]>,
     shown: Vec<usize>,
     descriptor: usize,
 }
 
-impl Held {
+impl PinnedMemory {
     /// Holds the memory at `address`, if there is any.
     pub(crate) fn add<T>(
         &mut self,
@@ -217,7 +217,7 @@ impl Held {
         what: &'static str,
     ) {
         if !address.is_null()
-            && let Some(hold) = host.hold(address.cast(), rule, what)
+            && let Some(hold) = host.pin(address.cast(), rule, what)
         {
             self.memory.push(hold);
         }
@@ -226,7 +226,7 @@ impl Held {
     /// The client may free all of it from here on.
     pub(crate) fn let_go(&mut self, provider: &Inner) {
         for hold in self.memory.drain(..) {
-            provider.host.let_go(hold);
+            provider.host.unpin(hold);
         }
         for shown in self.shown.drain(..) {
             provider.packets.shown().end_use(shown);

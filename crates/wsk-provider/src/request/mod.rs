@@ -9,15 +9,15 @@
 //!    arms cancel)    queued ───────────────────────────┘
 //! ```
 //!
-//! Whoever swaps the IRP's cancel routine for null owns the completion; that is how a success and a cancellation
-//! that meet are told apart. A [`Request`] is completed exactly once because completing consumes it; one that is
-//! dropped all the same completes as cancelled, so that no IRP is ever lost.
+//! Whoever swaps the IRP's cancel routine for null owns the completion; that is how a success and a
+//! cancellation that meet are told apart. A [`Request`] is completed exactly once because completing consumes
+//! it; one that is dropped all the same completes as cancelled, so that no IRP is ever lost.
 
 mod fields;
 mod lent;
 mod queue;
 
-pub(crate) use lent::{Held, Purpose};
+pub(crate) use lent::{PinnedMemory, Purpose};
 pub(crate) use queue::RequestQueue;
 
 use std::mem;
@@ -34,9 +34,9 @@ use wsk_sys::{
 use self::lent::Loans;
 use crate::client::Client;
 use crate::dispatch::decoy;
+use crate::live_config::Timing;
 use crate::provider::Inner;
 use crate::socket::{Category, Socket};
-use crate::steering::Timing;
 
 /// Marks an IRP as pended by a provider, in the fourth word of its driver context.
 const PENDED_MARK: usize = 0x5753_4B50;
@@ -108,7 +108,7 @@ impl Owns for Arc<Client> {
 #[derive(Debug)]
 struct Pended {
     owner: Owner,
-    held: Held,
+    held: PinnedMemory,
     /// It is the owner's close: once it has completed, and not before, the owner is gone.
     closes: bool,
 }
@@ -116,7 +116,7 @@ struct Pended {
 impl Pended {
     /// Only who belongs to whom: the entry that held the rest is gone.
     fn of(owner: Owner) -> Self {
-        Self { owner, held: Held::default(), closes: false }
+        Self { owner, held: PinnedMemory::default(), closes: false }
     }
 
     fn let_go(&mut self) {
@@ -133,9 +133,9 @@ impl Drop for Pended {
 /// One IRP that the provider has to complete.
 ///
 /// # Invariants
-/// The IRP was handed over by a client, its current stack location is the provider's, it has not been completed,
-/// and no cancel routine is armed. `pended` is present exactly when the IRP is marked pending. From then on until it
-/// completes its status is `STATUS_PENDING`.
+/// The IRP was handed over by a client, its current stack location is the provider's, it has not been
+/// completed, and no cancel routine is armed. `pended` is present exactly when the IRP is marked pending.
+/// From then on until it completes its status is `STATUS_PENDING`.
 #[derive(Debug)]
 pub(crate) struct Request {
     irp: NonNull<IRP>,
@@ -149,8 +149,8 @@ pub(crate) struct Request {
 unsafe impl Send for Request {}
 
 impl Request {
-    /// Takes over an IRP. Without one, or with one that cannot be used, the client's mistake is reported and the
-    /// result is the status to return.
+    /// Takes over an IRP. Without one, or with one that cannot be used, the client's mistake is reported and
+    /// the result is the status to return.
     ///
     /// # Safety
     /// `irp` is null or points to a live IRP that the client hands over.
@@ -243,10 +243,10 @@ impl Request {
         if pending { STATUS_PENDING } else { status }
     }
 
-    /// Completes with an outcome that is known now; returns what the call returns. Whether that happens inline is
-    /// one of the choices of the configuration.
+    /// Completes with an outcome that is known now; returns what the call returns. Whether that happens
+    /// inline is one of the choices of the configuration.
     pub(crate) fn finish(self, owner: &impl Owns, status: NTSTATUS, information: usize) -> NTSTATUS {
-        let timing = owner.machine().steering.timing(false);
+        let timing = owner.machine().live_config.timing(false);
         self.finish_timed(owner, timing, status, information)
     }
 
@@ -259,7 +259,7 @@ impl Request {
         then: impl FnOnce() + Send + 'static,
     ) -> NTSTATUS {
         let provider = owner.machine();
-        let timing = provider.steering.timing(true);
+        let timing = provider.live_config.timing(true);
         match timing {
             Timing::Inline | Timing::Nested => {
                 let answer = self.finish_timed(owner, timing, status, information);
@@ -284,7 +284,7 @@ impl Request {
 
     /// Like [`finish`](Self::finish), for the calls that Windows was seen to complete later.
     pub(crate) fn finish_pended(self, owner: &impl Owns, status: NTSTATUS, information: usize) -> NTSTATUS {
-        let timing = owner.machine().steering.timing(true);
+        let timing = owner.machine().live_config.timing(true);
         self.finish_timed(owner, timing, status, information)
     }
 
@@ -331,7 +331,8 @@ impl Request {
         }
     }
 
-    /// Marks the IRP of `socket`'s close pending. The socket counts what must end before that, hence not this.
+    /// Marks the IRP of `socket`'s close pending. The socket counts what must end before that, hence not
+    /// this.
     pub(crate) fn mark_closing(&mut self, socket: &Arc<Socket>) {
         self.pend(socket.owner(), true);
     }
@@ -351,14 +352,15 @@ impl Request {
         self.pended = Some(Pended { owner, held, closes });
     }
 
-    /// Makes the IRP look pending to whoever looks, and notes that its routine's context is needed (IRP-10, IRP-12).
-    fn show_pending(&self, provider: &Inner, held: &mut Held) {
+    /// Makes the IRP look pending to whoever looks, and notes that its routine's context is needed (IRP-10,
+    /// IRP-12).
+    fn show_pending(&self, provider: &Inner, held: &mut PinnedMemory) {
         let irp = self.irp.as_ptr();
         // SAFETY: the request owns the IRP.
         unsafe { nt::set_irp_status(irp, STATUS_PENDING) };
         // SAFETY: the request owns the IRP.
         unsafe { nt::set_irp_information(irp, self.decoy) };
-        if provider.steering.watches_memory() {
+        if provider.live_config.watches_memory() {
             // SAFETY: the request owns the IRP.
             let location = unsafe { nt::irp_stack_pointer(irp) };
             // SAFETY: the request owns the IRP; the current location is the provider's.
@@ -377,12 +379,12 @@ impl Request {
         }
     }
 
-    /// Whether the call that brought the IRP returns, or has returned, `STATUS_PENDING`.
+    /// Returns whether the call that brought the IRP returns, or has returned, `STATUS_PENDING`.
     pub(crate) fn is_pending(&self) -> bool {
         self.pended.is_some()
     }
 
-    /// Whether the client has asked to cancel the IRP.
+    /// Returns whether the client has asked to cancel the IRP.
     pub(crate) fn is_cancelled(&self) -> bool {
         // SAFETY: the request owns the IRP, which is not completed while it does.
         unsafe { nt::irp_cancel(self.irp.as_ptr()) }.load(Ordering::SeqCst) != 0
@@ -410,7 +412,7 @@ impl Request {
             // SAFETY: the request owned the IRP; nobody else reads it before it is completed below.
             unsafe { nt::set_irp_driver_context(irp, [std::ptr::null_mut(); 4]) };
         }
-        let raised = Inner::raise(provider.steering.completion_level());
+        let raised = Inner::raise(provider.live_config.completion_level());
         // SAFETY: the request owned the IRP and gives it up here, once.
         unsafe { nt::IofCompleteRequest(irp, nt::IO_NO_INCREMENT as i8) };
         drop(raised);
@@ -451,7 +453,7 @@ impl Completions {
         self.0.push((request, status, information));
     }
 
-    /// Whether there is nothing to complete.
+    /// Returns whether there is nothing to complete.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

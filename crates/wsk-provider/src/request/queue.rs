@@ -29,9 +29,9 @@ impl<T> Entry<T> {
 /// Requests that wait in order, each of which can be cancelled at any moment.
 ///
 /// # Invariants
-/// The queue lives under the lock of the object that owns the requests, and every method is called with that lock
-/// held. Each entry's cancel routine is armed, or its cancellation has begun; in that case the cancel routine
-/// waits for the lock, takes the entry out, and completes it.
+/// The queue lives under the lock of the object that owns the requests, and every method is called with that
+/// lock held. Each entry's cancel routine is armed, or its cancellation has begun; in that case the cancel
+/// routine waits for the lock, takes the entry out, and completes it.
 #[derive(Debug)]
 pub(crate) struct RequestQueue<T> {
     entries: VecDeque<Entry<T>>,
@@ -73,9 +73,10 @@ impl<T> RequestQueue<T> {
             self.entries.push_back(entry);
         }
         if cancelled {
-            // Cancelled before the routine was armed: nobody else will do what the routine does. It needs the lock.
+            // Cancelled before the routine was armed: nobody else will do what the routine does. It needs the
+            // lock.
             let cancelled = Cancelled(irp);
-            owner.machine().elsewhere(Box::new(move |_| cancelled.finish()));
+            owner.machine().defer(Box::new(move |_| cancelled.finish()));
         }
     }
 
@@ -101,7 +102,7 @@ impl<T> RequestQueue<T> {
         }
     }
 
-    /// Whether no request waits.
+    /// Returns whether no request waits.
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -148,7 +149,8 @@ impl Cancelled {
     /// Takes the request out of its queue and completes it.
     fn finish(self) {
         let irp = self.0.as_ptr();
-        // SAFETY: this routine owns the IRP's completion now, and its driver context was written when it was pended.
+        // SAFETY: this routine owns the IRP's completion now, and its driver context was written when it was
+        // pended.
         let context = unsafe { nt::irp_driver_context(irp) };
         let owner = if context[1].is_null() {
             let socket = context[0].cast::<Socket>().cast_const();

@@ -10,7 +10,7 @@ use wsk_sys::{
     STATUS_INVALID_PARAMETER, STATUS_NOT_IMPLEMENTED, STATUS_SUCCESS,
 };
 
-use super::{Call, Category, Part, Socket, State};
+use super::{Call, Category, Role, Socket, State};
 use crate::address::{self, Claim};
 use crate::datagram;
 use crate::listen;
@@ -57,7 +57,7 @@ pub(crate) unsafe extern "system" fn wsk_bind(
     }
 }
 
-/// Why a bind fails.
+/// Reason why a bind fails.
 pub(crate) enum Refusal {
     /// The call makes no sense now: told inline.
     State(NTSTATUS),
@@ -67,10 +67,10 @@ pub(crate) enum Refusal {
 
 /// Binds a socket whose lock is held.
 pub(crate) fn bind(socket: &Arc<Socket>, state: &mut State, local: SocketAddr) -> Result<(), Refusal> {
-    let behaviours = socket.provider().steering.behaviours();
-    let bound = match &state.part {
-        Part::Basic => return Err(Refusal::State(STATUS_INVALID_DEVICE_REQUEST)),
-        Part::Connection(connection) if connection.is_connected() => {
+    let behaviours = socket.provider().live_config.behaviours();
+    let bound = match &state.role {
+        Role::Basic => return Err(Refusal::State(STATUS_INVALID_DEVICE_REQUEST)),
+        Role::Connection(connection) if connection.is_connected() => {
             return Err(Refusal::State(behaviours.bind_connected.status()));
         }
         part => part.local_address().is_some() || part.is_past_bind(),
@@ -100,27 +100,27 @@ fn take_address(
     claim: Claim,
 ) -> io::Result<()> {
     let options = state.options.for_bind(claim.shared);
-    match &mut state.part {
-        Part::Basic => {}
-        Part::Listen(listener) => {
+    match &mut state.role {
+        Role::Basic => {}
+        Role::Listen(listener) => {
             let port = network.listen(local, &options, listen::sink(socket))?;
             claim.settle(port.local_address()?);
             listener.bound(port, claim)?;
         }
-        Part::Connection(connection) => {
+        Role::Connection(connection) => {
             let reservation = network.reserve(local, &options)?;
             claim.settle(reservation.local_address()?);
             connection.bound(reservation, claim)?;
         }
-        Part::Datagram(datagram) => {
+        Role::Datagram(datagram) => {
             let port = network.datagram(local, &options, datagram::sink(socket))?;
             claim.settle(port.local_address()?);
             datagram.bound(port, claim)?;
         }
-        Part::Stream(unrouted) => {
+        Role::Stream(stream) => {
             let reservation = network.reserve(local, &options)?;
             claim.settle(reservation.local_address()?);
-            unrouted.bound(reservation, claim)?;
+            stream.bound(reservation, claim)?;
         }
     }
     Ok(())
@@ -129,8 +129,8 @@ fn take_address(
 /// `WskGetLocalAddress`.
 ///
 /// # Safety
-/// As `PFN_WSK_GET_LOCAL_ADDRESS`: the socket is open, the output has room for its family's SOCKADDR, and the IRP is
-/// handed over.
+/// As `PFN_WSK_GET_LOCAL_ADDRESS`: the socket is open, the output has room for its family's SOCKADDR, and the
+/// IRP is handed over.
 pub(crate) unsafe extern "system" fn wsk_get_local_address(
     socket: PWSK_SOCKET,
     local: PSOCKADDR,
@@ -146,7 +146,7 @@ pub(crate) unsafe extern "system" fn wsk_get_local_address(
         return request.fail(provider, STATUS_INVALID_PARAMETER);
     }
     request.borrows(local, Purpose::AddressOut);
-    let known = call.lock().part.local_address();
+    let known = call.lock().role.local_address();
     let Some(address) = known else { return request.fail(provider, STATUS_INVALID_DEVICE_STATE) };
     // SAFETY: the client's buffer has room for an address of the socket's family.
     unsafe { address::write(local, address, call.family) };

@@ -12,11 +12,12 @@ use super::close::CLOSE_FAILED;
 use super::{Life, Socket};
 use crate::client::current_provider;
 use crate::dispatch::decoy;
-use crate::host::Knob;
+use crate::host::FaultPoint;
 use crate::provider::Inner;
 use crate::request::Request;
 
-/// The calls that only ask, as far as their names tell. They may be made about a connection before it is refused.
+/// The calls that only ask, as far as their names tell. They may be made about a connection before it is
+/// refused.
 const ASKS: [&str; 3] = ["WskControlSocket", "WskGetLocalAddress", "WskGetRemoteAddress"];
 
 /// A call in progress. It keeps the socket's memory alive and counts for CLOSE-01.
@@ -28,8 +29,8 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// Begins a call that needs an IRP. On failure the IRP, if any, has been completed, and the result is the status
-    /// to return.
+    /// Begins a call that needs an IRP. On failure the IRP, if any, has been completed, and the result is the
+    /// status to return.
     ///
     /// # Safety
     /// `socket` was given out by a provider of this crate; `irp` is null or handed over by the client.
@@ -59,7 +60,8 @@ impl Call {
             return Err(STATUS_INVALID_HANDLE);
         }
         let shell = socket.cast::<Socket>().cast_const();
-        // SAFETY: the pointer was given out by this crate, and the shells of closed sockets are kept for a while.
+        // SAFETY: the pointer was given out by this crate, and the shells of closed sockets are kept for a
+        // while.
         unsafe { Arc::increment_strong_count(shell) };
         // SAFETY: the count taken above is passed on.
         let socket = unsafe { Arc::from_raw(shell) };
@@ -72,24 +74,26 @@ impl Call {
         Ok(call)
     }
 
-    /// Why the call cannot go on: the socket is dead, closing or closed. A client that should know is reported.
+    /// Returns why the call cannot go on: the socket is dead, closing or closed. A client that should know is
+    /// reported.
     pub(crate) fn check(&self) -> Option<NTSTATUS> {
         let provider = self.provider();
         let life = self.socket.life();
         let dies_now = life == Life::Live as u32;
         if dies_now {
-            if !provider.injects(Knob::DieInCall) {
+            if !provider.injects(FaultPoint::DieInCall) {
                 return None;
             }
             Socket::die(&self.socket);
         }
         if dies_now || life == Life::Dead as u32 {
             let mut state = self.socket.lock();
-            // Whatever is told of this death from now on, this call came before it. And what one thread was told, by a call or an
-            // indication, another one cannot know at once, which may have decided to call by then: its own call tells it.
-            // Nor does a completion routine know what the thread was told that happens to run it.
+            // Whatever is told of this death from now on, this call came before it. And what one thread was
+            // told, by a call or an indication, another one cannot know at once, which may have decided to
+            // call by then: its own call tells it. Nor does a completion routine know what the thread was
+            // told that happens to run it.
             let thread = thread::current().id();
-            let acts_for_itself = provider.host.place().completion_depth == 0;
+            let acts_for_itself = provider.host.call_site().completion_depth == 0;
             let knows = acts_for_itself && state.told_by_calls.contains(&thread);
             let told = state.told.filter(|_| !dies_now && knows);
             state.told.get_or_insert(if self.name == "WskAccept" { "LSN-07" } else { "LIFE-17" });
@@ -111,7 +115,7 @@ impl Call {
         Some(STATUS_FILE_FORCED_CLOSED)
     }
 
-    /// How many calls on the socket are in progress, this one included.
+    /// Returns the number of calls on the socket that are in progress, this one included.
     pub(crate) fn concurrent(&self) -> usize {
         self.socket.calls.load(Ordering::SeqCst)
     }
@@ -137,7 +141,7 @@ fn report_no_socket(name: &'static str, socket: PWSK_SOCKET) {
     if !socket.is_null() {
         let detail = "the socket was read from the Information of a request that was still pending";
         provider.violation("IRP-12", name, detail);
-    } else if provider.host.place().callback.is_some() {
+    } else if provider.host.call_site().callback.is_some() {
         provider.violation("EVT-49", name, "a callback uses the pointer of a socket that is not stored yet");
     } else {
         provider.violation("IRP-23", name, "the socket is null, as is the Information of a failed request");
@@ -151,8 +155,8 @@ pub(crate) fn check_place(provider: &Inner, name: &'static str) {
         let rule = if name == "WskAccept" { "IRQL-04" } else { "IRQL-12" };
         provider.violation(rule, name, "called above DISPATCH_LEVEL");
     }
-    let depth = provider.host.place().completion_depth;
-    if depth != 0 && depth > provider.steering.get(|config| config.completion_depth) {
+    let depth = provider.host.call_site().completion_depth;
+    if depth != 0 && depth > provider.live_config.get(|config| config.completion_depth) {
         provider.advice("IRP-14", name, &format!("called {depth} completion routines deep"));
     }
 }

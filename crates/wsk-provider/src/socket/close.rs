@@ -1,8 +1,8 @@
 //! `WskCloseSocket` (contract 4.20).
 //!
-//! The close cancels what waits, ends the transport, and completes when the last pended request has completed and the
-//! last callback has returned. If that is so at once it may complete inline, where that is selected: Windows was seen to pend
-//! each.
+//! The close cancels what waits, ends the transport, and completes when the last pended request has completed
+//! and the last callback has returned. If that is so at once it may complete inline, where that is selected:
+//! Windows was seen to pend each.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,11 +12,11 @@ use parking_lot::MutexGuard;
 use wsk_sys::nt::{IRP, NTSTATUS};
 use wsk_sys::{PWSK_SOCKET, STATUS_FILE_FORCED_CLOSED, STATUS_PENDING, STATUS_SUCCESS, STATUS_UNSUCCESSFUL};
 
-use super::{Call, Ending, Life, Part, Socket, State};
-use crate::host::Knob;
+use super::{Call, Ending, Life, Role, Socket, State};
+use crate::host::FaultPoint;
 use crate::listen;
+use crate::live_config::Timing;
 use crate::request::{Completions, Request};
-use crate::steering::Timing;
 
 const NAME: &str = "WskCloseSocket";
 
@@ -64,12 +64,13 @@ fn close(call: &Call, mut request: Request) -> NTSTATUS {
     state.closed_by = Some(thread::current().id());
     state.end(Ending::Closed, &mut completions);
     let busy = socket.outstanding.load(Ordering::SeqCst) != 0 || state.events.any_running();
-    let timing = provider.steering.timing(true);
+    let timing = provider.live_config.timing(true);
     let pends = busy || timing != Timing::Inline;
     if pends {
         request.mark_closing(socket);
     }
-    // One that may complete inline is nobody else's: a thread that ends the last request right now looks for a close, too.
+    // One that may complete inline is nobody else's: a thread that ends the last request right now looks for
+    // a close, too.
     let inline = if pends {
         state.close = Some(request);
         None
@@ -128,7 +129,8 @@ impl Socket {
         STATUS_PENDING
     }
 
-    /// Completes the close if one was asked for and nothing is in its way any more; tells with what, or that it pends.
+    /// Completes the close if one was asked for and nothing is in its way any more; tells with what, or that
+    /// it pends.
     pub(crate) fn finish_close(socket: &Arc<Self>, timing: Timing) -> NTSTATUS {
         let mut state = socket.lock();
         if state.life != Life::Closing
@@ -149,10 +151,10 @@ impl Socket {
         timing: Timing,
     ) -> NTSTATUS {
         socket.set_life(&mut state, Life::Freed);
-        let part = std::mem::replace(&mut state.part, Part::Basic);
+        let part = std::mem::replace(&mut state.role, Role::Basic);
         let provider = socket.provider();
         state.let_client_memory_go(provider);
-        let status = if provider.injects(Knob::CloseFails) {
+        let status = if provider.injects(FaultPoint::CloseFails) {
             state.told = Some(CLOSE_FAILED);
             STATUS_UNSUCCESSFUL
         } else {
@@ -184,7 +186,7 @@ impl Socket {
         socket.discarded.store(true, Ordering::SeqCst);
         state.end(Ending::Closed, &mut completions);
         state.let_client_memory_go(socket.provider());
-        let part = std::mem::replace(&mut state.part, Part::Basic);
+        let part = std::mem::replace(&mut state.role, Role::Basic);
         drop(state);
         completions.run(socket.provider());
         part.give_back(socket.provider(), NAME);

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use super::events::run_sentinel;
-use super::{Ending, Life, Part, Socket};
+use super::{Ending, Life, Role, Socket};
 use crate::listen;
 use crate::request::Completions;
 
 impl Socket {
-    /// The socket turns dead: its waiting requests end with `STATUS_FILE_FORCED_CLOSED`, and each event that is on and
-    /// has a sentinel form is called with it once.
+    /// The socket turns dead: its waiting requests end with `STATUS_FILE_FORCED_CLOSED`, and each event that
+    /// is on and has a sentinel form is called with it once.
     pub(crate) fn die(socket: &Arc<Self>) {
         let mut completions = Completions::default();
         let mut state = socket.lock();
@@ -19,7 +19,7 @@ impl Socket {
         socket.set_life(&mut state, Life::Dead);
         state.end(Ending::Died, &mut completions);
         let sentinels = state.begin_sentinels(socket);
-        let inspects = state.options.conditional && matches!(state.part, Part::Listen(_));
+        let inspects = state.options.conditional && matches!(state.role, Role::Listen(_));
         let inspector = inspects.then(|| state.begin_in_any_state(socket));
         drop(state);
         completions.run(socket.provider());
@@ -28,7 +28,7 @@ impl Socket {
         }
         if let Some(running) = inspector {
             let shared = Arc::clone(socket);
-            socket.provider().elsewhere(Box::new(move |_| {
+            socket.provider().defer(Box::new(move |_| {
                 if listen::inspect_sentinel(&shared, &running) {
                     shared.lock().told.get_or_insert("INSP-08");
                 }

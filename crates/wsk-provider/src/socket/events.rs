@@ -18,11 +18,11 @@ use wsk_sys::{
     WSK_EVENT_DISCONNECT, WSK_EVENT_RECEIVE, WSK_EVENT_RECEIVE_FROM, WSK_EVENT_SEND_BACKLOG,
 };
 
-use super::{Call, Category, Life, Part, Socket, State, extension, handover, part};
+use super::{Call, Category, Life, Role, Socket, State, extension, handover, role};
 use crate::behaviours::{DisableSeveral, ForeignEvents, NullCallback};
 use crate::client::same_guid;
-use crate::request::{Held, Request};
-use crate::steering::Timing;
+use crate::live_config::Timing;
+use crate::request::{PinnedMemory, Request};
 
 /// The events that a mask bit switches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl Event {
         }
     }
 
-    /// Whether it has a form that tells of the socket's death.
+    /// Returns whether it has a form that tells of the socket's death.
     const fn has_sentinel(self) -> bool {
         matches!(self, Self::Accept | Self::Receive | Self::ReceiveFrom)
     }
@@ -88,7 +88,7 @@ struct Slot {
     waiting: Vec<Request>,
     sentinel_due: bool,
     /// The client's memory that calls use which are still running after the event was disabled.
-    kept: Held,
+    kept: PinnedMemory,
 }
 
 /// The events of one socket.
@@ -112,33 +112,33 @@ pub(crate) struct Events {
 pub(crate) struct StaticEvents(pub(crate) u32);
 
 impl Events {
-    /// Whether the event is on, and calls of it may begin.
+    /// Returns whether the event is on, and calls of it may begin.
     pub(crate) fn is_on(&self, event: Event) -> bool {
         let slot = &self.slots[event as usize];
         slot.on && !slot.stopping
     }
 
-    /// Whether any event is on.
+    /// Returns whether any event is on.
     pub(crate) fn any_on(&self) -> bool {
         self.slots.iter().any(|slot| slot.on)
     }
 
-    /// How many calls of the event are running.
+    /// Returns the number of calls of the event that are running.
     pub(crate) fn running(&self, event: Event) -> u32 {
         self.slots[event as usize].running
     }
 
-    /// Whether any callback of the socket is running.
+    /// Returns whether any callback of the socket is running.
     pub(crate) fn any_running(&self) -> bool {
         self.running != 0
     }
 
-    /// Whether any event was ever switched on.
+    /// Returns whether any event was ever switched on.
     pub(crate) fn were_used(&self) -> bool {
         self.used
     }
 
-    /// Whether the event is always on.
+    /// Returns whether the event is always on.
     pub(crate) fn is_static(&self, event: Event) -> bool {
         self.slots[event as usize].fixed
     }
@@ -273,8 +273,8 @@ impl Drop for Running {
 pub(super) fn run_sentinel(socket: &Arc<Socket>, event: Event, running: Running) {
     let shared = Arc::clone(socket);
     let provider = Arc::clone(socket.provider());
-    provider.elsewhere(Box::new(move |_| {
-        part::sentinel(&shared, event, &running);
+    provider.defer(Box::new(move |_| {
+        role::sentinel(&shared, event, &running);
         shared.lock().told.get_or_insert(event.death_rule());
         drop(running);
     }));
@@ -316,8 +316,8 @@ impl State {
         (event, Running { socket: Arc::clone(socket), event: Some(Switch::Own(event)) })
     }
 
-    /// The sentinels that are due now that the socket has died: one for each event that is on and has such a form. One
-    /// whose callback is running right now follows when that has returned.
+    /// The sentinels that are due now that the socket has died: one for each event that is on and has such a
+    /// form. One whose callback is running right now follows when that has returned.
     pub(super) fn begin_sentinels(&mut self, socket: &Arc<Socket>) -> Vec<(Event, Running)> {
         let mut begun = Vec::new();
         for event in Event::ALL {
@@ -333,12 +333,13 @@ impl State {
         begun
     }
 
-    /// Whether the client's table has a pointer for the event.
+    /// Returns whether the client's table has a pointer for the event.
     fn has_callback(&self, event: Event) -> bool {
         match event {
             Event::Accept => {
                 !self.tables.listen.is_null() && {
-                    // SAFETY: the client keeps its table alive and unchanged as long as the socket (CLOSE-17).
+                    // SAFETY: the client keeps its table alive and unchanged as long as the socket
+                    // (CLOSE-17).
                     let table = unsafe { &*self.tables.listen };
                     table.WskAcceptEvent.is_some()
                 }
@@ -424,11 +425,11 @@ fn check_interface(call: &Call, control: WSK_EVENT_CALLBACK_CONTROL) -> Result<O
 
 /// The events of `mask` that the socket can have, and those of them that are for inheritance only.
 fn valid_events(call: &Call, state: &State, mask: u32) -> Result<(u32, u32), NTSTATUS> {
-    let behaviours = call.provider().steering.behaviours();
-    let (own, inherit) = match (call.category, &state.part) {
+    let behaviours = call.provider().live_config.behaviours();
+    let (own, inherit) = match (call.category, &state.role) {
         (Category::Basic, _) => return Err(behaviours.events_on_basic.status()),
-        (_, Part::Listen(_)) => (WSK_EVENT_ACCEPT, CONNECTION_EVENTS),
-        (_, Part::Connection(_)) => (CONNECTION_EVENTS, 0),
+        (_, Role::Listen(_)) => (WSK_EVENT_ACCEPT, CONNECTION_EVENTS),
+        (_, Role::Connection(_)) => (CONNECTION_EVENTS, 0),
         (category, _) => (own_events(category), 0),
     };
     if mask & !(own | inherit) != 0 && behaviours.foreign_events == ForeignEvents::Refused {
@@ -443,7 +444,7 @@ fn too_early(call: &Call) -> NTSTATUS {
         _ => "EVT-07",
     };
     call.provider().violation(rule, call.name, "events are switched before the socket is bound or connected");
-    call.provider().steering.behaviours().events_too_early.status()
+    call.provider().live_config.behaviours().events_too_early.status()
 }
 
 /// Looks at how an enabling call is made.
@@ -461,12 +462,12 @@ fn enable(call: &Call, with_irp: bool, mask: u32) -> Result<(), NTSTATUS> {
         return Err(status);
     }
     let (own, inherit) = valid_events(call, &state, mask)?;
-    if !state.part.allows_events() {
+    if !state.role.allows_events() {
         drop(state);
         return Err(too_early(call));
     }
     handover::adopt(call, &mut state);
-    let behaviours = provider.steering.behaviours();
+    let behaviours = provider.live_config.behaviours();
     for event in Event::ALL {
         if own & event.bit() == 0 || state.has_callback(event) {
             continue;
@@ -482,12 +483,12 @@ fn enable(call: &Call, with_irp: bool, mask: u32) -> Result<(), NTSTATUS> {
     state.events.switch_on(own);
     let waiting: Vec<Event> = Event::ALL
         .into_iter()
-        .filter(|event| own & event.bit() != 0 && state.part.has_waiting(*event))
+        .filter(|event| own & event.bit() != 0 && state.role.has_waiting(*event))
         .collect();
     drop(state);
     for event in waiting {
         let socket = Arc::clone(call);
-        provider.elsewhere(Box::new(move |_| part::switched_on(&socket, event)));
+        provider.defer(Box::new(move |_| role::switched_on(&socket, event)));
     }
     Ok(())
 }
@@ -498,7 +499,7 @@ pub(super) fn events_to_disable(call: &Call, mask: u32) -> Result<u32, NTSTATUS>
     let mask = mask & !WSK_EVENT_DISABLE;
     if mask.count_ones() != 1 {
         provider.violation("EVT-28", call.name, "more or less than one event in one disabling call");
-        if mask == 0 || provider.steering.behaviours().disable_several == DisableSeveral::Refused {
+        if mask == 0 || provider.live_config.behaviours().disable_several == DisableSeveral::Refused {
             return Err(STATUS_INVALID_PARAMETER);
         }
     }
@@ -507,7 +508,7 @@ pub(super) fn events_to_disable(call: &Call, mask: u32) -> Result<u32, NTSTATUS>
 
 fn disable(call: &Call, request: Option<Request>, mask: u32) -> NTSTATUS {
     let provider = call.provider();
-    let behaviours = provider.steering.behaviours();
+    let behaviours = provider.live_config.behaviours();
     let refuse = |request: Option<Request>, status| match request {
         None => status,
         Some(request) => request.fail(provider, status),
@@ -538,7 +539,7 @@ fn disable(call: &Call, request: Option<Request>, mask: u32) -> NTSTATUS {
             return refuse(request, status);
         }
     };
-    if !state.part.allows_events() {
+    if !state.role.allows_events() {
         drop(state);
         let status = too_early(call);
         return refuse(request, status);
@@ -579,7 +580,7 @@ pub(super) fn stop(
 /// EVT-21: a disabled event whose calls are still running needs the context as before.
 fn keep_context(call: &Call, state: &mut State, event: Switch) {
     let provider = call.provider();
-    if provider.steering.watches_memory() {
+    if provider.live_config.watches_memory() {
         let context = state.context.0.cast_const();
         let kept = &mut state.events.slot(event).kept;
         kept.add(&*provider.host, context, "EVT-21", "a callback that is disabled and still running");

@@ -1,7 +1,8 @@
-//! Extension interfaces: more functions and callbacks for a socket, under an NPI identifier of their own (contract 4.17).
+//! Extension interfaces: more functions and callbacks for a socket, under an NPI identifier of their own
+//! (contract 4.17).
 //!
-//! Windows has published none. Whoever embeds a provider can give it some ([`Config::extensions`]), and a client
-//! finds them as it would on Windows:
+//! Windows has published none. Whoever embeds a provider can give it some ([`Config::extensions`]), and a
+//! client finds them as it would on Windows:
 //!
 //! ```text
 //!   SIO_WSK_REGISTER_EXTENSION ──► Attachment (one for each socket and extension)
@@ -39,10 +40,11 @@ pub trait Extension: Send + Sync + Debug + 'static {
     /// The bits of its event callbacks in an event mask; `WSK_EVENT_DISABLE` is none.
     fn events(&self) -> u32;
 
-    /// `ProviderDispatch`: the table of its functions, which stays. Their first argument is the `ProviderContext`.
+    /// `ProviderDispatch`: the table of its functions, which stays. Their first argument is the
+    /// `ProviderContext`.
     fn dispatch(&self) -> *const c_void;
 
-    /// Whether the client's table has a callback for the event.
+    /// Returns whether the client's table has a callback for the event.
     ///
     /// # Safety
     /// `dispatch` is null or the `ClientDispatch` of a client of this extension, alive.
@@ -69,16 +71,16 @@ unsafe impl Send for Attachment {}
 // SAFETY: the pointers are the client's, which the provider passes back from any thread by contract (EVT-55).
 unsafe impl Sync for Attachment {}
 
-/// A call of one of the extension's functions, in progress. It counts for the rule that nobody closes a socket meanwhile
-/// (CLOSE-01).
+/// A call of one of the extension's functions, in progress. It counts for the rule that nobody closes a
+/// socket meanwhile (CLOSE-01).
 #[derive(Debug)]
 pub struct ExtensionCall {
     _call: Call,
 }
 
 impl Attachment {
-    /// Calls the client back for `event`, if that is on: `callback` is given the client's context and table. `None` if
-    /// it is off, or the socket is no longer there.
+    /// Calls the client back for `event`, if that is on: `callback` is given the client's context and table.
+    /// `None` if it is off, or the socket is no longer there.
     ///
     /// # Panics
     /// If the extension has no such event.
@@ -99,7 +101,8 @@ impl Attachment {
     /// Begins a call of the extension's function `name`; it ends when the result is dropped.
     ///
     /// # Errors
-    /// `STATUS_FILE_FORCED_CLOSED` if the socket is dead or closed; whose client should know that is reported.
+    /// `STATUS_FILE_FORCED_CLOSED` if the socket is dead or closed; whose client should know that is
+    /// reported.
     pub fn enter(&self, name: &'static str) -> Result<ExtensionCall, NTSTATUS> {
         let socket = self.socket.upgrade().ok_or(wsk_sys::STATUS_FILE_FORCED_CLOSED)?;
         // SAFETY: the socket is one of this crate, and alive.
@@ -126,7 +129,7 @@ pub(crate) unsafe fn register(
     }
     // SAFETY: forwarded to the caller.
     let id = unsafe { input.NpiId.read_unaligned() };
-    let known = provider.steering.get(|config| config.extensions.clone());
+    let known = provider.live_config.get(|config| config.extensions.clone());
     let extension =
         known.into_iter().find(|known| same_guid(&known.id(), &id)).ok_or(STATUS_NOT_SUPPORTED)?;
     let mut state = call.lock();
@@ -165,7 +168,7 @@ pub(super) fn events_of(call: &Call) -> u32 {
 
 /// The events of `mask` that the extension has.
 fn valid_events(call: &Call, attachment: &Attachment, mask: u32) -> Result<u32, NTSTATUS> {
-    let behaviours = call.provider().steering.behaviours();
+    let behaviours = call.provider().live_config.behaviours();
     let own = attachment.extension.events() & !WSK_EVENT_DISABLE;
     if own == 0 && call.category == Category::Basic {
         return Err(behaviours.events_on_basic.status());
@@ -192,7 +195,7 @@ pub(super) fn enable(call: &Call, with_irp: bool, index: usize, mask: u32) -> Re
             call.name,
             &format!("event {bit:#x} is enabled and its callback is null"),
         );
-        if provider.steering.behaviours().null_callback == NullCallback::Refused {
+        if provider.live_config.behaviours().null_callback == NullCallback::Refused {
             return Err(STATUS_INVALID_PARAMETER);
         }
     }

@@ -11,8 +11,8 @@ use super::{Call, Socket, State};
 /// The two outputs of a `WskAcceptEvent`, while that is running.
 ///
 /// # Invariants
-/// Both point to variables of the thread that runs the callback, which clears the handover before it returns from
-/// there.
+/// Both point to variables of the thread that runs the callback, which clears the handover before it returns
+/// from there.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Handover {
     /// `AcceptSocketContext`.
@@ -37,7 +37,8 @@ impl State {
         }
     }
 
-    /// The `WskAcceptEvent` has returned; tells the call by which the client has made use of the socket by then.
+    /// The `WskAcceptEvent` has returned; tells the call by which the client has made use of the socket by
+    /// then.
     pub(crate) fn end_handover(&mut self, socket: &Socket) -> Option<&'static str> {
         socket.handed_over.store(false, Ordering::Relaxed);
         self.handover = None;
@@ -67,7 +68,8 @@ impl Handover {
     }
 }
 
-/// Inside the `WskAcceptEvent` that hands this socket over: its context and table are what the outputs hold now.
+/// Inside the `WskAcceptEvent` that hands this socket over: its context and table are what the outputs hold
+/// now.
 pub(super) fn adopt(call: &Call, state: &mut State) {
     let Some(handover) = state.handover else { return };
     state.note_use(call.name);

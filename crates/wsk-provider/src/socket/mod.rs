@@ -11,9 +11,10 @@
 //!                                                       Freed   (close IRP completed, socket retired)
 //! ```
 //!
-//! Each socket has one lock, over [`State`]. The parts of a category live in [`State::part`]. Client code never runs
-//! under it: callbacks are begun under the lock ([`State::begin`]), called after it, and ended under it again when
-//! the [`Running`] is dropped; requests are taken out of their queues under the lock and completed after it.
+//! Each socket has one lock, over [`State`]. The parts of a category live in [`State::part`]. Client code
+//! never runs under it: callbacks are begun under the lock ([`State::begin`]), called after it, and ended
+//! under it again when the [`Running`] is dropped; requests are taken out of their queues under the lock and
+//! completed after it.
 
 mod bind;
 mod call;
@@ -23,7 +24,7 @@ mod events;
 mod extension;
 mod handover;
 mod options;
-mod part;
+mod role;
 
 pub(crate) use bind::{Refusal, bind, check_output, wsk_bind, wsk_get_local_address};
 pub(crate) use call::{Call, check_place};
@@ -33,7 +34,7 @@ pub(crate) use extension::register as register_extension;
 pub use extension::{Attachment, Extension, ExtensionCall};
 pub(crate) use handover::Handover;
 pub(crate) use options::Options;
-pub(crate) use part::{Ending, Part, switched_on};
+pub(crate) use role::{Ending, Role, switched_on};
 
 use std::ffi::c_void;
 use std::ops::Range;
@@ -52,10 +53,10 @@ use wsk_sys::{
 use crate::address::Family;
 use crate::client::Client;
 use crate::control::AddressListWatch;
+use crate::live_config::Timing;
 use crate::provider::{Inner, OpenSocket};
 use crate::registration::Look;
-use crate::request::{Completions, Held, Request};
-use crate::steering::Timing;
+use crate::request::{Completions, PinnedMemory, Request};
 
 /// The categories of sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,9 +106,10 @@ struct Offers {
 }
 
 impl Tables {
-    /// What there are callbacks for.
+    /// Returns what there are callbacks for.
     fn offers(&self) -> Offers {
-        // SAFETY: null, or the client keeps its table alive and unchanged as long as the socket (CLOSE-17), which begins now.
+        // SAFETY: null, or the client keeps its table alive and unchanged as long as the socket (CLOSE-17),
+        // which begins now.
         let listen = unsafe { self.listen.as_ref() };
         // SAFETY: null, or the client keeps its table alive and unchanged as long as the socket (CLOSE-17),
         // which begins now.
@@ -123,7 +125,7 @@ impl Tables {
         [self.listen.addr(), self.connection.addr(), self.datagram.addr()]
     }
 
-    /// Whether there is any table.
+    /// Returns whether there is any table.
     fn any(&self) -> bool {
         !(self.listen.is_null() && self.connection.is_null() && self.datagram.is_null())
     }
@@ -140,7 +142,8 @@ impl Default for Tables {
 pub(crate) struct Context(pub(crate) *mut c_void);
 
 impl Context {
-    /// Whether what it points to, if it is a pointer, lies in memory that stays. Small numbers are no pointers.
+    /// Returns whether what it points to, if it is a pointer, lies in memory that stays. Small numbers are no
+    /// pointers.
     pub(crate) fn stays(self, provider: &Inner) -> bool {
         self.0 as usize <= 0xFFFF || provider.is_non_paged(self.0.cast_const(), 1)
     }
@@ -149,8 +152,8 @@ impl Context {
 /// A socket: what `PWSK_SOCKET` points to.
 ///
 /// # Invariants
-/// The first field is the public head, whose `Dispatch` names the table of the category. The client's pointer counts
-/// one reference, held by its [`Client`] until the close has completed. `mark` mirrors `State::life`.
+/// The first field is the public head, whose `Dispatch` names the table of the category. The client's pointer
+/// counts one reference, held by its [`Client`] until the close has completed. `mark` mirrors `State::life`.
 #[repr(C)]
 #[derive(Debug)]
 pub(crate) struct Socket {
@@ -209,7 +212,7 @@ pub(crate) struct State {
     /// The `SIO_ADDRESS_LIST_CHANGE` requests that wait.
     pub(crate) address_watch: AddressListWatch,
     /// The rule that leaving the socket open breaks.
-    pub(crate) unclosed: &'static str,
+    pub(crate) leak_rule: &'static str,
     /// The inspection this connection went through.
     pub(crate) inspection: Option<WSK_INSPECT_ID>,
     /// The outputs of the `WskAcceptEvent` that is handing this socket over right now.
@@ -217,18 +220,18 @@ pub(crate) struct State {
     /// The call by which the client has made use of the socket meanwhile.
     used: Option<&'static str>,
     /// Tables and context, which the client keeps until the close has completed.
-    kept: Held,
+    kept: PinnedMemory,
     /// The request of `WskCloseSocket`.
     close: Option<Request>,
     /// The thread that has called it.
     pub(crate) closed_by: Option<ThreadId>,
     /// What the category adds.
-    pub(crate) part: Part,
+    pub(crate) role: Role,
 }
 
 /// What a new socket is made of.
 #[derive(Debug)]
-pub(crate) struct Blueprint {
+pub(crate) struct SocketParams {
     pub(crate) category: Category,
     pub(crate) family: Family,
     pub(crate) socket_type: u16,
@@ -238,14 +241,14 @@ pub(crate) struct Blueprint {
     pub(crate) tables: Tables,
     pub(crate) options: Options,
     pub(crate) inspection: Option<WSK_INSPECT_ID>,
-    pub(crate) part: Part,
+    pub(crate) role: Role,
 }
 
 impl Socket {
     /// Makes a socket and registers it with its client.
-    pub(crate) fn create(client: &Arc<Client>, plan: Blueprint) -> Arc<Self> {
+    pub(crate) fn create(client: &Arc<Client>, plan: SocketParams) -> Arc<Self> {
         let provider = Arc::clone(client.provider());
-        let table = crate::dispatch::table_of(plan.category, &provider.steering);
+        let table = crate::dispatch::table_of(plan.category, &provider.live_config);
         let socket = Arc::new(Self {
             head: WSK_SOCKET { Dispatch: table },
             table: table as usize,
@@ -272,15 +275,15 @@ impl Socket {
                 extensions: Vec::new(),
                 options: plan.options,
                 retained: 0,
-                unclosed: if plan.accepted { "LSN-34" } else { "REG-27" },
+                leak_rule: if plan.accepted { "LSN-34" } else { "REG-27" },
                 address_watch: AddressListWatch::default(),
                 inspection: plan.inspection,
                 handover: None,
                 used: None,
-                kept: Held::default(),
+                kept: PinnedMemory::default(),
                 close: None,
                 closed_by: None,
-                part: plan.part,
+                role: plan.role,
             }),
         });
         socket.lock().hold_client_memory(&socket.provider);
@@ -328,7 +331,8 @@ impl Socket {
         if self.outstanding.fetch_sub(1, Ordering::SeqCst) != 1 {
             return;
         }
-        // It may have been freed since the count was taken: then the close is still to complete, and takes the socket along.
+        // It may have been freed since the count was taken: then the close is still to complete, and takes
+        // the socket along.
         if self.life() == Life::Closing as u32 {
             Self::finish_close(self, Timing::Inline);
         } else if self.discarded.load(Ordering::SeqCst) {
@@ -346,7 +350,7 @@ impl Socket {
         self.mark.store(life as u32, Ordering::SeqCst);
     }
 
-    /// Whether a table of the socket is seen to lie in `image`.
+    /// Returns whether a table of the socket is seen to lie in `image`.
     pub(crate) fn is_called_in(&self, image: &Range<usize>, look: &mut Look) -> bool {
         let Some(state) = look.lock(&self.state) else { return false };
         state.tables.addresses().iter().any(|table| image.contains(table))
@@ -368,7 +372,7 @@ impl Socket {
     fn describe(self: &Arc<Self>, state: &State) -> OpenSocket {
         let rule = match state.told {
             Some(rule) => rule,
-            None => state.unclosed,
+            None => state.leak_rule,
         };
         OpenSocket {
             address: self.raw() as usize,
@@ -399,26 +403,26 @@ impl Socket {
 }
 
 impl State {
-    /// The callback that the client has in its table and has never enabled, while there is something for it that nobody asks for
-    /// otherwise (SOCK-02).
+    /// The callback that the client has in its table and has never enabled, while there is something for it
+    /// that nobody asks for otherwise (SOCK-02).
     pub(crate) fn unheard(&self) -> Option<&'static str> {
         if self.events.were_used() {
             return None;
         }
-        match &self.part {
-            Part::Listen(listener) if listener.is_ignored() && self.offers.accept => Some("WskAcceptEvent"),
-            Part::Datagram(datagram) if datagram.is_ignored() && self.offers.receive_from => {
+        match &self.role {
+            Role::Listen(listener) if listener.is_ignored() && self.offers.accept => Some("WskAcceptEvent"),
+            Role::Datagram(datagram) if datagram.is_ignored() && self.offers.receive_from => {
                 Some("WskReceiveFromEvent")
             }
             _ => None,
         }
     }
 
-    /// CLOSE-17: tables and context are there until the close has completed. Without a table there are no callbacks, and
-    /// the context is only a number.
+    /// CLOSE-17: tables and context are there until the close has completed. Without a table there are no
+    /// callbacks, and the context is only a number.
     pub(crate) fn hold_client_memory(&mut self, provider: &Inner) {
         let Tables { listen, connection, datagram } = self.tables;
-        if !self.tables.any() || !provider.steering.watches_memory() {
+        if !self.tables.any() || !provider.live_config.watches_memory() {
             return;
         }
         let (host, kept) = (&*provider.host, &mut self.kept);
@@ -434,7 +438,8 @@ impl State {
         self.kept.let_go(provider);
     }
 
-    /// Why a call on this socket cannot go on, if it cannot; checked again under the lock that the call works under.
+    /// Returns why a call on this socket cannot go on, if it cannot; checked again under the lock that the
+    /// call works under.
     pub(crate) fn refused(&self) -> Option<NTSTATUS> {
         (self.life != Life::Live).then_some(STATUS_FILE_FORCED_CLOSED)
     }
@@ -444,13 +449,13 @@ impl State {
         if self.address_watch.0.remove_cancelled(irp).is_some() {
             return 0;
         }
-        self.part.cancelled(irp)
+        self.role.cancelled(irp)
     }
 
     /// Ends the work: every waiting request ends.
     fn end(&mut self, ending: Ending, completions: &mut Completions) {
         self.address_watch.0.end_all(ending.status(), completions);
-        self.part.end(ending, completions);
+        self.role.end(ending, completions);
     }
 }
 

@@ -57,7 +57,8 @@ impl Options {
         Self { descriptor, ..Self::default() }
     }
 
-    /// How to take an address, `shared` saying that another socket of this provider holds one that overlaps.
+    /// Returns how to take an address, `shared` saying that another socket of this provider holds one that
+    /// overlaps.
     pub(crate) fn for_bind(&self, shared: bool) -> BindOptions {
         BindOptions {
             v6_only: self.v6_only,
@@ -83,7 +84,7 @@ impl Options {
         }
     }
 
-    /// Whether a flag that has no field of its own is on.
+    /// Returns whether a flag that has no field of its own is on.
     pub(crate) fn is_on(&self, level: u32, code: u32) -> bool {
         self.value_of(level, code).is_some_and(|value| value != 0)
     }
@@ -92,7 +93,7 @@ impl Options {
         self.numbers.iter().find(|known| (known.0, known.1) == (level, code)).map(|known| known.2)
     }
 
-    /// What the transport is told of an option; `None` if nothing.
+    /// Returns what the transport is told of an option; `None` if nothing.
     pub(crate) fn tuning(&self, level: u32, code: u32) -> Option<Tuning> {
         let value = self.value_of(level, code);
         Some(match (level, code, value) {
@@ -125,7 +126,7 @@ impl Options {
         })
     }
 
-    /// What the transport is told when it takes an address.
+    /// Returns what the transport is told when it takes an address.
     fn tunings(&self) -> Vec<Tuning> {
         let mut tunings: Vec<Tuning> = Vec::new();
         let keep_alive = self.keep_alive.then_some((SOL_SOCKET, SO_KEEPALIVE));
@@ -138,7 +139,7 @@ impl Options {
         tunings
     }
 
-    /// What an accepted connection inherits (OPT-12, OPT-14).
+    /// Returns what an accepted connection inherits (OPT-12, OPT-14).
     pub(crate) fn inherited(&self) -> Self {
         Self {
             keep_alive: self.keep_alive,

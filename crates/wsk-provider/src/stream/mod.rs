@@ -18,7 +18,7 @@ use crate::address::Claim;
 use crate::connection::Connection;
 use crate::listen::{self, AcceptItem, Listener};
 use crate::request::{Completions, RequestQueue};
-use crate::socket::{Call, Category, Ending, Part, Socket, State};
+use crate::socket::{Call, Category, Ending, Role, Socket, State};
 use crate::transport::{Reservation, Tune, status_of};
 
 /// What a stream socket without a role adds.
@@ -26,7 +26,7 @@ use crate::transport::{Reservation, Tune, status_of};
 /// # Invariants
 /// `reservation`, `claim` and `local` are there together.
 #[derive(Debug, Default)]
-pub(crate) struct Unrouted {
+pub(crate) struct StreamSocket {
     reservation: Option<Box<dyn Reservation>>,
     claim: Option<Claim>,
     local: Option<SocketAddr>,
@@ -34,7 +34,7 @@ pub(crate) struct Unrouted {
     accepts: RequestQueue<AcceptItem>,
 }
 
-impl Unrouted {
+impl StreamSocket {
     /// A stream socket that is not bound.
     pub(crate) fn new() -> Self {
         Self::default()
@@ -101,21 +101,22 @@ pub(crate) unsafe extern "system" fn wsk_listen(socket: PWSK_SOCKET, irp: *mut I
     }
 }
 
-/// Gives a bound stream socket the listening role. The outer error is one of state, the inner one the network's.
+/// Gives a bound stream socket the listening role. The outer error is one of state, the inner one the
+/// network's.
 fn become_listener(socket: &Arc<Socket>, state: &mut State) -> Result<io::Result<()>, NTSTATUS> {
-    let behaviours = socket.provider().steering.behaviours();
-    let Part::Stream(unrouted) = &mut state.part else { return Err(behaviours.other_role.status()) };
-    let (Some(reservation), Some(claim)) = (unrouted.reservation.take(), unrouted.claim.take()) else {
+    let behaviours = socket.provider().live_config.behaviours();
+    let Role::Stream(stream) = &mut state.role else { return Err(behaviours.other_role.status()) };
+    let (Some(reservation), Some(claim)) = (stream.reservation.take(), stream.claim.take()) else {
         return Err(behaviours.stream_unbound.status());
     };
-    unrouted.local = None;
+    stream.local = None;
     let mut listener = Listener::new();
     let listening =
         reservation.listen(listen::sink(socket)).and_then(|port| listener.bound(port, claim)).map(|()| {
-            listener.adopt(std::mem::take(&mut unrouted.accepts));
+            listener.adopt(std::mem::take(&mut stream.accepts));
         });
     if listening.is_ok() {
-        state.part = Part::Listen(Box::new(listener));
+        state.role = Role::Listen(Box::new(listener));
     }
     Ok(listening)
 }
@@ -126,18 +127,17 @@ pub(crate) fn become_connection(
     state: &mut State,
     completions: &mut Completions,
 ) -> Result<(), NTSTATUS> {
-    let behaviours = socket.provider().steering.behaviours();
-    match &mut state.part {
-        Part::Connection(_) => Ok(()),
-        Part::Stream(unrouted) => {
-            let (Some(reservation), Some(claim)) = (unrouted.reservation.take(), unrouted.claim.take())
-            else {
+    let behaviours = socket.provider().live_config.behaviours();
+    match &mut state.role {
+        Role::Connection(_) => Ok(()),
+        Role::Stream(stream) => {
+            let (Some(reservation), Some(claim)) = (stream.reservation.take(), stream.claim.take()) else {
                 return Err(behaviours.stream_unbound.status());
             };
-            unrouted.accepts.end_all(behaviours.other_role.status(), completions);
-            let mut connection = Connection::new(&socket.provider().steering.config());
+            stream.accepts.end_all(behaviours.other_role.status(), completions);
+            let mut connection = Connection::new(&socket.provider().live_config.config());
             connection.bound(reservation, claim).map_err(|error| status_of(&error))?;
-            state.part = Part::Connection(Box::new(connection));
+            state.role = Role::Connection(Box::new(connection));
             Ok(())
         }
         _ if socket.category == Category::Stream => Err(behaviours.other_role.status()),

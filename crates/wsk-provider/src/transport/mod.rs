@@ -15,9 +15,9 @@
 //!
 //! * A sink is never called from inside a call that its owner makes: the owner may hold its own lock then.
 //! * A sink may hold its thread for as long as it likes; others are told meanwhile, by other threads.
-//! * Readiness is reported by edge: once after the sink was attached, and then whenever it comes anew. The owner
-//!   keeps trying until it is told [`WouldBlock`](io::ErrorKind::WouldBlock), or until a transfer came out shorter
-//!   than it could have.
+//! * Readiness is reported by edge: once after the sink was attached, and then whenever it comes anew. The
+//!   owner keeps trying until it is told [`WouldBlock`](io::ErrorKind::WouldBlock), or until a transfer came
+//!   out shorter than it could have.
 //! * Readiness may be reported without cause, and one report may still arrive after the object is gone.
 //! * An object ends its traffic when it is dropped; how a stream ends is chosen with [`Stream::close`] and
 //!   [`Stream::abort`].
@@ -44,16 +44,17 @@ pub type Complain = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// The network.
 pub trait Transport: Send + Sync + Debug {
-    /// Starts to deliver readiness, on threads made with `spawn`. Called once, before anything else; again if it failed, which
-    /// it does if there is no thread to be had. What goes wrong later is told to `complain`.
+    /// Starts to deliver readiness, on threads made with `spawn`. Called once, before anything else; again if
+    /// it failed, which it does if there is no thread to be had. What goes wrong later is told to `complain`.
     fn start(&self, spawn: Spawn, complain: Complain) -> io::Result<()>;
 
-    /// Stops the threads of [`start`](Self::start): on return they will make no further call into a sink, unless
-    /// the caller is such a thread itself.
+    /// Stops the threads of [`start`](Self::start): on return they will make no further call into a sink,
+    /// unless the caller is such a thread itself.
     fn stop(&self);
 
-    /// Takes the calling thread, which would sleep otherwise, until `over` says that it is needed again, or there is
-    /// nothing for it to do, or `patience` has passed. It calls only sinks that [take it](ReadySink::takes_loan).
+    /// Takes the calling thread, which would sleep otherwise, until `over` says that it is needed again, or
+    /// there is nothing for it to do, or `patience` has passed. It calls only sinks that [take
+    /// it](ReadySink::takes_loan).
     fn lend(&self, patience: Duration, over: &mut dyn FnMut() -> bool) {
         let _ = (patience, over);
     }
@@ -86,15 +87,16 @@ pub trait Transport: Send + Sync + Debug {
     }
 }
 
-/// How an address is taken. Whether it *may* be taken beside another socket of this provider is decided before.
+/// Manner in which an address is taken. Whether it *may* be taken beside another socket of this provider is
+/// decided before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BindOptions {
     /// An IPv6 socket serves IPv6 only. WSK's default.
     pub v6_only: bool,
     /// The client asked to share the address with whoever asks likewise (`SO_REUSEADDR`).
     pub reuse: bool,
-    /// The provider has granted this address although another socket of its own holds it, or one that overlaps.
-    /// Only then may a host be told to allow two holders, so that foreign processes still collide.
+    /// The provider has granted this address although another socket of its own holds it, or one that
+    /// overlaps. Only then may a host be told to allow two holders, so that foreign processes still collide.
     pub share: bool,
     /// Probe idle connections (`SO_KEEPALIVE`); inherited by accepted streams.
     pub keep_alive: bool,
@@ -188,7 +190,8 @@ pub trait Tune: Send + Sync + Debug {
     /// `SO_BROADCAST`; means something for datagrams only.
     fn set_broadcast(&self, on: bool) -> io::Result<()>;
 
-    /// Any other option; on a listener for the streams to come. A network that has nothing of the kind lets it be.
+    /// Any other option; on a listener for the streams to come. A network that has nothing of the kind lets
+    /// it be.
     fn tune(&self, tuning: &Tuning) -> io::Result<()> {
         let _ = tuning;
         Ok(())
@@ -200,8 +203,8 @@ pub trait Reservation: Tune {
     /// Listens at this address.
     fn listen(self: Box<Self>, sink: Arc<dyn ListenSink>) -> io::Result<Box<dyn Listener>>;
 
-    /// Starts to connect to `remote`. The outcome is there once the sink was told that the stream is writable:
-    /// see [`Stream::connected`]. Dropping the stream before that gives the attempt up.
+    /// Starts to connect to `remote`. The outcome is there once the sink was told that the stream is
+    /// writable: see [`Stream::connected`]. Dropping the stream before that gives the attempt up.
     fn connect(self: Box<Self>, remote: SocketAddr, sink: Arc<dyn ReadySink>) -> io::Result<Box<dyn Stream>>;
 }
 
@@ -216,7 +219,8 @@ pub trait ListenSink: Send + Sync {
 
 /// A listening address; dropping it ends the listening, and streams nobody has taken are reset.
 pub trait Listener: Tune {
-    /// Whether incoming streams are delivered. While they are not they wait in the transport's own queue.
+    /// Returns whether incoming streams are delivered. While they are not they wait in the transport's own
+    /// queue.
     fn set_accepting(&self, on: bool);
 }
 
@@ -225,8 +229,8 @@ pub trait ReadySink: Send + Sync {
     /// Something has become possible.
     fn ready(&self, ready: Ready);
 
-    /// Whether a thread may call this that was [lent](Transport::lend). Such a call says so in [`Ready::lent`], and must
-    /// be short: it may complete requests, and leaves callbacks to other threads.
+    /// Returns whether a thread may call this that was [lent](Transport::lend). Such a call says so in
+    /// [`Ready::lent`], and must be short: it may complete requests, and leaves callbacks to other threads.
     fn takes_loan(&self) -> bool {
         false
     }
@@ -268,7 +272,7 @@ pub trait Stream: Tune {
     /// Sends reports to `sink` from now on, and the present state soon.
     fn attach(&mut self, sink: Arc<dyn ReadySink>) -> io::Result<()>;
 
-    /// How the connection attempt stands: `Ok(false)` while it runs.
+    /// Returns how the connection attempt stands: `Ok(false)` while it runs.
     fn connected(&self) -> io::Result<bool>;
 
     /// Reads what is there into `buffers`, in order. Zero bytes into room means the end of the stream.
@@ -286,9 +290,10 @@ pub trait Stream: Tune {
     /// Ends the sending direction behind what was written.
     fn shut_write(&mut self) -> io::Result<()>;
 
-    /// Whether the peer has acknowledged all that was written, and the end if [`shut_write`](Self::shut_write) was
-    /// called. `None` where the host cannot tell, and a graceful disconnect is then over when the host has taken the end; a
-    /// host that can also reports readiness when it becomes true.
+    /// Returns whether the peer has acknowledged all that was written, and the end if
+    /// [`shut_write`](Self::shut_write) was called. `None` where the host cannot tell, and a graceful
+    /// disconnect is then over when the host has taken the end; a host that can also reports readiness when
+    /// it becomes true.
     fn drained(&self) -> io::Result<Option<bool>>;
 
     /// The peer's address.

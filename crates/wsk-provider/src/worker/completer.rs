@@ -5,10 +5,10 @@
 //!        └─────late──► by time ──due──► queue
 //! ```
 //!
-//! One thread at a time completes, in the order in which requests became ready, and completion routines never wait. A
-//! change of threads costs more than most requests do. So a thread that is lent whenever it waits is left to complete what
-//! it has brought itself: nobody is woken for that. In case it does something else first, the completer looks from time
-//! to time, as long as there is something to look for.
+//! One thread at a time completes, in the order in which requests became ready, and completion routines never
+//! wait. A change of threads costs more than most requests do. So a thread that is lent whenever it waits is
+//! left to complete what it has brought itself: nobody is woken for that. In case it does something else
+//! first, the completer looks from time to time, as long as there is something to look for.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
@@ -23,9 +23,10 @@ use wsk_sys::nt::NTSTATUS;
 use crate::provider::Inner;
 use crate::request::Request;
 
-/// How long a call waits for its completion on another thread before it is told that this does not come.
+/// Time: how long a call waits for its completion on another thread before it is told that this does not
+/// come.
 const EARLY_PATIENCE: Duration = Duration::from_secs(10);
-/// How long a request may be left to the thread that brought it.
+/// Time: how long a request may be left to the thread that brought it.
 const WATCH: Duration = Duration::from_millis(1);
 
 /// What follows the completion of a request.
@@ -52,14 +53,14 @@ struct Done {
 }
 
 /// # Invariants
-/// `completing` is there exactly while a thread completes what is ready. It goes on until nothing is, unless it was lent: then
-/// what has come meanwhile is left to the completer.
+/// `completing` is there exactly while a thread completes what is ready. It goes on until nothing is, unless
+/// it was lent: then what has come meanwhile is left to the completer.
 #[derive(Debug, Default)]
 struct State {
     ready: VecDeque<Job>,
     /// What completes later, by when, and in the order of the calls.
     later: BTreeMap<(Instant, u64), Job>,
-    /// How many jobs came so far, and how many of those that were ready have been completed.
+    /// Number of jobs that came so far, and of those that were ready and have been completed.
     came: u64,
     completed: u64,
     /// Something that is ready was brought by a thread that may not come back for it.
@@ -72,7 +73,7 @@ struct State {
 }
 
 impl State {
-    /// What is due is ready.
+    /// Makes ready what is due.
     fn advance(&mut self, now: Instant) {
         while let Some(first) = self.later.first_entry()
             && first.key().0 <= now
@@ -98,9 +99,9 @@ pub(crate) struct Completer {
 }
 
 impl Completer {
-    /// Completes before the call returns, where the calling thread can wait for that. It cannot when it is completing
-    /// itself, inside a completion routine, or when it holds a spin lock, which the routine may need: then the request
-    /// completes after the call.
+    /// Completes before the call returns, where the calling thread can wait for that. It cannot when it is
+    /// completing itself, inside a completion routine, or when it holds a spin lock, which the routine may
+    /// need: then the request completes after the call.
     pub(crate) fn complete_early(
         self: &Arc<Self>,
         provider: &Arc<Inner>,
@@ -161,11 +162,11 @@ impl Completer {
 
     /// When a late completion is due.
     fn due(provider: &Inner) -> Option<Instant> {
-        let steering = &provider.steering;
-        steering.delays().then(|| Instant::now() + steering.get(|config| config.late_by))
+        let live_config = &provider.live_config;
+        live_config.delays().then(|| Instant::now() + live_config.get(|config| config.late_by))
     }
 
-    /// Whether the calling thread comes back to complete what it brings.
+    /// Returns whether the calling thread comes back to complete what it brings.
     fn comes_back(&self) -> bool {
         LENT_TO.get() == std::ptr::from_ref(self).addr() && !IS_LENT.get()
     }
@@ -227,7 +228,8 @@ impl Completer {
         LENT_TO.set(std::ptr::from_ref(self).addr());
         let former = IS_LENT.replace(true);
         let mut state = self.state.lock();
-        // No more than there is now: a routine that submits again would keep the thread for ever from what it waits for.
+        // No more than there is now: a routine that submits again would keep the thread for ever from what it
+        // waits for.
         let there_now = state.ready.len();
         if there_now > 0 {
             Self::complete(provider, &mut state, there_now);

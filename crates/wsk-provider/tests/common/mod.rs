@@ -5,7 +5,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
 use wsk_provider::transport::{ListenSink, Stream};
-// Has a kernel linked, which the provider calls: linkers of Windows want it even for what nothing here reaches.
+// Has a kernel linked, which the provider calls: linkers of Windows want it even for what nothing here
+// reaches.
 use wsk_sim as _;
 
 /// Passes on what a listener takes.

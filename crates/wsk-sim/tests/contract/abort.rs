@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use wsk_sim::raw::*;
 use wsk_sim::wsk_provider::behaviours::CloseWithPended;
-use wsk_sim::{Knob, Sim};
+use wsk_sim::{FaultPoint, Sim};
 use wsk_sys::*;
 
 use crate::support::*;
@@ -88,16 +88,20 @@ fn an_abort_follows_its_inspection_if_that_did_not_reject() {
 /// Shows: ABRT-06
 #[test]
 fn a_request_that_is_dropped_locally_is_aborted() {
-    for knob in [Knob::DropAfterAccept, Knob::DropAfterPend, Knob::DropDuringComplete] {
+    for knob in [FaultPoint::DropAfterAccept, FaultPoint::DropAfterPend, FaultPoint::DropDuringComplete] {
         for_each_mode(move |sim| {
             sim.choose_once(knob, 1);
             let client = Client::new();
             let events = Recorder::new();
-            events.inspecting(if knob == Knob::DropAfterAccept { WskInspectAccept } else { WskInspectPend });
+            events.inspecting(if knob == FaultPoint::DropAfterAccept {
+                WskInspectAccept
+            } else {
+                WskInspectPend
+            });
             let (listener, address) = client.conditional_listener(&events);
             let peer = Peer::connect(address);
             let id = events.inspect().id();
-            if knob == Knob::DropDuringComplete {
+            if knob == FaultPoint::DropDuringComplete {
                 listener.inspect_complete(id, WskInspectAccept).ok();
             }
             assert_eq!(events.abort().id, Some(id));
@@ -245,7 +249,7 @@ fn a_request_is_aborted_once() {
         let (listener, address) = client.conditional_listener(&events);
         events.inspecting(WskInspectPend);
         // Everything that could tell of the drop happens at once.
-        sim.choose(Knob::DropAfterPend, 1);
+        sim.choose(FaultPoint::DropAfterPend, 1);
         let peer = Peer::connect(address);
         let id = events.inspect().id();
         peer.reset();
@@ -265,7 +269,7 @@ fn an_abort_may_run_while_somebody_is_still_inspecting() {
         let events = Recorder::new();
         events.inspecting(WskInspectPend);
         let (_listener, address) = client.conditional_listener(&events);
-        sim.choose_once(Knob::DropAfterPend, 1);
+        sim.choose_once(FaultPoint::DropAfterPend, 1);
         let gate = events.hold(Kind::Abort);
         let _peer = Peer::connect(address);
         // This thread is the worker that the request was given to; the abort runs in another.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use wsk_sim::nt_user::faults::Point;
 use wsk_sim::raw::*;
-use wsk_sim::{Completion, Knob, Sim};
+use wsk_sim::{Completion, FaultPoint, Sim};
 use wsk_sys::nt::{self, NTSTATUS};
 use wsk_sys::*;
 
@@ -291,7 +291,7 @@ fn going_on_with_a_socket_whose_close_has_failed_is_caught() {
     sim.run(|sim| {
         let client = Client::new();
         let (connection, peer) = connected_pair(&client, &Recorder::new());
-        sim.choose_once(Knob::CloseFails, 1);
+        sim.choose_once(FaultPoint::CloseFails, 1);
         connection.close().fails(STATUS_UNSUCCESSFUL);
         // The socket is gone all the same.
         peer.expect_reset();

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use wsk_sim::raw::*;
 use wsk_sim::wsk_provider::behaviours::LateDisconnect;
-use wsk_sim::{Knob, Level, Sim};
+use wsk_sim::{FaultPoint, Level, Sim};
 use wsk_sys::nt::{DISPATCH_LEVEL, PASSIVE_LEVEL};
 use wsk_sys::*;
 
@@ -367,7 +367,7 @@ fn the_death_of_the_socket_is_not_told_by_this_event() {
 #[test]
 fn data_before_the_end_is_delivered_before_the_event() {
     for_each_mode(|sim| {
-        sim.choose_by(Knob::IndicationShape, |alternatives| alternatives - 1);
+        sim.choose_by(FaultPoint::IndicationShape, |alternatives| alternatives - 1);
         let link = Link::with_events(WSK_EVENT_DISCONNECT | WSK_EVENT_RECEIVE);
         let gate = link.events.hold(Kind::Receive);
         link.peer.send(b"first");

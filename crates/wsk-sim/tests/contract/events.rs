@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use wsk_sim::raw::*;
 use wsk_sim::wsk_provider::Alternatives;
 use wsk_sim::wsk_provider::behaviours::*;
-use wsk_sim::{Completion, Knob, Sim};
+use wsk_sim::{Completion, FaultPoint, Sim};
 use wsk_sys::*;
 
 use crate::support::*;
@@ -227,7 +227,7 @@ fn disabling_an_event_in_progress_says_so_and_ends_with_its_callback() {
 #[test]
 fn disabling_waits_for_all_of_several_callbacks_in_progress() {
     let sim = Sim::new();
-    sim.choose(Knob::ConcurrentReceiveFrom, 1);
+    sim.choose(FaultPoint::ConcurrentReceiveFrom, 1);
     sim.run(|_| {
         let client = Client::new();
         let events = Recorder::new();

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use wsk_sim::raw::*;
 use wsk_sim::wsk_provider::behaviours::{CloseWithPended, IdReuse, MissingInspection, Retransmission};
-use wsk_sim::{Knob, Sim};
+use wsk_sim::{FaultPoint, Sim};
 use wsk_sys::*;
 
 use crate::support::*;
@@ -188,7 +188,7 @@ fn an_accepted_request_is_delivered_or_aborted_and_never_both() {
         let (listener, address) = client.conditional_listener(&events);
         assert_eq!(listener.enable(WSK_EVENT_ACCEPT), STATUS_SUCCESS);
         for drops in [false, true, true, false] {
-            sim.choose_once(Knob::DropAfterAccept, u32::from(drops));
+            sim.choose_once(FaultPoint::DropAfterAccept, u32::from(drops));
             let peer = Peer::connect(address);
             let id = events.inspect().id();
             if drops {
@@ -404,7 +404,7 @@ fn a_retransmitted_request_is_inspected_again_or_not() {
     for_each_choice(
         |behaviours, choice: Retransmission| behaviours.retransmission = choice,
         |sim, choice| {
-            sim.choose(Knob::Retransmission, 1);
+            sim.choose(FaultPoint::Retransmission, 1);
             let client = Client::new();
             let events = Recorder::new();
             events.inspecting(WskInspectPend);
@@ -528,7 +528,7 @@ fn a_closing_listener_aborts_its_pended_requests_or_drops_them() {
             let client = Client::new();
             let injections = if choice == CloseWithPended::Either { vec![0, 1] } else { vec![0] };
             for injected in injections {
-                sim.choose(Knob::AbortAtClose, injected);
+                sim.choose(FaultPoint::AbortAtClose, injected);
                 let events = Recorder::new();
                 events.inspecting(WskInspectPend);
                 let (listener, address) = client.conditional_listener(&events);

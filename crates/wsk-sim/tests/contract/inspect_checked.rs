@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use wsk_sim::raw::*;
-use wsk_sim::{Knob, Sim};
+use wsk_sim::{FaultPoint, Sim};
 use wsk_sys::*;
 
 use crate::support::*;
@@ -254,7 +254,7 @@ fn a_client_that_records_a_request_only_after_the_inspection_is_caught() {
             STATUS_SUCCESS
         });
         let (listener, address) = client.conditional_listener(&events);
-        sim.choose_once(Knob::DropAfterPend, 1);
+        sim.choose_once(FaultPoint::DropAfterPend, 1);
         let _peer = Peer::connect(address);
         events.abort();
         records.lock().unwrap().push(events.inspect().id());

@@ -4,7 +4,7 @@ use wsk_sim::raw::*;
 use wsk_sim::wsk_provider::behaviours::{
     CompleteAborted, CompleteAction, CompleteEarly, CompleteUnbound, CompleteUnknown,
 };
-use wsk_sim::{Knob, Sim};
+use wsk_sim::{FaultPoint, Sim};
 use wsk_sys::*;
 
 use crate::support::*;
@@ -26,7 +26,7 @@ fn accept_goes_on_to_delivery_or_abort() {
             let events = Recorder::new();
             let (listener, peer, id) = pended(&client, &events);
             let accept = listener.accept().pends();
-            sim.choose_once(Knob::DropDuringComplete, u32::from(dropped));
+            sim.choose_once(FaultPoint::DropDuringComplete, u32::from(dropped));
             assert_eq!(listener.inspect_complete(id, WskInspectAccept).ok().information, 0);
             if dropped {
                 assert_eq!(events.abort().id, Some(id));
@@ -66,7 +66,7 @@ fn an_abort_may_meet_a_rejection() {
         let client = Client::new();
         let events = Recorder::new();
         let (listener, peer, id) = pended(&client, &events);
-        sim.choose_once(Knob::DropDuringComplete, 1);
+        sim.choose_once(FaultPoint::DropDuringComplete, 1);
         listener.inspect_complete(id, WskInspectReject).ok();
         assert_eq!(events.abort().id, Some(id));
         peer.expect_reset();
@@ -106,7 +106,7 @@ fn a_decision_answers_success_or_pending_or_forced_closed_or_another_failure() {
         let done = listener.inspect_complete(id, WskInspectReject).ok();
         assert!(matches!(done.returned, STATUS_SUCCESS | STATUS_PENDING), "{done:?}");
         peer.expect_reset();
-        sim.choose_once(Knob::DieInCall, 1);
+        sim.choose_once(FaultPoint::DieInCall, 1);
         let dead = listener.inspect_complete(id, WskInspectReject).wait();
         assert_eq!((dead.returned, dead.status), (STATUS_FILE_FORCED_CLOSED, STATUS_FILE_FORCED_CLOSED));
         listener.close().ok();
@@ -140,7 +140,7 @@ fn a_decision_on_an_aborted_request_succeeds_or_finds_nothing() {
             peer.reset();
             events.abort();
             for injected in [0, 1] {
-                sim.choose(Knob::AbortedCompletion, injected);
+                sim.choose(FaultPoint::AbortedCompletion, injected);
                 let status = match (choice, injected) {
                     (CompleteAborted::Success, _) | (CompleteAborted::Either, 0) => STATUS_SUCCESS,
                     _ => STATUS_NOT_FOUND,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use wsk_sim::raw::*;
-use wsk_sim::{Completion, Knob, Sim};
+use wsk_sim::{Completion, FaultPoint, Sim};
 use wsk_sys::nt;
 use wsk_sys::*;
 
@@ -192,7 +192,7 @@ fn a_control_call_with_an_irp_has_the_size_in_information() {
 #[test]
 fn a_control_call_without_an_irp_may_be_refused_when_it_cannot_finish_inline() {
     let sim = Sim::new();
-    sim.choose(Knob::NotInline, 1);
+    sim.choose(FaultPoint::NotInline, 1);
     sim.run(|_| {
         let client = Client::new();
         let events = Recorder::new();

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use wsk_sim::raw::*;
 use wsk_sim::wsk_provider::behaviours::AcceptUnbound;
-use wsk_sim::{Knob, Sim};
+use wsk_sim::{FaultPoint, Sim};
 use wsk_sys::*;
 
 use crate::support::*;
@@ -103,7 +103,7 @@ fn any_other_answer_is_a_failure_with_a_failed_irp() {
         let (listener, address) = client.bound_listener(&Recorder::new());
         let peer = Peer::connect(address);
         await_untaken(sim, &listener, 1);
-        sim.choose_once(Knob::AllocationFails, 1);
+        sim.choose_once(FaultPoint::AllocationFails, 1);
         let accept = listener.accept();
         let done = accept.fails(STATUS_INSUFFICIENT_RESOURCES);
         assert_eq!((done.returned, done.information), (STATUS_INSUFFICIENT_RESOURCES, 0));

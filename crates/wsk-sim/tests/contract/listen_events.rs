@@ -1,7 +1,7 @@
 //! `WskAccept` beside `WskAcceptEvent`, and the events of the sockets it gives (contract 4.8).
 
 use wsk_sim::raw::*;
-use wsk_sim::{Knob, Sim};
+use wsk_sim::{FaultPoint, Sim};
 use wsk_sys::*;
 
 use crate::support::*;
@@ -32,7 +32,7 @@ fn the_event_may_come_although_an_accept_is_queued() {
         let (listener, address) = client.bound_listener(&events);
         assert_eq!(listener.enable(WSK_EVENT_ACCEPT), STATUS_SUCCESS);
         let accept = listener.accept().pends();
-        sim.choose_once(Knob::EventDespiteIrp, 1);
+        sim.choose_once(FaultPoint::EventDespiteIrp, 1);
         let first = Peer::connect(address);
         assert_eq!(events.accept().remote, Some(first.local()));
         assert!(!accept.is_completed());
@@ -49,7 +49,7 @@ fn only_disabling_keeps_the_event_from_coming() {
         let events = Recorder::new();
         let (listener, address) = client.bound_listener(&events);
         assert_eq!(listener.enable(WSK_EVENT_ACCEPT), STATUS_SUCCESS);
-        sim.choose(Knob::EventDespiteIrp, 1);
+        sim.choose(FaultPoint::EventDespiteIrp, 1);
         let accept = listener.accept().pends();
         let _by_event = Peer::connect(address);
         drop(events.accept());
@@ -117,7 +117,7 @@ fn a_client_that_did_not_expect_the_event_and_loses_the_socket_is_caught() {
         let (listener, address) = client.bound_listener(&events);
         assert_eq!(listener.enable(WSK_EVENT_ACCEPT), STATUS_SUCCESS);
         let accept = listener.accept().pends();
-        sim.choose_once(Knob::EventDespiteIrp, 1);
+        sim.choose_once(FaultPoint::EventDespiteIrp, 1);
         let _peer = Peer::connect(address);
         events.accept().socket().forget();
         drop(accept);

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use wsk_sim::raw::*;
 use wsk_sim::wsk_provider::behaviours::*;
-use wsk_sim::{Knob, Sim};
+use wsk_sim::{FaultPoint, Sim};
 use wsk_sys::nt::PSECURITY_DESCRIPTOR;
 use wsk_sys::*;
 
@@ -499,7 +499,7 @@ fn every_option_answers_forced_closed_on_a_dead_socket() {
         let listener = unbound(&client, Category::Listen);
         let cached = Descriptor::cached(&client, true);
         let value = cached.raw().expose_provenance().to_ne_bytes();
-        sim.choose_once(Knob::DieInCall, 1);
+        sim.choose_once(FaultPoint::DieInCall, 1);
         listener.control(&Control::set(SOL_SOCKET, SO_WSK_SECURITY, &value)).fails(STATUS_FILE_FORCED_CLOSED);
         listener.close().ok();
     });

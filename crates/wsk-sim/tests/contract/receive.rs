@@ -5,7 +5,7 @@ use std::sync::Arc;
 use wsk_sim::raw::*;
 use wsk_sim::wsk_provider::Alternatives;
 use wsk_sim::wsk_provider::behaviours::WaitAllAndDrain;
-use wsk_sim::{Knob, Sim};
+use wsk_sim::{FaultPoint, Sim};
 use wsk_sys::*;
 
 use crate::link::*;
@@ -143,7 +143,7 @@ fn a_receive_of_all_ends_with_the_connection_or_its_cancellation() {
 fn a_cancelled_receive_of_all_tells_its_bytes_or_leaves_them() {
     for_each_mode(|sim| {
         for tells in [0, 1] {
-            sim.choose(Knob::CancelledWaitAll, tells);
+            sim.choose(FaultPoint::CancelledWaitAll, tells);
             let (link, buffer, receive) = half_received();
             receive.cancel();
             let done = receive.fails(STATUS_CANCELLED);
@@ -327,7 +327,7 @@ fn receives_that_wait_come_before_the_event() {
 #[test]
 fn the_event_may_come_although_a_receive_waits_unless_it_is_disabled() {
     for_each_mode(|sim| {
-        sim.choose(Knob::EventDespiteIrp, 1);
+        sim.choose(FaultPoint::EventDespiteIrp, 1);
         let link = Link::with_events(WSK_EVENT_RECEIVE);
         let buffer = Buffer::new(8);
         let receive = link.socket.receive(&buffer).pends();

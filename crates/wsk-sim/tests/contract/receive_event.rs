@@ -3,7 +3,7 @@
 use wsk_sim::raw::*;
 use wsk_sim::wsk_provider::Alternatives;
 use wsk_sim::wsk_provider::behaviours::BytesAccepted;
-use wsk_sim::{Knob, Sim};
+use wsk_sim::{FaultPoint, Sim};
 use wsk_sys::nt;
 use wsk_sys::*;
 
@@ -95,7 +95,7 @@ fn success_accepts_all_that_was_indicated() {
 fn a_list_that_is_kept_is_valid_until_it_is_released() {
     for_each_mode(|sim| {
         for shape in 0..5 {
-            sim.choose(Knob::IndicationShape, shape);
+            sim.choose(FaultPoint::IndicationShape, shape);
             let link = Link::with_events(WSK_EVENT_RECEIVE);
             // What is said about the bytes is not looked at.
             link.events.on_receive(|_| ReceiveAnswer { accepted: Some(1), ..ReceiveAnswer::retain() });
@@ -141,7 +141,7 @@ fn a_list_may_be_laid_out_in_any_way() {
     for_each_mode(|sim| {
         let (mut several, mut chained, mut empty, mut offset) = (false, false, false, false);
         for shape in 0..5 {
-            sim.choose(Knob::IndicationShape, shape);
+            sim.choose(FaultPoint::IndicationShape, shape);
             let link = Link::with_events(WSK_EVENT_RECEIVE);
             let (layouts, seen) = std::sync::mpsc::channel();
             let layouts = std::sync::Mutex::new(layouts);
@@ -180,7 +180,7 @@ fn a_quick_release_is_asked_for_by_a_flag() {
     for_each_mode(|sim| {
         let link = Link::with_events(WSK_EVENT_RECEIVE);
         for asked in [0, 1, 0] {
-            sim.choose(Knob::ReleaseAsap, asked);
+            sim.choose(FaultPoint::ReleaseAsap, asked);
             link.peer.send(b"x");
             let flags = link.events.receive().flags;
             assert_eq!(flags & WSK_FLAG_RELEASE_ASAP != 0, asked == 1);

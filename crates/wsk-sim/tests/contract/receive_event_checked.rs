@@ -3,7 +3,7 @@
 use wsk_sim::nt_user::Failure;
 use wsk_sim::nt_user::faults::Point;
 use wsk_sim::raw::*;
-use wsk_sim::{Knob, Sim};
+use wsk_sim::{FaultPoint, Sim};
 use wsk_sys::*;
 
 use crate::link::*;
@@ -90,7 +90,7 @@ fn an_answer_that_is_not_defined_is_caught_and_leaves_the_data() {
 #[test]
 fn a_callback_that_does_not_survive_unmapped_data_is_caught() {
     let sim = Sim::new();
-    sim.choose(Knob::IndicationShape, 4);
+    sim.choose(FaultPoint::IndicationShape, 4);
     let own = sim.clone();
     let run = sim.thread("test", move || {
         let link = Link::with_events(WSK_EVENT_RECEIVE);
@@ -106,7 +106,7 @@ fn a_callback_that_does_not_survive_unmapped_data_is_caught() {
 #[test]
 fn data_that_has_yet_to_be_mapped_can_be_read() {
     Sim::new().run(|sim| {
-        sim.choose(Knob::IndicationShape, 4);
+        sim.choose(FaultPoint::IndicationShape, 4);
         let link = Link::with_events(WSK_EVENT_RECEIVE);
         link.peer.send(b"x");
         assert_eq!(link.events.receive().bytes(), b"x");
@@ -126,7 +126,7 @@ fn keeping() -> (Link, ListHandle) {
 #[test]
 fn a_release_of_another_pointer_than_the_lists_is_caught() {
     let sim = Sim::new();
-    sim.choose(Knob::IndicationShape, 1);
+    sim.choose(FaultPoint::IndicationShape, 1);
     sim.expect("RCVE-18").run(|sim| {
         let (link, list) = keeping();
         // SAFETY: the list is kept and not released.

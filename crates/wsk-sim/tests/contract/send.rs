@@ -290,7 +290,7 @@ fn after_a_reset_transfers_say_reset_or_forced_closed() {
             link.peer.reset();
             link.events.disconnect();
             for turn in 0..4 {
-                sim.choose(wsk_sim::Knob::ResetStatus, turn % 2);
+                sim.choose(wsk_sim::FaultPoint::ResetStatus, turn % 2);
                 let expected = match (choice, turn % 2) {
                     (AfterReset::Reset, _) | (AfterReset::Either, 0) => STATUS_CONNECTION_RESET,
                     _ => STATUS_FILE_FORCED_CLOSED,

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use wsk_sim::raw::*;
 use wsk_sim::wsk_provider::Alternatives;
 use wsk_sim::wsk_provider::behaviours::{CategoryBits, NoSuchPair, NullClientIrp};
-use wsk_sim::{Completion, Knob, Sim};
+use wsk_sim::{Completion, FaultPoint, Sim};
 use wsk_sys::nt::{IRP, NTSTATUS};
 use wsk_sys::*;
 
@@ -475,15 +475,15 @@ fn an_allocation_that_fails_is_reported_by_every_call_that_makes_a_socket() {
         let client = Client::new();
         let (listener, address) = client.bound_listener(&Recorder::new());
         for category in CATEGORIES {
-            sim.choose_once(Knob::AllocationFails, 1);
+            sim.choose_once(FaultPoint::AllocationFails, 1);
             let request = client.open(&SocketOptions::new(category));
             assert_eq!(request.fails(STATUS_INSUFFICIENT_RESOURCES).information, 0);
         }
-        sim.choose_once(Knob::AllocationFails, 1);
+        sim.choose_once(FaultPoint::AllocationFails, 1);
         let connect = client.socket_connect(Request::new(), LOCALHOST, address, 0, None);
         assert_eq!(connect.fails(STATUS_INSUFFICIENT_RESOURCES).information, 0);
         let accept = listener.accept().pends();
-        sim.choose_once(Knob::AllocationFails, 1);
+        sim.choose_once(FaultPoint::AllocationFails, 1);
         let _lost = Peer::connect(address);
         assert_eq!(accept.fails(STATUS_INSUFFICIENT_RESOURCES).information, 0);
         // And then all goes well again.

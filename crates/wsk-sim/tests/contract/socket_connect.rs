@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use wsk_sim::raw::*;
 use wsk_sim::wsk_provider::Config;
-use wsk_sim::{Completion, Knob, Sim};
+use wsk_sim::{Completion, FaultPoint, Sim};
 use wsk_sys::*;
 
 use crate::support::*;
@@ -105,7 +105,7 @@ fn an_allocation_that_fails_leaves_no_socket() {
     sim.run(|sim| {
         let client = Client::new();
         let (_host, served) = host_listener();
-        sim.choose_once(Knob::AllocationFails, 1);
+        sim.choose_once(FaultPoint::AllocationFails, 1);
         let failed = client.socket_connect(Request::new(), LOCALHOST, served, 0, None);
         assert_eq!(failed.fails(STATUS_INSUFFICIENT_RESOURCES).information, 0);
         assert!(sim.provider().open_sockets().is_empty());

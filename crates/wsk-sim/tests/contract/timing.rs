@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use wsk_sim::raw::*;
 use wsk_sim::wsk_provider::behaviours::{Retransmission, Truncated};
-use wsk_sim::{Completion, Knob, Sim};
+use wsk_sim::{Completion, FaultPoint, Sim};
 use wsk_sys::nt;
 use wsk_sys::*;
 
@@ -413,7 +413,7 @@ fn a_repetition_does_not_wait_for_a_lock_of_the_caller() {
     let sim =
         Sim::builder().behaviours(|behaviours| behaviours.retransmission = Retransmission::InspectedAgain);
     sim.build().run(|sim| {
-        sim.choose(Knob::RetransmissionDuringComplete, 1);
+        sim.choose(FaultPoint::RetransmissionDuringComplete, 1);
         let lock = Arc::new(Locked(Box::new(UnsafeCell::new(0))));
         let client = Client::new();
         let events = Recorder::new();

@@ -1,7 +1,7 @@
 //! Name resolution (contract 4.22): `WskGetAddressInfo`, `WskFreeAddressInfo` and `WskGetNameInfo`.
 //!
-//! Names are resolved by the host, on a thread of their own; numbers need no host. Either way the request counts for
-//! the client object and can be cancelled while the host is being asked.
+//! Names are resolved by the host, on a thread of their own; numbers need no host. Either way the request
+//! counts for the client object and can be cancelled while the host is being asked.
 
 mod list;
 mod lookup;
@@ -45,7 +45,7 @@ fn check_level(call: &ClientCall) {
 
 /// The status of a name nobody knows (NAME-06).
 fn unknown(client: &Client) -> NTSTATUS {
-    if client.provider().steering.has(Release::Windows8) { STATUS_NOT_FOUND } else { STATUS_NO_MATCH }
+    if client.provider().live_config.has(Release::Windows8) { STATUS_NOT_FOUND } else { STATUS_NO_MATCH }
 }
 
 /// Where the results of `WskGetAddressInfo` go.
@@ -66,8 +66,8 @@ impl Destination {
 /// `WskGetAddressInfo`.
 ///
 /// # Safety
-/// As `PFN_WSK_GET_ADDRESS_INFO`: the client is captured, names, hints and result variable stay valid until the request
-/// completes, and the IRP is handed over.
+/// As `PFN_WSK_GET_ADDRESS_INFO`: the client is captured, names, hints and result variable stay valid until
+/// the request completes, and the IRP is handed over.
 #[allow(clippy::too_many_arguments)]
 pub(crate) unsafe extern "system" fn wsk_get_address_info(
     client: PWSK_CLIENT,
@@ -122,7 +122,7 @@ pub(crate) unsafe extern "system" fn wsk_get_address_info(
         numeric: flags & AI_NUMERICHOST != 0,
         canonical: flags & AI_CANONNAME != 0,
         transports: transports(
-            provider.steering.behaviours().address_entries,
+            provider.live_config.behaviours().address_entries,
             hints.map_or((0, 0), |hints| (hints.ai_socktype, hints.ai_protocol)),
         ),
     });
@@ -137,7 +137,8 @@ pub(crate) unsafe extern "system" fn wsk_get_address_info(
     })
 }
 
-/// The socket type and the protocol of each entry that an address has, for those of the hints, where 0 leaves them open.
+/// The socket type and the protocol of each entry that an address has, for those of the hints, where 0 leaves
+/// them open.
 fn transports(entries: AddressEntries, (socket_type, protocol): (i32, i32)) -> Vec<(i32, i32)> {
     let all = [(SOCK_STREAM, IPPROTO_TCP), (SOCK_DGRAM, IPPROTO_UDP)];
     let fits = |&(own_type, own_protocol): &(i32, i32)| {
@@ -185,7 +186,7 @@ fn ask(
     let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
     client.lock().names.0.push(request, client, number);
     let shared = Arc::clone(client);
-    client.provider().elsewhere(Box::new(move |provider| {
+    client.provider().defer(Box::new(move |provider| {
         let answer = question.answer_from_host();
         let claimed = shared.lock().names.0.take_where(|other| *other == number);
         if let Some((request, _)) = claimed {
@@ -232,8 +233,8 @@ impl Outputs {
 /// `WskGetNameInfo`.
 ///
 /// # Safety
-/// As `PFN_WSK_GET_NAME_INFO`: the client is captured, address and strings stay valid until the request completes, and
-/// the IRP is handed over.
+/// As `PFN_WSK_GET_NAME_INFO`: the client is captured, address and strings stay valid until the request
+/// completes, and the IRP is handed over.
 #[allow(clippy::too_many_arguments)]
 pub(crate) unsafe extern "system" fn wsk_get_name_info(
     client: PWSK_CLIENT,

@@ -1,9 +1,9 @@
 //! Which addresses this network holds, so that a host can be told to share one.
 //!
-//! WSK grants some overlaps (a wildcard beside a specific address, two `SO_REUSEADDR` sockets) that a Unix host
-//! refuses. The provider decides by WSK's table; when it has granted one, both host sockets are marked
-//! `SO_REUSEPORT` for the length of the `bind` or `listen` call and unmarked after it. So a foreign process that
-//! binds the same address still learns that it is in use.
+//! WSK grants some overlaps (a wildcard beside a specific address, two `SO_REUSEADDR` sockets) that a Unix
+//! host refuses. The provider decides by WSK's table; when it has granted one, both host sockets are marked
+//! `SO_REUSEPORT` for the length of the `bind` or `listen` call and unmarked after it. So a foreign process
+//! that binds the same address still learns that it is in use.
 
 use std::collections::HashMap;
 use std::io;
@@ -132,8 +132,8 @@ fn raw(socket: &Socket) -> Raw {
 
 #[cfg(unix)]
 fn allow_sharing(raw: Raw, on: bool) -> io::Result<()> {
-    // SAFETY: by the invariant of `Entry`, or because the caller holds the socket, the descriptor is open during
-    // this call, which does not keep it.
+    // SAFETY: by the invariant of `Entry`, or because the caller holds the socket, the descriptor is open
+    // during this call, which does not keep it.
     let socket = unsafe { std::os::fd::BorrowedFd::borrow_raw(raw) };
     socket2::SockRef::from(&socket).set_reuse_port(on)
 }

@@ -8,7 +8,7 @@ use mio::net::UdpSocket;
 use socket2::{SockRef, Socket};
 
 use super::bindings::Binding;
-use super::reactor::{Reactor, Watch};
+use super::reactor::{Reactor, Registration};
 use super::{on, tune};
 use crate::transport::{Datagram, ReadySink, Received};
 
@@ -18,7 +18,7 @@ use crate::transport::{Datagram, ReadySink, Received};
 /// Fields are dropped in the order of declaration: see [`Binding`].
 #[derive(Debug)]
 pub(super) struct Port {
-    watch: Option<Watch>,
+    watch: Option<Registration>,
     _binding: Binding,
     socket: UdpSocket,
 }
@@ -129,7 +129,7 @@ mod host {
         Ok(received)
     }
 
-    /// What the control messages of a message just received tell.
+    /// Returns what the control messages of a message just received tell.
     fn read_control(message: &libc::msghdr, received: &mut Received) {
         // SAFETY: the host has filled in the header and the control buffer it points to.
         let mut header = unsafe { libc::CMSG_FIRSTHDR(message) };

@@ -10,32 +10,33 @@ use parking_lot::Mutex;
 use socket2::SockRef;
 
 use super::bindings::Binding;
-use super::reactor::{Reactor, Watch};
+use super::reactor::{Reactor, Registration};
 use super::stream::LiveStream;
 use super::{on, tune};
 use crate::transport::{ListenSink, Listener};
 
-/// The host's queue of finished handshakes. WSK names no number; ten thousand clients that connect at once must
-/// not lose their SYNs to a short one, and the host lowers what it does not allow.
+/// The host's queue of finished handshakes. WSK names no number; ten thousand clients that connect at once
+/// must not lose their SYNs to a short one, and the host lowers what it does not allow.
 pub(super) const BACKLOG: i32 = 65_535;
 /// Streams taken in one go, after which other sockets have their turn.
 const BATCH: usize = 256;
 
-/// How far an [`Acceptor`] came.
+/// Progress: how far an [`Acceptor`] came.
 pub(super) enum Progress {
     /// Nothing waits, or nothing is wanted.
     Done,
     /// More may wait.
     More,
-    /// There are as many streams as may be, or the host is out of descriptors or memory: try again when some went.
+    /// There are as many streams as may be, or the host is out of descriptors or memory: try again when some
+    /// went.
     Starved,
 }
 
 /// The part of a listener that the reactor calls.
 ///
 /// # Invariants
-/// The socket is `None` once the listener is gone; it is closed under the lock, so that the address is free when the
-/// listener's owner has dropped it.
+/// The socket is `None` once the listener is gone; it is closed under the lock, so that the address is free
+/// when the listener's owner has dropped it.
 pub(super) struct Acceptor {
     socket: Mutex<Option<TcpListener>>,
     accepting: AtomicBool,
@@ -57,7 +58,8 @@ impl Acceptor {
             };
             match accepted {
                 Ok((socket, remote)) => {
-                    // Hosts differ in what an accepted socket inherits; where this fails Nagle's rule merely stays.
+                    // Hosts differ in what an accepted socket inherits; where this fails Nagle's rule merely
+                    // stays.
                     if !cfg!(target_os = "linux") {
                         let _ = socket.set_nodelay(true);
                     }
@@ -107,7 +109,7 @@ pub(super) struct LiveListener {
     acceptor: Arc<Acceptor>,
     /// Declared before the socket is closed by `Drop`: see [`Binding`].
     binding: Option<Binding>,
-    watch: Option<Watch>,
+    watch: Option<Registration>,
 }
 
 impl fmt::Debug for LiveListener {

@@ -27,11 +27,12 @@ use super::{BindOptions, Complain, Datagram, ReadySink, Reservation, Spawn, Tran
 /// Settings of the host network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// Send buffer size of every stream (`SO_SNDBUF`); `None` lets the host tune it. A small one makes a client's
-    /// sends wait for a peer that does not read, as they do on Windows; below some 128 KiB a host's loopback crawls.
+    /// Send buffer size of every stream (`SO_SNDBUF`); `None` lets the host tune it. A small one makes a
+    /// client's sends wait for a peer that does not read, as they do on Windows; below some 128 KiB a host's
+    /// loopback crawls.
     pub send_buffer: Option<usize>,
-    /// The most streams at a time for listeners to take one more; beyond it, connections wait in the host's queue. `None` takes
-    /// what the host has descriptors for.
+    /// The most streams at a time for listeners to take one more; beyond it, connections wait in the host's
+    /// queue. `None` takes what the host has descriptors for.
     pub streams: Option<usize>,
 }
 
@@ -120,15 +121,15 @@ fn open(kind: Kind, local: SocketAddr, options: &BindOptions) -> io::Result<Sock
         socket.set_only_v6(options.v6_only)?;
     }
     match kind {
-        // A Unix host refuses a port for minutes after its last connection unless it is asked to reuse it. Windows
-        // does not, and there the option would mean sharing with live sockets, so it is not asked.
+        // A Unix host refuses a port for minutes after its last connection unless it is asked to reuse it.
+        // Windows does not, and there the option would mean sharing with live sockets, so it is not asked.
         Kind::Stream => {
             if cfg!(unix) && local.port() != 0 {
                 socket.set_reuse_address(true)?;
             }
-            // WSK hands a request to TCP as a whole and TCP does not hold back its last segment once what came
-            // before is acknowledged. Here one request can reach the host in several writes, whose ends Nagle's
-            // rule would hold for a delayed acknowledgement: 40 ms that no WSK client ever sees.
+            // WSK hands a request to TCP as a whole and TCP does not hold back its last segment once what
+            // came before is acknowledged. Here one request can reach the host in several writes, whose ends
+            // Nagle's rule would hold for a delayed acknowledgement: 40 ms that no WSK client ever sees.
             socket.set_tcp_nodelay(true)?;
         }
         Kind::Datagram => {

@@ -20,7 +20,7 @@ pub(super) enum Target {
 }
 
 impl Target {
-    /// Whether a lent thread may tell it.
+    /// Returns whether a lent thread may tell it.
     pub(super) fn fits_loan(&self) -> bool {
         match self {
             Self::Ready(sink) => sink.takes_loan(),
@@ -68,7 +68,8 @@ impl Slots {
         self.slot(token)?.1.target.clone()
     }
 
-    /// The targets of up to `count` slots from `first` on, and the slot that comes next: the first again behind the last.
+    /// The targets of up to `count` slots from `first` on, and the slot that comes next: the first again
+    /// behind the last.
     pub(super) fn some(&self, first: usize, count: usize) -> (impl Iterator<Item = Target> + '_, usize) {
         let first = if first < self.slots.len() { first } else { 0 };
         let end = self.slots.len().min(first + count);

@@ -10,7 +10,7 @@ use socket2::{SockAddr, SockRef, Socket};
 
 use super::bindings::Binding;
 use super::listener::{BACKLOG, LiveListener};
-use super::reactor::{Place, REARMS, Reactor, Watch};
+use super::reactor::{REARMS, Reactor, Registration, StreamPermit};
 use super::{on, tune};
 use crate::transport::{ListenSink, Listener, ReadySink, Reservation, Stream, Waiting};
 
@@ -38,8 +38,8 @@ tune!(Reserved, with);
 impl Reservation for Reserved {
     fn listen(self: Box<Self>, sink: Arc<dyn ListenSink>) -> io::Result<Box<dyn Listener>> {
         if cfg!(unix) {
-            // Inherited by the accepted sockets, whose leftovers would otherwise keep the port from being bound
-            // again. Not set before an ephemeral port was chosen: hosts choose from fewer then.
+            // Inherited by the accepted sockets, whose leftovers would otherwise keep the port from being
+            // bound again. Not set before an ephemeral port was chosen: hosts choose from fewer then.
             self.socket.set_reuse_address(true)?;
         }
         self.binding.listen(&self.socket, BACKLOG)?;
@@ -75,15 +75,16 @@ fn in_progress(error: &io::Error) -> bool {
 
 /// A connection of the host.
 ///
-/// Transfers go past `mio`, which would answer one that would block by asking for all reports that the stream was registered
-/// for: on Windows that takes back the request that waits for data. [`LiveStream::exhausted`] asks for what is needed.
+/// Transfers go past `mio`, which would answer one that would block by asking for all reports that the stream
+/// was registered for: on Windows that takes back the request that waits for data. [`LiveStream::exhausted`]
+/// asks for what is needed.
 ///
 /// # Invariants
-/// Fields are dropped in the order of declaration: the watch and the binding go before the socket is closed, the
-/// place of the stream after it.
+/// Fields are dropped in the order of declaration: the watch and the binding go before the socket is closed,
+/// the place of the stream after it.
 #[derive(Debug)]
 pub(super) struct LiveStream {
-    watch: Option<Watch>,
+    watch: Option<Registration>,
     binding: Option<Binding>,
     socket: TcpStream,
     reset_on_drop: bool,
@@ -93,12 +94,12 @@ pub(super) struct LiveStream {
     shut: bool,
     remote: SocketAddr,
     reactor: Arc<Reactor>,
-    _place: Place,
+    _permit: StreamPermit,
 }
 
 impl LiveStream {
     pub(super) fn new(socket: TcpStream, remote: SocketAddr, reactor: Arc<Reactor>) -> Self {
-        let place = Place::new(Arc::clone(&reactor));
+        let permit = StreamPermit::new(Arc::clone(&reactor));
         Self {
             watch: None,
             binding: None,
@@ -108,7 +109,7 @@ impl LiveStream {
             shut: false,
             remote,
             reactor,
-            _place: place,
+            _permit: permit,
         }
     }
 
@@ -116,8 +117,8 @@ impl LiveStream {
         on(&self.socket, call)
     }
 
-    /// The end of the stream was found: whether that is what it is. Wine's server looks at sockets for itself, and when it
-    /// has been told of a reset a read finds an end. Then not even nothing can be sent.
+    /// The end of the stream was found: whether that is what it is. Wine's server looks at sockets for
+    /// itself, and when it has been told of a reset a read finds an end. Then not even nothing can be sent.
     fn end(&self) -> io::Result<()> {
         if !cfg!(windows) || self.shut {
             return Ok(());
@@ -128,8 +129,8 @@ impl LiveStream {
         }
     }
 
-    /// A transfer has come to its limit: data is due to come, or, after a write, room is. The owner waits for a report, and
-    /// the reactor is asked for it where a host gives none by itself.
+    /// A transfer has come to its limit: data is due to come, or, after a write, room is. The owner waits for
+    /// a report, and the reactor is asked for it where a host gives none by itself.
     fn exhausted(&mut self, wrote: bool) {
         self.blocked |= wrote;
         if let Some(watch) = &self.watch {
@@ -241,7 +242,7 @@ impl Stream for LiveStream {
     }
 }
 
-/// Whether a transfer moved less than the most it could have, because no more can be moved now.
+/// Returns whether a transfer moved less than the most it could have, because no more can be moved now.
 fn is_short(moved: &io::Result<usize>, most: usize) -> bool {
     match moved {
         Ok(bytes) => *bytes < most,

@@ -19,7 +19,8 @@ pub(super) fn apply(socket: &SockRef<'_>, tuning: &Tuning) -> io::Result<()> {
         Tuning::KeepAlive { on, idle, interval, count } => {
             let [idle, interval] = [idle, interval].map(|time| time.clamp(SHORTEST, LONGEST));
             let probes = TcpKeepalive::new().with_time(idle).with_interval(interval);
-            // Windows sets the number of probes apart, and hosts that are only like it may have no such option.
+            // Windows sets the number of probes apart, and hosts that are only like it may have no such
+            // option.
             let probes = if cfg!(windows) { probes } else { probes.with_retries(count.clamp(1, MOST)) };
             // Setting the times switches the probes on, so that comes last.
             socket.set_tcp_keepalive(&probes)?;

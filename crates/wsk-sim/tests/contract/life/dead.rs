@@ -1,7 +1,7 @@
 //! Sockets that the provider can no longer run.
 
 use wsk_sim::raw::*;
-use wsk_sim::{Knob, Sim};
+use wsk_sim::{FaultPoint, Sim};
 use wsk_sys::*;
 
 use crate::link::Link;
@@ -77,9 +77,9 @@ fn a_socket_can_die_in_any_call_and_closing_it_is_the_answer() {
         let client = Client::new();
         for (make, call) in CALLS {
             let socket = make(&client);
-            sim.choose(Knob::DieInCall, 1);
+            sim.choose(FaultPoint::DieInCall, 1);
             call(&socket).fails(STATUS_FILE_FORCED_CLOSED);
-            sim.choose_naturally(Knob::DieInCall);
+            sim.choose_naturally(FaultPoint::DieInCall);
             socket.close().ok();
         }
     });

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use wsk_sim::raw::*;
-use wsk_sim::{Completion, Knob, Sim};
+use wsk_sim::{Completion, FaultPoint, Sim};
 use wsk_sys::nt::*;
 use wsk_sys::*;
 
@@ -45,7 +45,7 @@ impl Kept {
 /// A link whose client has been shown data in a list of `shape`, has kept the descriptors, and has answered
 /// `answer`.
 fn shown(sim: &Sim, shape: u32, answer: ReceiveAnswer) -> (Link, Kept, ListHandle) {
-    sim.choose(Knob::IndicationShape, shape);
+    sim.choose(FaultPoint::IndicationShape, shape);
     let link = Link::new();
     let kept = Kept::default();
     link.events.on_receive(kept.answering(answer));

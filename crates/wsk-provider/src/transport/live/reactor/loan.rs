@@ -1,12 +1,13 @@
 //! Threads that are lent to the reactor while their clients wait.
 //!
-//! Under load, the thread at the helm is woken to read what has come and wakes the client's thread to deal with it, over
-//! and over, and each wake-up costs more than the work. A thread that is lent does both: it polls, completes what it finds
-//! to be complete, and goes on with its client's work when that is what it was waiting for. The own threads look after
-//! everything else, and after the sockets when no lent thread comes back.
+//! Under load, the thread at the poll_state is woken to read what has come and wakes the client's thread to
+//! deal with it, over and over, and each wake-up costs more than the work. A thread that is lent does both:
+//! it polls, completes what it finds to be complete, and goes on with its client's work when that is what it
+//! was waiting for. The own threads look after everything else, and after the sockets when no lent thread
+//! comes back.
 //!
 //! ```text
-//!   at the helm ──a full batch, and a thread was offered──► resting: lent threads poll
+//!   at the poll_state ──a full batch, and a thread was offered──► resting: lent threads poll
 //!        ▲                                                     │
 //!        └── one goes to sleep, or finds something that may    │
 //!            call the client, or none was back for a REST ─────┘
@@ -23,16 +24,16 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::super::slots::Target;
-use super::{Crew, PATIENCE, Reactor};
+use super::{PATIENCE, Reactor, Workers};
 use crate::transport::Ready;
 
-/// Events in one go from which on the helm is left to lent threads.
+/// Events in one go from which on the poll_state is left to lent threads.
 const FULL: usize = 4;
-/// How long no lent thread may have polled before the helm is taken back.
+/// Time: how long no lent thread may have polled before the poll_state is taken back.
 const REST: Duration = Duration::from_millis(1);
-/// How long a lent thread waits for something to do before it is given back.
+/// Time: how long a lent thread waits for something to do before it is given back.
 const LOAN: Duration = Duration::from_millis(10);
-/// How many batches the own thread sees to after a lent one came upon something that was not for it.
+/// Number of batches the own thread sees to after a lent one came upon something that was not for it.
 const UNFIT: u32 = 64;
 /// A thread that is needed again sooner than this is not taken: the host's polls count in milliseconds.
 const SHORTEST: Duration = Duration::from_millis(2);
@@ -42,18 +43,18 @@ const SHORTEST: Duration = Duration::from_millis(2);
 pub(super) struct Loans {
     /// A thread would have been lent, and was not needed.
     offered: AtomicBool,
-    /// The thread at the helm rests; changed with `rest` locked.
+    /// The thread at the poll_state rests; changed with `rest` locked.
     resting: AtomicBool,
-    /// How often lent threads have polled.
+    /// Count: how often lent threads have polled.
     polls: AtomicU64,
-    /// How many full batches are still not to be followed by a rest.
+    /// Number of full batches that are still not to be followed by a rest.
     unfit: AtomicU32,
     rest: Mutex<()>,
     changed: Condvar,
 }
 
 impl Loans {
-    /// Whether the thread at the helm had better rest after a batch of so many events.
+    /// Returns whether the thread at the poll_state had better rest after a batch of so many events.
     pub(super) fn relieve_after(&self, events: usize) -> bool {
         if events < FULL {
             return false;
@@ -93,7 +94,7 @@ impl Reactor {
         loop {
             let before = loans.polls.load(Ordering::Relaxed);
             loans.changed.wait_for(&mut rest, REST);
-            let in_use = self.helm.is_locked() || loans.polls.load(Ordering::Relaxed) != before;
+            let in_use = self.poll_state.is_locked() || loans.polls.load(Ordering::Relaxed) != before;
             if !loans.resting.load(Ordering::SeqCst) || !in_use || self.stop.load(Ordering::SeqCst) {
                 break;
             }
@@ -101,7 +102,8 @@ impl Reactor {
         loans.resting.store(false, Ordering::SeqCst);
     }
 
-    /// Serves the sockets on a thread of the client's until `over` says that its wait is, or there is nothing to do.
+    /// Serves the sockets on a thread of the client's until `over` says that its wait is, or there is nothing
+    /// to do.
     pub(in super::super) fn lend(&self, patience: Duration, over: &mut dyn FnMut() -> bool) {
         if patience < SHORTEST {
             return;
@@ -111,15 +113,15 @@ impl Reactor {
             return;
         }
         let id = thread::current().id();
-        self.crew.lock().lent.push(id);
+        self.workers.lock().lent.push(id);
         if !self.serve(patience.min(LOAN), over) {
             self.loans.rouse();
         }
-        let mut crew = self.crew.lock();
-        if let Some(index) = crew.lent.iter().position(|lent| *lent == id) {
-            crew.lent.swap_remove(index);
+        let mut workers = self.workers.lock();
+        if let Some(index) = workers.lent.iter().position(|lent| *lent == id) {
+            workers.lent.swap_remove(index);
         }
-        drop(crew);
+        drop(workers);
         if self.stop.load(Ordering::SeqCst) {
             self.crew_changed.notify_all();
         }
@@ -144,11 +146,11 @@ impl Reactor {
     fn serve_batch(&self, patience: Duration) -> Served {
         let mut served = Served::Nothing;
         loop {
-            let Some(mut helm) = self.helm.try_lock() else { return Served::ByOthers };
+            let Some(mut poll_state) = self.poll_state.try_lock() else { return Served::ByOthers };
             if self.stop.load(Ordering::SeqCst) || !self.loans.resting.load(Ordering::SeqCst) {
                 return Served::ByOthers;
             }
-            if helm.batch.is_empty() {
+            if poll_state.batch.is_empty() {
                 if served == Served::Some {
                     return served;
                 }
@@ -158,19 +160,19 @@ impl Reactor {
                 }
                 self.loans.polls.fetch_add(1, Ordering::Relaxed);
                 // Nor is it to deal with a poll that fails.
-                if self.poll(&mut helm, Some(patience)).is_err() {
+                if self.poll(&mut poll_state, Some(patience)).is_err() {
                     return Served::Unfit;
                 }
             }
-            let Some((target, ready)) = helm.batch.pop_front() else { return served };
+            let Some((target, ready)) = poll_state.batch.pop_front() else { return served };
             match target {
                 Target::Ready(sink) if sink.takes_loan() => {
-                    drop(helm);
+                    drop(poll_state);
                     sink.ready(Ready { lent: true, ..ready });
                     served = Served::Some;
                 }
                 unfit => {
-                    helm.batch.push_front((unfit, ready));
+                    poll_state.batch.push_front((unfit, ready));
                     self.loans.unfit.store(UNFIT, Ordering::Relaxed);
                     return Served::Unfit;
                 }
@@ -179,11 +181,11 @@ impl Reactor {
     }
 
     /// Waits until no lent thread is in a call, except this one, and one that is held up.
-    pub(super) fn take_leave(&self, crew: &mut parking_lot::MutexGuard<'_, Crew>) {
+    pub(super) fn take_leave(&self, workers: &mut parking_lot::MutexGuard<'_, Workers>) {
         let id = thread::current().id();
         let deadline = Instant::now() + PATIENCE;
-        while crew.lent.iter().any(|lent| *lent != id) {
-            if self.crew_changed.wait_until(crew, deadline).timed_out() {
+        while workers.lent.iter().any(|lent| *lent != id) {
+            if self.crew_changed.wait_until(workers, deadline).timed_out() {
                 return;
             }
         }

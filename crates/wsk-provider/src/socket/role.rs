@@ -12,10 +12,10 @@ use crate::datagram::{self, Datagram};
 use crate::listen::{self, Listener};
 use crate::provider::Inner;
 use crate::request::Completions;
-use crate::stream::Unrouted;
+use crate::stream::StreamSocket;
 use crate::transport::Tune;
 
-/// Why a socket ends its work.
+/// Reason why a socket ends its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
     /// It has died.
@@ -36,7 +36,7 @@ impl Ending {
 
 /// What a category adds.
 #[derive(Debug)]
-pub(crate) enum Part {
+pub(crate) enum Role {
     /// A basic socket, or the shell of a closed one.
     Basic,
     /// A listening socket, or a stream socket that listens.
@@ -46,34 +46,36 @@ pub(crate) enum Part {
     /// A datagram socket.
     Datagram(Box<Datagram>),
     /// A stream socket without a role.
-    Stream(Box<Unrouted>),
+    Stream(Box<StreamSocket>),
 }
 
-impl Part {
-    /// The waiting request of `irp` is being cancelled: takes it out of its queue, and tells the bytes it had got.
+impl Role {
+    /// The waiting request of `irp` is being cancelled: takes it out of its queue, and tells the bytes it had
+    /// got.
     pub(crate) fn cancelled(&mut self, irp: *mut IRP) -> usize {
         match self {
             Self::Basic => 0,
             Self::Listen(listener) => listener.cancelled(irp),
             Self::Connection(connection) => connection.cancelled(irp),
             Self::Datagram(datagram) => datagram.cancelled(irp),
-            Self::Stream(unrouted) => unrouted.cancelled(irp),
+            Self::Stream(stream) => stream.cancelled(irp),
         }
     }
 
-    /// Ends the work: waiting requests end with [`Ending::status`], and the transport is given up (a connection not
-    /// closed in both directions is reset). May be called twice, for death and then for close.
+    /// Ends the work: waiting requests end with [`Ending::status`], and the transport is given up (a
+    /// connection not closed in both directions is reset). May be called twice, for death and then for close.
     pub(crate) fn end(&mut self, ending: Ending, completions: &mut Completions) {
         match self {
             Self::Basic => {}
             Self::Listen(listener) => listener.end(ending, completions),
             Self::Connection(connection) => connection.end(ending, completions),
             Self::Datagram(datagram) => datagram.end(ending, completions),
-            Self::Stream(unrouted) => unrouted.end(ending, completions),
+            Self::Stream(stream) => stream.end(ending, completions),
         }
     }
 
-    /// The socket is gone: what its client has kept of indications goes back to the provider, which knows it for a while.
+    /// The socket is gone: what its client has kept of indications goes back to the provider, which knows it
+    /// for a while.
     pub(crate) fn give_back(self, provider: &Inner, call: &'static str) {
         match self {
             Self::Connection(connection) => connection.give_back(provider, call),
@@ -89,7 +91,7 @@ impl Part {
             Self::Listen(listener) => listener.local_address(),
             Self::Connection(connection) => connection.local_address(),
             Self::Datagram(datagram) => datagram.local_address(),
-            Self::Stream(unrouted) => unrouted.local_address(),
+            Self::Stream(stream) => stream.local_address(),
         }
     }
 
@@ -100,11 +102,11 @@ impl Part {
             Self::Listen(listener) => listener.tune(),
             Self::Connection(connection) => connection.tune(),
             Self::Datagram(datagram) => datagram.tune(),
-            Self::Stream(unrouted) => unrouted.tune(),
+            Self::Stream(stream) => stream.tune(),
         }
     }
 
-    /// Whether a bind comes too late although there is no local address (any more).
+    /// Returns whether a bind comes too late although there is no local address (any more).
     pub(crate) fn is_past_bind(&self) -> bool {
         match self {
             Self::Basic | Self::Listen(_) | Self::Datagram(_) | Self::Stream(_) => false,
@@ -112,7 +114,7 @@ impl Part {
         }
     }
 
-    /// Whether the state allows events to be switched (EVT-07, EVT-08).
+    /// Returns whether the state allows events to be switched (EVT-07, EVT-08).
     pub(crate) fn allows_events(&self) -> bool {
         match self {
             Self::Basic | Self::Stream(_) => false,
@@ -122,7 +124,7 @@ impl Part {
         }
     }
 
-    /// Whether [`switched_on`] has something to call the client for now.
+    /// Returns whether [`switched_on`] has something to call the client for now.
     pub(crate) fn has_waiting(&self, event: Event) -> bool {
         match (self, event) {
             (Self::Listen(listener), Event::Accept) => listener.has_waiting(),
@@ -133,8 +135,8 @@ impl Part {
     }
 }
 
-/// `event` was switched on and there may be something buffered for it. Called without the lock, on a thread of the
-/// provider's own.
+/// `event` was switched on and there may be something buffered for it. Called without the lock, on a thread
+/// of the provider's own.
 pub(crate) fn switched_on(socket: &Arc<Socket>, event: Event) {
     match event {
         Event::Accept => listen::pump(socket),

@@ -22,8 +22,8 @@ pub(crate) enum Timing {
 
 /// The IRQL at which one piece of client code is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Raise {
-    /// Raise to `DISPATCH_LEVEL` first.
+pub(crate) struct CallbackIrql {
+    /// CallbackIrql to `DISPATCH_LEVEL` first.
     pub(crate) to_dispatch: bool,
     /// Tell the callback, if it has a flag for it.
     pub(crate) tell: bool,
@@ -34,7 +34,7 @@ pub(crate) struct Raise {
 /// # Invariants
 /// The atomics mirror the fields of `config` that the data path reads; they change under its write lock.
 #[derive(Debug)]
-pub(crate) struct Steering {
+pub(crate) struct LiveConfig {
     config: RwLock<Config>,
     completion: AtomicU8,
     callbacks: AtomicU8,
@@ -65,9 +65,9 @@ fn code_of_level(level: Level) -> (u8, Option<u64>) {
     }
 }
 
-impl Steering {
+impl LiveConfig {
     pub(crate) fn new(config: Config) -> Self {
-        let steering = Self {
+        let live_config = Self {
             config: RwLock::new(Config::default()),
             completion: AtomicU8::new(0),
             callbacks: AtomicU8::new(0),
@@ -76,8 +76,8 @@ impl Steering {
             watch_memory: AtomicBool::new(true),
             draws: AtomicU64::new(0),
         };
-        steering.change(|current| *current = config);
-        steering
+        live_config.change(|current| *current = config);
+        live_config
     }
 
     /// Changes the settings; requests that are under way keep what they had.
@@ -113,7 +113,7 @@ impl Steering {
         read(&self.config.read())
     }
 
-    /// Whether the Windows release shown has what `release` brought.
+    /// Returns whether the Windows release shown has what `release` brought.
     pub(crate) fn has(&self, release: Release) -> bool {
         self.release.load(Ordering::Relaxed) >= release as u8
     }
@@ -126,7 +126,8 @@ impl Steering {
         (x ^ (x >> 31)) % alternatives
     }
 
-    /// How a request that could complete at once completes; `usually_pends` for those that Windows pends.
+    /// Returns how a request that could complete at once completes; `usually_pends` for those that Windows
+    /// pends.
     pub(crate) fn timing(&self, usually_pends: bool) -> Timing {
         match self.completion.load(Ordering::Relaxed) {
             0 if usually_pends => Timing::Late,
@@ -143,34 +144,34 @@ impl Steering {
         }
     }
 
-    /// Whether the host is told of the client's memory.
+    /// Returns whether the host is told of the client's memory.
     pub(crate) fn watches_memory(&self) -> bool {
         self.watch_memory.load(Ordering::Relaxed)
     }
 
-    /// Whether late completions are delayed by the configured time, or only by the change of thread.
+    /// Returns whether late completions are delayed by the configured time, or only by the change of thread.
     pub(crate) fn delays(&self) -> bool {
         self.completion.load(Ordering::Relaxed) != 0
     }
 
     /// The IRQL of the next callback.
-    pub(crate) fn callback_level(&self) -> Raise {
+    pub(crate) fn callback_level(&self) -> CallbackIrql {
         self.level(&self.callbacks)
     }
 
     /// The IRQL of the next completion routine.
-    pub(crate) fn completion_level(&self) -> Raise {
+    pub(crate) fn completion_level(&self) -> CallbackIrql {
         self.level(&self.completions)
     }
 
-    fn level(&self, slot: &AtomicU8) -> Raise {
+    fn level(&self, slot: &AtomicU8) -> CallbackIrql {
         match slot.load(Ordering::Relaxed) {
-            0 => Raise { to_dispatch: false, tell: false },
-            1 => Raise { to_dispatch: true, tell: true },
+            0 => CallbackIrql { to_dispatch: false, tell: false },
+            1 => CallbackIrql { to_dispatch: true, tell: true },
             _ => match self.draw(3) {
-                0 => Raise { to_dispatch: false, tell: false },
-                1 => Raise { to_dispatch: true, tell: false },
-                _ => Raise { to_dispatch: true, tell: true },
+                0 => CallbackIrql { to_dispatch: false, tell: false },
+                1 => CallbackIrql { to_dispatch: true, tell: false },
+                _ => CallbackIrql { to_dispatch: true, tell: true },
             },
         }
     }
