@@ -18,8 +18,9 @@ fn the_minimal_driver_is_shown_as_it_is() {
 fn every_small_program_is_listed() {
     let examples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     for entry in std::fs::read_dir(examples).expect("the folder is there") {
-        let name = entry.expect("it can be read").file_name().into_string().expect("a plain name");
-        if name.ends_with(".rs") {
+        let path = entry.expect("it can be read").path();
+        if path.extension().is_some_and(|extension| extension == "rs") {
+            let name = path.file_name().and_then(|name| name.to_str()).expect("a plain name");
             assert!(
                 include_str!("../README.md").contains(&format!("(examples/{name})")),
                 "{name} is not in README.md"

@@ -35,6 +35,15 @@ pub trait IoBuf: Describe {
 pub unsafe trait Describe: Send + 'static {
     #[doc(hidden)]
     fn describe(&self) -> Result<WSK_BUF>;
+
+    /// Drops the memory of a request that nobody waits for, where no WSK function may be called: possibly
+    /// inside the completion routine.
+    #[doc(hidden)]
+    fn orphaned(self)
+    where
+        Self: Sized,
+    {
+    }
 }
 
 // SAFETY: the buffer owns the memory and its MDL, and gives write access to its exclusive owner only, which a

@@ -86,6 +86,10 @@ unsafe impl<B: IoBuf> Describe for Slice<B> {
         // SAFETY: the descriptor was just made by the buffer, whose MDLs are valid as long as it.
         Ok(unsafe { part(whole, self.range.clone()) })
     }
+
+    fn orphaned(self) {
+        self.buffer.orphaned();
+    }
 }
 
 impl<B: IoBuf> IoBuf for Slice<B> {

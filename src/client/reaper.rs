@@ -9,10 +9,11 @@ use core::ptr::NonNull;
 
 use crate::sync::{Link, Linked};
 
-/// Something the reaper can be asked to do, once.
+/// Something the reaper can be asked to do.
 ///
 /// # Invariants
-/// A node is queued at most once, and the object it is part of stays alive until `run` was called on it.
+/// A node is not queued again before `run` was called on it, and the object it is part of stays alive until
+/// then.
 #[repr(C)]
 pub(crate) struct Node {
     link: Link,
@@ -35,7 +36,7 @@ unsafe impl Send for Job {}
 
 impl Job {
     /// # Safety
-    /// The invariant of [`Node`] holds: queued for the first time, and alive until it was run.
+    /// The invariant of [`Node`] holds: it is not in the queue, and alive until it was run.
     pub(super) unsafe fn new(node: NonNull<Node>) -> Self {
         Self(node)
     }

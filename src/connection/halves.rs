@@ -146,8 +146,8 @@ impl SendHalf {
     /// so the connection can only be closed. The buffer is not given back.
     ///
     /// # Errors
-    /// `STATUS_LOCAL_DISCONNECT` after a [`shutdown`](SendHalf::shutdown), `STATUS_CONNECTION_RESET` and the
-    /// like, `STATUS_FILE_FORCED_CLOSED`, `STATUS_CANCELLED` when the connection was closed,
+    /// `STATUS_LOCAL_DISCONNECT` after a [`shutdown`](SendHalf::shutdown), `STATUS_CONNECTION_ABORTED` after a
+    /// send that was dropped under way or a posted one that failed, `STATUS_CONNECTION_RESET` and the like, `STATUS_FILE_FORCED_CLOSED`, `STATUS_CANCELLED` when the connection was closed,
     /// `STATUS_INSUFFICIENT_RESOURCES`.
     pub fn send<B: IoBuf>(&mut self, buffer: B) -> Sending<'_, B> {
         self.send_with(buffer, SendFlags::empty())
@@ -177,7 +177,9 @@ impl SendHalf {
     /// lets the send go on instead.
     ///
     /// # Errors
-    /// The same as those of [`SendHalf::send`], as the output of the future.
+    /// The same as those of [`SendHalf::send`], as the output of the future. After one, also before it is
+    /// looked at, every later send and shutdown fails with `STATUS_CONNECTION_ABORTED`: others may have gone
+    /// out behind it, so the connection can only be closed.
     ///
     /// ```
     /// # use wsk::{Buffer, Result, SendHalf};
@@ -218,7 +220,8 @@ impl SendHalf {
     /// Dropping it asks for cancellation, which usually comes too late. Nothing can be sent all the same.
     ///
     /// # Errors
-    /// `STATUS_INVALID_DEVICE_STATE` for a second one, `STATUS_CONNECTION_RESET` and the like,
+    /// `STATUS_INVALID_DEVICE_STATE` for a second one, `STATUS_CONNECTION_ABORTED` after a send that was lost
+    /// (see [`SendHalf::post`]), `STATUS_CONNECTION_RESET` and the like,
     /// `STATUS_FILE_FORCED_CLOSED`, `STATUS_CANCELLED`, `STATUS_INSUFFICIENT_RESOURCES`.
     pub fn shutdown(&mut self) -> Shutdown<'_> {
         self.end(None)

@@ -18,6 +18,11 @@
 //! begins while it has pieces is first disconnected abortively, which ends its sends (rule DISC-25), by the
 //! reaper, with an IRP that is reserved together with the first pieces. Then the pieces of the other
 //! connection are released, that closes, and with its sends the pieces of this one.
+//!
+//! # Pieces of sends that nobody waits for
+//!
+//! The piece of a detached or dropped send is dropped in its completion routine, where WSK must not be called.
+//! The reaper releases those, from a node in the list itself.
 
 use core::ffi::c_void;
 use core::fmt;
@@ -42,7 +47,7 @@ use crate::sync::atomic::{AtomicUsize, Ordering};
 pub struct RetainedPiece {
     buffer: WSK_BUF,
     /// Keeps the memory.
-    _list: Ref<List>,
+    list: Ref<List>,
 }
 
 // SAFETY: the descriptor leads to memory that the list keeps, which may be read from any thread.
@@ -54,6 +59,10 @@ unsafe impl Sync for RetainedPiece {}
 unsafe impl Describe for RetainedPiece {
     fn describe(&self) -> Result<WSK_BUF> {
         Ok(self.buffer)
+    }
+
+    fn orphaned(self) {
+        List::drop_later(self.list);
     }
 }
 
@@ -88,7 +97,7 @@ impl Iterator for RetainedPieces {
             self.next = element.Next;
             // Elements may be empty (rule RCVE-13).
             if element.Buffer.Length > 0 {
-                return Some(RetainedPiece { buffer: element.Buffer, _list: self.list.clone() });
+                return Some(RetainedPiece { buffer: element.Buffer, list: self.list.clone() });
             }
         }
     }
@@ -101,9 +110,53 @@ impl fmt::Debug for RetainedPieces {
 }
 
 /// Retained data that pieces share. The data is released before the abort is given up.
+///
+/// # Invariants
+/// `node` is queued by the one who makes `orphans` more than zero, and the reaper, which runs it, makes that
+/// zero again. Each orphan is a reference on the list that the reaper drops.
+#[repr(C)]
 struct List {
-    _data: RetainedData,
+    node: Node,
+    orphans: AtomicUsize,
+    data: RetainedData,
     _abort: AbortUse,
+}
+
+impl List {
+    /// Drops a piece's reference where the data cannot be released, because that calls WSK: the reaper does
+    /// it.
+    ///
+    /// IRQL: up to `DISPATCH_LEVEL`; makes no WSK call and allocates nothing.
+    fn drop_later(list: Ref<Self>) {
+        let raw = Ref::into_raw(list);
+        // SAFETY: the reference just leaked keeps the list until the reaper drops it.
+        let list = unsafe { &*raw };
+        // The reaper may drop that reference from here on, if it counts this orphan together with others.
+        // The connection's client stays: the data's protection is given back by the reaper alone.
+        let client = list.data.connection().client().clone();
+        if list.orphans.fetch_add(1, Ordering::AcqRel) > 0 {
+            return;
+        }
+        // SAFETY: a counted reference is never null.
+        let node = unsafe { NonNull::new_unchecked(raw.cast_mut().cast::<Node>()) };
+        // SAFETY: the node is the first field. It is not queued: `orphans` was zero, so the reaper has run it
+        // if it ever was. The orphan's reference keeps the list until the reaper has run it.
+        unsafe { client.reap(node) };
+    }
+}
+
+/// Drops the references of orphaned pieces.
+///
+/// # Safety
+/// `node` is that of a list that [`List::drop_later`] has left to the reaper.
+unsafe fn drop_orphans(node: NonNull<Node>) {
+    let raw: *const List = node.as_ptr().cast_const().cast();
+    // SAFETY: at least one orphan's reference keeps the list.
+    let orphans = unsafe { &*raw }.orphans.swap(0, Ordering::AcqRel);
+    for _ in 0..orphans {
+        // SAFETY: each orphan has leaked a reference.
+        drop(unsafe { Ref::from_raw(raw) });
+    }
 }
 
 impl RetainedData {
@@ -136,7 +189,12 @@ impl RetainedData {
         let connection = self.connection().clone();
         let Ok(abort) = AbortUse::try_new(&connection) else { return Err((out_of_memory(), self)) };
         let next = self.list();
-        let make = |(data, abort)| List { _data: data, _abort: abort };
+        let make = |(data, abort)| List {
+            node: Node::new(drop_orphans),
+            orphans: AtomicUsize::new(0),
+            data,
+            _abort: abort,
+        };
         let list = Ref::try_make(Some(connection.client().cache()), (self, abort), make)
             .map_err(|(_, (data, _))| (out_of_memory(), data))?;
         // The rundown may have begun before there was an abort to be made.

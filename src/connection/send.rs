@@ -1,4 +1,14 @@
 //! Sending by IRP: `WskSend` as a future.
+//!
+//! ```text
+//!   whole ──▶ a send is dropped under way, or a posted or detached one fails ──▶ broken
+//!     ▲  │
+//!     └──┘ a send succeeds, or fails and the caller has waited for it
+//! ```
+//!
+//! A stream with a hole must not look whole to the peer. Once a send was lost whose fate nobody has waited
+//! for, or behind which others may have been posted, the connection sends nothing more, no end of the stream
+//! either, so that the peer sees a reset.
 
 use core::fmt;
 use core::future::Future;
@@ -8,7 +18,10 @@ use core::task::{Context, Poll};
 
 use bitflags::bitflags;
 use wsk_sys::nt::IRP;
-use wsk_sys::{STATUS_INVALID_PARAMETER, STATUS_LOCAL_DISCONNECT, WSK_FLAG_NODELAY};
+use wsk_sys::{
+    STATUS_CONNECTION_ABORTED, STATUS_INVALID_PARAMETER, STATUS_LOCAL_DISCONNECT, WSK_FLAG_NODELAY,
+    nt_success,
+};
 
 use super::shared::ConnectionRef;
 use crate::buffer::{Buffer, IoBuf};
@@ -29,11 +42,26 @@ bitflags! {
 struct SendRequest<B> {
     connection: ConnectionRef,
     buffer: B,
+    /// Others may be posted behind it.
+    posted: bool,
 }
 
 impl<B: IoBuf> Request for SendRequest<B> {
     fn close_if_dead(&self, outcome: Outcome) {
         self.connection.close_if_dead(outcome);
+    }
+
+    fn completed(&mut self, outcome: Outcome) {
+        if self.posted && !nt_success(outcome.status()) {
+            self.connection.break_stream();
+        }
+    }
+
+    fn orphaned(self, outcome: Outcome) {
+        if !nt_success(outcome.status()) {
+            self.connection.break_stream();
+        }
+        self.buffer.orphaned();
     }
 }
 
@@ -77,6 +105,8 @@ struct SendOperation<B> {
     flags: SendFlags,
     /// This side of the connection was shut down before.
     shut_down: bool,
+    /// Others may be posted behind it.
+    posted: bool,
 }
 
 impl<B: IoBuf> SendOperation<B> {
@@ -88,16 +118,23 @@ impl<B: IoBuf> SendOperation<B> {
             return Some(Error::new(Operation::Send, STATUS_INVALID_PARAMETER));
         }
         // The answer of WSK is not defined (rules SND-15, SND-16).
-        self.shut_down.then(|| Error::new(Operation::Send, STATUS_LOCAL_DISCONNECT))
+        if self.shut_down {
+            return Some(Error::new(Operation::Send, STATUS_LOCAL_DISCONNECT));
+        }
+        self.connection.is_stream_broken().then(|| Error::new(Operation::Send, STATUS_CONNECTION_ABORTED))
     }
 
     fn submit(&self, buffer: B) -> core::result::Result<Op<SendRequest<B>>, (Result<usize>, B)> {
-        let request = SendRequest { connection: self.connection.clone(), buffer };
+        let request = SendRequest { connection: self.connection.clone(), buffer, posted: self.posted };
         let op = Op::try_new(self.connection.client().cache(), request)
             .map_err(|(_, request)| (Err(Error::out_of_memory(Operation::Send)), request.buffer))?;
         let call = |irp, request| {
             // SAFETY: `submit` passes the request, and an IRP that was prepared for it.
-            unsafe { SendRequest::submit_irp(&self.connection, self.flags, irp, request) }
+            let submission = unsafe { SendRequest::submit_irp(&self.connection, self.flags, irp, request) };
+            if self.posted && matches!(submission, Submission::Refused(_)) {
+                self.connection.break_stream();
+            }
+            submission
         };
         // SAFETY: the operation is new; `submit_irp` passes the IRP and memory of the request alone.
         unsafe { op.submit(call) };
@@ -114,16 +151,33 @@ impl<B: IoBuf> operation::Operation for SendOperation<B> {
         _context: &Context<'_>,
     ) -> Poll<core::result::Result<Op<SendRequest<B>>, (Result<usize>, B)>> {
         let Some(buffer) = self.buffer.take() else { return Poll::Pending };
-        Poll::Ready(match self.refusal() {
+        let started = match self.refusal() {
             Some(error) => Err((Err(error), buffer)),
             // There is nothing to ask of WSK, whose answer is not defined (rule SND-07).
             None if buffer.is_empty() => Err((Ok(0), buffer)),
             None => self.submit(buffer),
-        })
+        };
+        if self.posted && matches!(started, Err((Err(_), _))) {
+            self.connection.break_stream();
+        }
+        Poll::Ready(started)
     }
 
     fn finish(&mut self, outcome: Outcome, request: SendRequest<B>) -> (Result<usize>, B) {
         (outcome.result(Operation::Send), request.buffer)
+    }
+
+    fn dropped(&mut self, submitted: bool) {
+        // How much of it goes out is not known.
+        if submitted {
+            self.connection.break_stream();
+        }
+    }
+}
+
+impl<B: IoBuf> SendOperation<B> {
+    fn new(connection: &ConnectionRef, buffer: B, flags: SendFlags, shut_down: bool, posted: bool) -> Self {
+        Self { connection: connection.clone(), buffer: Some(buffer), flags, shut_down, posted }
     }
 }
 
@@ -136,8 +190,7 @@ pub struct Sending<'a, B: IoBuf = Buffer> {
 
 impl<B: IoBuf> Sending<'_, B> {
     pub(super) fn new(connection: &ConnectionRef, buffer: B, flags: SendFlags, shut_down: bool) -> Self {
-        let operation =
-            SendOperation { connection: connection.clone(), buffer: Some(buffer), flags, shut_down };
+        let operation = SendOperation::new(connection, buffer, flags, shut_down, false);
         Self { send: Lazy::new(operation), _half: PhantomData }
     }
 }
@@ -165,13 +218,14 @@ pub struct Posted<B: IoBuf = Buffer> {
 
 impl<B: IoBuf> Posted<B> {
     pub(super) fn new(connection: &ConnectionRef, buffer: B, flags: SendFlags, shut_down: bool) -> Self {
-        let operation =
-            SendOperation { connection: connection.clone(), buffer: Some(buffer), flags, shut_down };
+        let operation = SendOperation::new(connection, buffer, flags, shut_down, true);
         Self { send: Lazy::submitted(operation) }
     }
 
-    /// Lets the send go on without its future. Its buffer is freed when it has ended; whether it has
-    /// succeeded shows in the next operation of the connection.
+    /// Lets the send go on without its future. Its buffer is freed when it has ended.
+    ///
+    /// If it fails, or has failed already, the stream would have a hole: every later send and shutdown of the
+    /// connection fails with `STATUS_CONNECTION_ABORTED`, and the peer sees a reset when it is closed.
     ///
     /// # IRQL
     /// Up to `DISPATCH_LEVEL`.

@@ -17,14 +17,16 @@ use crate::memory::{OutOfMemory, Ref};
 use crate::operation::Submission;
 use crate::socket::{ConnectionTable, Core, Socket, SocketRef};
 use crate::sync::SpinLock;
-use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// The part of a connection that does not depend on its handlers.
 #[repr(C)]
 pub(super) struct ConnectionCommon {
     socket: Socket,
     /// The number of handles that keep the connection open.
-    owners: AtomicUsize,
+    owners: AtomicU32,
+    /// A send was lost, so that what is sent afterwards would go out behind a hole; see `send`.
+    stream_broken: AtomicBool,
     /// The holder of the one receive; see `receive`.
     pub(super) turn: Turn,
     pub(super) state: SpinLock<State>,
@@ -122,6 +124,16 @@ impl ConnectionRef {
         }
     }
 
+    /// Notes that a send was lost.
+    pub(super) fn break_stream(&self) {
+        self.common().stream_broken.store(true, Ordering::Release);
+    }
+
+    /// Returns whether a send was lost.
+    pub(super) fn is_stream_broken(&self) -> bool {
+        self.common().stream_broken.load(Ordering::Acquire)
+    }
+
     /// Returns whether both are of one connection.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         self.0.as_ptr() == other.0.as_ptr()
@@ -183,7 +195,8 @@ impl ConnectionCommon {
     fn new(socket: Socket) -> Self {
         Self {
             socket,
-            owners: AtomicUsize::new(0),
+            owners: AtomicU32::new(0),
+            stream_broken: AtomicBool::new(false),
             turn: Turn::new(),
             state: SpinLock::new(State { endpoints: Endpoints::UNSPECIFIED, kept: None, abort: None }),
             indicated: Indicated::new(),

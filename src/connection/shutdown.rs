@@ -6,7 +6,7 @@ use core::pin::Pin;
 use core::task::{Context, Poll};
 
 use wsk_sys::nt::IRP;
-use wsk_sys::{STATUS_INVALID_DEVICE_STATE, WSK_FLAG_ABORTIVE};
+use wsk_sys::{STATUS_CONNECTION_ABORTED, STATUS_INVALID_DEVICE_STATE, WSK_FLAG_ABORTIVE};
 
 use super::shared::ConnectionRef;
 use crate::buffer::Buffer;
@@ -103,6 +103,10 @@ impl operation::Operation for ShutdownOperation<'_> {
         if *self.shut_down {
             // The answer of WSK to a second one is not defined (rule DISC-28).
             return Poll::Ready(Err(Err(Error::new(Operation::Disconnect, STATUS_INVALID_DEVICE_STATE))));
+        }
+        if self.disconnect.connection.is_stream_broken() {
+            // The peer must not take what it has got for all of the stream.
+            return Poll::Ready(Err(Err(Error::new(Operation::Disconnect, STATUS_CONNECTION_ABORTED))));
         }
         Poll::Ready(match self.disconnect.submit() {
             Ok((op, asked)) => {

@@ -49,7 +49,7 @@ pub struct NetworkConfig {
     /// The longest time that tasks have to end by themselves when the network stops; then they are dropped.
     pub drain: Duration,
     /// Called with each failure, and every few seconds while the end of the network is waited for: at
-    /// `PASSIVE_LEVEL`, on the thread of the network.
+    /// `PASSIVE_LEVEL`, on a thread of the network or of its executor. Calls may overlap.
     pub report: fn(&Report),
 }
 
@@ -177,12 +177,12 @@ impl Network {
                 None => Ok(()),
             });
         };
-        self.launch(passive, shared, body)?;
-        Ok(Started { network: self, passive })
+        let running = self.launch(passive, shared, body)?;
+        Ok(Started { network: self, running: Some(running), passive })
     }
 
     /// Starts the thread, which does nothing before it is let go.
-    fn launch<B>(&'static self, passive: Passive<'_>, shared: Ref<Shared>, body: B) -> Result<()>
+    fn launch<B>(&'static self, passive: Passive<'_>, shared: Ref<Shared>, body: B) -> Result<Running>
     where
         B: FnOnce(Passive<'_>) + Send + 'static,
     {
@@ -197,7 +197,7 @@ impl Network {
         };
         running.release(admitted);
         if admitted {
-            return Ok(());
+            return Ok(running);
         }
         // The thread ends at once, without having done anything.
         running.wait(passive);
@@ -218,10 +218,16 @@ impl Network {
     /// # IRQL
     /// `PASSIVE_LEVEL`, outside of callbacks, completion routines and tasks of this network.
     pub fn stop(&self, passive: Passive<'_>) {
-        let Some(running) = self.running.lock().clone() else { return };
+        let running = self.running.lock().clone();
+        if let Some(running) = running {
+            self.end(passive, &running);
+        }
+    }
+
+    fn end(&self, passive: Passive<'_>, running: &Running) {
         running.request_stop();
         running.wait(passive);
-        let ended = self.running.lock().take_if(|current| current.is_same(&running));
+        let ended = self.running.lock().take_if(|current| current.is_same(running));
         // Freed outside of the lock.
         drop(ended);
     }
@@ -239,26 +245,31 @@ impl fmt::Debug for Network {
     }
 }
 
-/// A network that was started. Dropping it stops the network and waits for that, as [`Network::stop`] does,
-/// which is what a failure path of `DriverEntry` needs: `DriverUnload` is not called after one.
+/// A network that was started. Dropping it stops what this start has started and waits for that, as
+/// [`Network::stop`] does, which is what a failure path of `DriverEntry` needs: `DriverUnload` is not called
+/// after one. A later start of the same network is left alone.
 ///
 /// It has the right to wait, so its `Drop` may, which no other in this crate does.
 #[must_use = "dropping it stops the network; `keep` leaves it running"]
 pub struct Started<'a> {
     network: &'static Network,
+    /// None if it is kept.
+    running: Option<Running>,
     passive: Passive<'a>,
 }
 
 impl Started<'_> {
     /// Leaves the network running, until [`Network::stop`].
-    pub fn keep(self) {
-        core::mem::forget(self);
+    pub fn keep(mut self) {
+        self.running = None;
     }
 }
 
 impl Drop for Started<'_> {
     fn drop(&mut self) {
-        self.network.stop(self.passive);
+        if let Some(running) = self.running.take() {
+            self.network.end(self.passive, &running);
+        }
     }
 }
 

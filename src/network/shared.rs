@@ -188,8 +188,12 @@ impl Shared {
         let deadline = Deadline::after(self.config.drain);
         while tasks_left() {
             let left = deadline.remaining();
-            if left.is_zero() || !self.wake.wait(passive, Some(left)) {
+            if left.is_zero() {
                 break;
+            }
+            if !self.wake.wait(passive, Some(left.min(REPORT_INTERVAL))) && left > REPORT_INTERVAL {
+                let left = [(self.tasks.load(Ordering::Acquire), "tasks"), (0, "")];
+                (self.config.report)(&Report { stage: Stage::StopTasks, error: None, left });
             }
         }
     }
@@ -269,7 +273,9 @@ impl Running {
             if own.admitted.load(Ordering::Acquire) {
                 body(passive);
             }
-        })?;
+        })
+        // Should there be a thread after all, it ends.
+        .inspect_err(|_| latch.event.set())?;
         let parts = Parts { thread, latch, shared };
         Ref::try_make(None, parts, |parts| parts).map(Self).map_err(|(error, parts)| {
             // The thread ends at once, without having done anything.

@@ -194,6 +194,26 @@ fn a_network_is_started_once() {
     });
 }
 
+/// What one start has given stops what that has started, and nothing that was started later.
+#[test]
+fn an_old_start_leaves_a_later_one_alone() {
+    let fixture = Fixture::new();
+    Sim::new().run(move |_| {
+        let old = fixture.network.start(passive(), CONFIG, serve).unwrap();
+        address();
+        fixture.network.stop(passive());
+        *ADDRESS.lock().unwrap() = None;
+        fixture.network.start(passive(), CONFIG, serve).unwrap().keep();
+        let address = address();
+        drop(old);
+        let peer = Peer::connect(address);
+        peer.send(b"still there");
+        assert_eq!(peer.receive(11), b"still there");
+        drop(peer);
+        fixture.network.stop(passive());
+    });
+}
+
 /// What fails is reported, with its stage, in one line; the network ends, and is to be stopped all the same.
 #[test]
 fn failures_are_reported() {

@@ -2,7 +2,7 @@
 
 use wsk::{Buffer, Connection, Events, Handlers, IoBuf, Listener, RetainedData, Slice, Status};
 use wsk_sim::raw::{End, Peer};
-use wsk_sim::{FaultPoint, Sim};
+use wsk_sim::{Completion, FaultPoint, Sim};
 
 use crate::support::*;
 
@@ -275,6 +275,37 @@ fn pieces_need_memory_and_the_data_comes_back_without() {
         drop(taken);
         wait(connection.close());
         drop(listener);
+        driver.unload();
+    });
+}
+
+/// Pieces of sends that nobody waits for are given back outside of the completion routines.
+///
+/// Prevents: IRP-14
+#[test]
+fn pieces_of_detached_sends_are_not_released_in_completion_routines() {
+    let late = Sim::builder().completion(Completion::PendLate);
+    late.provider(|config| config.completion_depth = 0).build().run(|sim| {
+        sim.forbid_advice();
+        let driver = Driver::start();
+        let listener = driver.listen();
+        let (from, sender, told) = retaining(&listener);
+        let (to, receiver) = connected(&listener);
+        let (receiving, mut to) = to.into_split();
+        for round in 0..8 {
+            sender.send(&[round; 4]);
+            let mut left = 4;
+            while left > 0 {
+                for piece in told.next().into_pieces().unwrap() {
+                    left -= piece.len();
+                    // Parts of pieces are given back as pieces are.
+                    let all = 0..piece.len();
+                    to.post(Slice::of(piece, all).unwrap()).detach();
+                }
+            }
+            assert_eq!(receiver.receive(4), [round; 4]);
+        }
+        drop((from, receiving, to, listener));
         driver.unload();
     });
 }

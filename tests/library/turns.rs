@@ -201,6 +201,66 @@ fn a_detached_send_goes_on() {
     });
 }
 
+/// A posted send that fails lets nothing out behind it, whether anybody looks at it or not: not bytes, and no
+/// end of the stream that would make the rest look whole.
+#[test]
+fn nothing_goes_out_behind_a_posted_send_that_failed() {
+    for_each_mode(|sim| {
+        for detaches in [true, false] {
+            let driver = Driver::start();
+            let listener = driver.listen();
+            let (connection, peer) = connected(&listener);
+            let (receiving, mut sending) = connection.into_split();
+            let buffer = || bytes(b"lost");
+            // More than the blocks that are kept from earlier requests.
+            let buffers: Vec<_> = (0..64).map(|_| buffer()).collect();
+            wait(sending.send(bytes(b"head"))).0.unwrap();
+            let behind = buffer();
+            sim.kernel().faults().fail_from(1);
+            let posted: Vec<_> = buffers.into_iter().map(|buffer| sending.post(buffer)).collect();
+            sim.kernel().faults().clear();
+            let behind = sending.post(behind);
+            if detaches {
+                for posted in posted {
+                    posted.detach();
+                }
+            } else {
+                let results: Vec<_> = posted.into_iter().map(|posted| wait(posted).0).collect();
+                assert!(results.is_sorted_by_key(Result::is_err), "{results:?}");
+                assert!(results.last().unwrap().is_err());
+            }
+            let aborted = |error: wsk::Error| assert_eq!(error.status(), Status::CONNECTION_ABORTED);
+            aborted(wait(behind).0.unwrap_err());
+            aborted(wait(sending.send(bytes(b"tail"))).0.unwrap_err());
+            aborted(wait(sending.shutdown()).unwrap_err());
+            drop((receiving, sending));
+            assert_eq!(peer.end(), End::Reset);
+            drop(listener);
+            driver.unload();
+        }
+    });
+}
+
+/// Nothing goes out behind a send that was dropped under way.
+#[test]
+fn nothing_goes_out_behind_a_send_that_was_dropped() {
+    for_each_mode(|_| {
+        let driver = Driver::start();
+        let listener = driver.listen();
+        let (mut connection, peer) = connected(&listener);
+        let mut dropped = Box::pin(connection.send(bytes(&vec![7; 32 << 20])));
+        assert!(poll(&mut dropped).is_pending());
+        drop(dropped);
+        let (sent, _) = wait(connection.send(bytes(b"tail")));
+        assert_eq!(sent.unwrap_err().status(), Status::CONNECTION_ABORTED);
+        assert_eq!(wait(connection.shutdown()).unwrap_err().status(), Status::CONNECTION_ABORTED);
+        drop(connection);
+        assert_eq!(peer.end(), End::Reset);
+        drop(listener);
+        driver.unload();
+    });
+}
+
 /// The halves of one connection can be put together again, and those of two cannot; the last half closes it.
 ///
 /// Prevents: CLOSE-13

@@ -251,7 +251,7 @@ fn settle(socket: &Arc<Socket>, name: Arc<Name>, action: WSK_INSPECT_ACTION) {
     let provider = socket.provider();
     match action {
         WSK_INSPECT_ACTION::WskInspectAccept => {
-            accept(socket, name, FaultPoint::DropAfterAccept, Thread::Own)
+            accept(socket, name, FaultPoint::DropAfterAccept, Thread::Own);
         }
         WSK_INSPECT_ACTION::WskInspectPend if socket.category == Category::Stream => {
             provider.violation(
