@@ -106,7 +106,10 @@ fn a_send_may_be_dropped_at_any_point() {
         let mut sending = Box::pin(connection.send(much()));
         assert!(poll(&mut sending).is_pending());
         drop(sending);
+        drop((connection, peer));
+        driver.await_sockets(1);
         // And one whose outcome is not looked at, while the connection goes.
+        let (connection, peer) = connected(&listener);
         let (receiving, mut half) = connection.into_split();
         let mut sending = Box::pin(half.post(much()));
         let _ = poll(&mut sending);
