@@ -1,4 +1,4 @@
-//! Build script of `wsk`. The library itself needs no configuration; what a driver needs is set by the driver.
+//! Build script of `wsk`. The library itself needs no configuration; the driver sets what it needs.
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
 }

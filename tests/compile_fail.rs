@@ -1,4 +1,4 @@
-//! What does not compile, cannot go wrong: each file in `compile_fail` is a mistake that the types do not
+//! Code that does not compile cannot go wrong: each file in `compile_fail` is a mistake that the types do not
 //! allow.
 
 /// The answers of the compiler are recorded next to the files.

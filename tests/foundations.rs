@@ -330,7 +330,8 @@ fn errors_name_the_operation_and_the_status() {
     assert!(error.is_cancelled() && !error.is_timeout());
     assert_eq!(
         error.to_string(),
-        "accepting a connection (WskAccept) failed with STATUS_CANCELLED (0xC0000120): the request was cancelled",
+        "accepting a connection (WskAccept) failed with STATUS_CANCELLED (0xC0000120): \
+         the request was cancelled",
     );
     assert_eq!(format!("{error:?}"), "Error(Accept, STATUS_CANCELLED (0xC0000120))");
     let unknown = Error::new(Operation::Spawn, 0xC0FF_EE00_u32.cast_signed());
@@ -339,7 +340,7 @@ fn errors_name_the_operation_and_the_status() {
     assert!(!Status::BUFFER_OVERFLOW.is_success());
 }
 
-/// What these tests end with does fail them.
+/// The report at the end of these tests does fail them.
 #[test]
 #[should_panic(expected = "violations:")]
 fn a_broken_rule_fails_a_test() {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// Modules that are no sockets.
 const PLAIN: [&str; 5] = ["executor", "irql", "memory", "sync", "time"];
 
-/// What they may use besides each other: errors.
+/// Other modules that they may use: errors.
 const ERRORS: [&str; 2] = ["busy", "error"];
 
 /// All source files of a module of the crate.

@@ -34,7 +34,7 @@ impl AbortHandler for Gate {
     fn abort(&self, _id: InspectId) {}
 }
 
-/// What the service gives away when it is up.
+/// Handles that the service gives away when it is up.
 struct Up {
     address: SocketAddr,
     spawner: Spawner,

@@ -8,7 +8,7 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use socket2::SockRef;
 
-/// How long nothing may happen before the client gives up, and the benchmark with it.
+/// Time for which nothing may happen before the client gives up, and the benchmark with it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Waits for events.

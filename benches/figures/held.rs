@@ -1,4 +1,4 @@
-//! What a connection costs that is held and idle.
+//! Cost of a connection that is held and idle.
 
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -9,14 +9,14 @@ use crate::service::{Allocated, BUFFER, Role, Service};
 
 /// Connections held.
 const HELD: usize = 5_000;
-/// What one may cost besides its buffer.
+/// Bytes that one may cost besides its buffer.
 const LIMIT: usize = 1024;
-/// How many are made at a time: WSK refuses more than fit into a listener's queue.
+/// Number of connections that are made at a time: WSK refuses more than fit into a listener's queue.
 const BATCH: usize = 50;
-/// How long the service may take to have them.
+/// Time that the service may take to have them.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What one connection costs besides its buffer.
+/// Cost of one connection besides its buffer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cost {
     what: &'static str,
@@ -90,7 +90,7 @@ fn wait_for(service: &Service, before: &Allocated, sessions: usize) {
     }
 }
 
-/// What is allocated when nothing changes any more: the last receives are under way.
+/// Allocations when nothing changes any more: the last receives are under way.
 fn settled(service: &Service) -> Allocated {
     loop {
         let now = service.allocated();

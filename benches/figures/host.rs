@@ -1,4 +1,4 @@
-//! What is asked of the operating system.
+//! Questions to the operating system.
 
 use std::time::Duration;
 

@@ -27,9 +27,9 @@ use crate::plain::{polling, threads};
 use crate::rates::Rates;
 use crate::service::{Role, Service};
 
-/// How many connections the client has under way at a time.
+/// Number of connections that the client has under way at a time.
 const CONNECTIONS: usize = 64;
-/// How many bytes it sends at a time.
+/// Number of bytes that it sends at a time.
 const MESSAGE: usize = 64;
 
 /// The servers that are compared, in the order of their turns.

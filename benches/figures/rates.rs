@@ -1,4 +1,4 @@
-//! What the servers achieve, and how they compare.
+//! Rates of the servers, and how they compare.
 //!
 //! Criterion measures one server after the other. The ratios come from short turns that the servers take one
 //! after the other, round by round, so that whatever else the machine does in the meantime concerns all of
@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use crate::host::processor_time;
 
-/// How often each server has its turn.
+/// Number of turns of each server.
 const ROUNDS: usize = 15;
-/// How long a turn is to last.
+/// Time that a turn is to last.
 const TURN: Duration = Duration::from_millis(250);
 
 /// One run of the client.
@@ -50,7 +50,7 @@ impl Run {
 pub(crate) struct Rates {
     /// The last run that criterion asked for, which is as long as any.
     last: BTreeMap<&'static str, Run>,
-    /// What came of the turns.
+    /// Results of the turns.
     turns: BTreeMap<&'static str, Vec<Run>>,
 }
 

@@ -28,10 +28,10 @@ const ACCEPTS: usize = 16;
 pub(crate) const WORKERS: usize = CONNECTIONS;
 /// The room for a message.
 pub(crate) const BUFFER: usize = 4096;
-/// How long starting and ending may take.
+/// Time that starting and ending may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What a server does with a connection.
+/// Service of a server to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     /// Sends one byte, then waits for the client to close.
@@ -51,7 +51,7 @@ pub(crate) struct Service {
     driver: Option<Joiner<()>>,
 }
 
-/// What the library has allocated.
+/// Allocations of the library.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Allocated {
     /// Under the library's own tag.
@@ -116,7 +116,7 @@ impl AbortHandler for Gate {
 /// A receive under way, with its connection.
 type Held = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What the tasks share.
+/// State that the tasks share.
 struct Shared {
     role: Role,
     listener: Listener,
@@ -127,7 +127,7 @@ struct Shared {
     held: SpinLock<Vec<Held>>,
 }
 
-/// What a driver does between its load and its unload.
+/// Life of a driver between its load and its unload.
 fn drive(role: Role, started: &Sender<SocketAddr>, stop: &Receiver<()>) {
     // SAFETY: this is the start of a thread of the kernel, at PASSIVE_LEVEL, and it holds no locks.
     let passive = unsafe { Passive::assume() };

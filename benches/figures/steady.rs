@@ -1,4 +1,4 @@
-//! What the library allocates once it has warmed up: nothing.
+//! Allocations of the library once it has warmed up: none.
 
 use crate::client::{self, Callers, Talkers};
 use crate::service::{Role, Service, WORKERS};
@@ -9,7 +9,7 @@ const WARM_UP: u64 = 5_000;
 /// Steps that are counted.
 const COUNTED: u64 = 10_000;
 
-/// What was allocated in [`COUNTED`] steps.
+/// Allocations in [`COUNTED`] steps.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Count {
     step: &'static str,

@@ -146,8 +146,9 @@ impl SendHalf {
     /// so the connection can only be closed. The buffer is not given back.
     ///
     /// # Errors
-    /// `STATUS_LOCAL_DISCONNECT` after a [`shutdown`](SendHalf::shutdown), `STATUS_CONNECTION_ABORTED` after a
-    /// send that was dropped under way or a posted one that failed, `STATUS_CONNECTION_RESET` and the like, `STATUS_FILE_FORCED_CLOSED`, `STATUS_CANCELLED` when the connection was closed,
+    /// `STATUS_LOCAL_DISCONNECT` after a [`shutdown`](SendHalf::shutdown), `STATUS_CONNECTION_ABORTED` after
+    /// a send that was dropped under way or a posted one that failed, `STATUS_CONNECTION_RESET` and the like,
+    /// `STATUS_FILE_FORCED_CLOSED`, `STATUS_CANCELLED` when the connection was closed,
     /// `STATUS_INSUFFICIENT_RESOURCES`.
     pub fn send<B: IoBuf>(&mut self, buffer: B) -> Sending<'_, B> {
         self.send_with(buffer, SendFlags::empty())

@@ -21,8 +21,8 @@
 //!
 //! # Pieces of sends that nobody waits for
 //!
-//! The piece of a detached or dropped send is dropped in its completion routine, where WSK must not be called.
-//! The reaper releases those, from a node in the list itself.
+//! The piece of a detached or dropped send is dropped in its completion routine, where WSK must not be
+//! called. The reaper releases those, from a node in the list itself.
 
 use core::ffi::c_void;
 use core::fmt;

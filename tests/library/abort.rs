@@ -225,7 +225,7 @@ impl AbortHandler for Looks {
     }
 }
 
-/// When the gate is told of an abort, the token is inert already.
+/// The token is inert already when the gate is told of an abort.
 ///
 /// Prevents: ABRT-11, INSP-21
 #[test]

@@ -1,4 +1,4 @@
-//! What the library never asks of WSK: rules about it cannot be broken by its users. Whoever adds such a call
+//! Calls that the library never makes: rules about it cannot be broken by its users. Whoever adds such a call
 //! finds the rules here that need a proof of their own from then on.
 
 use std::fs;

@@ -81,7 +81,7 @@ fn kill(sim: &Sim) {
     }
 }
 
-/// Whether a peer is greeted; else it is reset.
+/// Returns whether a peer is greeted; else it is reset.
 fn greeted(local: std::net::SocketAddr) -> bool {
     let Ok(peer) = Peer::try_connect(local) else { return false };
     let mut bytes = [0; 6];

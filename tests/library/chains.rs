@@ -1,5 +1,5 @@
-//! What hangs on each other: dropping the first of a long chain ends all of it, one after the other and not
-//! one inside the other.
+//! Values that hang on each other: dropping the first of a long chain ends all of it, one after the other and
+//! not one inside the other.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -15,10 +15,11 @@ use wsk_sim::{Completion, Sim};
 
 use crate::support::*;
 
-/// How much of a stack the end of a chain may take, whatever its length. One link takes a kilobyte or two.
+/// Number of bytes of stack that the end of a chain may take, whatever its length. One link takes a kilobyte
+/// or two.
 const BOUND: usize = 48 << 10;
 
-/// Where links were dropped, and how many.
+/// Places where links were dropped, and how many.
 #[derive(Debug, Default)]
 struct Depth(Mutex<Seen>);
 

@@ -305,7 +305,7 @@ fn operations_under_way_tell_of_the_death() {
     });
 }
 
-/// What this side does is no death: the handle is closed or dropped, or the client unloads.
+/// The end by this side is no death: the handle is closed or dropped, or the client unloads.
 ///
 /// Prevents: CLOSE-13
 #[test]

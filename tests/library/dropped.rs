@@ -11,7 +11,8 @@ use wsk_sys::nt::DEVICE_OBJECT;
 use crate::registration::await_threads;
 use crate::support::*;
 
-/// What `drops` drops is reported then and there, also where everything has ended long before the run does.
+/// A value that `drops` drops is reported then and there, also where everything has ended long before the run
+/// does.
 #[track_caller]
 fn is_named(drops: impl FnOnce(&Sim) + Send + 'static) {
     let sim = Sim::new();

@@ -106,7 +106,7 @@ fn a_dropped_token_rejects() {
     });
 }
 
-/// What the gate does with its token before it returns, it answers itself: WSK is asked for nothing
+/// A decision that the gate makes with its token before it returns is its answer: WSK is asked for nothing
 /// meanwhile.
 ///
 /// Prevents: ICMP-13, ICMP-04, INSP-10
@@ -619,7 +619,7 @@ fn tokens_need_no_memory() {
     });
 }
 
-/// When there is no memory for a token the inspection comes back, to be answered at once.
+/// An inspection comes back when there is no memory for a token, to be answered at once.
 ///
 /// Prevents: INSP-10, INSP-29
 #[test]

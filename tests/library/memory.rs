@@ -51,7 +51,7 @@ struct TheDevice(*mut DEVICE_OBJECT);
 
 // SAFETY: a device object may be named on any thread.
 unsafe impl Send for TheDevice {}
-// SAFETY: as for `Send`.
+// SAFETY: a device object may be named on any thread.
 unsafe impl Sync for TheDevice {}
 
 /// Runs `scenario` again and again, on new machines, until every single allocation has failed once: first
@@ -314,7 +314,7 @@ fn ending_needs_no_memory() {
     });
 }
 
-/// What is allocated so far: pool of the library, IRPs, MDLs, work items.
+/// Counts of what is allocated so far: pool of the library, IRPs, MDLs, work items.
 fn allocations() -> [u64; 4] {
     let kernel = Kernel::current().unwrap();
     [wsk::memory::TAG, IRP_TAG, MDL_TAG, WORK_ITEM_TAG].map(|tag| kernel.pool_stats(tag).allocations)

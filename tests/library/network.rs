@@ -54,7 +54,7 @@ fn reported() -> Report {
     }
 }
 
-/// Where the server listens, as soon as it does.
+/// Returns the address of the server, as soon as it listens.
 #[track_caller]
 fn address() -> SocketAddr {
     eventually(|| ADDRESS.lock().unwrap().is_some());
@@ -194,7 +194,7 @@ fn a_network_is_started_once() {
     });
 }
 
-/// What one start has given stops what that has started, and nothing that was started later.
+/// The guard of one start stops what that has started, and nothing that was started later.
 #[test]
 fn an_old_start_leaves_a_later_one_alone() {
     let fixture = Fixture::new();
@@ -214,7 +214,7 @@ fn an_old_start_leaves_a_later_one_alone() {
     });
 }
 
-/// What fails is reported, with its stage, in one line; the network ends, and is to be stopped all the same.
+/// A failure is reported, with its stage, in one line; the network ends, and is to be stopped all the same.
 #[test]
 fn failures_are_reported() {
     let fixture = Fixture::new();

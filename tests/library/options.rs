@@ -109,7 +109,7 @@ fn beside_ipv4(listen: impl Fn() -> Listener) -> (Listener, TcpListener) {
     panic!("no listener leaves IPv4 alone");
 }
 
-/// Whether an IPv6 listener serves IPv4 is said before it is bound, or not at all.
+/// An IPv6 listener is told before it is bound whether it serves IPv4, or not at all.
 ///
 /// Prevents: OPT-15, OPT-01, OPT-02
 #[test]
@@ -186,10 +186,12 @@ fn options_that_were_set_are_read_back() {
         let (connection, peer) = connected(&listener);
         assert_eq!(wait(connection.get()), Ok(KeepAlive(true)));
         set_and_get![connection;
-            KeepAlive(false), KeepAlive(true), KeepAliveIdle(60), KeepAliveInterval(5), KeepAliveCount(7), TimeToLive(21),
-            TypeOfService(16),
+            KeepAlive(false), KeepAlive(true), KeepAliveIdle(60), KeepAliveInterval(5), KeepAliveCount(7),
+            TimeToLive(21), TypeOfService(16),
         ];
-        set_and_get![listener; KeepAlive(false), KeepAliveIdle(61), KeepAliveInterval(6), KeepAliveCount(8), TypeOfService(8)];
+        set_and_get![listener;
+            KeepAlive(false), KeepAliveIdle(61), KeepAliveInterval(6), KeepAliveCount(8), TypeOfService(8),
+        ];
         // The host may give more than was asked for.
         wait(connection.set(ReceiveBufferSize(1 << 16))).unwrap();
         assert!(wait(connection.get::<ReceiveBufferSize>()).unwrap().0 >= 1 << 16);

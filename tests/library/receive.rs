@@ -107,7 +107,7 @@ fn a_dropped_receive_loses_nothing() {
     });
 }
 
-/// How much is sent.
+/// Number of bytes that are sent.
 const LENGTH: usize = 3000;
 
 /// Cancellations and data meet at every distance, and the stream is whole all the same.

@@ -1,4 +1,4 @@
-//! What the library itself refuses is not taken for WSK's word, and what WSK says of a dead socket is.
+//! Refusals of the library itself are not taken for WSK's word, and what WSK says of a dead socket is.
 
 use std::future::Future;
 use std::sync::atomic::Ordering;
@@ -132,8 +132,8 @@ fn a_server_accepts_until_it_is_unloaded() {
     }
 }
 
-/// What can be asked of a connection; `false` if the future is to be dropped without a look at what it
-/// brings.
+/// Requests that can be made on a connection; `false` if the future is to be dropped without a look at what
+/// it brings.
 type AskConnection = fn(&mut Connection, bool);
 
 /// Takes all data.
@@ -204,7 +204,7 @@ fn a_connection_that_dies_in_a_call_closes_itself() {
     }
 }
 
-/// What can be asked of a listener.
+/// Requests that can be made on a listener.
 type AskListener = fn(&Pending, bool);
 
 const LISTENER_ASKS: [AskListener; 3] = [

@@ -100,8 +100,8 @@ fn retaining(listener: &Listener) -> (Connection, Peer, Told<RetainedData>) {
     (connection, peer, told)
 }
 
-/// What one connection receives is sent on another, without a copy, however the indication is cut, and in
-/// parts.
+/// Data that one connection receives is sent on another, without a copy, however the indication is cut, and
+/// in parts.
 ///
 /// Prevents: RCVE-12, RCVE-13, RCVE-20, SND-08, LIFE-13
 #[test]

@@ -11,7 +11,7 @@ use wsk_sim::{Completion, Sim};
 
 use crate::support::*;
 
-/// How long the reaper waits at a time when nobody wakes it.
+/// Time for which the reaper waits when nobody wakes it.
 const REAPER_WAIT: Duration = Duration::from_secs(10);
 
 /// Real threads, and a clock that stands still. Waits with a deadline end all the same, after as much of real

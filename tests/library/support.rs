@@ -1,4 +1,4 @@
-//! What the tests share: a driver on a simulated machine, machines of every kind, and polling by hand.
+//! Support of the tests: a driver on a simulated machine, machines of every kind, and polling by hand.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ use wsk_sim::{FaultPoint, Sim};
 
 pub(crate) use crate::harness::at_dispatch;
 
-/// How long anything may take that happens at all.
+/// Time that anything may take that happens at all.
 pub(crate) const BOUND: Duration = Duration::from_secs(20);
 
 pub(crate) use wsk_sim::{COMPLETIONS, for_each_choice};
@@ -60,7 +60,7 @@ pub(crate) fn wait_within<F: Future>(bound: Duration, future: F) -> F::Output {
     }
 }
 
-/// Why a future was not woken within `bound`.
+/// Reason why a future was not woken within `bound`.
 #[track_caller]
 fn never_woken<F: Future + ?Sized>(future: &mut Pin<Box<F>>, bound: Duration) -> ! {
     match poll(future) {
@@ -225,7 +225,7 @@ where
 #[derive(Debug)]
 pub(crate) struct Told<T>(Mutex<mpsc::Receiver<T>>);
 
-/// Where a handler says something to the test.
+/// Sender with which a handler says something to the test.
 #[derive(Debug)]
 pub(crate) struct Tell<T>(Mutex<mpsc::Sender<T>>);
 
@@ -253,7 +253,7 @@ impl<T> Told<T> {
         self.0.lock().unwrap().recv_timeout(BOUND).expect("the handler says something")
     }
 
-    /// What was said by now.
+    /// Returns everything that was said by now.
     pub(crate) fn now(&self) -> Option<T> {
         self.0.lock().unwrap().try_recv().ok()
     }

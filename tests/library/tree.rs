@@ -11,7 +11,7 @@ mod index;
 use index::{Branches, Element, Tree};
 
 thread_local! {
-    /// How many keys were looked at.
+    /// Number of keys that were looked at.
     static LOOKS: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -132,7 +132,7 @@ fn a_search_among_ten_thousand_looks_at_few() {
     }
 }
 
-/// What was put in is there, what was taken out is not, whatever the order.
+/// Keys that were put in are there, those that were taken out are not, whatever the order.
 #[test]
 fn elements_come_and_go_in_any_order() {
     let mut state = 7_u64;

@@ -25,7 +25,7 @@ fn late_by(time: Duration) -> Sim {
     Sim::builder().completion(Completion::PendLate).provider(move |config| config.late_by = time).build()
 }
 
-/// How many bytes are sent at a time.
+/// Number of bytes that are sent at a time.
 const CHUNK: usize = 40_000;
 
 /// A receive that waits for an abandoned one is given up when that ends, at any distance: the next one has

@@ -57,12 +57,12 @@ pub(crate) fn kernel() -> Kernel {
     Kernel::current().expect("tests run on a thread of a kernel")
 }
 
-/// How many blocks the library has allocated so far.
+/// Number of blocks that the library has allocated so far.
 pub(crate) fn pool_allocations() -> u64 {
     kernel().pool_stats(wsk::memory::TAG).allocations
 }
 
-/// How many blocks the library has allocated and not freed.
+/// Number of blocks that the library has allocated and not freed.
 pub(crate) fn pool_blocks() -> usize {
     kernel().pool_stats(wsk::memory::TAG).blocks
 }

@@ -150,7 +150,7 @@ impl Connection {
     }
 }
 
-/// How much was sent; `None` if the connection is over.
+/// Number of bytes that were sent; `None` if the connection is over.
 fn sent(result: io::Result<usize>) -> Option<usize> {
     match result {
         Ok(bytes) => Some(bytes),

@@ -1,5 +1,5 @@
-//! What the contract leaves open (the rules of evidence class U, and what another rule does not say): one
-//! enum for each.
+//! Behaviours that the contract leaves open (the rules of evidence class U, and what another rule does not
+//! say): one enum for each.
 //!
 //! The first alternative of each is the default the rule names, and a client has to be right under all of
 //! them; [`Alternatives::ALL`] is there so that a test can go through them.
@@ -19,8 +19,17 @@ pub trait Alternatives: Copy + Debug + Default + PartialEq + Sized + 'static {
 
 macro_rules! behaviours {
     (
-        statuses { $($(#[$sdoc:meta])* $srule:literal $sfield:ident: $sname:ident = $first:ident | $($other:ident)|+;)* }
-        choices { $($(#[$cdoc:meta])* $crule:literal $cfield:ident: $cname:ident { $($(#[$vdoc:meta])* $variant:ident),+ $(,)? })* }
+        statuses {
+            $(
+                $(#[$sdoc:meta])* $srule:literal $sfield:ident: $sname:ident =
+                    $first:ident | $($other:ident)|+;
+            )*
+        }
+        choices {
+            $($(#[$cdoc:meta])* $crule:literal $cfield:ident: $cname:ident {
+                $($(#[$vdoc:meta])* $variant:ident),+ $(,)?
+            })*
+        }
     ) => {
         $(
             $(#[$sdoc])*
@@ -53,7 +62,9 @@ macro_rules! behaviours {
             $($(#[$cdoc])* #[doc = concat!("\n\n", $crule, ".")] pub $cfield: $cname,)*
         }
     };
-    (@choices $($(#[$cdoc:meta])* $crule:literal $cname:ident { $(#[$fdoc:meta])* $first:ident, $($(#[$vdoc:meta])* $variant:ident),+ })*) => { $(
+    (@choices $($(#[$cdoc:meta])* $crule:literal $cname:ident {
+        $(#[$fdoc:meta])* $first:ident, $($(#[$vdoc:meta])* $variant:ident),+
+    })*) => { $(
         $(#[$cdoc])*
         #[doc = concat!("\n\n", $crule, ".")]
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,9 +102,11 @@ behaviours! {
         /// Disabling a listener's inherited connection events.
         "EVT-40" disable_inherited: DisableInherited = STATUS_INVALID_PARAMETER | STATUS_NOT_SUPPORTED;
         /// `SO_CONDITIONAL_ACCEPT` set after the bind.
-        "OPT-06" conditional_after_bind: ConditionalAfterBind = STATUS_INVALID_DEVICE_STATE | STATUS_INVALID_PARAMETER;
+        "OPT-06" conditional_after_bind: ConditionalAfterBind =
+            STATUS_INVALID_DEVICE_STATE | STATUS_INVALID_PARAMETER;
         /// `SO_CONDITIONAL_ACCEPT` on a transport that cannot do it.
-        "OPT-08" conditional_unsupported: ConditionalUnsupported = STATUS_NOT_SUPPORTED | STATUS_INVALID_PARAMETER;
+        "OPT-08" conditional_unsupported: ConditionalUnsupported =
+            STATUS_NOT_SUPPORTED | STATUS_INVALID_PARAMETER;
         /// An option that must precede the bind, set after it.
         "OPT-10" option_after_bind: OptionAfterBind = STATUS_INVALID_DEVICE_STATE | STATUS_INVALID_PARAMETER;
         /// An option nobody knows.
@@ -103,15 +116,18 @@ behaviours! {
         /// A send of no bytes.
         "SND-07" empty_send: EmptySend = STATUS_SUCCESS | STATUS_INVALID_PARAMETER;
         /// A send after the client's own graceful disconnect.
-        "SND-16" send_after_disconnect: SendAfterDisconnect = STATUS_INVALID_DEVICE_STATE | STATUS_LOCAL_DISCONNECT;
+        "SND-16" send_after_disconnect: SendAfterDisconnect =
+            STATUS_INVALID_DEVICE_STATE | STATUS_LOCAL_DISCONNECT;
         /// A send on a connection closed in both directions.
         "SND-17" send_fully_closed: SendFullyClosed = STATUS_INVALID_DEVICE_STATE | STATUS_CONNECTION_RESET;
         /// A second graceful disconnect.
         "DISC-28" second_disconnect: SecondDisconnect = STATUS_INVALID_DEVICE_STATE | STATUS_SUCCESS;
         /// A second connect while one is pending.
-        "CONN-08" connect_while_connecting: ConnectWhileConnecting = STATUS_INVALID_DEVICE_STATE | STATUS_CONNECTION_ACTIVE;
+        "CONN-08" connect_while_connecting: ConnectWhileConnecting =
+            STATUS_INVALID_DEVICE_STATE | STATUS_CONNECTION_ACTIVE;
         /// A connect on a connected socket.
-        "CONN-09" connect_connected: ConnectConnected = STATUS_CONNECTION_ACTIVE | STATUS_INVALID_DEVICE_STATE;
+        "CONN-09" connect_connected: ConnectConnected =
+            STATUS_CONNECTION_ACTIVE | STATUS_INVALID_DEVICE_STATE;
         /// A bind on a connected socket.
         "CONN-09" bind_connected: BindConnected = STATUS_INVALID_DEVICE_STATE | STATUS_CONNECTION_ACTIVE;
         /// Transfers and disconnects on a socket that is not connected.
@@ -127,7 +143,8 @@ behaviours! {
         /// Calls of the other role on a stream socket that has one.
         "STRM-09" other_role: OtherRole = STATUS_INVALID_DEVICE_STATE | STATUS_INVALID_PARAMETER;
         /// The two fixed-address IOCTLs on an unbound datagram socket.
-        "IOC-04" fixed_address_unbound: FixedAddressUnbound = STATUS_INVALID_DEVICE_STATE | STATUS_INVALID_PARAMETER;
+        "IOC-04" fixed_address_unbound: FixedAddressUnbound =
+            STATUS_INVALID_DEVICE_STATE | STATUS_INVALID_PARAMETER;
         /// A `WskControlClient` code nobody knows.
         "CTL-11" unknown_code: UnknownCode = STATUS_INVALID_PARAMETER | STATUS_NOT_SUPPORTED;
     }
@@ -139,14 +156,14 @@ behaviours! {
             /// The lowest bit decides.
             LowestWins,
         }
-        /// What happens to the IRP given with a null client.
+        /// Fate of the IRP given with a null client.
         "SOCK-13" null_client_irp: NullClientIrp {
             /// It is left alone.
             Untouched,
             /// It is completed with `STATUS_INVALID_HANDLE`.
             Completed,
         }
-        /// When inherited events may fire first.
+        /// First time at which inherited events may fire.
         "ACPT-15" inherited_events: InheritedEvents {
             /// After `WskAcceptEvent` has returned.
             AfterReturn,
@@ -256,12 +273,12 @@ behaviours! {
             /// It is told then.
             ToldWhenEnabled,
         }
-        /// When a graceful disconnect is over.
+        /// End of a graceful disconnect.
         "DISC-21" graceful_end: GracefulEnd {
-            /// When the peer has acknowledged everything, the end included; at once where the host cannot
+            /// The peer has acknowledged everything, the end included; at once where the host cannot
             /// tell.
             Acknowledged,
-            /// When the peer has ended its side as well.
+            /// The peer has ended its side as well.
             BothEnded,
         }
         /// An abortive disconnect with a buffer.
@@ -325,7 +342,7 @@ behaviours! {
             /// One, with what the hints say.
             Single,
         }
-        /// Who resolves a name when no process is given.
+        /// Account that resolves a name when no process is given.
         "NAME-07" name_process: NameProcess {
             /// An account of minimal rights.
             Minimal,

@@ -1,4 +1,4 @@
-//! How a provider behaves: everything that may differ between two Windows machines, or two runs on one.
+//! Behaviour of a provider: everything that may differ between two Windows machines, or two runs on one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::behaviours::Behaviours;
 use crate::socket::Extension;
 
-/// When a request completes whose outcome is known at once (contract 5.10, N1 and N2).
+/// Time of completion of a request whose outcome is known at once (contract 5.10, N1 and N2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Completion {
     /// As Windows was seen to: what makes, binds, connects and closes sockets and what moves data pends, and
@@ -59,7 +59,7 @@ pub enum Release {
 /// The settings of a provider.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// When requests complete whose outcome is known at once.
+    /// Time of completion of requests whose outcome is known at once.
     pub completion: Completion,
     /// Time: how long a late completion stays behind its call.
     pub late_by: Duration,
@@ -87,7 +87,7 @@ pub struct Config {
     /// without a mark is the client's mistake (SND-09). Wine's marks none, and there the memory is where the
     /// MDL says.
     pub marked_mdls: bool,
-    /// How deep completion routines may start calls before it is reported (IRP-14).
+    /// Depth to which completion routines may start calls before it is reported (IRP-14).
     pub completion_depth: u32,
     /// Time: how long a capture without end waits for the provider before that is called unwise (REG-29).
     pub capture_patience: Duration,
@@ -103,7 +103,7 @@ pub struct Config {
     pub breaks_deadlocks: bool,
     /// The extension interfaces that sockets have.
     pub extensions: Vec<Arc<dyn Extension>>,
-    /// What the contract leaves open.
+    /// Choices where the contract leaves the behaviour open.
     pub behaviours: Behaviours,
 }
 

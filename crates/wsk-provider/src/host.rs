@@ -1,4 +1,4 @@
-//! What the provider needs from whoever embeds it: threads, a place to report client bugs, and choices.
+//! Services that the provider needs from its host: threads, a place to report client bugs, and choices.
 //!
 //! `wsk-sim` implements [`Host`] over the user-mode kernel and its checker. The default methods answer as a
 //! plain host would: nothing is injected, nothing is suspected.
@@ -8,7 +8,7 @@ use std::io;
 
 use wsk_sys::nt::IRP;
 
-/// How serious a [`Report`] is.
+/// Severity of a [`Report`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
     /// The client broke a rule of the contract.
@@ -22,11 +22,11 @@ pub enum Severity {
 pub struct Report {
     /// The rule, as numbered in the contract's rule list; `-` if it is the host that fails, not the client.
     pub rule: &'static str,
-    /// How serious it is.
+    /// Severity of the report.
     pub severity: Severity,
     /// The WSK function or callback concerned.
     pub call: &'static str,
-    /// What was seen.
+    /// Description of what was seen.
     pub detail: String,
 }
 
@@ -74,7 +74,7 @@ pub enum FaultPoint {
     NotInline,
 }
 
-/// Where the calling thread is.
+/// Location of the calling thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CallSite {
     /// The innermost client callback the thread is inside of.

@@ -7,7 +7,7 @@ use parking_lot::RwLock;
 use crate::behaviours::Behaviours;
 use crate::config::{Completion, Config, Level, Release};
 
-/// How one request that could complete at once does complete.
+/// Manner of completion of one request that could complete at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Timing {
     /// By the calling thread, whose call returns the outcome.

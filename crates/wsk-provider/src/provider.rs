@@ -36,13 +36,13 @@ pub struct Provider(pub(crate) Arc<Inner>);
 pub struct OpenSocket {
     /// The socket.
     pub address: usize,
-    /// What kind of socket it is and what state it is in.
+    /// Kind and state of the socket.
     pub description: String,
     /// The rule its being left open breaks.
     pub rule: &'static str,
 }
 
-/// What the parts of one provider share.
+/// State that the parts of one provider share.
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) host: Arc<dyn Host>,

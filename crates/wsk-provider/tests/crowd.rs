@@ -200,7 +200,7 @@ fn run(test: impl FnOnce(&Network, &Recorder, &Socket) + Send + 'static) {
     });
 }
 
-/// How many requests are compared with as many others.
+/// Number of requests that are compared with as many others.
 const PART: usize = CROWD as usize / 20;
 
 /// The processor time that `body` takes, on whichever of the process's threads. `None` where the host does
@@ -233,7 +233,7 @@ fn assert_alike(what: &str, few: Option<Duration>, many: Option<Duration>) {
     );
 }
 
-/// What one more request takes does not depend on how many there are.
+/// The cost of one more request does not depend on how many there are.
 #[test]
 fn as_many_requests_as_one_likes_are_pended() {
     run(|network, events, listener| {

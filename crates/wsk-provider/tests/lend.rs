@@ -122,7 +122,7 @@ fn a_lent_thread_serves_the_sockets() {
     }
 }
 
-/// What may call the client is left to the own threads, and loses nothing by it.
+/// Work that may call the client is left to the own threads, and loses nothing by it.
 #[test]
 fn some_sinks_are_not_for_lent_threads() {
     let mut network = Network::new(|index| index % 4 != 0);

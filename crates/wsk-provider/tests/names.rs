@@ -169,7 +169,7 @@ fn an_address_has_an_entry_for_every_protocol_that_the_hints_leave() {
     assert_eq!(AddressEntries::default(), AddressEntries::PerProtocol);
 }
 
-/// Whoever resolves it, a name is resolved without a process of the client's.
+/// Whatever resolves it, a name is resolved without a process of the client's.
 ///
 /// Shows: NAME-07
 #[test]

@@ -166,14 +166,15 @@ fn build_manifest(layout: &Layout, manifest: &Path, profile: Profile, check: boo
     seal(&product, &sealed)?;
     let image = layout.image(&profile.image(&library));
     publish(&sealed, &image)?;
-    let goal = if profile == Profile::Release { size_goal(&metadata)? } else { None };
+    let package = metadata.root_package().context("the driver's manifest has no package")?;
+    let goal = if profile == Profile::Release { size_goal(&package.metadata)? } else { None };
     Ok(Some(Built { image, expected: Expected { goal, ..image::DRIVER } }))
 }
 
-/// Returns the goal for the size of the release image that the driver's manifest sets, in bytes.
-fn size_goal(metadata: &Metadata) -> Result<Option<u64>> {
-    let package = metadata.root_package().context("the driver's manifest has no package")?;
-    match &package.metadata["wsk"]["image-size-goal"] {
+/// Returns the goal for the size of the release image, in bytes, that `package.metadata` of the driver's
+/// manifest sets.
+fn size_goal(metadata: &serde_json::Value) -> Result<Option<u64>> {
+    match &metadata["wsk"]["image-size-goal"] {
         serde_json::Value::Null => Ok(None),
         goal => goal
             .as_u64()
@@ -266,6 +267,8 @@ fn published_wdk_build(metadata: &Metadata) -> Result<(PathBuf, String)> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -278,21 +281,11 @@ mod tests {
 
     #[test]
     fn the_size_goal_is_that_of_the_driver() {
-        let goal = |table: &str| {
-            let place = tempfile::tempdir().unwrap();
-            std::fs::create_dir(place.path().join("src")).unwrap();
-            std::fs::write(place.path().join("src/lib.rs"), "").unwrap();
-            let manifest = place.path().join("Cargo.toml");
-            std::fs::write(
-                &manifest,
-                format!("[package]\nname = \"d\"\nedition = \"2024\"\n{table}\n[workspace]\n"),
-            )
-            .unwrap();
-            size_goal(&MetadataCommand::new().manifest_path(manifest).no_deps().exec().unwrap())
-        };
-        assert_eq!(goal("").unwrap(), None);
-        assert_eq!(goal("[package.metadata.wsk]\nimage-size-goal = 4096").unwrap(), Some(4096));
-        assert!(goal("[package.metadata.wsk]\nimage-size-goal = \"small\"").is_err());
+        let goal = |metadata| size_goal(&metadata);
+        assert_eq!(goal(serde_json::Value::Null).unwrap(), None);
+        assert_eq!(goal(json!({ "wsk": {} })).unwrap(), None);
+        assert_eq!(goal(json!({ "wsk": { "image-size-goal": 4096 } })).unwrap(), Some(4096));
+        assert!(goal(json!({ "wsk": { "image-size-goal": "small" } })).is_err());
     }
 
     #[test]

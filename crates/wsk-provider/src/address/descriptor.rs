@@ -17,7 +17,7 @@ const ALLOWED: u8 = 0;
 /// `ACCESS_DENIED_ACE_TYPE`.
 const REFUSED: u8 = 1;
 
-/// What a descriptor says about sharing; the default descriptor of WSK forbids it (SOCK-16).
+/// Sharing that a descriptor allows; the default descriptor of WSK forbids it (SOCK-16).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Rights {
     shared: bool,
@@ -105,7 +105,7 @@ struct Cached {
     users: usize,
 }
 
-/// How the release of a descriptor went.
+/// Result of the release of a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Released {
     /// It was given back.
@@ -126,7 +126,7 @@ impl DescriptorCache {
     /// # Safety
     /// `descriptor` points to a whole security descriptor.
     pub(crate) unsafe fn add(&self, descriptor: PSECURITY_DESCRIPTOR) -> PSECURITY_DESCRIPTOR {
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller guarantees that `descriptor` points to a whole security descriptor.
         let rights = unsafe { rights_of(descriptor) };
         let mut copy = Box::new([0u64; 5]);
         // Revision 1; a list is present unless everybody may.

@@ -62,7 +62,8 @@ unsafe fn family_of(address: PSOCKADDR) -> Option<Family> {
 /// # Safety
 /// `address` is null or points to a whole SOCKADDR of the family it names.
 unsafe fn read(address: PSOCKADDR, family: Family) -> Option<SocketAddr> {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees that `address` is null or points to a whole SOCKADDR of the family it
+    // names.
     if unsafe { family_of(address) } != Some(family) {
         return None;
     }
@@ -267,7 +268,7 @@ impl Inner {
         if !self.is_whole(call, address, size_of::<ADDRESS_FAMILY>(), "LIFE-06") {
             return None;
         }
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller passes an address as `read_address` asks for.
         unsafe { family_of(address) }
     }
 
@@ -283,7 +284,8 @@ impl Inner {
         address: PSOCKADDR,
         family: Family,
     ) -> Option<SocketAddr> {
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller guarantees that `address` is null or points to a whole SOCKADDR of the family it
+        // names, unless the host knows that it does not.
         let mut copy = unsafe { self.copy_address(call, address) }?;
         let copy: PSOCKADDR = (&raw mut copy).cast();
         // SAFETY: the copy has room for an address of any family.

@@ -1,4 +1,4 @@
-//! Who may bind an address that another socket holds (contract 4.7, BIND-07 and BIND-13 to BIND-18).
+//! Rights to bind an address that another socket holds (contract 4.7, BIND-07 and BIND-13 to BIND-18).
 //!
 //! ```text
 //!   bind ──► Claim ──► listener, connection or datagram socket ──► released with it
@@ -14,7 +14,7 @@ use wsk_sys::{STATUS_ACCESS_DENIED, STATUS_ADDRESS_ALREADY_EXISTS};
 
 use super::descriptor::Rights;
 
-/// How a socket asked to hold its address.
+/// Manner in which a socket asked to hold its address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Sharing {
     /// Neither option.
@@ -63,7 +63,7 @@ pub(crate) struct Claim {
     pub(crate) shared: bool,
 }
 
-/// What the table says about a second holder.
+/// Answer of the table to a second holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Granted,

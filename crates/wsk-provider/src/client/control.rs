@@ -55,7 +55,8 @@ impl Arguments {
         }
         // SAFETY: the caller guarantees the room; it may lie unaligned.
         unsafe { self.output.cast::<T>().write_unaligned(value) };
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller guarantees that the output is null or has room for `output_size` bytes;
+        // `returned` is null or points to a `SIZE_T`.
         unsafe { self.tell(size_of::<T>()) };
         Ok(size_of::<T>())
     }
@@ -154,21 +155,21 @@ fn await_change(call: &ClientCall, request: Request) -> NTSTATUS {
 unsafe fn control(call: &ClientCall, code: u32, arguments: Arguments) -> Result<usize, NTSTATUS> {
     let provider = call.provider();
     match code {
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller guarantees that the buffers are as long as the arguments say.
         WSK_TRANSPORT_LIST_QUERY => unsafe { list_transports(call, arguments) },
         WSK_CACHE_SD => {
-            // SAFETY: forwarded to the caller.
+            // SAFETY: the caller guarantees that the buffers are as long as the arguments say.
             let descriptor = unsafe { arguments.read::<PSECURITY_DESCRIPTOR>() }?;
             if descriptor.is_null() || arguments.output_size < size_of::<PSECURITY_DESCRIPTOR>() {
                 return Err(STATUS_INVALID_PARAMETER);
             }
             // SAFETY: the client passes a whole descriptor.
             let cached = unsafe { provider.descriptors.add(descriptor) };
-            // SAFETY: forwarded to the caller.
+            // SAFETY: the caller guarantees that the buffers are as long as the arguments say.
             unsafe { arguments.write(cached) }
         }
         WSK_RELEASE_SD => {
-            // SAFETY: forwarded to the caller.
+            // SAFETY: the caller guarantees that the buffers are as long as the arguments say.
             let descriptor = unsafe { arguments.read::<PSECURITY_DESCRIPTOR>() }?;
             match provider.descriptors.release(descriptor) {
                 Released::Yes => {}
@@ -187,17 +188,17 @@ unsafe fn control(call: &ClientCall, code: u32, arguments: Arguments) -> Result<
             Ok(0)
         }
         WSK_SET_STATIC_EVENT_CALLBACKS => {
-            // SAFETY: forwarded to the caller.
+            // SAFETY: the caller guarantees that the buffers are as long as the arguments say.
             let control = unsafe { arguments.read::<WSK_EVENT_CALLBACK_CONTROL>() }?;
             set_static_events(call, control)
         }
         WSK_TDI_DEVICENAME_MAPPING => {
-            // SAFETY: forwarded to the caller.
+            // SAFETY: the caller guarantees that the buffers are as long as the arguments say.
             unsafe { arguments.read::<WSK_TDI_MAP_INFO>() }?;
             before_sockets(call).map(|()| 0)
         }
         WSK_TDI_BEHAVIOR => {
-            // SAFETY: forwarded to the caller.
+            // SAFETY: the caller guarantees that the buffers are as long as the arguments say.
             let flags = unsafe { arguments.read::<u32>() }?;
             before_sockets(call)?;
             call.lock().tdi_behaviour = flags;
@@ -208,7 +209,7 @@ unsafe fn control(call: &ClientCall, code: u32, arguments: Arguments) -> Result<
                 WskOpenNdkAdapter: Some(open_ndk_adapter),
                 WskCloseNdkAdapter: Some(close_ndk_adapter),
             };
-            // SAFETY: forwarded to the caller.
+            // SAFETY: the caller guarantees that the buffers are as long as the arguments say.
             unsafe { arguments.write(dispatch) }
         }
         _ => Err(provider.live_config.behaviours().unknown_code.status()),
@@ -271,7 +272,7 @@ unsafe fn list_transports(call: &ClientCall, arguments: Arguments) -> Result<usi
         return Err(STATUS_INVALID_PARAMETER);
     }
     let needed = TRANSPORTS.len() * size_of::<WSK_TRANSPORT>();
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees that the buffers are as long as the arguments say.
     unsafe { arguments.tell(needed) };
     if arguments.output.is_null() || arguments.output_size < needed {
         return Err(STATUS_BUFFER_OVERFLOW);

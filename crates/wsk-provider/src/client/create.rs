@@ -62,7 +62,7 @@ pub(crate) unsafe extern "system" fn wsk_socket(
     }
 }
 
-/// What a client asks for when it makes a socket, checked.
+/// Checked request of a client for a socket.
 #[derive(Debug)]
 pub(super) struct Wish {
     pub(super) category: Category,

@@ -44,7 +44,7 @@ pub(crate) struct Client {
     state: Mutex<ClientState>,
 }
 
-/// What changes in the life of a client object.
+/// State of a client object that changes in its life.
 #[derive(Debug, Default)]
 pub(crate) struct ClientState {
     /// The static events, once set.
@@ -206,15 +206,18 @@ impl ClientCall {
         if client.is_null() && irp.is_null() {
             return Err(STATUS_INVALID_PARAMETER);
         }
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller guarantees that `client` is null or was given out by a provider of this crate;
+        // `irp` is null or handed over by the client.
         match unsafe { Self::enter(name, client) } {
             Ok(call) => {
-                // SAFETY: forwarded to the caller.
+                // SAFETY: the caller guarantees that `client` is null or was given out by a provider of this
+                // crate; `irp` is null or handed over by the client.
                 let request = unsafe { Request::take(call.provider(), name, "IRP-18", irp) }?;
                 Ok((call, request))
             }
             Err(status) => {
-                // SAFETY: forwarded to the caller.
+                // SAFETY: the caller guarantees that `client` is null or was given out by a provider of this
+                // crate; `irp` is null or handed over by the client.
                 unsafe { complete_for_nobody(name, irp) };
                 Err(status)
             }
@@ -256,7 +259,7 @@ unsafe fn complete_for_nobody(name: &'static str, irp: *mut IRP) {
     if irp.is_null() || provider.live_config.behaviours().null_client_irp == NullClientIrp::Untouched {
         return;
     }
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees that `irp` is null or handed over by the client.
     if let Ok(request) = unsafe { Request::take(provider, name, "IRP-18", irp) } {
         request.fail(provider, STATUS_INVALID_HANDLE);
     }

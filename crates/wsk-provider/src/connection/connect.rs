@@ -27,9 +27,9 @@ const LARGEST_FIRST_DATA: usize = 65_535;
 /// A connect that waits for its outcome.
 #[derive(Debug)]
 pub(super) struct Attempt {
-    /// What goes out first.
+    /// Data that goes out first.
     first: Span,
-    /// What the request reports on success: nothing, or the new socket of `WskSocketConnect`.
+    /// `Information` of the request on success: nothing, or the new socket of `WskSocketConnect`.
     information: usize,
     /// Returns what becomes of the socket on failure, if the client does not have it.
     pub(super) discard: Option<fn(&Arc<Socket>)>,

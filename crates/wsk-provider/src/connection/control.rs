@@ -1,4 +1,4 @@
-//! What the IOCTLs of a connection ask of it (contract 4.17).
+//! IOCTLs of a connection (contract 4.17).
 
 use std::sync::Arc;
 

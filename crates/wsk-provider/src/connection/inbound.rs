@@ -23,7 +23,7 @@ use crate::transport::{Ready, Stream, Waiting, status_of};
 /// Room for data that is thrown away.
 const DRAIN_ROOM: usize = 16 * 1024;
 
-/// When a receive is done.
+/// Condition for a receive to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Want {
     /// With the first bytes.
@@ -40,7 +40,7 @@ pub(super) enum Want {
 /// One receive that waits.
 #[derive(Debug)]
 pub(super) struct Incoming {
-    /// What is still to be filled.
+    /// Memory that is still to be filled.
     span: Span,
     /// The whole buffer.
     whole: Span,
@@ -65,7 +65,7 @@ impl Incoming {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ReceiveLatch(u64);
 
-/// What came of trying to serve a receive.
+/// Result of an attempt to serve a receive.
 pub(super) enum Served {
     /// It is done, with so many bytes.
     Done(usize),

@@ -59,7 +59,7 @@ use crate::request::{Completions, RequestQueue};
 use crate::socket::{Ending, Event, Life, Role, Socket, State};
 use crate::transport::{BindOptions, Ready, ReadySink, Reservation, Stream, status_of};
 
-/// Where a connection is.
+/// Phase of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// Not bound.
@@ -78,7 +78,7 @@ enum Phase {
     Silent,
 }
 
-/// What a connection adds to a socket.
+/// Part of a socket that only a connection has.
 ///
 /// # Invariants
 /// `reservation` is there exactly in `Bound`; `stream` is there in `Connecting` and `Connected`, and stays
@@ -88,17 +88,17 @@ pub(crate) struct Connection {
     phase: Phase,
     reservation: Option<Box<dyn Reservation>>,
     stream: Option<Box<dyn Stream>>,
-    /// What the address table grants; held as long as the address is.
+    /// Grant of the address table, held as long as the address is.
     claim: Option<Claim>,
     /// The exclusive use of the address it was accepted through, as long as it lives (BIND-18).
     listener_claim: Option<Claim>,
-    /// How to take the address again after an attempt that failed.
+    /// Manner of taking the address again after an attempt that failed.
     retry: Option<BindOptions>,
     /// The local address, once it cannot change any more or the stream is gone.
     local: Option<SocketAddr>,
     remote: Option<SocketAddr>,
     attempts: RequestQueue<Attempt>,
-    /// What the stream reports to.
+    /// Sink to which the stream reports.
     sink: Option<Arc<Sink>>,
     inbound: Inbound,
     outbound: Outbound,
@@ -111,7 +111,7 @@ pub(crate) struct Connection {
     raise_again: bool,
 }
 
-/// What is left to do when the lock is free.
+/// Work that is left for when the lock is free.
 #[derive(Debug, Default)]
 struct After {
     completions: Completions,
@@ -350,7 +350,7 @@ fn part(state: &mut State) -> Option<&mut Connection> {
     }
 }
 
-/// What the transport reports to.
+/// Sink to which the transport reports.
 #[derive(Debug)]
 struct Sink(Weak<Socket>);
 

@@ -18,16 +18,16 @@ const LARGEST_BACKLOG: usize = 4 << 20;
 /// One send that waits.
 #[derive(Debug)]
 pub(super) struct Outgoing {
-    /// What is still to be written.
+    /// Data that is still to be written.
     pub(super) span: Span,
-    /// What the request reports on success.
+    /// `Information` of the request on success.
     pub(super) information: usize,
 }
 
 /// A graceful disconnect that waits.
 #[derive(Debug)]
 pub(super) struct Farewell {
-    /// What is left of the final buffer.
+    /// Rest of the final buffer.
     span: Span,
 }
 

@@ -102,9 +102,9 @@ fn want(call: &Call, flags: u32, size: usize) -> Result<Want, NTSTATUS> {
 /// The client leaves the buffer alone until the request completes.
 unsafe fn receive(call: &Call, mut request: Request, buffer: PWSK_BUF, flags: u32) -> NTSTATUS {
     let provider = call.provider();
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees that the client leaves the buffer alone until the request completes.
     unsafe { request.borrows_buffer(buffer) };
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees that the client leaves the buffer alone until the request completes.
     let span = match unsafe { Span::new(provider, call.name, buffer) } {
         Ok(span) => span,
         Err(fault) => {

@@ -71,9 +71,9 @@ unsafe fn send(call: &Call, mut request: Request, buffer: PWSK_BUF, flags: u32) 
     if flags & !known != 0 {
         return request.fail(provider, STATUS_NOT_SUPPORTED);
     }
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees that the client leaves the buffer alone until the request completes.
     unsafe { request.borrows_buffer(buffer) };
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees that the client leaves the buffer alone until the request completes.
     let mut span = match unsafe { Span::new(provider, call.name, buffer) } {
         Ok(span) => span,
         Err(fault) => {

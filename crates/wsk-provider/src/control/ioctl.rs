@@ -60,12 +60,12 @@ pub(super) unsafe fn perform(call: &Call, request: Option<Request>, arguments: A
         let Some(request) = request else { return STATUS_INVALID_PARAMETER };
         return watch_addresses(call, request);
     }
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees that the buffers are as long as the arguments say.
     let result = unsafe { perform_now(call, request.is_some(), &arguments) };
     if result == Err(STATUS_BUFFER_OVERFLOW) {
         return refuse(call, request, STATUS_BUFFER_OVERFLOW);
     }
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees that the buffers are as long as the arguments say.
     unsafe { end(call, request, &arguments, result) }
 }
 
@@ -74,7 +74,7 @@ pub(super) unsafe fn perform(call: &Call, request: Option<Request>, arguments: A
 unsafe fn perform_now(call: &Call, with_irp: bool, arguments: &Arguments) -> Result<usize, NTSTATUS> {
     match arguments.code {
         SIO_WSK_SET_REMOTE_ADDRESS | SIO_WSK_SET_SENDTO_ADDRESS => {
-            // SAFETY: forwarded to the caller.
+            // SAFETY: the caller guarantees that the buffers are as long as the arguments say.
             unsafe { set_fixed_address(call, arguments) }
         }
         SIO_WSK_QUERY_IDEAL_SEND_BACKLOG | SIO_WSK_QUERY_RECEIVE_BACKLOG => {
@@ -85,33 +85,33 @@ unsafe fn perform_now(call: &Call, with_irp: bool, arguments: &Arguments) -> Res
                 Role::Connection(connection) => connection.receive_backlog(),
                 _ => return Err(STATUS_INVALID_DEVICE_REQUEST),
             };
-            // SAFETY: forwarded to the caller.
+            // SAFETY: the caller guarantees that the buffers are as long as the arguments say.
             unsafe { arguments.write(value.ok_or(STATUS_INVALID_DEVICE_STATE)?) }
         }
         SIO_WSK_QUERY_INSPECT_ID => {
             let id = call.lock().inspection.ok_or(STATUS_INVALID_DEVICE_REQUEST)?;
-            // SAFETY: forwarded to the caller.
+            // SAFETY: the caller guarantees that the buffers are as long as the arguments say.
             unsafe { arguments.write(id) }
         }
         SIO_WSK_SET_TCP_SILENT_MODE => set_silent(call),
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller guarantees that the buffers are as long as the arguments say.
         SIO_KEEPALIVE_VALS => unsafe { set_keep_alive(call, arguments) },
         // Nothing is spread here: `RssEnabled` is false.
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller guarantees that the buffers are as long as the arguments say.
         SIO_QUERY_RSS_SCALABILITY_INFO => unsafe { arguments.write(0_u8) },
         SIO_WSK_SET_RECEIVE_EX_CALLBACK => {
-            // SAFETY: forwarded to the caller.
+            // SAFETY: the caller guarantees that the buffers are as long as the arguments say.
             unsafe { set_receive_ex(call, with_irp, arguments) }
         }
         SIO_WSK_REGISTER_EXTENSION => {
-            // SAFETY: forwarded to the caller.
+            // SAFETY: the caller guarantees that the buffers are as long as the arguments say.
             unsafe { register_extension(call, arguments) }
         }
         SIO_ADDRESS_LIST_QUERY => {
-            // SAFETY: forwarded to the caller.
+            // SAFETY: the caller guarantees that the buffers are as long as the arguments say.
             unsafe { list_addresses(call, arguments) }
         }
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller guarantees that the buffers are as long as the arguments say.
         SIO_ADDRESS_LIST_SORT => unsafe { sort_addresses(arguments) },
         SIO_LOOPBACK_FAST_PATH if arguments.input.is_null() => Err(STATUS_INVALID_BUFFER_SIZE),
         // Nothing on this machine redirects connections, and its loopback has one path only.
@@ -202,14 +202,14 @@ unsafe fn set_receive_ex(call: &Call, with_irp: bool, arguments: &Arguments) -> 
 /// The buffers are as long as the arguments say.
 unsafe fn register_extension(call: &Call, arguments: &Arguments) -> Result<usize, NTSTATUS> {
     let room = !arguments.output.is_null() && arguments.output_size >= size_of::<WSK_EXTENSION_CONTROL_OUT>();
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees that the buffers are as long as the arguments say.
     let (Ok(input), true) = (unsafe { arguments.read::<WSK_EXTENSION_CONTROL_IN>() }, room) else {
         call.provider().violation("IOC-06", NAME, "the structures of the extension control are not given");
         return Err(STATUS_INVALID_PARAMETER);
     };
     // SAFETY: the client passes an identifier that is readable during the call.
     let output = unsafe { register(call, input) }?;
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees that the buffers are as long as the arguments say.
     unsafe { arguments.write(output) }
 }
 

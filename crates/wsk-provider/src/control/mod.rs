@@ -168,7 +168,7 @@ unsafe fn end(
 ) -> NTSTATUS {
     match (request, result) {
         (None, Ok(size)) => {
-            // SAFETY: forwarded to the caller.
+            // SAFETY: the caller guarantees that the arguments are those of the call.
             unsafe { arguments.tell(size) };
             STATUS_SUCCESS
         }
@@ -192,7 +192,7 @@ unsafe fn switch_events(call: &Call, request: Option<Request>, arguments: Argume
         provider.violation("EVT-02", NAME, &detail);
         return refuse(call, request, STATUS_INVALID_PARAMETER);
     }
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees that the input has `input_size` bytes.
     match unsafe { arguments.read::<WSK_EVENT_CALLBACK_CONTROL>() } {
         Ok(control) => control_events(call, request, control),
         Err(status) => {

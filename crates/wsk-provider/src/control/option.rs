@@ -83,21 +83,21 @@ pub(super) unsafe fn set(call: &Call, mut request: Option<Request>, arguments: A
         provider.violation("OPT-01", NAME, &detail);
     }
     if row.value == Value::Descriptor {
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller guarantees that the buffers are as long as the arguments say.
         let descriptor = unsafe { arguments.read::<PSECURITY_DESCRIPTOR>() };
         if let (Ok(descriptor), Some(request)) = (descriptor, &mut request) {
             request.borrows_descriptor(descriptor);
         }
         let result = descriptor.and_then(|descriptor| set_security(call, descriptor));
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller guarantees that the buffers are as long as the arguments say.
         return unsafe { end(call, request, &arguments, result) };
     }
     let result = match row.value {
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller guarantees that the buffers are as long as the arguments say.
         Value::Membership => unsafe { arguments.read::<[[u8; 4]; 2]>() }
             .and_then(|[group, interface]| set_group(call, row, group.into(), interface.into())),
         Value::MembershipV6 => {
-            // SAFETY: forwarded to the caller.
+            // SAFETY: the caller guarantees that the buffers are as long as the arguments say.
             unsafe { arguments.read::<[[u8; 4]; 5]>() }.and_then(|[a, b, c, d, interface]| {
                 let group = [a, b, c, d].map(u32::from_be_bytes);
                 let bits = group.into_iter().fold(0, |bits, word| bits << 32 | u128::from(word));
@@ -105,13 +105,13 @@ pub(super) unsafe fn set(call: &Call, mut request: Option<Request>, arguments: A
             })
         }
         Value::Byte | Value::Flag if arguments.input_size < size_of::<u32>() => {
-            // SAFETY: forwarded to the caller.
+            // SAFETY: the caller guarantees that the buffers are as long as the arguments say.
             unsafe { arguments.read::<u8>() }.and_then(|value| set_number(call, row, value.into()))
         }
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller guarantees that the buffers are as long as the arguments say.
         _ => unsafe { arguments.read::<u32>() }.and_then(|value| set_number(call, row, value)),
     };
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees that the buffers are as long as the arguments say.
     unsafe { end(call, request, &arguments, result) }
 }
 
@@ -212,7 +212,7 @@ fn set_group_v6(call: &Call, row: &OptionRow, group: Ipv6Addr, interface: u32) -
 /// # Safety
 /// The input has `input_size` bytes.
 pub(super) unsafe fn set_keep_alive(call: &Call, arguments: &Arguments) -> Result<usize, NTSTATUS> {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees that the input has `input_size` bytes.
     let [on, idle, interval] = unsafe { arguments.read::<[u32; 3]>() }?;
     let rows = [
         (IPPROTO_TCP, TCP_KEEPIDLE, (idle / 1000).max(1)),
@@ -288,9 +288,9 @@ pub(super) unsafe fn get(call: &Call, request: Option<Request>, arguments: Argum
         let detail = format!("OutputSize is {}, and {} has {size} bytes", arguments.output_size, row.name);
         provider.violation("OPT-01", NAME, &detail);
     }
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees that the buffers are as long as the arguments say.
     let result = unsafe { read_option(call, row, size, &arguments) };
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees that the buffers are as long as the arguments say.
     unsafe { end(call, request, &arguments, result) }
 }
 
@@ -312,16 +312,16 @@ unsafe fn read_option(
         (SOL_SOCKET, SO_RCVBUF) => options.receive_buffer.map_or(row.default, |bytes| bytes as u32),
         (IPPROTO_IPV6, IPV6_V6ONLY) => u32::from(options.v6_only),
         (SOL_SOCKET, SO_WSK_SECURITY) => {
-            // SAFETY: forwarded to the caller.
+            // SAFETY: the caller guarantees that the output has room for `output_size` bytes.
             return unsafe { read_security(call, options.descriptor, arguments) };
         }
         _ => options.number(row),
     };
     if size == 1 {
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller guarantees that the output has room for `output_size` bytes.
         return unsafe { arguments.write(u8::from(value != 0)) };
     }
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees that the output has room for `output_size` bytes.
     unsafe { arguments.write(value) }
 }
 
@@ -342,7 +342,7 @@ unsafe fn read_security(
         descriptors.share(descriptor);
         descriptor
     };
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees that the output has room for `output_size` bytes.
     let written = unsafe { arguments.write(copy) };
     if written.is_err() {
         descriptors.release(copy);

@@ -42,7 +42,7 @@ pub enum Value {
     MembershipV6,
 }
 
-/// What becomes of an option.
+/// Fate of an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// WSK itself goes by it.
@@ -71,14 +71,16 @@ pub struct OptionRow {
     pub before_bind: bool,
     /// Its value.
     pub value: Value,
-    /// What it is before it was set.
+    /// Value before it was set.
     pub default: u32,
-    /// What becomes of it.
+    /// Fate of the option.
     pub fate: Fate,
 }
 
 macro_rules! options {
-    ($($level:ident { $($name:ident: $sockets:ident, $when:ident, $value:ident = $default:literal => $fate:ident;)* })*) => {
+    ($($level:ident {
+        $($name:ident: $sockets:ident, $when:ident, $value:ident = $default:literal => $fate:ident;)*
+    })*) => {
         /// All options.
         pub const OPTIONS: &[OptionRow] = &[$($(OptionRow {
             level: $level,

@@ -29,7 +29,7 @@ const NODES: usize = 4;
 /// The page size that MDL arithmetic uses.
 const PAGE: usize = 4096;
 
-/// How an indication is laid out (contract 5.10, N9). Clients have to cope with every layout.
+/// Layout of an indication (contract 5.10, N9). Clients have to cope with every layout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Shape {
     /// One element over one MDL.

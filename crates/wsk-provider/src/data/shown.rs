@@ -1,7 +1,7 @@
 //! The memory of the provider that indications show to clients, and what becomes of it afterwards (LIFE-13).
 //!
 //! ```text
-//!   shown to a callback ──SUCCESS, or not accepted──► over: spoiled, kept for a while, and known by its addresses
+//!   shown to a callback ──SUCCESS, or not accepted──► over: spoiled, kept for a while, known by address
 //!         └──PENDING──► shown still ──WskRelease─────────► over
 //! ```
 //!
@@ -15,9 +15,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
-/// What memory is filled with when it is over.
+/// Byte that memory is filled with when it is over.
 pub(crate) const SPOILED: u8 = 0xDD;
-/// How much of it is kept apart, so that it is recognised instead of being somebody else's.
+/// Number of such ranges that are kept apart, so that they are recognised instead of being somebody else's.
 const KEPT: usize = 64;
 
 /// An object whose memory indications show. It keeps its place.
@@ -38,7 +38,7 @@ struct Piece {
     uses: usize,
 }
 
-/// What is known of all such memory.
+/// Register of all such memory.
 ///
 /// # Invariants
 /// A piece is listed from before a client is first shown it until the object it belongs to is dropped or

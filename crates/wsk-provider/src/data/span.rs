@@ -14,7 +14,7 @@ use crate::provider::Inner;
 /// Number of pieces of a chain that are handed to the transport at a time.
 const PIECES: usize = 16;
 
-/// What one transfer moved.
+/// Result of one transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Moved {
     /// The bytes.
@@ -23,7 +23,7 @@ pub(crate) struct Moved {
     pub(crate) short: bool,
 }
 
-/// What is wrong with a client's buffer.
+/// Fault of a client's buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// The buffer reaches out of its chain, or starts outside its first MDL (SND-08).
@@ -134,8 +134,8 @@ impl Span {
             mdl = unsafe { mdl_next(mdl) };
         }
         if lent {
-            let detail = "the buffer is data that a callback was shown, and WSK has it back: the callback has not kept it, or it \
-                          was released";
+            let detail = "the buffer is data that a callback was shown, and WSK has it back: the callback \
+                          has not kept it, or it was released";
             provider.violation("LIFE-13", call, detail);
         }
         Ok(span)

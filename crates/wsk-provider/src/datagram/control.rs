@@ -15,7 +15,7 @@ const ROOM: usize = 128;
 /// The bits of a type of service that tell of congestion.
 const ECN: u8 = 0b11;
 
-/// What a socket has asked for.
+/// Control messages that a socket has asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Wanted {
     packet: bool,

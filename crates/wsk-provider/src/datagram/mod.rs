@@ -43,7 +43,7 @@ use crate::transport::{self, Ready, ReadySink, Tune};
 /// Datagrams read from the host in one go.
 const BATCH: usize = 64;
 
-/// What a datagram socket adds.
+/// Part of a socket that only a datagram socket has.
 ///
 /// # Invariants
 /// `messages` are in the order of arrival. Every element of `lent` is one that a client may look at, by the
@@ -205,7 +205,7 @@ fn part(state: &mut State) -> Option<&mut Datagram> {
     }
 }
 
-/// What the transport reports to.
+/// Sink to which the transport reports.
 #[derive(Debug)]
 struct Sink(Weak<Socket>);
 

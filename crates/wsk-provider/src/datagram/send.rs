@@ -128,7 +128,7 @@ unsafe fn destination(call: &Call, remote: PSOCKADDR) -> Result<Option<SocketAdd
     if remote.is_null() {
         return Ok(None);
     }
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees that `remote` is null or points to a whole address.
     let address = unsafe { call.provider().read_address(call.name, remote, call.family) };
     address.map(Some).ok_or(STATUS_INVALID_PARAMETER)
 }

@@ -1,4 +1,4 @@
-//! What lies behind the end of an older system's tables: functions that report who read so far (LAY-15).
+//! Functions behind the end of an older system's tables, which report that a client read so far (LAY-15).
 
 use wsk_sys::nt::{GUID, IRP, NTSTATUS, PEPROCESS, PETHREAD};
 use wsk_sys::{
@@ -16,7 +16,7 @@ const DETAIL: &str = "the table of this Windows release ends before this member"
 /// # Safety
 /// As [`ClientCall::begin`].
 unsafe fn report_client(name: &'static str, client: PWSK_CLIENT, irp: *mut IRP) -> NTSTATUS {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller passes on what `ClientCall::begin` asks for.
     match unsafe { ClientCall::begin(name, client, irp) } {
         Ok((call, request)) => {
             call.provider().violation("LAY-15", name, DETAIL);
@@ -41,14 +41,14 @@ pub(super) unsafe extern "system" fn get_address_info(
     _thread: PETHREAD,
     irp: *mut IRP,
 ) -> NTSTATUS {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller passes on what `PFN_WSK_GET_ADDRESS_INFO` asks for.
     unsafe { report_client("WskGetAddressInfo", client, irp) }
 }
 
 /// # Safety
 /// As `PFN_WSK_FREE_ADDRESS_INFO`.
 pub(super) unsafe extern "system" fn free_address_info(client: PWSK_CLIENT, _list: PADDRINFOEXW) {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller passes on what `PFN_WSK_FREE_ADDRESS_INFO` asks for.
     if let Ok(call) = unsafe { ClientCall::enter("WskFreeAddressInfo", client) } {
         call.provider().violation("LAY-15", call.name, DETAIL);
     }
@@ -68,7 +68,7 @@ pub(super) unsafe extern "system" fn get_name_info(
     _thread: PETHREAD,
     irp: *mut IRP,
 ) -> NTSTATUS {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller passes on what `PFN_WSK_GET_NAME_INFO` asks for.
     unsafe { report_client("WskGetNameInfo", client, irp) }
 }
 
@@ -77,7 +77,7 @@ pub(super) unsafe extern "system" fn get_name_info(
 /// # Safety
 /// As [`Call::begin`].
 unsafe fn report(name: &'static str, socket: PWSK_SOCKET, irp: *mut IRP) -> NTSTATUS {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller passes on what `Call::begin` asks for.
     match unsafe { Call::begin(name, "IRP-18", socket, irp) } {
         Ok((call, request)) => {
             call.provider().violation(
@@ -100,7 +100,7 @@ pub(super) unsafe extern "system" fn connect_ex(
     _flags: u32,
     irp: *mut IRP,
 ) -> NTSTATUS {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller passes on what `PFN_WSK_CONNECT_EX` asks for.
     unsafe { report("WskConnectEx", socket, irp) }
 }
 
@@ -114,7 +114,7 @@ pub(super) unsafe extern "system" fn send_ex(
     _control: PCMSGHDR,
     irp: *mut IRP,
 ) -> NTSTATUS {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller passes on what `PFN_WSK_SEND_EX` asks for.
     unsafe { report("WskSendEx", socket, irp) }
 }
 
@@ -129,7 +129,7 @@ pub(super) unsafe extern "system" fn receive_ex(
     _control_flags: *mut u32,
     irp: *mut IRP,
 ) -> NTSTATUS {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller passes on what `PFN_WSK_RECEIVE_EX` asks for.
     unsafe { report("WskReceiveEx", socket, irp) }
 }
 
@@ -144,6 +144,6 @@ pub(super) unsafe extern "system" fn send_messages(
     _control: PCMSGHDR,
     irp: *mut IRP,
 ) -> NTSTATUS {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller passes on what `PFN_WSK_SEND_MESSAGES` asks for.
     unsafe { report("WskSendMessages", socket, irp) }
 }

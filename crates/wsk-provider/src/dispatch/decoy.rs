@@ -1,4 +1,4 @@
-//! What `Information` shows while a request that will make a socket is pending: something that looks like a
+//! Value of `Information` while a request that will make a socket is pending: something that looks like a
 //! socket and is none.
 //!
 //! A client that takes the pending status for success finds it there, and shows by calling it (IRP-12).

@@ -17,7 +17,7 @@ use crate::socket::{Call, Category, Context, Role, Socket};
 
 const NAME: &str = "WskAccept";
 
-/// What a waiting `WskAccept` asked for.
+/// Outputs that a waiting `WskAccept` asked for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AcceptItem {
     pub(super) context: Context,

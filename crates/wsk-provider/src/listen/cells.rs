@@ -38,7 +38,7 @@ impl Cell {
 
 #[derive(Debug, Default)]
 struct Cells {
-    /// What the padding of the identifier lent last was filled with.
+    /// Byte that the padding of the identifier lent last was filled with.
     padding: u8,
     lent: Vec<usize>,
     kept: VecDeque<Box<Cell>>,
@@ -55,7 +55,7 @@ pub(crate) struct Lent<'a> {
     cell: Option<Box<Cell>>,
 }
 
-/// Where the padding of an identifier begins; it has some where pointers are 64 bits wide.
+/// Offset of the padding of an identifier, which has some where pointers are 64 bits wide.
 const PADDING: usize = std::mem::offset_of!(WSK_INSPECT_ID, SerialNumber) + size_of::<u32>();
 
 /// Fills the padding of an identifier, each time with something else: a client that compares whole memory
@@ -69,7 +69,7 @@ fn soil_padding(id: PWSK_INSPECT_ID) {
     }
 }
 
-/// What a pointer to an identifier shows about its origin.
+/// Origin of an identifier, as its pointer shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// The client's own memory, with contents of its own.

@@ -61,7 +61,7 @@ pub(crate) unsafe extern "system" fn wsk_inspect_complete(
     complete(&call, request, contents, action)
 }
 
-/// What the state of a request makes of a decision.
+/// Effect of a decision in the state of the request.
 enum Outcome {
     Fail(NTSTATUS),
     Decide(Arc<Name>),

@@ -30,7 +30,7 @@ pub(super) enum Thread {
     Elsewhere,
 }
 
-/// What becomes of an established connection.
+/// Recipient of an established connection.
 enum Taker {
     Request(Request, AcceptItem),
     Event(Running),

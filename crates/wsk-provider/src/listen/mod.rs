@@ -58,7 +58,7 @@ pub(crate) struct Established {
     inspection: Option<Arc<Name>>,
 }
 
-/// What a listening socket adds.
+/// Part of a socket that only a listening socket has.
 ///
 /// # Invariants
 /// `accepts` and `backlog` are never both non-empty, save that requests under cancellation may linger.
@@ -145,7 +145,7 @@ impl Provider {
     }
 }
 
-/// Where the transport delivers to a listening socket.
+/// Sink through which the transport delivers to a listening socket.
 #[derive(Debug)]
 struct Sink(Weak<Socket>);
 

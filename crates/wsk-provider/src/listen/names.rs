@@ -1,7 +1,7 @@
 //! The identifiers of requests: which are in use, and what became of those that are over (INSP-06, INSP-35).
 //!
 //! ```text
-//!   free ──a request comes──► in use ──delivered, rejected, aborted──► free, and remembered for a while ──► forgotten
+//!   free ──a request comes──► in use ──delivered, rejected, aborted──► free, and remembered ──► forgotten
 //! ```
 //!
 //! A hundred thousand requests may be pended at once, so nothing here looks through them.
@@ -57,8 +57,8 @@ impl Keys {
 #[derive(Debug)]
 pub(super) struct Name {
     id: WSK_INSPECT_ID,
-    /// Where the key goes with this value. Otherwise it has been given back when the request was over: the
-    /// serial number tells this value from the next one with the key.
+    /// The keys to which the key goes with this value. Otherwise it was given back when the request was over:
+    /// the serial number tells this value from the next one with the key.
     keys: Option<Arc<Mutex<Keys>>>,
 }
 
@@ -77,7 +77,7 @@ impl Drop for Name {
     }
 }
 
-/// What became of a request that is over.
+/// Fate of a request that is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Past {
     /// It was decided.
@@ -97,7 +97,7 @@ pub(super) enum Past {
 pub(super) struct Names {
     serial: u32,
     keys: Arc<Mutex<Keys>>,
-    /// What is remembered, and the number of its note.
+    /// The fates that are remembered, each with the number of its note.
     past: HashMap<Fields, (Past, u64)>,
     /// The notes, oldest first; one that was replaced counts no more.
     notes: VecDeque<(Fields, u64)>,

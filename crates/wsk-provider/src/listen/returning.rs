@@ -3,7 +3,7 @@
 //! ```text
 //!   Asking ──the callback has returned──► returned: what follows is the provider's own, and ends by itself
 //!     │
-//!     ├── its thread sleeps at every look, or has been run for a while ──► it stays: the callback waits for something
+//!     ├── its thread sleeps at every look, or has been run for a while ──► it stays: the callback waits
 //!     └── its thread runs, or is to run ──► nothing is known yet, nor will time alone tell
 //! ```
 //!
@@ -36,7 +36,7 @@ pub(super) enum Returns {
     Yes,
     /// It does something first.
     No,
-    /// Nobody can tell.
+    /// It is not known.
     Unknown,
 }
 
@@ -45,9 +45,10 @@ pub(super) enum Returns {
 struct Sleep {
     number: u64,
     looks: u32,
-    /// When the first look had found it.
+    /// Time at which the first look had found it.
     since: Instant,
-    /// When the last look began. Whoever looks may be kept from running as well, after the look.
+    /// Time at which the last look began. The one that looks may be kept from running as well, after the
+    /// look.
     until: Instant,
 }
 
@@ -113,7 +114,7 @@ impl Asking {
     }
 }
 
-/// What Linux tells of a thread.
+/// State of a thread, as Linux tells it.
 #[cfg(target_os = "linux")]
 mod host {
     use std::fs;
@@ -155,7 +156,7 @@ mod host {
     }
 }
 
-/// What Windows tells of a thread: not whether it sleeps.
+/// State of a thread, as Windows tells it: not whether it sleeps.
 #[cfg(windows)]
 mod host {
     use std::time::Duration;

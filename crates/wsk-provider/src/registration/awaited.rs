@@ -1,4 +1,4 @@
-//! What clients have yet to give back, in words: for whoever wonders why a wait does not end.
+//! Description of what clients have yet to give back: it says why a wait does not end.
 
 use std::fmt::Write as _;
 use std::ops::Range;

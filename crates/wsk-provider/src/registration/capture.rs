@@ -27,7 +27,7 @@ impl Provider {
         out: *mut WSK_PROVIDER_NPI,
     ) -> NTSTATUS {
         let provider = &self.0;
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller guarantees that both pointers are as `WskCaptureProviderNPI` asks.
         let registration = match unsafe { provider.registration(block, CAPTURE) } {
             Ok(registration) => registration,
             Err(status) => return status,
@@ -106,7 +106,7 @@ impl Provider {
     /// The pointer is as `WskReleaseProviderNPI` asks.
     pub unsafe fn release(&self, block: *mut WSK_REGISTRATION) {
         let provider = &self.0;
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller guarantees that the pointer is as `WskReleaseProviderNPI` asks.
         let Ok(registration) = (unsafe { provider.registration(block, RELEASE) }) else { return };
         let mut state = registration.state.lock();
         // Any capture may be the one that is given back; the own one is the likeliest.

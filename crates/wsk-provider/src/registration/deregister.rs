@@ -9,7 +9,7 @@ use crate::provider::{Inner, Provider};
 
 const CALL: &str = "WskDeregister";
 
-/// What a deregistration still waits for.
+/// Calls and requests that a deregistration still waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Leftovers {
     captures: usize,
@@ -48,7 +48,7 @@ impl Provider {
         } else if !may_wait {
             provider.violation("REG-25", CALL, "called above PASSIVE_LEVEL");
         }
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller guarantees that the pointer is as `WskDeregister` asks.
         let Ok(registration) = (unsafe { provider.registration(block, CALL) }) else { return };
         {
             let mut state = registration.state.lock();

@@ -1,9 +1,12 @@
 //! Registration: from `WskRegister` to `WskDeregister` (contract 4.5).
 //!
 //! ```text
-//!   WskRegister ──► Registered ──WskCaptureProviderNPI──► captured (counted) ──WskReleaseProviderNPI──► Registered
+//!                   ┌────────────────────WskReleaseProviderNPI───────────────────┐
+//!                   ▼                                                            │
+//!   WskRegister ──► Registered ──WskCaptureProviderNPI──► captured (counted) ────┘
 //!                       │
-//!                       └──WskDeregister──► Ending: captures fail; waits for captures, calls, sockets, requests ──► gone
+//!                       └──WskDeregister──► Ending ──captures, calls, sockets, requests have ended──► gone
+//!                                           (captures fail)
 //! ```
 //!
 //! The embedder exports the five functions of `netio.sys` and passes each call to its provider here. All
@@ -58,7 +61,7 @@ pub(crate) struct Registration {
     version: u16,
     /// The client's dispatch table and the registration block, which stay until the deregistration returns.
     kept: Mutex<PinnedMemory>,
-    /// What `WskRegister` was given: `WskClientEvent` and its context.
+    /// Arguments of `WskRegister`: `WskClientEvent` and its context.
     event: Option<PFN_WSK_CLIENT_EVENT>,
     context: usize,
     client: Arc<Client>,
@@ -73,7 +76,7 @@ pub(crate) struct Registration {
 #[derive(Debug)]
 struct Capture {
     thread: ThreadId,
-    /// What the thread is called.
+    /// Name of the thread.
     name: String,
 }
 
@@ -240,7 +243,7 @@ unsafe fn write_block(block: *mut WSK_REGISTRATION, state: u64, context: *const 
         ReservedRegistrationContext: context.cast_mut().cast(),
         ReservedRegistrationLock: 0,
     };
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees that `block` points to a `WSK_REGISTRATION` that no registration uses.
     unsafe { block.write(value) };
 }
 
@@ -325,7 +328,7 @@ impl Provider {
         out: *mut WSK_PROVIDER_CHARACTERISTICS,
     ) -> NTSTATUS {
         let provider = &self.0;
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller guarantees that both pointers are as `WskQueryProviderCharacteristics` asks.
         if unsafe { provider.registration(block, "WskQueryProviderCharacteristics") }.is_err()
             || out.is_null()
         {
@@ -358,7 +361,7 @@ impl Inner {
         if let Some(registration) = self.registrar.find(block as usize) {
             return Ok(registration);
         }
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller guarantees that `block` is null or points to a `WSK_REGISTRATION`.
         match unsafe { block_state(block) } {
             REGISTERED => {
                 self.violation("LIFE-03", call, "the registration block has moved since WskRegister");

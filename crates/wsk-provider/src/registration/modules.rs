@@ -2,15 +2,20 @@
 //! it itself.
 //!
 //! ```text
-//!   NmrRegisterClient ──► registered ──provider there──► ClientAttachProvider ──NmrClientAttachProvider──► bound
-//!                             ▲                             └─ not attached: registered, and not asked again      │
-//!                             │                                                  NmrDeregisterClient, or the provider goes
-//!                             │                                                                                   ▼
-//!                        provider comes back     ClientCleanupBindingContext            ClientDetachProvider, once
-//!                             └─────────────◄── detached, sockets closed ◄── SUCCESS, or NmrClientDetachProviderComplete
-//!                                                  │ deregistering
-//!                                                  ▼
-//!                                               gone: NmrWaitForClientDeregisterComplete returns
+//!   NmrRegisterClient
+//!         │
+//!         ▼      provider there
+//!     registered ──────────────► ClientAttachProvider ──NmrClientAttachProvider──► bound
+//!         ▲                           │                                              │
+//!         │                           └─ not attached: registered, not asked again   │
+//!         │ provider comes back                                                      │
+//!         │                                 NmrDeregisterClient, or the provider goes│
+//!         │                                                                          ▼
+//!         └── detached, ◄─ClientCleanupBindingContext─ ended ◄─SUCCESS── ClientDetachProvider, once
+//!             sockets closed                             ▲                           │ PENDING
+//!                 │ deregistering                        └─NmrClientDetachProviderComplete
+//!                 ▼
+//!             gone: NmrWaitForClientDeregisterComplete returns
 //! ```
 //!
 //! A binding has a client object of its own, as a registration of `WskRegister` has.
@@ -149,7 +154,7 @@ impl Modules {
     }
 }
 
-/// What the provider is, as a module.
+/// Identity of the provider as a module.
 static MODULE: NPI_MODULEID = NPI_MODULEID {
     Length: size_of::<NPI_MODULEID>() as u16,
     Type: NPI_MODULEID_TYPE::MIT_GUID,

@@ -56,7 +56,7 @@ const _: () = assert!(offset_of!(IO_STACK_LOCATION, CompletionRoutine) == 0x38);
 /// The bytes of the field can be read.
 unsafe fn is_zero(object: *const u8, (offset, bytes, ..): Field) -> bool {
     (offset..offset + bytes).all(|at| {
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller guarantees that the bytes of the field can be read.
         unsafe { object.wrapping_add(at).read() == 0 }
     })
 }
@@ -83,7 +83,8 @@ unsafe fn is_listed(provider: &Inner, irp: *mut IRP) -> bool {
 /// # Safety
 /// `irp` points to a live IRP that is handed over and has a free stack location.
 pub(super) unsafe fn check(provider: &Inner, call: &'static str, irp: *mut IRP) {
-    // SAFETY: forwarded to the caller; the same holds for every line below.
+    // SAFETY: the caller guarantees that `irp` points to a live IRP that is handed over and has a free stack
+    // location; the same holds for every line below.
     let location = unsafe { nt::irp_current_location(irp) };
     // SAFETY: see above.
     let count = unsafe { nt::irp_stack_count(irp) };

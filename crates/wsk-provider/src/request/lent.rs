@@ -3,7 +3,8 @@
 //! ```text
 //!   call ──► Loans: noted, costs next to nothing
 //!              ├─ completes inline ──► forgotten
-//!              └─ pended ──► PinnedMemory: the host knows each block ──► let go, then the completion routine runs
+//!              └─ pended ──► PinnedMemory: the host knows each block ──► unpinned, then the completion
+//!                                                                        routine runs
 //! ```
 //!
 //! A host that watches its pool reports when a held block is freed, with the rule that asks for it.
@@ -18,14 +19,14 @@ use wsk_sys::{WSK_BUF, WSK_BUF_LIST};
 use crate::host::{Host, Pin};
 use crate::provider::Inner;
 
-/// What a request needs memory of the client's for.
+/// Purpose for which a request needs memory of the client's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// Where `WskAccept` writes an address.
+    /// Memory for the address of `WskAccept`.
     AcceptAddress,
     /// An address that is passed in.
     AddressIn,
-    /// Where an address is written.
+    /// Memory for an address that is written.
     AddressOut,
     /// Control messages, their length and flags.
     ControlMessages,
@@ -60,7 +61,7 @@ enum LentMemory {
     List(*const WSK_BUF_LIST),
 }
 
-/// What a request has been lent, as long as its call has not pended.
+/// Memory that a request has been lent, as long as its call has not pended.
 ///
 /// # Invariants
 /// Each pointer is null or the client's, which keeps the memory until the request completes.
@@ -166,14 +167,14 @@ impl Loans {
 unsafe fn hold_chain(host: &dyn Host, held: &mut PinnedMemory, mut mdl: *mut MDL) {
     while !mdl.is_null() {
         held.add(host, mdl, DATA, "an MDL of a pending transfer");
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller guarantees that the chain is live.
         let mapped = unsafe { mdl_flags(mdl) } & (MDL_MAPPED_TO_SYSTEM_VA | MDL_SOURCE_IS_NONPAGED_POOL) != 0;
         if mapped {
-            // SAFETY: forwarded to the caller.
+            // SAFETY: the caller guarantees that the chain is live.
             let bytes = unsafe { mdl_mapped_system_va(mdl) };
             held.add(host, bytes, DATA, "the data of a pending transfer");
         }
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller guarantees that the chain is live.
         mdl = unsafe { mdl_next(mdl) };
     }
 }
@@ -186,14 +187,14 @@ unsafe fn use_shown(provider: &Inner, held: &mut PinnedMemory, mut mdl: *mut MDL
     let shown = provider.packets.shown();
     while !mdl.is_null() {
         held.shown.extend(shown.begin_use(mdl.addr()));
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller guarantees that the chain is live.
         let mapped = unsafe { mdl_flags(mdl) } & (MDL_MAPPED_TO_SYSTEM_VA | MDL_SOURCE_IS_NONPAGED_POOL) != 0;
         if mapped {
-            // SAFETY: forwarded to the caller.
+            // SAFETY: the caller guarantees that the chain is live.
             let bytes = unsafe { mdl_mapped_system_va(mdl) };
             held.shown.extend(shown.begin_use(bytes.addr()));
         }
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller guarantees that the chain is live.
         mdl = unsafe { mdl_next(mdl) };
     }
 }

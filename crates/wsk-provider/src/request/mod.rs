@@ -41,7 +41,7 @@ use crate::socket::{Category, Socket};
 /// Marks an IRP as pended by a provider, in the fourth word of its driver context.
 const PENDED_MARK: usize = 0x5753_4B50;
 
-/// What a pended request belongs to, and what it keeps from being torn down.
+/// Owner of a pended request, which the request keeps from being torn down.
 #[derive(Clone, Debug)]
 pub(crate) enum Owner {
     /// A socket.
@@ -75,7 +75,7 @@ impl Owner {
     }
 }
 
-/// What can own pended requests.
+/// Owner of pended requests.
 pub(crate) trait Owns {
     /// A counted reference to it.
     fn owner(&self) -> Owner;
@@ -101,7 +101,7 @@ impl Owns for Arc<Client> {
     }
 }
 
-/// What there is of a request once it is marked pending.
+/// Part of a request that exists once it is marked pending.
 ///
 /// # Invariants
 /// The owner counts the request, unless it closes the owner. What is held is let go before the IRP completes.
@@ -140,7 +140,7 @@ impl Drop for Pended {
 pub(crate) struct Request {
     irp: NonNull<IRP>,
     loans: Loans,
-    /// What `Information` shows while the request is pending.
+    /// Value of `Information` while the request is pending.
     decoy: usize,
     pended: Option<Pended>,
 }
@@ -223,7 +223,8 @@ impl Request {
     /// # Safety
     /// `buffer` is null or points to a descriptor; its chain stays until the IRP completes.
     pub(crate) unsafe fn borrows_buffer(&mut self, buffer: *const WSK_BUF) {
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller guarantees that `buffer` is null or points to a descriptor; its chain stays
+        // until the IRP completes.
         unsafe { self.loans.add_buffer(buffer) };
     }
 
@@ -232,7 +233,8 @@ impl Request {
     /// # Safety
     /// `list` is null or points to a list that stays, with its buffers, until the IRP completes.
     pub(crate) unsafe fn borrows_list(&mut self, list: *const WSK_BUF_LIST) {
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller guarantees that `list` is null or points to a list that stays, with its buffers,
+        // until the IRP completes.
         unsafe { self.loans.add_list(list) };
     }
 

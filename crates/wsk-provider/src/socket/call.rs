@@ -40,9 +40,11 @@ impl Call {
         socket: PWSK_SOCKET,
         irp: *mut IRP,
     ) -> Result<(Self, Request), NTSTATUS> {
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller guarantees that `socket` was given out by a provider of this crate; `irp` is
+        // null or handed over by the client.
         let call = unsafe { Self::enter(name, socket) }?;
-        // SAFETY: forwarded to the caller.
+        // SAFETY: the caller guarantees that `socket` was given out by a provider of this crate; `irp` is
+        // null or handed over by the client.
         let request = unsafe { Request::take(call.provider(), name, rule_without, irp) }?;
         match call.check() {
             None => Ok((call, request)),

@@ -127,7 +127,8 @@ pub(crate) unsafe fn register(
         provider.violation("IOC-06", call.name, "NpiId is null");
         return Err(STATUS_INVALID_PARAMETER);
     }
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees that `NpiId` of the input is null or points to a GUID that is readable
+    // during the call.
     let id = unsafe { input.NpiId.read_unaligned() };
     let known = provider.live_config.get(|config| config.extensions.clone());
     let extension =

@@ -46,7 +46,7 @@ impl State {
     }
 }
 
-/// What the outputs of a `WskAcceptEvent` hold before the client has written them.
+/// Value of the outputs of a `WskAcceptEvent` before the client has written them.
 static UNWRITTEN: u64 = u64::from_ne_bytes(*b"unwritte");
 
 impl Handover {

@@ -1,4 +1,4 @@
-//! What all sockets share.
+//! Sockets: the part that all categories share.
 //!
 //! ```text
 //!            WskSocket, an accept            Provider::kill, depart
@@ -73,7 +73,7 @@ pub(crate) enum Category {
     Stream,
 }
 
-/// Where a socket is in its life.
+/// Phase of a socket's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum Life {
@@ -98,7 +98,7 @@ pub(crate) struct Tables {
     pub(crate) datagram: *const WSK_CLIENT_DATAGRAM_DISPATCH,
 }
 
-/// What a socket's tables had callbacks for when it was made.
+/// Events that a socket's tables had callbacks for when it was made.
 #[derive(Clone, Copy, Debug, Default)]
 struct Offers {
     accept: bool,
@@ -158,7 +158,7 @@ impl Context {
 #[derive(Debug)]
 pub(crate) struct Socket {
     head: WSK_SOCKET,
-    /// What the head was given.
+    /// Address of the table that the head was given.
     table: usize,
     mark: AtomicU32,
     /// Calls of the client that have begun and not returned.
@@ -187,10 +187,10 @@ unsafe impl Send for Socket {}
 // mutable state is behind the lock or atomic.
 unsafe impl Sync for Socket {}
 
-/// What changes in the life of a socket.
+/// State of a socket that changes in its life.
 #[derive(Debug)]
 pub(crate) struct State {
-    /// Where the socket is in its life.
+    /// Phase of the socket's life.
     pub(crate) life: Life,
     /// The client has been told that the socket is dead; the rule that asks it to close it.
     pub(crate) told: Option<&'static str>,
@@ -225,11 +225,11 @@ pub(crate) struct State {
     close: Option<Request>,
     /// The thread that has called it.
     pub(crate) closed_by: Option<ThreadId>,
-    /// What the category adds.
+    /// Part that depends on the category.
     pub(crate) role: Role,
 }
 
-/// What a new socket is made of.
+/// Parameters of a new socket.
 #[derive(Debug)]
 pub(crate) struct SocketParams {
     pub(crate) category: Category,

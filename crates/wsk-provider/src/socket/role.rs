@@ -1,4 +1,4 @@
-//! What a category adds to a socket, and what the common code asks of it.
+//! Part of a socket that depends on its category, and the questions of the common code to it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ impl Ending {
     }
 }
 
-/// What a category adds.
+/// Part of a socket that depends on its category.
 #[derive(Debug)]
 pub(crate) enum Role {
     /// A basic socket, or the shell of a closed one.

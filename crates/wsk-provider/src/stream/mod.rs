@@ -21,7 +21,7 @@ use crate::request::{Completions, RequestQueue};
 use crate::socket::{Call, Category, Ending, Role, Socket, State};
 use crate::transport::{Reservation, Tune, status_of};
 
-/// What a stream socket without a role adds.
+/// Part of a socket that only a stream socket without a role has.
 ///
 /// # Invariants
 /// `reservation`, `claim` and `local` are there together.

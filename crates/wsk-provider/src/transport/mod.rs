@@ -1,11 +1,11 @@
-//! What the provider asks of the network: streams, listeners and datagram ports, all non-blocking.
+//! Interface to the network: streams, listeners and datagram ports, all non-blocking.
 //!
 //! WSK's state machines sit on top of [`Transport`] and know nothing of the host. The [`live`] implementation
 //! serves them from the host's own sockets; another one may move the bytes through memory under a schedule of
 //! its own. Nothing here waits, and everything that can happen later is told to a sink.
 //!
 //! ```text
-//!   Transport::reserve ──► Reservation ──connect──► Stream (connecting) ──first writable──► Stream (connected)
+//!   Transport::reserve ──► Reservation ──connect──► Stream (connecting) ──first writable──► connected
 //!                               │
 //!                               └──────listen─────► Listener ──incoming──► Stream (connected, no sink yet)
 //!   Transport::datagram ─► Datagram
@@ -104,7 +104,7 @@ pub struct BindOptions {
     pub receive_buffer: Option<usize>,
     /// Datagrams may go to broadcast addresses (`SO_BROADCAST`).
     pub broadcast: bool,
-    /// What else was chosen.
+    /// Other choices.
     pub tunings: Vec<Tuning>,
 }
 
@@ -125,7 +125,7 @@ impl Default for BindOptions {
 /// An option that the state machines of WSK have no use for themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tuning {
-    /// How idle connections are probed: whether, after how long, how often, and how many times.
+    /// Probes of idle connections: whether, after how long, how often, and how many times.
     KeepAlive {
         /// `SO_KEEPALIVE`.
         on: bool,
@@ -208,7 +208,7 @@ pub trait Reservation: Tune {
     fn connect(self: Box<Self>, remote: SocketAddr, sink: Arc<dyn ReadySink>) -> io::Result<Box<dyn Stream>>;
 }
 
-/// Where a listener delivers.
+/// Sink to which a listener delivers.
 pub trait ListenSink: Send + Sync {
     /// A stream was established. It has no sink yet; dropping it resets the connection.
     fn incoming(&self, stream: Box<dyn Stream>);
@@ -224,7 +224,7 @@ pub trait Listener: Tune {
     fn set_accepting(&self, on: bool);
 }
 
-/// Where streams and datagram ports report.
+/// Sink to which streams and datagram ports report.
 pub trait ReadySink: Send + Sync {
     /// Something has become possible.
     fn ready(&self, ready: Ready);
@@ -236,7 +236,7 @@ pub trait ReadySink: Send + Sync {
     }
 }
 
-/// What has become possible.
+/// Operations that have become possible.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ready {
     /// Reading may give data, the end of the stream or an error.
@@ -253,7 +253,7 @@ pub struct Ready {
     pub lent: bool,
 }
 
-/// What waits to be read, as [`Stream::peek`] sees it.
+/// Data that waits to be read, as [`Stream::peek`] sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waiting {
     /// Nothing now.

@@ -29,7 +29,7 @@ const EARLY_PATIENCE: Duration = Duration::from_secs(10);
 /// Time: how long a request may be left to the thread that brought it.
 const WATCH: Duration = Duration::from_millis(1);
 
-/// What follows the completion of a request.
+/// Continuation of the completion of a request.
 type Then = Box<dyn FnOnce() + Send>;
 
 struct Job {
@@ -58,7 +58,7 @@ struct Done {
 #[derive(Debug, Default)]
 struct State {
     ready: VecDeque<Job>,
-    /// What completes later, by when, and in the order of the calls.
+    /// Jobs that complete later, by their time, and in the order of the calls.
     later: BTreeMap<(Instant, u64), Job>,
     /// Number of jobs that came so far, and of those that were ready and have been completed.
     came: u64,
@@ -160,7 +160,7 @@ impl Completer {
         }
     }
 
-    /// When a late completion is due.
+    /// Returns the time at which a late completion is due.
     fn due(provider: &Inner) -> Option<Instant> {
         let live_config = &provider.live_config;
         live_config.delays().then(|| Instant::now() + live_config.get(|config| config.late_by))

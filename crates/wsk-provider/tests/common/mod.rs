@@ -1,4 +1,4 @@
-//! What several test programs of the transport need.
+//! Support of several test programs of the transport.
 
 use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};

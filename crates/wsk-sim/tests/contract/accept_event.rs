@@ -339,7 +339,7 @@ fn a_refused_socket_that_is_used_is_caught() {
     });
 }
 
-/// What a client does inside the event that it does not answer with success.
+/// Calls of a client inside the event that it does not answer with success.
 type Use = fn(&Socket) -> Option<Request>;
 
 /// Runs `test` for a client that uses each connection inside the event and refuses it; it is given what was
@@ -434,7 +434,7 @@ fn a_connection_may_be_asked_about_and_refused() {
     });
 }
 
-/// Who takes a connection may have closed it by then.
+/// A client that takes a connection may have closed it by then.
 #[test]
 fn a_connection_may_be_taken_and_closed_at_once() {
     for_each_mode(|_| {

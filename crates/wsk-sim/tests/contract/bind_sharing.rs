@@ -1,4 +1,4 @@
-//! Who may bind an address that another socket holds (contract 4.7).
+//! Rights to bind an address that another socket holds (contract 4.7).
 
 use std::net::SocketAddr;
 use std::ptr;
@@ -10,7 +10,7 @@ use wsk_sys::*;
 
 use crate::support::*;
 
-/// How a socket asks to hold its address.
+/// Manner in which a socket asks to hold its address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     Default,
@@ -22,7 +22,7 @@ use Form::{Default, Exclusive, Reuse};
 
 const FORMS: [Form; 3] = [Default, Reuse, Exclusive];
 
-/// What becomes of the second binder.
+/// Fate of the second binder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Ok,
@@ -99,7 +99,7 @@ fn second_binder(second: Form, expected: [[Verdict; 6]; 2]) {
     });
 }
 
-/// How often to look for a port that no other program has on any address.
+/// Number of attempts to find a port that no other program has on any address.
 const TRIES: usize = 20;
 
 /// Tries again with another port when a bind that should succeed meets a socket of somebody else's: the port
@@ -213,7 +213,7 @@ fn again(client: &Client, address: SocketAddr, form: Form, dual: bool) -> Socket
     binder_for(client, address, form, dual, SocketOptions::new(Category::Listen))
 }
 
-/// How a connection goes.
+/// Manner in which a connection goes.
 #[derive(Clone, Copy, Debug)]
 enum Going {
     Closed,
@@ -281,7 +281,7 @@ fn a_connection_keeps_the_exclusive_address_of_its_listener() {
     });
 }
 
-/// What overlaps is as taken as while the listener was there.
+/// An address that overlaps is as taken as while the listener was there.
 ///
 /// Shows: BIND-18
 #[test]

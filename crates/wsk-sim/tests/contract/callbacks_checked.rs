@@ -1,4 +1,4 @@
-//! What no callback may do: let a panic out, or take a low IRQL for granted.
+//! Things that no callback may do: let a panic out, or take a low IRQL for granted.
 
 use wsk_sim::raw::*;
 use wsk_sim::{Level, Sim};

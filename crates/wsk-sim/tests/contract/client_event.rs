@@ -32,7 +32,7 @@ fn with_client(event: Option<PFN_WSK_CLIENT_EVENT>, body: impl FnOnce(&AtomicU32
 /// # Safety
 /// The context is the counter of [`with_client`].
 unsafe fn count(context: *mut c_void) {
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees that the context is the counter of `with_client`.
     unsafe { &*context.cast::<AtomicU32>() }.fetch_add(1, SeqCst);
 }
 

@@ -13,7 +13,7 @@ use wsk_sys::*;
 
 use crate::support::*;
 
-/// How often a race is tried.
+/// Number of times that a race is tried.
 const ROUNDS: u32 = 1024;
 
 /// A connection with its peer; `events` has its callbacks.

@@ -217,7 +217,7 @@ fn a_destination_is_fixed_for_a_socket_that_has_an_address() {
 #[cfg(target_os = "linux")]
 type Kinds = &'static [(u32, u32)];
 
-/// Where sockets are bound, where datagrams are sent to, and what the sockets are told of them.
+/// Addresses: where sockets are bound, where datagrams are sent to, and what the sockets are told of them.
 #[cfg(target_os = "linux")]
 const TOLD: [(&str, &str, Kinds); 4] = [
     ("127.0.0.1:0", "127.0.0.1", &[(IPPROTO_IP, IP_PKTINFO), (IPPROTO_IP, IP_TOS), (IPPROTO_IP, IP_ECN)]),

@@ -61,7 +61,8 @@ fn an_event_that_was_never_enabled_does_not_come() {
     });
 }
 
-/// What came while the event was off is missed, or told once it is on; the rule does not say which.
+/// A disconnect that came while the event was off is missed, or told once it is on; the rule does not say
+/// which.
 ///
 /// Shows: DISC-02
 #[test]

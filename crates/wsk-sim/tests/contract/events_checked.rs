@@ -1,4 +1,4 @@
-//! What a client must not do around its event callbacks, and how that is seen.
+//! Mistakes that a client can make around its event callbacks, and how they are seen.
 
 use std::ffi::c_void;
 use std::ptr;
@@ -160,7 +160,7 @@ fn an_accept_callback_that_was_never_enabled_while_a_client_waits_is_told() {
     });
 }
 
-/// Who waits for the callback sees why it does not come when the wait is given up.
+/// A test that waits for the callback sees why it does not come when the wait is given up.
 #[test]
 fn a_hang_says_that_an_accept_callback_was_never_enabled() {
     let patience = Some(std::time::Duration::from_secs(1));

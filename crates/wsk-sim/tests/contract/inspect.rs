@@ -49,7 +49,8 @@ fn without_conditional_accept_nothing_is_inspected() {
     });
 }
 
-/// What a client can see of INSP-03: while the callback runs there is no connection yet, for anybody.
+/// The part of INSP-03 that a client can see: while the callback runs there is no connection yet, for
+/// anybody.
 #[test]
 fn there_is_no_connection_while_the_request_is_inspected() {
     for_each_mode(|sim| {

@@ -1,4 +1,4 @@
-//! What a client can do wrong with an inspection, and how it is caught (contract 4.9, 4.19).
+//! Mistakes of a client with an inspection, and how they are caught (contract 4.9, 4.19).
 
 use std::sync::{Arc, Mutex};
 

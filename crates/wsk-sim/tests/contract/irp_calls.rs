@@ -1,4 +1,4 @@
-//! What is asked of every IRP, call by call: that there is one, and that its routine runs whatever comes of
+//! Requirements on every IRP, call by call: that there is one, and that its routine runs whatever comes of
 //! the request.
 
 use std::ptr;
@@ -10,7 +10,7 @@ use wsk_sys::*;
 
 use crate::support::*;
 
-/// What the calls are made on.
+/// Objects that the calls are made on.
 struct Objects<'a> {
     sim: &'a Sim,
     client: Client,

@@ -191,7 +191,7 @@ fn write(irp: *mut IRP, offset: usize, words: &[usize]) {
     }
 }
 
-/// What a driver is known to set in an IRP, or has left there.
+/// Fields that a driver is known to set in an IRP, or has left there.
 type Setting = (&'static str, fn(*mut IRP));
 
 /// Hands over an IRP that `set` has changed, and returns how that was reported under IRP-05.
@@ -243,7 +243,7 @@ fn a_field_of_an_irp_that_is_not_the_clients_is_caught() {
     }
 }
 
-/// What works on Windows, because WSK overwrites it, or does not look.
+/// Values that work on Windows, because WSK overwrites them, or does not look.
 ///
 /// Catches: IRP-05
 #[test]

@@ -143,7 +143,7 @@ pub(crate) fn stuck_send(socket: &Socket) -> Request {
     socket.send(&pattern(MUCH)).pends()
 }
 
-/// What an IOCTL tells that writes one `SIZE_T`.
+/// Value of an IOCTL that writes one `SIZE_T`.
 #[track_caller]
 pub(crate) fn query(socket: &Socket, code: u32) -> usize {
     let (request, output, _) =

@@ -1,4 +1,4 @@
-//! What `WskAccept` is given: flags, IRP, context, table and address buffers (contract 4.8, 4.4).
+//! Arguments of `WskAccept`: flags, IRP, context, table and address buffers (contract 4.8, 4.4).
 
 use std::ffi::c_void;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -177,7 +177,7 @@ fn an_option_that_precedes_the_bind_is_refused_afterwards() {
     assert_eq!(OptionAfterBind::default().status(), STATUS_INVALID_DEVICE_STATE);
 }
 
-/// What `SO_WSK_SECURITY` says now; the reader releases it.
+/// Value of `SO_WSK_SECURITY` now; the reader releases it.
 fn read_security(socket: &Socket) -> PSECURITY_DESCRIPTOR {
     let size = size_of::<PSECURITY_DESCRIPTOR>();
     let bytes = read_control(socket, &Control::get(SOL_SOCKET, SO_WSK_SECURITY, size));

@@ -27,7 +27,7 @@ fn open(client: &Client, category: Category, (v6, dual): (bool, bool)) -> Socket
     socket
 }
 
-/// Whether the table gives the option to such a socket.
+/// Returns whether the table gives the option to such a socket.
 fn has(row: &OptionRow, category: Category, (v6, dual): (bool, bool)) -> bool {
     use Category::{Basic, Connection, Datagram, Listen, Stream};
     let category = match row.sockets {
@@ -46,7 +46,7 @@ fn has(row: &OptionRow, category: Category, (v6, dual): (bool, bool)) -> bool {
     category && family && row.fate != Fate::Refused
 }
 
-/// What a socket answers that has not the option.
+/// Answer of a socket that does not have the option.
 fn refusal(row: &OptionRow) -> NTSTATUS {
     if row.code == SO_CONDITIONAL_ACCEPT { STATUS_NOT_SUPPORTED } else { STATUS_INVALID_PARAMETER }
 }
@@ -282,7 +282,7 @@ fn a_life_of_no_hops_or_too_many_is_refused_before_the_bind_and_after_it() {
     });
 }
 
-/// What an accepted connection has of its listener.
+/// Options that an accepted connection has from its listener.
 ///
 /// Shows: OPT-17
 #[test]

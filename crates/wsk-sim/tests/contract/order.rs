@@ -1,4 +1,4 @@
-//! What comes first: connections that wait, decisions on one request, and the gate of the receive event.
+//! Order: connections that wait, decisions on one request, and the gate of the receive event.
 
 use std::sync::mpsc;
 

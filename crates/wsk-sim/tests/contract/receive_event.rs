@@ -120,7 +120,7 @@ fn a_list_that_is_kept_is_valid_until_it_is_released() {
     });
 }
 
-/// How the first element of a list lies in memory: the offset, and the lengths of the MDLs.
+/// Layout of the first element of a list in memory: the offset, and the lengths of the MDLs.
 fn layout(list: ListHandle) -> (u32, Vec<u32>) {
     let head = list.0.cast::<WSK_DATA_INDICATION>();
     // SAFETY: the list is being indicated.

@@ -83,7 +83,7 @@ fn an_answer_that_is_not_defined_is_caught_and_leaves_the_data() {
     });
 }
 
-/// What the mapping of the data gives is used here without a look, as a driver might that then ends in a bug
+/// The mapping of the data is used here without a look, as a driver might that then ends in a bug
 /// check.
 ///
 /// Catches: RCVE-17

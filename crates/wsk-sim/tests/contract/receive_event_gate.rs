@@ -1,4 +1,4 @@
-//! What becomes of data that a `WskReceiveEvent` does not take, and when the next one comes (contract 4.13,
+//! Fate of data that a `WskReceiveEvent` does not take, and when the next one comes (contract 4.13,
 //! 5.6).
 
 use std::sync::Arc;

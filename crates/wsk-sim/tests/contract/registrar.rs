@@ -38,7 +38,7 @@ fn registering_a_block_in_use_is_caught() {
     });
 }
 
-/// What a module's callbacks have seen.
+/// Record of what a module's callbacks have seen.
 #[derive(Debug, Default)]
 struct Module {
     binding: AtomicUsize,

@@ -78,7 +78,7 @@ fn a_send_after_the_own_disconnect_is_caught() {
     }
 }
 
-/// Whether anything the client does is right as far as the checker can see.
+/// Everything that the client does is right as far as the checker can see.
 fn is_advised_against(call: impl FnOnce(&Link) + Send + 'static) -> bool {
     let sim = Sim::builder().completion(Completion::Inline).build();
     let report = left_behind(&sim, move |_| {

@@ -61,7 +61,7 @@ fn a_new_socket_calls_nobody() {
     });
 }
 
-/// What callbacks without any state of their own have been called with.
+/// Arguments of callbacks that have no state of their own.
 static CALLED: Mutex<Vec<(&str, usize)>> = Mutex::new(Vec::new());
 
 fn note(name: &'static str, context: *mut c_void) {
@@ -81,7 +81,7 @@ mod noting {
 
     use super::*;
 
-    /// Where `WskAcceptEvent` leaves the socket, and the context it gives it.
+    /// Place for the socket of a `WskAcceptEvent`, and the context it gives it.
     pub(super) static TAKEN: Mutex<Option<(usize, usize)>> = Mutex::new(None);
 
     pub(super) unsafe extern "system" fn accept(

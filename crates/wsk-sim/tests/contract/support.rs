@@ -1,4 +1,4 @@
-//! What many of the tests share: machines of every kind, bounded waits, and what the checker is to have seen.
+//! Support of many of the tests: machines of every kind, bounded waits, and expected reports of the checker.
 
 use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use wsk_sim::{Builder, Report, Severity, Sim};
 use wsk_sys::nt::PSECURITY_DESCRIPTOR;
 use wsk_sys::{STATUS_SUCCESS, WSK_INSPECT_ACTION};
 
-/// How long to look for something that must not happen, where nothing else tells.
+/// Time to look for something that must not happen, where nothing else tells.
 pub(crate) const A_WHILE: Duration = Duration::from_millis(30);
 
 pub(crate) use wsk_sim::{COMPLETIONS, for_each_choice, for_each_mode};

@@ -1,4 +1,5 @@
-//! What does not depend on how fast the machine is: early completions, and the return of an inspection.
+//! Outcomes that do not depend on how fast the machine is: early completions, and the return of an
+//! inspection.
 
 use std::cell::UnsafeCell;
 use std::ffi::c_void;
@@ -127,7 +128,7 @@ fn a_decision_inside_of_its_own_inspection_is_caught_at_once() {
     });
 }
 
-/// What moves data and what closes was seen to pend on Windows. A driver that reads its IRP after an inline
+/// Calls that move data or close were seen to pend on Windows. A driver that reads its IRP after an inline
 /// success, and whose completion routine has freed it by then, works there.
 #[test]
 fn what_windows_pends_is_pended_by_default() {
@@ -205,7 +206,7 @@ fn a_truncated_datagram_is_pended_by_default() {
     });
 }
 
-/// Whoever has brought a request need not come back to wait for it, or for anything else.
+/// A thread that has brought a request need not come back to wait for it, or for anything else.
 #[test]
 fn what_is_pended_completes_whatever_its_thread_does_next() {
     Sim::new().run(|sim| {
@@ -262,8 +263,8 @@ impl Locked {
     }
 }
 
-/// Whoever holds a spin lock does not wait for a routine that may need it: the request completes after the
-/// call.
+/// A thread that holds a spin lock does not wait for a routine that may need it: the request completes after
+/// the call.
 #[test]
 fn an_early_completion_is_late_where_the_caller_holds_a_lock() {
     Sim::builder().completion(Completion::PendEarly).build().run(|_| {
@@ -384,8 +385,8 @@ fn a_thread_that_waits_is_not_kept_by_routines_that_submit_again() {
     });
 }
 
-/// What a thread was told by a call of its own is not known to the completion routines that it happens to
-/// run.
+/// The result that a thread was told by a call of its own is not known to the completion routines that it
+/// happens to run.
 #[test]
 fn a_routine_that_a_waiting_thread_runs_is_not_blamed_for_what_the_thread_knows() {
     Sim::new().run(|sim| {

@@ -6,7 +6,7 @@ use wsk_sys::{NI_DGRAM, NI_NAMEREQD, NI_NOFQDN, NI_NUMERICHOST, NI_NUMERICSERV};
 
 use crate::address::Family;
 
-/// What `WskGetAddressInfo` is asked for.
+/// Arguments of `WskGetAddressInfo`.
 #[derive(Debug)]
 pub(super) struct Wanted {
     pub(super) node: Option<String>,
@@ -37,7 +37,7 @@ pub(super) struct Found {
     pub(super) protocol: i32,
 }
 
-/// What is known.
+/// Known entries.
 #[derive(Debug)]
 pub(super) enum Answer {
     Addresses(Vec<Found>),

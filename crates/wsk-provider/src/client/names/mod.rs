@@ -48,7 +48,7 @@ fn unknown(client: &Client) -> NTSTATUS {
     if client.provider().live_config.has(Release::Windows8) { STATUS_NOT_FOUND } else { STATUS_NO_MATCH }
 }
 
-/// Where the results of `WskGetAddressInfo` go.
+/// Memory for the results of `WskGetAddressInfo`.
 #[derive(Clone, Copy, Debug)]
 struct Destination(*mut PADDRINFOEXW);
 
@@ -155,7 +155,7 @@ fn transports(entries: AddressEntries, (socket_type, protocol): (i32, i32)) -> V
 /// `string` is null or points to a whole string.
 unsafe fn borrow_string(request: &mut Request, string: PUNICODE_STRING) {
     request.borrows(string, Purpose::NameQuery);
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller guarantees that `string` is null or points to a whole string.
     if let Some(string) = unsafe { string.as_ref() }
         && string.MaximumLength != 0
     {
@@ -210,7 +210,7 @@ pub(crate) unsafe extern "system" fn wsk_free_address_info(client: PWSK_CLIENT, 
     }
 }
 
-/// Where the results of `WskGetNameInfo` go.
+/// Memory for the results of `WskGetNameInfo`.
 #[derive(Clone, Copy, Debug)]
 struct Outputs {
     node: PUNICODE_STRING,

@@ -1,16 +1,16 @@
 //! The threads that wait for the host's sockets and tell their owners.
 //!
-//! One thread at a time has the poll_state: it polls, and calls the sinks itself, so that what a sink does
+//! One thread at a time has the poll state: it polls, and calls the sinks itself, so that what a sink does
 //! for a client costs no change of thread. A sink may run a client's callback, and a client may hold a
 //! callback open for as long as it likes. Therefore a second thread keeps watch: when one call lasts, it
-//! takes the poll_state, and what waits in the batch with it, and a new thread keeps watch. The thread that
+//! takes the poll state, and what waits in the batch with it, and a new thread keeps watch. The thread that
 //! was relieved ends when its call returns.
 //!
 //! ```text
-//!   watch ──a call lasts──► poll_state ──relieved──► ended
+//!   watch ──a call lasts──► poll state ──relieved──► ended
 //! ```
 //!
-//! Under load the poll_state is left to threads that clients lend while they wait; see [`loan`].
+//! Under load the poll state is left to threads that clients lend while they wait; see [`loan`].
 
 mod loan;
 
@@ -40,7 +40,7 @@ const EVENTS: usize = 1024;
 const STARVED_RETRY: Duration = Duration::from_millis(50);
 /// Time: how long to wait before the host is polled again after that has failed.
 const POLL_RETRY: Duration = Duration::from_millis(50);
-/// Time: how long a call may last before the watch takes the poll_state.
+/// Time: how long a call may last before the watch takes the poll state.
 const PATIENCE: Duration = Duration::from_millis(10);
 /// Largest number of threads, those included whose call lasts: no client waits in so many calls
 /// for one more, and on a busy host a call may last because its thread does not run.
@@ -57,7 +57,7 @@ const LOOK: Duration = Duration::from_millis(250);
 /// Number of at a time. A look in vain takes Wine's server, which all its processes share, some 50 µs; so
 /// this keeps it busy for a twentieth of its time at the most.
 const LOOKS: usize = 256;
-/// What goes with the poll_state.
+/// State of the poll, which one thread has at a time.
 struct PollState {
     poll: Poll,
     events: Events,
@@ -65,7 +65,7 @@ struct PollState {
     batch: VecDeque<(Target, Ready)>,
     /// Number of events the last poll took, if each was fit for a lent thread.
     lendable: usize,
-    /// When some were last told to look.
+    /// Time at which some were last told to look.
     looked: Instant,
     /// The slot whose turn it is next.
     look_next: usize,
@@ -78,13 +78,13 @@ struct PollState {
 #[derive(Debug, Default)]
 struct Workers {
     started: bool,
-    /// The numbers of the threads at the poll_state, on watch, or about to be; one that was relieved is not
+    /// The numbers of the threads at the poll state, on watch, or about to be; one that was relieved is not
     /// among them.
     guard: Vec<u64>,
     next: u64,
     /// All that have not ended, also those that were relieved.
     threads: usize,
-    /// Who has the poll_state: the number and the thread.
+    /// The thread that has the poll state, with its number.
     leader: Option<(u64, ThreadId)>,
     /// The threads that are lent.
     lent: Vec<ThreadId>,
@@ -112,7 +112,7 @@ pub(super) struct Reactor {
     stop: AtomicBool,
     workers: Mutex<Workers>,
     crew_changed: Condvar,
-    /// Mirrors [`Workers::watch_rests`] for the thread at the poll_state.
+    /// Mirrors [`Workers::watch_rests`] for the polling thread.
     watch_rests: AtomicBool,
     /// There was no thread to be had for the watch.
     unwatched: AtomicBool,
@@ -236,7 +236,7 @@ impl Reactor {
             .spawn_worker(spawn, "wsk reactor", Self::steer)
             .and_then(|()| self.spawn_worker(spawn, "wsk reactor watch", Self::standby));
         if begun.is_err() {
-            // The one at the poll_state goes if it was to be had, and all is as before.
+            // The polling thread goes if it was to be had, and all is as before.
             self.disembark();
             self.stop.store(false, Ordering::SeqCst);
             self.spawn.lock().take();
@@ -265,7 +265,7 @@ impl Reactor {
         spawn(name, job)
     }
 
-    /// Has a new thread keep watch, now or when the poll_state is free next.
+    /// Has a new thread keep watch, now or when the poll state is free next.
     fn set_watch(self: &Arc<Self>) {
         let Some(spawn) = self.spawn.lock().clone() else { return };
         if self.spawn_worker(&spawn, "wsk reactor watch", Self::standby).is_err() {
@@ -304,7 +304,7 @@ impl Reactor {
         let mut workers = self.workers.lock();
         self.wake();
         self.crew_changed.notify_all();
-        // From inside a call of the thread at the poll_state only the others can be waited for.
+        // From inside a call of the polling thread only the others can be waited for.
         let own = workers.leader.filter(|(_, id)| *id == thread::current().id()).map(|(own, _)| own);
         while workers.guard.iter().any(|guard| Some(*guard) != own) {
             self.crew_changed.wait(&mut workers);
@@ -484,13 +484,13 @@ impl Reactor {
         }
     }
 
-    /// Looks out for a call that lasts, and takes the poll_state then.
+    /// Looks out for a call that lasts, and takes the poll state then.
     fn standby(self: &Arc<Self>, own: u64) {
         let mut before = self.calls.load(Ordering::SeqCst);
         let mut workers = self.workers.lock();
         loop {
             let stopping = self.stop.load(Ordering::SeqCst);
-            // Whoever stops the reactor waits for the thread at the poll_state, and a call may never end.
+            // Whoever stops the reactor waits for the polling thread, and a call may never end.
             if stopping && self.calls.load(Ordering::SeqCst).is_multiple_of(2) {
                 return;
             }

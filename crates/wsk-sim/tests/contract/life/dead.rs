@@ -190,7 +190,7 @@ fn a_dead_socket_that_is_used_again_is_caught() {
     });
 }
 
-/// What a call has told one thread another one cannot know, which may be on its way into a call.
+/// A result that a call has told one thread another one cannot know, which may be on its way into a call.
 ///
 /// Catches: LIFE-17
 #[test]

@@ -295,7 +295,7 @@ fn the_senders_address_is_over_with_its_datagram() {
     });
 }
 
-/// What a client keeps when it closes the socket it came from is over with the close.
+/// Data that a client keeps when it closes the socket it came from is over with the close.
 ///
 /// Catches: LIFE-13
 #[test]

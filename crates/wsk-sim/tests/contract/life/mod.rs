@@ -1,4 +1,4 @@
-//! How long things live: memory that the client lends, objects that the provider owns, and sockets that die
+//! Lifetimes: memory that the client lends, objects that the provider owns, and sockets that die
 //! (contract 4.4, 5.2).
 
 mod dead;

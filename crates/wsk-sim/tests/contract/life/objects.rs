@@ -18,7 +18,7 @@ fn dispatch() -> PoolBox<WSK_CLIENT_DISPATCH> {
 /// As `WskRegister`; what goes too early is kept by the checker.
 unsafe fn register(dispatch: &PoolBox<WSK_CLIENT_DISPATCH>, block: *mut WSK_REGISTRATION) {
     let mut npi = WSK_CLIENT_NPI { ClientContext: ptr::null_mut(), Dispatch: dispatch.as_ptr() };
-    // SAFETY: forwarded to the caller.
+    // SAFETY: the caller passes what `WskRegister` asks for.
     assert_eq!(unsafe { WskRegister(&raw mut npi, block) }, STATUS_SUCCESS);
 }
 

@@ -1,13 +1,13 @@
 //! Threads that are lent to the reactor while their clients wait.
 //!
-//! Under load, the thread at the poll_state is woken to read what has come and wakes the client's thread to
+//! Under load, the polling thread is woken to read what has come and wakes the client's thread to
 //! deal with it, over and over, and each wake-up costs more than the work. A thread that is lent does both:
 //! it polls, completes what it finds to be complete, and goes on with its client's work when that is what it
 //! was waiting for. The own threads look after everything else, and after the sockets when no lent thread
 //! comes back.
 //!
 //! ```text
-//!   at the poll_state ──a full batch, and a thread was offered──► resting: lent threads poll
+//!   at the poll state ──a full batch, and a thread was offered──► resting: lent threads poll
 //!        ▲                                                     │
 //!        └── one goes to sleep, or finds something that may    │
 //!            call the client, or none was back for a REST ─────┘
@@ -27,9 +27,9 @@ use super::super::slots::Target;
 use super::{PATIENCE, Reactor, Workers};
 use crate::transport::Ready;
 
-/// Events in one go from which on the poll_state is left to lent threads.
+/// Events in one go from which on the poll state is left to lent threads.
 const FULL: usize = 4;
-/// Time: how long no lent thread may have polled before the poll_state is taken back.
+/// Time: how long no lent thread may have polled before the poll state is taken back.
 const REST: Duration = Duration::from_millis(1);
 /// Time: how long a lent thread waits for something to do before it is given back.
 const LOAN: Duration = Duration::from_millis(10);
@@ -38,12 +38,12 @@ const UNFIT: u32 = 64;
 /// A thread that is needed again sooner than this is not taken: the host's polls count in milliseconds.
 const SHORTEST: Duration = Duration::from_millis(2);
 
-/// How it stands with loans.
+/// State of the loans.
 #[derive(Debug, Default)]
 pub(super) struct Loans {
     /// A thread would have been lent, and was not needed.
     offered: AtomicBool,
-    /// The thread at the poll_state rests; changed with `rest` locked.
+    /// The polling thread rests; changed with `rest` locked.
     resting: AtomicBool,
     /// Count: how often lent threads have polled.
     polls: AtomicU64,
@@ -54,7 +54,7 @@ pub(super) struct Loans {
 }
 
 impl Loans {
-    /// Returns whether the thread at the poll_state had better rest after a batch of so many events.
+    /// Returns whether the polling thread had better rest after a batch of so many events.
     pub(super) fn relieve_after(&self, events: usize) -> bool {
         if events < FULL {
             return false;
@@ -72,7 +72,7 @@ impl Loans {
     }
 }
 
-/// How a lent thread fared.
+/// Outcome of a lent thread's service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Served {
     /// It has made calls.
