@@ -110,6 +110,10 @@ struct SendOperation<B> {
 }
 
 impl<B: IoBuf> SendOperation<B> {
+    fn new(connection: &ConnectionRef, buffer: B, flags: SendFlags, shut_down: bool, posted: bool) -> Self {
+        Self { connection: connection.clone(), buffer: Some(buffer), flags, shut_down, posted }
+    }
+
     /// The reason why WSK is not asked, if there is one.
     fn refusal(&self) -> Option<Error> {
         // Bits without a name do not reach WSK, which knows more of them than this crate (rules SND-05,
@@ -172,12 +176,6 @@ impl<B: IoBuf> operation::Operation for SendOperation<B> {
         if submitted {
             self.connection.break_stream();
         }
-    }
-}
-
-impl<B: IoBuf> SendOperation<B> {
-    fn new(connection: &ConnectionRef, buffer: B, flags: SendFlags, shut_down: bool, posted: bool) -> Self {
-        Self { connection: connection.clone(), buffer: Some(buffer), flags, shut_down, posted }
     }
 }
 

@@ -171,6 +171,10 @@ impl<B: IoBuf> Request for SendToRequest<B> {
     fn close_if_dead(&self, outcome: Outcome) {
         self.socket.close_if_dead(outcome);
     }
+
+    fn orphaned(self, _outcome: Outcome) {
+        self.buffer.orphaned();
+    }
 }
 
 impl<B: IoBuf> SendToRequest<B> {

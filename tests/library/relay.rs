@@ -309,3 +309,32 @@ fn pieces_of_detached_sends_are_not_released_in_completion_routines() {
         driver.unload();
     });
 }
+
+/// Pieces of datagrams whose send is dropped are given back outside of the completion routines, too.
+///
+/// Prevents: IRP-14
+#[test]
+fn pieces_of_dropped_datagrams_are_not_released_in_completion_routines() {
+    let late = Sim::builder().completion(Completion::PendLate);
+    late.provider(|config| config.completion_depth = 0).build().run(|sim| {
+        sim.forbid_advice();
+        let driver = Driver::start();
+        let listener = driver.listen();
+        let (from, sender, told) = retaining(&listener);
+        let socket = wait(driver.provider.datagram().bind(localhost())).unwrap();
+        for round in 0..8 {
+            sender.send(&[round; 4]);
+            let mut left = 4;
+            while left > 0 {
+                for piece in told.next().into_pieces().unwrap() {
+                    left -= piece.len();
+                    let mut sending = Box::pin(socket.send_to(piece, socket.local_addr()));
+                    let _ = poll(&mut sending);
+                    drop(sending);
+                }
+            }
+        }
+        drop((from, socket, listener));
+        driver.unload();
+    });
+}
