@@ -6,6 +6,8 @@
 //!
 //! The program ends once it has served a visitor of its own.
 
+mod support;
+
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Mutex;
@@ -14,30 +16,12 @@ use std::thread::JoinHandle;
 
 use wsk::{
     AcceptHandler, Connection, DisconnectHandler, DisconnectKind, Events, Handlers, Incoming, Indication,
-    ListenerEvents, Net, Network, NetworkConfig, Passive, ReceiveHandler, Result, Taken,
+    ListenerEvents, Net, ReceiveHandler, Result, Taken,
 };
-use wsk_sim::Sim;
 
-static NETWORK: Network = Network::new();
-
-/// Runs a driver on a thread of a simulated kernel. Afterwards it fails if the driver broke a rule of WSK or
-/// left anything behind.
+/// Runs the driver: [`support::run`] starts and stops the network that [`serve`] gets.
 fn main() {
-    Sim::new().run(|_| {
-        // SAFETY: this is the start of a system thread, which runs at PASSIVE_LEVEL and holds no lock.
-        let passive = unsafe { Passive::assume() };
-        let (ended, end) = channel();
-        let config = NetworkConfig { report: |report| panic!("{report}"), ..NetworkConfig::DEFAULT };
-        let serve = |net| async move {
-            serve(net).await?;
-            ended.send(()).expect("main waits");
-            Ok(())
-        };
-        let started = NETWORK.start(passive, config, serve).expect("a system thread");
-        end.recv().expect("the driver serves");
-        // This is `DriverUnload`: it stops the network and waits until nothing of it is left.
-        drop(started);
-    });
+    support::run(serve);
 }
 
 // Everything from here on is code that a driver can use, but for the visitors.
