@@ -7,8 +7,8 @@ use wsk_sim::Sim;
 
 static NETWORK: Network = Network::new();
 
-/// Runs a driver on a thread of a simulated kernel, until `serve` has ended. Afterwards it fails if the driver
-/// broke a rule of WSK or left anything behind.
+/// Runs a driver on a thread of a simulated kernel, until `serve` has ended. Afterwards it fails if the
+/// driver broke a rule of WSK or left anything behind.
 pub(crate) fn run<F, S>(serve: F)
 where
     F: FnOnce(Net) -> S + Send + 'static,

@@ -131,8 +131,8 @@ impl List {
         let raw = Ref::into_raw(list);
         // SAFETY: the reference just leaked keeps the list until the reaper drops it.
         let list = unsafe { &*raw };
-        // Once this orphan is counted the reaper may drop its reference, if others have queued the node. So the
-        // client is kept by a reference of its own.
+        // Once this orphan is counted the reaper may drop its reference, if others have queued the node. So
+        // the client is kept by a reference of its own.
         let client = list.data.connection().client().clone();
         if list.orphans.fetch_add(1, Ordering::AcqRel) > 0 {
             return;
