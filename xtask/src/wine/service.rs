@@ -13,6 +13,8 @@ use super::prefix::{self, COMMAND, Prefix};
 const ANSWER: Duration = Duration::from_secs(20);
 /// Interval of queries of a state that changes.
 const POLL: Duration = Duration::from_millis(100);
+/// Number of queries in a row that must fail before a service counts as not installed.
+const REFUSALS: u32 = 3;
 
 /// State of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,8 +111,20 @@ impl<'a> Service<'a> {
         self.change("stop", State::Stopped, limit).with_context(|| format!("{} does not stop", self.name))
     }
 
-    /// Queries its state.
+    /// Queries its state. That there is no such service is believed when it is said several times: under load
+    /// the service manager may refuse a query, with the same answer.
     pub(crate) fn state(&self) -> Result<State> {
+        for _ in 1..REFUSALS {
+            match self.query()? {
+                State::Absent => std::thread::sleep(POLL),
+                known => return Ok(known),
+            }
+        }
+        self.query()
+    }
+
+    /// Asks for its state once.
+    fn query(&self) -> Result<State> {
         let captured = self.prefix.run("sc", &["query", self.name], ANSWER)?;
         match captured.status {
             Some(status) if status.success() => state_in(&captured.stdout).with_context(|| {
@@ -119,7 +133,7 @@ impl<'a> Service<'a> {
                     self.name, captured.stdout
                 )
             }),
-            // Not there: the only other answer of a service manager that answers.
+            // `sc` of Wine does not say why.
             Some(_) => Ok(State::Absent),
             None => bail!(
                 "the service manager does not answer within {} s; `cargo xtask wine kill` ends it",
@@ -146,7 +160,8 @@ impl<'a> Service<'a> {
                 return Ok(());
             }
             // A request that was refused is final; one that was taken may need time.
-            if asked.is_err() || state == State::Absent || Instant::now() > deadline {
+            // A service whose start was taken exists, whatever a query says.
+            if asked.is_err() || Instant::now() > deadline {
                 bail!("{}", self.story(state, mark));
             }
             std::thread::sleep(POLL);

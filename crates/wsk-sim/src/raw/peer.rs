@@ -51,6 +51,16 @@ impl Peer {
         Self::try_connect_from(from, address)
     }
 
+    /// Returns whether a connection to this address is refused. On Windows a reset counts as a refusal:
+    /// Wine's server may consume the error of a refused connection, and what is left to see is a hang-up. A
+    /// stream that got the address itself as its own, and so reached nothing but itself, counts as one, too.
+    pub fn is_refused(address: SocketAddr) -> bool {
+        match Self::try_connect(address) {
+            Ok(peer) => (cfg!(windows) && peer.reset) || peer.local == address,
+            Err(_) => true,
+        }
+    }
+
     /// Connects from a local address, such as another one of 127.0.0.0/8.
     #[track_caller]
     pub fn connect_from(local: impl Into<IpAddr>, address: SocketAddr) -> Self {

@@ -331,13 +331,15 @@ fn an_ipv6_socket_serves_ipv4_too_only_when_it_was_told_to() {
             let port = listener.local_address().port();
             let peer = Peer::connect((LOCALHOST_V6.ip(), port).into());
             assert_eq!(listener.accept().socket().remote_address(), peer.local());
-            let v4 = Peer::try_connect((LOCALHOST.ip(), port).into());
-            assert_eq!(v4.is_ok(), v6_only == 0);
-            if let Ok(peer) = v4 {
-                let remote = listener.accept().socket().remote_address();
-                let IpAddr::V4(own) = peer.local().ip() else { panic!("an IPv4 peer") };
-                assert_eq!(remote, (own.to_ipv6_mapped(), peer.local().port()).into());
+            let v4 = (LOCALHOST.ip(), port).into();
+            if v6_only == 1 {
+                assert!(Peer::is_refused(v4));
+                continue;
             }
+            let peer = Peer::connect(v4);
+            let remote = listener.accept().socket().remote_address();
+            let IpAddr::V4(own) = peer.local().ip() else { panic!("an IPv4 peer") };
+            assert_eq!(remote, (own.to_ipv6_mapped(), peer.local().port()).into());
         }
         let v4 = unbound(&client, Category::Listen);
         v4.set_option(IPPROTO_IPV6, IPV6_V6ONLY, 0).fails(STATUS_INVALID_PARAMETER);

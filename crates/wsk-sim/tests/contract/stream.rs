@@ -101,7 +101,7 @@ fn listening_needs_a_bound_socket_and_an_irp_and_nobody_else() {
             let client = Client::new();
             let stream = client.socket(Category::Stream, &Recorder::new());
             let address = stream.bind_localhost();
-            assert!(Peer::try_connect(address).is_err(), "it does not listen by its bind");
+            assert!(Peer::is_refused(address), "it does not listen by its bind");
             // There is no peer, and no backlog to be given.
             let listen = stream.listen();
             assert_eq!(listen.returned(), expected);
