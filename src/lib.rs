@@ -94,9 +94,9 @@ pub use buffer::{Buffer, IoBuf, Slice};
 pub use busy::StillBusy;
 pub use client::{Client, Pause, Provider, SecurityDescriptor};
 pub use connection::{
-    Abort, Connection, ConnectionBuilder, ConnectionHandlers, Control, DisconnectHandler, DisconnectKind,
-    Drain, Events, Handlers, Indication, Posted, Receive, ReceiveBuf, ReceiveExact, ReceiveFlags,
-    ReceiveHalf, ReceiveHandler, RetainedData, RetainedPiece, RetainedPieces, ReuniteError,
+    Abort, Connect, Connection, ConnectionBuilder, ConnectionHandlers, Control, DisconnectHandler,
+    DisconnectKind, Drain, Events, Handlers, Indication, Posted, Receive, ReceiveBuf, ReceiveExact,
+    ReceiveFlags, ReceiveHalf, ReceiveHandler, RetainedData, RetainedPiece, RetainedPieces, ReuniteError,
     SendBacklogHandler, SendFlags, SendHalf, Sending, Shutdown, Taken,
 };
 pub use datagram::{Datagram, DatagramBuilder, DatagramSocket, ReceiveFrom, SendTo};
@@ -107,6 +107,7 @@ pub use listener::{
     InspectToken, Inspection, Listener, ListenerBuilder, ListenerEvents, Verdict,
 };
 pub use network::{Net, Network, NetworkConfig, Report, Stage, Started};
+pub use operation::{Limited, Within};
 pub use socket::{CloseReason, Disabled};
 
 // Unit tests link what stands in for the kernel: linkers of Windows want it even for what no test here

@@ -2,7 +2,6 @@
 
 use core::ffi::c_void;
 use core::fmt;
-use core::future::Future;
 use core::mem::size_of;
 use core::net::SocketAddr;
 use core::ptr::NonNull;
@@ -16,7 +15,7 @@ use wsk_sys::{
 };
 
 use super::{ClientShared, Node, Pause};
-use crate::connection::{Connection, ConnectionBuilder};
+use crate::connection::{Connect, ConnectionBuilder};
 use crate::datagram::DatagramBuilder;
 use crate::error::{Error, Operation, Result};
 use crate::irql::Passive;
@@ -173,7 +172,7 @@ impl Provider {
     /// connection.shutdown().await
     /// # }
     /// ```
-    pub fn connect(&self, to: SocketAddr) -> impl Future<Output = Result<Connection>> + Send + use<> {
+    pub fn connect(&self, to: SocketAddr) -> Connect {
         self.connector().connect(to)
     }
 

@@ -11,9 +11,11 @@
 //! As with an accept, the core of the connection-to-be is part of the request, so that a socket that is made
 //! always finds its core and, in it, the IRP to close it with.
 
+use core::fmt;
 use core::future::Future;
 use core::net::SocketAddr;
-use core::task::{Context, Poll};
+use core::pin::Pin;
+use core::task::{Context, Poll, ready};
 
 use wsk_sys::nt::IRP;
 use wsk_sys::{IPPROTO_TCP, SOCK_STREAM, STATUS_INVALID_ADDRESS, WSK_SOCKET};
@@ -24,9 +26,9 @@ use crate::address::{Family, SockAddr};
 use crate::client::Provider;
 use crate::error::{Error, Operation, Result};
 use crate::listener::Endpoints;
-use crate::memory::OutOfMemory;
+use crate::memory::{Cache, OutOfMemory};
 use crate::operation::{self, Lazy, Op, Outcome, Request, Submission};
-use crate::socket::{ConnectionTable, ProviderTable, attach, local_address, reserve};
+use crate::socket::{ConnectionTable, ProviderTable, StepOperation, attach, local_address, reserve};
 
 /// Builder for an outgoing [`Connection`]; see [`Provider::connector`].
 ///
@@ -81,21 +83,51 @@ impl<H: ConnectionHandlers> ConnectionBuilder<H> {
     /// `STATUS_CONNECTION_REFUSED`, `STATUS_IO_TIMEOUT`, `STATUS_HOST_UNREACHABLE` and the like; those of a
     /// bind if there is a local address; `STATUS_INVALID_ADDRESS` if the families differ;
     /// `STATUS_INSUFFICIENT_RESOURCES`.
-    pub fn connect(self, to: SocketAddr) -> impl Future<Output = Result<Connection>> + Send + use<H> {
+    pub fn connect(self, to: SocketAddr) -> Connect {
         let Self { provider, handlers, local } = self;
         let connection = ConnectionRef::try_new(provider.client(), handlers);
-        connect(ConnectOperation { provider, connection: Some(connection), local, to })
+        let operation = ConnectOperation { provider, connection: Some(connection), local, to };
+        Connect { connect: Lazy::new(operation), named: None }
     }
 }
 
-/// The same for all handlers, so that there is one copy of it.
-async fn connect(operation: ConnectOperation) -> Result<Connection> {
-    let connection = Lazy::new(operation).await?;
-    let core = connection.connection();
-    // SAFETY: the socket is a connection, and the table is that of connections.
-    let local = unsafe { local_address::<ConnectionTable>(core.socket()) }.await?;
-    core.common().state.lock().endpoints.local = local;
-    Ok(connection)
+/// Future of [`Provider::connect`] and [`ConnectionBuilder::connect`].
+#[must_use = "futures do nothing unless polled"]
+pub struct Connect {
+    connect: Lazy<ConnectOperation>,
+    /// The connection, while its local address is read.
+    named: Option<(Connection, Lazy<StepOperation<ConnectionTable>>)>,
+}
+
+impl Future for Connect {
+    type Output = Result<Connection>;
+
+    #[inline(never)]
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if this.named.is_none() {
+            let connection = ready!(Pin::new(&mut this.connect).poll(context))?;
+            // SAFETY: the socket is a connection, and the table is that of connections.
+            let address = unsafe { local_address(connection.connection().socket()) };
+            this.named = Some((connection, Lazy::new(address)));
+        }
+        let Some((_, address)) = &mut this.named else { return Poll::Pending };
+        let local = ready!(Pin::new(address).poll(context));
+        let Some((connection, _)) = this.named.take() else { return Poll::Pending };
+        connection.connection().common().state.lock().endpoints.local = local?;
+        Poll::Ready(Ok(connection))
+    }
+}
+
+operation::limited! {
+    [] Connect, connect,
+    /// A connection that was made is the result, also when the time was up.
+}
+
+impl fmt::Debug for Connect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connect").finish_non_exhaustive()
+    }
 }
 
 /// The memory that WSK reads while a connect is under way.
@@ -223,5 +255,17 @@ impl operation::Operation for ConnectOperation {
         outcome.result(Operation::SocketConnect)?;
         let endpoints = Endpoints { peer: self.to, ..Endpoints::UNSPECIFIED };
         Ok(Connection::new(request.connection, endpoints))
+    }
+
+    fn refuse(&mut self, error: Error) -> Option<Result<Connection>> {
+        self.connection.take().map(|_| Err(error))
+    }
+
+    fn name(&self) -> Operation {
+        Operation::SocketConnect
+    }
+
+    fn cache(&self) -> &Cache {
+        self.provider.client().cache()
     }
 }

@@ -33,7 +33,7 @@ mod turn;
 
 use core::future::Future;
 
-pub use connect::ConnectionBuilder;
+pub use connect::{Connect, ConnectionBuilder};
 pub use control::{Control, Events};
 pub use halves::{ReceiveHalf, ReuniteError, SendHalf};
 pub use handlers::{

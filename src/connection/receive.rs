@@ -33,6 +33,7 @@ use super::shared::ConnectionRef;
 use super::turn::Admission;
 use crate::buffer::{Buffer, Slice};
 use crate::error::{Error, Operation, Result};
+use crate::memory::Cache;
 use crate::operation::{self, Lazy, Op, Outcome, Request, Submission};
 use crate::socket::ConnectionTable;
 
@@ -380,6 +381,22 @@ impl<T: Target> operation::Operation for ReceiveOperation<T> {
             turn.give_up_claim();
         }
     }
+
+    fn refuse(&mut self, error: Error) -> Option<(Result<usize>, T)> {
+        let target = self.target.take()?;
+        if core::mem::take(&mut self.claimed) {
+            self.connection.common().turn.give_up_claim();
+        }
+        Some((Err(error), target))
+    }
+
+    fn name(&self) -> Operation {
+        Operation::Receive
+    }
+
+    fn cache(&self) -> &Cache {
+        self.connection.client().cache()
+    }
 }
 
 /// Future of [`Connection::receive`](super::Connection::receive).
@@ -402,6 +419,23 @@ impl<B: ReceiveBuf> Future for Receive<'_, B> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.receive).poll(context)
     }
+}
+
+operation::limited! {
+    [B: ReceiveBuf] Receive<'_, B>, receive,
+    ///
+    /// ```
+    /// # use core::time::Duration;
+    /// # use wsk::{Buffer, Connection, Result};
+    /// # async fn example(connection: &mut Connection, buffer: Buffer) -> Result<Buffer> {
+    /// let (received, buffer) = connection.receive(buffer).within(Duration::from_secs(5)).await;
+    /// match received {
+    ///     // Nothing came; the buffer is there for another attempt.
+    ///     Err(error) if error.is_timeout() => Ok(buffer),
+    ///     other => other.map(|_| buffer),
+    /// }
+    /// # }
+    /// ```
 }
 
 impl<B: ReceiveBuf> fmt::Debug for Receive<'_, B> {
@@ -438,6 +472,11 @@ impl<B: ReceiveBuf> Future for ReceiveExact<'_, B> {
     }
 }
 
+operation::limited! {
+    [B: ReceiveBuf] ReceiveExact<'_, B>, 0.receive,
+    /// The bytes that came are in it.
+}
+
 impl<B: ReceiveBuf> fmt::Debug for ReceiveExact<'_, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReceiveExact").finish_non_exhaustive()
@@ -464,6 +503,10 @@ impl Future for Drain<'_> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
         Pin::new(&mut self.drain).poll(context).map(|(result, _)| result.map(drop))
     }
+}
+
+operation::limited! {
+    [] Drain<'_>, drain,
 }
 
 impl fmt::Debug for Drain<'_> {

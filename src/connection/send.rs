@@ -1,7 +1,7 @@
 //! Sending by IRP: `WskSend` as a future.
 //!
 //! ```text
-//!   whole ──▶ a send is dropped under way, or a posted or detached one fails ──▶ broken
+//!   whole ──▶ a send is dropped or cancelled under way, or a posted one fails ──▶ broken
 //!     ▲  │
 //!     └──┘ a send succeeds, or fails and the caller has waited for it
 //! ```
@@ -26,6 +26,7 @@ use wsk_sys::{
 use super::shared::ConnectionRef;
 use crate::buffer::{Buffer, IoBuf};
 use crate::error::{Error, Operation, Result};
+use crate::memory::Cache;
 use crate::operation::{self, Lazy, Op, Outcome, Request, Submission};
 use crate::socket::ConnectionTable;
 
@@ -107,11 +108,14 @@ struct SendOperation<B> {
     shut_down: bool,
     /// Others may be posted behind it.
     posted: bool,
+    /// A time limit has cancelled it.
+    cancelled: bool,
 }
 
 impl<B: IoBuf> SendOperation<B> {
     fn new(connection: &ConnectionRef, buffer: B, flags: SendFlags, shut_down: bool, posted: bool) -> Self {
-        Self { connection: connection.clone(), buffer: Some(buffer), flags, shut_down, posted }
+        let (connection, buffer) = (connection.clone(), Some(buffer));
+        Self { connection, buffer, flags, shut_down, posted, cancelled: false }
     }
 
     /// The reason why WSK is not asked, if there is one.
@@ -168,6 +172,9 @@ impl<B: IoBuf> operation::Operation for SendOperation<B> {
     }
 
     fn finish(&mut self, outcome: Outcome, request: SendRequest<B>) -> (Result<usize>, B) {
+        if self.cancelled && !nt_success(outcome.status()) {
+            self.connection.break_stream();
+        }
         (outcome.result(Operation::Send), request.buffer)
     }
 
@@ -176,6 +183,22 @@ impl<B: IoBuf> operation::Operation for SendOperation<B> {
         if submitted {
             self.connection.break_stream();
         }
+    }
+
+    fn refuse(&mut self, error: Error) -> Option<(Result<usize>, B)> {
+        self.buffer.take().map(|buffer| (Err(error), buffer))
+    }
+
+    fn cancelled(&mut self) {
+        self.cancelled = true;
+    }
+
+    fn name(&self) -> Operation {
+        Operation::Send
+    }
+
+    fn cache(&self) -> &Cache {
+        self.connection.client().cache()
     }
 }
 
@@ -200,6 +223,13 @@ impl<B: IoBuf> Future for Sending<'_, B> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.send).poll(context)
     }
+}
+
+operation::limited! {
+    [B: IoBuf] Sending<'_, B>, send,
+    ///
+    /// How much of a cancelled send has gone out is not known, so the connection can only be closed then:
+    /// later sends and shutdowns fail with `STATUS_CONNECTION_ABORTED`.
 }
 
 impl<B: IoBuf> fmt::Debug for Sending<'_, B> {
@@ -239,6 +269,14 @@ impl<B: IoBuf> Future for Posted<B> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.send).poll(context)
     }
+}
+
+operation::limited! {
+    [B: IoBuf] Posted<B>, send,
+    ///
+    /// How much of a cancelled send has gone out is not known, so the connection can only be closed then:
+    /// later sends and shutdowns fail with `STATUS_CONNECTION_ABORTED`. The send is submitted already, so it
+    /// is cancelled, too, if there is no memory for the timer.
 }
 
 impl<B: IoBuf> fmt::Debug for Posted<B> {

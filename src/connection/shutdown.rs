@@ -11,6 +11,7 @@ use wsk_sys::{STATUS_CONNECTION_ABORTED, STATUS_INVALID_DEVICE_STATE, WSK_FLAG_A
 use super::shared::ConnectionRef;
 use crate::buffer::Buffer;
 use crate::error::{Error, Operation, Result};
+use crate::memory::Cache;
 use crate::operation::{self, Lazy, Op, Outcome, Request, Submission};
 use crate::socket::ConnectionTable;
 
@@ -122,6 +123,18 @@ impl operation::Operation for ShutdownOperation<'_> {
     fn finish(&mut self, outcome: Outcome, _request: DisconnectRequest) -> Result<()> {
         outcome.result(Operation::Disconnect).map(drop)
     }
+
+    fn refuse(&mut self, error: Error) -> Option<Result<()>> {
+        Some(Err(error))
+    }
+
+    fn name(&self) -> Operation {
+        Operation::Disconnect
+    }
+
+    fn cache(&self) -> &Cache {
+        self.disconnect.connection.client().cache()
+    }
 }
 
 /// Future of [`Connection::shutdown`](super::Connection::shutdown).
@@ -145,6 +158,13 @@ impl Future for Shutdown<'_> {
     }
 }
 
+operation::limited! {
+    [] Shutdown<'_>, 0,
+    ///
+    /// A disconnect whose time is up may have sent the end of the stream or not, and nothing can be sent any
+    /// more: [abort](super::Control::abort) or close the connection then.
+}
+
 impl fmt::Debug for Shutdown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shutdown").finish_non_exhaustive()
@@ -164,6 +184,18 @@ impl operation::Operation for DisconnectOperation {
 
     fn finish(&mut self, outcome: Outcome, _request: DisconnectRequest) -> Result<()> {
         outcome.result(Operation::Disconnect).map(drop)
+    }
+
+    fn refuse(&mut self, error: Error) -> Option<Result<()>> {
+        Some(Err(error))
+    }
+
+    fn name(&self) -> Operation {
+        Operation::Disconnect
+    }
+
+    fn cache(&self) -> &Cache {
+        self.connection.client().cache()
     }
 }
 
@@ -185,6 +217,10 @@ impl Future for Abort {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
         Pin::new(&mut self.0).poll(context)
     }
+}
+
+operation::limited! {
+    [] Abort, 0,
 }
 
 impl fmt::Debug for Abort {

@@ -14,6 +14,7 @@ use super::shared::DatagramRef;
 use crate::address::{self, SockAddr};
 use crate::buffer::{Buffer, IoBuf};
 use crate::error::{Error, Operation, Result};
+use crate::memory::Cache;
 use crate::operation::{self, Lazy, Op, Outcome, Request, Submission};
 use crate::socket::DatagramTable;
 
@@ -134,6 +135,18 @@ impl operation::Operation for ReceiveFromOperation {
     fn finish(&mut self, outcome: Outcome, mut request: ReceiveFromRequest) -> (Result<Datagram>, Buffer) {
         (request.received(outcome), request.buffer)
     }
+
+    fn refuse(&mut self, error: Error) -> Option<(Result<Datagram>, Buffer)> {
+        self.buffer.take().map(|buffer| (Err(error), buffer))
+    }
+
+    fn name(&self) -> Operation {
+        Operation::ReceiveFrom
+    }
+
+    fn cache(&self) -> &Cache {
+        self.socket.client().cache()
+    }
 }
 
 /// Future of [`DatagramSocket::receive_from`](super::DatagramSocket::receive_from).
@@ -152,6 +165,10 @@ impl Future for ReceiveFrom {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.0).poll(context)
     }
+}
+
+operation::limited! {
+    [] ReceiveFrom, 0,
 }
 
 impl fmt::Debug for ReceiveFrom {
@@ -243,6 +260,18 @@ impl<B: IoBuf> operation::Operation for SendToOperation<B> {
     fn finish(&mut self, outcome: Outcome, request: SendToRequest<B>) -> (Result<usize>, B) {
         (outcome.result(Operation::SendTo), request.buffer)
     }
+
+    fn refuse(&mut self, error: Error) -> Option<(Result<usize>, B)> {
+        self.buffer.take().map(|buffer| (Err(error), buffer))
+    }
+
+    fn name(&self) -> Operation {
+        Operation::SendTo
+    }
+
+    fn cache(&self) -> &Cache {
+        self.socket.client().cache()
+    }
 }
 
 /// Future of [`DatagramSocket::send_to`](super::DatagramSocket::send_to).
@@ -261,6 +290,10 @@ impl<B: IoBuf> Future for SendTo<B> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.0).poll(context)
     }
+}
+
+operation::limited! {
+    [B: IoBuf] SendTo<B>, 0,
 }
 
 impl<B: IoBuf> fmt::Debug for SendTo<B> {

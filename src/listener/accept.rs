@@ -25,7 +25,7 @@ use super::shared::ListenerRef;
 use crate::address::SockAddr;
 use crate::connection::{Connection, ConnectionHandlers, ConnectionRef};
 use crate::error::{Error, Operation, Result};
-use crate::memory::OutOfMemory;
+use crate::memory::{Cache, OutOfMemory};
 use crate::operation::{self, Lazy, Op, Outcome, Request, Submission};
 use crate::socket::{ListenTable, attach, reserve};
 
@@ -139,6 +139,18 @@ impl operation::Operation for AcceptOperation {
         };
         Ok(Connection::new(request.connection, Endpoints { local, peer }))
     }
+
+    fn refuse(&mut self, error: Error) -> Option<Result<Connection>> {
+        self.connection.take().map(|_| Err(error))
+    }
+
+    fn name(&self) -> Operation {
+        Operation::Accept
+    }
+
+    fn cache(&self) -> &Cache {
+        self.listener.client().cache()
+    }
 }
 
 /// Future of [`Listener::accept`](super::Listener::accept).
@@ -159,6 +171,11 @@ impl Future for Accept {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.0).poll(context)
     }
+}
+
+operation::limited! {
+    [] Accept, 0,
+    /// A connection that was accepted is the result, also when the time was up.
 }
 
 impl fmt::Debug for Accept {

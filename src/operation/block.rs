@@ -8,13 +8,13 @@ use core::task::{Context, Poll};
 
 use wsk_sys::nt::{self, NTSTATUS};
 use wsk_sys::{
-    STATUS_FILE_FORCED_CLOSED, STATUS_INSUFFICIENT_RESOURCES, STATUS_MORE_PROCESSING_REQUIRED,
-    STATUS_NOT_SUPPORTED, nt_success,
+    STATUS_CANCELLED, STATUS_FILE_FORCED_CLOSED, STATUS_INSUFFICIENT_RESOURCES,
+    STATUS_MORE_PROCESSING_REQUIRED, STATUS_NOT_SUPPORTED, nt_success,
 };
 
 use super::cell::{Abandoned, Cell, End};
 use super::irp::IrpStorage;
-use crate::error::{Error, Operation, Result};
+use crate::error::{Error, Operation, Result, Status};
 use crate::memory::{Cache, OutOfMemory, Ref};
 
 /// Outcome of a request.
@@ -65,6 +65,17 @@ impl Outcome {
         match self {
             Self::Completed { information, .. } => information,
             Self::Refused(_) => 0,
+        }
+    }
+
+    /// The outcome of a request that was cancelled with `status` as the reason. One that has completed in
+    /// another way keeps its own status.
+    pub(super) fn or_cancelled(self, status: Status) -> Self {
+        match self {
+            Self::Completed { status: STATUS_CANCELLED, information } => {
+                Self::Completed { status: status.raw(), information }
+            }
+            other => other,
         }
     }
 
@@ -191,6 +202,11 @@ impl<R: Request> Op<R> {
         }
     }
 
+    /// Asks for the cancellation of the request, if WSK has it. The operation completes as ever.
+    pub(crate) fn cancel(&self) {
+        self.block.head.cancel();
+    }
+
     /// Submits on the first poll and resolves when done; for operations that are not futures of their own.
     ///
     /// # Safety
@@ -272,17 +288,32 @@ impl Head {
         match self.cell.abandon() {
             Abandoned::Idle => None,
             Abandoned::Submitted => {
-                // WSK still has the IRP. The future's reference keeps the block alive during the call, also
-                // if the request completes meanwhile: cancelling a completed IRP does nothing (rules R14,
-                // IRP-16).
                 if cancel {
-                    // SAFETY: the IRP was initialised by `submit` and lives in the block.
-                    unsafe { nt::IoCancelIrp(self.irp.as_ptr()) };
+                    // SAFETY: the operation was submitted, and the future's reference is still there.
+                    unsafe { self.cancel_irp() };
                 }
                 None
             }
             Abandoned::Ended(end) => Some(self.outcome(end)),
         }
+    }
+
+    /// Cancels the IRP if WSK has it.
+    fn cancel(&self) {
+        if self.cell.is_submitted() {
+            // SAFETY: the operation was submitted, and the caller has a reference on its block.
+            unsafe { self.cancel_irp() };
+        }
+    }
+
+    /// Cancels the IRP. It may complete before or meanwhile: cancelling a completed IRP does nothing (rules
+    /// R14, IRP-16).
+    ///
+    /// # Safety
+    /// WSK was given the IRP, and the caller keeps the block alive.
+    unsafe fn cancel_irp(&self) {
+        // SAFETY: the IRP was initialised by `submit` and lives in the block, which the caller keeps.
+        unsafe { nt::IoCancelIrp(self.irp.as_ptr()) };
     }
 
     /// Reads how the request ended. Call only when it has, or from the completion routine.

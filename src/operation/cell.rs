@@ -74,6 +74,11 @@ impl Cell {
         })
     }
 
+    /// Returns whether WSK has the IRP. It may complete at any moment.
+    pub(super) fn is_submitted(&self) -> bool {
+        self.phase.get() == Phase::Submitted
+    }
+
     fn end(&self) -> Option<End> {
         match self.phase.get() {
             Phase::Done => Some(End::Completed),

@@ -10,12 +10,17 @@
 //!         └─────────────────────────────▶ Over ──────────── poll ────────────┘
 //!           it ends without a request      (its output waits for the poll)
 //! ```
+//!
+//! A limit that expires ends what is *Starting* without a request, and cancels the request of what is
+//! *Waiting*, which stays there until that has completed; see [`within`](super::within).
 
 use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 
 use super::block::{Op, Outcome, Request};
+use crate::error::{self, Error, Status};
+use crate::memory::Cache;
 
 /// An operation that a [`Lazy`] future carries out.
 pub(crate) trait Operation: Sized {
@@ -36,12 +41,27 @@ pub(crate) trait Operation: Sized {
     /// Called when the future is dropped before it was ready: `submitted` if WSK has the request, which is
     /// cancelled right afterwards.
     fn dropped(&mut self, _submitted: bool) {}
+
+    /// Ends the operation before it has started: the output gives back what the operation holds. `None` if it
+    /// has started.
+    fn refuse(&mut self, error: Error) -> Option<Self::Output>;
+
+    /// Called when a time limit cancels the request, right before that.
+    fn cancelled(&mut self) {}
+
+    /// Returns the operation that errors name.
+    fn name(&self) -> error::Operation;
+
+    /// Returns the cache for memory that the operation needs.
+    fn cache(&self) -> &Cache;
 }
 
 /// The future of an [`Operation`].
 pub(crate) struct Lazy<O: Operation> {
     operation: O,
     state: State<O>,
+    /// The status that stands for that of a request which a time limit has cancelled.
+    cancelled: Option<Status>,
 }
 
 enum State<O: Operation> {
@@ -55,7 +75,7 @@ enum State<O: Operation> {
 impl<O: Operation> Lazy<O> {
     /// The future; nothing happens before it is polled.
     pub(crate) fn new(operation: O) -> Self {
-        Self { operation, state: State::Starting }
+        Self { operation, state: State::Starting, cancelled: None }
     }
 
     /// The future of an operation that is started right here, and never pending then.
@@ -65,7 +85,31 @@ impl<O: Operation> Lazy<O> {
             Poll::Ready(Err(output)) => State::Over(output),
             Poll::Pending => State::Starting,
         };
-        Self { operation, state }
+        Self { operation, state, cancelled: None }
+    }
+
+    /// Ends the operation with this error, or because its time is up: at once if it has not started, and by
+    /// the cancellation of its request otherwise, whose completion ends it.
+    pub(crate) fn end(&mut self, error: Option<Error>) {
+        let error = error.unwrap_or_else(|| Error::new(self.operation.name(), Status::IO_TIMEOUT));
+        match &self.state {
+            State::Starting => {
+                if let Some(output) = self.operation.refuse(error) {
+                    self.state = State::Over(output);
+                }
+            }
+            State::Waiting(op) => {
+                self.operation.cancelled();
+                self.cancelled = Some(error.status());
+                op.cancel();
+            }
+            State::Over(_) | State::Finished => {}
+        }
+    }
+
+    /// Returns the cache for memory that the operation needs.
+    pub(crate) fn cache(&self) -> &Cache {
+        self.operation.cache()
     }
 
     /// Drops the future of a submitted operation without cancelling its request.
@@ -98,7 +142,10 @@ impl<O: Operation> Future for Lazy<O> {
             State::Finished => return Poll::Pending,
         };
         match op.poll(context) {
-            Ok((outcome, request)) => Poll::Ready(this.operation.finish(outcome, request)),
+            Ok((outcome, request)) => {
+                let outcome = this.cancelled.map_or(outcome, |status| outcome.or_cancelled(status));
+                Poll::Ready(this.operation.finish(outcome, request))
+            }
             Err(op) => {
                 this.state = State::Waiting(op);
                 Poll::Pending

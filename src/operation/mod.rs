@@ -31,10 +31,13 @@ mod block;
 mod cell;
 mod irp;
 mod lazy;
+mod within;
 
 pub(crate) use block::{Op, Outcome, Refusal, Request, Submission};
 pub(crate) use irp::{ReservedIrp, comes_back_unused, complete_here, keep_image};
 pub(crate) use lazy::{Lazy, Operation};
+pub(crate) use within::limited;
+pub use within::{Limited, Within};
 
 #[cfg(test)]
 mod tests {

@@ -40,7 +40,7 @@ pub(crate) use control::{
     ControlCode, control, disable_event, disable_event_and_wait, enable_events, get_option, one_event, probe,
     query_inspect_id, set_option,
 };
-pub(crate) use open::{Opening, local_address};
+pub(crate) use open::{Opening, StepOperation, local_address};
 pub(crate) use release::Releases;
 use rundown::{Duty, Rundown};
 pub(crate) use table::{BasicTable, ConnectionTable, DatagramTable, ListenTable, ProviderTable, Table};

@@ -1,7 +1,9 @@
 //! Making a socket ready for use: it is created, its options are set, and it is bound, each with an IRP.
 
+use core::marker::PhantomData;
 use core::mem::size_of;
 use core::net::SocketAddr;
+use core::task::{Context, Poll};
 
 use wsk_sys::nt::IRP;
 use wsk_sys::{SO_WSK_SECURITY, SOL_SOCKET, WskSetOption};
@@ -12,7 +14,8 @@ use super::{SocketRef, reserve};
 use crate::address::SockAddr;
 use crate::client::{Provider, SecurityDescriptor, SocketParams};
 use crate::error::{Error, Operation, Result};
-use crate::operation::{Op, Outcome, Request, Submission};
+use crate::memory::Cache;
+use crate::operation::{self, Lazy, Op, Outcome, Request, Submission};
 use crate::options::{OptionSet, Setting};
 
 /// The settings that a builder has gathered.
@@ -49,20 +52,20 @@ impl Opening {
         let mut bound = local;
         for step in options.chain(security).chain([Step::Bind, Step::LocalAddress]) {
             // SAFETY: the caller vouches for the table.
-            bound = unsafe { StepRequest::run::<T>(core, step, local) }.await?;
+            bound = Lazy::new(unsafe { StepOperation::<T>::new(core, step, local) }).await?;
         }
         Ok(bound)
     }
 }
 
-/// Reads the address that a socket is bound to (`WskGetLocalAddress`).
+/// Creates the operation that reads the address a socket is bound to (`WskGetLocalAddress`).
 ///
 /// # Safety
 /// `T` is the table of the socket's category.
-pub(crate) async unsafe fn local_address<T: BindTable>(socket: &SocketRef) -> Result<SocketAddr> {
+pub(crate) unsafe fn local_address<T: BindTable>(socket: &SocketRef) -> StepOperation<T> {
     let unread = SocketAddr::from(([0; 4], 0));
     // SAFETY: the caller vouches for the table.
-    unsafe { StepRequest::run::<T>(socket, Step::LocalAddress, unread) }.await
+    unsafe { StepOperation::new(socket, Step::LocalAddress, unread) }
 }
 
 const _: () = assert!(cfg!(target_endian = "little"), "a number in a word is read from its first bytes");
@@ -102,7 +105,7 @@ impl Step {
 ///
 /// The one option whose value is an address, `SO_WSK_SECURITY`, names a descriptor that WSK itself keeps for
 /// its users on all threads, until the core, which has a reference on it, gives it back after its operations.
-struct StepRequest {
+pub(crate) struct StepRequest {
     /// The value of an option.
     value: usize,
     address: SockAddr,
@@ -116,33 +119,6 @@ impl Request for StepRequest {
 }
 
 impl StepRequest {
-    /// Does one step; returns the address that was read, or else `local`, which is bound to.
-    ///
-    /// # Safety
-    /// `T` is the table of the socket's category.
-    async unsafe fn run<T: BindTable>(
-        socket: &SocketRef,
-        step: Step,
-        local: SocketAddr,
-    ) -> Result<SocketAddr> {
-        let value = step.option().map_or(0, |(_, value)| value);
-        let address =
-            if let Step::LocalAddress = step { SockAddr::unspecified() } else { SockAddr::from(local) };
-        let request = Self { value, address, socket: socket.clone() };
-        let op = Op::try_new(socket.client().cache(), request)
-            .map_err(|_| Error::out_of_memory(step.operation()))?;
-        let call = |irp, request| {
-            // SAFETY: `run` passes the request, and an IRP that was prepared for it; the caller vouches for
-            // the table.
-            unsafe { Self::submit_irp::<T>(socket, step, irp, request) }
-        };
-        // SAFETY: the operation is new; `submit_irp` passes the IRP and the request's memory alone.
-        let run = unsafe { op.run(call) };
-        let (outcome, request) = run.await;
-        outcome.result(step.operation())?;
-        request.address.require(step.operation())
-    }
-
     /// Calls `WskControlSocket`, `WskBind` or `WskGetLocalAddress`.
     ///
     /// # Safety
@@ -177,5 +153,70 @@ impl StepRequest {
         // SAFETY: the operation has just prepared the IRP, which `call` submits or leaves alone; the caller
         // vouches for the table.
         unsafe { socket.submit(irp, call) }
+    }
+}
+
+/// A step to come. Its output is the address that was read, or else the one that was bound to.
+///
+/// # Invariants
+/// `T` is the table of the socket's category.
+pub(crate) struct StepOperation<T> {
+    socket: SocketRef,
+    step: Step,
+    local: SocketAddr,
+    table: PhantomData<fn() -> T>,
+}
+
+impl<T: BindTable> StepOperation<T> {
+    /// Creates the operation; `local` is the address to bind to.
+    ///
+    /// # Safety
+    /// `T` is the table of the socket's category.
+    unsafe fn new(socket: &SocketRef, step: Step, local: SocketAddr) -> Self {
+        Self { socket: socket.clone(), step, local, table: PhantomData }
+    }
+}
+
+impl<T: BindTable> operation::Operation for StepOperation<T> {
+    type Request = StepRequest;
+    type Output = Result<SocketAddr>;
+
+    fn start(
+        &mut self,
+        _context: &Context<'_>,
+    ) -> Poll<core::result::Result<Op<StepRequest>, Result<SocketAddr>>> {
+        let Self { ref socket, step, local, .. } = *self;
+        let value = step.option().map_or(0, |(_, value)| value);
+        let address =
+            if let Step::LocalAddress = step { SockAddr::unspecified() } else { SockAddr::from(local) };
+        let request = StepRequest { value, address, socket: socket.clone() };
+        let Ok(op) = Op::try_new(socket.client().cache(), request) else {
+            return Poll::Ready(Err(Err(Error::out_of_memory(step.operation()))));
+        };
+        let call = |irp, request| {
+            // SAFETY: `submit` passes the request, and an IRP that was prepared for it; the table is that of
+            // the socket's category by the invariant.
+            unsafe { StepRequest::submit_irp::<T>(socket, step, irp, request) }
+        };
+        // SAFETY: the operation is new; `submit_irp` passes the IRP and the request's memory alone.
+        unsafe { op.submit(call) };
+        Poll::Ready(Ok(op))
+    }
+
+    fn finish(&mut self, outcome: Outcome, request: StepRequest) -> Result<SocketAddr> {
+        outcome.result(self.step.operation())?;
+        request.address.require(self.step.operation())
+    }
+
+    fn refuse(&mut self, error: Error) -> Option<Result<SocketAddr>> {
+        Some(Err(error))
+    }
+
+    fn name(&self) -> Operation {
+        self.step.operation()
+    }
+
+    fn cache(&self) -> &Cache {
+        self.socket.client().cache()
     }
 }

@@ -43,3 +43,4 @@ mod timers;
 mod tree;
 mod turns;
 mod wakes;
+mod within;
