@@ -26,13 +26,22 @@ async fn serve(net: Net) -> Result {
     let socket = builder.bind(([127, 0, 0, 1], 0).into()).await?;
     let visitor = visit(socket.local_addr());
     let mut buffer = Buffer::try_with_capacity(512)?;
-    for _ in 0..3 {
+    let mut served = 0;
+    while served < 3 {
         let (received, filled) = socket.receive_from(buffer).await;
-        let datagram = received?;
-        println!("{} bytes from {}", datagram.len, datagram.from);
-        let (sent, empty) = socket.send_to(filled, datagram.from).await;
-        sent?;
-        buffer = empty;
+        buffer = match received {
+            Ok(datagram) => {
+                println!("{} bytes from {}", datagram.len, datagram.from);
+                served += 1;
+                // A datagram that cannot be sent is lost, as datagrams may be.
+                socket.send_to(filled, datagram.from).await.1
+            }
+            Err(error) if error.is_transient() => {
+                socket.pause().await;
+                filled
+            }
+            Err(error) => return Err(error),
+        };
     }
     visitor.join().expect("the visitor has got its datagrams back");
     Ok(())

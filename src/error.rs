@@ -60,8 +60,10 @@ impl Error {
     }
 
     /// Returns whether the cause may pass by itself, so that the same operation may succeed when it is tried
-    /// again: resources were out, or a connection was gone before it could be [accepted](Operation::Accept),
-    /// which says nothing about the next one.
+    /// again: resources were out, or the failure is that of one peer and says nothing about the next. That is
+    /// a connection that was gone, or whose address is not usable, before it could be
+    /// [accepted](Operation::Accept), and a datagram whose fate a [receive](Operation::ReceiveFrom) of
+    /// another one reports.
     ///
     /// A loop goes on after such an error, but not at once: [`Listener::pause`](crate::Listener::pause) needs
     /// no memory.
@@ -92,8 +94,11 @@ impl Error {
             | Status::REQUEST_ABORTED
             | Status::HOST_UNREACHABLE
             | Status::NETWORK_UNREACHABLE
+            | Status::PORT_UNREACHABLE
             | Status::IO_TIMEOUT
-            | Status::INVALID_ADDRESS => self.operation == Operation::Accept,
+            | Status::INVALID_ADDRESS => {
+                matches!(self.operation, Operation::Accept | Operation::ReceiveFrom)
+            }
             _ => false,
         }
     }
@@ -151,6 +156,9 @@ macro_rules! operations {
         pub enum Operation { $($(#[$doc])* $name,)* }
 
         impl Operation {
+            #[cfg(test)]
+            const ALL: &'static [Self] = &[$(Self::$name,)*];
+
             /// The function of WSK or of the kernel that the operation stands for, if it is one.
             pub const fn function(self) -> Option<&'static str> {
                 match self { $(Self::$name => $function,)* }
@@ -277,6 +285,9 @@ macro_rules! statuses {
                 pub const $name: Self = Self(wsk_sys::$status);
             )*
 
+            #[cfg(test)]
+            const ALL: &'static [Self] = &[$(Self::$name,)*];
+
             /// The name in `ntstatus.h`, for the statuses that WSK uses.
             pub const fn name(self) -> Option<&'static str> {
                 match self {
@@ -356,4 +367,58 @@ statuses! {
     NOINTERFACE = STATUS_NOINTERFACE: "this version of WSK is not offered; ask for 1.0";
     HOPLIMIT_EXCEEDED = STATUS_HOPLIMIT_EXCEEDED;
     PROTOCOL_NOT_SUPPORTED = STATUS_PROTOCOL_NOT_SUPPORTED: "this protocol is not installed";
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use core::fmt::Write as _;
+    use std::string::String;
+    use std::vec::Vec;
+
+    use super::*;
+
+    /// All pairs of an operation and a status that are transient; a status that is so for every operation
+    /// has a star.
+    #[test]
+    fn the_errors_that_pass() {
+        let mut table = String::new();
+        for &status in Status::ALL {
+            let passes = |operation: &&Operation| Error::new(**operation, status).is_transient();
+            let operations: Vec<_> = Operation::ALL.iter().filter(passes).collect();
+            if operations.is_empty() {
+                continue;
+            }
+            let of = if operations.len() == Operation::ALL.len() {
+                String::from("*")
+            } else {
+                std::format!("{operations:?}")
+            };
+            writeln!(table, "{}: {of}", status.name().unwrap_or("?")).expect("a string takes all");
+        }
+        assert_eq!(
+            table,
+            "STATUS_NO_MEMORY: *\n\
+             STATUS_INSUFFICIENT_RESOURCES: *\n\
+             STATUS_IO_TIMEOUT: [Accept, ReceiveFrom]\n\
+             STATUS_LOCAL_DISCONNECT: [Accept, ReceiveFrom]\n\
+             STATUS_REMOTE_DISCONNECT: [Accept, ReceiveFrom]\n\
+             STATUS_INVALID_CONNECTION: [Accept, ReceiveFrom]\n\
+             STATUS_INVALID_ADDRESS: [Accept, ReceiveFrom]\n\
+             STATUS_TOO_MANY_ADDRESSES: *\n\
+             STATUS_CONNECTION_DISCONNECTED: [Accept, ReceiveFrom]\n\
+             STATUS_CONNECTION_RESET: [Accept, ReceiveFrom]\n\
+             STATUS_CONNECTION_REFUSED: [Accept, ReceiveFrom]\n\
+             STATUS_GRACEFUL_DISCONNECT: [Accept, ReceiveFrom]\n\
+             STATUS_CONNECTION_INVALID: [Accept, ReceiveFrom]\n\
+             STATUS_NETWORK_UNREACHABLE: [Accept, ReceiveFrom]\n\
+             STATUS_HOST_UNREACHABLE: [Accept, ReceiveFrom]\n\
+             STATUS_PORT_UNREACHABLE: [Accept, ReceiveFrom]\n\
+             STATUS_REQUEST_ABORTED: [Accept, ReceiveFrom]\n\
+             STATUS_CONNECTION_ABORTED: [Accept, ReceiveFrom]\n"
+        );
+        // A status without a name is an unknown cause.
+        assert!(!Error::new(Operation::Accept, Status::from_raw(-1)).is_transient());
+    }
 }

@@ -25,6 +25,7 @@ pub use transfer::{Datagram, ReceiveFrom, SendTo};
 
 use crate::address;
 use crate::buffer::{Buffer, IoBuf};
+use crate::client::Pause;
 use crate::error::Result;
 use crate::options::{GetOption, SetOption, kind};
 use crate::socket::{CloseReason, Closed, WaitClosed, get_option, set_option};
@@ -38,9 +39,15 @@ use crate::socket::{CloseReason, Closed, WaitClosed, get_option, set_option};
 ///     let mut buffer = Buffer::try_with_capacity(2048)?;
 ///     loop {
 ///         let (received, filled) = socket.receive_from(buffer).await;
-///         let (sent, empty) = socket.send_to(filled, received?.from).await;
-///         sent?;
-///         buffer = empty;
+///         buffer = match received {
+///             // A datagram that cannot be sent is lost, as datagrams may be.
+///             Ok(datagram) => socket.send_to(filled, datagram.from).await.1,
+///             Err(error) if error.is_transient() => {
+///                 socket.pause().await;
+///                 filled
+///             }
+///             Err(error) => return Err(error),
+///         };
 ///     }
 /// }
 /// ```
@@ -56,6 +63,19 @@ impl DatagramSocket {
         address::canonical(self.local)
     }
 
+    /// Waits up to a quarter of a second before something is tried again that has failed with an error that
+    /// [passes](crate::Error::is_transient). It needs no memory; see
+    /// [`Listener::pause`](crate::Listener::pause).
+    ///
+    /// # IRQL
+    /// Up to `DISPATCH_LEVEL`, also for polling and dropping the future.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time.
+    pub fn pause(&self) -> Pause {
+        Pause::new(self.core.client().clone())
+    }
+
     /// Receives the next datagram (`WskReceiveFrom`). The buffer comes back with its bytes.
     ///
     /// Any number of receives may be under way; datagrams go to the oldest.
@@ -69,7 +89,8 @@ impl DatagramSocket {
     ///
     /// # Errors
     /// `STATUS_FILE_FORCED_CLOSED`, `STATUS_CANCELLED` when the socket was closed,
-    /// `STATUS_INSUFFICIENT_RESOURCES`.
+    /// `STATUS_INSUFFICIENT_RESOURCES`; what a datagram that was sent before has met, `STATUS_PORT_UNREACHABLE`
+    /// for instance, which [passes](crate::Error::is_transient).
     pub fn receive_from(&self, buffer: Buffer) -> ReceiveFrom {
         ReceiveFrom::new(&self.core, buffer)
     }
