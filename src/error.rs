@@ -350,7 +350,7 @@ statuses! {
     CONNECTION_RESET = STATUS_CONNECTION_RESET: "the peer has reset the connection";
     DATA_NOT_ACCEPTED = STATUS_DATA_NOT_ACCEPTED;
     NOT_FOUND = STATUS_NOT_FOUND: "there is no such name or object";
-    CONNECTION_REFUSED = STATUS_CONNECTION_REFUSED: "nobody listens at the remote address";
+    CONNECTION_REFUSED = STATUS_CONNECTION_REFUSED: "no socket listens at the remote address";
     GRACEFUL_DISCONNECT = STATUS_GRACEFUL_DISCONNECT: "the connection was disconnected in good order";
     ADDRESS_ALREADY_ASSOCIATED = STATUS_ADDRESS_ALREADY_ASSOCIATED: "the socket is bound already";
     ADDRESS_NOT_ASSOCIATED = STATUS_ADDRESS_NOT_ASSOCIATED: "the socket is not bound";
@@ -359,7 +359,7 @@ statuses! {
     NETWORK_UNREACHABLE = STATUS_NETWORK_UNREACHABLE: "there is no route to the remote network";
     HOST_UNREACHABLE = STATUS_HOST_UNREACHABLE: "there is no route to the remote host";
     PROTOCOL_UNREACHABLE = STATUS_PROTOCOL_UNREACHABLE;
-    PORT_UNREACHABLE = STATUS_PORT_UNREACHABLE: "nobody listens at the remote port";
+    PORT_UNREACHABLE = STATUS_PORT_UNREACHABLE: "no socket is bound to the remote port";
     REQUEST_ABORTED = STATUS_REQUEST_ABORTED: "the request was aborted";
     CONNECTION_ABORTED = STATUS_CONNECTION_ABORTED: "this side has aborted the connection";
     NO_MATCH = STATUS_NO_MATCH: "the name is not known";

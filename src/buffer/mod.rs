@@ -36,7 +36,7 @@ pub unsafe trait Describe: Send + 'static {
     #[doc(hidden)]
     fn describe(&self) -> Result<WSK_BUF>;
 
-    /// Drops the memory of a request that nobody waits for, where no WSK function may be called: possibly
+    /// Drops the memory of a request whose future is gone, where no WSK function may be called: possibly
     /// inside the completion routine.
     #[doc(hidden)]
     fn orphaned(self)

@@ -146,7 +146,7 @@ impl Sockets {
         }
         list.to_shut = list.first;
         drop(list);
-        // Not under the lock, and one after the other: whoever waits for a socket to be shut is woken, by
+        // Not under the lock, and one after the other: tasks that wait for a socket to be shut are woken, by
         // code of the user's.
         while let Some(socket) = self.next_to_shut() {
             socket.close_later();

@@ -58,9 +58,10 @@ use crate::memory::Ref;
 
 /// A registration with WSK (`WskRegister`).
 ///
-/// Dropping it without [`Client::unload`] closes everything in the background, and nobody knows when that has
-/// ended; a driver must not let its image be unloaded before, so it calls `unload`. `wsk-sim` reports such a
-/// drop as a violation of REG-27: the driver has given up the reaper thread without having waited for it.
+/// Dropping it without [`Client::unload`] closes everything in the background, and there is no telling when
+/// that has ended; a driver must not let its image be unloaded before, so it calls `unload`. `wsk-sim`
+/// reports such a drop as a violation of REG-27: the driver has given up the reaper thread without having
+/// waited for it.
 pub struct Client {
     shared: Ref<ClientShared>,
     reaper: Thread,

@@ -1,5 +1,5 @@
 //! Work that is left to the reaper: one system thread per client that does, at `PASSIVE_LEVEL`, work that may
-//! not be done where it became due: starting closes, rejecting pended requests nobody answered, and
+//! not be done where it became due: starting closes, rejecting pended requests that were not answered, and
 //! deregistering.
 //!
 //! Work is queued by linking a [`Node`] that is part of the object concerned, so queueing cannot fail,

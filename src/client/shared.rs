@@ -42,7 +42,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// # Invariants
 /// - `registration` is registered from `register`'s success until `run_reaper` has deregistered it, which
 ///   happens once, when there are no captures and no sockets.
-/// - Whoever uses it was let in by `uses`.
+/// - Its users were let in by `uses`.
 /// - `device` is null or a device object of the driver that one reference of this value's is held on. It is
 ///   used by holders of rundown protection of a socket or of a capture only, and the reference is given back
 ///   when there are none left.
@@ -108,7 +108,7 @@ impl ClientShared {
     /// Gives the reference on the device back.
     ///
     /// # Safety
-    /// The client has deregistered or was never registered: nobody holds rundown protection of a socket or a
+    /// The client has deregistered or was never registered: no call holds rundown protection of a socket or a
     /// capture.
     pub(super) unsafe fn let_go(&self) {
         let device = self.device.swap(core::ptr::null_mut(), Ordering::AcqRel);
@@ -294,7 +294,7 @@ impl ClientShared {
     /// Waits until there is something for the reaper to do, and ends pauses whenever it is time.
     ///
     /// The waits are bounded, so that one that lasts is never mistaken for one that hangs. A bound that has
-    /// passed is no reason to look for work: whoever has some wakes the reaper.
+    /// passed is no reason to look for work: a thread that has some wakes the reaper.
     fn wait_for_work(&self, passive: Passive<'_>, pause: &mut Option<Deadline>) {
         loop {
             let woken = self.wake.wait(passive, Some(pause.map_or(REAPER_WAIT, Deadline::remaining)));
@@ -335,7 +335,7 @@ impl ClientShared {
 impl Drop for ClientShared {
     fn drop(&mut self) {
         // A client that was not unloaded, or not registered after all.
-        // SAFETY: nobody has the client any more, and the reaper is its owner until it has deregistered.
+        // SAFETY: the client has no handle any more, and the reaper is its owner until it has deregistered.
         unsafe { self.let_go() };
     }
 }

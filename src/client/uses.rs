@@ -7,7 +7,7 @@ const STOPPING: usize = 1;
 /// One use.
 const ONE: usize = 2;
 
-/// The uses of a registration that is ended once, when it is to stop and nobody uses it.
+/// The uses of a registration that is ended once, when it is to stop and is no longer used.
 ///
 /// The flag and the count are one word: a use is let in before the stop, and then waited for, or it is not
 /// let in.
@@ -29,13 +29,13 @@ impl Uses {
         self.0.fetch_update(Ordering::Acquire, Ordering::Relaxed, enter).is_ok()
     }
 
-    /// Ends a use. `true` if whoever waits for the end has to look again.
+    /// Ends a use. `true` if the thread that waits for the end has to look again.
     #[must_use]
     pub(super) fn leave(&self) -> bool {
         self.0.fetch_sub(ONE, Ordering::AcqRel) == STOPPING | ONE
     }
 
-    /// Lets no more uses in. Whoever waits for the end has to look again.
+    /// Lets no more uses in. The thread that waits for the end has to look again.
     pub(super) fn stop(&self) {
         self.0.fetch_or(STOPPING, Ordering::AcqRel);
     }

@@ -35,7 +35,7 @@ bitflags! {
 /// A handle that watches and ends a [`Connection`](crate::Connection), but does not keep it open.
 ///
 /// Clones are cheap and may go anywhere, to a watchdog for instance. What is done with it takes effect
-/// whoever uses the connection at that time. It keeps the memory of the connection, and its handlers.
+/// the user of the connection at that time. It keeps the memory of the connection, and its handlers.
 ///
 /// ```
 /// # use core::time::Duration;

@@ -19,7 +19,7 @@
 //! reaper, with an IRP that is reserved together with the first pieces. Then the pieces of the other
 //! connection are released, that closes, and with its sends the pieces of this one.
 //!
-//! # Pieces of sends that nobody waits for
+//! # Pieces of sends whose future was dropped
 //!
 //! The piece of a detached or dropped send is dropped in its completion routine, where WSK must not be
 //! called. The reaper releases those, from a node in the list itself.

@@ -6,8 +6,8 @@
 //!     └──┘ a send succeeds, or fails and the caller has waited for it
 //! ```
 //!
-//! A stream with a hole must not look whole to the peer. Once a send was lost whose fate nobody has waited
-//! for, or behind which others may have been posted, the connection sends nothing more, no end of the stream
+//! A stream with a hole must not look whole to the peer. Once a send was lost whose future was dropped,
+//! or behind which others may have been posted, the connection sends nothing more, no end of the stream
 //! either, so that the peer sees a reset.
 
 use core::fmt;

@@ -89,8 +89,8 @@ impl DatagramSocket {
     ///
     /// # Errors
     /// `STATUS_FILE_FORCED_CLOSED`, `STATUS_CANCELLED` when the socket was closed,
-    /// `STATUS_INSUFFICIENT_RESOURCES`; what a datagram that was sent before has met, `STATUS_PORT_UNREACHABLE`
-    /// for instance, which [passes](crate::Error::is_transient).
+    /// `STATUS_INSUFFICIENT_RESOURCES`; what a datagram that was sent before has met,
+    /// `STATUS_PORT_UNREACHABLE` for instance, which [passes](crate::Error::is_transient).
     pub fn receive_from(&self, buffer: Buffer) -> ReceiveFrom {
         ReceiveFrom::new(&self.core, buffer)
     }

@@ -26,7 +26,7 @@ pub fn block_on<F: Future>(passive: Passive<'_>, future: F) -> Result<F::Output>
 /// Runs a future to its end on the current thread, unless that takes longer than `timeout`.
 ///
 /// The future is polled at least once, and again whenever it was woken. That the time is up is no reason to
-/// poll it: a result that nobody has woken for is not found, here as in [`block_on`].
+/// poll it: a result without a wake-up is not found, here as in [`block_on`].
 ///
 /// # IRQL
 /// `PASSIVE_LEVEL`, outside of callbacks and completion routines (rule IRQL-13).

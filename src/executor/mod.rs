@@ -43,8 +43,8 @@ const CACHED_BLOCKS: u32 = 1024;
 /// System threads that run tasks.
 ///
 /// Stop it with [`Executor::stop`] before the driver unloads. Dropping it without that refuses new tasks,
-/// drops the unfinished futures and ends the threads too, but nobody knows when they have ended; `wsk-sim`
-/// reports that as a violation of REG-27.
+/// drops the unfinished futures and ends the threads too, but there is no telling when they have ended;
+/// `wsk-sim` reports that as a violation of REG-27.
 #[derive(Debug)]
 #[must_use = "a driver must stop its executor before it unloads"]
 pub struct Executor {
@@ -79,7 +79,7 @@ impl Executor {
             let shared = executor.shared.clone();
             let started = Thread::spawn(passive, move |passive| {
                 shared.run(passive);
-                // Here, because nobody else does it for an executor that is dropped and not stopped.
+                // Here, because it is done nowhere else for an executor that is dropped and not stopped.
                 crate::time::flush_timers(passive);
             });
             let kept = started.map(|thread| executor.threads.push(thread).is_ok());

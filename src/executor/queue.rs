@@ -25,7 +25,7 @@ use crate::memory::{Cache, OutOfMemory, Ref};
 use crate::sync::{EventCell, EventKind, SpinGuard, SpinLock};
 
 /// Longest time a thread sleeps before it goes back to sleep. An idle server rightly waits without end; a
-/// limit keeps its threads apart from those that hang, for whoever watches for waits without one.
+/// limit keeps its threads apart from those that hang, for tools that look for waits without one.
 const IDLE: Duration = Duration::from_secs(10);
 
 /// # Invariants

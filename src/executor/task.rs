@@ -162,9 +162,10 @@ impl Drop for Owned {
 /// A task that this thread has run, for the queue to take note of.
 ///
 /// # Invariants
-/// - In [`Done::Again`]: the task was woken while it ran, and is alive, because it is not done. Nobody else
-///   pushes it.
-/// - In [`Done::Finished`]: the task is done, and still on the list of all tasks. Nobody else takes it off.
+/// - In [`Done::Again`]: the task was woken while it ran, and is alive, because it is not done. No other
+///   thread pushes it.
+/// - In [`Done::Finished`]: the task is done, and still on the list of all tasks. No other thread takes it
+///   off.
 pub(super) struct Ran {
     task: NonNull<Header>,
 }

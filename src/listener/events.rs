@@ -27,7 +27,7 @@ use crate::memory::Ref;
 use crate::socket::{Core, SocketRef, attach_and_enter, reserve};
 
 impl<I: InspectSlot, B: AbortSlot, A: AcceptSlot> ListenerCore<I, B, A> {
-    /// The dispatch table, a constant of the handler types: what nobody handles is null.
+    /// The dispatch table, a constant of the handler types: events without a handler are null.
     pub(super) const TABLE: &'static WSK_CLIENT_LISTEN_DISPATCH = &WSK_CLIENT_LISTEN_DISPATCH {
         WskAcceptEvent: if A::SET { Some(accept_event::<I, B, A>) } else { None },
         WskInspectEvent: if I::SET { Some(inspect_event::<I, B, A>) } else { None },

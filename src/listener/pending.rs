@@ -20,9 +20,9 @@
 //! ```
 //!
 //! A decision is held back from WSK until the callback's last act (rule ICMP-13): while the record is
-//! `Asking` it is only noted, and `WskInspectComplete` is called at most once, by whoever moves the record on
-//! from `Pended` or `Dropped` (rule ICMP-04). What lies between that last act and WSK seeing the return is
-//! the return itself, which no client can see the end of.
+//! `Asking` it is only noted, and `WskInspectComplete` is called at most once, by the thread that moves the
+//! record on from `Pended` or `Dropped` (rule ICMP-04). What lies between that last act and WSK seeing the
+//! return is the return itself, which no client can see the end of.
 //!
 //! A request that was pended is always decided, unless it is aborted (rule INSP-18): by the token, by the
 //! reaper for a token that was dropped, or, before the listener closes, by the listener. The step to
@@ -78,8 +78,8 @@ pub(super) enum Decided {
 /// - `progress` follows the diagram of the module.
 /// - The table owns a reference while the record is listed, the reaper's queue one while the record is in it,
 ///   and the IRP one from the call to its completion routine.
-/// - `irp` and `raw_id` belong to whoever moved the record on from `Pended` or `Dropped` to tell WSK, then to
-///   WSK until the completion routine.
+/// - `irp` and `raw_id` belong to the thread that moved the record on from `Pended` or `Dropped` to tell WSK,
+///   then to WSK until the completion routine.
 #[repr(C)]
 pub(super) struct Record {
     /// For the reaper, which rejects the request of a token that was dropped; used at most once.
@@ -101,7 +101,7 @@ unsafe impl Send for Record {}
 unsafe impl Sync for Record {}
 
 impl Record {
-    /// A record that nobody knows yet, with the IRP of its decision reserved, so that deciding cannot fail.
+    /// A record that is not shared yet, with the IRP of its decision reserved, so that deciding cannot fail.
     ///
     /// Called inside a callback of the listener, whose close waits for that; so the client has its device
     /// meanwhile.
@@ -127,7 +127,7 @@ impl Record {
         let client = listener.client();
         let record = Ref::try_make(Some(client.cache()), (), make).map_err(|(error, ())| error)?;
         let context = Ref::as_ptr(&record).cast_mut().cast();
-        // SAFETY: the record is new and never moves, so nobody uses the IRP; `completed` takes the record's
+        // SAFETY: the record is new and never moves, so the IRP is not in use; `completed` takes the record's
         // address for a reference only when the IRP was handed out, and then `complete` has made that
         // reference.
         unsafe { record.irp.reserve(client.device(), completed, context) }?;
@@ -215,7 +215,7 @@ impl Record {
         // SAFETY: the socket is a listener, which is not closed before this returns.
         let table = unsafe { ListenTable::new(table.cast()) };
         let Some(inspect_complete) = table.inspect_complete() else {
-            // Nobody can be told, so nothing becomes of the request.
+            // There is no way to answer, so the request is dropped.
             let _ = record.step(from, Stage::Aborted);
             record.unlist();
             return Decided::Gone;
@@ -291,7 +291,7 @@ unsafe extern "system" fn completed(
     // SAFETY: `complete` leaked exactly this reference.
     let record = unsafe { Ref::<Record>::from_raw(context.cast_const().cast()) };
     record.listener.close_if_dead(record.irp_outcome());
-    // The identifier may be another request's by now, and whoever is woken may make one.
+    // The identifier may be another request's by now, and a task that is woken may make one.
     record.unlist();
     // A token whose listener closes stays inert.
     let _ = record.step(Stage::Completing, Stage::Completed);

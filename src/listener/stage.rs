@@ -56,7 +56,7 @@ impl Progress {
         self.stage.get()
     }
 
-    /// Moves on from `from`, if that is the stage; else says which one is. Whoever waits is not woken.
+    /// Moves on from `from`, if that is the stage; else says which one is. Waiting tasks are not woken.
     pub(super) fn step(&self, from: Stage, to: Stage) -> Result<(), Stage> {
         self.stage.step(from, to)
     }

@@ -94,17 +94,17 @@ pub(crate) enum Submission {
     Refused(Refusal),
 }
 
-/// The memory of one kind of request and what becomes of a result nobody waits for.
+/// Memory of one kind of request, and the cleanup of a result whose future was dropped.
 ///
 /// The value lives in the operation block, at a fixed address, from submission to completion.
 pub(crate) trait Request: Send + Sized + 'static {
     /// Has the socket that the request is made on closed, if the outcome says that it is dead (rules LSN-07,
-    /// LIFE-17). Called in the completion routine, before anybody learns of the completion and also when
-    /// nobody ever looks at it.
+    /// LIFE-17). Called in the completion routine, before the future learns of the completion, and also
+    /// when it was dropped.
     fn close_if_dead(&self, outcome: Outcome);
 
-    /// Called once, in the completion routine, before anybody learns of the completion, whether or not the
-    /// future is still there. What the result owns is taken over here, because the future may never be polled
+    /// Called once, in the completion routine, before the future learns of the completion, and also when it
+    /// was dropped. What the result owns is taken over here, because the future may never be polled
     /// again.
     ///
     /// IRQL: up to `DISPATCH_LEVEL`: no WSK call, no allocation.
@@ -179,7 +179,7 @@ impl<R: Request> Op<R> {
         // `call` returns.
         if let Submission::Refused(Refusal(status)) = call(irp, request) {
             // Kept in the IRP, so that it needs no place of its own; the cell says whose word it is.
-            // SAFETY: nobody was given the IRP.
+            // SAFETY: the IRP was not submitted.
             unsafe { nt::set_irp_status(irp, status) };
             self.block.head.cell.refuse();
             // SAFETY: the reference made above; no completion routine will take it back.
@@ -319,7 +319,7 @@ impl Head {
     /// Reads how the request ended. Call only when it has, or from the completion routine.
     fn outcome(&self, end: End) -> Outcome {
         let irp = self.irp.as_ptr();
-        // SAFETY: an IRP that was completed, or given to nobody, is not written any more, and it lives in
+        // SAFETY: an IRP that was completed, or never submitted, is not written any more, and it lives in
         // this block.
         let status = unsafe { nt::irp_status(irp) };
         if end == End::Refused {

@@ -7,11 +7,11 @@
 //!                                         └──▶ completed here: the routine sees that it comes back unused
 //! ```
 //!
-//! A completion routine returns to the I/O manager when whoever waited for the request may be long done with
-//! it, up to the driver's unloading. With a device object of the driver, [`keep_image`] has the I/O manager
-//! hold that object, and with it the image, until the routine has returned (`IoSetCompletionRoutineEx`). No
-//! code of the image can do that for itself: the routine's last instruction, which gives the status back
-//! (rule IRP-03), is always still to come.
+//! When a completion routine returns to the I/O manager, the task that waited for the request may have gone
+//! on with its result already, up to the driver's unloading. With a device object of the driver,
+//! [`keep_image`] has the I/O manager hold that object, and with it the image, until the routine has returned
+//! (`IoSetCompletionRoutineEx`). No code of the image can do that for itself: the routine's last instruction,
+//! which gives the status back (rule IRP-03), is always still to come.
 
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
@@ -27,8 +27,9 @@ use crate::memory::OutOfMemory;
 /// that no request allocates an IRP.
 ///
 /// # Invariants
-/// Between [`IrpStorage::prepare`] and the run of the completion routine the storage belongs to whoever the
-/// IRP was handed to; the owner keeps it alive and does not touch it. The owning operation keeps this.
+/// Between [`IrpStorage::prepare`] and the run of the completion routine the storage belongs to the driver
+/// that the IRP was submitted to; the owner keeps it alive and does not touch it. The owning operation keeps
+/// this.
 // Microsoft declares an IRP with MEMORY_ALLOCATION_ALIGNMENT; the headers that bindings are made of may not
 // (rule IRP-28).
 #[cfg_attr(target_pointer_width = "64", repr(C, align(16)))]
@@ -95,7 +96,7 @@ impl IrpStorage {
 /// # Safety
 /// `irp` leads to an [`IrpStorage`] and reaches all of it; the rest is as for [`IrpStorage::prepare`].
 unsafe fn prepare(irp: *mut nt::IRP, routine: nt::IO_COMPLETION_ROUTINE, context: *mut c_void) {
-    // SAFETY: the storage holds `IoSizeOfIrp(1)` bytes, and the caller says that nobody else uses it.
+    // SAFETY: the storage holds `IoSizeOfIrp(1)` bytes, and the caller says that it is not in use.
     unsafe { nt::IoInitializeIrp(irp, nt::io_size_of_irp(1), 1) };
     // SAFETY: the IRP was initialised with one free location; the caller keeps `context` alive.
     unsafe { nt::io_set_completion_routine(irp, routine, context) };
@@ -108,7 +109,7 @@ unsafe fn prepare(irp: *mut nt::IRP, routine: nt::IO_COMPLETION_ROUTINE, context
 /// allocated is given back then. Each call takes memory of the I/O manager's; IRQL up to `DISPATCH_LEVEL`.
 ///
 /// # Safety
-/// `irp` was prepared and nobody has it yet. `device` is null, or a device object that is there during the
+/// `irp` was prepared and not yet submitted. `device` is null, or a device object that is there during the
 /// call.
 #[inline(never)]
 pub(crate) unsafe fn keep_image(
@@ -124,7 +125,7 @@ pub(crate) unsafe fn keep_image(
     let routine = unsafe { nt::stack_completion_routine(location) };
     // SAFETY: the location is the caller's.
     let context = unsafe { nt::stack_context(location) };
-    // SAFETY: the IRP has one free location and nobody else has it; routine and context are the ones that
+    // SAFETY: the IRP has one free location and was not submitted; routine and context are the ones that
     // were to be set anyhow, and the caller vouches for the device.
     let status = unsafe { nt::IoSetCompletionRoutineEx(device, irp, routine, context, 1, 1, 1) };
     if nt_success(status) { Ok(()) } else { Err(OutOfMemory) }
@@ -133,16 +134,16 @@ pub(crate) unsafe fn keep_image(
 /// Completes a prepared IRP that WSK was not given: its routine runs before this returns.
 ///
 /// # Safety
-/// `irp` was prepared and nobody has it. It is the routine's from here on.
+/// `irp` was prepared and not submitted. It is the routine's from here on.
 #[inline(never)]
 pub(crate) unsafe fn complete_here(irp: *mut nt::IRP, status: NTSTATUS) {
-    // SAFETY: nobody else has the IRP.
+    // SAFETY: the IRP was not submitted.
     unsafe { nt::set_irp_status(irp, status) };
-    // SAFETY: nobody else has the IRP.
+    // SAFETY: the IRP was not submitted.
     unsafe { nt::set_irp_information(irp, 0) };
-    // SAFETY: nobody else has the IRP, which was prepared with one free location.
+    // SAFETY: the IRP was not submitted, and was prepared with one free location.
     unsafe { nt::io_set_next_irp_stack_location(irp) };
-    // SAFETY: nobody else has the IRP, and its routine was set when it was prepared; this code plays the
+    // SAFETY: the IRP was not submitted, and its routine was set when it was prepared; this code plays the
     // driver below, and does not touch the IRP any more.
     unsafe { nt::IofCompleteRequest(irp, nt::IO_NO_INCREMENT as i8) };
 }
@@ -150,9 +151,9 @@ pub(crate) unsafe fn complete_here(irp: *mut nt::IRP, status: NTSTATUS) {
 /// An IRP that was made ready beforehand, so that handing it to WSK cannot fail.
 ///
 /// # Invariants
-/// - While `unused` is set, the IRP is prepared, the I/O manager holds the image for its routine, and nobody
-///   was given it.
-/// - Whoever is given the IRP has a pointer that reaches this whole value, as [`comes_back_unused`] needs.
+/// - While `unused` is set, the IRP is prepared, the I/O manager holds the image for its routine, and it
+///   was not submitted.
+/// - The pointer that the IRP is submitted with reaches this whole value, as [`comes_back_unused`] needs.
 #[repr(transparent)]
 pub(crate) struct ReservedIrp(IrpStorage);
 
@@ -202,7 +203,7 @@ impl Drop for ReservedIrp {
     fn drop(&mut self) {
         if *self.0.unused.get_mut() {
             // Its routine sees that it comes back unused, and only what the I/O manager holds for it is given
-            // back. SAFETY: by the invariant it is prepared, and nobody was given it.
+            // back. SAFETY: by the invariant it is prepared and was not submitted.
             unsafe { complete_here(self.as_ptr(), STATUS_CANCELLED) };
         }
     }

@@ -4,7 +4,7 @@
 //! much later on another processor, or after the future that asked for it was dropped. So everything the
 //! request may touch lives in one *operation block*: the IRP, its stack location, the addresses, buffers and
 //! control data, and the result. The block is owned by the future and by the IRP, each with one reference;
-//! whoever lets go last frees it. Nobody ever waits for the other.
+//! the last owner frees it. Neither ever waits for the other.
 //!
 //! ```text
 //!              submit                    completion routine
@@ -19,8 +19,8 @@
 //! *Submitted* to *Refused*, which for the future is as *Done*. What it is told then is never taken for WSK's
 //! word on the socket.
 //!
-//! *Orphaned* is where a result that nobody waits for is put right: an accepted socket is closed, received
-//! bytes are kept for the next receive. A result that the client must know of even when the future is never
+//! *Orphaned* cleans up a result whose future was dropped: an accepted socket is closed, received bytes are
+//! kept for the next receive. A result that the client must know of even when the future is never
 //! looked at again, a new socket, is taken over before that, by `Request::completed` in the completion
 //! routine.
 //!

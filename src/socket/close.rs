@@ -22,7 +22,7 @@ pub(crate) struct Closed {
 }
 
 impl Closed {
-    /// Shuts the socket and waits for its close; the call is made right here when nobody holds rundown
+    /// Shuts the socket and waits for its close; the call is made right here if no call holds rundown
     /// protection.
     pub(crate) fn new(socket: SocketRef) -> Self {
         if socket.shut() == Duty::StartClose {

@@ -9,7 +9,7 @@
 //!
 //! WSK says that a socket is dead by a null indication, and only on receive, accept and inspect events that
 //! are on (rule LIFE-16). A socket without such an event is *silent*: its death shows in the next operation,
-//! or in those that wait (rules LIFE-14, LIFE-17). So whoever waits for the end of a socket that may be
+//! or in those that wait (rules LIFE-14, LIFE-17). So a task that waits for the end of a socket that may be
 //! silent has it *probed* several times a second: one call without an IRP and without memory, which fails on
 //! a dead socket and changes nothing on others (rules IOC-10, IOC-11). The reaper thread has the time: it
 //! wakes the waiters, and they make the call.

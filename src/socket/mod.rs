@@ -94,7 +94,7 @@ pub(crate) struct Lifetime {
     /// # Safety
     /// As for `release`.
     free: unsafe fn(NonNull<Socket>),
-    /// Lets the core make its last calls on the WSK socket; nobody else makes any.
+    /// Lets the core make its last calls on the WSK socket; no other calls are made.
     ///
     /// # Safety
     /// As for `add`, and as for [`Core::closing`].
@@ -238,9 +238,9 @@ impl SocketRef {
     /// A further reference on the core that begins with `socket`.
     ///
     /// # Safety
-    /// Somebody has a reference on the core during the call, and the pointer reaches all of it.
+    /// The caller keeps a reference on the core alive during the call, and the pointer reaches all of it.
     pub(crate) unsafe fn share(socket: NonNull<Socket>) -> Self {
-        // The reference that the caller knows of stays with whoever has it.
+        // The reference that the caller knows of stays with its owner.
         Self::clone(&ManuallyDrop::new(Self(socket)))
     }
 
@@ -452,7 +452,7 @@ impl Socket {
         duty
     }
 
-    /// Has the reaper start the close; called by whoever was told [`Duty::StartClose`].
+    /// Has the reaper start the close; called after [`Duty::StartClose`].
     fn start_close_later(&self) {
         // SAFETY: the duty is told once, so the node is queued once, and WSK's reference keeps the socket
         // alive until the close that the reaper is to start has completed. The node is the socket's first

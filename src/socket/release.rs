@@ -54,7 +54,7 @@ impl Drop for Last {
     }
 }
 
-/// The cores of a client that nobody has a reference on any more, and that are to be dropped.
+/// The cores of a client whose last reference is gone, and that are to be dropped.
 pub(crate) struct Releases {
     list: Stack<Last>,
     /// True if a thread empties the list. It looks at the list, and others at this, under the lock: either it

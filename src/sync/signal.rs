@@ -15,7 +15,8 @@ impl Signal {
         Self { given: AtomicBool::new(false), waker: AtomicWaker::new() }
     }
 
-    /// It has happened; whoever waits is woken. What was done before is seen by whoever sees the signal.
+    /// It has happened; waiting tasks are woken. What was done before is visible to those that see the
+    /// signal.
     pub(crate) fn give(&self) {
         self.given.store(true, Ordering::Release);
         self.waker.wake();

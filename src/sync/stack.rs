@@ -1,4 +1,4 @@
-//! An intrusive stack that anybody pushes to and one thread empties.
+//! An intrusive stack that all threads push to and one thread empties.
 //!
 //! ```text
 //!   push (<= DISPATCH_LEVEL, no memory, no lock) ──▶ head ─▶ 3 ─▶ 2 ─▶ 1
@@ -69,7 +69,7 @@ impl<T: Linked> Stack<T> {
         Self { head: AtomicPtr::new(core::ptr::null_mut()), _owns: PhantomData }
     }
 
-    /// Adds an element; `true` if the stack was empty, so that whoever empties it may be asleep.
+    /// Adds an element; `true` if the stack was empty, so that the thread that empties it may be asleep.
     ///
     /// # IRQL
     /// Any.

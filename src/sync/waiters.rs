@@ -123,8 +123,8 @@ impl Waiters {
     }
 
     /// Lists `waiter`, or gives it another waker, unless `over` says, under the lock, that there is nothing
-    /// to wait for any more. Whoever makes `over` true calls [`Waiters::wake_all`] afterwards, so no waiter
-    /// is missed.
+    /// to wait for any more. The thread that makes `over` true calls [`Waiters::wake_all`] afterwards, so no
+    /// waiter is missed.
     ///
     /// # Safety
     /// This is the only list the waiter is ever in, and [`Waiters::remove`] is called before it goes.

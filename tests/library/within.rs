@@ -160,7 +160,7 @@ fn a_receive_that_waits_for_its_turn_has_a_limit_too() {
 /// Bytes more than any transport buffers for a peer that does not read.
 const MUCH: usize = 15 << 20;
 
-/// How much of a cancelled send went out is not known, so the stream ends there, with a reset.
+/// The fate of the bytes of a cancelled send is not known, so the stream ends there, with a reset.
 ///
 /// Prevents: SND-09, LIFE-09, IRP-16
 #[test]

@@ -63,7 +63,7 @@ impl ControlDevice {
     /// Makes the device, restricts it to administrators, gives it its link, and has its requests come here.
     ///
     /// # IRQL
-    /// `PASSIVE_LEVEL`, in `DriverEntry`: nobody can open the device before that returns.
+    /// `PASSIVE_LEVEL`, in `DriverEntry`: the device cannot be opened before that returns.
     ///
     /// # Errors
     /// The status of the kernel; `STATUS_OBJECT_NAME_COLLISION` if the driver is loaded under another name
@@ -157,7 +157,8 @@ impl Drop for Device {
         // was faster is waited for: either `create` sees the flag, or this thread sees the active call.
         DELETING.store(true, Ordering::SeqCst);
         wait_for_dispatch();
-        // SAFETY: `Incoming::context` gives none of their pointers any more, and nobody is inside with one.
+        // SAFETY: `Incoming::context` gives none of their pointers any more, and no call is under way with
+        // one.
         unsafe { self.extension().control.close_handles() };
         let device = self.0.as_ptr();
         // SAFETY: this value owns the device, so it is alive.

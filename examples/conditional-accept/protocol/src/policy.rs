@@ -244,7 +244,7 @@ impl Policy {
     /// The action for a request from `remote`: that of the most specific network which holds it.
     ///
     /// An IPv6 network around the IPv4-mapped addresses, such as `::/0`, holds IPv4 addresses when it is to
-    /// be rejected or asked about, and does not when it is to be accepted: whichever was meant, nobody gets
+    /// be rejected or asked about, and does not when it is to be accepted: whichever was meant, no one gets
     /// in by it.
     ///
     /// # IRQL

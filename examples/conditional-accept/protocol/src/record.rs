@@ -68,7 +68,7 @@ pub enum Record {
         /// Bytes that were sent there.
         sent: u64,
     },
-    /// A connection was ended from here for this reason, or could not be taken, or nobody could be asked
+    /// A connection was ended from here for this reason, or could not be taken, or there was no asker
     /// about a pended request. If it had been recorded as [`Accepted`](Self::Accepted), there is a
     /// [`Closed`](Self::Closed), too: after this, or before it if there was no memory for its session.
     Dropped {

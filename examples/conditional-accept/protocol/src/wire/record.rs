@@ -92,12 +92,12 @@ fn units(time: Duration) -> u64 {
     time.as_secs().saturating_mul(SECOND).saturating_add((time.subsec_nanos() / UNIT).into())
 }
 
-const NOBODY: SocketAddr = SocketAddr::new(core::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+const NO_ADDRESS: SocketAddr = SocketAddr::new(core::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 impl From<&TimedRecord> for RecordBytes {
     fn from(timed: &TimedRecord) -> Self {
         let mut id = RequestId { key: 0, serial: 0 };
-        let (mut address, mut numbers) = (&NOBODY, (0, 0));
+        let (mut address, mut numbers) = (&NO_ADDRESS, (0, 0));
         let (kind, detail) = match &timed.record {
             Record::Loaded { local } => {
                 address = local;
