@@ -377,7 +377,7 @@ mod tests {
     use std::string::String;
     use std::vec::Vec;
 
-    use super::*;
+    use crate::error::{Error, Operation, Status};
 
     /// All pairs of an operation and a status that are transient; a status that is so for every operation
     /// has a star.

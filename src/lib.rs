@@ -59,6 +59,7 @@
 //! | connect | [`Provider::connect`], [`Provider::connector`] |
 //! | decide who may connect | [`ListenerBuilder::inspect`], [`Inspection`], [`InspectToken`] |
 //! | receive and send | [`Connection::receive`], [`Connection::send`], [`Connection::into_split`] |
+//! | limit an operation in time | [`Receive::within`] and that of every operation; [`time::timeout`] |
 //! | datagrams | [`Provider::datagram`], [`DatagramSocket`] |
 //! | watch and end a connection | [`Connection::control`], [`Control`] |
 //! | set and read options | [`options`], [`ListenerBuilder::option`], [`Control::set`] |
@@ -97,7 +98,7 @@ pub use connection::{
     Abort, Connect, Connection, ConnectionBuilder, ConnectionHandlers, Control, DisconnectHandler,
     DisconnectKind, Drain, Events, Handlers, Indication, Posted, Receive, ReceiveBuf, ReceiveExact,
     ReceiveFlags, ReceiveHalf, ReceiveHandler, RetainedData, RetainedPiece, RetainedPieces, ReuniteError,
-    SendBacklogHandler, SendFlags, SendHalf, Sending, Shutdown, Taken,
+    SendBacklogHandler, SendFlags, SendHalf, Sending, Shutdown, ShutdownAfter, Taken,
 };
 pub use datagram::{Datagram, DatagramBuilder, DatagramSocket, ReceiveFrom, SendTo};
 pub use error::{Error, Operation, Result, Status};

@@ -6,7 +6,7 @@ use core::ops::Deref;
 use super::receive::{Drain, Receive, ReceiveBuf, ReceiveExact, ReceiveFlags};
 use super::send::{Posted, SendFlags, Sending};
 use super::shared::ConnectionRef;
-use super::{Connection, Control, Shutdown};
+use super::{Connection, Control, Shutdown, ShutdownAfter};
 use crate::buffer::{Buffer, IoBuf};
 use crate::listener::Endpoints;
 
@@ -54,7 +54,7 @@ impl ReceiveHalf {
     ///
     /// # Cancel safety
     /// May be dropped at any time. Bytes that arrive in spite of it are the first that the next receive gets;
-    /// the buffer is not given back.
+    /// the buffer is not given back. With a [time limit](Receive::within) it is.
     ///
     /// # Errors
     /// `STATUS_CONNECTION_RESET` and the like, `STATUS_FILE_FORCED_CLOSED`, `STATUS_CANCELLED` when the
@@ -214,8 +214,8 @@ impl SendHalf {
     /// Ends this side gracefully (`WskDisconnect`): what was sent is transmitted, then the end of the stream.
     /// Nothing can be sent any more from the first poll on; receiving goes on until the peer ends its side.
     ///
-    /// It resolves when the transport has finished, which a peer that is stuck can put off for good: bound it
-    /// with a time limit, and [abort](Control::abort) or close when that expires, which ends it.
+    /// It resolves when the transport has finished, which a peer that is stuck can put off for good: give it a
+    /// [time limit](Shutdown::within), and [abort](Control::abort) or close the connection when that expires.
     ///
     /// # Cancel safety
     /// Dropping it asks for cancellation, which usually comes too late. Nothing can be sent all the same.
@@ -225,23 +225,19 @@ impl SendHalf {
     /// (see [`SendHalf::post`]), `STATUS_CONNECTION_RESET` and the like,
     /// `STATUS_FILE_FORCED_CLOSED`, `STATUS_CANCELLED`, `STATUS_INSUFFICIENT_RESOURCES`.
     pub fn shutdown(&mut self) -> Shutdown<'_> {
-        self.end(None)
+        Shutdown::new(self.owner.0.connection(), &mut self.shut_down)
     }
 
     /// Sends `last`, then ends this side gracefully, in one request; otherwise the same as
-    /// [`SendHalf::shutdown`].
+    /// [`SendHalf::shutdown`]. The buffer comes back with the result.
     ///
     /// # Cancel safety
     /// The same as that of [`SendHalf::shutdown`].
     ///
     /// # Errors
     /// The same as those of [`SendHalf::shutdown`].
-    pub fn shutdown_after(&mut self, last: Buffer) -> Shutdown<'_> {
-        self.end(Some(last))
-    }
-
-    fn end(&mut self, last: Option<Buffer>) -> Shutdown<'_> {
-        Shutdown::new(self.owner.0.connection(), last, &mut self.shut_down)
+    pub fn shutdown_after(&mut self, last: Buffer) -> ShutdownAfter<'_> {
+        ShutdownAfter::new(self.owner.0.connection(), last, &mut self.shut_down)
     }
 
     /// Creates a handle that watches and ends the connection, but does not keep it open.

@@ -44,7 +44,7 @@ pub use pieces::{RetainedPiece, RetainedPieces};
 pub use receive::{Drain, Receive, ReceiveBuf, ReceiveExact, ReceiveFlags};
 pub use send::{Posted, SendFlags, Sending};
 pub(crate) use shared::ConnectionRef;
-pub use shutdown::{Abort, Shutdown};
+pub use shutdown::{Abort, Shutdown, ShutdownAfter};
 
 use crate::buffer::{Buffer, IoBuf};
 use crate::listener::Endpoints;
@@ -188,14 +188,14 @@ impl Connection {
         self.send.shutdown()
     }
 
-    /// Ends this side gracefully after a last buffer; see [`SendHalf::shutdown_after`].
+    /// Ends this side gracefully after a last buffer, which comes back; see [`SendHalf::shutdown_after`].
     ///
     /// # Cancel safety
     /// The same as that of [`Connection::shutdown`].
     ///
     /// # Errors
     /// The same as those of [`SendHalf::shutdown`].
-    pub fn shutdown_after(&mut self, last: Buffer) -> Shutdown<'_> {
+    pub fn shutdown_after(&mut self, last: Buffer) -> ShutdownAfter<'_> {
         self.send.shutdown_after(last)
     }
 

@@ -6,7 +6,7 @@ use core::pin::Pin;
 use core::task::{Context, Poll};
 
 use wsk_sys::nt::IRP;
-use wsk_sys::{STATUS_CONNECTION_ABORTED, STATUS_INVALID_DEVICE_STATE, WSK_FLAG_ABORTIVE};
+use wsk_sys::{STATUS_CONNECTION_ABORTED, STATUS_INVALID_DEVICE_STATE, WSK_BUF, WSK_FLAG_ABORTIVE};
 
 use super::shared::ConnectionRef;
 use crate::buffer::Buffer;
@@ -15,19 +15,37 @@ use crate::memory::Cache;
 use crate::operation::{self, Lazy, Op, Outcome, Request, Submission};
 use crate::socket::ConnectionTable;
 
-/// The memory that WSK uses while a disconnect is under way.
-struct DisconnectRequest {
-    connection: ConnectionRef,
-    last: Option<Buffer>,
+/// Data that a disconnect sends last: a buffer, or none.
+trait Last: Send + Unpin + 'static {
+    /// Describes the bytes to WSK, if there are any.
+    fn describe(&self) -> Result<Option<WSK_BUF>>;
 }
 
-impl Request for DisconnectRequest {
+impl Last for () {
+    fn describe(&self) -> Result<Option<WSK_BUF>> {
+        Ok(None)
+    }
+}
+
+impl Last for Buffer {
+    fn describe(&self) -> Result<Option<WSK_BUF>> {
+        if self.is_empty() { Ok(None) } else { self.wsk_buf_for_send(0..self.len()).map(Some) }
+    }
+}
+
+/// The memory that WSK uses while a disconnect is under way.
+struct DisconnectRequest<L> {
+    connection: ConnectionRef,
+    last: L,
+}
+
+impl<L: Last> Request for DisconnectRequest<L> {
     fn close_if_dead(&self, outcome: Outcome) {
         self.connection.close_if_dead(outcome);
     }
 }
 
-impl DisconnectRequest {
+impl<L: Last> DisconnectRequest<L> {
     /// Calls `WskDisconnect`.
     ///
     /// # Safety
@@ -41,8 +59,7 @@ impl DisconnectRequest {
     ) -> Submission {
         // SAFETY: the request is live and not yet WSK's.
         let last = unsafe { &(*request).last };
-        let described = last.as_ref().map(|buffer| buffer.wsk_buf_for_send(0..buffer.len())).transpose();
-        let mut wsk_buf = match described {
+        let mut wsk_buf = match last.describe() {
             Ok(described) => described,
             Err(error) => return Submission::Refused(error.into()),
         };
@@ -60,18 +77,31 @@ impl DisconnectRequest {
 }
 
 /// A disconnect to come.
-struct DisconnectOperation {
+///
+/// # Invariants
+/// `last` is there until the operation has started.
+struct DisconnectOperation<L> {
     connection: ConnectionRef,
     flags: u32,
-    last: Option<Buffer>,
+    last: Option<L>,
 }
 
-impl DisconnectOperation {
+type Started<L> = core::result::Result<Op<DisconnectRequest<L>>, (Result<()>, L)>;
+
+impl<L: Last> DisconnectOperation<L> {
+    fn new(connection: &ConnectionRef, flags: u32, last: L) -> Self {
+        Self { connection: connection.clone(), flags, last: Some(last) }
+    }
+
     /// Submits the disconnect; the flag says whether WSK was asked.
-    fn submit(&mut self) -> Result<(Op<DisconnectRequest>, bool)> {
-        let request = DisconnectRequest { connection: self.connection.clone(), last: self.last.take() };
-        let op = Op::try_new(self.connection.client().cache(), request)
-            .map_err(|_| Error::out_of_memory(Operation::Disconnect))?;
+    fn submit(&self, last: L) -> (Started<L>, bool) {
+        let request = DisconnectRequest { connection: self.connection.clone(), last };
+        let op = match Op::try_new(self.connection.client().cache(), request) {
+            Ok(op) => op,
+            Err((_, request)) => {
+                return (Err((Err(Error::out_of_memory(Operation::Disconnect)), request.last)), false);
+            }
+        };
         let mut asked = false;
         let call = |irp, request| {
             // SAFETY: `submit` passes the request, and an IRP that was prepared for it.
@@ -82,50 +112,25 @@ impl DisconnectOperation {
         };
         // SAFETY: the operation is new; `submit_irp` passes the IRP and memory of the request alone.
         unsafe { op.submit(call) };
-        Ok((op, asked))
+        (Ok(op), asked)
     }
 }
 
-/// A graceful disconnect to come.
-struct ShutdownOperation<'a> {
-    disconnect: DisconnectOperation,
-    /// True if this side was shut down.
-    shut_down: &'a mut bool,
-}
+impl<L: Last> operation::Operation for DisconnectOperation<L> {
+    type Request = DisconnectRequest<L>;
+    type Output = (Result<()>, L);
 
-impl operation::Operation for ShutdownOperation<'_> {
-    type Request = DisconnectRequest;
-    type Output = Result<()>;
-
-    fn start(
-        &mut self,
-        _context: &Context<'_>,
-    ) -> Poll<core::result::Result<Op<DisconnectRequest>, Result<()>>> {
-        if *self.shut_down {
-            // The answer of WSK to a second one is not defined (rule DISC-28).
-            return Poll::Ready(Err(Err(Error::new(Operation::Disconnect, STATUS_INVALID_DEVICE_STATE))));
-        }
-        if self.disconnect.connection.is_stream_broken() {
-            // The peer must not take what it has got for all of the stream.
-            return Poll::Ready(Err(Err(Error::new(Operation::Disconnect, STATUS_CONNECTION_ABORTED))));
-        }
-        Poll::Ready(match self.disconnect.submit() {
-            Ok((op, asked)) => {
-                // Of one that WSK was not asked for nothing is left: sends may go on, and so may another
-                // disconnect.
-                *self.shut_down = asked;
-                Ok(op)
-            }
-            Err(error) => Err(Err(error)),
-        })
+    fn start(&mut self, _context: &Context<'_>) -> Poll<Started<L>> {
+        let Some(last) = self.last.take() else { return Poll::Pending };
+        Poll::Ready(self.submit(last).0)
     }
 
-    fn finish(&mut self, outcome: Outcome, _request: DisconnectRequest) -> Result<()> {
-        outcome.result(Operation::Disconnect).map(drop)
+    fn finish(&mut self, outcome: Outcome, request: DisconnectRequest<L>) -> (Result<()>, L) {
+        (outcome.result(Operation::Disconnect).map(drop), request.last)
     }
 
-    fn refuse(&mut self, error: Error) -> Option<Result<()>> {
-        Some(Err(error))
+    fn refuse(&mut self, error: Error) -> Option<(Result<()>, L)> {
+        self.last.take().map(|last| (Err(error), last))
     }
 
     fn name(&self) -> Operation {
@@ -133,19 +138,73 @@ impl operation::Operation for ShutdownOperation<'_> {
     }
 
     fn cache(&self) -> &Cache {
-        self.disconnect.connection.client().cache()
+        self.connection.client().cache()
+    }
+}
+
+/// A graceful disconnect to come.
+struct ShutdownOperation<'a, L> {
+    disconnect: DisconnectOperation<L>,
+    /// True if this side was shut down.
+    shut_down: &'a mut bool,
+}
+
+impl<'a, L: Last> ShutdownOperation<'a, L> {
+    fn new(connection: &ConnectionRef, last: L, shut_down: &'a mut bool) -> Self {
+        Self { disconnect: DisconnectOperation::new(connection, 0, last), shut_down }
+    }
+
+    /// The reason why WSK is not asked, if there is one.
+    fn refusal(&self) -> Option<Error> {
+        if *self.shut_down {
+            // The answer of WSK to a second one is not defined (rule DISC-28).
+            return Some(Error::new(Operation::Disconnect, STATUS_INVALID_DEVICE_STATE));
+        }
+        // The peer must not take what it has got for all of the stream.
+        let broken = self.disconnect.connection.is_stream_broken();
+        broken.then(|| Error::new(Operation::Disconnect, STATUS_CONNECTION_ABORTED))
+    }
+}
+
+impl<L: Last> operation::Operation for ShutdownOperation<'_, L> {
+    type Request = DisconnectRequest<L>;
+    type Output = (Result<()>, L);
+
+    fn start(&mut self, _context: &Context<'_>) -> Poll<Started<L>> {
+        let Some(last) = self.disconnect.last.take() else { return Poll::Pending };
+        if let Some(error) = self.refusal() {
+            return Poll::Ready(Err((Err(error), last)));
+        }
+        let (started, asked) = self.disconnect.submit(last);
+        // Of one that WSK was not asked for nothing is left: sends may go on, and so may another disconnect.
+        *self.shut_down = asked;
+        Poll::Ready(started)
+    }
+
+    fn finish(&mut self, outcome: Outcome, request: DisconnectRequest<L>) -> (Result<()>, L) {
+        self.disconnect.finish(outcome, request)
+    }
+
+    fn refuse(&mut self, error: Error) -> Option<(Result<()>, L)> {
+        self.disconnect.refuse(error)
+    }
+
+    fn name(&self) -> Operation {
+        Operation::Disconnect
+    }
+
+    fn cache(&self) -> &Cache {
+        self.disconnect.cache()
     }
 }
 
 /// Future of [`Connection::shutdown`](super::Connection::shutdown).
 #[must_use = "futures do nothing unless polled"]
-pub struct Shutdown<'a>(Lazy<ShutdownOperation<'a>>);
+pub struct Shutdown<'a>(Lazy<ShutdownOperation<'a, ()>>);
 
 impl<'a> Shutdown<'a> {
-    pub(super) fn new(connection: &ConnectionRef, last: Option<Buffer>, shut_down: &'a mut bool) -> Self {
-        let last = last.filter(|last| !last.is_empty());
-        let disconnect = DisconnectOperation { connection: connection.clone(), flags: 0, last };
-        Self(Lazy::new(ShutdownOperation { disconnect, shut_down }))
+    pub(super) fn new(connection: &ConnectionRef, shut_down: &'a mut bool) -> Self {
+        Self(Lazy::new(ShutdownOperation::new(connection, (), shut_down)))
     }
 }
 
@@ -154,7 +213,7 @@ impl Future for Shutdown<'_> {
 
     #[inline(never)]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.0).poll(context)
+        Pin::new(&mut self.0).poll(context).map(|(result, ())| result)
     }
 }
 
@@ -171,42 +230,44 @@ impl fmt::Debug for Shutdown<'_> {
     }
 }
 
-impl operation::Operation for DisconnectOperation {
-    type Request = DisconnectRequest;
-    type Output = Result<()>;
+/// Future of [`Connection::shutdown_after`](super::Connection::shutdown_after).
+#[must_use = "futures do nothing unless polled"]
+pub struct ShutdownAfter<'a>(Lazy<ShutdownOperation<'a, Buffer>>);
 
-    fn start(
-        &mut self,
-        _context: &Context<'_>,
-    ) -> Poll<core::result::Result<Op<DisconnectRequest>, Result<()>>> {
-        Poll::Ready(self.submit().map(|(op, _)| op).map_err(Err))
+impl<'a> ShutdownAfter<'a> {
+    pub(super) fn new(connection: &ConnectionRef, last: Buffer, shut_down: &'a mut bool) -> Self {
+        Self(Lazy::new(ShutdownOperation::new(connection, last, shut_down)))
     }
+}
 
-    fn finish(&mut self, outcome: Outcome, _request: DisconnectRequest) -> Result<()> {
-        outcome.result(Operation::Disconnect).map(drop)
+impl Future for ShutdownAfter<'_> {
+    type Output = (Result<()>, Buffer);
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context)
     }
+}
 
-    fn refuse(&mut self, error: Error) -> Option<Result<()>> {
-        Some(Err(error))
-    }
+operation::limited! {
+    [] ShutdownAfter<'_>, 0,
+    ///
+    /// A disconnect whose time is up may have sent the bytes and the end of the stream or not, and nothing
+    /// can be sent any more: [abort](super::Control::abort) or close the connection then.
+}
 
-    fn name(&self) -> Operation {
-        Operation::Disconnect
-    }
-
-    fn cache(&self) -> &Cache {
-        self.connection.client().cache()
+impl fmt::Debug for ShutdownAfter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShutdownAfter").finish_non_exhaustive()
     }
 }
 
 /// Future of [`Control::abort`](super::Control::abort).
 #[must_use = "futures do nothing unless polled"]
-pub struct Abort(Lazy<DisconnectOperation>);
+pub struct Abort(Lazy<DisconnectOperation<()>>);
 
 impl Abort {
     pub(super) fn new(connection: &ConnectionRef) -> Self {
-        let flags = WSK_FLAG_ABORTIVE;
-        Self(Lazy::new(DisconnectOperation { connection: connection.clone(), flags, last: None }))
+        Self(Lazy::new(DisconnectOperation::new(connection, WSK_FLAG_ABORTIVE, ())))
     }
 }
 
@@ -215,7 +276,7 @@ impl Future for Abort {
 
     #[inline(never)]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.0).poll(context)
+        Pin::new(&mut self.0).poll(context).map(|(result, ())| result)
     }
 }
 

@@ -111,7 +111,7 @@ fn echo() -> Result<()> {
     received?;
     try_wait(connection.send(buffer))?.0?;
     assert_eq!(peer.receive(4), b"echo");
-    try_wait(connection.shutdown_after(bytes(b"bye")?))??;
+    try_wait(connection.shutdown_after(bytes(b"bye")?))?.0?;
     assert_eq!(peer.receive(3), b"bye");
     peer.close();
     try_wait(connection.drain())??;

@@ -69,7 +69,7 @@ fn the_oldest_wsk_will_do() {
         assert_eq!(receive_bytes(&mut connection, 3), b"old");
         wait(connection.send(Buffer::try_from_slice(b"times").unwrap())).0.unwrap();
         assert_eq!(peer.receive(5), b"times");
-        wait(connection.shutdown_after(Buffer::try_from_slice(b"!").unwrap())).unwrap();
+        wait(connection.shutdown_after(Buffer::try_from_slice(b"!").unwrap())).0.unwrap();
         peer.close();
         drop((connection, listener));
         driver.unload();

@@ -168,7 +168,9 @@ const CONNECTION_ASKS: [AskConnection; 12] = [
     |connection, to_its_end| dies(run(connection.drain(), to_its_end)),
     |connection, to_its_end| dies(run(connection.send(bytes()), to_its_end).map(|(result, _)| result)),
     |connection, to_its_end| dies(run(connection.shutdown(), to_its_end)),
-    |connection, to_its_end| dies(run(connection.shutdown_after(bytes()), to_its_end)),
+    |connection, to_its_end| {
+        dies(run(connection.shutdown_after(bytes()), to_its_end).map(|(result, _)| result));
+    },
     |connection, to_its_end| dies(run(connection.abort(), to_its_end)),
     |connection, to_its_end| dies(run(connection.receive_backlog(), to_its_end)),
     |connection, to_its_end| dies(run(connection.disable_and_wait(Events::RECEIVE), to_its_end)),

@@ -1,6 +1,7 @@
 //! Sending and disconnecting.
 
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use wsk::SendFlags;
@@ -85,7 +86,7 @@ fn an_empty_send_succeeds() {
             let (mut connection, peer) = connected(&listener);
             let (sent, buffer) = wait(connection.send(Buffer::try_with_capacity(4).unwrap()));
             assert_eq!((sent.unwrap(), buffer.capacity()), (0, 4));
-            wait(connection.shutdown_after(Buffer::try_with_capacity(4).unwrap())).unwrap();
+            wait(connection.shutdown_after(Buffer::try_with_capacity(4).unwrap())).0.unwrap();
             peer.expect_end();
             drop((connection, listener));
             driver.unload();
@@ -139,7 +140,8 @@ fn nothing_is_sent_after_a_graceful_disconnect() {
             let driver = Driver::start();
             let listener = driver.listen();
             let (mut connection, peer) = connected(&listener);
-            wait(connection.shutdown_after(bytes(b"last words"))).unwrap();
+            let (ended, last) = wait(connection.shutdown_after(bytes(b"last words")));
+            assert_eq!((ended, &last[..]), (Ok(()), &b"last words"[..]));
             let (refused, buffer) = wait(connection.send(bytes(b"too late")));
             assert_eq!(refused.unwrap_err().status(), Status::LOCAL_DISCONNECT);
             assert_eq!(&buffer[..], b"too late");
@@ -373,4 +375,39 @@ fn unloading_races_with_calls() {
             }
         });
     }
+}
+
+/// A last buffer that could not be sent for lack of memory comes back, and can be sent again.
+#[test]
+fn a_last_buffer_without_memory_comes_back() {
+    Sim::new().run(|sim| {
+        let driver = Driver::start();
+        let listener = driver.listen();
+        let (mut connection, peer) = connected(&listener);
+        let datagrams = wait(driver.provider.datagram().bind(localhost())).unwrap();
+        // The memory that the client keeps is taken by receives that wait.
+        let mut waiting = Vec::new();
+        loop {
+            let mut receive = Box::pin(datagrams.receive_from(Buffer::try_with_capacity(8).unwrap()));
+            sim.kernel().faults().fail_from(1);
+            let refused = poll(&mut receive).is_ready();
+            sim.kernel().faults().clear();
+            if refused {
+                break;
+            }
+            waiting.push(receive);
+        }
+        let mut ending = Box::pin(connection.shutdown_after(bytes(b"last words")));
+        sim.kernel().faults().fail_from(1);
+        let polled = poll(&mut ending);
+        sim.kernel().faults().clear();
+        let Poll::Ready((ended, last)) = polled else { panic!("memory was out") };
+        assert!(ended.unwrap_err().is_out_of_memory());
+        drop(ending);
+        assert_eq!(&last[..], b"last words");
+        wait(connection.shutdown_after(last)).0.unwrap();
+        assert_eq!(peer.end(), End::Graceful(b"last words".to_vec()));
+        drop((waiting, datagrams, connection, listener));
+        driver.unload();
+    });
 }
