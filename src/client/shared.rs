@@ -210,14 +210,14 @@ impl ClientShared {
     }
 
     /// # Safety
-    /// As [`Sockets::insert`].
+    /// The socket is not listed, and is alive and in place until it is delisted.
     pub(crate) unsafe fn enlist(&self, socket: NonNull<Socket>) {
         // SAFETY: the caller says that the socket is not listed, and stays alive until it is delisted.
         unsafe { self.sockets.insert(socket) };
     }
 
     /// # Safety
-    /// As [`Sockets::remove`].
+    /// The socket is listed, and the caller delists it once.
     pub(crate) unsafe fn delist(&self, socket: NonNull<Socket>) {
         // SAFETY: the caller says that the socket is listed.
         unsafe { self.sockets.remove(socket) };

@@ -214,8 +214,9 @@ impl SendHalf {
     /// Ends this side gracefully (`WskDisconnect`): what was sent is transmitted, then the end of the stream.
     /// Nothing can be sent any more from the first poll on; receiving goes on until the peer ends its side.
     ///
-    /// It resolves when the transport has finished, which a peer that is stuck can put off for good: give it a
-    /// [time limit](Shutdown::within), and [abort](Control::abort) or close the connection when that expires.
+    /// It resolves when the transport has finished, which a peer that is stuck can put off for good: give it
+    /// a [time limit](Shutdown::within), and [abort](Control::abort) or close the connection when that
+    /// expires.
     ///
     /// # Cancel safety
     /// Dropping it asks for cancellation, which usually comes too late. Nothing can be sent all the same.
