@@ -43,7 +43,6 @@ use core::time::Duration;
 
 pub(crate) use list::Links;
 pub use pause::Pause;
-pub(crate) use provider::{Category, SocketParams};
 pub use provider::{Provider, SecurityDescriptor};
 pub(crate) use reaper::Node;
 pub(crate) use shared::ClientShared;

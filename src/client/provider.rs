@@ -9,9 +9,8 @@ use core::time::Duration;
 
 use wsk_sys::nt::{IRP, NTSTATUS, PSECURITY_DESCRIPTOR};
 use wsk_sys::{
-    AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, PFN_WSK_CONTROL_CLIENT, PWSK_CLIENT, SOCK_DGRAM,
-    SOCK_STREAM, STATUS_NOT_SUPPORTED, WSK_CACHE_SD, WSK_FLAG_DATAGRAM_SOCKET, WSK_FLAG_LISTEN_SOCKET,
-    WSK_PROVIDER_NPI, WSK_RELEASE_SD, nt_success,
+    PFN_WSK_CONTROL_CLIENT, PWSK_CLIENT, STATUS_NOT_SUPPORTED, WSK_CACHE_SD, WSK_PROVIDER_NPI,
+    WSK_RELEASE_SD, nt_success,
 };
 
 use super::{ClientShared, Node, Pause};
@@ -21,8 +20,8 @@ use crate::error::{Error, Operation, Result};
 use crate::irql::Passive;
 use crate::listener::ListenerBuilder;
 use crate::memory::{Cache, Ref, RefCount};
-use crate::operation::{Op, Outcome, Refusal, Request, Submission, complete_here, keep_image};
-use crate::socket::{ProviderTable, SocketRef, Table as _, attach};
+use crate::operation::{Refusal, Submission, complete_here, keep_image};
+use crate::socket::{ProviderTable, Table as _};
 
 /// WSK's functions, captured (`WskCaptureProviderNPI`). Clones share one capture, which is released when the
 /// last one was dropped: soon after, by the client's reaper thread, so that clones may be dropped anywhere.
@@ -199,44 +198,6 @@ impl Provider {
         &self.captured.client
     }
 
-    /// Makes the socket of `core` (`WskSocket`) and attaches it.
-    pub(crate) async fn create(&self, core: &SocketRef, params: SocketParams) -> Result<()> {
-        let request = CreateRequest { provider: self.clone(), core: core.clone() };
-        let op = Op::try_new(self.client().cache(), request)
-            .map_err(|_| Error::out_of_memory(Operation::Socket))?;
-        let family = if params.ipv6 { AF_INET6 } else { AF_INET };
-        let (socket_type, protocol) = params.category.protocol();
-        let call = |irp, _| {
-            let create = |client, table: &ProviderTable| {
-                let create = table.socket()?;
-                let context = core.as_ptr().as_ptr().cast();
-                // SAFETY: the client is captured; the request keeps the context, which outlives the socket by
-                // the rules of `socket`; the table is that of the core's category (rule SOCK-03), which the
-                // caller has named.
-                Some(unsafe {
-                    create(
-                        client,
-                        family,
-                        socket_type,
-                        protocol,
-                        params.category.flags(),
-                        context,
-                        core.dispatch(),
-                        core::ptr::null_mut(),
-                        core::ptr::null_mut(),
-                        core::ptr::null_mut(),
-                        irp,
-                    )
-                })
-            };
-            // SAFETY: `run` passes an IRP that was prepared, which `create` submits or leaves alone.
-            unsafe { self.submit(irp, create) }
-        };
-        // SAFETY: the operation is new, and `call` passes the IRP to `WskSocket` alone.
-        let (outcome, _) = unsafe { op.run(call) }.await;
-        outcome.result(Operation::Socket).map(drop)
-    }
-
     /// Makes one WSK call through the client's table, which submits `irp`.
     ///
     /// # Safety
@@ -320,61 +281,6 @@ impl Provider {
 impl fmt::Debug for Provider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Provider").finish_non_exhaustive()
-    }
-}
-
-/// Parameters of `WskSocket`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct SocketParams {
-    pub(crate) category: Category,
-    pub(crate) ipv6: bool,
-}
-
-/// Category of a socket, with its type and protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Category {
-    Listen,
-    Datagram,
-}
-
-impl Category {
-    fn flags(self) -> u32 {
-        match self {
-            Self::Listen => WSK_FLAG_LISTEN_SOCKET,
-            Self::Datagram => WSK_FLAG_DATAGRAM_SOCKET,
-        }
-    }
-
-    fn protocol(self) -> (u16, u32) {
-        match self {
-            Self::Listen => (SOCK_STREAM, IPPROTO_TCP),
-            Self::Datagram => (SOCK_DGRAM, IPPROTO_UDP),
-        }
-    }
-}
-
-struct CreateRequest {
-    /// Keeps the capture until the IRP has completed (rule REG-21).
-    provider: Provider,
-    core: SocketRef,
-}
-
-impl Request for CreateRequest {
-    /// It is made on the client, and there is no socket yet.
-    fn close_if_dead(&self, _outcome: Outcome) {}
-
-    /// The socket belongs to the client from here on, also if the future is never polled again.
-    fn completed(&mut self, outcome: Outcome) {
-        if let Ok(socket) = outcome.result(Operation::Socket) {
-            // SAFETY: WSK has just made the socket, for the core of this request, and says so once.
-            unsafe { attach(&self.core, socket as *mut _) };
-        }
-    }
-
-    fn orphaned(self, _outcome: Outcome) {
-        // A core without a socket closes nothing.
-        self.core.close_later();
-        drop(self.provider);
     }
 }
 

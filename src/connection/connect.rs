@@ -102,7 +102,6 @@ pub struct Connect {
 impl Future for Connect {
     type Output = Result<Connection>;
 
-    #[inline(never)]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         if this.named.is_none() {

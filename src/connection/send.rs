@@ -219,7 +219,6 @@ impl<B: IoBuf> Sending<'_, B> {
 impl<B: IoBuf> Future for Sending<'_, B> {
     type Output = (Result<usize>, B);
 
-    #[inline(never)]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.send).poll(context)
     }
@@ -265,7 +264,6 @@ impl<B: IoBuf> Posted<B> {
 impl<B: IoBuf> Future for Posted<B> {
     type Output = (Result<usize>, B);
 
-    #[inline(never)]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.send).poll(context)
     }

@@ -211,7 +211,6 @@ impl<'a> Shutdown<'a> {
 impl Future for Shutdown<'_> {
     type Output = Result<()>;
 
-    #[inline(never)]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
         Pin::new(&mut self.0).poll(context).map(|(result, ())| result)
     }
@@ -274,7 +273,6 @@ impl Abort {
 impl Future for Abort {
     type Output = Result<()>;
 
-    #[inline(never)]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
         Pin::new(&mut self.0).poll(context).map(|(result, ())| result)
     }

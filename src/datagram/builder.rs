@@ -5,10 +5,10 @@ use core::net::SocketAddr;
 
 use super::DatagramSocket;
 use super::shared::DatagramRef;
-use crate::client::{Category, Provider, SecurityDescriptor, SocketParams};
+use crate::client::{Provider, SecurityDescriptor};
 use crate::error::{Error, Operation, Result};
 use crate::options::{BindOption, Place, kind};
-use crate::socket::{DatagramTable, Opening};
+use crate::socket::{Category, DatagramTable, Opening, SocketParams};
 
 /// Builder for a [`DatagramSocket`]; see [`Provider::datagram`].
 ///

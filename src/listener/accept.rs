@@ -167,7 +167,6 @@ impl Accept {
 impl Future for Accept {
     type Output = Result<Connection>;
 
-    #[inline(never)]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.0).poll(context)
     }

@@ -7,11 +7,11 @@ use core::net::SocketAddr;
 use super::handlers::{AbortSlot, AcceptSlot, InspectSlot};
 use super::shared::{ListenerHandlers, ListenerRef};
 use super::{AbortHandler, AcceptHandler, InspectHandler, Listener};
-use crate::client::{Category, Provider, SecurityDescriptor, SocketParams};
+use crate::client::{Provider, SecurityDescriptor};
 use crate::error::{Error, Operation, Result};
 use crate::memory::OutOfMemory;
 use crate::options::{BindOption, Place, kind};
-use crate::socket::{ListenTable, Opening};
+use crate::socket::{Category, ListenTable, Opening, SocketParams};
 
 /// Builder for a [`Listener`]; see [`Provider::listener`].
 ///

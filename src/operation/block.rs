@@ -2,9 +2,7 @@
 
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
-use core::future::Future;
-use core::pin::Pin;
-use core::task::{Context, Poll};
+use core::task::Context;
 
 use wsk_sys::nt::{self, NTSTATUS};
 use wsk_sys::{
@@ -207,54 +205,6 @@ impl<R: Request> Op<R> {
         self.block.head.cancel();
     }
 
-    /// Submits on the first poll and resolves when done; for operations that are not futures of their own.
-    ///
-    /// # Safety
-    /// As for [`Op::submit`].
-    pub(crate) unsafe fn run<F>(self, call: F) -> Run<R, F>
-    where
-        F: FnOnce(*mut nt::IRP, *mut R) -> Submission,
-    {
-        Run { op: Some(self), call: Some(call) }
-    }
-}
-
-/// The future of [`Op::run`].
-///
-/// # Invariants
-/// While `call` is there, the operation is idle, and submitting it with `call` is sound.
-pub(crate) struct Run<R: Request, F> {
-    op: Option<Op<R>>,
-    call: Option<F>,
-}
-
-// Nothing in it is ever pinned: the operation's memory is a block of its own.
-impl<R: Request, F> Unpin for Run<R, F> {}
-
-impl<R, F> Future for Run<R, F>
-where
-    R: Request,
-    F: FnOnce(*mut nt::IRP, *mut R) -> Submission,
-{
-    type Output = (Outcome, R);
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<(Outcome, R)> {
-        let Some(op) = self.op.take() else { return Poll::Pending };
-        if let Some(call) = self.call.take() {
-            // SAFETY: the operation is idle, because `call` was still there; the rest is its invariant.
-            unsafe { op.submit(call) };
-        }
-        match op.poll(context) {
-            Ok(done) => Poll::Ready(done),
-            Err(op) => {
-                self.op = Some(op);
-                Poll::Pending
-            }
-        }
-    }
-}
-
-impl<R: Request> Op<R> {
     /// Drops the operation without cancelling its request.
     pub(crate) fn detach(mut self) {
         self.cancels = false;

@@ -126,6 +126,8 @@ impl<O: Operation> Unpin for Lazy<O> {}
 impl<O: Operation> Future for Lazy<O> {
     type Output = O::Output;
 
+    // One copy for each kind of operation, not one for each place that waits for it.
+    #[inline(never)]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<O::Output> {
         let this = &mut *self;
         let op = match core::mem::replace(&mut this.state, State::Finished) {

@@ -2,6 +2,7 @@
 
 use core::ffi::c_void;
 use core::mem::size_of;
+use core::task::{Context, Poll};
 
 use wsk_sys::nt::{IRP, NTSTATUS};
 use wsk_sys::{
@@ -12,7 +13,8 @@ use wsk_sys::{
 
 use super::{BasicTable, SocketRef};
 use crate::error::{Error, Operation, Result};
-use crate::operation::{Op, Outcome, Refusal, Request, Submission};
+use crate::memory::Cache;
+use crate::operation::{self, Lazy, Op, Outcome, Refusal, Request, Submission};
 
 /// The output of a control operation; it lives in the operation block.
 pub(crate) type ControlBuffer = [usize; 2];
@@ -70,6 +72,56 @@ impl<I: Input> Request for ControlRequest<I> {
     }
 }
 
+/// A control operation to come; its output is what WSK has written, and how much of it.
+///
+/// # Invariants
+/// `input` is there until the operation has started.
+struct ControlOperation<I> {
+    socket: SocketRef,
+    what: ControlCode,
+    input: Option<I>,
+}
+
+impl<I: Input> operation::Operation for ControlOperation<I> {
+    type Request = ControlRequest<I>;
+    type Output = Result<(ControlBuffer, usize)>;
+
+    fn start(
+        &mut self,
+        _context: &Context<'_>,
+    ) -> Poll<core::result::Result<Op<ControlRequest<I>>, Self::Output>> {
+        let Some(input) = self.input.take() else { return Poll::Pending };
+        let request = ControlRequest { input, output: [0; 2], socket: self.socket.clone() };
+        let Ok(op) = Op::try_new(self.cache(), request) else {
+            return Poll::Ready(Err(Err(Error::out_of_memory(self.what.operation))));
+        };
+        let call = |irp, request| {
+            // SAFETY: `submit` passes the request, whose sizes cover those of `what`, and an IRP that was
+            // prepared for it.
+            unsafe { submit_irp(&self.socket, self.what, irp, request) }
+        };
+        // SAFETY: the operation is new, and `submit_irp` passes the IRP and the request's memory alone.
+        unsafe { op.submit(call) };
+        Poll::Ready(Ok(op))
+    }
+
+    fn finish(&mut self, outcome: Outcome, request: ControlRequest<I>) -> Self::Output {
+        outcome.result(self.what.operation).map(|written| (request.output, written))
+    }
+
+    fn refuse(&mut self, error: Error) -> Option<Self::Output> {
+        self.input.take().map(|_| Err(error))
+    }
+
+    fn name(&self) -> Operation {
+        self.what.operation
+    }
+
+    fn cache(&self) -> &Cache {
+        self.socket.client().cache()
+    }
+}
+
 /// Runs one control operation with an IRP; gives the output and how much of it was written.
 pub(crate) async fn control<I: Input>(
     socket: SocketRef,
@@ -77,18 +129,7 @@ pub(crate) async fn control<I: Input>(
     input: I,
 ) -> Result<(ControlBuffer, usize)> {
     debug_assert!(what.input <= size_of::<I>() && what.output <= size_of::<ControlBuffer>());
-    let request = ControlRequest { input, output: [0; 2], socket: socket.clone() };
-    let op =
-        Op::try_new(socket.client().cache(), request).map_err(|_| Error::out_of_memory(what.operation))?;
-    let call = |irp, request| {
-        // SAFETY: `run` passes the request, whose sizes cover those of `what`, and an IRP that was prepared
-        // for it.
-        unsafe { submit_irp(&socket, what, irp, request) }
-    };
-    // SAFETY: the operation is new, and `submit_irp` passes the IRP and the request's memory alone.
-    let run = unsafe { op.run(call) };
-    let (outcome, request) = run.await;
-    outcome.result(what.operation).map(|written| (request.output, written))
+    Lazy::new(ControlOperation { socket, what, input: Some(input) }).await
 }
 
 /// Calls `WskControlSocket` with an IRP.

@@ -19,6 +19,7 @@
 mod close;
 mod closed;
 mod control;
+mod create;
 mod open;
 mod release;
 mod rundown;
@@ -40,6 +41,7 @@ pub(crate) use control::{
     ControlCode, control, disable_event, disable_event_and_wait, enable_events, get_option, one_event, probe,
     query_inspect_id, set_option,
 };
+pub(crate) use create::{Category, SocketParams};
 pub(crate) use open::{Opening, StepOperation, local_address};
 pub(crate) use release::Releases;
 use rundown::{Duty, Rundown};

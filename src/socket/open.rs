@@ -9,10 +9,11 @@ use wsk_sys::nt::IRP;
 use wsk_sys::{SO_WSK_SECURITY, SOL_SOCKET, WskSetOption};
 
 use super::control::{ControlCode, control_with_irp};
+use super::create::{CreateOperation, SocketParams};
 use super::table::BindTable;
 use super::{SocketRef, reserve};
 use crate::address::SockAddr;
-use crate::client::{Provider, SecurityDescriptor, SocketParams};
+use crate::client::{Provider, SecurityDescriptor};
 use crate::error::{Error, Operation, Result};
 use crate::memory::Cache;
 use crate::operation::{self, Lazy, Op, Outcome, Request, Submission};
@@ -45,16 +46,31 @@ impl Opening {
         local: SocketAddr,
     ) -> Result<SocketAddr> {
         reserve(core).map_err(|_| Error::out_of_memory(Operation::Socket))?;
-        self.provider.create(core, params).await?;
-        let security = self.security.as_ref().map(|descriptor| Step::Security(descriptor.as_raw() as usize));
-        // One wait for all of them: each wait in the sources is code and state of its own.
-        let options = core::iter::from_fn(|| self.options.take_first()).map(Step::Set);
+        Lazy::new(CreateOperation::new(&self.provider, core, params)).await?;
+        let mut before = None;
         let mut bound = local;
-        for step in options.chain(security).chain([Step::Bind, Step::LocalAddress]) {
+        // One wait for all of them: each wait in the sources is code and state of its own.
+        while let Some(step) = self.next_step(before) {
             // SAFETY: the caller vouches for the table.
             bound = Lazy::new(unsafe { StepOperation::<T>::new(core, step, local) }).await?;
+            before = Some(step);
         }
         Ok(bound)
+    }
+
+    /// The step after another one: the options come first, then the security descriptor.
+    fn next_step(&mut self, before: Option<Step>) -> Option<Step> {
+        if let Some(setting) = self.options.take_first() {
+            return Some(Step::Set(setting));
+        }
+        match (before, &self.security) {
+            (None | Some(Step::Set(_)), Some(descriptor)) => {
+                Some(Step::Security(descriptor.as_raw() as usize))
+            }
+            (None | Some(Step::Set(_) | Step::Security(_)), _) => Some(Step::Bind),
+            (Some(Step::Bind), _) => Some(Step::LocalAddress),
+            (Some(Step::LocalAddress), _) => None,
+        }
     }
 }
 
