@@ -1,12 +1,11 @@
 //! Wake-ups that must not be missed: a clock that stands still, so that no wait is saved by its deadline.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use wsk::Client;
-use wsk_sim::nt_user::platform::{Live, Parked, Platform, Unpark};
+use wsk_sim::nt_user::platform::{Live, Parked, Platform};
 use wsk_sim::{Completion, Sim};
 
 use crate::support::*;
@@ -24,16 +23,12 @@ struct Still {
 }
 
 impl Platform for Still {
+    fn base(&self) -> &dyn Platform {
+        &self.live
+    }
+
     fn now(&self) -> Duration {
         Duration::ZERO
-    }
-
-    fn system_time(&self) -> i64 {
-        self.live.system_time()
-    }
-
-    fn spawn(&self, name: &str, body: Box<dyn FnOnce() + Send>) -> io::Result<()> {
-        self.live.spawn(name, body)
     }
 
     fn park(
@@ -48,18 +43,6 @@ impl Platform for Still {
         }
         let deadline = deadline.filter(|deadline| *deadline != REAPER_WAIT);
         self.live.park(key, validate, timed_out, deadline.map(|deadline| self.live.now() + deadline))
-    }
-
-    fn unpark(&self, key: usize, count: Unpark, settle: &mut dyn FnMut(usize)) {
-        self.live.unpark(key, count, settle);
-    }
-
-    fn spin(&self, turn: u32) {
-        self.live.spin(turn);
-    }
-
-    fn random(&self) -> u64 {
-        self.live.random()
     }
 }
 

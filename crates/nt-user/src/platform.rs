@@ -37,9 +37,37 @@ pub enum Unpark {
 /// `park` and `unpark` are a parking lot: for one key, the closures passed to them run one at a time, so that
 /// a state word can be checked before sleeping and changed before waking without a lost wake-up. The closures
 /// must be short, must not block and must not call the platform.
+///
+/// A platform that changes another one in a few points overrides those methods, and names the other one as
+/// its [`base`](Self::base).
+///
+/// ```
+/// use std::io;
+///
+/// use nt_user::platform::{Live, Platform};
+///
+/// /// Real time, and no threads.
+/// #[derive(Debug, Default)]
+/// struct Exhausted(Live);
+///
+/// impl Platform for Exhausted {
+///     fn base(&self) -> &dyn Platform {
+///         &self.0
+///     }
+///
+///     fn spawn(&self, _name: &str, _body: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+///         Err(io::ErrorKind::WouldBlock.into())
+///     }
+/// }
+/// ```
 pub trait Platform: Send + Sync + fmt::Debug {
+    /// Platform that the methods which are not overridden are those of.
+    fn base(&self) -> &dyn Platform;
+
     /// Time since the kernel booted.
-    fn now(&self) -> Duration;
+    fn now(&self) -> Duration {
+        self.base().now()
+    }
 
     /// The processor time of the calling thread, if the host counts it; else the time since the kernel
     /// booted.
@@ -48,10 +76,14 @@ pub trait Platform: Send + Sync + fmt::Debug {
     }
 
     /// System time: units of 100 ns since 1601.
-    fn system_time(&self) -> i64;
+    fn system_time(&self) -> i64 {
+        self.base().system_time()
+    }
 
     /// Starts a thread.
-    fn spawn(&self, name: &str, body: Box<dyn FnOnce() + Send>) -> io::Result<()>;
+    fn spawn(&self, name: &str, body: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        self.base().spawn(name, body)
+    }
 
     /// Puts the calling thread to sleep on `key` if `validate` agrees, until it is woken or `deadline` (in
     /// the time of [`now`](Self::now)) has passed; `timed_out` runs in the latter case, before any other
@@ -62,16 +94,24 @@ pub trait Platform: Send + Sync + fmt::Debug {
         validate: &mut dyn FnMut() -> bool,
         timed_out: &mut dyn FnMut(),
         deadline: Option<Duration>,
-    ) -> Parked;
+    ) -> Parked {
+        self.base().park(key, validate, timed_out, deadline)
+    }
 
     /// Takes threads out of the queue of `key`, runs `settle` with their number, and only then lets them go.
-    fn unpark(&self, key: usize, count: Unpark, settle: &mut dyn FnMut(usize));
+    fn unpark(&self, key: usize, count: Unpark, settle: &mut dyn FnMut(usize)) {
+        self.base().unpark(key, count, settle);
+    }
 
     /// Pauses in a busy wait; `turn` is the number of turns before.
-    fn spin(&self, turn: u32);
+    fn spin(&self, turn: u32) {
+        self.base().spin(turn);
+    }
 
     /// A random number.
-    fn random(&self) -> u64;
+    fn random(&self) -> u64 {
+        self.base().random()
+    }
 }
 
 /// The processor time of the calling thread.
@@ -114,6 +154,11 @@ impl Default for Live {
 const UNIX_EPOCH_IN_SYSTEM_TIME: i64 = 116_444_736_000_000_000;
 
 impl Platform for Live {
+    /// The platform itself, which has methods of its own for everything.
+    fn base(&self) -> &dyn Platform {
+        self
+    }
+
     fn now(&self) -> Duration {
         self.boot.elapsed()
     }

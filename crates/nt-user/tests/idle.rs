@@ -3,7 +3,6 @@
 mod common;
 
 use std::ffi::c_void;
-use std::ptr;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -68,21 +67,7 @@ fn system_thread(body: impl FnOnce() + Send) {
     }
     let mut slot = Some(body);
     let start = routine(&raw mut slot);
-    let mut handle = ptr::null_mut();
-    let context = (&raw mut slot).cast();
-    // SAFETY: the handle has a place, and the context lives until the thread has ended.
-    let status = unsafe {
-        PsCreateSystemThread(
-            &raw mut handle,
-            THREAD_ALL_ACCESS,
-            ptr::null_mut(),
-            ptr::null_mut(),
-            ptr::null_mut(),
-            Some(start),
-            context,
-        )
-    };
-    assert_eq!(status, STATUS_SUCCESS);
+    let handle = create_thread(start, (&raw mut slot).cast());
     assert_eq!(join(handle), STATUS_SUCCESS);
 }
 

@@ -13,25 +13,6 @@ use nt_user::{Config, Context, Failure, Kernel, context, rule};
 use wsk_sys::nt::*;
 use wsk_sys::status::*;
 
-/// Creates a system thread and returns its handle.
-fn create(routine: KSTART_ROUTINE, context: *mut c_void) -> HANDLE {
-    let mut handle = ptr::null_mut();
-    // SAFETY: the handle has a place; the tests keep the context until the thread has ended.
-    let status = unsafe {
-        PsCreateSystemThread(
-            &raw mut handle,
-            THREAD_ALL_ACCESS,
-            ptr::null_mut(),
-            ptr::null_mut(),
-            ptr::null_mut(),
-            Some(routine),
-            context,
-        )
-    };
-    assert_eq!(status, STATUS_SUCCESS);
-    handle
-}
-
 unsafe extern "system" fn add_seven(counter: *mut c_void) {
     assert_eq!(irql(), PASSIVE_LEVEL);
     // SAFETY: nothing is required.
@@ -49,7 +30,7 @@ fn a_system_thread_is_waited_for() {
     run(&kernel, || {
         let counter = AtomicUsize::new(0);
         for _ in 0..10 {
-            join(create(add_seven, counter.as_ptr().cast()));
+            join(create_thread(add_seven, counter.as_ptr().cast()));
         }
         assert_eq!(counter.load(Ordering::SeqCst), 70);
     });
@@ -65,7 +46,7 @@ fn threads_leak() {
     let kernel = kernel();
     let event = run(&kernel, || {
         let event = Event::notification();
-        let handle = create(wait_for_it, event.raw().cast());
+        let handle = create_thread(wait_for_it, event.raw().cast());
         reference(handle);
         reference(handle);
         event
@@ -88,7 +69,7 @@ fn wrong_handles_are_caught() {
     assert_only(&kernel, rule::OBJECT);
     run(&kernel, || {
         let counter = AtomicUsize::new(0);
-        let handle = create(add_seven, counter.as_ptr().cast());
+        let handle = create_thread(add_seven, counter.as_ptr().cast());
         let object = reference(handle);
         wait(object);
         dereference(object);
@@ -192,7 +173,7 @@ unsafe extern "system" fn panic_in_a_thread(_: *mut c_void) {
 fn a_panic_in_a_system_thread_is_caught() {
     let kernel = kernel();
     run(&kernel, || {
-        assert_eq!(join(create(panic_in_a_thread, ptr::null_mut())), STATUS_SUCCESS);
+        assert_eq!(join(create_thread(panic_in_a_thread, ptr::null_mut())), STATUS_SUCCESS);
     });
     let found = kernel.violations();
     assert!(found[0].detail.contains("out of the start routine"), "{found:#?}");
@@ -282,7 +263,7 @@ fn threads_inherit_their_kernel() {
     }
     let kernel = Kernel::new(Config::default());
     run(&kernel, || {
-        join(create(inherit, ptr::null_mut()));
+        join(create_thread(inherit, ptr::null_mut()));
     });
     assert_only(&kernel, "TEST-01");
     finish_clean(&kernel);

@@ -73,22 +73,10 @@ unsafe extern "system" fn never_ends(_: *mut c_void) {
 
 unsafe extern "system" fn ends_at_once(_: *mut c_void) {}
 
+/// A system thread that runs a routine without an argument, and its handle.
 fn system_thread(routine: KSTART_ROUTINE) -> HANDLE {
-    let mut handle = null_mut();
-    // SAFETY: the handle can be written, and the routine takes no argument.
-    let status = unsafe {
-        PsCreateSystemThread(
-            &raw mut handle,
-            0,
-            null_mut(),
-            null_mut(),
-            null_mut(),
-            Some(routine),
-            null_mut(),
-        )
-    };
-    assert_eq!(status, STATUS_SUCCESS);
-    handle
+    // SAFETY: the routine does not use its argument.
+    unsafe { wsk_sim::raw::system_thread(routine, null_mut()) }
 }
 
 /// Catches: LIFE-19

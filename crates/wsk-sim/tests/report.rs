@@ -21,13 +21,10 @@ fn allocate(bytes: usize) -> *mut std::ffi::c_void {
     block
 }
 
-/// A system thread that runs `routine`, and its handle.
+/// A system thread that runs a routine without an argument, and its handle.
 fn system_thread(routine: KSTART_ROUTINE) -> HANDLE {
-    let (mut handle, none) = (std::ptr::null_mut(), std::ptr::null_mut());
-    // SAFETY: the handle can be written, and the routine takes no argument.
-    let status = unsafe { PsCreateSystemThread(&raw mut handle, 0, none, none, none, Some(routine), none) };
-    assert_eq!(status, STATUS_SUCCESS);
-    handle
+    // SAFETY: the routine does not use its argument.
+    unsafe { wsk_sim::raw::system_thread(routine, std::ptr::null_mut()) }
 }
 
 unsafe extern "system" fn ends_at_once(_: *mut std::ffi::c_void) {}

@@ -310,6 +310,25 @@ pub(crate) fn dereference(object: *mut c_void) -> isize {
     unsafe { ObfDereferenceObject(object) }
 }
 
+/// Creates a system thread and returns its handle.
+pub(crate) fn create_thread(routine: KSTART_ROUTINE, context: *mut c_void) -> HANDLE {
+    let mut handle = ptr::null_mut();
+    // SAFETY: the handle has a place; the tests keep the context until the thread has ended.
+    let status = unsafe {
+        PsCreateSystemThread(
+            &raw mut handle,
+            THREAD_ALL_ACCESS,
+            ptr::null_mut(),
+            ptr::null_mut(),
+            ptr::null_mut(),
+            Some(routine),
+            context,
+        )
+    };
+    assert_eq!(status, STATUS_SUCCESS);
+    handle
+}
+
 /// Waits for the thread behind a handle, and closes the handle.
 pub(crate) fn join(handle: HANDLE) -> NTSTATUS {
     let object = reference(handle);

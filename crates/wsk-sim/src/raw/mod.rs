@@ -44,6 +44,7 @@ mod recorder;
 mod request;
 mod socket;
 mod table;
+mod thread;
 mod wait;
 
 pub use address::*;
@@ -56,4 +57,5 @@ pub use pool::*;
 pub use recorder::*;
 pub use request::*;
 pub use socket::*;
+pub use thread::*;
 pub use wait::BOUND;

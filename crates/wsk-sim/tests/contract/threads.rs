@@ -3,9 +3,8 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::Duration;
 
-use wsk_sim::nt_user::platform::{Live, Parked, Platform, Unpark};
+use wsk_sim::nt_user::platform::{Live, Platform};
 use wsk_sim::raw::*;
 use wsk_sim::{Completion, Sim};
 use wsk_sys::*;
@@ -41,12 +40,8 @@ impl Scarce {
 }
 
 impl Platform for Scarce {
-    fn now(&self) -> Duration {
-        self.live.now()
-    }
-
-    fn system_time(&self) -> i64 {
-        self.live.system_time()
+    fn base(&self) -> &dyn Platform {
+        &self.live
     }
 
     fn spawn(&self, name: &str, body: Box<dyn FnOnce() + Send>) -> io::Result<()> {
@@ -54,28 +49,6 @@ impl Platform for Scarce {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         self.live.spawn(name, body)
-    }
-
-    fn park(
-        &self,
-        key: usize,
-        validate: &mut dyn FnMut() -> bool,
-        timed_out: &mut dyn FnMut(),
-        deadline: Option<Duration>,
-    ) -> Parked {
-        self.live.park(key, validate, timed_out, deadline)
-    }
-
-    fn unpark(&self, key: usize, count: Unpark, settle: &mut dyn FnMut(usize)) {
-        self.live.unpark(key, count, settle);
-    }
-
-    fn spin(&self, turn: u32) {
-        self.live.spin(turn);
-    }
-
-    fn random(&self) -> u64 {
-        self.live.random()
     }
 }
 

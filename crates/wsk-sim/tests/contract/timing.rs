@@ -311,20 +311,8 @@ unsafe extern "system" fn run_body(context: *mut c_void) {
 fn on_a_system_thread(body: impl FnOnce() + Send + 'static) {
     let body: Box<Box<dyn FnOnce() + Send>> = Box::new(Box::new(body));
     let context = Box::into_raw(body).cast();
-    let mut handle = null_mut();
-    // SAFETY: the handle has a place, and the routine takes the context over.
-    let status = unsafe {
-        nt::PsCreateSystemThread(
-            &raw mut handle,
-            nt::THREAD_ALL_ACCESS,
-            null_mut(),
-            null_mut(),
-            null_mut(),
-            Some(run_body),
-            context,
-        )
-    };
-    assert_eq!(status, STATUS_SUCCESS);
+    // SAFETY: the routine takes the context over.
+    let handle = unsafe { system_thread(run_body, context) };
     let mut thread = null_mut();
     // SAFETY: the handle is open, and the object has a place.
     let status = unsafe {
