@@ -28,8 +28,8 @@ use core::ffi::c_void;
 use core::fmt;
 use core::ptr::NonNull;
 
-use wsk_sys::nt::{self, NTSTATUS};
-use wsk_sys::{STATUS_MORE_PROCESSING_REQUIRED, WSK_BUF, WSK_DATA_INDICATION, WSK_FLAG_ABORTIVE};
+use wsk_sys::nt::NTSTATUS;
+use wsk_sys::{WSK_BUF, WSK_DATA_INDICATION, WSK_FLAG_ABORTIVE};
 
 use super::RetainedData;
 use super::shared::ConnectionRef;
@@ -37,7 +37,7 @@ use crate::buffer::{Describe, IoBuf};
 use crate::client::Node;
 use crate::error::{Error, Operation, Result};
 use crate::memory::{OutOfMemory, Ref};
-use crate::operation::{Outcome, ReservedIrp, comes_back_unused};
+use crate::operation::{Completion, Outcome, ReservedIrp};
 use crate::socket::ConnectionTable;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
@@ -274,7 +274,7 @@ impl AbortBlock {
         // SAFETY: the block is new and never moves, so the IRP is not used; `completed` takes the address for
         // a reference only when the IRP was handed out, and then `abort` has made that reference. The caller
         // keeps the device.
-        unsafe { block.irp.reserve(client.device(), completed, context) }?;
+        unsafe { block.irp.reserve::<Self>(client.device(), context) }?;
         Ok(block)
     }
 }
@@ -317,24 +317,10 @@ unsafe fn abort(node: NonNull<Node>) {
     drop(permit);
 }
 
-/// The completion routine of the abort.
-///
-/// # Safety
-/// `irp` and `context` are those of [`AbortBlock::try_new`]; the I/O manager calls this once, when the
-/// disconnect has completed, or when the block goes without one.
-unsafe extern "system" fn completed(
-    _device: *mut nt::DEVICE_OBJECT,
-    irp: *mut nt::IRP,
-    context: *mut c_void,
-) -> NTSTATUS {
-    // SAFETY: the IRP is the reserved one of the block.
-    if unsafe { comes_back_unused(irp) } {
-        return STATUS_MORE_PROCESSING_REQUIRED;
+impl Completion for AbortBlock {
+    unsafe fn completed(context: *mut c_void, status: NTSTATUS) {
+        // SAFETY: `abort` leaked exactly this reference.
+        let block = unsafe { Ref::<Self>::from_raw(context.cast_const().cast()) };
+        block.connection.close_if_dead(Outcome::Completed { status, information: 0 });
     }
-    // SAFETY: `abort` leaked exactly this reference.
-    let block = unsafe { Ref::<AbortBlock>::from_raw(context.cast_const().cast()) };
-    // SAFETY: a completed IRP is not written any more.
-    let status = unsafe { nt::irp_status(irp) };
-    block.connection.close_if_dead(Outcome::Completed { status, information: 0 });
-    STATUS_MORE_PROCESSING_REQUIRED
 }

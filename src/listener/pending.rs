@@ -51,8 +51,7 @@ use core::task::Context;
 
 use wsk_sys::nt::{self, NTSTATUS};
 use wsk_sys::{
-    STATUS_MORE_PROCESSING_REQUIRED, WSK_INSPECT_ACTION, WSK_INSPECT_ID, WSK_SOCKET, WskInspectAccept,
-    WskInspectPend, WskInspectReject,
+    WSK_INSPECT_ACTION, WSK_INSPECT_ID, WSK_SOCKET, WskInspectAccept, WskInspectPend, WskInspectReject,
 };
 
 use super::shared::ListenerRef;
@@ -61,7 +60,7 @@ use super::tree::{Branches, Element, Tree};
 use super::{Endpoints, InspectId};
 use crate::client::Node;
 use crate::memory::{OutOfMemory, Ref};
-use crate::operation::{Outcome, ReservedIrp, comes_back_unused};
+use crate::operation::{Completion, Outcome, ReservedIrp};
 use crate::socket::{ListenTable, Table as _};
 use crate::sync::SpinLock;
 
@@ -130,7 +129,7 @@ impl Record {
         // SAFETY: the record is new and never moves, so the IRP is not in use; `completed` takes the record's
         // address for a reference only when the IRP was handed out, and then `complete` has made that
         // reference.
-        unsafe { record.irp.reserve(client.device(), completed, context) }?;
+        unsafe { record.irp.reserve::<Self>(client.device(), context) }?;
         Ok(record)
     }
 
@@ -274,29 +273,18 @@ unsafe fn reject_from_node(node: NonNull<Node>) {
     record.listener.release();
 }
 
-/// The completion routine of `WskInspectComplete`.
-///
-/// # Safety
-/// `irp` and `context` are those of [`Record::try_new`]; the I/O manager calls this once, when the call that
-/// [`Record::complete`] made has completed, or when a record goes that was never decided by one.
-unsafe extern "system" fn completed(
-    _device: *mut nt::DEVICE_OBJECT,
-    irp: *mut nt::IRP,
-    context: *mut c_void,
-) -> NTSTATUS {
-    // SAFETY: the IRP is the reserved one of the record.
-    if unsafe { comes_back_unused(irp) } {
-        return STATUS_MORE_PROCESSING_REQUIRED;
+/// Completion of `WskInspectComplete`.
+impl Completion for Record {
+    unsafe fn completed(context: *mut c_void, _status: NTSTATUS) {
+        // SAFETY: `complete` leaked exactly this reference.
+        let record = unsafe { Ref::<Self>::from_raw(context.cast_const().cast()) };
+        record.listener.close_if_dead(record.irp_outcome());
+        // The identifier may be another request's by now, and a task that is woken may make one.
+        record.unlist();
+        // A token whose listener closes stays inert.
+        let _ = record.step(Stage::Completing, Stage::Completed);
+        record.progress.wake();
     }
-    // SAFETY: `complete` leaked exactly this reference.
-    let record = unsafe { Ref::<Record>::from_raw(context.cast_const().cast()) };
-    record.listener.close_if_dead(record.irp_outcome());
-    // The identifier may be another request's by now, and a task that is woken may make one.
-    record.unlist();
-    // A token whose listener closes stays inert.
-    let _ = record.step(Stage::Completing, Stage::Completed);
-    record.progress.wake();
-    STATUS_MORE_PROCESSING_REQUIRED
 }
 
 // SAFETY: the branches are those of this record, and used for nothing else.

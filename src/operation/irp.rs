@@ -19,7 +19,7 @@ use core::mem::{MaybeUninit, align_of, offset_of, size_of};
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use wsk_sys::nt::{self, NTSTATUS};
-use wsk_sys::{STATUS_CANCELLED, nt_success};
+use wsk_sys::{STATUS_CANCELLED, STATUS_MORE_PROCESSING_REQUIRED, nt_success};
 
 use crate::memory::OutOfMemory;
 
@@ -154,6 +154,7 @@ pub(crate) unsafe fn complete_here(irp: *mut nt::IRP, status: NTSTATUS) {
 /// - While `unused` is set, the IRP is prepared, the I/O manager holds the image for its routine, and it
 ///   was not submitted.
 /// - The pointer that the IRP is submitted with reaches this whole value, as [`comes_back_unused`] needs.
+/// - Its completion routine is that of [`Completion`].
 #[repr(transparent)]
 pub(crate) struct ReservedIrp(IrpStorage);
 
@@ -168,21 +169,20 @@ impl ReservedIrp {
         core::ptr::from_ref(self).cast_mut().cast()
     }
 
-    /// Prepares the IRP; see [`IrpStorage::prepare`] and [`keep_image`].
+    /// Prepares the IRP; see [`IrpStorage::prepare`] and [`keep_image`]. `C` is told when it has completed.
     ///
     /// # Safety
-    /// As for both of them, once. `routine` asks [`comes_back_unused`] first, and does nothing else when it
-    /// does.
-    pub(crate) unsafe fn reserve(
+    /// As for both of them, once. `C::completed` may be called with `context` when the IRP was
+    /// [taken](Self::take) and has completed.
+    pub(crate) unsafe fn reserve<C: Completion>(
         &self,
         device: *mut nt::DEVICE_OBJECT,
-        routine: nt::IO_COMPLETION_ROUTINE,
         context: *mut c_void,
     ) -> Result<(), OutOfMemory> {
         let irp = self.as_ptr();
         // SAFETY: the pointer reaches the whole storage, which the caller keeps until the routine has run,
         // with its context.
-        unsafe { prepare(irp, routine, context) };
+        unsafe { prepare(irp, completed::<C>, context) };
         // SAFETY: the IRP was just prepared, and the caller vouches for the device.
         unsafe { keep_image(irp, device) }?;
         self.0.unused.store(!device.is_null(), Ordering::Relaxed);
@@ -214,8 +214,39 @@ impl Drop for ReservedIrp {
 ///
 /// # Safety
 /// `irp` is that of a [`ReservedIrp`], as that gave it out, which has completed.
-pub(crate) unsafe fn comes_back_unused(irp: *mut nt::IRP) -> bool {
+unsafe fn comes_back_unused(irp: *mut nt::IRP) -> bool {
     // SAFETY: the caller says that the IRP is the first field of one, which is there as long as its routine
     // runs; by its invariant the pointer reaches all of it. Nobody writes to it now but through cells.
     unsafe { &*irp.cast::<ReservedIrp>() }.0.unused.load(Ordering::Relaxed)
+}
+
+/// Completion of a request that was made with a [`ReservedIrp`].
+pub(crate) trait Completion {
+    /// Called once, when the request has completed. IRQL: up to `DISPATCH_LEVEL`; makes no WSK call and
+    /// allocates nothing.
+    ///
+    /// # Safety
+    /// `context` is that of [`ReservedIrp::reserve`], and the IRP was taken and has completed.
+    unsafe fn completed(context: *mut c_void, status: NTSTATUS);
+}
+
+/// The completion routine of all reserved IRPs.
+///
+/// # Safety
+/// `irp` is a reserved one whose completion is `C`; the I/O manager calls this once, when the request has
+/// completed, or when its owner goes without having made one.
+unsafe extern "system" fn completed<C: Completion>(
+    _device: *mut nt::DEVICE_OBJECT,
+    irp: *mut nt::IRP,
+    context: *mut c_void,
+) -> NTSTATUS {
+    // SAFETY: the IRP is a reserved one.
+    if !unsafe { comes_back_unused(irp) } {
+        // SAFETY: a completed IRP is not written any more.
+        let status = unsafe { nt::irp_status(irp) };
+        // SAFETY: the context is that of the IRP, which was taken and has completed.
+        unsafe { C::completed(context, status) };
+    }
+    // The IRP is the owner's memory, so the I/O manager must not look at it again (rule IRP-03).
+    STATUS_MORE_PROCESSING_REQUIRED
 }

@@ -34,7 +34,7 @@ mod lazy;
 mod within;
 
 pub(crate) use block::{Op, Outcome, Refusal, Request, Submission};
-pub(crate) use irp::{ReservedIrp, comes_back_unused, complete_here, keep_image};
+pub(crate) use irp::{Completion, ReservedIrp, complete_here, keep_image};
 pub(crate) use lazy::{Lazy, Operation};
 pub(crate) use within::limited;
 pub use within::{Limited, Within};

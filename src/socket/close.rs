@@ -7,13 +7,13 @@ use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 use core::task::{Context, Poll};
 
-use wsk_sys::nt::{self, NTSTATUS};
-use wsk_sys::{STATUS_MORE_PROCESSING_REQUIRED, WSK_PROVIDER_BASIC_DISPATCH};
+use wsk_sys::WSK_PROVIDER_BASIC_DISPATCH;
+use wsk_sys::nt::NTSTATUS;
 
 use super::{Duty, Socket, SocketRef};
 use crate::client::Node;
 use crate::memory::OutOfMemory;
-use crate::operation::comes_back_unused;
+use crate::operation::Completion;
 
 /// Resolves when a socket's close has completed.
 #[must_use = "futures do nothing unless polled"]
@@ -69,7 +69,7 @@ pub(crate) fn reserve(core: &SocketRef) -> Result<(), OutOfMemory> {
     let context = core.as_ptr().as_ptr().cast();
     // SAFETY: the core has no socket, so the IRP, which is part of it, is not used; the context is the core
     // itself, and the caller keeps the device.
-    unsafe { core.close_irp.reserve(core.client.device(), completed, context) }
+    unsafe { core.close_irp.reserve::<Close>(core.client.device(), context) }
 }
 
 /// Calls `WskCloseSocket`.
@@ -105,36 +105,27 @@ unsafe fn start(socket: NonNull<Socket>) {
     }
 }
 
-/// The completion routine of the close. No callback of the socket runs or will run (rule CLOSE-08).
-///
-/// # Safety
-/// `irp` and `context` are those of [`reserve`]; the I/O manager calls this once, when the close that
-/// [`start`] asked for has completed, or when the core goes without ever having had a socket.
-unsafe extern "system" fn completed(
-    _device: *mut nt::DEVICE_OBJECT,
-    irp: *mut nt::IRP,
-    context: *mut c_void,
-) -> NTSTATUS {
-    // SAFETY: the IRP is the reserved one of the core.
-    if unsafe { comes_back_unused(irp) } {
-        return STATUS_MORE_PROCESSING_REQUIRED;
+/// Completion of the close. No callback of the socket runs or will run (rule CLOSE-08).
+struct Close;
+
+impl Completion for Close {
+    unsafe fn completed(context: *mut c_void, _status: NTSTATUS) {
+        // SAFETY: `reserve` passed a socket, which is never null, as a pointer to its whole core.
+        let whole = unsafe { NonNull::new_unchecked(context.cast::<Socket>()) };
+        // SAFETY: WSK's reference, given back below, keeps the socket alive.
+        let socket = unsafe { whole.as_ref() };
+        // A close cannot fail, and a client that is told otherwise can only treat the socket as gone (rule
+        // CLOSE-11). SAFETY: the socket entered the list in `attach` and leaves it here, once.
+        unsafe { socket.client.delist(whole) };
+        let client = socket.client.clone();
+        let lifetime = socket.lifetime;
+        // SAFETY: WSK's reference keeps the core alive; its close has just completed, which happens once.
+        unsafe { (lifetime.closed)(whole) };
+        socket.closed.give();
+        // SAFETY: this is the reference that `attach` made for WSK.
+        unsafe { (lifetime.release)(whole) };
+        // Last of all: until here the client counts the socket, so that it cannot say that nothing is left.
+        // SAFETY: the socket was delisted above, once.
+        unsafe { client.socket_closed() };
     }
-    // SAFETY: `reserve` passed a socket, which is never null, as a pointer to its whole core.
-    let whole = unsafe { NonNull::new_unchecked(context.cast::<Socket>()) };
-    // SAFETY: WSK's reference, given back below, keeps the socket alive.
-    let socket = unsafe { whole.as_ref() };
-    // A close cannot fail, and a client that is told otherwise can only treat the socket as gone (rule
-    // CLOSE-11). SAFETY: the socket entered the list in `attach` and leaves it here, once.
-    unsafe { socket.client.delist(whole) };
-    let client = socket.client.clone();
-    let lifetime = socket.lifetime;
-    // SAFETY: WSK's reference keeps the core alive; its close has just completed, which happens once.
-    unsafe { (lifetime.closed)(whole) };
-    socket.closed.give();
-    // SAFETY: this is the reference that `attach` made for WSK.
-    unsafe { (lifetime.release)(whole) };
-    // Last of all: until here the client counts the socket, so that it cannot say that nothing is left.
-    // SAFETY: the socket was delisted above, once.
-    unsafe { client.socket_closed() };
-    STATUS_MORE_PROCESSING_REQUIRED
 }
