@@ -58,7 +58,8 @@
 //! | listen and accept | [`Provider::listener`], [`Listener::accept`], [`AcceptHandler`] |
 //! | connect | [`Provider::connect`], [`Provider::connector`] |
 //! | decide who may connect | [`ListenerBuilder::inspect`], [`Inspection`], [`InspectToken`] |
-//! | receive and send | [`Connection::receive`], [`Connection::send`], [`Connection::into_split`] |
+//! | receive and send | [`Connection::receive`], [`Connection::send`] |
+//! | have several under way | [`Connection::into_split`], [`ReceiveHalf::queue`], [`SendHalf::post`] |
 //! | limit an operation in time | [`Receive::within`] and that of every operation; [`time::timeout`] |
 //! | datagrams | [`Provider::datagram`], [`DatagramSocket`] |
 //! | watch and end a connection | [`Connection::control`], [`Control`] |
@@ -97,8 +98,9 @@ pub use client::{Client, Pause, Provider, SecurityDescriptor};
 pub use connection::{
     Abort, Connect, Connection, ConnectionBuilder, ConnectionHandlers, Control, DisconnectHandler,
     DisconnectKind, Drain, Events, Handlers, Indication, Posted, Receive, ReceiveBuf, ReceiveExact,
-    ReceiveFlags, ReceiveHalf, ReceiveHandler, RetainedData, RetainedPiece, RetainedPieces, ReuniteError,
-    SendBacklogHandler, SendFlags, SendHalf, Sending, Shutdown, ShutdownAfter, Taken,
+    ReceiveFlags, ReceiveHalf, ReceiveHandler, ReceiveNext, ReceiveQueue, RetainedData, RetainedPiece,
+    RetainedPieces, ReuniteError, SendBacklogHandler, SendFlags, SendHalf, Sending, Shutdown, ShutdownAfter,
+    Taken,
 };
 pub use datagram::{Datagram, DatagramBuilder, DatagramSocket, ReceiveFrom, SendTo};
 pub use error::{Error, Operation, Result, Status};

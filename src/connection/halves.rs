@@ -3,11 +3,13 @@
 use core::fmt;
 use core::ops::Deref;
 
+use super::queue::ReceiveQueue;
 use super::receive::{Drain, Receive, ReceiveBuf, ReceiveExact, ReceiveFlags};
 use super::send::{Posted, SendFlags, Sending};
 use super::shared::ConnectionRef;
 use super::{Connection, Control, Shutdown, ShutdownAfter};
 use crate::buffer::{Buffer, IoBuf};
+use crate::error::Result;
 use crate::listener::Endpoints;
 
 /// A control that keeps the connection open: dropping the last one closes it.
@@ -92,6 +94,36 @@ impl ReceiveHalf {
     /// `STATUS_INVALID_PARAMETER` for flags that have no name, and the errors of [`ReceiveHalf::receive`].
     pub fn receive_with<B: ReceiveBuf>(&mut self, buffer: B, flags: ReceiveFlags) -> Receive<'_, B> {
         Receive::new(self.connection(), buffer, flags)
+    }
+
+    /// Makes a queue that has up to `depth` receives under way, each into a buffer of `size` bytes, and hands
+    /// out their bytes in order. So data finds a buffer also while earlier bytes are being used.
+    ///
+    /// Its buffers are allocated here; the operations take their memory from what the client keeps, when they
+    /// are posted. Nothing is received before the first [`next`](ReceiveQueue::next).
+    ///
+    /// # IRQL
+    /// `<= DISPATCH_LEVEL`.
+    ///
+    /// # Errors
+    /// `STATUS_INVALID_PARAMETER` if either is 0, `STATUS_INSUFFICIENT_RESOURCES`.
+    ///
+    /// ```
+    /// # use wsk::{Connection, Result, SendHalf};
+    /// /// Sends back what comes, while more is coming in.
+    /// async fn echo(connection: Connection) -> Result<()> {
+    ///     let (mut receive, mut send) = connection.into_split();
+    ///     let mut queue = receive.queue(4, 4096)?;
+    ///     while let Some(filled) = queue.next().await? {
+    ///         let (sent, buffer) = send.send(filled).await;
+    ///         sent?;
+    ///         queue.put_back(buffer);
+    ///     }
+    ///     send.shutdown().await
+    /// }
+    /// ```
+    pub fn queue(&mut self, depth: usize, size: usize) -> Result<ReceiveQueue<'_>> {
+        ReceiveQueue::try_new(self.connection(), depth, size)
     }
 
     /// Discards whatever comes until the peer has ended its side or the connection is gone

@@ -15,7 +15,7 @@
 //! value and come back with the result, because WSK has them in between.
 //!
 //! Files: `shared` is the state that all of these share, `control` and `halves` are the handles, `receive`,
-//! `send` and `shutdown` the operations, `handlers`, `events` and `indication` the event callbacks.
+//! `queue`, `send` and `shutdown` the operations, `handlers`, `events` and `indication` the event callbacks.
 
 mod connect;
 mod control;
@@ -24,7 +24,10 @@ mod halves;
 mod handlers;
 mod indicated;
 mod indication;
+mod kept;
 mod pieces;
+mod queue;
+
 mod receive;
 mod send;
 mod shared;
@@ -41,6 +44,7 @@ pub use handlers::{
 };
 pub use indication::{Indication, RetainedData, Taken};
 pub use pieces::{RetainedPiece, RetainedPieces};
+pub use queue::{ReceiveNext, ReceiveQueue};
 pub use receive::{Drain, Receive, ReceiveBuf, ReceiveExact, ReceiveFlags};
 pub use send::{Posted, SendFlags, Sending};
 pub(crate) use shared::ConnectionRef;

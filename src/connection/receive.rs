@@ -1,9 +1,9 @@
 //! Receiving by IRP: `WskReceive` as a future that loses no byte.
 //!
-//! One receive may be under way per connection. When its future is dropped, the receive is cancelled, but
-//! data can win the race; then the bytes are kept with the connection, and the next receive gets them first.
-//! A new receive waits until an abandoned one has ended, so bytes never overtake each other. One receive can
-//! wait so; its turn is kept for it.
+//! One receive, or one [queue](super::queue) of them, may be under way per connection. When its future is
+//! dropped, the receive is cancelled, but data can win the race; then the bytes are kept with the connection,
+//! and the next receive gets them first. A new receive waits until an abandoned one has ended, so bytes never
+//! overtake each other. One receive can wait so; its turn is kept for it.
 //!
 //! ```text
 //!          poll                 completes
@@ -29,11 +29,12 @@ use wsk_sys::{
     WSK_FLAG_WAITALL,
 };
 
+use super::kept::Kept;
 use super::shared::ConnectionRef;
 use super::turn::Admission;
 use crate::buffer::{Buffer, Slice};
 use crate::error::{Error, Operation, Result};
-use crate::memory::Cache;
+use crate::memory::{Cache, OutOfMemory};
 use crate::operation::{self, Lazy, Op, Outcome, Request, Submission};
 use crate::socket::ConnectionTable;
 
@@ -43,23 +44,6 @@ bitflags! {
     pub struct ReceiveFlags: u32 {
         /// Completes when the buffer is full, or no more data will come (`WSK_FLAG_WAITALL`).
         const WAIT_ALL = WSK_FLAG_WAITALL;
-    }
-}
-
-/// Bytes that arrived for a receive whose future was dropped.
-#[derive(Debug)]
-pub struct Kept {
-    buffer: Buffer,
-    /// Start of the bytes that are still to be handed out.
-    start: u32,
-    /// End of these bytes.
-    end: u32,
-}
-
-impl Kept {
-    /// The bytes that are still to be handed out.
-    fn rest(&self) -> &[u8] {
-        self.buffer.get(self.start as usize..self.end as usize).unwrap_or_default()
     }
 }
 
@@ -80,9 +64,9 @@ pub trait Target: Send + Unpin + 'static {
     /// Empties it before it is used.
     #[doc(hidden)]
     fn reset(&mut self);
-    /// Takes what an abandoned receive left, as far as it goes in.
+    /// Appends bytes that an abandoned receive left, as many as go in, and returns their number.
     #[doc(hidden)]
-    fn take_kept(&mut self, kept: &mut Kept);
+    fn append(&mut self, bytes: &[u8]) -> usize;
     /// The number of bytes in it.
     #[doc(hidden)]
     fn filled(&self) -> usize;
@@ -98,6 +82,11 @@ pub trait Target: Send + Unpin + 'static {
     /// The bytes to keep for the next receive, if this one's future was dropped.
     #[doc(hidden)]
     fn keep(self) -> Option<Kept>;
+    /// The place of the receive among those that are under way.
+    #[doc(hidden)]
+    fn sequence(&self) -> u64 {
+        0
+    }
 }
 
 impl Target for Buffer {
@@ -107,12 +96,9 @@ impl Target for Buffer {
         self.clear();
     }
 
-    fn take_kept(&mut self, kept: &mut Kept) {
-        let rest = kept.rest();
-        let count = rest.len().min(self.capacity() - self.len());
-        if self.extend_from_slice(&rest[..count]).is_ok() {
-            kept.start += count as u32;
-        }
+    fn append(&mut self, bytes: &[u8]) -> usize {
+        let count = bytes.len().min(self.capacity() - self.len());
+        if self.extend_from_slice(&bytes[..count]).is_ok() { count } else { 0 }
     }
 
     fn filled(&self) -> usize {
@@ -132,8 +118,7 @@ impl Target for Buffer {
     }
 
     fn keep(self) -> Option<Kept> {
-        let end = self.len() as u32;
-        (end > 0).then_some(Kept { buffer: self, start: 0, end })
+        Kept::new(self, 0)
     }
 }
 
@@ -154,12 +139,9 @@ impl Target for Slice<Buffer> {
         debug_assert!(fits.is_ok(), "a slice is inside its buffer");
     }
 
-    fn take_kept(&mut self, kept: &mut Kept) {
-        let rest = kept.rest();
-        let count = rest.len().min(self.range.len() - self.filled());
-        if self.buffer.extend_from_slice(&rest[..count]).is_ok() {
-            kept.start += count as u32;
-        }
+    fn append(&mut self, bytes: &[u8]) -> usize {
+        let count = bytes.len().min(self.range.len() - self.filled());
+        if self.buffer.extend_from_slice(&bytes[..count]).is_ok() { count } else { 0 }
     }
 
     fn filled(&self) -> usize {
@@ -179,8 +161,7 @@ impl Target for Slice<Buffer> {
     }
 
     fn keep(self) -> Option<Kept> {
-        let (start, end) = (self.range.start as u32, self.buffer.len() as u32);
-        (end > start).then_some(Kept { buffer: self.buffer, start, end })
+        Kept::new(self.buffer, self.range.start)
     }
 }
 
@@ -198,8 +179,8 @@ impl Target for Discard {
 
     fn reset(&mut self) {}
 
-    fn take_kept(&mut self, kept: &mut Kept) {
-        kept.start = kept.end;
+    fn append(&mut self, bytes: &[u8]) -> usize {
+        bytes.len()
     }
 
     fn filled(&self) -> usize {
@@ -224,9 +205,9 @@ impl Target for Discard {
 }
 
 /// The memory that WSK uses while a receive is under way.
-struct ReceiveRequest<T> {
+pub(super) struct ReceiveRequest<T> {
     connection: ConnectionRef,
-    target: T,
+    pub(super) target: T,
 }
 
 impl<T: Target> Request for ReceiveRequest<T> {
@@ -237,13 +218,19 @@ impl<T: Target> Request for ReceiveRequest<T> {
     fn orphaned(mut self, outcome: Outcome) {
         let common = self.connection.common();
         // An error can carry bytes too: a cancelled receive of everything (rule RCV-06).
-        if self.target.fill(outcome.information()).is_ok()
-            && let Some(kept) = self.target.keep()
-        {
-            common.state.lock().kept = Some(kept);
-        }
+        let fits = self.target.fill(outcome.information()).is_ok();
+        let sequence = self.target.sequence();
+        let kept = if fits { self.target.keep() } else { None };
+        let mut state = common.state.lock();
+        let last = state.kept.add(sequence, kept);
+        let empty = if last { state.kept.take_empty() } else { None };
+        drop(state);
+        // Its memory is freed outside of the lock.
+        drop(empty);
         // The bytes are kept by now.
-        common.turn.end_abandoned();
+        if last {
+            common.turn.end_abandoned();
+        }
     }
 }
 
@@ -272,15 +259,49 @@ impl<T: Target> ReceiveRequest<T> {
     }
 }
 
-/// Hands out bytes that an abandoned receive left.
-fn take_kept<T: Target>(connection: &ConnectionRef, target: &mut T) {
-    let mut state = connection.common().state.lock();
-    let Some(kept) = state.kept.as_mut() else { return };
-    target.take_kept(kept);
-    let emptied = if kept.rest().is_empty() { state.kept.take() } else { None };
-    drop(state);
-    // Its memory is freed outside of the lock.
-    drop(emptied);
+/// Submits a receive into the room of `target`, which comes back if there is no memory for the operation. The
+/// turn is the caller's.
+pub(super) fn post<T: Target>(
+    connection: &ConnectionRef,
+    target: T,
+    flags: u32,
+) -> core::result::Result<(Op<ReceiveRequest<T>>, Submission), T> {
+    let request = ReceiveRequest { connection: connection.clone(), target };
+    let op =
+        Op::try_new(connection.client().cache(), request).map_err(|(OutOfMemory, request)| request.target)?;
+    let mut made = Submission::Pending;
+    let call = |irp, request| {
+        // SAFETY: `submit` passes the request, and an IRP that was prepared for it.
+        made = unsafe { ReceiveRequest::submit_irp(connection, flags, irp, request) };
+        made
+    };
+    // SAFETY: the operation is new; `submit_irp` passes the IRP and memory of the request alone.
+    unsafe { op.submit(call) };
+    Ok((op, made))
+}
+
+/// Waits for the turn; `Err` says why it cannot be had. `claimed` is false at first, and says from call to
+/// call that an abandoned receive is in the way, and the turn after it is the caller's.
+pub(super) fn take_turn(
+    connection: &ConnectionRef,
+    claimed: &mut bool,
+    context: &Context<'_>,
+) -> Poll<Result<()>> {
+    let turn = &connection.common().turn;
+    if !*claimed {
+        match turn.take() {
+            Admission::Mine => return Poll::Ready(Ok(())),
+            Admission::Claimed => *claimed = true,
+            Admission::Busy => {
+                return Poll::Ready(Err(Error::new(Operation::Receive, STATUS_DEVICE_BUSY)));
+            }
+        }
+    }
+    if !turn.has_come(context) {
+        return Poll::Pending;
+    }
+    *claimed = false;
+    Poll::Ready(Ok(()))
 }
 
 /// A receive to come, into any target.
@@ -305,49 +326,42 @@ impl<T: Target> ReceiveOperation<T> {
 
     /// Waits for the turn; `Err` says why it cannot be had.
     fn take_turn(&mut self, context: &Context<'_>) -> Poll<Result<()>> {
-        let turn = &self.connection.common().turn;
-        if !self.claimed {
-            // Bits without a name do not reach WSK: among them are those of a drain (rules RCV-08, RCV-09).
-            if self.flags & !T::FLAGS != 0 {
-                return Poll::Ready(Err(Error::new(Operation::Receive, STATUS_INVALID_PARAMETER)));
-            }
-            match turn.take() {
-                Admission::Mine => return Poll::Ready(Ok(())),
-                Admission::Claimed => self.claimed = true,
-                Admission::Busy => {
-                    return Poll::Ready(Err(Error::new(Operation::Receive, STATUS_DEVICE_BUSY)));
-                }
-            }
+        // Bits without a name do not reach WSK: among them are those of a drain (rules RCV-08, RCV-09).
+        if self.flags & !T::FLAGS != 0 {
+            return Poll::Ready(Err(Error::new(Operation::Receive, STATUS_INVALID_PARAMETER)));
         }
-        if !turn.has_come(context) {
-            return Poll::Pending;
-        }
-        self.claimed = false;
-        Poll::Ready(Ok(()))
+        take_turn(&self.connection, &mut self.claimed, context)
     }
 
     /// Submits the receive, unless kept bytes satisfy it. The turn is the caller's.
     fn submit(&self, mut target: T) -> Started<T> {
-        let connection = &self.connection;
+        let common = self.connection.common();
         target.reset();
-        take_kept(connection, &mut target);
+        let mut kept = common.take_kept();
+        let copied = kept.copy_to(&mut target);
         // A receive that waits for all goes on behind what was kept.
         if target.is_full() || (target.filled() > 0 && self.flags & WSK_FLAG_WAITALL == 0) {
-            connection.common().turn.give();
+            kept.skip(copied);
+            common.put_kept_back(kept);
+            common.turn.give();
             return Err((Ok(target.filled()), target));
         }
-        let request = ReceiveRequest { connection: connection.clone(), target };
-        let op = Op::try_new(connection.client().cache(), request).map_err(|(_, request)| {
-            connection.common().turn.give();
-            (Err(Error::out_of_memory(Operation::Receive)), request.target)
-        })?;
-        let call = |irp, request| {
-            // SAFETY: `submit` passes the request, and an IRP that was prepared for it.
-            unsafe { ReceiveRequest::submit_irp(connection, self.flags, irp, request) }
-        };
-        // SAFETY: the operation is new; `submit_irp` passes the IRP and memory of the request alone.
-        unsafe { op.submit(call) };
-        Ok(op)
+        match post(&self.connection, target, self.flags) {
+            Ok((op, submission)) => {
+                // Bytes stay kept when memory was out, because the next attempt may succeed; see `finish`.
+                if !matches!(submission, Submission::Refused(reason) if reason.is_out_of_memory()) {
+                    kept.skip(copied);
+                }
+                common.put_kept_back(kept);
+                Ok(op)
+            }
+            Err(mut target) => {
+                target.reset();
+                common.put_kept_back(kept);
+                common.turn.give();
+                Err((Err(Error::out_of_memory(Operation::Receive)), target))
+            }
+        }
     }
 }
 
@@ -366,6 +380,12 @@ impl<T: Target> operation::Operation for ReceiveOperation<T> {
 
     fn finish(&mut self, outcome: Outcome, request: ReceiveRequest<T>) -> (Result<usize>, T) {
         let mut target = request.target;
+        if let Outcome::Refused(reason) = outcome
+            && reason.is_out_of_memory()
+        {
+            // The bytes that were kept are so still.
+            target.reset();
+        }
         let fits = target.fill(outcome.information());
         self.connection.common().turn.give();
         let received = outcome.result(Operation::Receive).and(fits).map(|()| target.filled());

@@ -8,8 +8,8 @@ use wsk_sys::{WSK_CLIENT_CONNECTION_DISPATCH, WSK_DATA_INDICATION, WSK_SOCKET};
 use super::Events;
 use super::handlers::ConnectionHandlers;
 use super::indicated::Indicated;
+use super::kept::KeptBytes;
 use super::pieces::{self, AbortBlock};
-use super::receive::Kept;
 use super::turn::Turn;
 use crate::client::ClientShared;
 use crate::listener::Endpoints;
@@ -27,7 +27,7 @@ pub(super) struct ConnectionCommon {
     owners: AtomicU32,
     /// A send was lost, so that what is sent afterwards would go out behind a hole; see `send`.
     stream_broken: AtomicBool,
-    /// The holder of the one receive; see `receive`.
+    /// The holder of the one receive, or queue of them; see `receive`.
     pub(super) turn: Turn,
     pub(super) state: SpinLock<State>,
     /// The indication whose callback is running; see `indication`.
@@ -38,8 +38,8 @@ pub(super) struct ConnectionCommon {
 pub(super) struct State {
     /// Known as soon as there is a handle.
     pub(super) endpoints: Endpoints,
-    /// Bytes that arrived for a receive whose future was dropped.
-    pub(super) kept: Option<Kept>,
+    /// Bytes that arrived for receives whose futures were dropped.
+    pub(super) kept: KeptBytes,
     /// The abort of a connection that has pieces of retained data.
     pub(super) abort: Option<Ref<AbortBlock>>,
 }
@@ -198,8 +198,26 @@ impl ConnectionCommon {
             owners: AtomicU32::new(0),
             stream_broken: AtomicBool::new(false),
             turn: Turn::new(),
-            state: SpinLock::new(State { endpoints: Endpoints::UNSPECIFIED, kept: None, abort: None }),
+            state: SpinLock::new(State {
+                endpoints: Endpoints::UNSPECIFIED,
+                kept: KeptBytes::Nothing,
+                abort: None,
+            }),
             indicated: Indicated::new(),
+        }
+    }
+
+    /// Takes out the bytes that abandoned receives left. The turn is the caller's, so that none are added
+    /// before [`ConnectionCommon::put_kept_back`].
+    pub(super) fn take_kept(&self) -> KeptBytes {
+        core::mem::take(&mut self.state.lock().kept)
+    }
+
+    /// Keeps the bytes that are left.
+    pub(super) fn put_kept_back(&self, kept: KeptBytes) {
+        if !kept.is_empty() {
+            let former = core::mem::replace(&mut self.state.lock().kept, kept);
+            debug_assert!(matches!(former, KeptBytes::Nothing));
         }
     }
 }

@@ -36,6 +36,11 @@ impl Refusal {
     pub(crate) const NO_FUNCTION: Self = Self(STATUS_NOT_SUPPORTED);
     /// The I/O manager has no memory to keep the image with.
     pub(crate) const OUT_OF_MEMORY: Self = Self(STATUS_INSUFFICIENT_RESOURCES);
+
+    /// Returns whether memory was out, so that the same request may succeed later.
+    pub(crate) fn is_out_of_memory(self) -> bool {
+        self.0 == STATUS_INSUFFICIENT_RESOURCES
+    }
 }
 
 impl From<Error> for Refusal {

@@ -31,6 +31,7 @@ mod memory;
 mod network;
 mod options;
 mod panics;
+mod queue;
 mod receive;
 mod refused;
 mod registration;

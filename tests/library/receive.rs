@@ -448,3 +448,78 @@ fn connections_nobody_takes_are_reset() {
         driver.unload();
     });
 }
+
+/// A receive of everything for which memory is out leaves the bytes that a dropped one left where they are:
+/// it comes back empty, and the next attempt, with the same buffer, gets all.
+///
+/// Prevents: LIFE-18
+#[test]
+fn a_receive_of_all_without_memory_leaves_what_was_kept() {
+    // The block of the operation, and what the I/O manager keeps the image with.
+    for (attempt, with_device) in [(1, false), (1, true), (2, true)] {
+        // A block that was on its way back to the client is taken instead, at times.
+        let refused = (0..20).any(|_| {
+            let (say, said) = channel();
+            slow().run(move |sim| say.say(refuse_a_receive_of_all(sim, attempt, with_device)));
+            said.next()
+        });
+        assert!(refused, "no memory was asked for");
+    }
+}
+
+/// Refuses an allocation to a receive of everything; returns whether there was one.
+fn refuse_a_receive_of_all(sim: &Sim, attempt: u64, with_device: bool) -> bool {
+    let device = with_device.then(|| sim.kernel().create_device());
+    let client = match device {
+        // SAFETY: the device is deleted when the client is gone.
+        Some(device) => unsafe { wsk::Client::register_for(passive(), device) },
+        None => wsk::Client::register(passive()),
+    };
+    let client = client.unwrap();
+    let provider = client.capture(passive(), BOUND).unwrap();
+    let driver = Driver { client, provider };
+    let listener = driver.listen();
+    let (mut connection, peer) = connected(&listener);
+    // The memory that the client keeps is taken by receives that wait.
+    let (mut waiting, _peers): (Vec<_>, Vec<_>) = (0..12)
+        .map(|_| connected(&listener))
+        .map(|(other, peer)| (receiving(other, room(8)), peer))
+        .collect();
+    peer.send(b"abcd");
+    eventually(|| wait(connection.receive_backlog()).unwrap() == 4);
+    let mut abandoned = Box::pin(connection.receive(room(8)));
+    assert!(poll(&mut abandoned).is_pending());
+    drop(abandoned);
+    let (received, _) = wait(connection.receive(room(1)));
+    assert_eq!(received, Ok(1));
+    for receive in &mut waiting {
+        assert!(poll(receive).is_pending());
+    }
+    peer.send(b"efgh");
+    let buffer = room(7).slice(1..7).unwrap();
+    sim.kernel().faults().fail_nth(attempt);
+    let mut receive = Box::pin(connection.receive_exact(buffer));
+    let first = poll(&mut receive);
+    let was_refused = sim.kernel().faults().injected() > 0;
+    sim.kernel().faults().clear();
+    let all = match first {
+        Poll::Ready((received, buffer)) => {
+            assert!(was_refused && received.unwrap_err().is_out_of_memory());
+            drop(receive);
+            let whole = buffer.into_inner();
+            assert_eq!(whole.len(), 1, "bytes that are kept still are not in the buffer, too");
+            let (received, buffer) = wait(connection.receive_exact(whole.slice(1..7).unwrap()));
+            received.unwrap();
+            buffer
+        }
+        Poll::Pending => ready(&mut receive).1,
+    };
+    assert_eq!(&all.into_inner()[1..], b"bcdefg");
+    drop((connection, waiting, listener));
+    driver.unload();
+    if let Some(device) = device {
+        eventually(|| sim.kernel().device_references(device) == 1);
+        sim.kernel().delete_device(device);
+    }
+    was_refused
+}
