@@ -372,8 +372,6 @@ fn dropped_queues_race_with_data() {
 }
 
 /// A reset ends every receive with its error, after the bytes that came before.
-///
-/// Prevents: RCV-06
 #[test]
 fn a_reset_is_an_error_of_each_receive() {
     for_each_mode(|_| {
