@@ -311,7 +311,7 @@ impl<'a> ReceiveQueue<'a> {
             return None;
         }
         let Some(mut buffer) = self.idle.pop() else {
-            common.put_kept_back(kept);
+            common.put_kept_back(kept, 0);
             return Some(Err(all_out()));
         };
         buffer.clear();
@@ -322,7 +322,7 @@ impl<'a> ReceiveQueue<'a> {
             // As in `put_back`.
             let _ = self.post_idle();
         } else {
-            common.put_kept_back(kept);
+            common.put_kept_back(kept, 0);
         }
         Some(Ok(buffer))
     }
@@ -378,7 +378,7 @@ impl Drop for ReceiveQueue<'_> {
         let Some(mut reserved) = self.reserved.take().filter(|_| pending > 0) else {
             return common.turn.give();
         };
-        reserved.expect(pending);
+        reserved.expect(self.sequence - pending as u64, pending);
         let former = core::mem::replace(&mut common.state.lock().kept, KeptBytes::Queue(reserved));
         debug_assert!(matches!(former, KeptBytes::Nothing), "receives are posted when nothing is kept");
         // Said before the cancellations, the last of whose completions sets it free.

@@ -340,28 +340,25 @@ impl<T: Target> ReceiveOperation<T> {
         let mut kept = common.take_kept();
         let copied = kept.copy_to(&mut target);
         // A receive that waits for all goes on behind what was kept.
-        if target.is_full() || (target.filled() > 0 && self.flags & WSK_FLAG_WAITALL == 0) {
-            kept.skip(copied);
-            common.put_kept_back(kept);
-            common.turn.give();
-            return Err((Ok(target.filled()), target));
-        }
-        match post(&self.connection, target, self.flags) {
-            Ok((op, submission)) => {
-                // Bytes stay kept when memory was out, because the next attempt may succeed; see `finish`.
-                if !matches!(submission, Submission::Refused(reason) if reason.is_out_of_memory()) {
-                    kept.skip(copied);
+        let satisfied = target.is_full() || (target.filled() > 0 && self.flags & WSK_FLAG_WAITALL == 0);
+        // Bytes stay kept when memory was out, because the next attempt may succeed; see `finish`.
+        let (used, started) = if satisfied {
+            (copied, Err((Ok(target.filled()), target)))
+        } else {
+            match post(&self.connection, target, self.flags) {
+                Ok((op, Submission::Refused(reason))) if reason.is_out_of_memory() => (0, Ok(op)),
+                Ok((op, _)) => (copied, Ok(op)),
+                Err(mut target) => {
+                    target.reset();
+                    (0, Err((Err(Error::out_of_memory(Operation::Receive)), target)))
                 }
-                common.put_kept_back(kept);
-                Ok(op)
             }
-            Err(mut target) => {
-                target.reset();
-                common.put_kept_back(kept);
-                common.turn.give();
-                Err((Err(Error::out_of_memory(Operation::Receive)), target))
-            }
+        };
+        common.put_kept_back(kept, used);
+        if started.is_err() {
+            common.turn.give();
         }
+        started
     }
 }
 

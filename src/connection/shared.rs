@@ -213,8 +213,10 @@ impl ConnectionCommon {
         core::mem::take(&mut self.state.lock().kept)
     }
 
-    /// Keeps the bytes that are left.
-    pub(super) fn put_kept_back(&self, kept: KeptBytes) {
+    /// Keeps the bytes that are left when the first `used` ones are gone.
+    #[inline(never)]
+    pub(super) fn put_kept_back(&self, mut kept: KeptBytes, used: usize) {
+        kept.skip(used);
         if !kept.is_empty() {
             let former = core::mem::replace(&mut self.state.lock().kept, kept);
             debug_assert!(matches!(former, KeptBytes::Nothing));
