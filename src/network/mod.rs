@@ -10,7 +10,7 @@
 //!                                              │                              │ tasks have up to `drain`
 //!                                              ▼                              ▼
 //!                    tasks are dropped, sockets close, the client deregisters: for as long as that takes,
-//!                    reported every five seconds
+//!                    reported every `interval`
 //!                                              │
 //!                                              ▼
 //!   stop returns ◀── the thread object is signaled: the thread has left the driver's code
@@ -51,12 +51,20 @@ pub struct NetworkConfig {
     /// Called with each failure, and every few seconds while the end of the network is waited for: at
     /// `PASSIVE_LEVEL`, on a thread of the network or of its executor. Calls may overlap.
     pub report: fn(&Report),
+    /// The time between two reports of what the end of the network waits for; at least a millisecond.
+    pub interval: Duration,
 }
 
 impl NetworkConfig {
-    /// Two threads, a minute for WSK to be there, five seconds for tasks to end, and no reports.
-    pub const DEFAULT: Self =
-        Self { threads: 2, capture: Duration::from_mins(1), drain: Duration::from_secs(5), report: |_| {} };
+    /// Two threads, a minute for WSK to be there, five seconds for tasks to end, and no reports,
+    /// which would come every five seconds.
+    pub const DEFAULT: Self = Self {
+        threads: 2,
+        capture: Duration::from_mins(1),
+        drain: Duration::from_secs(5),
+        report: |_| {},
+        interval: Duration::from_secs(5),
+    };
 }
 
 impl Default for NetworkConfig {
@@ -200,7 +208,7 @@ impl Network {
             return Ok(running);
         }
         // The thread ends at once, without having done anything.
-        running.wait(passive);
+        running.wait(passive, None);
         Err(Error::new(Operation::Network, Status::INVALID_DEVICE_STATE))
     }
 
@@ -220,16 +228,43 @@ impl Network {
     pub fn stop(&self, passive: Passive<'_>) {
         let running = self.running.lock().clone();
         if let Some(running) = running {
-            self.end(passive, &running);
+            self.end(passive, &running, None);
         }
     }
 
-    fn end(&self, passive: Passive<'_>, running: &Running) {
+    /// Does the same as [`Network::stop`], but waits no longer than `limit`, and returns whether nothing of
+    /// the network is left. If something is, the end goes on, is reported as before
+    /// ([`NetworkConfig::interval`]), and can be waited for again; the driver must not unload before.
+    ///
+    /// ```
+    /// # use core::time::Duration;
+    /// # use wsk::{Network, Passive};
+    /// static NETWORK: Network = Network::new();
+    ///
+    /// /// Returns whether the driver may unload.
+    /// fn stop(passive: Passive<'_>) -> bool {
+    ///     NETWORK.stop_within(passive, Duration::from_secs(10))
+    /// }
+    /// ```
+    ///
+    /// # IRQL
+    /// `PASSIVE_LEVEL`, outside of callbacks, completion routines and tasks of this network.
+    #[must_use = "a driver must not unload before the network has ended"]
+    pub fn stop_within(&self, passive: Passive<'_>, limit: Duration) -> bool {
+        let running = self.running.lock().clone();
+        running.is_none_or(|running| self.end(passive, &running, Some(limit)))
+    }
+
+    /// Stops what was started, and returns whether that has ended within `limit`.
+    fn end(&self, passive: Passive<'_>, running: &Running, limit: Option<Duration>) -> bool {
         running.request_stop();
-        running.wait(passive);
-        let ended = self.running.lock().take_if(|current| current.is_same(running));
-        // Freed outside of the lock.
-        drop(ended);
+        let over = running.wait(passive, limit);
+        if over {
+            let ended = self.running.lock().take_if(|current| current.is_same(running));
+            // Freed outside of the lock.
+            drop(ended);
+        }
+        over
     }
 }
 
@@ -259,6 +294,42 @@ pub struct Started<'a> {
 }
 
 impl Started<'_> {
+    /// Waits up to `limit` until the driver's function has called [`Net::ready`] or has returned, for a
+    /// driver that does not start without its network.
+    ///
+    /// `DriverEntry` of a driver that starts at boot must not: WSK may start after it.
+    ///
+    /// ```
+    /// # use core::time::Duration;
+    /// # use wsk::{Net, Network, NetworkConfig, Passive, Result};
+    /// # static NETWORK: Network = Network::new();
+    /// fn entry(passive: Passive<'_>) -> Result {
+    ///     let started = NETWORK.start(passive, NetworkConfig::DEFAULT, serve)?;
+    ///     // If the address is in use, this says so, and the network is stopped.
+    ///     started.wait_ready(Duration::from_secs(5))?;
+    ///     started.keep();
+    ///     Ok(())
+    /// }
+    ///
+    /// async fn serve(net: Net) -> Result {
+    ///     let listener = net.provider().listener().bind(([0, 0, 0, 0], 7007).into()).await?;
+    ///     net.ready();
+    ///     net.stopping().await;
+    ///     drop(listener);
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// The failure that the network ends with, which is also reported; `STATUS_IO_TIMEOUT` if `limit` was not
+    /// enough, and `STATUS_CANCELLED` if the network stopped first.
+    pub fn wait_ready(&self, limit: Duration) -> Result {
+        match &self.running {
+            Some(running) => running.wait_ready(self.passive, limit),
+            None => Ok(()),
+        }
+    }
+
     /// Leaves the network running, until [`Network::stop`].
     pub fn keep(mut self) {
         self.running = None;
@@ -268,7 +339,7 @@ impl Started<'_> {
 impl Drop for Started<'_> {
     fn drop(&mut self) {
         if let Some(running) = self.running.take() {
-            self.network.end(self.passive, &running);
+            self.network.end(self.passive, &running, None);
         }
     }
 }
@@ -317,6 +388,14 @@ impl Net {
     /// Returns what starts tasks that the network does not wait for: when it stops, they are dropped.
     pub fn spawner(&self) -> &Spawner {
         &self.spawner
+    }
+
+    /// Reports to [`Started::wait_ready`] that the driver's function is ready. Only the first call counts.
+    ///
+    /// # IRQL
+    /// Up to `DISPATCH_LEVEL`.
+    pub fn ready(&self) {
+        self.shared.conclude(Ok(()));
     }
 
     /// Resolves when the network stops.

@@ -14,11 +14,11 @@ use crate::executor::{Executor, SpawnError, Thread};
 use crate::irql::Passive;
 use crate::memory::Ref;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use crate::sync::{Event, EventKind, Registered, Waiter, Waiters};
+use crate::sync::{Event, EventKind, Registered, SpinLock, Waiter, Waiters};
 use crate::time::Deadline;
 
-/// Time between two reports of what the end waits for.
-const REPORT_INTERVAL: Duration = Duration::from_secs(5);
+/// The least time between two reports of what the end waits for.
+const LEAST_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Time between two looks at whether the network stops, while WSK is waited for.
 const CAPTURE_SLICE: Duration = Duration::from_millis(200);
@@ -52,6 +52,10 @@ pub(super) struct Shared {
     tasks: AtomicUsize,
     /// Set when the network is to stop, and when the last task has ended.
     wake: Event,
+    /// Outcome of the start, as soon as there is one.
+    outcome: SpinLock<Option<Result>>,
+    /// Set when there is an outcome.
+    concluded: Event,
 }
 
 /// A task that is waited for.
@@ -60,8 +64,9 @@ pub(super) struct Task(Ref<Shared>);
 impl Task {
     /// Reports the failure of the driver's own function, and ends the task.
     pub(super) fn failed_unless(self, served: Result) {
-        if let Err(error) = served {
-            self.0.failed(Stage::Serve, error);
+        match served {
+            Ok(()) => self.0.conclude(Ok(())),
+            Err(error) => self.0.failed(Stage::Serve, error),
         }
     }
 }
@@ -76,15 +81,17 @@ impl Drop for Task {
 
 impl Shared {
     pub(super) fn try_new(config: NetworkConfig, device: Device) -> Result<Ref<Self>> {
-        let wake = Event::try_new(EventKind::Synchronization)
-            .map_err(|error| Error::from(error).during(Operation::Network))?;
+        let event =
+            |kind| Event::try_new(kind).map_err(|error| Error::from(error).during(Operation::Network));
         let shared = Self {
             config,
             device,
             stopping: AtomicBool::new(false),
             waiters: Waiters::new(),
             tasks: AtomicUsize::new(0),
-            wake,
+            wake: event(EventKind::Synchronization)?,
+            outcome: SpinLock::new(None),
+            concluded: event(EventKind::Notification)?,
         };
         Ref::try_new(shared).map_err(|error| Error::from(error).during(Operation::Network))
     }
@@ -113,8 +120,20 @@ impl Shared {
         core::future::poll_fn(|context| waiter.poll(context.waker())).await;
     }
 
+    /// Sets the outcome of the start, if there is none yet.
+    pub(super) fn conclude(&self, outcome: Result) {
+        self.outcome.with(|concluded| _ = concluded.get_or_insert(outcome));
+        self.concluded.set();
+    }
+
+    /// Time between two reports of what the end waits for.
+    fn interval(&self) -> Duration {
+        self.config.interval.max(LEAST_INTERVAL)
+    }
+
     /// Reports a failure.
     pub(super) fn failed(&self, stage: Stage, error: Error) {
+        self.conclude(Err(error));
         (self.config.report)(&Report { stage, error: Some(error), left: [(0, ""); 2] });
     }
 
@@ -140,6 +159,8 @@ impl Shared {
             Ok(None) => {}
             Err(error) => this.failed(Stage::Capture, error),
         }
+        // Unless it has come to more.
+        this.conclude(Err(Error::new(Operation::Network, Status::CANCELLED)));
         this.unload(passive, client);
     }
 
@@ -185,13 +206,13 @@ impl Shared {
         while tasks_left() && !self.is_stopping() {
             self.wake.wait(passive, None);
         }
-        let deadline = Deadline::after(self.config.drain);
+        let (deadline, interval) = (Deadline::after(self.config.drain), self.interval());
         while tasks_left() {
             let left = deadline.remaining();
             if left.is_zero() {
                 break;
             }
-            if !self.wake.wait(passive, Some(left.min(REPORT_INTERVAL))) && left > REPORT_INTERVAL {
+            if !self.wake.wait(passive, Some(left.min(interval))) && left > interval {
                 let left = [(self.tasks.load(Ordering::Acquire), "tasks"), (0, "")];
                 (self.config.report)(&Report { stage: Stage::StopTasks, error: None, left });
             }
@@ -201,14 +222,14 @@ impl Shared {
     fn stop_executor(&self, passive: Passive<'_>, mut executor: Executor) {
         // Tasks that the network has not waited for are told as well.
         self.request_stop();
-        while let Err(busy) = executor.stop(passive, REPORT_INTERVAL) {
+        while let Err(busy) = executor.stop(passive, self.interval()) {
             self.waits(Stage::StopTasks, &busy);
             executor = busy.into_inner();
         }
     }
 
     fn unload(&self, passive: Passive<'_>, mut client: Client) {
-        while let Err(busy) = client.unload(passive, REPORT_INTERVAL) {
+        while let Err(busy) = client.unload(passive, self.interval()) {
             self.waits(Stage::Unload, &busy);
             client = busy.into_inner();
         }
@@ -295,9 +316,17 @@ impl Running {
         self.0.shared.request_stop();
     }
 
-    /// Waits until the thread has left the driver's code.
-    pub(super) fn wait(&self, passive: Passive<'_>) {
-        self.0.thread.wait(passive, None);
+    /// Waits until the thread has left the driver's code; returns whether it has within `limit`.
+    pub(super) fn wait(&self, passive: Passive<'_>, limit: Option<Duration>) -> bool {
+        self.0.thread.wait(passive, limit)
+    }
+
+    /// Waits for the outcome of the start.
+    pub(super) fn wait_ready(&self, passive: Passive<'_>, limit: Duration) -> Result {
+        let shared = &self.0.shared;
+        shared.concluded.wait(passive, Some(limit));
+        let outcome = shared.outcome.with(|concluded| *concluded);
+        outcome.unwrap_or(Err(Error::new(Operation::Network, Status::IO_TIMEOUT)))
     }
 
     pub(super) fn is_same(&self, other: &Self) -> bool {

@@ -30,6 +30,7 @@ const CONFIG: NetworkConfig = NetworkConfig {
     capture: BOUND,
     drain: BOUND,
     report: |report| REPORTS.lock().unwrap().push_back(*report),
+    interval: Duration::from_secs(5),
 };
 
 impl Fixture {
@@ -323,6 +324,75 @@ fn a_provider_that_is_kept_is_named() {
         drop(started);
         helper.join().unwrap();
     });
+}
+
+/// A start can be waited for: until the driver's function is ready or has returned, or the network has ended
+/// without it; each failure is the error.
+#[test]
+fn a_start_is_waited_for() {
+    let fixture = Fixture::new();
+    let network = fixture.network;
+    Sim::new().run(move |_| {
+        let stays = |net: Net| async move {
+            net.ready();
+            net.stopping().await;
+            Err(Error::new(Operation::Bind, Status::ADDRESS_ALREADY_EXISTS))
+        };
+        let started = network.start(passive(), CONFIG, stays).unwrap();
+        started.wait_ready(BOUND).unwrap();
+        network.stop(passive());
+        started.wait_ready(BOUND).expect("the first outcome counts");
+        let returns = network.start(passive(), CONFIG, |_| async { Ok(()) }).unwrap();
+        returns.wait_ready(BOUND).unwrap();
+        drop(returns);
+        let fails = |net: Net| async move {
+            net.provider().listener().bind("192.0.2.1:0".parse().unwrap()).await.map(drop)
+        };
+        let fails = network.start(passive(), CONFIG, fails).unwrap();
+        assert_eq!(fails.wait_ready(BOUND).unwrap_err().operation(), Operation::Bind);
+        drop(fails);
+    });
+    Sim::builder().late().build().run(move |_| {
+        let started = network.start(passive(), CONFIG, serve).unwrap();
+        let error = started.wait_ready(Duration::from_millis(30)).unwrap_err();
+        assert_eq!((error.operation(), error.status()), (Operation::Network, Status::IO_TIMEOUT));
+        network.stop(passive());
+        assert_eq!(started.wait_ready(BOUND).unwrap_err().status(), Status::CANCELLED);
+    });
+    drop(fixture);
+}
+
+/// A stop with a limit returns in time, what is left is reported at the interval, and the end can be waited
+/// for again.
+///
+/// Prevents: REG-21, REG-27
+#[test]
+fn a_stop_with_a_limit_returns_in_time() {
+    static KEPT: Mutex<Option<Provider>> = Mutex::new(None);
+    let fixture = Fixture::new();
+    let network = fixture.network;
+    Sim::new().run(move |_| {
+        assert!(network.stop_within(passive(), Duration::ZERO), "nothing was started");
+        let keeps = |net: Net| async move {
+            *KEPT.lock().unwrap() = Some(net.provider().clone());
+            net.ready();
+            Ok(())
+        };
+        let config = NetworkConfig { interval: Duration::from_millis(10), ..CONFIG };
+        let started = network.start(passive(), config, keeps).unwrap();
+        started.wait_ready(BOUND).unwrap();
+        started.keep();
+        assert!(!network.stop_within(passive(), Duration::from_millis(30)));
+        for _ in 0..2 {
+            let report = reported();
+            assert_eq!((report.stage(), report.error()), (Stage::Unload, None));
+        }
+        drop(KEPT.lock().unwrap().take());
+        assert!(network.stop_within(passive(), BOUND));
+        network.start(passive(), CONFIG, serve).unwrap().keep();
+        network.stop(passive());
+    });
+    drop(fixture);
 }
 
 /// Several threads stop a network at the same time, and each returns when nothing is left.
