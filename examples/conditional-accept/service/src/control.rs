@@ -7,7 +7,7 @@
 //!                                                                  └─ next question ► questions ┘
 //!   IRP_MJ_CLEANUP         Handle::cleanup: its calls end, what it held is rejected
 //!   IRP_MJ_CLOSE           Handle::close; it cleans up if that was not done, as in Wine
-//!   DriverUnload           Control::stopping, Service::unload, Control::shut_down;
+//!   DriverUnload           Control::stopping, Network::stop, Control::shut_down;
 //!                          Control::close_handles, and the device is deleted
 //!
 //!   Service ── Record ──► Control ──► journal            asker ─► questions ─► program ─► questions ─► asker
@@ -123,14 +123,14 @@ impl Control {
         Ref::try_new(inner).map(Self)
     }
 
-    /// Returns the settings for [`Service::start`](crate::Service::start), with which programs are asked
+    /// Returns the settings for [`serve`](crate::serve), with which programs are asked
     /// about pended requests. The service's sink is a clone of this value. `None` if the parameters have no
     /// address to listen on.
-    pub fn settings(&self, threads: usize) -> Option<Settings> {
+    pub fn settings(&self) -> Option<Settings> {
         let Inner { questions, rules, listen, accept_by, .. } = &*self.0;
         let asker = Asker::Programs(questions.clone());
         let (listen, accept_by) = ((*listen)?, *accept_by);
-        Some(Settings { listen, policy: rules.clone(), asker, accept_by, threads })
+        Some(Settings { listen, policy: rules.clone(), asker, accept_by })
     }
 
     /// Puts the policy that these bytes are in force.
@@ -180,7 +180,7 @@ impl Control {
     }
 
     /// Records that the driver is being unloaded. Pending operations continue until
-    /// [`Service::unload`](crate::Service::unload).
+    /// [`Network::stop`](wsk::Network::stop).
     pub fn stopping(&self) {
         self.0.journal.stopping();
     }

@@ -1,6 +1,6 @@
 //! An echo service with a gate in front: the part of the conditional-accept sample that does not depend on
 //! its environment. The user-mode program and the driver are front ends: they fill in [`Settings`], provide a
-//! [`RecordSink`], start a [`Service`] at load and unload it at unload.
+//! [`RecordSink`], start a [`Network`](wsk::Network) with [`serve`] at load and stop it at unload.
 //!
 //! ```text
 //!   front ── Settings, RecordSink ──► service ─┬─ gate      inspect, ask, abort; connections by the event
@@ -44,4 +44,4 @@ pub use gate_protocol::{Limits, Reason, policy, record, status, wire};
 pub use irp::{ActiveCall, Request};
 pub use parameters::Parameters;
 pub use rules::Rules;
-pub use service::{Asker, Service, Settings, StillBusy};
+pub use service::{Asker, Settings, config, serve};
