@@ -8,7 +8,6 @@
 
 use core::ffi::c_int;
 
-use gate_service::StillBusy;
 use gate_service::record::{Problem, Setting};
 use wdk_sys::NTSTATUS;
 use wdk_sys::ntddk::DbgPrint;
@@ -39,18 +38,12 @@ pub(crate) fn not_started(status: NTSTATUS) {
     unsafe { DbgPrint(c"conditional_accept: failed to start: status 0x%08X\n".as_ptr(), status) };
 }
 
-/// Unloading takes long.
-pub(crate) fn still_waiting(left: &StillBusy) {
-    let StillBusy { tasks, sockets, providers } = *left;
-    // SAFETY: the format takes three numbers of the size of a pointer.
-    unsafe {
-        DbgPrint(
-            c"conditional_accept: still waiting: %Iu tasks, %Iu sockets, %Iu captures\n".as_ptr(),
-            tasks,
-            sockets,
-            providers,
-        )
-    };
+/// Unloading takes long: so much of a kind is left.
+pub(crate) fn still_waiting(count: usize, kind: &str) {
+    let kind = text!(kind);
+    // SAFETY: the format takes a number of the size of a pointer, and a counted text, which is valid during
+    // the call.
+    unsafe { DbgPrint(c"conditional_accept: still waiting: %Iu %.*s\n".as_ptr(), count, kind.0, kind.1) };
 }
 
 /// Prints that the driver is unloaded.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   \\.\ConditionalAccept ──► \DosDevices\ConditionalAccept ──► \Device\ConditionalAccept
-//!                                                                │ extension: control, running thread
+//!                                                                │ extension: control
 //!   IRP_MJ_CREATE          a handle, kept in FsContext ◄─────────┤
 //!   IRP_MJ_DEVICE_CONTROL  Handle::device_control ◄──────────────┤ completed at once, or kept by the control
 //!   IRP_MJ_CLEANUP         Handle::cleanup ◄─────────────────────┤
@@ -30,10 +30,8 @@ use wdk_sys::{
     STATUS_INSUFFICIENT_RESOURCES, STATUS_INVALID_DEVICE_REQUEST, STATUS_SUCCESS,
 };
 use wsk::Passive;
-use wsk::sync::SpinLock;
 
 use crate::security;
-use crate::service::Running;
 use crate::text::{counted, wide};
 
 /// The device's name.
@@ -47,7 +45,6 @@ const METHOD: u32 = 3;
 /// Device extension.
 struct Extension {
     control: Control,
-    running: SpinLock<Option<Running>>,
 }
 
 // The I/O manager puts the extension behind the device object, whose size is a multiple of its alignment.
@@ -85,9 +82,8 @@ impl ControlDevice {
         Ok(Self { _link: Link::create(passive)?, device })
     }
 
-    /// Leaves the device to the driver object, together with the thread that runs.
-    pub(crate) fn keep(self, running: Running) {
-        self.device.extension().running.with(|kept| *kept = Some(running));
+    /// Leaves the device to the driver object.
+    pub(crate) fn keep(self) {
         core::mem::forget(self);
     }
 
@@ -95,11 +91,10 @@ impl ControlDevice {
     ///
     /// # Safety
     /// `driver` is the driver object whose device was kept, and the device was not taken back before.
-    pub(crate) unsafe fn take(driver: *mut DRIVER_OBJECT) -> Option<(Self, Running)> {
+    pub(crate) unsafe fn take(driver: *mut DRIVER_OBJECT) -> Option<Self> {
         // SAFETY: the caller vouches for the driver object; no other thread creates or deletes devices now.
         let device = Device(NonNull::new(unsafe { (*driver).DeviceObject })?);
-        let running = device.extension().running.with(Option::take)?;
-        Some((Self { _link: Link(()), device }, running))
+        Some(Self { _link: Link(()), device })
     }
 
     /// The device object, for the client whose completion routines keep it.
@@ -137,7 +132,7 @@ impl Device {
         };
         check(status)?;
         let device = NonNull::new(device).ok_or(STATUS_INSUFFICIENT_RESOURCES)?;
-        let extension = Extension { control, running: SpinLock::new(None) };
+        let extension = Extension { control };
         // SAFETY: the device was just created, and no other thread has its address yet.
         let room = unsafe { (*device.as_ptr()).DeviceExtension };
         // SAFETY: the I/O manager made room for an `Extension` there, aligned as asserted above.

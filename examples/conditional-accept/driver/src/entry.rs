@@ -2,10 +2,10 @@
 //!
 //! ```text
 //!   DriverEntry                                        DriverUnload
-//!     configuration from the registry                    the thread ends the service, and itself
+//!     configuration from the registry                    the network stops, and the service with it
 //!     the control                                        the control completes what waits for it
 //!     the device, open to administrators                 link and device are deleted
-//!     the thread that runs the service
+//!     the network, which runs the service
 //! ```
 //!
 //! The service's client is registered with the device. The I/O manager references the device, and the image
@@ -24,7 +24,7 @@ use wsk::memory::OutOfMemory;
 use crate::configuration::Configuration;
 use crate::debugger;
 use crate::device::{ControlDevice, wait_for_dispatch};
-use crate::service::Running;
+use crate::service;
 
 /// The kernel calls this when it has loaded the image.
 ///
@@ -45,10 +45,10 @@ unsafe extern "system" fn driver_entry(driver: &mut DRIVER_OBJECT, path: PCUNICO
         Ok(device) => device,
         Err(status) => return status,
     };
-    // SAFETY: the device was just made; it is deleted when the thread has ended, here or in `DriverUnload`.
-    match unsafe { Running::start(control, device.as_ptr(), passive) } {
-        Ok(running) => {
-            device.keep(running);
+    // SAFETY: the device was just made; it is deleted when the network has ended, here or in `DriverUnload`.
+    match unsafe { service::start(control, device.as_ptr(), passive) } {
+        Ok(()) => {
+            device.keep();
             driver.DriverUnload = Some(driver_unload);
             STATUS_SUCCESS
         }
@@ -76,9 +76,9 @@ unsafe extern "C" fn driver_unload(driver: *mut DRIVER_OBJECT) {
     // SAFETY: drivers are unloaded at PASSIVE_LEVEL, outside of callbacks, and this one holds no lock.
     let passive = unsafe { Passive::assume() };
     // SAFETY: this is that driver, and it is unloaded once.
-    let Some((device, running)) = (unsafe { ControlDevice::take(driver) }) else { return };
+    let Some(device) = (unsafe { ControlDevice::take(driver) }) else { return };
     device.control().stopping();
-    running.stop(passive);
+    service::stop(passive);
     device.control().shut_down(passive);
     drop(device);
     // Requests of handles that are still open, which only Wine allows, may have come meanwhile.

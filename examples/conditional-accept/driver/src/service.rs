@@ -1,102 +1,91 @@
-//! The thread that runs the service.
+//! The network that the service runs on.
 //!
 //! ```text
-//!   Running::start ──► thread: Service::start ─┬─ listening ──► waits for the event ──► Service::end
-//!                             │                │                      ▲                 until all is gone
-//!                  up to 5 s for WSK           └─ failed: recorded    │
-//!                                                                     │
-//!   Running::stop ────────────────────────────── sets the event ──────┘    and waits for the thread
+//!   start ──► Network: register ─► capture, up to 5 s ─► gate_service::serve
+//!                          │              │                    │
+//!                          └──────────────┴────────────────────┴── fails: printed and recorded
+//!   stop ───► clients are disconnected, sockets close, for as long as that takes
 //! ```
 //!
-//! `DriverEntry` must not wait for WSK, which may start after this driver, so a thread does. If WSK does not
-//! appear in time, or the address is in use, the driver stays loaded and its device reports the failure.
+//! If WSK does not appear in time, or the address is in use, the driver stays loaded and its device reports
+//! the failure.
 
-use gate_service::{Control, Record, RecordSink as _, Service};
-use wdk_sys::{DEVICE_OBJECT, STATUS_INVALID_PARAMETER};
-use wsk::executor::Thread;
-use wsk::sync::{Event, EventKind};
-use wsk::{Client, Passive, Result};
+use gate_service::{Control, Record, RecordSink, config, serve};
+use wdk_sys::DEVICE_OBJECT;
+use wsk::sync::SpinLock;
+use wsk::{Error, Network, Operation, Passive, Report, Result, Status};
 
 use crate::debugger;
 
 /// Number of threads that serve connections.
 const THREADS: usize = 2;
 
-/// The thread, and what tells it to end.
-#[derive(Debug)]
-pub(crate) struct Running {
-    thread: Thread,
-    stop: Event,
-}
+static NETWORK: Network = Network::new();
 
-impl Running {
-    /// Starts the thread, which starts the service.
-    ///
-    /// # IRQL
-    /// `PASSIVE_LEVEL`.
-    ///
-    /// # Errors
-    /// Out of memory, or the status of `PsCreateSystemThread`.
-    ///
-    /// # Safety
-    /// `device` is a device object of this driver, and is there until the thread has ended.
-    pub(crate) unsafe fn start(
-        control: Control,
-        device: *mut DEVICE_OBJECT,
-        passive: Passive<'_>,
-    ) -> Result<Self> {
-        let stop = Event::try_new(EventKind::Notification)?;
-        let stopped = stop.clone();
-        let device = Owned(device);
-        let thread = Thread::spawn(passive, move |passive| serve(&control, &device, &stopped, passive))?;
-        Ok(Self { thread, stop })
-    }
+/// The control that failures are recorded in, while the network is started.
+static CONTROL: SpinLock<Option<Control>> = SpinLock::new(None);
 
-    /// Ends the service and waits until the thread has left this driver's code.
-    ///
-    /// # IRQL
-    /// `PASSIVE_LEVEL`.
-    pub(crate) fn stop(self, passive: Passive<'_>) {
-        self.stop.set();
-        self.thread.wait(passive, None);
+/// The control, as the sink of a service whose start is printed.
+struct Sink(Control);
+
+impl RecordSink for Sink {
+    fn record(&self, record: Record) {
+        if let Record::Loaded { local } = record {
+            debugger::listening(local.port());
+        }
+        self.0.record(record);
     }
 }
 
-/// A device object of this driver.
+/// Starts the network, which starts the service.
 ///
-/// # Invariants
-/// It is there as long as the thread that has this value.
-struct Owned(*mut DEVICE_OBJECT);
-
-// SAFETY: device objects are named on any thread.
-unsafe impl Send for Owned {}
-
-/// Body of the service thread.
-fn serve(control: &Control, device: &Owned, stop: &Event, passive: Passive<'_>) {
-    // This driver can be unloaded, so its device keeps its image until the last completion routine has
-    // returned.
-    // SAFETY: the device is this driver's, and by its invariant it is there.
-    let register = || unsafe { Client::register_for(passive, device.0) };
-    // Without an address there is nothing to start; a record says what is wrong with it.
-    let started = match control.settings(THREADS) {
-        Some(settings) => register()
-            .and_then(|client| {
-                Service::start_with(client, settings, control.clone(), debugger::still_waiting, passive)
-            })
-            .map_err(|error| error.status().raw()),
-        None => Err(STATUS_INVALID_PARAMETER),
+/// # IRQL
+/// `PASSIVE_LEVEL`.
+///
+/// # Errors
+/// Those of [`Network::start_for`].
+///
+/// # Safety
+/// `device` is a device object of this driver, and is there until [`stop`] has returned, or this has failed.
+pub(crate) unsafe fn start(control: Control, device: *mut DEVICE_OBJECT, passive: Passive<'_>) -> Result {
+    let kept = control.clone();
+    CONTROL.with(|slot| *slot = Some(kept));
+    let serve = |net| async move {
+        // Without an address there is nothing to start; a record says what is wrong with it.
+        let settings = control.settings().ok_or(Error::new(Operation::Network, Status::INVALID_PARAMETER))?;
+        serve(net, settings, Sink(control)).await
     };
+    // SAFETY: the caller vouches for the device.
+    let started = unsafe { NETWORK.start_for(passive, device, config(THREADS, report), serve) };
     match started {
-        Ok(service) => {
-            debugger::listening(service.local_addr().port());
-            stop.wait(passive, None);
-            // Connections are reset and requests rejected, so this takes as long as WSK takes to close its
-            // sockets. `DriverUnload` cannot fail, and so this does not give up.
-            service.end(debugger::still_waiting, passive);
+        Ok(started) => {
+            started.keep();
+            Ok(())
         }
-        Err(status) => {
-            debugger::not_started(status);
-            control.record(Record::Failed { status: status as u32 });
+        Err(error) => {
+            drop(CONTROL.with(Option::take));
+            Err(error)
         }
+    }
+}
+
+/// Ends the service and waits until its threads have left this driver's code.
+///
+/// # IRQL
+/// `PASSIVE_LEVEL`.
+pub(crate) fn stop(passive: Passive<'_>) {
+    NETWORK.stop(passive);
+    drop(CONTROL.with(Option::take));
+}
+
+/// Prints a report, and records a failure.
+fn report(report: &Report) {
+    let Some(error) = report.error() else {
+        return report.left().for_each(|(count, kind)| debugger::still_waiting(count, kind));
+    };
+    let status = error.status().raw();
+    debugger::not_started(status);
+    if let Some(control) = CONTROL.with(|control| control.clone()) {
+        control.record(Record::Failed { status: status as u32 });
     }
 }
