@@ -1,8 +1,8 @@
 //! The user-mode front end of [`gate_service`]: an echo service with a gate in front.
 //!
 //! ```text
-//!   cli ──► Settings ──► gate_service::Service, on a thread of the simulated kernel
-//!   log ◄── Record ◄───────────┘            unloaded by Ctrl-C, SIGTERM or --seconds
+//!   cli ──► Settings ──► gate_service::serve, on a Network in the user-mode kernel
+//!   log ◄── Record ◄───────────┘            stopped by Ctrl-C, SIGTERM or --seconds
 //! ```
 //!
 //! `cargo run --release -p gate-host -- --help` lists the options.
@@ -17,16 +17,25 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use gate_service::policy::Policy;
-use gate_service::{Asker, Record, Rules, Service, Settings};
-use wsk::Passive;
+use gate_service::{Asker, Record, Rules, Settings};
+use wsk::{Network, NetworkConfig, Passive};
 use wsk_sim::nt_user::Failure;
 use wsk_sim::{Report, Sim};
 
 use crate::cli::Options;
 use crate::log::{Journal, Printer};
 
-/// Limit on the wait for the tasks at unload, and again for the sockets.
-const UNLOAD: Duration = Duration::from_secs(2);
+/// The network of the driver.
+static NETWORK: Network = Network::new();
+
+/// Limit on the start: the wait for WSK, and for the listener.
+const START: Duration = Duration::from_secs(10);
+
+/// Limit on the wait for the end of the network.
+const UNLOAD: Duration = Duration::from_secs(4);
+
+/// Time between two reports of what that waits for.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Threads that serve connections.
 const THREADS: usize = 2;
@@ -66,7 +75,7 @@ fn run(options: &Options, policy: Policy) -> Result<(), String> {
     let driver = sim.thread("driver", move || {
         // The policy is in the pool of the simulated kernel, which only its threads can use.
         let policy = Rules::try_new(&policy).map_err(|error| error.to_string())?;
-        let settings = Settings { listen, policy, asker, accept_by, threads: THREADS };
+        let settings = Settings { listen, policy, asker, accept_by };
         drive(settings, sink, &stopped, limit)
     });
     let driven = match driver.join() {
@@ -97,14 +106,30 @@ fn drive(
     // SAFETY: this is the start of a system thread, at PASSIVE_LEVEL, and it holds no locks.
     let passive = unsafe { Passive::assume() };
     let listen = settings.listen;
-    let mut service = Service::start(settings, sink, |left| eprintln!("still waiting: {left}"), passive)
+    let config = NetworkConfig {
+        interval: REPORT_INTERVAL,
+        ..gate_service::config(THREADS, |report| {
+            // A failure is the result of the start.
+            if report.error().is_none() {
+                eprintln!("{report}");
+            }
+        })
+    };
+    let started = NETWORK
+        .start(passive, config, move |net| gate_service::serve(net, settings, sink))
+        .and_then(|started| started.wait_ready(START).map(|()| started))
         .map_err(|error| format!("cannot listen on {listen}: {error}"))?;
+    started.keep();
     // However this wait ends, it is time to unload.
     let _ = match limit {
         Some(limit) => stopped.recv_timeout(limit).is_ok(),
         None => stopped.recv().is_ok(),
     };
-    service.unload(UNLOAD, passive).map_err(|error| error.to_string())
+    if NETWORK.stop_within(passive, UNLOAD) {
+        Ok(())
+    } else {
+        Err(format!("the service did not stop within {} s", UNLOAD.as_secs()))
+    }
 }
 
 /// Stops the service on Ctrl-C and SIGTERM. A second signal exits the program at once.

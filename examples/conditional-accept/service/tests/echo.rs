@@ -3,6 +3,8 @@
 
 #[path = "support/client.rs"]
 mod client;
+#[path = "support/running.rs"]
+mod running;
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -12,7 +14,7 @@ use std::time::Duration;
 
 use gate_service::policy::{Action, Answer, Policy};
 use gate_service::record::{AcceptBy, Inspection, Record, RecordSink};
-use gate_service::{Asker, Limits, Reason, Rules, Service, Settings};
+use gate_service::{Asker, Limits, Reason, Rules, Settings};
 use socket2::SockRef;
 use wsk::Passive;
 use wsk_sim::{Completion, Level, Sim};
@@ -20,6 +22,7 @@ use wsk_sim::{Completion, Level, Sim};
 #[cfg(target_os = "linux")]
 use crate::client::connect_from_loopback;
 use crate::client::{PATIENCE, connect, is_served, served_at_last};
+use crate::running::Running;
 
 const BOTH_WAYS: [AcceptBy; 2] = [AcceptBy::Irp, AcceptBy::Event];
 
@@ -106,14 +109,13 @@ fn drive(
         policy: Rules::try_new(&policy)?,
         asker: Asker::Timed { answer: Answer::Accept, after },
         accept_by,
-        threads: 2,
     };
-    let mut service = Service::start(settings, sink, |left| panic!("{left}"), passive)?;
+    let service = Running::start(settings, sink, 2, passive)?;
     // Nobody waits for it if the test has failed.
     let _ = started.send(service.local_addr());
     // The sender is dropped when it is time.
     let _ = finished.recv();
-    service.unload(Duration::from_secs(5), passive).expect("an unload in time");
+    service.unload(Duration::from_secs(5));
     Ok(())
 }
 

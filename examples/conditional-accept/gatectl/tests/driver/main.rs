@@ -5,6 +5,8 @@ mod device;
 #[path = "../../../service/tests/support/io.rs"]
 #[expect(dead_code, reason = "it is the kit of other tests, too")]
 mod io;
+#[path = "../../../service/tests/support/running.rs"]
+mod running;
 #[path = "../commands/screen.rs"]
 mod screen;
 
@@ -18,12 +20,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use gate_service::policy::{Action, Policy};
-use gate_service::{Control, Parameters, Service};
+use gate_service::{Control, Parameters};
 use gatectl::device::Device;
 use wsk::Passive;
 use wsk_sim::Sim;
 
 use crate::device::Simulated;
+use crate::running::Running;
 use crate::screen::{LIMIT, Screen};
 
 /// Longer than any test.
@@ -54,15 +57,14 @@ fn with_driver(verdict_timeout: Duration, body: impl FnOnce(&Machine)) {
             ..Parameters::default()
         };
         let control = Control::try_new(&parameters).expect("memory");
-        let settings = control.settings(2).expect("an address");
-        let mut service = Service::start(settings, control.clone(), |left| panic!("{left}"), passive)
-            .expect("the service listens");
+        let settings = control.settings().expect("an address");
+        let service = Running::start(settings, control.clone(), 2, passive).expect("the service listens");
         // Nobody waits for it if the test has failed.
         let _ = started.send((control.clone(), service.local_addr()));
         // The sender is dropped when it is time.
         let _ = finished.recv();
         control.stopping();
-        service.unload(LIMIT, passive).expect("an unload in time");
+        service.unload(LIMIT);
         control.shut_down(passive);
     });
     let (control, address) = start.recv().expect("the driver starts");

@@ -9,7 +9,7 @@ use gate_service::policy::{Action, Policy};
 use gate_service::record::AcceptBy;
 use gate_service::status::Phase;
 use gate_service::wire::IOCTL_NEXT_RECORDS;
-use gate_service::{Control, Parameters, Record, Service};
+use gate_service::{Control, Parameters, Record};
 use nt_user::Failure;
 use wsk::Passive;
 use wsk_sim::{Completion, Level, Sim};
@@ -17,6 +17,7 @@ use wsk_sim::{Completion, Level, Sim};
 use crate::client::{connect, is_served};
 use crate::io::{File, PATIENCE};
 use crate::records::records;
+use crate::running::Running;
 
 const UNLOAD: Duration = Duration::from_secs(5);
 
@@ -45,31 +46,32 @@ fn served(to: SocketAddr) -> bool {
     connect(to).is_ok_and(|stream| is_served(&stream))
 }
 
-struct Driver {
+struct Driver<'a> {
     control: Control,
-    service: Service<Control>,
+    service: Running<'a>,
+    passive: Passive<'a>,
 }
 
-impl Driver {
-    fn load(accept_by: AcceptBy, passive: Passive<'_>) -> Self {
+impl<'a> Driver<'a> {
+    fn load(accept_by: AcceptBy, passive: Passive<'a>) -> Self {
         let listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
         let parameters =
             Parameters { listen, policy: Policy::new(Action::Accept), accept_by, ..Parameters::default() };
         let control = Control::try_new(&parameters).expect("memory");
-        let settings = control.settings(2).expect("an address");
-        let service = Service::start(settings, control.clone(), |left| panic!("{left}"), passive);
-        Self { control, service: service.expect("started") }
+        let settings = control.settings().expect("an address");
+        let service = Running::start(settings, control.clone(), 2, passive).expect("started");
+        Self { control, service, passive }
     }
 
     fn phase(&self) -> Phase {
         self.control.status().phase
     }
 
-    fn unload(mut self, passive: Passive<'_>) {
+    fn unload(self) {
         self.control.stopping();
-        self.service.unload(UNLOAD, passive).expect("an unload in time");
-        self.control.shut_down(passive);
-        assert_eq!(self.phase(), Phase::Stopping);
+        self.service.unload(UNLOAD);
+        self.control.shut_down(self.passive);
+        assert_eq!(self.control.status().phase, Phase::Stopping);
     }
 }
 
@@ -131,7 +133,7 @@ fn the_service_listens_again_when_its_listener_has_died() {
             stays.write_all(b"y").and_then(|()| stays.read_exact(&mut back)).expect("served on");
         }
         drop(file);
-        driver.unload(passive);
+        driver.unload();
     });
 }
 
@@ -154,7 +156,7 @@ fn the_status_does_not_say_listening_while_nobody_listens() {
         assert_eq!(told(&file), [Record::Loaded { local }, Record::Died { local }, Record::Loaded { local }]);
         assert!(served(local));
         drop(file);
-        driver.unload(passive);
+        driver.unload();
     });
 }
 
@@ -175,7 +177,7 @@ fn unloading_ends_the_attempts_to_listen() {
         sim.kernel().faults().clear();
         // Attempts fail for another reason now.
         assert_eq!(driver.phase(), Phase::Starting);
-        driver.unload(passive);
+        driver.unload();
         drop(taken);
     });
 }

@@ -11,4 +11,6 @@ mod malformed;
 mod questions;
 mod races;
 mod records;
+#[path = "../support/running.rs"]
+mod running;
 mod service;

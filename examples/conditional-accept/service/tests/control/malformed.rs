@@ -131,7 +131,7 @@ fn values_that_stand_for_nothing() {
         }
         assert_eq!(control.status().counters.handles, 1);
         assert_eq!(
-            control.settings(1).expect("an address").policy.action([10, 1, 1, 1].into()),
+            control.settings().expect("an address").policy.action([10, 1, 1, 1].into()),
             Action::Accept
         );
     });

@@ -45,7 +45,7 @@ pub(crate) fn ask(control: &Control, spawner: &Spawner, serial: u32) -> Receiver
 }
 
 fn questions(control: &Control) -> gate_service::questions::QuestionQueue {
-    match control.settings(1).expect("an address").asker {
+    match control.settings().expect("an address").asker {
         gate_service::Asker::Programs(questions) => questions,
         other @ gate_service::Asker::Timed { .. } => panic!("{other:?}"),
     }

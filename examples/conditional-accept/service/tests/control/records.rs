@@ -270,7 +270,7 @@ fn the_policy_is_shown_and_replaced() {
         assert_eq!(file.call(IOCTL_GET_POLICY, &[], bytes.len()), Ok(bytes.clone()));
         assert_eq!(file.call(IOCTL_GET_POLICY, &[], bytes.len() - 1), Err(STATUS_BUFFER_TOO_SMALL));
         // It is the one that the service asks, and it is recorded.
-        let rules = control.settings(1).expect("an address").policy;
+        let rules = control.settings().expect("an address").policy;
         assert_eq!(rules.action([10, 0, 0, 1].into()), Action::Reject);
         assert_eq!(rules.action([11, 0, 0, 1].into()), Action::Ask);
         assert_eq!(numbers(file.call(IOCTL_NEXT_RECORDS, &[], PLENTY)), (0, vec![Policy::CAPACITY as u32]));

@@ -11,7 +11,7 @@ use gate_service::status::Phase;
 use gate_service::wire::{
     IOCTL_NEXT_QUESTION, IOCTL_NEXT_RECORDS, IOCTL_SET_POLICY, encode_policy, policy_size,
 };
-use gate_service::{Control, Parameters, Record, Service};
+use gate_service::{Control, Parameters, Record};
 use nt_user::Failure;
 use wsk::Passive;
 use wsk_sim::{Completion, Level, Sim};
@@ -21,20 +21,21 @@ use crate::client::{connect, is_served, reset};
 use crate::io::{File, PATIENCE};
 use crate::questions::{ROOM, answer, question, until_open};
 use crate::records::records;
+use crate::running::Running;
 
 /// Limit on the wait for the tasks at unload, and again for the sockets.
 const UNLOAD: Duration = Duration::from_secs(5);
 
 /// Starts the service of a control.
-fn start(control: &Control, threads: usize, passive: Passive<'_>) -> wsk::Result<Service<Control>> {
-    let settings = control.settings(threads).expect("an address");
-    Service::start(settings, control.clone(), |left| panic!("{left}"), passive)
+fn start<'a>(control: &Control, threads: usize, passive: Passive<'a>) -> wsk::Result<Running<'a>> {
+    let settings = control.settings().expect("an address");
+    Running::start(settings, control.clone(), threads, passive)
 }
 
 /// A driver with its service.
 pub(crate) struct Driver<'a> {
     control: Control,
-    service: Service<Control>,
+    service: Running<'a>,
     passive: Passive<'a>,
 }
 
@@ -70,10 +71,10 @@ impl<'a> Driver<'a> {
         connect(self.service.local_addr()).expect("connected")
     }
 
-    pub(crate) fn unload(mut self) {
+    pub(crate) fn unload(self) {
         let start = Instant::now();
         self.control.stopping();
-        self.service.unload(UNLOAD, self.passive).expect("an unload in time");
+        self.service.unload(UNLOAD);
         self.control.shut_down(self.passive);
         assert!(start.elapsed() < UNLOAD);
         assert_eq!(self.control.status().phase, Phase::Stopping);
@@ -320,7 +321,7 @@ fn a_service_that_cannot_start_leaves_the_device() {
         let driver = Driver::load(Action::Accept, 1000, passive);
         let parameters = Parameters { listen: Some(driver.service.local_addr()), ..Parameters::default() };
         let control = Control::try_new(&parameters).expect("memory");
-        let error = start(&control, 1, passive).expect_err("in use");
+        let error = start(&control, 1, passive).err().expect("in use");
         gate_service::RecordSink::record(&control, Record::Failed { status: 0xC000_020A });
         assert!(error.to_string().contains("0xC000020A"), "{error}");
         let file = File::open(&control);
