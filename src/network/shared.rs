@@ -80,7 +80,8 @@ impl Drop for Task {
 }
 
 impl Shared {
-    pub(super) fn try_new(config: NetworkConfig, device: Device) -> Result<Ref<Self>> {
+    pub(super) fn try_new(mut config: NetworkConfig, device: Device) -> Result<Ref<Self>> {
+        config.interval = config.interval.max(LEAST_INTERVAL);
         let event =
             |kind| Event::try_new(kind).map_err(|error| Error::from(error).during(Operation::Network));
         let shared = Self {
@@ -124,11 +125,6 @@ impl Shared {
     pub(super) fn conclude(&self, outcome: Result) {
         self.outcome.with(|concluded| _ = concluded.get_or_insert(outcome));
         self.concluded.set();
-    }
-
-    /// Time between two reports of what the end waits for.
-    fn interval(&self) -> Duration {
-        self.config.interval.max(LEAST_INTERVAL)
     }
 
     /// Reports a failure.
@@ -206,7 +202,7 @@ impl Shared {
         while tasks_left() && !self.is_stopping() {
             self.wake.wait(passive, None);
         }
-        let (deadline, interval) = (Deadline::after(self.config.drain), self.interval());
+        let (deadline, interval) = (Deadline::after(self.config.drain), self.config.interval);
         while tasks_left() {
             let left = deadline.remaining();
             if left.is_zero() {
@@ -222,14 +218,14 @@ impl Shared {
     fn stop_executor(&self, passive: Passive<'_>, mut executor: Executor) {
         // Tasks that the network has not waited for are told as well.
         self.request_stop();
-        while let Err(busy) = executor.stop(passive, self.interval()) {
+        while let Err(busy) = executor.stop(passive, self.config.interval) {
             self.waits(Stage::StopTasks, &busy);
             executor = busy.into_inner();
         }
     }
 
     fn unload(&self, passive: Passive<'_>, mut client: Client) {
-        while let Err(busy) = client.unload(passive, self.interval()) {
+        while let Err(busy) = client.unload(passive, self.config.interval) {
             self.waits(Stage::Unload, &busy);
             client = busy.into_inner();
         }

@@ -11,9 +11,9 @@
 //! the failure.
 
 use gate_service::{Control, Record, RecordSink, config, serve};
-use wdk_sys::DEVICE_OBJECT;
+use wdk_sys::{DEVICE_OBJECT, NTSTATUS, STATUS_INVALID_PARAMETER};
 use wsk::sync::SpinLock;
-use wsk::{Error, Network, Operation, Passive, Report, Result, Status};
+use wsk::{Network, Passive, Report, Result, Started};
 
 use crate::debugger;
 
@@ -37,7 +37,8 @@ impl RecordSink for Sink {
     }
 }
 
-/// Starts the network, which starts the service.
+/// Starts the network, which starts the service. Without an address there is nothing to start, which is
+/// printed and recorded as a failure.
 ///
 /// # IRQL
 /// `PASSIVE_LEVEL`.
@@ -48,25 +49,17 @@ impl RecordSink for Sink {
 /// # Safety
 /// `device` is a device object of this driver, and is there until [`stop`] has returned, or this has failed.
 pub(crate) unsafe fn start(control: Control, device: *mut DEVICE_OBJECT, passive: Passive<'_>) -> Result {
+    let Some(settings) = control.settings() else {
+        // A record says already what is wrong with it.
+        failed(&control, STATUS_INVALID_PARAMETER);
+        return Ok(());
+    };
     let kept = control.clone();
     CONTROL.with(|slot| *slot = Some(kept));
-    let serve = |net| async move {
-        // Without an address there is nothing to start; a record says what is wrong with it.
-        let settings = control.settings().ok_or(Error::new(Operation::Network, Status::INVALID_PARAMETER))?;
-        serve(net, settings, Sink(control)).await
-    };
+    let serve = |net| serve(net, settings, Sink(control));
     // SAFETY: the caller vouches for the device.
     let started = unsafe { NETWORK.start_for(passive, device, config(THREADS, report), serve) };
-    match started {
-        Ok(started) => {
-            started.keep();
-            Ok(())
-        }
-        Err(error) => {
-            drop(CONTROL.with(Option::take));
-            Err(error)
-        }
-    }
+    started.map(Started::keep).inspect_err(|_| forget_control())
 }
 
 /// Ends the service and waits until its threads have left this driver's code.
@@ -75,6 +68,11 @@ pub(crate) unsafe fn start(control: Control, device: *mut DEVICE_OBJECT, passive
 /// `PASSIVE_LEVEL`.
 pub(crate) fn stop(passive: Passive<'_>) {
     NETWORK.stop(passive);
+    forget_control();
+}
+
+fn forget_control() {
+    // Dropped outside of the lock.
     drop(CONTROL.with(Option::take));
 }
 
@@ -83,9 +81,13 @@ fn report(report: &Report) {
     let Some(error) = report.error() else {
         return report.left().for_each(|(count, kind)| debugger::still_waiting(count, kind));
     };
-    let status = error.status().raw();
-    debugger::not_started(status);
     if let Some(control) = CONTROL.with(|control| control.clone()) {
-        control.record(Record::Failed { status: status as u32 });
+        failed(&control, error.status().raw());
     }
+}
+
+/// Prints and records that the service has not started.
+fn failed(control: &Control, status: NTSTATUS) {
+    debugger::not_started(status);
+    control.record(Record::Failed { status: status as u32 });
 }
