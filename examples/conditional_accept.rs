@@ -4,7 +4,7 @@
 //! $ cargo run --example conditional_accept
 //! ```
 //!
-//! The program ends once it has served a visitor of its own.
+//! The program ends once it has served a client of its own.
 
 mod support;
 
@@ -20,7 +20,7 @@ fn main() {
     support::run(serve);
 }
 
-// Everything from here on is code that a driver can use, but for the visitors.
+// Everything from here on is code that a driver can use, but for the clients.
 
 /// Rejects the first request and accepts all others.
 #[derive(Default)]
@@ -37,18 +37,18 @@ impl InspectHandler for NotTheFirst {
 async fn serve(net: Net) -> Result {
     let builder = net.provider().listener().inspect(NotTheFirst::default());
     let listener = builder.bind(([127, 0, 0, 1], 0).into()).await?;
-    let visitors = visit_twice(listener.local_addr());
+    let clients = run_clients(listener.local_addr());
     // Only the second request becomes a connection.
     let mut connection = listener.accept().await?;
     let (sent, _buffer) = connection.send(Buffer::try_from_slice(b"welcome\n")?).await;
     sent?;
     connection.shutdown().await?;
-    visitors.join().expect("one visitor was refused and one was served");
+    clients.join().expect("one client was refused and one was served");
     Ok(())
 }
 
 /// Two clients on the host, one after the other. A rejected request looks like a reset connection.
-fn visit_twice(server: SocketAddr) -> JoinHandle<()> {
+fn run_clients(server: SocketAddr) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let read = || {
             let mut text = String::new();

@@ -4,7 +4,7 @@
 //! $ cargo run --example connect
 //! ```
 //!
-//! The program ends once it has served a visitor of its own.
+//! The program ends once it has served a client of its own.
 
 mod support;
 
@@ -20,7 +20,7 @@ fn main() {
     support::run(serve);
 }
 
-// Everything from here on is code that a driver can use, but for the visitors.
+// Everything from here on is code that a driver can use, but for the clients.
 
 async fn serve(net: Net) -> Result {
     let (server, address) = server();

@@ -4,7 +4,7 @@
 //! $ cargo run --example datagram
 //! ```
 //!
-//! The program ends once it has served a visitor of its own.
+//! The program ends once it has served a client of its own.
 
 mod support;
 
@@ -19,12 +19,12 @@ fn main() {
     support::run(serve);
 }
 
-// Everything from here on is code that a driver can use, but for the visitors.
+// Everything from here on is code that a driver can use, but for the clients.
 
 async fn serve(net: Net) -> Result {
     let builder = net.provider().datagram().option(ExclusiveAddress(true));
     let socket = builder.bind(([127, 0, 0, 1], 0).into()).await?;
-    let visitor = visit(socket.local_addr());
+    let client = run_client(socket.local_addr());
     let mut buffer = Buffer::try_with_capacity(512)?;
     let mut served = 0;
     while served < 3 {
@@ -43,12 +43,12 @@ async fn serve(net: Net) -> Result {
             Err(error) => return Err(error),
         };
     }
-    visitor.join().expect("the visitor has got its datagrams back");
+    client.join().expect("the client has got its datagrams back");
     Ok(())
 }
 
 /// A client on the host: it sends three datagrams, and waits for each to come back.
-fn visit(server: SocketAddr) -> JoinHandle<()> {
+fn run_client(server: SocketAddr) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
         for text in ["one", "two", "three"] {

@@ -4,7 +4,7 @@
 //! $ cargo run --example echo
 //! ```
 //!
-//! The program ends once it has served a visitor of its own.
+//! The program ends once it has served a client of its own.
 
 mod support;
 
@@ -19,13 +19,13 @@ fn main() {
     support::run(serve);
 }
 
-// Everything from here on is code that a driver can use, but for the visitors.
+// Everything from here on is code that a driver can use, but for the clients.
 
 async fn serve(net: Net) -> Result {
     let listener = net.provider().listener().bind(([127, 0, 0, 1], 0).into()).await?;
-    let visitor = visit(listener.local_addr());
+    let client = run_client(listener.local_addr());
     echo(listener.accept().await?).await?;
-    visitor.join().expect("the visitor has got its bytes back");
+    client.join().expect("the client has got its bytes back");
     Ok(())
 }
 
@@ -44,7 +44,7 @@ async fn echo(mut connection: Connection) -> Result {
 }
 
 /// A client on the host: it says hello, and reads until the server has ended the connection.
-fn visit(server: SocketAddr) -> JoinHandle<()> {
+fn run_client(server: SocketAddr) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let mut stream = TcpStream::connect(server).expect("the server listens");
         stream.write_all(b"hello\n").expect("sent");

@@ -4,7 +4,7 @@
 //! $ cargo run --example events
 //! ```
 //!
-//! The program ends once it has served a visitor of its own.
+//! The program ends once it has served a client of its own.
 
 mod support;
 
@@ -24,7 +24,7 @@ fn main() {
     support::run(serve);
 }
 
-// Everything from here on is code that a driver can use, but for the visitors.
+// Everything from here on is code that a driver can use, but for the clients.
 
 /// Handler of all that happens on a connection. It runs in WSK's callbacks, at up to `DISPATCH_LEVEL`.
 struct Prints;
@@ -63,17 +63,17 @@ async fn serve(net: Net) -> Result {
     // Each connection starts with these events on.
     listener.inherit(Events::RECEIVE | Events::DISCONNECT)?;
     listener.enable(ListenerEvents::ACCEPT)?;
-    let visitor = visit(listener.local_addr());
+    let client = run_client(listener.local_addr());
     // A driver would not block here; this program has nothing else to do.
-    let mut connection = connections.recv().expect("the visitor comes");
-    visitor.join().expect("the visitor has sent its bytes");
+    let mut connection = connections.recv().expect("the client comes");
+    client.join().expect("the client has sent its bytes");
     connection.shutdown().await?;
     connection.close().await;
     Ok(())
 }
 
 /// A client on the host: it sends two pieces of data and ends its side.
-fn visit(server: SocketAddr) -> JoinHandle<()> {
+fn run_client(server: SocketAddr) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let mut stream = TcpStream::connect(server).expect("the server listens");
         stream.write_all(b"some data").expect("sent");

@@ -4,7 +4,7 @@
 //! $ cargo run --example relay
 //! ```
 //!
-//! The program ends once it has served a visitor of its own.
+//! The program ends once it has served a client of its own.
 
 mod support;
 
@@ -21,7 +21,7 @@ fn main() {
     support::run(serve);
 }
 
-// Everything from here on is code that a driver can use, but for the visitors.
+// Everything from here on is code that a driver can use, but for the clients.
 
 /// Handler that keeps what comes, in the memory of the network adapter, and hands it to the task.
 struct Keeps(Mutex<Sender<RetainedData>>);
@@ -43,7 +43,7 @@ async fn serve(net: Net) -> Result {
     let listener = net.provider().listener().bind(([127, 0, 0, 1], 0).into()).await?;
     let (kept, data) = channel();
     let handlers = Handlers::new().receive(Keeps(Mutex::new(kept)));
-    let visitor = visit(listener.local_addr());
+    let client = run_client(listener.local_addr());
     let from = listener.accept_with(handlers).await?;
     let mut to = listener.accept().await?;
     from.enable(Events::RECEIVE)?;
@@ -57,12 +57,12 @@ async fn serve(net: Net) -> Result {
         }
     }
     to.shutdown().await?;
-    visitor.join().expect("the visitor has got its bytes");
+    client.join().expect("the client has got its bytes");
     Ok(())
 }
 
 /// A client on the host: what it sends on its first connection comes back on the second.
-fn visit(server: SocketAddr) -> JoinHandle<()> {
+fn run_client(server: SocketAddr) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let mut first = TcpStream::connect(server).expect("the server listens");
         let mut second = TcpStream::connect(server).expect("the server listens");

@@ -39,7 +39,7 @@ impl<T> fmt::Display for StillBusy<T> {
         f.write_str("still in use: ")?;
         for (index, (count, kind)) in self.left().enumerate() {
             let separator = if index > 0 { ", " } else { "" };
-            write!(f, "{separator}{count} {kind}")?;
+            write!(f, "{separator}{kind} ({count})")?;
         }
         f.write_str("; wait again, and do not unload before")
     }

@@ -236,7 +236,9 @@ fn a_stop_that_takes_too_long_tells_what_is_left_and_can_be_repeated() {
         let error = executor.stop(passive, Duration::from_millis(50)).unwrap_err();
         assert_eq!(error.tasks(), 1);
         assert!(
-            error.to_string().contains("still in use: 1 unfinished tasks, 2 threads that have not ended;"),
+            error
+                .to_string()
+                .contains("still in use: unfinished tasks (1), threads that have not ended (2);"),
             "{error}"
         );
         release.store(true, Ordering::Release);

@@ -211,11 +211,13 @@ impl Client {
         let (sockets, providers) = (self.shared.unfinished_sockets(), self.shared.open_captures());
         // With neither, what is left is the registration itself: WSK is ending it, or the reaper is about to
         // ask.
-        let registration = usize::from(sockets == 0 && providers == 0);
+        let rest = if sockets == 0 && providers == 0 {
+            Left { count: 1, kind: "registration with WSK" }
+        } else {
+            Left { count: providers, kind: "captures of WSK" }
+        };
         let sockets = Left { count: sockets, kind: "sockets that are closing" };
-        let providers =
-            Left { count: providers + registration, kind: "providers or the registration itself" };
-        Err(StillBusy { inner: self, left: [sockets, providers] })
+        Err(StillBusy { inner: self, left: [sockets, rest] })
     }
 }
 

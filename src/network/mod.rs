@@ -16,7 +16,8 @@
 //!   stop returns ◀── the thread object is signaled: the thread has left the driver's code
 //! ```
 //!
-//! A [`Started`] that is dropped, on a failure path of `DriverEntry`, stops the network and waits, too.
+//! When `serve` fails, that is reported, and the network stops as if it were asked to. A [`Started`] that is
+//! dropped, on a failure path of `DriverEntry`, stops the network and waits, too.
 //!
 //! `DriverEntry` never waits for WSK, which may start after the driver: the thread does.
 
@@ -25,6 +26,7 @@ mod shared;
 
 use core::fmt;
 use core::future::Future;
+use core::task::Poll;
 use core::time::Duration;
 
 pub use report::{Report, Stage};
@@ -379,7 +381,7 @@ impl Net {
     {
         let task = Shared::task(&self.shared);
         self.spawner.spawn(async move {
-            // Dropped after the future, also when that is dropped unfinished.
+            // Counted until the task has ended or was dropped, polled or not.
             let _task = task;
             future.await;
         })
@@ -398,12 +400,44 @@ impl Net {
         self.shared.conclude(Ok(()));
     }
 
-    /// Resolves when the network stops.
+    /// Resolves when the network stops: on request, or because the driver's function has failed.
     ///
     /// # Cancel safety
     /// May be dropped at any time.
     pub fn stopping(&self) -> impl Future<Output = ()> + Send + use<> {
         Shared::stopping(self.shared.clone())
+    }
+
+    /// Runs a future until the network stops: `None` if it stops first. The future is dropped then.
+    ///
+    /// The stop comes first, so that a loop ends also when its next result is always there already.
+    ///
+    /// # Cancel safety
+    /// That of `future`.
+    ///
+    /// ```
+    /// # use wsk::{Listener, Net, Result};
+    /// # async fn serve(net: Net, listener: Listener) -> Result<()> {
+    /// while let Some(accepted) = net.until_stopping(listener.accept()).await {
+    ///     match accepted {
+    ///         Ok(connection) => drop(connection),
+    ///         Err(error) if error.is_transient() => listener.pause().await,
+    ///         Err(error) => return Err(error),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn until_stopping<F: Future>(&self, future: F) -> impl Future<Output = Option<F::Output>> + use<F> {
+        let stopping = self.stopping();
+        async move {
+            let (mut stopping, mut future) = (core::pin::pin!(stopping), core::pin::pin!(future));
+            core::future::poll_fn(|context| match stopping.as_mut().poll(context) {
+                Poll::Ready(()) => Poll::Ready(None),
+                Poll::Pending => future.as_mut().poll(context).map(Some),
+            })
+            .await
+        }
     }
 
     /// Returns whether the network stops.

@@ -50,17 +50,12 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(error) = self.error {
-            let ends = if self.stage == Stage::Serve {
-                "the network ends with its tasks"
-            } else {
-                "the network ends"
-            };
-            return write!(f, "{error}; {ends}");
+            return write!(f, "{error}; the network ends");
         }
         f.write_str("the network is stopping; it waits for: ")?;
         for (index, (count, kind)) in self.left().enumerate() {
             let separator = if index > 0 { ", " } else { "" };
-            write!(f, "{separator}{count} {kind}")?;
+            write!(f, "{separator}{kind} ({count})")?;
         }
         Ok(())
     }

@@ -66,7 +66,11 @@ impl Task {
     pub(super) fn failed_unless(self, served: Result) {
         match served {
             Ok(()) => self.0.conclude(Ok(())),
-            Err(error) => self.0.failed(Stage::Serve, error),
+            Err(error) => {
+                self.0.failed(Stage::Serve, error);
+                // The other tasks have nothing to wait for any more.
+                self.0.request_stop();
+            }
         }
     }
 }

@@ -66,23 +66,11 @@ fn address() -> SocketAddr {
 async fn serve(net: Net) -> Result {
     let listener = net.provider().listener().bind(localhost()).await?;
     *ADDRESS.lock().unwrap() = Some(listener.local_addr());
-    let mut stopping = std::pin::pin!(net.stopping());
-    loop {
-        let mut accept = std::pin::pin!(listener.accept());
-        let accepted = std::future::poll_fn(|context| {
-            if stopping.as_mut().poll(context).is_ready() {
-                return std::task::Poll::Ready(None);
-            }
-            accept.as_mut().poll(context).map(Some)
-        });
-        match accepted.await {
-            None => return Ok(()),
-            Some(connection) => {
-                let connection = connection?;
-                net.spawn(async move { echo(connection).await.unwrap_or(()) })?;
-            }
-        }
+    while let Some(connection) = net.until_stopping(listener.accept()).await {
+        let connection = connection?;
+        net.spawn(async move { echo(connection).await.unwrap_or(()) })?;
     }
+    Ok(())
 }
 
 async fn echo(mut connection: wsk::Connection) -> Result {
@@ -215,6 +203,31 @@ fn an_old_start_leaves_a_later_one_alone() {
     });
 }
 
+/// When the driver's function fails, the other tasks are told that the network stops.
+#[test]
+fn a_failure_stops_the_other_tasks() {
+    let fixture = Fixture::new();
+    let network = fixture.network;
+    Sim::new().run(move |sim| {
+        let (tell, told) = channel();
+        let fails = move |net: Net| async move {
+            let own = net.clone();
+            net.spawn(async move {
+                own.stopping().await;
+                // An operation that never ends is over, too.
+                tell.say(own.until_stopping(std::future::pending::<()>()).await);
+            })?;
+            Err(wsk::Error::new(Operation::Bind, Status::ADDRESS_ALREADY_EXISTS))
+        };
+        let started = network.start(passive(), CONFIG, fails).unwrap();
+        assert_eq!(reported().stage(), Stage::Serve);
+        assert_eq!(told.next(), None);
+        eventually(|| sim.provider().clients() == 0);
+        drop(started);
+    });
+    drop(fixture);
+}
+
 /// A failure is reported, with its stage, in one line; the network ends, and is to be stopped all the same.
 #[test]
 fn failures_are_reported() {
@@ -229,7 +242,7 @@ fn failures_are_reported() {
         assert_eq!((report.stage(), report.left().count()), (Stage::Serve, 0));
         assert_eq!(report.error().unwrap().operation(), Operation::Bind);
         let line = report.to_string();
-        assert!(line.ends_with("; the network ends with its tasks") && !line.contains('\n'), "{line}");
+        assert!(line.ends_with("; the network ends") && !line.contains('\n'), "{line}");
         eventually(|| sim.provider().clients() == 0);
         drop(started);
     });
@@ -315,10 +328,7 @@ fn a_provider_that_is_kept_is_named() {
         let helper = sim.thread("helper", || {
             let report = reported();
             assert_eq!((report.stage(), report.error()), (Stage::Unload, None));
-            assert_eq!(
-                report.to_string(),
-                "the network is stopping; it waits for: 1 providers or the registration itself"
-            );
+            assert_eq!(report.to_string(), "the network is stopping; it waits for: captures of WSK (1)");
             drop(KEPT.lock().unwrap().take());
         });
         drop(started);

@@ -149,7 +149,7 @@ fn unloading_reports_who_holds_it_up() {
         let held = client.unload(passive(), SHORT).unwrap_err();
         assert!(start.elapsed() < SHORT + BOUND);
         assert_eq!((held.providers(), held.sockets()), (1, 0));
-        assert!(held.to_string().contains("still in use: 1 providers or the registration itself;"), "{held}");
+        assert!(held.to_string().contains("still in use: captures of WSK (1);"), "{held}");
         assert!(!listener.is_open());
         // A client that is being unloaded serves nobody any more.
         let client = held.into_inner();

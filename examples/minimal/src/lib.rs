@@ -52,19 +52,20 @@ unsafe extern "C" fn driver_unload(driver: *mut DRIVER_OBJECT) {
     unsafe { IoDeleteDevice(device) };
 }
 
-/// Accepts connections until the network stops, which drops this.
+/// Accepts connections until the network stops. Those that are open have five seconds then.
 async fn serve(net: Net) -> Result {
     let listener = net.provider().listener().bind(([0, 0, 0, 0], 7007).into()).await?;
-    loop {
-        match listener.accept().await {
+    while let Some(accepted) = net.until_stopping(listener.accept()).await {
+        match accepted {
             // Without memory for a task the connection is dropped, which resets it.
-            Ok(connection) => drop(net.spawn(async { echo(connection).await.unwrap_or(()) })),
+            Ok(connection) => drop(net.spawn(async move { echo(connection).await.unwrap_or(()) })),
             // Out of memory, or the peer is gone already: the next one may succeed.
             Err(error) if error.is_transient() => listener.pause().await,
             // The listener has died, or is closed.
             Err(error) => return Err(error),
         }
     }
+    Ok(())
 }
 
 /// Sends back what comes.

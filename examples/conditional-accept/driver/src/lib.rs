@@ -6,9 +6,9 @@
 //!        │                          │
 //!        ├──► device   create, cleanup, close, device control ──► gate_service::control
 //!        │                                                              │ policy, questions, records
-//!        └──► service  a system thread ──► gate_service::Service ──────────┘
-//!                          start, bounded; a failure stays to be read through the device
-//!   DriverUnload ──► the thread unloads the service and ends ──► control shut down ──► link and device gone
+//!        └──► service  wsk::Network ──► gate_service::serve ───────────────┘
+//!                          a failure stays to be read through the device
+//!   DriverUnload ──► the network stops ──► control shut down ──► link and device gone
 //! ```
 //!
 //! All logic is in [`gate_service`] and [`gate_protocol`], where it is tested in user mode. This crate only
@@ -21,7 +21,7 @@
 //! | `security` | its access list |
 //! | `registry` | reading values of a key |
 //! | `configuration` | the parameters in them |
-//! | `service` | the thread that runs the service |
+//! | `service` | the network that the service runs on |
 //! | `debugger` | messages for a kernel debugger |
 //! | `text` | counted strings of the kernel |
 #![no_std]
