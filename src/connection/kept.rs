@@ -46,7 +46,7 @@ const _: () = assert!(size_of::<KeptBytes>() <= size_of::<Buffer>() + 8);
 
 /// Bytes of an abandoned queue, and the number of its receives that have not ended.
 pub(super) struct QueueKept {
-    /// What each receive left, in the order in which they were posted, which is that of the stream (rule
+    /// The bytes of each receive, in the order in which they were posted, which is that of the stream (rule
     /// RCV-16).
     pieces: PoolVec<Option<Kept>>,
     /// The sequence number of the receive that the first one is of.

@@ -203,7 +203,7 @@ fn an_old_start_leaves_a_later_one_alone() {
     });
 }
 
-/// When the driver's function fails, the other tasks are told that the network stops.
+/// A failure of the driver's function stops the network for the other tasks, too.
 #[test]
 fn a_failure_stops_the_other_tasks() {
     let fixture = Fixture::new();
