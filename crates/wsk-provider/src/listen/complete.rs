@@ -133,7 +133,7 @@ fn complete(call: &Call, request: Request, id: WSK_INSPECT_ID, action: WSK_INSPE
         // One that is forgotten is not judged: a call that an abort has met may be on its way for as long as
         // the caller's thread does not run.
         Outcome::Over(past @ (Past::Aborted { .. } | Past::Forgotten)) => {
-            if past == (Past::Aborted { told: true }) {
+            if past == (Past::Aborted { notified: true }) {
                 provider.advice("ABRT-11", NAME, "the request was aborted, and the client knew");
             }
             let status = match behaviours.complete_aborted {

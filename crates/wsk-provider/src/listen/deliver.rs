@@ -245,7 +245,7 @@ fn refuse(socket: &Arc<Socket>) {
     let used = state.end_handover(socket);
     let closed = state.life == Life::Closing || state.life == Life::Freed;
     if !closed {
-        state.told = Some("ACPT-09");
+        state.death_notified_by = Some("ACPT-09");
     }
     drop(state);
     if let Some(call) = used {

@@ -352,7 +352,7 @@ fn drop_pended(socket: &Arc<Socket>, name: &Arc<Name>) {
     if !matches!(listener.inspections.stage(name), Some(Stage::Pended)) {
         return;
     }
-    let Some((established, _)) = listener.inspections.take(name, Past::Aborted { told: false }) else {
+    let Some((established, _)) = listener.inspections.take(name, Past::Aborted { notified: false }) else {
         return;
     };
     drop(state);
@@ -364,7 +364,7 @@ fn drop_pended(socket: &Arc<Socket>, name: &Arc<Name>) {
 pub(super) fn abort_now(socket: &Arc<Socket>, name: &Arc<Name>) {
     let mut state = socket.lock();
     let Role::Listen(listener) = &mut state.role else { return };
-    listener.inspections.remember(name.id(), Past::Aborted { told: false });
+    listener.inspections.remember(name.id(), Past::Aborted { notified: false });
     let Some(running) = state.begin_unmasked(socket) else { return };
     drop(state);
     call_abort(socket, &running, name.id());
@@ -374,7 +374,7 @@ pub(super) fn abort_now(socket: &Arc<Socket>, name: &Arc<Name>) {
 pub(super) fn abort_elsewhere(socket: &Arc<Socket>, name: Arc<Name>) {
     let mut state = socket.lock();
     let Role::Listen(listener) = &mut state.role else { return };
-    listener.inspections.remember(name.id(), Past::Aborted { told: false });
+    listener.inspections.remember(name.id(), Past::Aborted { notified: false });
     let Some(running) = state.begin_unmasked(socket) else { return };
     drop(state);
     let shared = Arc::clone(socket);
@@ -398,7 +398,7 @@ fn call_abort(socket: &Arc<Socket>, running: &Running, id: WSK_INSPECT_ID) {
         provider.violation("ABRT-10", ABORT, &format!("returned {status:#010x}"));
     }
     if let Role::Listen(listener) = &mut socket.lock().role {
-        listener.inspections.remember(id, Past::Aborted { told: true });
+        listener.inspections.remember(id, Past::Aborted { notified: true });
     }
 }
 
@@ -471,7 +471,7 @@ pub(crate) fn take_undecided(socket: &Arc<Socket>, state: &mut State) -> Undecid
         .map(|entry| Arc::clone(&entry.name))
         .collect();
     for name in &pended {
-        if let Some((established, _)) = inspections.take(name, Past::Aborted { told: false }) {
+        if let Some((established, _)) = inspections.take(name, Past::Aborted { notified: false }) {
             established.stream.abort();
         }
     }

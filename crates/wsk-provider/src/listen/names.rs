@@ -82,8 +82,8 @@ impl Drop for Name {
 pub(super) enum Past {
     /// It was decided.
     Decided,
-    /// It was dropped; `told` once the abort callback has returned.
-    Aborted { told: bool },
+    /// It was dropped; `notified` is set once `WskAbortEvent` has returned.
+    Aborted { notified: bool },
     /// It is too long ago.
     Forgotten,
 }
@@ -234,11 +234,11 @@ mod tests {
         let long = names.next(IdReuse::AtOnce);
         for round in 0..2 * REMEMBERED {
             let name = names.next(IdReuse::AtOnce);
-            names.over(&name, if round % 2 == 0 { Past::Decided } else { Past::Aborted { told: true } });
+            names.over(&name, if round % 2 == 0 { Past::Decided } else { Past::Aborted { notified: true } });
         }
         assert_eq!(names.past.len(), 1);
         let last = WSK_INSPECT_ID { Key: long.id().Key + KEY_STEP, SerialNumber: 0 };
-        assert_eq!(names.past(last), Some(Past::Aborted { told: true }));
+        assert_eq!(names.past(last), Some(Past::Aborted { notified: true }));
         assert!(names.notes.len() <= REMEMBERED);
     }
 }

@@ -72,10 +72,10 @@ impl Provider {
     }
 }
 
-/// Sockets whose death the client was told of and that it has not begun to close.
+/// Reports sockets of whose death the client was notified and that it has not begun to close.
 fn report_dead_sockets(provider: &Inner, registration: &Registration) {
     for socket in registration.client.sockets() {
-        let Some(rule) = socket.told_and_left_open() else { continue };
+        let Some(rule) = socket.death_rule_if_left_open() else { continue };
         provider.violation(rule, CALL, "a socket known to be dead is still open");
     }
 }
@@ -84,7 +84,7 @@ fn wait_for_the_rest(provider: &Inner, registration: &Registration, may_wait: bo
     let (patience, breaks) =
         provider.live_config.get(|config| (config.self_deadlock_after, config.breaks_deadlocks));
     let start = Instant::now();
-    let mut told = false;
+    let mut reported = false;
     loop {
         registration.progress.clear();
         let left = Leftovers::of(registration);
@@ -98,7 +98,7 @@ fn wait_for_the_rest(provider: &Inner, registration: &Registration, may_wait: bo
             return;
         }
         let own = registration.state.lock().captures.iter().any(Capture::is_own);
-        if !own || told {
+        if !own || reported {
             registration.progress.wait(None);
             continue;
         }
@@ -107,12 +107,11 @@ fn wait_for_the_rest(provider: &Inner, registration: &Registration, may_wait: bo
             registration.progress.wait(Some(rest));
             continue;
         }
-        let detail = format!("the calling thread holds a captured NPI, and nobody releases it: {left:?}");
+        let detail = format!("the calling thread holds a captured NPI, and no other thread releases it: {left:?}");
         if !breaks {
-            // Nothing says that it will not be released by another thread, and until then it may be used
-            // (REG-18).
+            // Another thread may still release it, and may use it until then (REG-18).
             provider.advice("REG-26", CALL, &detail);
-            told = true;
+            reported = true;
             continue;
         }
         provider.violation("REG-26", CALL, &detail);

@@ -90,25 +90,24 @@ impl Call {
         }
         if dies_now || life == Life::Dead as u32 {
             let mut state = self.socket.lock();
-            // Whatever is told of this death from now on, this call came before it. And what one thread was
-            // told, by a call or an indication, another one cannot know at once, which may have decided to
-            // call by then: its own call tells it. Nor does a completion routine know what the thread was
-            // told that happens to run it.
+            // This call precedes every later notification of the death. A call or an indication notifies one
+            // thread; other threads may already be on their way into a call, so each is notified by its own
+            // first call. A completion routine does not know what the thread that runs it was notified of.
             let thread = thread::current().id();
             let acts_for_itself = provider.host.call_site().completion_depth == 0;
-            let knows = acts_for_itself && state.told_by_calls.contains(&thread);
-            let told = state.told.filter(|_| !dies_now && knows);
-            state.told.get_or_insert(if self.name == "WskAccept" { "LSN-07" } else { "LIFE-17" });
+            let knows = acts_for_itself && state.notified_threads.contains(&thread);
+            let notified_by = state.death_notified_by.filter(|_| !dies_now && knows);
+            state.death_notified_by.get_or_insert(if self.name == "WskAccept" { "LSN-07" } else { "LIFE-17" });
             if acts_for_itself && !knows {
-                state.told_by_calls.push(thread);
+                state.notified_threads.push(thread);
             }
             drop(state);
-            if let Some(rule) = told {
+            if let Some(rule) = notified_by {
                 provider.violation(rule, self.name, "called on a dead socket that should have been closed");
             }
-        } else if self.socket.lock().told == Some("ACPT-09") {
+        } else if self.socket.lock().death_notified_by == Some("ACPT-09") {
             provider.violation("ACPT-09", self.name, "called on an accepted socket that was given back");
-        } else if self.socket.lock().told == Some(CLOSE_FAILED) {
+        } else if self.socket.lock().death_notified_by == Some(CLOSE_FAILED) {
             provider.violation(CLOSE_FAILED, self.name, "called on a socket whose close has failed");
         } else {
             let how = if life == Life::Closing as u32 { "that is closing" } else { "that is closed" };

@@ -45,7 +45,7 @@ fn close(call: &Call, mut request: Request) -> NTSTATUS {
     let provider = socket.provider();
     let mut state = socket.lock();
     if matches!(state.life, Life::Closing | Life::Freed) {
-        let failed = state.told == Some(CLOSE_FAILED);
+        let failed = state.death_notified_by == Some(CLOSE_FAILED);
         drop(state);
         provider.violation(
             if failed { CLOSE_FAILED } else { "CLOSE-12" },
@@ -155,7 +155,7 @@ impl Socket {
         let provider = socket.provider();
         state.let_client_memory_go(provider);
         let status = if provider.injects(FaultPoint::CloseFails) {
-            state.told = Some(CLOSE_FAILED);
+            state.death_notified_by = Some(CLOSE_FAILED);
             STATUS_UNSUCCESSFUL
         } else {
             STATUS_SUCCESS

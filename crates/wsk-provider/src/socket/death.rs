@@ -30,7 +30,7 @@ impl Socket {
             let shared = Arc::clone(socket);
             socket.provider().defer(Box::new(move |_| {
                 if listen::inspect_sentinel(&shared, &running) {
-                    shared.lock().told.get_or_insert("INSP-08");
+                    shared.lock().death_notified_by.get_or_insert("INSP-08");
                 }
                 drop(running);
             }));

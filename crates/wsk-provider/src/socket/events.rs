@@ -49,12 +49,12 @@ impl Event {
         }
     }
 
-    /// Returns whether it has a form that tells of the socket's death.
+    /// Returns whether it has a form that notifies the client of the socket's death.
     const fn has_sentinel(self) -> bool {
         matches!(self, Self::Accept | Self::Receive | Self::ReceiveFrom)
     }
 
-    /// The rule that asks the client to close a socket whose death this event has told.
+    /// The rule that asks the client to close a socket of whose death this event has notified it.
     const fn death_rule(self) -> &'static str {
         match self {
             Self::Accept => "ACPT-05",
@@ -275,7 +275,7 @@ pub(super) fn run_sentinel(socket: &Arc<Socket>, event: Event, running: Running)
     let provider = Arc::clone(socket.provider());
     provider.defer(Box::new(move |_| {
         role::sentinel(&shared, event, &running);
-        shared.lock().told.get_or_insert(event.death_rule());
+        shared.lock().death_notified_by.get_or_insert(event.death_rule());
         drop(running);
     }));
 }

@@ -192,10 +192,11 @@ unsafe impl Sync for Socket {}
 pub(crate) struct State {
     /// Phase of the socket's life.
     pub(crate) life: Life,
-    /// The client has been told that the socket is dead; the rule that asks it to close it.
-    pub(crate) told: Option<&'static str>,
-    /// The threads that a call of theirs has told it. Another one may have been on its way in meanwhile.
-    told_by_calls: Vec<ThreadId>,
+    /// Rule by which the client has to close the dead socket, once it has been notified of the death.
+    pub(crate) death_notified_by: Option<&'static str>,
+    /// Threads that were notified of the death by a call of their own. Calls of other threads may have been in
+    /// progress then.
+    notified_threads: Vec<ThreadId>,
     /// `SocketContext`.
     pub(crate) context: Context,
     /// The client's callback tables.
@@ -266,8 +267,8 @@ impl Socket {
             accepted: plan.accepted,
             state: Mutex::new(State {
                 life: Life::Live,
-                told: None,
-                told_by_calls: Vec::new(),
+                death_notified_by: None,
+                notified_threads: Vec::new(),
                 context: plan.context,
                 tables: plan.tables,
                 offers: plan.tables.offers(),
@@ -370,7 +371,7 @@ impl Socket {
     }
 
     fn describe(self: &Arc<Self>, state: &State) -> OpenSocket {
-        let rule = match state.told {
+        let rule = match state.death_notified_by {
             Some(rule) => rule,
             None => state.leak_rule,
         };
@@ -460,9 +461,9 @@ impl State {
 }
 
 impl Socket {
-    /// The rule that a dead socket breaks by staying open although its client knows.
-    pub(crate) fn told_and_left_open(&self) -> Option<&'static str> {
+    /// Returns the rule that a dead socket breaks if it stays open after its client was notified.
+    pub(crate) fn death_rule_if_left_open(&self) -> Option<&'static str> {
         let state = self.lock();
-        if state.life == Life::Dead { state.told } else { None }
+        if state.life == Life::Dead { state.death_notified_by } else { None }
     }
 }
