@@ -46,8 +46,8 @@ pub(crate) unsafe extern "system" fn wsk_socket_connect(
     if socket_type != SOCK_STREAM || protocol != IPPROTO_TCP {
         return request.fail(provider, provider.live_config.behaviours().no_such_pair.status());
     }
-    request.borrows(local, Purpose::AddressIn);
-    request.borrows(remote, Purpose::AddressIn);
+    request.needs(local, Purpose::AddressIn);
+    request.needs(remote, Purpose::AddressIn);
     // SAFETY: the client passes a whole address.
     let Some(family) = (unsafe { provider.family_of(call.name, local) }) else {
         return request.fail(provider, STATUS_INVALID_PARAMETER);
@@ -71,7 +71,7 @@ pub(crate) unsafe extern "system" fn wsk_socket_connect(
         descriptor,
     };
     request.makes(Category::Connection);
-    request.borrows_descriptor(descriptor);
+    request.needs_descriptor(descriptor);
     let made = check_descriptor(provider, call.name, descriptor).and_then(|()| wish.grant(&call));
     let socket = match made {
         Ok(socket) => socket,

@@ -107,8 +107,8 @@ pub(crate) unsafe extern "system" fn wsk_control_client(
         // SAFETY: the client hands the IRP over.
         match unsafe { Request::take(provider, NAME, "IRP-18", irp) } {
             Ok(mut request) => {
-                request.borrows(input, Purpose::ControlBuffer);
-                request.borrows(output, Purpose::ControlBuffer);
+                request.needs(input, Purpose::ControlBuffer);
+                request.needs(output, Purpose::ControlBuffer);
                 Some(request)
             }
             Err(status) => return status,

@@ -53,7 +53,7 @@ pub(crate) unsafe extern "system" fn wsk_socket(
     };
     if let Ok(wish) = &wish {
         request.makes(wish.category);
-        request.borrows_descriptor(descriptor);
+        request.needs_descriptor(descriptor);
     }
     match wish.and_then(|wish| wish.grant(&call)) {
         Ok(socket) => request.finish_pended(&*call, STATUS_SUCCESS, socket.raw() as usize),

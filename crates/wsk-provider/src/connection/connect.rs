@@ -50,7 +50,7 @@ pub(crate) unsafe extern "system" fn wsk_connect(
         Ok(begun) => begun,
         Err(status) => return status,
     };
-    request.borrows(remote, Purpose::AddressIn);
+    request.needs(remote, Purpose::AddressIn);
     // SAFETY: the client passes a whole address.
     let remote = unsafe { call.provider().read_address(call.name, remote, call.family) };
     request_connect(&call, request, remote, flags, Span::EMPTY)
@@ -73,11 +73,11 @@ pub(crate) unsafe extern "system" fn wsk_connect_ex(
         Ok(begun) => begun,
         Err(status) => return status,
     };
-    request.borrows(remote, Purpose::AddressIn);
+    request.needs(remote, Purpose::AddressIn);
     // SAFETY: the client passes a whole address.
     let remote = unsafe { call.provider().read_address(call.name, remote, call.family) };
     // SAFETY: the client leaves the buffer alone until the IRP completes.
-    unsafe { request.borrows_buffer(buffer) };
+    unsafe { request.needs_buffer(buffer) };
     // SAFETY: the client leaves the buffer alone until the IRP completes.
     let first = match unsafe { Span::new(call.provider(), call.name, buffer) } {
         Ok(first) => first,
@@ -284,7 +284,7 @@ pub(crate) unsafe extern "system" fn wsk_get_remote_address(
     if !check_output(&call, remote) {
         return request.fail(provider, STATUS_INVALID_PARAMETER);
     }
-    request.borrows(remote, Purpose::AddressOut);
+    request.needs(remote, Purpose::AddressOut);
     let known = part(&mut call.lock()).filter(|connection| connection.is_connected()).and_then(|c| c.remote);
     let Some(address) = known else { return request.fail(provider, STATUS_INVALID_DEVICE_STATE) };
     // SAFETY: the client's buffer has room for an address of the socket's family.

@@ -48,7 +48,7 @@ pub(crate) unsafe extern "system" fn wsk_disconnect(
         return abort(&call, request);
     }
     // SAFETY: the client leaves the buffer alone until the IRP completes.
-    unsafe { request.borrows_buffer(buffer) };
+    unsafe { request.needs_buffer(buffer) };
     // SAFETY: the client leaves the buffer alone until the IRP completes.
     match unsafe { Span::new(provider, call.name, buffer) } {
         Ok(last) => close(&call, request, last),

@@ -62,11 +62,11 @@ pub(crate) unsafe extern "system" fn wsk_receive_ex(
         call.provider().violation("RCV-22", call.name, "the reserved ControlFlags is not null");
         return request.fail(call.provider(), STATUS_INVALID_PARAMETER);
     }
-    request.borrows(control_length, Purpose::ControlMessages);
+    request.needs(control_length, Purpose::ControlMessages);
     if !control_length.is_null() {
         // SAFETY: the client passes a variable that says how long its buffer is.
         if unsafe { control_length.read_unaligned() } != 0 {
-            request.borrows(control, Purpose::ControlMessages);
+            request.needs(control, Purpose::ControlMessages);
         }
         // SAFETY: the client keeps the variable for the provider until the IRP completes (LIFE-10).
         unsafe { ptr::write_unaligned(control_length, 0) };
@@ -103,7 +103,7 @@ fn want(call: &Call, flags: u32, size: usize) -> Result<Want, NTSTATUS> {
 unsafe fn receive(call: &Call, mut request: Request, buffer: PWSK_BUF, flags: u32) -> NTSTATUS {
     let provider = call.provider();
     // SAFETY: the caller guarantees that the client leaves the buffer alone until the request completes.
-    unsafe { request.borrows_buffer(buffer) };
+    unsafe { request.needs_buffer(buffer) };
     // SAFETY: the caller guarantees that the client leaves the buffer alone until the request completes.
     let span = match unsafe { Span::new(provider, call.name, buffer) } {
         Ok(span) => span,

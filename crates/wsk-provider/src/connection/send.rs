@@ -49,7 +49,7 @@ pub(crate) unsafe extern "system" fn wsk_send_ex(
     match unsafe { Call::begin("WskSendEx", "IRP-18", socket, irp) } {
         Ok((call, mut request)) => {
             if control_length != 0 {
-                request.borrows(control, Purpose::ControlMessages);
+                request.needs(control, Purpose::ControlMessages);
             }
             call.provider().advice("SND-20", call.name, "the function is documented as reserved");
             // SAFETY: the client leaves the buffer alone until the IRP completes.
@@ -72,7 +72,7 @@ unsafe fn send(call: &Call, mut request: Request, buffer: PWSK_BUF, flags: u32) 
         return request.fail(provider, STATUS_NOT_SUPPORTED);
     }
     // SAFETY: the caller guarantees that the client leaves the buffer alone until the request completes.
-    unsafe { request.borrows_buffer(buffer) };
+    unsafe { request.needs_buffer(buffer) };
     // SAFETY: the caller guarantees that the client leaves the buffer alone until the request completes.
     let mut span = match unsafe { Span::new(provider, call.name, buffer) } {
         Ok(span) => span,

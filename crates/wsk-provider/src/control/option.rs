@@ -86,7 +86,7 @@ pub(super) unsafe fn set(call: &Call, mut request: Option<Request>, arguments: A
         // SAFETY: the caller guarantees that the buffers are as long as the arguments say.
         let descriptor = unsafe { arguments.read::<PSECURITY_DESCRIPTOR>() };
         if let (Ok(descriptor), Some(request)) = (descriptor, &mut request) {
-            request.borrows_descriptor(descriptor);
+            request.needs_descriptor(descriptor);
         }
         let result = descriptor.and_then(|descriptor| set_security(call, descriptor));
         // SAFETY: the caller guarantees that the buffers are as long as the arguments say.

@@ -106,17 +106,17 @@ pub(crate) unsafe extern "system" fn wsk_receive_from(
     };
     check_output(&call, remote);
     // SAFETY: the client leaves the buffer alone until the IRP completes.
-    unsafe { request.borrows_buffer(buffer) };
-    request.borrows(remote, Purpose::AddressOut);
+    unsafe { request.needs_buffer(buffer) };
+    request.needs(remote, Purpose::AddressOut);
     let mut room = 0;
     if !control_length.is_null() {
-        request.borrows(control_length, Purpose::ControlMessages);
+        request.needs(control_length, Purpose::ControlMessages);
         // SAFETY: the client passes a variable that says how long its buffer is.
         room = unsafe { control_length.read_unaligned() };
         if room != 0 {
-            request.borrows(control, Purpose::ControlMessages);
+            request.needs(control, Purpose::ControlMessages);
         }
-        request.borrows(control_flags, Purpose::ControlMessages);
+        request.needs(control_flags, Purpose::ControlMessages);
     }
     let receive = ReceiveFrom { span, remote, control_length, control: control.cast(), room, control_flags };
     let mut state = call.lock();

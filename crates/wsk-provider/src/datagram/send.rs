@@ -48,13 +48,13 @@ pub(crate) unsafe extern "system" fn wsk_send_to(
         Err(status) => return status,
     };
     // SAFETY: the client leaves the buffer alone until the IRP completes.
-    unsafe { request.borrows_buffer(buffer) };
+    unsafe { request.needs_buffer(buffer) };
     // SAFETY: the client leaves the buffer alone until the IRP completes.
     let datagrams =
         unsafe { Span::new(call.provider(), call.name, buffer) }.map(|span| VecDeque::from([bytes_of(span)]));
-    request.borrows(remote, Purpose::AddressIn);
+    request.needs(remote, Purpose::AddressIn);
     if control_length != 0 {
-        request.borrows(control, Purpose::ControlMessages);
+        request.needs(control, Purpose::ControlMessages);
     }
     // SAFETY: the client passes a whole address.
     let to = unsafe { destination(&call, remote) };
@@ -82,12 +82,12 @@ pub(crate) unsafe extern "system" fn wsk_send_messages(
         Err(status) => return status,
     };
     // SAFETY: the client leaves the list and its buffers alone until the IRP completes.
-    unsafe { request.borrows_list(list) };
+    unsafe { request.needs_list(list) };
     // SAFETY: the client leaves the list and its buffers alone until the IRP completes.
     let datagrams = unsafe { datagrams_of(call.provider(), call.name, list) };
-    request.borrows(remote, Purpose::AddressIn);
+    request.needs(remote, Purpose::AddressIn);
     if control_length != 0 {
-        request.borrows(control, Purpose::ControlMessages);
+        request.needs(control, Purpose::ControlMessages);
     }
     // SAFETY: the client passes a whole address.
     let to = unsafe { destination(&call, remote) };

@@ -79,8 +79,8 @@ pub(crate) unsafe extern "system" fn wsk_accept(
     check_table(provider, "LSN-14", NAME, dispatch);
     let [local, remote] = [local, remote].map(|buffer| usable(&call, buffer));
     request.makes(Category::Connection);
-    request.borrows(local, Purpose::AcceptAddress);
-    request.borrows(remote, Purpose::AcceptAddress);
+    request.needs(local, Purpose::AcceptAddress);
+    request.needs(remote, Purpose::AcceptAddress);
     accept(&call, request, AcceptItem { context: Context(context), dispatch, local, remote })
 }
 

@@ -281,7 +281,7 @@ fn adopt(listener: &Arc<Socket>, socket: &Arc<Socket>, handover: Handover) {
     state.tables.connection = dispatch;
     // A client that is quick has closed it by now.
     if state.life != Life::Freed {
-        state.hold_client_memory(listener.provider());
+        state.pin_client_memory(listener.provider());
     }
     drop(state);
     if changed {

@@ -68,7 +68,7 @@ impl Provider {
         let state = unsafe { &raw mut (*block).ReservedRegistrationState };
         // SAFETY: the caller keeps the block until this call has returned.
         unsafe { state.write_volatile(DEREGISTERED) };
-        registration.kept.lock().let_go(provider);
+        registration.pinned.lock().unpin(provider);
     }
 }
 
@@ -107,7 +107,8 @@ fn wait_for_the_rest(provider: &Inner, registration: &Registration, may_wait: bo
             registration.progress.wait(Some(rest));
             continue;
         }
-        let detail = format!("the calling thread holds a captured NPI, and no other thread releases it: {left:?}");
+        let detail =
+            format!("the calling thread holds a captured NPI, and no other thread releases it: {left:?}");
         if !breaks {
             // Another thread may still release it, and may use it until then (REG-18).
             provider.advice("REG-26", CALL, &detail);

@@ -60,7 +60,7 @@ pub(crate) struct Registration {
     dispatch: usize,
     version: u16,
     /// The client's dispatch table and the registration block, which stay until the deregistration returns.
-    kept: Mutex<PinnedMemory>,
+    pinned: Mutex<PinnedMemory>,
     /// Arguments of `WskRegister`: `WskClientEvent` and its context.
     event: Option<PFN_WSK_CLIENT_EVENT>,
     context: usize,
@@ -288,18 +288,18 @@ impl Provider {
             provider.violation("REG-01", CALL, "the registration block is in use by another registration");
             return STATUS_INVALID_PARAMETER;
         }
-        let mut kept = PinnedMemory::default();
+        let mut pinned = PinnedMemory::default();
         if provider.live_config.watches_memory() {
             let host = &*provider.host;
-            kept.add(host, npi.Dispatch, "LIFE-01", "the client dispatch table of a registration");
-            kept.add(host, block, "LIFE-03", "the block of a registration");
+            pinned.add(host, npi.Dispatch, "LIFE-01", "the client dispatch table of a registration");
+            pinned.add(host, block, "LIFE-03", "the block of a registration");
         }
         let progress = Arc::new(Flag::new());
         let registration = Arc::new(Registration {
             block: block as usize,
             dispatch: npi.Dispatch.addr(),
             version: dispatch.Version,
-            kept: Mutex::new(kept),
+            pinned: Mutex::new(pinned),
             event: dispatch.WskClientEvent,
             context: npi.ClientContext as usize,
             client: Client::new(provider, Arc::clone(&progress)),

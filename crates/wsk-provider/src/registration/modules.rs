@@ -82,7 +82,7 @@ struct BindingState {
     context: usize,
     detaching: bool,
     detached: bool,
-    kept: PinnedMemory,
+    pinned: PinnedMemory,
 }
 
 /// All modules of one provider.
@@ -237,7 +237,7 @@ fn clean_up(provider: &Arc<Inner>, module: &Arc<Module>, binding: &Arc<Binding>)
     }
     let context = {
         let mut state = binding.state.lock();
-        state.kept.let_go(provider);
+        state.pinned.unpin(provider);
         state.context as *mut c_void
     };
     if let Some(callback) = module.callbacks.ClientCleanupBindingContext {
@@ -334,7 +334,7 @@ impl Provider {
         }
         state.attached = true;
         state.context = context as usize;
-        state.kept.add(
+        state.pinned.add(
             &*provider.host,
             dispatch,
             "LIFE-01",

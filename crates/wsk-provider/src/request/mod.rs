@@ -9,15 +9,15 @@
 //!    arms cancel)    queued ───────────────────────────┘
 //! ```
 //!
-//! Whoever swaps the IRP's cancel routine for null owns the completion; that is how a success and a
-//! cancellation that meet are told apart. A [`Request`] is completed exactly once because completing consumes
-//! it; one that is dropped all the same completes as cancelled, so that no IRP is ever lost.
+//! The thread that swaps the IRP's cancel routine for null owns the completion; this settles the race between a
+//! success and a cancellation. A [`Request`] is completed exactly once because completing consumes it; one that
+//! is dropped completes as cancelled, so that no IRP is lost.
 
 mod fields;
-mod lent;
+mod pinned;
 mod queue;
 
-pub(crate) use lent::{PinnedMemory, Purpose};
+pub(crate) use pinned::{PinnedMemory, Purpose};
 pub(crate) use queue::RequestQueue;
 
 use std::mem;
@@ -31,7 +31,7 @@ use wsk_sys::{
     STATUS_CANCELLED, STATUS_INVALID_PARAMETER, STATUS_PENDING, WSK_BUF, WSK_BUF_LIST, nt_success,
 };
 
-use self::lent::Loans;
+use self::pinned::PinList;
 use crate::client::Client;
 use crate::dispatch::decoy;
 use crate::live_config::Timing;
@@ -104,29 +104,29 @@ impl Owns for Arc<Client> {
 /// Part of a request that exists once it is marked pending.
 ///
 /// # Invariants
-/// The owner counts the request, unless it closes the owner. What is held is let go before the IRP completes.
+/// The owner counts the request, unless it closes the owner. `pinned` is unpinned before the IRP completes.
 #[derive(Debug)]
 struct Pended {
     owner: Owner,
-    held: PinnedMemory,
+    pinned: PinnedMemory,
     /// It is the owner's close: once it has completed, and not before, the owner is gone.
     closes: bool,
 }
 
 impl Pended {
-    /// Only who belongs to whom: the entry that held the rest is gone.
+    /// Only the owner: the queue entry that had the pinned memory is gone.
     fn of(owner: Owner) -> Self {
-        Self { owner, held: PinnedMemory::default(), closes: false }
+        Self { owner, pinned: PinnedMemory::default(), closes: false }
     }
 
-    fn let_go(&mut self) {
-        self.held.let_go(self.owner.provider());
+    fn unpin(&mut self) {
+        self.pinned.unpin(self.owner.provider());
     }
 }
 
 impl Drop for Pended {
     fn drop(&mut self) {
-        self.let_go();
+        self.unpin();
     }
 }
 
@@ -139,7 +139,7 @@ impl Drop for Pended {
 #[derive(Debug)]
 pub(crate) struct Request {
     irp: NonNull<IRP>,
-    loans: Loans,
+    pin_list: PinList,
     /// Value of `Information` while the request is pending.
     decoy: usize,
     pended: Option<Pended>,
@@ -149,8 +149,8 @@ pub(crate) struct Request {
 unsafe impl Send for Request {}
 
 impl Request {
-    /// Takes over an IRP. Without one, or with one that cannot be used, the client's mistake is reported and
-    /// the result is the status to return.
+    /// Takes ownership of an IRP. If it is null or unusable, reports the violation and returns the status for
+    /// the call to return.
     ///
     /// # Safety
     /// `irp` is null or points to a live IRP that the client hands over.
@@ -195,58 +195,58 @@ impl Request {
         unsafe { fields::check(provider, call, irp.as_ptr()) };
         // SAFETY: the client handed the IRP over and it has a free stack location.
         unsafe { nt::io_set_next_irp_stack_location(irp.as_ptr()) };
-        Ok(Self { irp, loans: Loans::default(), decoy: 0, pended: None })
+        Ok(Self { irp, pin_list: PinList::default(), decoy: 0, pended: None })
     }
 
     /// A request that was marked pending before.
     fn pended(irp: NonNull<IRP>, pended: Pended) -> Self {
-        Self { irp, loans: Loans::default(), decoy: 0, pended: Some(pended) }
+        Self { irp, pin_list: PinList::default(), decoy: 0, pended: Some(pended) }
     }
 
-    /// Notes that the outcome is a socket of `category`.
+    /// Records that the outcome is a socket of `category`.
     pub(crate) fn makes(&mut self, category: Category) {
         self.decoy = decoy::of(category);
     }
 
-    /// Notes that a cached security descriptor is used until the IRP completes.
-    pub(crate) fn borrows_descriptor(&mut self, descriptor: PSECURITY_DESCRIPTOR) {
-        self.loans.add_descriptor(descriptor);
+    /// Records that a cached security descriptor is used until the IRP completes.
+    pub(crate) fn needs_descriptor(&mut self, descriptor: PSECURITY_DESCRIPTOR) {
+        self.pin_list.add_descriptor(descriptor);
     }
 
-    /// Notes that the memory at `address`, if any, is needed until the IRP completes.
-    pub(crate) fn borrows<T>(&mut self, address: *const T, purpose: Purpose) {
-        self.loans.add(address, purpose);
+    /// Records that the memory at `address`, if any, is needed until the IRP completes.
+    pub(crate) fn needs<T>(&mut self, address: *const T, purpose: Purpose) {
+        self.pin_list.add(address, purpose);
     }
 
-    /// Notes that the chain of a buffer is needed until the IRP completes.
+    /// Records that the chain of a buffer is needed until the IRP completes.
     ///
     /// # Safety
     /// `buffer` is null or points to a descriptor; its chain stays until the IRP completes.
-    pub(crate) unsafe fn borrows_buffer(&mut self, buffer: *const WSK_BUF) {
+    pub(crate) unsafe fn needs_buffer(&mut self, buffer: *const WSK_BUF) {
         // SAFETY: the caller guarantees that `buffer` is null or points to a descriptor; its chain stays
         // until the IRP completes.
-        unsafe { self.loans.add_buffer(buffer) };
+        unsafe { self.pin_list.add_buffer(buffer) };
     }
 
-    /// Notes that a list and its buffers are needed until the IRP completes.
+    /// Records that a list and its buffers are needed until the IRP completes.
     ///
     /// # Safety
     /// `list` is null or points to a list that stays, with its buffers, until the IRP completes.
-    pub(crate) unsafe fn borrows_list(&mut self, list: *const WSK_BUF_LIST) {
+    pub(crate) unsafe fn needs_list(&mut self, list: *const WSK_BUF_LIST) {
         // SAFETY: the caller guarantees that `list` is null or points to a list that stays, with its buffers,
         // until the IRP completes.
-        unsafe { self.loans.add_list(list) };
+        unsafe { self.pin_list.add_list(list) };
     }
 
-    /// Completes with `status` and returns it: what a call does that cannot do what it was asked.
+    /// Fails the call: completes with `status` and returns it.
     pub(crate) fn fail(self, provider: &Inner, status: NTSTATUS) -> NTSTATUS {
         let pending = self.pended.is_some();
         self.complete(provider, status, 0);
         if pending { STATUS_PENDING } else { status }
     }
 
-    /// Completes with an outcome that is known now; returns what the call returns. Whether that happens
-    /// inline is one of the choices of the configuration.
+    /// Completes with an outcome that is known now, and returns the status for the call to return. The
+    /// configuration decides whether the completion is inline.
     pub(crate) fn finish(self, owner: &impl Owns, status: NTSTATUS, information: usize) -> NTSTATUS {
         let timing = owner.machine().live_config.timing(false);
         self.finish_timed(owner, timing, status, information)
@@ -349,14 +349,14 @@ impl Request {
         let context = [pointer, kind as *mut _, std::ptr::null_mut(), PENDED_MARK as *mut _];
         // SAFETY: the request owns the IRP, and the driver context is for the driver that does.
         unsafe { nt::set_irp_driver_context(self.irp.as_ptr(), context) };
-        let mut held = mem::take(&mut self.loans).hold(owner.provider());
-        self.show_pending(owner.provider(), &mut held);
-        self.pended = Some(Pended { owner, held, closes });
+        let mut pinned = mem::take(&mut self.pin_list).pin(owner.provider());
+        self.show_pending(owner.provider(), &mut pinned);
+        self.pended = Some(Pended { owner, pinned, closes });
     }
 
-    /// Makes the IRP look pending to whoever looks, and notes that its routine's context is needed (IRP-10,
+    /// Gives the IRP the fields of a pending one, and pins the context of its completion routine (IRP-10,
     /// IRP-12).
-    fn show_pending(&self, provider: &Inner, held: &mut PinnedMemory) {
+    fn show_pending(&self, provider: &Inner, pinned: &mut PinnedMemory) {
         let irp = self.irp.as_ptr();
         // SAFETY: the request owns the IRP.
         unsafe { nt::set_irp_status(irp, STATUS_PENDING) };
@@ -367,11 +367,11 @@ impl Request {
             let location = unsafe { nt::irp_stack_pointer(irp) };
             // SAFETY: the request owns the IRP; the current location is the provider's.
             let context = unsafe { nt::stack_context(location) };
-            held.add(&*provider.host, context, "IRP-10", "the completion routine of a pending request");
+            pinned.add(&*provider.host, context, "IRP-10", "the completion routine of a pending request");
         }
     }
 
-    /// IRP-10: nobody but the provider writes to a pending IRP.
+    /// IRP-10: only the provider writes to a pending IRP.
     fn check_untouched(&self, provider: &Inner) {
         // SAFETY: the request owns the IRP.
         let status = unsafe { nt::irp_status(self.irp.as_ptr()) };
@@ -405,13 +405,13 @@ impl Request {
         }
         let (irp, mut pended) = self.take_apart();
         let irp = irp.as_ptr();
-        // SAFETY: the request owned the IRP; nobody else reads it before it is completed below.
+        // SAFETY: the request owned the IRP; no other owner reads it before it is completed below.
         unsafe { nt::set_irp_status(irp, status) };
-        // SAFETY: the request owned the IRP; nobody else reads it before it is completed below.
+        // SAFETY: the request owned the IRP; no other owner reads it before it is completed below.
         unsafe { nt::set_irp_information(irp, information) };
         if let Some(pended) = &mut pended {
-            pended.let_go();
-            // SAFETY: the request owned the IRP; nobody else reads it before it is completed below.
+            pended.unpin();
+            // SAFETY: the request owned the IRP; no other owner reads it before it is completed below.
             unsafe { nt::set_irp_driver_context(irp, [std::ptr::null_mut(); 4]) };
         }
         let raised = Inner::raise(provider.live_config.completion_level());
@@ -426,7 +426,7 @@ impl Request {
     /// The IRP and what it was pended with; completing it is up to the caller.
     fn take_apart(mut self) -> (NonNull<IRP>, Option<Pended>) {
         let (irp, pended) = (self.irp, self.pended.take());
-        drop(mem::take(&mut self.loans));
+        drop(mem::take(&mut self.pin_list));
         mem::forget(self);
         (irp, pended)
     }
@@ -450,7 +450,7 @@ impl Drop for Request {
 pub(crate) struct Completions(SmallVec<[(Request, NTSTATUS, usize); 1]>);
 
 impl Completions {
-    /// Notes that `request` ends with these results.
+    /// Records that `request` ends with these results.
     pub(crate) fn push(&mut self, request: Request, status: NTSTATUS, information: usize) {
         self.0.push((request, status, information));
     }

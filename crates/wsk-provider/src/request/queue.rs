@@ -20,7 +20,7 @@ struct Entry<T> {
 }
 
 impl<T> Entry<T> {
-    /// The request, for whoever has claimed it, and its item.
+    /// Returns the request, for the thread that has claimed it, and its item.
     fn into_request(self) -> (Request, T) {
         (Request::pended(self.irp, self.pended), self.item)
     }
@@ -73,8 +73,7 @@ impl<T> RequestQueue<T> {
             self.entries.push_back(entry);
         }
         if cancelled {
-            // Cancelled before the routine was armed: nobody else will do what the routine does. It needs the
-            // lock.
+            // Cancelled before the routine was armed: its work is deferred from here, since it needs the lock.
             let cancelled = Cancelled(irp);
             owner.machine().defer(Box::new(move |_| cancelled.finish()));
         }

@@ -37,7 +37,7 @@ pub(crate) unsafe extern "system" fn wsk_bind(
         provider.violation("IRP-26", call.name, &format!("the reserved Flags are {flags:#x}"));
         return request.fail(provider, STATUS_INVALID_PARAMETER);
     }
-    request.borrows(local, Purpose::AddressIn);
+    request.needs(local, Purpose::AddressIn);
     // SAFETY: the client passes a whole address.
     let Some(local) = (unsafe { provider.read_address(call.name, local, call.family) }) else {
         provider.violation("BIND-12", call.name, "the address is not of the socket's family");
@@ -145,7 +145,7 @@ pub(crate) unsafe extern "system" fn wsk_get_local_address(
     if !check_output(&call, local) {
         return request.fail(provider, STATUS_INVALID_PARAMETER);
     }
-    request.borrows(local, Purpose::AddressOut);
+    request.needs(local, Purpose::AddressOut);
     let known = call.lock().role.local_address();
     let Some(address) = known else { return request.fail(provider, STATUS_INVALID_DEVICE_STATE) };
     // SAFETY: the client's buffer has room for an address of the socket's family.

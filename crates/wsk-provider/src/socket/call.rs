@@ -97,7 +97,11 @@ impl Call {
             let acts_for_itself = provider.host.call_site().completion_depth == 0;
             let knows = acts_for_itself && state.notified_threads.contains(&thread);
             let notified_by = state.death_notified_by.filter(|_| !dies_now && knows);
-            state.death_notified_by.get_or_insert(if self.name == "WskAccept" { "LSN-07" } else { "LIFE-17" });
+            state.death_notified_by.get_or_insert(if self.name == "WskAccept" {
+                "LSN-07"
+            } else {
+                "LIFE-17"
+            });
             if acts_for_itself && !knows {
                 state.notified_threads.push(thread);
             }

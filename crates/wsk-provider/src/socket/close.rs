@@ -153,7 +153,7 @@ impl Socket {
         socket.set_life(&mut state, Life::Freed);
         let part = std::mem::replace(&mut state.role, Role::Basic);
         let provider = socket.provider();
-        state.let_client_memory_go(provider);
+        state.unpin_client_memory(provider);
         let status = if provider.injects(FaultPoint::CloseFails) {
             state.death_notified_by = Some(CLOSE_FAILED);
             STATUS_UNSUCCESSFUL
@@ -185,7 +185,7 @@ impl Socket {
         socket.set_life(&mut state, Life::Freed);
         socket.discarded.store(true, Ordering::SeqCst);
         state.end(Ending::Closed, &mut completions);
-        state.let_client_memory_go(socket.provider());
+        state.unpin_client_memory(socket.provider());
         let part = std::mem::replace(&mut state.role, Role::Basic);
         drop(state);
         completions.run(socket.provider());

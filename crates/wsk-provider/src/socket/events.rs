@@ -88,7 +88,7 @@ struct Slot {
     waiting: Vec<Request>,
     sentinel_due: bool,
     /// The client's memory that calls use which are still running after the event was disabled.
-    kept: PinnedMemory,
+    pinned: PinnedMemory,
 }
 
 /// The events of one socket.
@@ -240,7 +240,7 @@ impl Drop for Running {
             let slot = state.events.slot(switch);
             slot.running -= 1;
             if slot.running == 0 {
-                slot.kept.let_go(socket.provider());
+                slot.pinned.unpin(socket.provider());
                 if slot.stopping {
                     slot.stopping = false;
                     slot.on = false;
@@ -582,8 +582,8 @@ fn keep_context(call: &Call, state: &mut State, event: Switch) {
     let provider = call.provider();
     if provider.live_config.watches_memory() {
         let context = state.context.0.cast_const();
-        let kept = &mut state.events.slot(event).kept;
-        kept.add(&*provider.host, context, "EVT-21", "a callback that is disabled and still running");
+        let pinned = &mut state.events.slot(event).pinned;
+        pinned.add(&*provider.host, context, "EVT-21", "a callback that is disabled and still running");
     }
 }
 

@@ -221,7 +221,7 @@ pub(crate) struct State {
     /// The call by which the client has made use of the socket meanwhile.
     used: Option<&'static str>,
     /// Tables and context, which the client keeps until the close has completed.
-    kept: PinnedMemory,
+    pinned: PinnedMemory,
     /// The request of `WskCloseSocket`.
     close: Option<Request>,
     /// The thread that has called it.
@@ -281,13 +281,13 @@ impl Socket {
                 inspection: plan.inspection,
                 handover: None,
                 used: None,
-                kept: PinnedMemory::default(),
+                pinned: PinnedMemory::default(),
                 close: None,
                 closed_by: None,
                 role: plan.role,
             }),
         });
-        socket.lock().hold_client_memory(&socket.provider);
+        socket.lock().pin_client_memory(&socket.provider);
         client.add_socket(&socket);
         socket
     }
@@ -419,24 +419,24 @@ impl State {
         }
     }
 
-    /// CLOSE-17: tables and context are there until the close has completed. Without a table there are no
+    /// Pins tables and context until the close has completed (CLOSE-17). Without a table there are no
     /// callbacks, and the context is only a number.
-    pub(crate) fn hold_client_memory(&mut self, provider: &Inner) {
+    pub(crate) fn pin_client_memory(&mut self, provider: &Inner) {
         let Tables { listen, connection, datagram } = self.tables;
         if !self.tables.any() || !provider.live_config.watches_memory() {
             return;
         }
-        let (host, kept) = (&*provider.host, &mut self.kept);
+        let (host, pinned) = (&*provider.host, &mut self.pinned);
         for table in [listen.cast::<u8>(), connection.cast(), datagram.cast()] {
-            kept.add(host, table, "CLOSE-17", "the table of a socket whose close has not completed");
+            pinned.add(host, table, "CLOSE-17", "the table of a socket whose close has not completed");
         }
         let context = self.context.0.cast_const();
-        kept.add(host, context, "CLOSE-17", "the context of a socket whose close has not completed");
+        pinned.add(host, context, "CLOSE-17", "the context of a socket whose close has not completed");
     }
 
-    /// The close is about to complete: the client may free all it has given to the socket.
-    fn let_client_memory_go(&mut self, provider: &Inner) {
-        self.kept.let_go(provider);
+    /// Unpins tables and context; the close is about to complete, and the client may free them.
+    fn unpin_client_memory(&mut self, provider: &Inner) {
+        self.pinned.unpin(provider);
     }
 
     /// Returns why a call on this socket cannot go on, if it cannot; checked again under the lock that the

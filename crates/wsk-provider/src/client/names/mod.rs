@@ -91,8 +91,8 @@ pub(crate) unsafe extern "system" fn wsk_get_address_info(
     if !check_owner(&call, owning_process, owning_thread) || result.is_null() {
         return request.fail(provider, STATUS_INVALID_PARAMETER);
     }
-    request.borrows(result, Purpose::NameQuery);
-    request.borrows(hints, Purpose::NameQuery);
+    request.needs(result, Purpose::NameQuery);
+    request.needs(hints, Purpose::NameQuery);
     for string in [node, service] {
         // SAFETY: the client passes whole strings.
         unsafe { borrow_string(&mut request, string) };
@@ -154,12 +154,12 @@ fn transports(entries: AddressEntries, (socket_type, protocol): (i32, i32)) -> V
 /// # Safety
 /// `string` is null or points to a whole string.
 unsafe fn borrow_string(request: &mut Request, string: PUNICODE_STRING) {
-    request.borrows(string, Purpose::NameQuery);
+    request.needs(string, Purpose::NameQuery);
     // SAFETY: the caller guarantees that `string` is null or points to a whole string.
     if let Some(string) = unsafe { string.as_ref() }
         && string.MaximumLength != 0
     {
-        request.borrows(string.Buffer, Purpose::NameQuery);
+        request.needs(string.Buffer, Purpose::NameQuery);
     }
 }
 
@@ -262,7 +262,7 @@ pub(crate) unsafe extern "system" fn wsk_get_name_info(
         provider.violation("NAME-09", call.name, "the address is too long, or no output is given");
         return request.fail(provider, STATUS_INVALID_PARAMETER);
     }
-    request.borrows(address, Purpose::NameQuery);
+    request.needs(address, Purpose::NameQuery);
     for string in [node, service] {
         // SAFETY: the client passes whole strings.
         unsafe { borrow_string(&mut request, string) };

@@ -1,13 +1,13 @@
-//! The client's memory that the provider needs for longer than a call.
+//! Client memory that is pinned for a pending IRP.
 //!
 //! ```text
-//!   call ──► Loans: noted, costs next to nothing
-//!              ├─ completes inline ──► forgotten
+//!   call ──► PinList: recorded, costs next to nothing
+//!              ├─ completes inline ──► dropped
 //!              └─ pended ──► PinnedMemory: the host knows each block ──► unpinned, then the completion
 //!                                                                        routine runs
 //! ```
 //!
-//! A host that watches its pool reports when a held block is freed, with the rule that asks for it.
+//! A host that watches its pool reports when a pinned block is freed, with the rule that requires it.
 
 use smallvec::SmallVec;
 use wsk_sys::nt::{
@@ -19,14 +19,14 @@ use wsk_sys::{WSK_BUF, WSK_BUF_LIST};
 use crate::host::{Host, Pin};
 use crate::provider::Inner;
 
-/// Purpose for which a request needs memory of the client's.
+/// Purpose for which a request needs client memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// Memory for the address of `WskAccept`.
     AcceptAddress,
     /// An address that is passed in.
     AddressIn,
-    /// Memory for an address that is written.
+    /// Memory for an address that the provider writes.
     AddressOut,
     /// Control messages, their length and flags.
     ControlMessages,
@@ -37,7 +37,7 @@ pub(crate) enum Purpose {
 }
 
 impl Purpose {
-    /// The rule that asks the client to keep it, and the words for a report.
+    /// Returns the rule that requires the client to keep the memory, and its description in a report.
     const fn terms(self) -> (&'static str, &'static str) {
         match self {
             Self::AcceptAddress => ("LSN-20", "an address that a pending WskAccept writes"),
@@ -53,34 +53,34 @@ impl Purpose {
 const DATA: &str = "LIFE-09";
 const LIST: &str = "LIFE-10";
 
-/// One piece of memory.
+/// One piece of client memory.
 #[derive(Clone, Copy, Debug)]
-enum LentMemory {
+enum ClientMemory {
     Memory(*const u8, Purpose),
     Chain(*mut MDL),
     List(*const WSK_BUF_LIST),
 }
 
-/// Memory that a request has been lent, as long as its call has not pended.
+/// Client memory to pin if the call of a request pends.
 ///
 /// # Invariants
-/// Each pointer is null or the client's, which keeps the memory until the request completes.
+/// Each pointer is null or points to client memory that stays until the request completes.
 #[derive(Debug, Default)]
-pub(crate) struct Loans {
-    memory: SmallVec<[LentMemory; 2]>,
-    /// The cached security descriptor that is used; null for none.
+pub(crate) struct PinList {
+    memory: SmallVec<[ClientMemory; 2]>,
+    /// Cached security descriptor in use; null for none.
     descriptor: usize,
 }
 
-impl Loans {
-    /// Notes memory at `address`; null is no memory.
+impl PinList {
+    /// Records memory at `address`; null is no memory.
     pub(super) fn add<T>(&mut self, address: *const T, purpose: Purpose) {
         if !address.is_null() {
-            self.memory.push(LentMemory::Memory(address.cast(), purpose));
+            self.memory.push(ClientMemory::Memory(address.cast(), purpose));
         }
     }
 
-    /// Notes the MDLs of a buffer and what they describe.
+    /// Records the MDLs of a buffer and what they describe.
     ///
     /// # Safety
     /// `buffer` is null or points to a descriptor; its chain stays until the request completes.
@@ -91,116 +91,116 @@ impl Loans {
         // SAFETY: the caller guarantees a readable descriptor, wherever it lies.
         let WSK_BUF { Mdl: mdl, Length: length, .. } = unsafe { buffer.read_unaligned() };
         if length != 0 && !mdl.is_null() {
-            self.memory.push(LentMemory::Chain(mdl));
+            self.memory.push(ClientMemory::Chain(mdl));
         }
     }
 
-    /// Notes the nodes of a list and their buffers.
+    /// Records the nodes of a list and their buffers.
     ///
     /// # Safety
     /// `list` is null or points to a list that stays, with its buffers, until the request completes.
     pub(super) unsafe fn add_list(&mut self, list: *const WSK_BUF_LIST) {
         if !list.is_null() {
-            self.memory.push(LentMemory::List(list));
+            self.memory.push(ClientMemory::List(list));
         }
     }
 
-    /// Notes the use of a cached security descriptor; null is none.
+    /// Records the use of a cached security descriptor; null is none.
     pub(super) fn add_descriptor(&mut self, descriptor: PSECURITY_DESCRIPTOR) {
         self.descriptor = descriptor as usize;
     }
 
-    /// Tells the host of all of it.
-    pub(super) fn hold(self, provider: &Inner) -> PinnedMemory {
-        let mut held = PinnedMemory { descriptor: self.descriptor, ..PinnedMemory::default() };
-        if held.descriptor != 0 {
-            provider.descriptors.begin_use(held.descriptor);
+    /// Pins all of it with the host.
+    pub(super) fn pin(self, provider: &Inner) -> PinnedMemory {
+        let mut pinned = PinnedMemory { descriptor: self.descriptor, ..PinnedMemory::default() };
+        if pinned.descriptor != 0 {
+            provider.descriptors.begin_use(pinned.descriptor);
         }
-        for loan in &self.memory {
-            match *loan {
-                LentMemory::Memory(..) => {}
+        for piece in &self.memory {
+            match *piece {
+                ClientMemory::Memory(..) => {}
                 // SAFETY: by the invariant the chain stays until the request completes.
-                LentMemory::Chain(mdl) => unsafe { use_shown(provider, &mut held, mdl) },
-                LentMemory::List(mut list) => {
+                ClientMemory::Chain(mdl) => unsafe { use_shown(provider, &mut pinned, mdl) },
+                ClientMemory::List(mut list) => {
                     while !list.is_null() {
                         // SAFETY: by the invariant the list stays until the request completes.
                         let node = unsafe { list.read_unaligned() };
                         // SAFETY: by the invariant the list stays until the request completes.
-                        unsafe { use_shown(provider, &mut held, node.Buffer.Mdl) };
+                        unsafe { use_shown(provider, &mut pinned, node.Buffer.Mdl) };
                         list = node.Next;
                     }
                 }
             }
         }
         if !provider.live_config.watches_memory() {
-            return held;
+            return pinned;
         }
         let host = &*provider.host;
-        for loan in self.memory {
-            match loan {
-                LentMemory::Memory(address, purpose) => {
+        for piece in self.memory {
+            match piece {
+                ClientMemory::Memory(address, purpose) => {
                     let (rule, what) = purpose.terms();
-                    held.add(host, address, rule, what);
+                    pinned.add(host, address, rule, what);
                 }
                 // SAFETY: by the invariant the chain stays until the request completes.
-                LentMemory::Chain(mdl) => unsafe { hold_chain(host, &mut held, mdl) },
-                LentMemory::List(mut list) => {
+                ClientMemory::Chain(mdl) => unsafe { pin_chain(host, &mut pinned, mdl) },
+                ClientMemory::List(mut list) => {
                     while !list.is_null() {
-                        held.add(host, list, LIST, "a node of the list given to a pending request");
+                        pinned.add(host, list, LIST, "a node of the list given to a pending request");
                         // SAFETY: by the invariant the list stays until the request completes.
                         let node = unsafe { list.read_unaligned() };
                         // SAFETY: by the invariant the list stays until the request completes.
-                        unsafe { hold_chain(host, &mut held, node.Buffer.Mdl) };
+                        unsafe { pin_chain(host, &mut pinned, node.Buffer.Mdl) };
                         list = node.Next;
                     }
                 }
             }
         }
-        held
+        pinned
     }
 }
 
-/// Holds each MDL of a chain and the memory it describes, where that is mapped.
+/// Pins each MDL of a chain, and the memory that it describes if that is mapped.
 ///
 /// # Safety
 /// The chain is live.
-unsafe fn hold_chain(host: &dyn Host, held: &mut PinnedMemory, mut mdl: *mut MDL) {
+unsafe fn pin_chain(host: &dyn Host, pinned: &mut PinnedMemory, mut mdl: *mut MDL) {
     while !mdl.is_null() {
-        held.add(host, mdl, DATA, "an MDL of a pending transfer");
+        pinned.add(host, mdl, DATA, "an MDL of a pending transfer");
         // SAFETY: the caller guarantees that the chain is live.
         let mapped = unsafe { mdl_flags(mdl) } & (MDL_MAPPED_TO_SYSTEM_VA | MDL_SOURCE_IS_NONPAGED_POOL) != 0;
         if mapped {
             // SAFETY: the caller guarantees that the chain is live.
             let bytes = unsafe { mdl_mapped_system_va(mdl) };
-            held.add(host, bytes, DATA, "the data of a pending transfer");
+            pinned.add(host, bytes, DATA, "the data of a pending transfer");
         }
         // SAFETY: the caller guarantees that the chain is live.
         mdl = unsafe { mdl_next(mdl) };
     }
 }
 
-/// Notes the use of what indications show, among the MDLs of a chain and what they describe.
+/// Records the use of indicated data among the MDLs of a chain and the memory that they describe.
 ///
 /// # Safety
 /// The chain is live.
-unsafe fn use_shown(provider: &Inner, held: &mut PinnedMemory, mut mdl: *mut MDL) {
+unsafe fn use_shown(provider: &Inner, pinned: &mut PinnedMemory, mut mdl: *mut MDL) {
     let shown = provider.packets.shown();
     while !mdl.is_null() {
-        held.shown.extend(shown.begin_use(mdl.addr()));
+        pinned.shown.extend(shown.begin_use(mdl.addr()));
         // SAFETY: the caller guarantees that the chain is live.
         let mapped = unsafe { mdl_flags(mdl) } & (MDL_MAPPED_TO_SYSTEM_VA | MDL_SOURCE_IS_NONPAGED_POOL) != 0;
         if mapped {
             // SAFETY: the caller guarantees that the chain is live.
             let bytes = unsafe { mdl_mapped_system_va(mdl) };
-            held.shown.extend(shown.begin_use(bytes.addr()));
+            pinned.shown.extend(shown.begin_use(bytes.addr()));
         }
         // SAFETY: the caller guarantees that the chain is live.
         mdl = unsafe { mdl_next(mdl) };
     }
 }
 
-/// Memory of the client's that the host watches, memory of the provider's that an indication shows, and a
-/// descriptor in use. The owner lets all of it go.
+/// Client memory that the host watches, provider memory that an indication shows, and a descriptor in use. The
+/// owner unpins all of it.
 #[derive(Debug, Default)]
 pub(crate) struct PinnedMemory {
     memory: SmallVec<[Pin; 2]>,
@@ -209,7 +209,7 @@ pub(crate) struct PinnedMemory {
 }
 
 impl PinnedMemory {
-    /// Holds the memory at `address`, if there is any.
+    /// Pins the memory at `address`; null is no memory.
     pub(crate) fn add<T>(
         &mut self,
         host: &dyn Host,
@@ -218,16 +218,16 @@ impl PinnedMemory {
         what: &'static str,
     ) {
         if !address.is_null()
-            && let Some(hold) = host.pin(address.cast(), rule, what)
+            && let Some(pin) = host.pin(address.cast(), rule, what)
         {
-            self.memory.push(hold);
+            self.memory.push(pin);
         }
     }
 
-    /// The client may free all of it from here on.
-    pub(crate) fn let_go(&mut self, provider: &Inner) {
-        for hold in self.memory.drain(..) {
-            provider.host.unpin(hold);
+    /// Unpins all of it: the client may free it from here on.
+    pub(crate) fn unpin(&mut self, provider: &Inner) {
+        for pin in self.memory.drain(..) {
+            provider.host.unpin(pin);
         }
         for shown in self.shown.drain(..) {
             provider.packets.shown().end_use(shown);
