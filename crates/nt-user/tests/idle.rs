@@ -41,8 +41,8 @@ impl Idle for Work {
 }
 
 /// A kernel whose waiting threads run `first` once. The receiver gets the patience of each donated thread.
-fn lending(first: impl FnOnce() + Send + 'static) -> (Kernel, Arc<Work>, Receiver<Duration>) {
-    let (served, lent) = channel();
+fn donating(first: impl FnOnce() + Send + 'static) -> (Kernel, Arc<Work>, Receiver<Duration>) {
+    let (served, donated) = channel();
     let work = Arc::new(Work {
         first: Mutex::new(Some(Box::new(first))),
         served: Mutex::new(served),
@@ -52,7 +52,7 @@ fn lending(first: impl FnOnce() + Send + 'static) -> (Kernel, Arc<Work>, Receive
     let kernel = kernel();
     let idle: Arc<dyn Idle> = Arc::clone(&work) as _;
     kernel.set_idle(Arc::downgrade(&idle));
-    (kernel, work, lent)
+    (kernel, work, donated)
 }
 
 /// Runs `body` on a thread that a driver has created, and waits for its end.
@@ -74,9 +74,9 @@ fn system_thread(body: impl FnOnce() + Send) {
 /// A donated thread can complete the request that it waits for. It needs no wake-up then, also if others
 /// sleep on the same event.
 #[test]
-fn a_lent_thread_signals_its_own_event() {
+fn a_donated_thread_signals_its_own_event() {
     let (to_first, event) = channel::<Shared<KEVENT>>();
-    let (kernel, work, lent) = lending(move || {
+    let (kernel, work, donated) = donating(move || {
         set(event.recv().unwrap().get());
     });
     run(&kernel, move || {
@@ -85,22 +85,22 @@ fn a_lent_thread_signals_its_own_event() {
         system_thread(|| assert_eq!(event.wait(), STATUS_SUCCESS));
         assert_eq!(event.state(), 0, "the wait has taken the signal");
     });
-    assert_eq!(lent.try_iter().count(), 1);
+    assert_eq!(donated.try_iter().count(), 1);
     assert_eq!(*work.kicks.lock().unwrap(), 0);
     finish_clean(&kernel);
 }
 
 /// A donated thread is not asleep, so a thread that signals its event kicks it.
 #[test]
-fn a_lent_thread_is_kicked_by_others() {
+fn a_donated_thread_is_kicked_by_others() {
     for event in [Event::synchronization as fn() -> Event, Event::notification] {
-        let (kernel, work, lent) = lending(|| {});
+        let (kernel, work, donated) = donating(|| {});
         let other = kernel.clone();
         run(&kernel, move || {
             let event = event();
             let target = Shared::new(event.raw());
             let signaler = other.spawn("signaler", move || {
-                lent.recv().unwrap();
+                donated.recv().unwrap();
                 set(target.get());
             });
             system_thread(|| assert_eq!(event.wait(), STATUS_SUCCESS));
@@ -113,15 +113,15 @@ fn a_lent_thread_is_kicked_by_others() {
 
 /// The patience is the rest of the wait, which times out as usual.
 #[test]
-fn a_lent_thread_has_its_own_deadline() {
+fn a_donated_thread_has_its_own_deadline() {
     const PATIENCE: Duration = Duration::from_hours(1);
-    let (kernel, work, lent) = lending(|| {});
+    let (kernel, work, donated) = donating(|| {});
     let other = kernel.clone();
     run(&kernel, move || {
         let event = Event::synchronization();
         let target = Shared::new(event.raw());
         let signaler = other.spawn("signaler", move || {
-            let patience = lent.recv().unwrap();
+            let patience = donated.recv().unwrap();
             assert!(patience <= PATIENCE && patience > PATIENCE / 2, "{patience:?}");
             set(target.get());
         });
@@ -135,8 +135,8 @@ fn a_lent_thread_has_its_own_deadline() {
 
 /// Only a driver's own threads are donated, outside of callbacks.
 #[test]
-fn others_are_not_lent() {
-    let (kernel, work, lent) = lending(|| {});
+fn others_are_not_donated() {
+    let (kernel, work, donated) = donating(|| {});
     run(&kernel, move || {
         let event = Event::synchronization();
         // A host's thread.
@@ -149,6 +149,6 @@ fn others_are_not_lent() {
         });
     });
     drop(work);
-    assert_eq!(lent.try_iter().count(), 0);
+    assert_eq!(donated.try_iter().count(), 0);
     finish_clean(&kernel);
 }

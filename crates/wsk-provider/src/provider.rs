@@ -92,18 +92,17 @@ impl Provider {
         started
     }
 
-    /// Lends the calling thread, which is about to wait and holds no lock, to the network until `over` says
-    /// that its wait is over, and for no longer than `patience`. It may come back before. On the thread
-    /// requests complete, and no callback is made.
-    pub fn lend(&self, patience: Duration, over: &mut dyn FnMut() -> bool) {
-        self.0.completer.lend(&self.0, || {
+    /// Donates the calling thread, which is about to wait and holds no lock, to the network until `over` returns
+    /// true, for at most `patience`. It may return earlier. The thread completes requests and makes no callback.
+    pub fn donate_thread(&self, patience: Duration, over: &mut dyn FnMut() -> bool) {
+        self.0.completer.donate_thread(&self.0, || {
             if !over() {
-                self.0.transport.lend(patience, over);
+                self.0.transport.donate_thread(patience, over);
             }
         });
     }
 
-    /// Has the threads that are lent ask soon whether their wait is over.
+    /// Makes the donated threads check soon whether their wait is over.
     pub fn kick(&self) {
         self.0.transport.kick();
     }

@@ -19,7 +19,7 @@ pub(crate) struct Attached(pub(crate) Provider);
 /// Donated threads poll the network.
 impl Idle for Attached {
     fn serve(&self, patience: Duration, over: &mut dyn FnMut() -> bool) {
-        self.0.lend(patience, over);
+        self.0.donate_thread(patience, over);
     }
 
     fn kick(&self) {

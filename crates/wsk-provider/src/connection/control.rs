@@ -67,7 +67,7 @@ pub(crate) fn set_ideal_send_backlog(socket: &Arc<Socket>, bytes: usize) -> bool
     let due = event::is_due(&state);
     drop(state);
     if due {
-        event::raise_elsewhere(socket);
+        event::defer_raise(socket);
     }
     true
 }

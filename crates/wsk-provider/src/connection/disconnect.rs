@@ -103,7 +103,7 @@ fn close(socket: &Arc<Socket>, request: Request, last: Span) -> NTSTATUS {
             drop(state);
             after.run(socket);
             if due {
-                event::raise_elsewhere(socket);
+                event::defer_raise(socket);
             }
             STATUS_PENDING
         }

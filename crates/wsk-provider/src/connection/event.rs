@@ -105,7 +105,7 @@ pub(super) fn raise(socket: &Arc<Socket>) {
 }
 
 /// Makes the callbacks that are due on a thread that the client is not inside of.
-pub(super) fn raise_elsewhere(socket: &Arc<Socket>) {
+pub(super) fn defer_raise(socket: &Arc<Socket>) {
     let shared = Arc::clone(socket);
     socket.provider().defer(Box::new(move |_| raise(&shared)));
 }
@@ -119,7 +119,7 @@ pub(super) fn open(socket: &Arc<Socket>, latch: ReceiveLatch) {
     let due = is_due(&state);
     drop(state);
     if due {
-        raise_elsewhere(socket);
+        defer_raise(socket);
     }
 }
 

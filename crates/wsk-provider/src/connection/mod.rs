@@ -383,18 +383,18 @@ impl ReadySink for Sink {
             connection.pump(&socket, &mut after);
             due = event::is_due(&state);
         }
-        let elsewhere = ready.lent && event::may_call(&state);
+        let defers = ready.donated && event::may_call(&state);
         drop(state);
         after.run(&socket);
-        if due && elsewhere {
-            event::raise_elsewhere(&socket);
+        if due && defers {
+            event::defer_raise(&socket);
         } else if due {
             event::raise(&socket);
         }
     }
 
-    /// Returns whether what may call the client is left to others.
-    fn takes_loan(&self) -> bool {
+    /// Calls into the client are deferred to other threads.
+    fn accepts_donated_thread(&self) -> bool {
         true
     }
 }
@@ -447,7 +447,7 @@ pub(crate) fn delivered(socket: &Arc<Socket>) {
     let due = event::is_due(&state);
     drop(state);
     if due {
-        event::raise_elsewhere(socket);
+        event::defer_raise(socket);
     }
 }
 

@@ -173,7 +173,7 @@ unsafe fn receive(call: &Call, mut request: Request, buffer: PWSK_BUF, flags: u3
         }
     };
     if due {
-        event::raise_elsewhere(call);
+        event::defer_raise(call);
     }
     answer
 }

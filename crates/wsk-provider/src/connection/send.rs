@@ -113,7 +113,7 @@ unsafe fn send(call: &Call, mut request: Request, buffer: PWSK_BUF, flags: u32) 
     drop(state);
     after.run(call);
     if due {
-        event::raise_elsewhere(call);
+        event::defer_raise(call);
     }
     match outcome {
         None => STATUS_PENDING,

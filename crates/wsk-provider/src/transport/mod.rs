@@ -52,14 +52,13 @@ pub trait Transport: Send + Sync + Debug {
     /// unless the caller is such a thread itself.
     fn stop(&self);
 
-    /// Takes the calling thread, which would sleep otherwise, until `over` says that it is needed again, or
-    /// there is nothing for it to do, or `patience` has passed. It calls only sinks that [take
-    /// it](ReadySink::takes_loan).
-    fn lend(&self, patience: Duration, over: &mut dyn FnMut() -> bool) {
+    /// Donates the calling thread, which would sleep otherwise, until `over` returns true, no work is left, or
+    /// `patience` has elapsed. It calls only sinks that [accept it](ReadySink::accepts_donated_thread).
+    fn donate_thread(&self, patience: Duration, over: &mut dyn FnMut() -> bool) {
         let _ = (patience, over);
     }
 
-    /// Has the threads that are lent ask soon whether they are needed.
+    /// Makes the donated threads check soon whether their wait is over.
     fn kick(&self) {}
 
     /// Takes the local stream address `local`, port 0 meaning any free one, without listening yet.
@@ -229,9 +228,9 @@ pub trait ReadySink: Send + Sync {
     /// Something has become possible.
     fn ready(&self, ready: Ready);
 
-    /// Returns whether a thread may call this that was [lent](Transport::lend). Such a call says so in
-    /// [`Ready::lent`], and must be short: it may complete requests, and leaves callbacks to other threads.
-    fn takes_loan(&self) -> bool {
+    /// Returns whether a [donated](Transport::donate_thread) thread may call this sink. Such a call sets
+    /// [`Ready::donated`] and must be short: it may complete requests, and leaves callbacks to other threads.
+    fn accepts_donated_thread(&self) -> bool {
         false
     }
 }
@@ -249,8 +248,8 @@ pub struct Ready {
     pub failed: bool,
     /// The peer has reset the connection, and no transfer need tell. Only some hosts say so.
     pub reset: bool,
-    /// The thread that tells was lent, and is not to be held up.
-    pub lent: bool,
+    /// The call is made on a donated thread, which must not be blocked.
+    pub donated: bool,
 }
 
 /// Data that waits to be read, as [`Stream::peek`] sees it.

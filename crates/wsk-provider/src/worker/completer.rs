@@ -1,14 +1,14 @@
 //! Completing requests apart from their calls.
 //!
 //! ```text
-//!   a call ──ready──► queue ──► a thread that is lent, as it is about to wait; else the completer's own
+//!   a call ──ready──► queue ──► a donated thread that is about to wait; else the completer's own
 //!        └─────late──► by time ──due──► queue
 //! ```
 //!
 //! One thread at a time completes, in the order in which requests became ready, and completion routines never
-//! wait. A change of threads costs more than most requests do. So a thread that is lent whenever it waits is
-//! left to complete what it has brought itself: nobody is woken for that. In case it does something else
-//! first, the completer looks from time to time, as long as there is something to look for.
+//! wait. A thread switch costs more than most requests. So a thread that is donated whenever it waits completes
+//! its own requests, and no other thread is woken for them. In case it does something else first, the completer
+//! checks from time to time, as long as requests are ready.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
@@ -23,10 +23,10 @@ use wsk_sys::nt::NTSTATUS;
 use crate::provider::Inner;
 use crate::request::Request;
 
-/// Time: how long a call waits for its completion on another thread before it is told that this does not
-/// come.
+/// Maximum time that a call waits for its completion on another thread before the absence of that completion is
+/// reported.
 const EARLY_PATIENCE: Duration = Duration::from_secs(10);
-/// Time: how long a request may be left to the thread that brought it.
+/// Maximum time that a request is left to the thread that submitted it.
 const WATCH: Duration = Duration::from_millis(1);
 
 /// Continuation of the completion of a request.
@@ -53,17 +53,17 @@ struct Done {
 }
 
 /// # Invariants
-/// `completing` is there exactly while a thread completes what is ready. It goes on until nothing is, unless
-/// it was lent: then what has come meanwhile is left to the completer.
+/// `completing` is set exactly while a thread completes ready jobs. The thread continues until none is ready; a
+/// donated thread leaves jobs that came meanwhile to the completer.
 #[derive(Debug, Default)]
 struct State {
     ready: VecDeque<Job>,
     /// Jobs that complete later, by their time, and in the order of the calls.
     later: BTreeMap<(Instant, u64), Job>,
-    /// Number of jobs that came so far, and of those that were ready and have been completed.
+    /// Number of jobs that were submitted, and of those that have been completed.
     came: u64,
     completed: u64,
-    /// Something that is ready was brought by a thread that may not come back for it.
+    /// A ready job was submitted by a thread that may not complete it.
     urgent: bool,
     completing: Option<ThreadId>,
     running: bool,
@@ -85,10 +85,10 @@ impl State {
 }
 
 thread_local! {
-    /// The completer that this thread was lent to last.
-    static LENT_TO: Cell<usize> = const { Cell::new(0) };
-    /// This thread is lent right now.
-    static IS_LENT: Cell<bool> = const { Cell::new(false) };
+    /// The completer that this thread was donated to last.
+    static DONATED_TO: Cell<usize> = const { Cell::new(0) };
+    /// This thread is currently donated.
+    static IS_DONATED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The thread that completes requests apart from their calls.
@@ -99,9 +99,9 @@ pub(crate) struct Completer {
 }
 
 impl Completer {
-    /// Completes before the call returns, where the calling thread can wait for that. It cannot when it is
-    /// completing itself, inside a completion routine, or when it holds a spin lock, which the routine may
-    /// need: then the request completes after the call.
+    /// Completes before the call returns, if the calling thread can wait for that. It cannot while it runs a
+    /// completion routine or holds a spin lock, which the routine may need: then the request completes after the
+    /// call.
     pub(crate) fn complete_early(
         self: &Arc<Self>,
         provider: &Arc<Inner>,
@@ -125,7 +125,8 @@ impl Completer {
             provider.violation(
                 "-",
                 "the completer",
-                "no completion before the call's return: the routine, or one before it, waits for the caller",
+                "the request did not complete before the call returned: its completion routine, or an earlier one, waits \
+for the caller",
             );
         }
     }
@@ -142,7 +143,7 @@ impl Completer {
         self.push(provider, job, Self::due(provider));
     }
 
-    /// Completes early or late, and does something when that is done.
+    /// Completes early or late, and runs `then` after the completion.
     pub(crate) fn complete_then(
         self: &Arc<Self>,
         provider: &Arc<Inner>,
@@ -166,9 +167,9 @@ impl Completer {
         live_config.delays().then(|| Instant::now() + live_config.get(|config| config.late_by))
     }
 
-    /// Returns whether the calling thread comes back to complete what it brings.
+    /// Returns whether the calling thread will complete its own requests.
     fn comes_back(&self) -> bool {
-        LENT_TO.get() == std::ptr::from_ref(self).addr() && !IS_LENT.get()
+        DONATED_TO.get() == std::ptr::from_ref(self).addr() && !IS_DONATED.get()
     }
 
     fn push(self: &Arc<Self>, provider: &Arc<Inner>, job: Job, due: Option<Instant>) {
@@ -196,7 +197,7 @@ impl Completer {
             let shared = Arc::clone(provider);
             let body = Box::new(move || completer.run(&shared));
             if provider.host.spawn("wsk completer", body).is_err() {
-                // No thread to be had: the caller's has to do.
+                // No thread is available: complete on the calling thread.
                 let mut state = self.state.lock();
                 state.running = false;
                 let later = std::mem::take(&mut state.later);
@@ -208,7 +209,7 @@ impl Completer {
         }
     }
 
-    /// Completes up to `most` of what is ready, unless a thread is at it already.
+    /// Completes up to `most` ready jobs, unless another thread is completing.
     fn complete(provider: &Inner, state: &mut MutexGuard<'_, State>, most: usize) {
         if state.completing.is_some() {
             return;
@@ -223,13 +224,13 @@ impl Completer {
         state.urgent = !state.ready.is_empty();
     }
 
-    /// Lends the calling thread, which is about to wait, for `body`, and completes what is ready before.
-    pub(crate) fn lend<R>(&self, provider: &Inner, body: impl FnOnce() -> R) -> R {
-        LENT_TO.set(std::ptr::from_ref(self).addr());
-        let former = IS_LENT.replace(true);
+    /// Completes the ready jobs on the calling thread, which is about to wait, then donates it for `body`.
+    pub(crate) fn donate_thread<R>(&self, provider: &Inner, body: impl FnOnce() -> R) -> R {
+        DONATED_TO.set(std::ptr::from_ref(self).addr());
+        let former = IS_DONATED.replace(true);
         let mut state = self.state.lock();
-        // No more than there is now: a routine that submits again would keep the thread for ever from what it
-        // waits for.
+        // Only the jobs that are ready now: a routine that submits again must not keep the thread from its wait
+        // for ever.
         let there_now = state.ready.len();
         if there_now > 0 {
             Self::complete(provider, &mut state, there_now);
@@ -239,14 +240,14 @@ impl Completer {
         }
         drop(state);
         let result = body();
-        IS_LENT.set(former);
+        IS_DONATED.set(former);
         result
     }
 
     fn run(&self, provider: &Inner) {
         let mut state = self.state.lock();
         let mut came = 0;
-        // How many were completed when something was found ready that was left to its thread.
+        // Number of completed jobs when a ready job was last left to its thread.
         let mut left = None;
         loop {
             state.advance(Instant::now());
@@ -275,7 +276,7 @@ impl Completer {
         }
     }
 
-    /// Ends the thread once it has nothing left to complete.
+    /// Ends the thread once no job is left.
     pub(crate) fn stop(&self) {
         self.state.lock().stopping = true;
         self.changed.notify_all();

@@ -69,8 +69,8 @@ impl Transport for Live {
         self.reactor.stop();
     }
 
-    fn lend(&self, patience: Duration, over: &mut dyn FnMut() -> bool) {
-        self.reactor.lend(patience, over);
+    fn donate_thread(&self, patience: Duration, over: &mut dyn FnMut() -> bool) {
+        self.reactor.donate_thread(patience, over);
     }
 
     fn kick(&self) {

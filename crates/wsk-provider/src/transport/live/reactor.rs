@@ -10,9 +10,9 @@
 //!   watch ──a call lasts──► poll state ──relieved──► ended
 //! ```
 //!
-//! Under load the poll state is left to threads that clients lend while they wait; see [`loan`].
+//! Under load the poll state is left to client threads that wait; see [`donated`].
 
-mod loan;
+mod donated;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -26,7 +26,7 @@ use mio::event::{Event, Source};
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use self::loan::Loans;
+use self::donated::DonatedThreads;
 use super::listener::{Acceptor, Progress};
 use super::slots::{SLOT_TOKENS, Slots, Target};
 use crate::transport::{Complain, Job, Ready, ReadySink, Spawn};
@@ -63,8 +63,8 @@ struct PollState {
     events: Events,
     /// Reported by the host, not yet told.
     batch: VecDeque<(Target, Ready)>,
-    /// Number of events the last poll took, if each was fit for a lent thread.
-    lendable: usize,
+    /// Number of events of the last poll if a donated thread may handle all of them, else 0.
+    donatable: usize,
     /// Time at which some were last told to look.
     looked: Instant,
     /// The slot whose turn it is next.
@@ -86,8 +86,8 @@ struct Workers {
     threads: usize,
     /// The thread that has the poll state, with its number.
     leader: Option<(u64, ThreadId)>,
-    /// The threads that are lent.
-    lent: Vec<ThreadId>,
+    /// Donated threads that are serving the sockets.
+    donated: Vec<ThreadId>,
     /// The watch waits for a sign of life, instead of looking from time to time.
     watch_rests: bool,
 }
@@ -120,7 +120,7 @@ pub(super) struct Reactor {
     /// relieves, so that the thread which made the call finds its own count gone.
     calls: AtomicU64,
     spawn: Mutex<Option<Spawn>>,
-    loans: Loans,
+    donated: DonatedThreads,
 }
 
 impl fmt::Debug for Reactor {
@@ -198,7 +198,7 @@ impl Reactor {
             poll,
             events: Events::with_capacity(EVENTS),
             batch: VecDeque::new(),
-            lendable: 0,
+            donatable: 0,
             looked: Instant::now(),
             look_next: 0,
             failing: false,
@@ -222,7 +222,7 @@ impl Reactor {
             unwatched: AtomicBool::new(false),
             calls: AtomicU64::new(0),
             spawn: Mutex::new(None),
-            loans: Loans::default(),
+            donated: DonatedThreads::default(),
         })
     }
 
@@ -300,7 +300,7 @@ impl Reactor {
     /// Has the threads leave, and waits for that.
     fn disembark(&self) {
         self.stop.store(true, Ordering::SeqCst);
-        self.loans.rouse();
+        self.donated.rouse();
         let mut workers = self.workers.lock();
         self.wake();
         self.crew_changed.notify_all();
@@ -371,7 +371,7 @@ impl Reactor {
                 if self.unwatched.swap(false, Ordering::Relaxed) {
                     self.set_watch();
                 }
-                if self.loans.relieve_after(poll_state.lendable) {
+                if self.donated.relieve_after(poll_state.donatable) {
                     drop(poll_state);
                     self.rest();
                 } else if let Err(error) = self.poll(&mut poll_state, None) {
@@ -448,8 +448,8 @@ impl Reactor {
                 poll_state.batch.extend(targets.map(|target| (target, look)));
                 poll_state.look_next = next;
             }
-            let fit = poll_state.batch.iter().all(|(target, _)| target.fits_loan());
-            poll_state.lendable = if fit { poll_state.batch.len() } else { 0 };
+            let fit = poll_state.batch.iter().all(|(target, _)| target.accepts_donated_thread());
+            poll_state.donatable = if fit { poll_state.batch.len() } else { 0 };
         }
         let retries = self.again.lock().drain(..).map(Target::Accept).collect::<Vec<_>>();
         poll_state.batch.extend(retries.into_iter().map(|target| (target, Ready::default())));
@@ -553,6 +553,6 @@ fn ready(event: &Event) -> Ready {
         // What closes the way out on Windows, without the owner's doing. Wine has seen the error then, so
         // that a transfer would find the end of the stream.
         reset: cfg!(windows) && event.is_write_closed(),
-        lent: false,
+        donated: false,
     }
 }

@@ -20,10 +20,10 @@ pub(super) enum Target {
 }
 
 impl Target {
-    /// Returns whether a lent thread may tell it.
-    pub(super) fn fits_loan(&self) -> bool {
+    /// Returns whether a donated thread may call it.
+    pub(super) fn accepts_donated_thread(&self) -> bool {
         match self {
-            Self::Ready(sink) => sink.takes_loan(),
+            Self::Ready(sink) => sink.accepts_donated_thread(),
             Self::Accept(_) => false,
         }
     }

@@ -1,4 +1,4 @@
-//! Threads lent to the host network.
+//! Threads donated to the host network.
 
 mod common;
 
@@ -19,20 +19,20 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// More than a full batch.
 const STREAMS: usize = 16;
 
-/// Tells who was told, and whether the thread was lent.
+/// Reports which sink was called, and whether the thread was donated.
 struct Reports {
     to: Mutex<Sender<(usize, bool, ThreadId)>>,
     index: usize,
-    takes_loan: bool,
+    accepts_donated_thread: bool,
 }
 
 impl ReadySink for Reports {
     fn ready(&self, ready: Ready) {
-        let _ = self.to.lock().unwrap().send((self.index, ready.lent, thread::current().id()));
+        let _ = self.to.lock().unwrap().send((self.index, ready.donated, thread::current().id()));
     }
 
-    fn takes_loan(&self) -> bool {
-        self.takes_loan
+    fn accepts_donated_thread(&self) -> bool {
+        self.accepts_donated_thread
     }
 }
 
@@ -44,7 +44,7 @@ struct Network {
 }
 
 impl Network {
-    fn new(takes_loan: impl Fn(usize) -> bool) -> Self {
+    fn new(accepts_donated_thread: impl Fn(usize) -> bool) -> Self {
         let live = Live::new().unwrap();
         live.start(Arc::new(|_, job| thread::Builder::new().spawn(job).map(drop)), Arc::new(|_| ())).unwrap();
         let (sink, incoming) = incoming();
@@ -57,7 +57,13 @@ impl Network {
             peers.push(TcpStream::connect(address).unwrap());
             let mut stream = incoming.recv_timeout(PATIENCE).unwrap();
             let to = Mutex::new(to.clone());
-            stream.attach(Arc::new(Reports { to, index, takes_loan: takes_loan(index) })).unwrap();
+            stream
+                .attach(Arc::new(Reports {
+                    to,
+                    index,
+                    accepts_donated_thread: accepts_donated_thread(index),
+                }))
+                .unwrap();
             streams.push(stream);
         }
         let network = Self { live, streams, peers, reports };
@@ -90,49 +96,48 @@ impl Network {
     }
 }
 
-/// Under load the own thread leaves the sockets to a thread that is lent, and takes them back when it is
-/// gone.
+/// Under load the polling thread leaves the sockets to a donated thread, and takes them back afterwards.
 #[test]
-fn a_lent_thread_serves_the_sockets() {
+fn a_donated_thread_serves_the_sockets() {
     let mut network = Network::new(|_| true);
     let start = Instant::now();
-    let mut by_lent = 0;
-    while by_lent == 0 {
+    let mut by_donated = 0;
+    while by_donated == 0 {
         assert!(start.elapsed() < PATIENCE, "the thread was never made use of");
         network.write();
         let mut told = 0;
         while told < STREAMS {
-            network.live.lend(PATIENCE, &mut || true);
-            while let Ok((index, lent, thread)) = network.reports.try_recv() {
-                assert_eq!(lent, thread == thread::current().id());
+            network.live.donate_thread(PATIENCE, &mut || true);
+            while let Ok((index, donated, thread)) = network.reports.try_recv() {
+                assert_eq!(donated, thread == thread::current().id());
                 if network.read(index) {
                     told += 1;
-                    by_lent += usize::from(lent);
+                    by_donated += usize::from(donated);
                 }
             }
         }
     }
-    // Nobody lends a thread any more.
+    // From here on no thread is donated.
     network.write();
     let mut told = 0;
     while told < STREAMS {
-        let (index, lent, _) = network.reports.recv_timeout(PATIENCE).unwrap();
-        assert!(!lent);
+        let (index, donated, _) = network.reports.recv_timeout(PATIENCE).unwrap();
+        assert!(!donated);
         told += usize::from(network.read(index));
     }
 }
 
 /// Work that may call the client is left to the own threads, and loses nothing by it.
 #[test]
-fn some_sinks_are_not_for_lent_threads() {
+fn some_sinks_are_not_for_donated_threads() {
     let mut network = Network::new(|index| index % 4 != 0);
     for _ in 0..50 {
         network.write();
         let mut told = 0;
         while told < STREAMS {
-            network.live.lend(PATIENCE, &mut || true);
-            while let Ok((index, lent, _)) = network.reports.try_recv() {
-                assert!(!lent || index % 4 != 0);
+            network.live.donate_thread(PATIENCE, &mut || true);
+            while let Ok((index, donated, _)) = network.reports.try_recv() {
+                assert!(!donated || index % 4 != 0);
                 told += usize::from(network.read(index));
             }
         }
@@ -141,17 +146,17 @@ fn some_sinks_are_not_for_lent_threads() {
 
 /// A thread that waits for sockets is given back when it is kicked, and when the network stops.
 #[test]
-fn a_lent_thread_comes_back() {
+fn a_donated_thread_comes_back() {
     let mut network = Network::new(|_| true);
     network.write();
     thread::scope(|scope| {
         let live = &network.live;
-        let lent = scope.spawn(move || {
+        let donated = scope.spawn(move || {
             let start = Instant::now();
             // With and without being at the helm.
             while start.elapsed() < Duration::from_millis(200) {
                 let mut asked = 0;
-                live.lend(PATIENCE, &mut || {
+                live.donate_thread(PATIENCE, &mut || {
                     asked += 1;
                     asked > 3
                 });
@@ -161,12 +166,12 @@ fn a_lent_thread_comes_back() {
             live.kick();
             thread::yield_now();
         }
-        lent.join().unwrap();
+        donated.join().unwrap();
     });
     thread::scope(|scope| {
         let live = &network.live;
-        let lent = scope.spawn(move || live.lend(PATIENCE, &mut || false));
+        let donated = scope.spawn(move || live.donate_thread(PATIENCE, &mut || false));
         live.stop();
-        lent.join().unwrap();
+        donated.join().unwrap();
     });
 }
