@@ -26,7 +26,7 @@ pub(super) struct Outgoing {
 
 /// A graceful disconnect that waits.
 #[derive(Debug)]
-pub(super) struct Farewell {
+pub(super) struct Fin {
     /// Rest of the final buffer.
     span: Span,
 }
@@ -39,7 +39,7 @@ pub(super) struct Outbound {
     sends: RequestQueue<Outgoing>,
     /// The client has disconnected gracefully.
     closed: bool,
-    farewells: RequestQueue<Farewell>,
+    fins: RequestQueue<Fin>,
     /// The end was given to the transport, behind all data.
     end_sent: bool,
     /// The bytes of sends that wait.
@@ -55,7 +55,7 @@ impl Outbound {
             writable: true,
             sends: RequestQueue::default(),
             closed: false,
-            farewells: RequestQueue::default(),
+            fins: RequestQueue::default(),
             end_sent: false,
             waiting: 0,
             ideal,
@@ -79,7 +79,7 @@ impl Outbound {
 
     /// Returns whether sends or a disconnect wait.
     pub(super) fn is_busy(&self) -> bool {
-        !self.sends.is_empty() || !self.farewells.is_empty()
+        !self.sends.is_empty() || !self.fins.is_empty()
     }
 
     /// The number of bytes it is good to have under way.
@@ -135,7 +135,7 @@ impl Outbound {
     /// The client disconnects gracefully, with a last buffer.
     pub(super) fn close(&mut self, request: Request, socket: &Arc<Socket>, span: Span) {
         self.closed = true;
-        self.farewells.push(request, socket, Farewell { span });
+        self.fins.push(request, socket, Fin { span });
     }
 
     /// Writes what waits, and the end behind it; `peer_ended` says that nothing more comes from the peer.
@@ -173,12 +173,12 @@ impl Outbound {
         completions: &mut Completions,
     ) -> Result<(), NTSTATUS> {
         // Without a request the disconnect was cancelled; the end goes out all the same.
-        let farewell = self.farewells.pop();
+        let fin = self.fins.pop();
         if !self.end_sent {
-            if let Some((request, mut farewell)) = farewell {
-                let written = self.write(&mut farewell.span, stream);
-                let unfinished = farewell.span.left() > 0;
-                self.farewells.push_front(request, socket, farewell);
+            if let Some((request, mut fin)) = fin {
+                let written = self.write(&mut fin.span, stream);
+                let unfinished = fin.span.left() > 0;
+                self.fins.push_front(request, socket, fin);
                 written?;
                 if unfinished {
                     return Ok(());
@@ -186,8 +186,8 @@ impl Outbound {
             }
             stream.shut_write().map_err(|error| status_of(&error))?;
             self.end_sent = true;
-        } else if let Some((request, farewell)) = farewell {
-            self.farewells.push_front(request, socket, farewell);
+        } else if let Some((request, fin)) = fin {
+            self.fins.push_front(request, socket, fin);
         }
         // The transport is done when the peer has everything, or has ended too. Where it cannot tell, it is
         // when it has taken everything, the end included: it goes on by itself, and a peer may well wait for
@@ -195,7 +195,7 @@ impl Outbound {
         let done = peer_ended
             || (socket.provider().live_config.behaviours().graceful_end == GracefulEnd::Acknowledged
                 && stream.drained().map_err(|error| status_of(&error))? != Some(false));
-        if done && let Some((request, _)) = self.farewells.pop() {
+        if done && let Some((request, _)) = self.fins.pop() {
             completions.push(request, STATUS_SUCCESS, 0);
         }
         Ok(())
@@ -206,7 +206,7 @@ impl Outbound {
         if let Some(outgoing) = self.sends.remove_cancelled(irp) {
             self.waiting = self.waiting.saturating_sub(outgoing.span.left());
         } else {
-            self.farewells.remove_cancelled(irp);
+            self.fins.remove_cancelled(irp);
         }
     }
 
@@ -216,10 +216,10 @@ impl Outbound {
     }
 
     /// Ends the sends and the disconnect that wait.
-    pub(super) fn abort(&mut self, sends: NTSTATUS, farewells: NTSTATUS, completions: &mut Completions) {
-        debug_assert!(!nt_success(sends) && !nt_success(farewells), "what is ended has not been sent");
+    pub(super) fn abort(&mut self, sends: NTSTATUS, fins: NTSTATUS, completions: &mut Completions) {
+        debug_assert!(!nt_success(sends) && !nt_success(fins), "what is ended has not been sent");
         self.waiting = 0;
         self.sends.end_all(sends, completions);
-        self.farewells.end_all(farewells, completions);
+        self.fins.end_all(fins, completions);
     }
 }
