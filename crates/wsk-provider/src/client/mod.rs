@@ -218,7 +218,7 @@ impl ClientCall {
             Err(status) => {
                 // SAFETY: the caller guarantees that `client` is null or was given out by a provider of this
                 // crate; `irp` is null or handed over by the client.
-                unsafe { complete_for_nobody(name, irp) };
+                unsafe { complete_without_client(name, irp) };
                 Err(status)
             }
         }
@@ -249,11 +249,11 @@ impl ClientCall {
     }
 }
 
-/// Returns what becomes of the IRP of a call whose client is no client (SOCK-13).
+/// Completes the IRP of a call with an invalid client, if the configuration says so (SOCK-13).
 ///
 /// # Safety
 /// `irp` is null or handed over by the client.
-unsafe fn complete_for_nobody(name: &'static str, irp: *mut IRP) {
+unsafe fn complete_without_client(name: &'static str, irp: *mut IRP) {
     let Some(provider) = current_provider() else { return };
     let provider = &*provider;
     if irp.is_null() || provider.live_config.behaviours().null_client_irp == NullClientIrp::Untouched {

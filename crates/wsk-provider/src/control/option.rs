@@ -29,7 +29,7 @@ impl OptionRow {
             Sockets::Connecting => matches!(call.category, Connection | Stream),
             Sockets::Datagram => call.category == Datagram,
             Sockets::Bindable => call.category != Basic,
-            Sockets::Nobody => false,
+            Sockets::None => false,
         };
         category
             && match self.level {

@@ -20,7 +20,7 @@ pub enum Sockets {
     /// All but basic sockets.
     Bindable,
     /// None.
-    Nobody,
+    None,
 }
 
 /// The value of an option, and the sizes it is taken in.
@@ -110,22 +110,22 @@ options! {
         SO_RCVBUF:                   Bindable,   always, Number = 65536      => Host;
         SO_SNDBUF:                   Bindable,   always, Number = 65536      => Host;
         // Of the layer above sockets in user mode; libraries over WSK answer the first three themselves.
-        SO_TYPE:                     Nobody,     always, Number = 0          => Refused;
-        SO_RCVTIMEO:                 Nobody,     always, Number = 0          => Refused;
-        SO_SNDTIMEO:                 Nobody,     always, Number = 0          => Refused;
-        SO_ERROR:                    Nobody,     always, Number = 0          => Refused;
-        SO_ACCEPTCONN:               Nobody,     always, Number = 0          => Refused;
-        SO_DEBUG:                    Nobody,     always, Number = 0          => Refused;
-        SO_DONTROUTE:                Nobody,     always, Number = 0          => Refused;
-        SO_LINGER:                   Nobody,     always, Number = 0          => Refused;
-        SO_OOBINLINE:                Nobody,     always, Number = 0          => Refused;
-        SO_PAUSE_ACCEPT:             Nobody,     always, Number = 0          => Refused;
-        SO_COMPARTMENT_ID:           Nobody,     always, Number = 0          => Refused;
-        SO_RANDOMIZE_PORT:           Nobody,     always, Number = 0          => Refused;
-        SO_PORT_SCALABILITY:         Nobody,     always, Number = 0          => Refused;
-        SO_REUSE_UNICASTPORT:        Nobody,     always, Number = 0          => Refused;
-        SO_REUSE_MULTICASTPORT:      Nobody,     always, Number = 0          => Refused;
-        SO_ORIGINAL_DST:             Nobody,     always, Number = 0          => Refused;
+        SO_TYPE:                     None,       always, Number = 0          => Refused;
+        SO_RCVTIMEO:                 None,       always, Number = 0          => Refused;
+        SO_SNDTIMEO:                 None,       always, Number = 0          => Refused;
+        SO_ERROR:                    None,       always, Number = 0          => Refused;
+        SO_ACCEPTCONN:               None,       always, Number = 0          => Refused;
+        SO_DEBUG:                    None,       always, Number = 0          => Refused;
+        SO_DONTROUTE:                None,       always, Number = 0          => Refused;
+        SO_LINGER:                   None,       always, Number = 0          => Refused;
+        SO_OOBINLINE:                None,       always, Number = 0          => Refused;
+        SO_PAUSE_ACCEPT:             None,       always, Number = 0          => Refused;
+        SO_COMPARTMENT_ID:           None,       always, Number = 0          => Refused;
+        SO_RANDOMIZE_PORT:           None,       always, Number = 0          => Refused;
+        SO_PORT_SCALABILITY:         None,       always, Number = 0          => Refused;
+        SO_REUSE_UNICASTPORT:        None,       always, Number = 0          => Refused;
+        SO_REUSE_MULTICASTPORT:      None,       always, Number = 0          => Refused;
+        SO_ORIGINAL_DST:             None,       always, Number = 0          => Refused;
     }
     IPPROTO_TCP {
         TCP_KEEPIDLE:                Tcp,        always, Number = 7200       => Host;
@@ -134,13 +134,13 @@ options! {
         // The first data may follow the handshake as well.
         TCP_FASTOPEN:                Connecting, always, Flag = 0            => Kept;
         // WSK has WSK_FLAG_NODELAY for each send.
-        TCP_NODELAY:                 Nobody,     always, Flag = 0            => Refused;
-        TCP_MAXRT:                   Nobody,     always, Number = 0          => Refused;
+        TCP_NODELAY:                 None,       always, Flag = 0            => Refused;
+        TCP_MAXRT:                   None,       always, Number = 0          => Refused;
     }
     IPPROTO_UDP {
         // Drivers ask whether there is any, and go on without.
-        UDP_SEND_MSG_SIZE:           Nobody,     always, Number = 0          => Refused;
-        UDP_RECV_MAX_COALESCED_SIZE: Nobody,     always, Number = 0          => Refused;
+        UDP_SEND_MSG_SIZE:           None,       always, Number = 0          => Refused;
+        UDP_RECV_MAX_COALESCED_SIZE: None,       always, Number = 0          => Refused;
     }
     IPPROTO_IP {
         IP_TOS:                      Bindable,   always, Number = 0          => Host;
@@ -156,7 +156,7 @@ options! {
         IP_PKTINFO:                  Datagram,   always, Flag = 0            => Own;
         IP_RECVTOS:                  Datagram,   always, Flag = 0            => Own;
         IP_ECN:                      Datagram,   always, Flag = 0            => Own;
-        IP_UNICAST_IF:               Nobody,     always, Number = 0          => Refused;
+        IP_UNICAST_IF:               None,       always, Number = 0          => Refused;
     }
     IPPROTO_IPV6 {
         IPV6_V6ONLY:                 Bindable,   before, Flag = 1            => Own;
@@ -170,8 +170,8 @@ options! {
         // As with IPv4.
         IPV6_PKTINFO:                Datagram,   always, Flag = 0            => Own;
         IPV6_ECN:                    Datagram,   always, Flag = 0            => Own;
-        IPV6_TCLASS:                 Nobody,     always, Number = 0          => Refused;
-        IPV6_UNICAST_IF:             Nobody,     always, Number = 0          => Refused;
+        IPV6_TCLASS:                 None,       always, Number = 0          => Refused;
+        IPV6_UNICAST_IF:             None,       always, Number = 0          => Refused;
     }
 }
 

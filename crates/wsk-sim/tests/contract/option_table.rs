@@ -36,7 +36,7 @@ fn has(row: &OptionRow, category: Category, (v6, dual): (bool, bool)) -> bool {
         Sockets::Connecting => matches!(category, Connection | Stream),
         Sockets::Datagram => category == Datagram,
         Sockets::Bindable => category != Basic,
-        Sockets::Nobody => false,
+        Sockets::None => false,
     };
     let family = match row.level {
         IPPROTO_IP => !v6 || dual,
