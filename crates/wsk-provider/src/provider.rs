@@ -92,8 +92,9 @@ impl Provider {
         started
     }
 
-    /// Donates the calling thread, which is about to wait and holds no lock, to the network until `over` returns
-    /// true, for at most `patience`. It may return earlier. The thread completes requests and makes no callback.
+    /// Donates the calling thread, which is about to wait and holds no lock, to the network until `over`
+    /// returns true, for at most `patience`. It may return earlier. The thread completes requests and makes
+    /// no callback.
     pub fn donate_thread(&self, patience: Duration, over: &mut dyn FnMut() -> bool) {
         self.0.completer.donate_thread(&self.0, || {
             if !over() {
@@ -302,8 +303,8 @@ impl Inner {
     }
 
     /// Takes back a datagram of an indication.
-    pub(crate) fn bury(&self, call: &'static str, datagram: Box<dyn Show>) {
-        let used = self.packets.bury(datagram);
+    pub(crate) fn quarantine(&self, call: &'static str, datagram: Box<dyn Show>) {
+        let used = self.packets.quarantine(datagram);
         self.check_unused(call, used);
     }
 

@@ -227,7 +227,7 @@ impl Connection {
         }
     }
 
-    /// The attempt is being cancelled, under the lock: what has to go goes elsewhere.
+    /// The attempt is being cancelled, under the lock: objects are dropped on another thread.
     pub(super) fn give_up(&mut self, attempt: &Attempt) {
         self.phase = Phase::Failed;
         // The host has nothing to say to a peer that has not answered; one that has is reset.

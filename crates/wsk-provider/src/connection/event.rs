@@ -104,7 +104,7 @@ pub(super) fn raise(socket: &Arc<Socket>) {
     }
 }
 
-/// Makes the callbacks that are due on a thread that the client is not inside of.
+/// Defers the callbacks that are due to a thread outside of the client's calls.
 pub(super) fn defer_raise(socket: &Arc<Socket>) {
     let shared = Arc::clone(socket);
     socket.provider().defer(Box::new(move |_| raise(&shared)));

@@ -424,7 +424,7 @@ impl Inbound {
     }
 
     /// All that the client may still look at.
-    pub(super) fn take_lent(&mut self) -> impl Iterator<Item = Box<Packet>> {
+    pub(super) fn take_indicated(&mut self) -> impl Iterator<Item = Box<Packet>> {
         self.retained.drain(..).chain(self.current.take()).map(|indicated| indicated.packet)
     }
 

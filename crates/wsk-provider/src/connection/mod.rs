@@ -227,7 +227,7 @@ impl Connection {
 
     /// The socket is gone, and with it the indications that its client has kept.
     pub(crate) fn give_back(mut self: Box<Self>, provider: &Inner, call: &'static str) {
-        for packet in self.inbound.take_lent() {
+        for packet in self.inbound.take_indicated() {
             provider.take_back(call, packet);
         }
     }

@@ -5,5 +5,5 @@ mod shown;
 mod span;
 
 pub(crate) use packet::{Packet, Packets, Shape, describe};
-pub(crate) use shown::{SPOILED, Show};
+pub(crate) use shown::{POISON, Show};
 pub(crate) use span::{Fault, Span};

@@ -18,7 +18,7 @@ use wsk_sys::nt::{
 };
 use wsk_sys::{WSK_BUF, WSK_DATA_INDICATION};
 
-use super::shown::{Graves, SPOILED, Show, Shown};
+use super::shown::{POISON, Quarantine, Show, Shown};
 
 /// The data one packet has room for: as much as one datagram can have.
 pub(crate) const ROOM: usize = 64 * 1024;
@@ -94,9 +94,9 @@ impl Packet {
         &self.data[HEADROOM..HEADROOM + self.length]
     }
 
-    /// Returns whether the data is as [`spoil`](Show::spoil) has left it.
-    fn is_spoiled(&self) -> bool {
-        self.bytes().iter().all(|byte| *byte == SPOILED)
+    /// Returns whether the data is as [`poison`](Show::poison) has left it.
+    fn is_poisoned(&self) -> bool {
+        self.bytes().iter().all(|byte| *byte == POISON)
     }
 
     /// Returns whether `element` is one of this packet's.
@@ -195,20 +195,20 @@ impl Show for Packet {
         [own.addr()..own.wrapping_add(1).addr(), data.start.addr()..data.end.addr()]
     }
 
-    fn spoil(&mut self) {
-        self.data[HEADROOM..HEADROOM + self.length].fill(SPOILED);
+    fn poison(&mut self) {
+        self.data[HEADROOM..HEADROOM + self.length].fill(POISON);
     }
 }
 
-/// The packets of a provider, and all the memory that its indications show.
+/// The packets of a provider, and all memory that its indications show.
 #[derive(Default)]
 pub(crate) struct Packets {
     shown: Shown,
-    /// Packets that are over, to be used again.
-    spare: Graves<Packet>,
-    /// Datagrams that are over.
-    datagrams: Graves<dyn Show>,
-    /// Packets that somebody wrote to when they were over.
+    /// Packets that were returned, for reuse.
+    spare: Quarantine<Packet>,
+    /// Datagrams that were returned.
+    datagrams: Quarantine<dyn Show>,
+    /// Number of packets that were written to after their return.
     written: AtomicUsize,
 }
 
@@ -219,11 +219,11 @@ impl fmt::Debug for Packets {
 }
 
 impl Packets {
-    /// An empty packet.
+    /// Returns an empty packet.
     pub(crate) fn take(&self) -> Box<Packet> {
         let packet = match self.spare.reuse(|packet| self.shown.is_used(packet)) {
             Some(packet) => {
-                self.written.fetch_add(usize::from(!packet.is_spoiled()), Ordering::Relaxed);
+                self.written.fetch_add(usize::from(!packet.is_poisoned()), Ordering::Relaxed);
                 packet
             }
             None => Packet::new(),
@@ -232,43 +232,42 @@ impl Packets {
         packet
     }
 
-    /// Takes a packet back that no client may look at any more; true if a pending request uses it all the
-    /// same.
+    /// Takes back a packet that no client may access any more; true if a pending request still uses it.
     pub(crate) fn give_back(&self, mut packet: Box<Packet>) -> bool {
         let used = self.shown.end(&mut *packet);
-        if let Some(oldest) = self.spare.bury(packet, |packet| self.shown.is_used(packet)) {
+        if let Some(oldest) = self.spare.quarantine(packet, |packet| self.shown.is_used(packet)) {
             self.shown.forget(&*oldest);
         }
         used
     }
 
-    /// A datagram is about to be indicated.
+    /// Registers a datagram that is about to be indicated.
     pub(crate) fn show(&self, datagram: &dyn Show) {
         self.shown.begin(datagram);
     }
 
-    /// Takes a datagram that no client may look at any more; true if a pending request uses it all the same.
-    pub(crate) fn bury(&self, mut datagram: Box<dyn Show>) -> bool {
+    /// Takes back a datagram that no client may access any more; true if a pending request still uses it.
+    pub(crate) fn quarantine(&self, mut datagram: Box<dyn Show>) -> bool {
         let used = self.shown.end(&mut *datagram);
-        if let Some(oldest) = self.datagrams.bury(datagram, |datagram| self.shown.is_used(datagram)) {
+        if let Some(oldest) = self.datagrams.quarantine(datagram, |datagram| self.shown.is_used(datagram)) {
             self.shown.forget(&*oldest);
         }
         used
     }
 
-    /// A datagram was not taken: it is to be indicated again, or to be received. True if a pending request
-    /// uses it all the same.
+    /// Takes back a datagram that was not accepted, to be indicated again or received; true if a pending
+    /// request still uses it.
     pub(crate) fn hide(&self, datagram: &dyn Show) -> bool {
         self.shown.hide(datagram)
     }
 
-    /// Returns what is known of the memory that indications show.
+    /// Returns the register of indicated memory.
     pub(crate) fn shown(&self) -> &Shown {
         &self.shown
     }
 
-    /// Returns the number of packets that were written to after they were over.
+    /// Returns the number of packets that were written to after their return.
     pub(crate) fn written(&self) -> usize {
-        self.written.load(Ordering::Relaxed) + self.spare.count(|packet| !packet.is_spoiled())
+        self.written.load(Ordering::Relaxed) + self.spare.count(|packet| !packet.is_poisoned())
     }
 }

@@ -1,12 +1,12 @@
-//! The memory of the provider that indications show to clients, and what becomes of it afterwards (LIFE-13).
+//! Provider memory that indications show to clients, and its quarantine afterwards (LIFE-13).
 //!
 //! ```text
-//!   shown to a callback ──SUCCESS, or not accepted──► over: spoiled, kept for a while, known by address
-//!         └──PENDING──► shown still ──WskRelease─────────► over
+//!   shown to a callback ──SUCCESS, or not accepted──► over: poisoned, quarantined, known by address
+//!         └──PENDING──► retained ────WskRelease─────────► over
 //! ```
 //!
-//! A client that hands such memory to a transfer, as its MDL or as what an MDL of its own describes, is found
-//! out: at the call if the memory is over, and when it is over if a request that pends uses it then.
+//! A client that passes such memory to a transfer, as its MDL or through an MDL of its own, is detected: at
+//! the call if the memory is over, and at the end of the indication if a pending request uses it then.
 
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
@@ -15,24 +15,24 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
-/// Byte that memory is filled with when it is over.
-pub(crate) const SPOILED: u8 = 0xDD;
-/// Number of such ranges that are kept apart, so that they are recognised instead of being somebody else's.
+/// Byte that fills memory once it is over.
+pub(crate) const POISON: u8 = 0xDD;
+/// Number of objects that stay in quarantine, so that their memory is recognized instead of being reused.
 const KEPT: usize = 64;
 
-/// An object whose memory indications show. It keeps its place.
+/// An object whose memory indications show. Its address is stable.
 pub(crate) trait Show: Any + Send {
-    /// Returns where that memory is.
+    /// Returns the ranges of that memory.
     fn pieces(&self) -> [Range<usize>; 2];
-    /// Makes the data useless.
-    fn spoil(&mut self);
+    /// Overwrites the data.
+    fn poison(&mut self);
 }
 
 #[derive(Debug)]
 struct Piece {
     end: usize,
     over: bool,
-    /// No client has been shown it since it was taken back, and it is known only until no request uses it.
+    /// No client was shown it since it was taken back; it stays registered only until no request uses it.
     hidden: bool,
     /// Pending requests that use it.
     uses: usize,
@@ -41,8 +41,8 @@ struct Piece {
 /// Register of all such memory.
 ///
 /// # Invariants
-/// A piece is listed from before a client is first shown it until the object it belongs to is dropped or
-/// taken back, and until no pending request uses it.
+/// A piece is listed from before it is first shown until its object is dropped or taken back, and no pending
+/// request uses it.
 #[derive(Debug, Default)]
 pub(crate) struct Shown {
     count: AtomicUsize,
@@ -86,20 +86,20 @@ impl Shown {
         }
     }
 
-    /// The object is shown from here on.
+    /// Registers the object as shown.
     pub(crate) fn begin(&self, object: &dyn Show) {
         let mut pieces = self.pieces.write();
         for Range { start, end } in object.pieces() {
-            // A request may use it still that was made when it was shown before.
+            // A request from an earlier indication of the object may still use it.
             let uses = pieces.get(&start).map_or(0, |piece| piece.uses);
             pieces.insert(start, Piece { end, over: false, hidden: false, uses });
         }
         self.count.store(pieces.len(), Ordering::Release);
     }
 
-    /// The object is no longer shown; true if a pending request uses it all the same.
+    /// Ends the indication of the object; true if a pending request still uses it.
     pub(super) fn end(&self, object: &mut dyn Show) -> bool {
-        object.spoil();
+        object.poison();
         let mut pieces = self.pieces.write();
         let mut used = false;
         for Range { start, .. } in object.pieces() {
@@ -111,8 +111,7 @@ impl Shown {
         used
     }
 
-    /// The object was taken back as it is, and may be shown again; true if a pending request uses it all the
-    /// same.
+    /// Takes back the object unchanged, to be shown again; true if a pending request still uses it.
     pub(super) fn hide(&self, object: &dyn Show) -> bool {
         let mut pieces = self.pieces.write();
         let mut used = false;
@@ -135,7 +134,7 @@ impl Shown {
         object.pieces().iter().any(|piece| pieces.get(&piece.start).is_some_and(|piece| piece.uses > 0))
     }
 
-    /// The object is about to be dropped, or to be used for something else.
+    /// Unregisters an object that is about to be dropped or reused.
     pub(super) fn forget(&self, object: &dyn Show) {
         let mut pieces = self.pieces.write();
         for Range { start, .. } in object.pieces() {
@@ -145,18 +144,19 @@ impl Shown {
     }
 }
 
-/// Objects that are over, the oldest first, and are kept until nobody can mistake their memory any more.
-pub(super) struct Graves<T: ?Sized>(Mutex<VecDeque<Box<T>>>);
+/// Objects whose indication is over, the oldest first. Their memory is kept, so that a late use is
+/// recognized.
+pub(super) struct Quarantine<T: ?Sized>(Mutex<VecDeque<Box<T>>>);
 
-impl<T: ?Sized> Default for Graves<T> {
+impl<T: ?Sized> Default for Quarantine<T> {
     fn default() -> Self {
         Self(Mutex::default())
     }
 }
 
-impl<T: ?Sized> Graves<T> {
-    /// Takes in an object, and returns the oldest one that need not be kept, if there are many.
-    pub(super) fn bury(&self, object: Box<T>, is_used: impl Fn(&T) -> bool) -> Option<Box<T>> {
+impl<T: ?Sized> Quarantine<T> {
+    /// Adds an object, and returns the oldest one that need not be kept, if there are too many.
+    pub(super) fn quarantine(&self, object: Box<T>, is_used: impl Fn(&T) -> bool) -> Option<Box<T>> {
         let mut kept = self.0.lock();
         kept.push_back(object);
         Self::oldest(&mut kept, KEPT, is_used)
@@ -175,7 +175,7 @@ impl<T: ?Sized> Graves<T> {
         kept.remove(place)
     }
 
-    /// Returns the number of the objects that are not as they should be.
+    /// Returns the number of objects for which `is_wrong` is true.
     pub(super) fn count(&self, is_wrong: impl Fn(&T) -> bool) -> usize {
         self.0.lock().iter().filter(|object| is_wrong(object)).count()
     }

@@ -111,7 +111,7 @@ impl Span {
         }
         let mut missing = span.offset.saturating_add(span.left);
         let mut mdl = span.mdl;
-        let mut lent = false;
+        let mut stale = false;
         while missing > 0 {
             if mdl.is_null() {
                 return Err(Fault::OutOfChain);
@@ -125,7 +125,7 @@ impl Span {
             if bytes.is_null() {
                 return Err(Fault::NotMapped);
             }
-            lent |= [mdl.addr(), bytes.addr()]
+            stale |= [mdl.addr(), bytes.addr()]
                 .into_iter()
                 .any(|used| provider.packets.shown().is_over(used) == Some(true));
             // SAFETY: the caller guarantees a live chain.
@@ -133,7 +133,7 @@ impl Span {
             // SAFETY: the caller guarantees a live chain.
             mdl = unsafe { mdl_next(mdl) };
         }
-        if lent {
+        if stale {
             let detail = "the buffer is data that a callback was shown, and WSK has it back: the callback \
                           has not kept it, or it was released";
             provider.violation("LIFE-13", call, detail);
@@ -205,7 +205,7 @@ impl Span {
         while used < PIECES
             && let Some((start, length, rest)) = at.piece()
         {
-            // SAFETY: by the invariant the range is mapped and nobody else uses it; pieces do not overlap
+            // SAFETY: by the invariant the range is mapped and no other thread uses it; pieces do not overlap
             // unless the client's own MDLs do, which would be the client's own bytes mixed up.
             pieces[used] = IoSliceMut::new(unsafe { slice::from_raw_parts_mut(start, length) });
             used += 1;
@@ -246,8 +246,8 @@ impl Span {
             && let Some((start, length, _)) = self.piece()
         {
             let length = length.min(bytes.len() - copied);
-            // SAFETY: by the invariant the range is mapped and nobody else uses it; `bytes` is the provider's
-            // own.
+            // SAFETY: by the invariant the range is mapped and no other thread uses it; `bytes` is the
+            // provider's own.
             unsafe { start.copy_from_nonoverlapping(bytes[copied..].as_ptr(), length) };
             copied += length;
             self.advance(length);

@@ -74,29 +74,29 @@ fn begin(socket: &Arc<Socket>, state: &mut State) -> Option<(Running, Indication
             // A provider short of memory for the data still tells that something has come.
             let mut empty = Message::empty(message.from, socket.family);
             let node = empty.empty_element();
-            datagram.lend(&provider.packets, node, empty, &mut nodes);
+            datagram.push_indicated(&provider.packets, node, empty, &mut nodes);
         }
         let node = message.element(chained, told);
-        datagram.lend(&provider.packets, node, message, &mut nodes);
+        datagram.push_indicated(&provider.packets, node, message, &mut nodes);
     }
     Some((running, Indication { nodes, flags }))
 }
 
 impl super::Datagram {
     /// Puts a message at the end of the list that a client is to look at.
-    fn lend(
+    fn push_indicated(
         &mut self,
         packets: &Packets,
         node: PWSK_DATAGRAM_INDICATION,
         message: Box<Message>,
         nodes: &mut Vec<usize>,
     ) {
-        if let Some(last) = nodes.last().and_then(|last| self.lent.get_mut(last)) {
+        if let Some(last) = nodes.last().and_then(|last| self.indicated.get_mut(last)) {
             last.link(node);
         }
         nodes.push(node as usize);
         packets.show(&*message);
-        self.lent.insert(node as usize, message);
+        self.indicated.insert(node as usize, message);
     }
 }
 
@@ -114,14 +114,14 @@ fn indicate(socket: &Arc<Socket>, running: Running, indication: &Indication) {
         if status == STATUS_PENDING {
             // What was released already is not there any more.
             for node in &indication.nodes {
-                if let Some(message) = datagram.lent.get_mut(node) {
+                if let Some(message) = datagram.indicated.get_mut(node) {
                     message.retained = true;
                     retained += 1;
                 }
             }
         } else {
             for node in &indication.nodes {
-                match datagram.lent.remove(node) {
+                match datagram.indicated.remove(node) {
                     Some(message) => done.push(message),
                     None => missing = true,
                 }
@@ -143,7 +143,7 @@ fn indicate(socket: &Arc<Socket>, running: Running, indication: &Indication) {
     drop(state);
     provider.check_unused(EVENT, used);
     for message in done {
-        provider.bury(EVENT, message);
+        provider.quarantine(EVENT, message);
     }
     if unreleasable {
         provider.violation(
@@ -208,7 +208,7 @@ pub(crate) unsafe extern "system" fn wsk_release(
     let mut foreign = list.is_null();
     let mut state = call.lock();
     while !list.is_null() {
-        let Some(message) = part(&mut state).and_then(|datagram| datagram.lent.remove(&(list as usize)))
+        let Some(message) = part(&mut state).and_then(|datagram| datagram.indicated.remove(&(list as usize)))
         else {
             foreign = true;
             break;
@@ -222,7 +222,7 @@ pub(crate) unsafe extern "system" fn wsk_release(
     }
     drop(state);
     for message in released {
-        call.provider().bury(call.name, message);
+        call.provider().quarantine(call.name, message);
     }
     if foreign {
         call.provider().violation(

@@ -10,7 +10,7 @@ use wsk_sys::{MSG_BCAST, MSG_MCAST, WSK_BUF, WSK_DATAGRAM_INDICATION};
 
 use super::control::{ControlInfo, Wanted};
 use crate::address::{Family, OwnSockaddr, Stale};
-use crate::data::{SPOILED, Show, describe};
+use crate::data::{POISON, Show, describe};
 use crate::transport::Received;
 
 /// Bytes in front of the data, so that an MDL can begin before it.
@@ -44,8 +44,8 @@ impl Show for Message {
         [own.addr()..own.wrapping_add(1).addr(), data.start.addr()..data.end.addr()]
     }
 
-    fn spoil(&mut self) {
-        self.data.fill(SPOILED);
+    fn poison(&mut self) {
+        self.data.fill(POISON);
         self.address.poison(Stale::Indication);
     }
 }

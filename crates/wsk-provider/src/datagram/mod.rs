@@ -46,8 +46,8 @@ const BATCH: usize = 64;
 /// Part of a socket that only a datagram socket has.
 ///
 /// # Invariants
-/// `messages` are in the order of arrival. Every element of `lent` is one that a client may look at, by the
-/// address of its list node.
+/// `messages` are in the order of arrival. Every element of `indicated` is one that a client may look at, by
+/// the address of its list node.
 #[derive(Debug)]
 pub(crate) struct Datagram {
     port: Option<Box<dyn transport::Datagram>>,
@@ -64,7 +64,7 @@ pub(crate) struct Datagram {
     asked: bool,
     sends: RequestQueue<Outgoing>,
     messages: VecDeque<Box<Message>>,
-    lent: HashMap<usize, Box<Message>>,
+    indicated: HashMap<usize, Box<Message>>,
     limit: usize,
 }
 
@@ -86,7 +86,7 @@ impl Datagram {
             asked: false,
             sends: RequestQueue::default(),
             messages: VecDeque::new(),
-            lent: HashMap::new(),
+            indicated: HashMap::new(),
             limit: config.datagrams,
         }
     }
@@ -142,8 +142,8 @@ impl Datagram {
 
     /// The socket is gone, and with it the indications that its client has kept.
     pub(crate) fn give_back(mut self: Box<Self>, provider: &Inner, call: &'static str) {
-        for (_, message) in self.lent.drain() {
-            provider.bury(call, message);
+        for (_, message) in self.indicated.drain() {
+            provider.quarantine(call, message);
         }
     }
 

@@ -16,7 +16,7 @@ use crate::address::{Family, OwnSockaddr, Stale};
 /// Number of cells that are kept.
 const KEPT: usize = 64;
 
-/// The contents of an identifier that is no longer lent.
+/// The contents of an identifier that is no longer issued.
 const POISON: WSK_INSPECT_ID =
     WSK_INSPECT_ID { Key: usize::from_ne_bytes([0xDD; size_of::<usize>()]), SerialNumber: 0xDDDD_DDDD };
 
@@ -38,9 +38,9 @@ impl Cell {
 
 #[derive(Debug, Default)]
 struct Cells {
-    /// Byte that the padding of the identifier lent last was filled with.
+    /// Byte that the padding of the identifier issued last was filled with.
     padding: u8,
-    lent: Vec<usize>,
+    issued: Vec<usize>,
     kept: VecDeque<Box<Cell>>,
 }
 
@@ -50,7 +50,7 @@ pub(crate) struct IdCells(Mutex<Cells>);
 
 /// A cell that a callback may look at; what it holds is made useless when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Lent<'a> {
+pub(crate) struct CellGuard<'a> {
     cells: &'a IdCells,
     cell: Option<Box<Cell>>,
 }
@@ -60,12 +60,12 @@ const PADDING: usize = std::mem::offset_of!(WSK_INSPECT_ID, SerialNumber) + size
 
 /// Fills the padding of an identifier, each time with something else: a client that compares whole memory
 /// recognises nothing (INSP-27).
-fn soil_padding(id: PWSK_INSPECT_ID) {
-    static DIRT: AtomicU8 = AtomicU8::new(0);
-    let dirt = DIRT.fetch_add(1, Ordering::Relaxed);
+fn poison_padding(id: PWSK_INSPECT_ID) {
+    static FILL: AtomicU8 = AtomicU8::new(0);
+    let fill = FILL.fetch_add(1, Ordering::Relaxed);
     for offset in PADDING..size_of::<WSK_INSPECT_ID>() {
         // SAFETY: the identifier is a live cell's, and the offset lies inside it.
-        unsafe { id.cast::<u8>().wrapping_add(offset).write(dirt) };
+        unsafe { id.cast::<u8>().wrapping_add(offset).write(fill) };
     }
 }
 
@@ -74,37 +74,42 @@ fn soil_padding(id: PWSK_INSPECT_ID) {
 pub(crate) enum Origin {
     /// The client's own memory, with contents of its own.
     Own,
-    /// The client's own memory, filled from a cell that was no longer lent.
+    /// The client's own memory, filled from a cell that was no longer issued.
     StaleCopy,
     /// The provider's own memory.
     Borrowed,
 }
 
 impl IdCells {
-    /// Lends a cell for an inspection.
-    pub(crate) fn lend(
+    /// Issues a cell for an inspection.
+    pub(crate) fn issue(
         &self,
         id: WSK_INSPECT_ID,
         local: SocketAddr,
         remote: SocketAddr,
         family: Family,
-    ) -> Lent<'_> {
-        self.lend_as(Stale::Inspection, id, local, remote, family)
+    ) -> CellGuard<'_> {
+        self.issue_as(Stale::Inspection, id, local, remote, family)
     }
 
-    /// Lends a cell for a callback that gets addresses and no identifier.
-    pub(crate) fn lend_addresses(&self, local: SocketAddr, remote: SocketAddr, family: Family) -> Lent<'_> {
-        self.lend_as(Stale::Indication, POISON, local, remote, family)
+    /// Issues a cell for a callback that gets addresses and no identifier.
+    pub(crate) fn issue_addresses(
+        &self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        family: Family,
+    ) -> CellGuard<'_> {
+        self.issue_as(Stale::Indication, POISON, local, remote, family)
     }
 
-    fn lend_as(
+    fn issue_as(
         &self,
         stale: Stale,
         id: WSK_INSPECT_ID,
         local: SocketAddr,
         remote: SocketAddr,
         family: Family,
-    ) -> Lent<'_> {
+    ) -> CellGuard<'_> {
         let local = OwnSockaddr::new(local, family);
         let remote = OwnSockaddr::new(remote, family);
         let mut cells = self.0.lock();
@@ -118,30 +123,30 @@ impl IdCells {
         };
         cells.padding = cells.padding.wrapping_add(1);
         write_with_padding(&mut cell.id, id, cells.padding);
-        cells.lent.push(&raw const cell.id as usize);
+        cells.issued.push(&raw const cell.id as usize);
         drop(cells);
-        Lent { cells: self, cell: Some(cell) }
+        CellGuard { cells: self, cell: Some(cell) }
     }
 
-    /// Lends a cell for a callback that gets an identifier and no addresses.
-    pub(crate) fn lend_id(&self, id: WSK_INSPECT_ID, family: Family) -> Lent<'_> {
+    /// Issues a cell for a callback that gets an identifier and no addresses.
+    pub(crate) fn issue_id(&self, id: WSK_INSPECT_ID, family: Family) -> CellGuard<'_> {
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        self.lend(id, nowhere, nowhere, family)
+        self.issue(id, nowhere, nowhere, family)
     }
 
-    /// Lends a cell for a sentinel, whose addresses mean nothing.
-    pub(crate) fn lend_nothing(&self, family: Family) -> Lent<'_> {
+    /// Issues a cell for a sentinel, whose addresses mean nothing.
+    pub(crate) fn issue_nothing(&self, family: Family) -> CellGuard<'_> {
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut lent = self.lend_as(Stale::Sentinel, POISON, nowhere, nowhere, family);
-        lent.cell().poison();
-        lent
+        let mut cell = self.issue_as(Stale::Sentinel, POISON, nowhere, nowhere, family);
+        cell.cell().poison();
+        cell
     }
 
     /// Returns where an identifier that a client passes in comes from.
     pub(crate) fn origin(&self, pointer: PWSK_INSPECT_ID, contents: WSK_INSPECT_ID) -> Origin {
         let cells = self.0.lock();
         let address = pointer as usize;
-        if cells.lent.contains(&address)
+        if cells.issued.contains(&address)
             || cells.kept.iter().any(|cell| &raw const cell.id as usize == address)
         {
             Origin::Borrowed
@@ -167,15 +172,15 @@ fn write_with_padding(place: &mut WSK_INSPECT_ID, id: WSK_INSPECT_ID, padding: u
     unsafe { (*place).SerialNumber = id.SerialNumber };
 }
 
-impl Lent<'_> {
+impl CellGuard<'_> {
     fn cell(&mut self) -> &mut Cell {
-        self.cell.as_mut().expect("a lent cell is there until it is dropped")
+        self.cell.as_mut().expect("an issued cell is present until the guard is dropped")
     }
 
     /// The identifier, for the callback.
     pub(crate) fn id(&mut self) -> PWSK_INSPECT_ID {
         let id = &raw mut self.cell().id;
-        soil_padding(id);
+        poison_padding(id);
         id
     }
 
@@ -188,13 +193,13 @@ impl Lent<'_> {
     }
 }
 
-impl Drop for Lent<'_> {
+impl Drop for CellGuard<'_> {
     fn drop(&mut self) {
         let Some(mut cell) = self.cell.take() else { return };
         cell.poison();
         let address = &raw const cell.id as usize;
         let mut cells = self.cells.0.lock();
-        cells.lent.retain(|lent| *lent != address);
+        cells.issued.retain(|issued| *issued != address);
         cells.kept.push_back(cell);
     }
 }

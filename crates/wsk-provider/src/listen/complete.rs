@@ -159,7 +159,7 @@ fn complete(call: &Call, request: Request, id: WSK_INSPECT_ID, action: WSK_INSPE
 /// Decides a pended request. Callbacks are made on another thread: this one is the client's.
 fn decide(socket: &Arc<Socket>, name: Arc<Name>, action: WSK_INSPECT_ACTION) {
     if action == WskInspectAccept {
-        return inspect::accept(socket, name, FaultPoint::DropDuringComplete, Thread::Elsewhere);
+        return inspect::accept(socket, name, FaultPoint::DropDuringComplete, Thread::Client);
     }
     let races = socket.provider().injects(FaultPoint::DropDuringComplete);
     // A name that is to be heard of once more is in use until then.
@@ -167,7 +167,7 @@ fn decide(socket: &Arc<Socket>, name: Arc<Name>, action: WSK_INSPECT_ACTION) {
     inspect::reject(socket, name);
     if let Some(name) = aborted {
         // The drop met the rejection while the call was running (ICMP-03).
-        inspect::abort_elsewhere(socket, name);
+        inspect::defer_abort(socket, name);
     }
 }
 
@@ -241,7 +241,7 @@ pub(super) fn decide_kept(
 ) {
     request.complete(socket.provider(), STATUS_SUCCESS, 0);
     if action == WskInspectAccept {
-        inspect::accept(socket, name, FaultPoint::DropDuringComplete, Thread::Own);
+        inspect::accept(socket, name, FaultPoint::DropDuringComplete, Thread::Provider);
     } else {
         inspect::reject(socket, name);
     }

@@ -21,13 +21,13 @@ use crate::socket::{
 
 const EVENT: &str = "WskAcceptEvent";
 
-/// On which thread a callback may be made.
+/// Kind of the calling thread. It decides where a callback is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Thread {
-    /// This one: it is the provider's.
-    Own,
-    /// Another one: this is the client's, inside a call.
-    Elsewhere,
+    /// A thread of the provider: callbacks are made on it.
+    Provider,
+    /// A thread of the client, inside a call: callbacks are deferred to another thread.
+    Client,
 }
 
 /// Recipient of an established connection.
@@ -35,17 +35,17 @@ enum Taker {
     Request(Request, AcceptItem),
     Event(Running),
     Queue,
-    Nobody,
+    None,
 }
 
-/// Decides who takes a connection that has just been established.
+/// Selects the recipient of a connection that has just been established.
 fn taker(socket: &Arc<Socket>, state: &mut State) -> Taker {
     let provider = socket.provider();
     let event_first = provider.injects(FaultPoint::EventDespiteIrp);
     if event_first && let Some(running) = state.begin(socket, Event::Accept) {
         return Taker::Event(running);
     }
-    let Role::Listen(listener) = &mut state.role else { return Taker::Nobody };
+    let Role::Listen(listener) = &mut state.role else { return Taker::None };
     if let Some((request, item)) = listener.accepts.pop() {
         return Taker::Request(request, item);
     }
@@ -55,11 +55,11 @@ fn taker(socket: &Arc<Socket>, state: &mut State) -> Taker {
     let depth = provider.live_config.get(|config| config.backlog);
     match &state.role {
         Role::Listen(listener) if state.refused().is_none() && listener.backlog.len() < depth => Taker::Queue,
-        _ => Taker::Nobody,
+        _ => Taker::None,
     }
 }
 
-/// Hands a connection to whoever is to have it.
+/// Hands a connection to its recipient.
 pub(super) fn deliver(socket: &Arc<Socket>, established: Established, thread: Thread) {
     let mut state = socket.lock();
     match taker(socket, &mut state) {
@@ -70,8 +70,8 @@ pub(super) fn deliver(socket: &Arc<Socket>, established: Established, thread: Th
         Taker::Event(running) => {
             drop(state);
             match thread {
-                Thread::Own => by_event(socket, &running, established),
-                Thread::Elsewhere => {
+                Thread::Provider => by_event(socket, &running, established),
+                Thread::Client => {
                     let shared = Arc::clone(socket);
                     socket.provider().defer(Box::new(move |_| by_event(&shared, &running, established)));
                 }
@@ -82,14 +82,14 @@ pub(super) fn deliver(socket: &Arc<Socket>, established: Established, thread: Th
                 listener.backlog.push_back(established);
             }
         }
-        Taker::Nobody => {
+        Taker::None => {
             drop(state);
             let inspection = established.inspection;
             established.stream.abort();
             if let Some(name) = inspection {
                 match thread {
-                    Thread::Own => inspect::abort_now(socket, &name),
-                    Thread::Elsewhere => inspect::abort_elsewhere(socket, name),
+                    Thread::Provider => inspect::abort_now(socket, &name),
+                    Thread::Client => inspect::defer_abort(socket, name),
                 }
             }
         }
@@ -212,7 +212,7 @@ fn by_event(listener: &Arc<Socket>, running: &Running, established: Established)
         let (accepted, listener) = (Arc::clone(&socket), Arc::clone(listener));
         provider.defer(Box::new(move |_| inherit_early(&listener, &accepted)));
     }
-    let mut lent = provider.id_cells.lend_addresses(local, remote, listener.family);
+    let mut cell = provider.id_cells.issue_addresses(local, remote, listener.family);
     let status = running.call(EVENT, |tell| {
         let flags = if tell { WSK_FLAG_AT_DISPATCH_LEVEL } else { 0 };
         // SAFETY: the client's callback gets what its type asks for, alive until it returns.
@@ -220,15 +220,15 @@ fn by_event(listener: &Arc<Socket>, running: &Running, established: Established)
             callback(
                 context.0,
                 flags,
-                lent.local(),
-                lent.remote(),
+                cell.local(),
+                cell.remote(),
                 socket.raw(),
                 handover.context,
                 handover.dispatch,
             )
         }
     });
-    drop(lent);
+    drop(cell);
     if status == STATUS_SUCCESS {
         adopt(listener, &socket, handover);
         return;
@@ -341,7 +341,7 @@ pub(crate) fn accept_sentinel(listener: &Arc<Socket>, running: &Running) {
     let Some(callback) = callback else { return };
     let mut context_out = std::ptr::null_mut();
     let mut dispatch_out = std::ptr::null();
-    let mut lent = listener.provider().id_cells.lend_nothing(listener.family);
+    let mut cell = listener.provider().id_cells.issue_nothing(listener.family);
     let status = running.call(EVENT, |tell| {
         let flags = if tell { WSK_FLAG_AT_DISPATCH_LEVEL } else { 0 };
         // SAFETY: the client's callback gets what its type asks for, alive until it returns; the socket is
@@ -350,8 +350,8 @@ pub(crate) fn accept_sentinel(listener: &Arc<Socket>, running: &Running) {
             callback(
                 context.0,
                 flags,
-                lent.local(),
-                lent.remote(),
+                cell.local(),
+                cell.remote(),
                 std::ptr::null_mut(),
                 &raw mut context_out,
                 &raw mut dispatch_out,

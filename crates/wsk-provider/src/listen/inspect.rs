@@ -237,10 +237,10 @@ fn ask(
     (local, remote): (SocketAddr, SocketAddr),
     asking: &Asking,
 ) -> WSK_INSPECT_ACTION {
-    let mut lent = socket.provider().id_cells.lend(id, local, remote, socket.family);
+    let mut cell = socket.provider().id_cells.issue(id, local, remote, socket.family);
     running.call(INSPECT, |_| {
         // SAFETY: the client's callback gets what its type asks for, alive until it returns.
-        let action = unsafe { inspect(context.0, lent.local(), lent.remote(), lent.id()) };
+        let action = unsafe { inspect(context.0, cell.local(), cell.remote(), cell.id()) };
         asking.returned();
         action
     })
@@ -251,7 +251,7 @@ fn settle(socket: &Arc<Socket>, name: Arc<Name>, action: WSK_INSPECT_ACTION) {
     let provider = socket.provider();
     match action {
         WSK_INSPECT_ACTION::WskInspectAccept => {
-            accept(socket, name, FaultPoint::DropAfterAccept, Thread::Own);
+            accept(socket, name, FaultPoint::DropAfterAccept, Thread::Provider);
         }
         WSK_INSPECT_ACTION::WskInspectPend if socket.category == Category::Stream => {
             provider.violation(
@@ -285,8 +285,8 @@ pub(super) fn accept(socket: &Arc<Socket>, name: Arc<Name>, point: FaultPoint, t
     }
     established.stream.abort();
     match thread {
-        Thread::Own => abort_now(socket, &name),
-        Thread::Elsewhere => abort_elsewhere(socket, name),
+        Thread::Provider => abort_now(socket, &name),
+        Thread::Client => defer_abort(socket, name),
     }
 }
 
@@ -370,8 +370,8 @@ pub(super) fn abort_now(socket: &Arc<Socket>, name: &Arc<Name>) {
     call_abort(socket, &running, name.id());
 }
 
-/// Calls `WskAbortEvent` on another thread.
-pub(super) fn abort_elsewhere(socket: &Arc<Socket>, name: Arc<Name>) {
+/// Defers a call of `WskAbortEvent` to another thread.
+pub(super) fn defer_abort(socket: &Arc<Socket>, name: Arc<Name>) {
     let mut state = socket.lock();
     let Role::Listen(listener) = &mut state.role else { return };
     listener.inspections.remember(name.id(), Past::Aborted { notified: false });
@@ -388,12 +388,12 @@ fn call_abort(socket: &Arc<Socket>, running: &Running, id: WSK_INSPECT_ID) {
     let provider = socket.provider();
     let Callbacks { context, abort, .. } = callbacks(&socket.lock());
     let Some(abort) = abort else { return };
-    let mut lent = provider.id_cells.lend_id(id, socket.family);
+    let mut cell = provider.id_cells.issue_id(id, socket.family);
     let status = running.call(ABORT, |_| {
         // SAFETY: the client's callback gets what its type asks for, alive until it returns.
-        unsafe { abort(context.0, lent.id()) }
+        unsafe { abort(context.0, cell.id()) }
     });
-    drop(lent);
+    drop(cell);
     if status != STATUS_SUCCESS {
         provider.violation("ABRT-10", ABORT, &format!("returned {status:#010x}"));
     }
@@ -406,11 +406,11 @@ fn call_abort(socket: &Arc<Socket>, running: &Running, id: WSK_INSPECT_ID) {
 pub(crate) fn inspect_sentinel(socket: &Arc<Socket>, running: &Running) -> bool {
     let Callbacks { context, inspect, .. } = callbacks(&socket.lock());
     let Some(inspect) = inspect else { return false };
-    let mut lent = socket.provider().id_cells.lend_nothing(socket.family);
+    let mut cell = socket.provider().id_cells.issue_nothing(socket.family);
     running.call(INSPECT, |_| {
         // SAFETY: the client's callback gets what its type asks for, alive until it returns; the identifier
         // is null.
-        unsafe { inspect(context.0, lent.local(), lent.remote(), std::ptr::null_mut()) }
+        unsafe { inspect(context.0, cell.local(), cell.remote(), std::ptr::null_mut()) }
     });
     true
 }

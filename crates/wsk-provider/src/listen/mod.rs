@@ -164,7 +164,7 @@ impl ListenSink for Sink {
         if conditional {
             inspect::inspect(&socket, established);
         } else {
-            deliver::deliver(&socket, established, deliver::Thread::Own);
+            deliver::deliver(&socket, established, deliver::Thread::Provider);
         }
     }
 
