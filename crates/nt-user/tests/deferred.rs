@@ -22,7 +22,7 @@ struct Log {
     context: std::sync::Mutex<Option<Context>>,
     ran: Event,
     /// The first call waits for this, unless it is signaled.
-    gate: Event,
+    latch: Event,
 }
 
 impl Log {
@@ -34,9 +34,9 @@ impl Log {
             arguments: AtomicUsize::new(0),
             context: std::sync::Mutex::new(None),
             ran: Event::synchronization(),
-            gate: Event::notification(),
+            latch: Event::notification(),
         };
-        log.gate.set();
+        log.latch.set();
         log
     }
 
@@ -46,7 +46,7 @@ impl Log {
 
     fn note(&self, arguments: usize) {
         self.begun.fetch_add(1, Ordering::SeqCst);
-        while self.gate.poll() != STATUS_SUCCESS {
+        while self.latch.poll() != STATUS_SUCCESS {
             std::thread::yield_now();
         }
         self.irql.store(irql().into(), Ordering::SeqCst);
@@ -106,7 +106,7 @@ fn queue(dpc: *mut KDPC, first: usize, second: usize) -> bool {
     }
 }
 
-/// Two DPCs that run until the gate of the log opens, and are queued again behind themselves.
+/// Two DPCs that run until the latch of the log opens, and are queued again behind themselves.
 fn keep_processors_busy(log: &Log) -> [*mut KDPC; 2] {
     let busy = [dpc(log), dpc(log)];
     for dpc in busy {
@@ -176,7 +176,7 @@ fn a_dpc_is_queued_once() {
     let kernel = kernel();
     run(&kernel, || {
         let log = Log::new();
-        log.gate.clear();
+        log.latch.clear();
         let busy = keep_processors_busy(&log);
         let third = dpc(&log);
         assert!(queue(third, 0, 0));
@@ -185,7 +185,7 @@ fn a_dpc_is_queued_once() {
         assert_eq!(unsafe { KeRemoveQueueDpc(third) }, 1);
         // SAFETY: the DPC is initialized and alive.
         assert_eq!(unsafe { KeRemoveQueueDpc(third) }, 0);
-        log.gate.set();
+        log.latch.set();
         flush();
         assert_eq!(log.calls(), 4);
         for dpc in busy.into_iter().chain([third]) {
@@ -267,12 +267,12 @@ fn freeing_what_is_queued_is_caught() {
     assert_only(&kernel, rule::POOL_IN_USE);
     run(&kernel, || {
         let log = Log::new();
-        log.gate.clear();
+        log.latch.clear();
         let busy = keep_processors_busy(&log);
         let third = dpc(&log);
         queue(third, 0, 0);
         free(third.cast());
-        log.gate.set();
+        log.latch.set();
         flush();
         free_all(busy);
     });
@@ -290,7 +290,7 @@ fn freeing_what_a_routine_runs_on_is_caught() {
     let kernel = kernel();
     run(&kernel, || {
         let log = Log::new();
-        log.gate.clear();
+        log.latch.clear();
         let (timer, dpc) = (timer(), dpc(&log));
         set_timer(timer, Duration::ZERO, dpc);
         while log.begun.load(Ordering::SeqCst) == 0 {
@@ -298,7 +298,7 @@ fn freeing_what_a_routine_runs_on_is_caught() {
         }
         free(timer.cast());
         free(dpc.cast());
-        log.gate.set();
+        log.latch.set();
         flush();
     });
     assert_only(&kernel, rule::POOL_IN_USE);
@@ -408,14 +408,14 @@ fn queueing_a_work_item_twice_is_caught() {
     let kernel = nt_user::Kernel::new(nt_user::Config { workers: 1, ..Default::default() });
     run(&kernel, || {
         let log = Log::new();
-        log.gate.clear();
+        log.latch.clear();
         let items = [object::<WORK_QUEUE_ITEM>(), object::<WORK_QUEUE_ITEM>()];
         for item in items {
             init_work_item(item, worked, log.pointer());
             queue_item(item);
         }
         queue_item(items[1]);
-        log.gate.set();
+        log.latch.set();
         while log.calls() != 2 {
             log.ran.wait();
         }

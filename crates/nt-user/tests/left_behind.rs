@@ -11,7 +11,7 @@ use common::*;
 use nt_user::{Config, Kernel};
 use wsk_sys::nt::*;
 
-/// A gate that blocks a processor or a worker.
+/// A latch that blocks a processor or a worker.
 struct Turnstile {
     open: AtomicBool,
     entered: AtomicUsize,
@@ -35,7 +35,7 @@ impl Turnstile {
         }
     }
 
-    /// Opens the gate, so that the kernel can shut down.
+    /// Opens the latch, so that the kernel can shut down.
     fn open(&self, kernel: &Kernel, calls: usize) {
         self.open.store(true, Ordering::SeqCst);
         let left = kernel.shutdown(Duration::from_secs(20));

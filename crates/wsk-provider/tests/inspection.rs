@@ -10,7 +10,10 @@ use wsk_sys::*;
 const A_WHILE: Duration = Duration::from_millis(30);
 
 /// A conditional listener whose inspections answer `action`.
-fn gate(client: &Client, action: WSK_INSPECT_ACTION) -> (Recorder, Socket, std::net::SocketAddr) {
+fn conditional_listener(
+    client: &Client,
+    action: WSK_INSPECT_ACTION,
+) -> (Recorder, Socket, std::net::SocketAddr) {
     let events = Recorder::new();
     events.inspecting(action);
     let (listener, address) = client.conditional_listener(&events);
@@ -22,7 +25,7 @@ fn a_drop_during_the_inspection_is_told_after_it() {
     for (action, aborts) in [(WskInspectAccept, true), (WskInspectPend, true), (WskInspectReject, false)] {
         Sim::new().run(move |_| {
             let client = Client::new();
-            let (events, _listener, address) = gate(&client, action);
+            let (events, _listener, address) = conditional_listener(&client, action);
             let hold = events.hold(Kind::Inspect);
             let peer = Peer::connect(address);
             hold.wait_entered();
@@ -44,7 +47,7 @@ fn a_pended_request_that_ends_is_aborted_once() {
     let sim = Sim::builder().behaviours(|b| b.complete_aborted = CompleteAborted::NotFound).build();
     sim.run(|_| {
         let client = Client::new();
-        let (events, listener, address) = gate(&client, WskInspectPend);
+        let (events, listener, address) = conditional_listener(&client, WskInspectPend);
         let accept = listener.accept().pends();
         let (one, two) = (Peer::connect(address), Peer::connect(address));
         let (first, second) = (events.inspect(), events.inspect());
@@ -62,7 +65,7 @@ fn a_pended_request_that_ends_is_aborted_once() {
 fn data_that_came_before_the_end_is_no_drop() {
     Sim::new().run(|_| {
         let client = Client::new();
-        let (events, listener, address) = gate(&client, WskInspectPend);
+        let (events, listener, address) = conditional_listener(&client, WskInspectPend);
         let peer = Peer::connect(address);
         peer.send(b"still here");
         peer.half_close();
@@ -79,7 +82,7 @@ fn data_that_came_before_the_end_is_no_drop() {
 fn a_reset_is_a_drop_even_behind_data() {
     Sim::new().run(|_| {
         let client = Client::new();
-        let (events, _listener, address) = gate(&client, WskInspectPend);
+        let (events, _listener, address) = conditional_listener(&client, WskInspectPend);
         let peer = Peer::connect(address);
         peer.send(b"never mind");
         let inspected = events.inspect();
@@ -96,7 +99,7 @@ fn injected_drops_are_aborts() {
             sim.choose(point, 1);
             let client = Client::new();
             let action = if point == FaultPoint::DropAfterAccept { WskInspectAccept } else { WskInspectPend };
-            let (events, listener, address) = gate(&client, action);
+            let (events, listener, address) = conditional_listener(&client, action);
             let accept = listener.accept().pends();
             let peer = Peer::connect(address);
             let inspected = events.inspect();
@@ -119,7 +122,7 @@ fn a_decision_that_comes_early_is_kept_or_reported() {
         }
         sim.run(move |_| {
             let client = Client::new();
-            let (events, listener, address) = gate(&client, WskInspectPend);
+            let (events, listener, address) = conditional_listener(&client, WskInspectPend);
             let hold = events.hold(Kind::Inspect);
             let accept = listener.accept().pends();
             let _peer = Peer::connect(address);
@@ -148,7 +151,7 @@ fn closing_with_pended_requests() {
         sim.expect("INSP-18");
         sim.run(move |_| {
             let client = Client::new();
-            let (events, listener, address) = gate(&client, WskInspectPend);
+            let (events, listener, address) = conditional_listener(&client, WskInspectPend);
             let peer = Peer::connect(address);
             let inspected = events.inspect();
             listener.close().ok();
@@ -168,7 +171,7 @@ fn closing_with_pended_requests() {
 fn a_dead_conditional_listener_is_told_by_both_callbacks() {
     Sim::new().run(|sim| {
         let client = Client::new();
-        let (events, listener, address) = gate(&client, WskInspectPend);
+        let (events, listener, address) = conditional_listener(&client, WskInspectPend);
         assert_eq!(listener.enable(WSK_EVENT_ACCEPT), STATUS_SUCCESS);
         let peer = Peer::connect(address);
         events.inspect();
@@ -190,7 +193,7 @@ fn mistakes_are_reported() {
         let client = Client::new();
         let bare = client.listener(&Recorder::with_tables(|tables| tables.listen.WskAbortEvent = None));
         bare.set_option(SOL_SOCKET, SO_CONDITIONAL_ACCEPT, 1).fails(STATUS_INVALID_PARAMETER);
-        let (events, listener, address) = gate(&client, WSK_INSPECT_ACTION(17));
+        let (events, listener, address) = conditional_listener(&client, WSK_INSPECT_ACTION(17));
         Peer::connect(address).expect_reset();
         events.inspect();
 

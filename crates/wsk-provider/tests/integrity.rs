@@ -172,7 +172,7 @@ fn declined_and_kept_indications_lose_nothing() {
             while received.lock().len() < TOTAL {
                 assert!(began.elapsed() < PATIENCE, "stuck at {}", received.lock().len());
                 if shut.swap(false, Ordering::SeqCst) {
-                    // Opens the gate and takes nothing.
+                    // Opens the receive latch and takes nothing.
                     socket.receive(&Buffer::new(0)).ok();
                 }
                 give_back();

@@ -169,9 +169,9 @@ fn deferred_calls_are_not_left() {
 }
 
 unsafe extern "system" fn work(_: *mut DEVICE_OBJECT, passed: *mut c_void) {
-    // SAFETY: the context is the gate of the test, which is static.
-    let gate = unsafe { &*passed.cast::<std::sync::Barrier>() };
-    gate.wait();
+    // SAFETY: the context is the barrier of the test, which is static.
+    let barrier = unsafe { &*passed.cast::<std::sync::Barrier>() };
+    barrier.wait();
 }
 
 /// A work item that runs, and one behind it.
@@ -179,17 +179,17 @@ unsafe extern "system" fn work(_: *mut DEVICE_OBJECT, passed: *mut c_void) {
 /// Catches: LIFE-19
 #[test]
 fn work_items_are_not_left() {
-    static GATE: std::sync::Barrier = std::sync::Barrier::new(2);
+    static BARRIER: std::sync::Barrier = std::sync::Barrier::new(2);
     let sim = Sim::builder().kernel(|kernel| kernel.workers = 1).build();
     sim.expect("LIFE-19");
     let machine = sim.clone();
     let unload = move |sim: &Sim, ()| {
-        let gate = (&raw const GATE).cast_mut().cast();
+        let barrier = (&raw const BARRIER).cast_mut().cast();
         let items: [_; 2] = std::array::from_fn(|_| {
             // SAFETY: there is no device, which is only passed on.
             let item = unsafe { IoAllocateWorkItem(null_mut()) };
             // SAFETY: the item is new, and is freed when it has run.
-            unsafe { IoQueueWorkItem(item, Some(work), DELAYED_WORK_QUEUE, gate) };
+            unsafe { IoQueueWorkItem(item, Some(work), DELAYED_WORK_QUEUE, barrier) };
             item
         });
         while sim.kernel().routines_inside() == 0 {
@@ -197,7 +197,7 @@ fn work_items_are_not_left() {
         }
         sim.kernel().unload_image();
         for item in items {
-            GATE.wait();
+            BARRIER.wait();
             while sim.kernel().routines_inside() > 1 {
                 std::thread::yield_now();
             }

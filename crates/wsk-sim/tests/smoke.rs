@@ -170,12 +170,12 @@ fn an_event_cannot_be_disabled_while_it_runs() {
         let events = Recorder::new();
         let (listener, address) = client.bound_listener(&events);
         assert_eq!(listener.enable(WSK_EVENT_ACCEPT), STATUS_SUCCESS);
-        let gate = events.hold(Kind::Accept);
+        let hold = events.hold(Kind::Accept);
         let _peer = Peer::connect(address);
-        gate.wait_entered();
+        hold.wait_entered();
         assert_eq!(listener.disable(WSK_EVENT_ACCEPT), STATUS_EVENT_PENDING);
         let disabled = listener.disable_with_irp(WSK_EVENT_ACCEPT).pends();
-        gate.open();
+        hold.open();
         disabled.ok();
         assert_eq!(events.returned(Kind::Accept), 1);
     });

@@ -270,12 +270,12 @@ fn an_abort_may_run_while_somebody_is_still_inspecting() {
         events.inspecting(WskInspectPend);
         let (_listener, address) = client.conditional_listener(&events);
         sim.choose_once(FaultPoint::DropAfterPend, 1);
-        let gate = events.hold(Kind::Abort);
+        let hold = events.hold(Kind::Abort);
         let _peer = Peer::connect(address);
         // This thread is the worker that the request was given to; the abort runs in another.
-        gate.wait_entered();
+        hold.wait_entered();
         let inspecting = std::thread::current().id();
-        gate.open();
+        hold.open();
         let (inspection, abort) = (events.inspect(), events.abort());
         assert_eq!(abort.id, inspection.id);
         assert_ne!(abort.at.thread, inspecting);

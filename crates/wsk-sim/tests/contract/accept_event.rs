@@ -43,13 +43,13 @@ fn the_handshake_has_finished_when_the_event_comes() {
         let client = Client::new();
         let events = Recorder::new();
         let (_listener, address) = listener_with_event(&client, &events);
-        let gate = events.hold(Kind::Accept);
+        let hold = events.hold(Kind::Accept);
         let peer = Peer::connect(address);
-        gate.wait_entered();
+        hold.wait_entered();
         // While the callback runs, the peer counts as connected and may send.
         assert_eq!(peer.stream().peer_addr().expect("a connected stream"), address);
         peer.send(b"early");
-        gate.open();
+        hold.open();
         assert_eq!(events.accept().socket().receive_all(5), b"early");
     });
 }
@@ -153,15 +153,15 @@ fn events_enabled_inside_the_event_come_before_it_has_returned() {
         let client = Client::new();
         let (events, connected) = (Recorder::new(), Recorder::new());
         let (listener, address) = client.bound_listener(&events);
-        let gate = Mutex::new(Some(connected.hold(Kind::Receive)));
+        let hold = Mutex::new(Some(connected.hold(Kind::Receive)));
         let given = connected.clone();
         events.on_accept(move |event| {
             event.outputs.set(Some(&given));
             let socket = event.socket.as_ref().expect("a connection");
             assert_eq!(socket.enable(WSK_EVENT_RECEIVE), STATUS_SUCCESS);
-            let gate = gate.lock().unwrap().take().expect("one connection");
-            gate.wait_entered();
-            gate.open();
+            let hold = hold.lock().unwrap().take().expect("one connection");
+            hold.wait_entered();
+            hold.open();
             AcceptAnswer::take_with(&given)
         });
         assert_eq!(listener.enable(WSK_EVENT_ACCEPT), STATUS_SUCCESS);
@@ -228,7 +228,7 @@ fn inherited_events_come_after_the_event_or_before_its_return() {
             let client = Client::new();
             let (events, connected) = (Recorder::new(), Recorder::new());
             let (listener, address) = client.bound_listener(&events);
-            let gate = Mutex::new(Some(connected.hold(Kind::Receive)));
+            let hold = Mutex::new(Some(connected.hold(Kind::Receive)));
             let given = connected.clone();
             let early = Arc::new(Mutex::new(None));
             let seen = Arc::clone(&early);
@@ -237,9 +237,9 @@ fn inherited_events_come_after_the_event_or_before_its_return() {
             events.on_accept(move |event| {
                 has_sent.wait();
                 event.outputs.set(Some(&given));
-                let gate = gate.lock().unwrap().take().expect("one connection");
+                let hold = hold.lock().unwrap().take().expect("one connection");
                 let bound = if choice == InheritedEvents::AfterReturn { A_WHILE } else { BOUND };
-                *seen.lock().unwrap() = Some(gate.reaches(1, bound));
+                *seen.lock().unwrap() = Some(hold.reaches(1, bound));
                 AcceptAnswer::take_with(&given)
             });
             assert_eq!(listener.enable(WSK_EVENT_ACCEPT | WSK_EVENT_RECEIVE), STATUS_SUCCESS);
@@ -486,10 +486,10 @@ fn a_context_that_is_exchanged_after_it_was_handed_over_is_caught() {
         let (events, unfinished, finished) = (Recorder::new(), Recorder::new(), Recorder::new());
         let (first, last) = (unfinished.clone(), finished.clone());
         events.on_accept(move |event| {
-            let gate = first.hold(Kind::Receive);
+            let hold = first.hold(Kind::Receive);
             event.outputs.set(Some(&first));
-            gate.wait_entered();
-            gate.open();
+            hold.wait_entered();
+            hold.open();
             AcceptAnswer::take_with(&last)
         });
         let (listener, address) = client.bound_listener(&events);

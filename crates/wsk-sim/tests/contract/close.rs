@@ -93,13 +93,13 @@ fn a_close_pends_until_the_callbacks_in_progress_have_returned() {
             let events = Recorder::new();
             let (connection, peer) = connected_pair(&client, &events);
             assert_eq!(connection.enable(WSK_EVENT_RECEIVE), STATUS_SUCCESS);
-            let gate = events.hold(Kind::Receive);
+            let hold = events.hold(Kind::Receive);
             peer.send(b"x");
-            gate.wait_entered();
+            hold.wait_entered();
             let close = connection.close();
             assert_eq!(close.returned(), STATUS_PENDING);
             assert!(close.wait_up_to(A_WHILE).is_none(), "the callback is still running");
-            gate.open();
+            hold.open();
             close.ok();
             assert_eq!(events.entered(Kind::Receive), events.returned(Kind::Receive));
         });
@@ -251,13 +251,13 @@ fn a_second_close_is_caught() {
         let (connection, peer) = connected_pair(&client, &events);
         assert_eq!(connection.enable(WSK_EVENT_RECEIVE), STATUS_SUCCESS);
         // A callback keeps the first close from completing, so that the socket is still there.
-        let gate = events.hold(Kind::Receive);
+        let hold = events.hold(Kind::Receive);
         peer.send(b"x");
-        gate.wait_entered();
+        hold.wait_entered();
         let close = connection.close();
         connection.close().wait();
         assert_caught(sim, "CLOSE-12", "WskCloseSocket");
-        gate.open();
+        hold.open();
         close.ok();
     });
 }
@@ -272,13 +272,13 @@ fn a_call_on_a_closing_socket_is_caught() {
         let events = Recorder::new();
         let (connection, peer) = connected_pair(&client, &events);
         assert_eq!(connection.enable(WSK_EVENT_RECEIVE), STATUS_SUCCESS);
-        let gate = events.hold(Kind::Receive);
+        let hold = events.hold(Kind::Receive);
         peer.send(b"x");
-        gate.wait_entered();
+        hold.wait_entered();
         let close = connection.close();
         connection.send(b"late").wait();
         assert_caught(sim, "CLOSE-13", "WskSend");
-        gate.open();
+        hold.open();
         close.ok();
     });
 }

@@ -370,13 +370,13 @@ fn data_before_the_end_is_delivered_before_the_event() {
     for_each_mode(|sim| {
         sim.choose_by(FaultPoint::IndicationShape, |alternatives| alternatives - 1);
         let link = Link::with_events(WSK_EVENT_DISCONNECT | WSK_EVENT_RECEIVE);
-        let gate = link.events.hold(Kind::Receive);
+        let hold = link.events.hold(Kind::Receive);
         link.peer.send(b"first");
-        gate.wait_entered();
+        hold.wait_entered();
         link.peer.send(b"second").half_close();
         // The end is here, behind data that is being told: its event waits.
         assert!(link.events.next_of(Kind::Disconnect, A_WHILE).is_none());
-        gate.open();
+        hold.open();
         let mut bytes = Vec::new();
         loop {
             match link.events.next() {

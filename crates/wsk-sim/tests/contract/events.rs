@@ -201,18 +201,18 @@ fn disabling_an_event_in_progress_says_so_and_ends_with_its_callback() {
         let (connection, peer) = connected_pair(&client, &events);
         for with_irp in [false, true] {
             assert_eq!(connection.enable(WSK_EVENT_RECEIVE), STATUS_SUCCESS);
-            let gate = events.hold(Kind::Receive);
+            let hold = events.hold(Kind::Receive);
             peer.send(b"1");
-            gate.wait_entered();
+            hold.wait_entered();
             if with_irp {
                 let disable = connection.disable_with_irp(WSK_EVENT_RECEIVE);
                 assert_eq!(disable.returned(), STATUS_PENDING);
                 assert!(disable.wait_up_to(A_WHILE).is_none());
-                gate.open();
+                hold.open();
                 disable.ok();
             } else {
                 assert_eq!(connection.disable(WSK_EVENT_RECEIVE), STATUS_EVENT_PENDING);
-                gate.open();
+                hold.open();
             }
             assert_eq!(events.receive_bytes(1), b"1");
             let calls = events.entered(Kind::Receive);

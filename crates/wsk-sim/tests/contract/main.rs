@@ -42,7 +42,7 @@ mod order;
 mod receive;
 mod receive_event;
 mod receive_event_checked;
-mod receive_event_gate;
+mod receive_latch;
 mod registrar;
 mod registration;
 mod send;

@@ -1,4 +1,4 @@
-//! Order: connections that wait, decisions on one request, and the gate of the receive event.
+//! Order of waiting connections, of decisions on one request, and of the latch of the receive event.
 
 use std::sync::mpsc;
 
@@ -83,11 +83,11 @@ fn of_two_decisions_at_once_the_first_stands() {
     }
 }
 
-/// A receive opens the gate of the receive event that it found shut, and not one that was shut since.
+/// A receive opens the latch of the receive event that it found shut, and not one that was shut later.
 ///
 /// Shows: RCVE-06
 #[test]
-fn a_receive_that_completes_late_leaves_a_newer_gate_shut() {
+fn a_receive_that_completes_late_leaves_a_newer_latch_shut() {
     Sim::builder().completion(Completion::Inline).build().run(|_| {
         let link = Link::with_events(WSK_EVENT_RECEIVE);
         link.events.on_receive(|_| ReceiveAnswer::decline());
@@ -96,8 +96,8 @@ fn a_receive_that_completes_late_leaves_a_newer_gate_shut() {
         let (socket, events) = (link.socket.clone(), link.events.clone());
         let sender = link.peer.stream().try_clone().expect("another handle");
         let first = Request::new().hook(move |_, _| {
-            // Another receive completes first and opens the gate; the event declines what comes then, and it
-            // is shut anew.
+            // Another receive completes first and opens the latch; the event declines the next data, which
+            // shuts it again.
             let rest = Buffer::new(3);
             let second = socket.receive(&rest);
             assert_eq!(second.poll().expect("it completes at once").information, 3);

@@ -35,23 +35,23 @@ fn a_null_list_tells_that_the_socket_is_dead() {
 fn the_events_of_a_socket_come_one_after_the_other() {
     for_each_mode(|sim| {
         let link = Link::with_events(WSK_EVENT_RECEIVE);
-        let gate = link.events.hold(Kind::Receive);
+        let hold = link.events.hold(Kind::Receive);
         link.peer.send(b"first");
-        gate.wait_entered();
+        hold.wait_entered();
         link.peer.send(b"second");
         await_backlog(&link.socket, 6);
         link.enable(WSK_EVENT_RECEIVE);
-        assert!(!gate.reaches(2, A_WHILE));
-        gate.open();
+        assert!(!hold.reaches(2, A_WHILE));
+        hold.open();
         assert_eq!(link.events.receive_bytes(11), b"firstsecond");
 
         // The sentinel waits its turn, too.
-        let gate = link.events.hold(Kind::Receive);
+        let hold = link.events.hold(Kind::Receive);
         link.peer.send(b"last");
-        gate.wait_entered();
+        hold.wait_entered();
         assert!(sim.provider().kill(link.socket.raw()));
-        assert!(!gate.reaches(2, A_WHILE));
-        gate.open();
+        assert!(!hold.reaches(2, A_WHILE));
+        hold.open();
         assert!(!link.events.receive().is_sentinel());
         assert!(link.events.receive().is_sentinel());
         link.socket.close().ok();
@@ -63,12 +63,12 @@ fn the_events_of_a_socket_come_one_after_the_other() {
 fn sockets_are_served_at_the_same_time() {
     Sim::new().run(|_| {
         let links = [Link::with_events(WSK_EVENT_RECEIVE), Link::with_events(WSK_EVENT_RECEIVE)];
-        let gates = links.each_ref().map(|link| link.events.hold(Kind::Receive));
-        for (link, gate) in links.iter().zip(&gates) {
+        let holds = links.each_ref().map(|link| link.events.hold(Kind::Receive));
+        for (link, hold) in links.iter().zip(&holds) {
             link.peer.send(b"x");
-            gate.wait_entered();
+            hold.wait_entered();
         }
-        gates.into_iter().for_each(Hold::open);
+        holds.into_iter().for_each(Hold::open);
     });
 }
 

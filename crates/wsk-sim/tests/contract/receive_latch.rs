@@ -1,5 +1,5 @@
-//! Fate of data that a `WskReceiveEvent` does not take, and when the next one comes (contract 4.13,
-//! 5.6).
+//! The latch of the receive event: data that `WskReceiveEvent` does not take stops the event until a receive
+//! completes (contract 4.13, 5.6).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,7 +17,7 @@ fn leaving() -> [(ReceiveAnswer, usize); 4] {
     [(ReceiveAnswer::part(2), 2), (ReceiveAnswer::part(0), 0), (declining(None), 0), (declining(Some(4)), 0)]
 }
 
-/// A connection whose event has seen `abcdef` and answered once like that; all that follows it takes.
+/// A connection whose event has seen `abcdef` and answered it with `answer`; it takes all later data.
 fn declined(answer: ReceiveAnswer) -> Link {
     let link = Link::with_events(WSK_EVENT_RECEIVE);
     let first = AtomicBool::new(true);

@@ -1,5 +1,4 @@
-//! The data of indications, used when WSK has it back: as the MDL of a transfer, or through an MDL of the
-//! client's own.
+//! Use of indicated data after its return to WSK: as the MDL of a transfer, or through an MDL of the client.
 
 use std::sync::{Arc, Mutex};
 
@@ -15,15 +14,15 @@ use crate::support::*;
 #[derive(Clone, Default)]
 struct Kept(Arc<Mutex<Vec<WSK_BUF>>>);
 
-// SAFETY: the descriptors are numbers here; who uses them calls the provider, which recognises what is its
-// own.
+// SAFETY: the descriptors are only numbers here; they are used in calls of the provider, which recognizes its
+// own memory.
 unsafe impl Send for Kept {}
-// SAFETY: the descriptors are numbers here; who uses them calls the provider, which recognises what is its
-// own.
+// SAFETY: the descriptors are only numbers here; they are used in calls of the provider, which recognizes its
+// own memory.
 unsafe impl Sync for Kept {}
 
 impl Kept {
-    /// Answers a receive callback with `answer`, and keeps what it was shown.
+    /// Answers a receive callback with `answer`, and keeps the indicated descriptors.
     fn answering(&self, answer: ReceiveAnswer) -> impl Fn(&Receive) -> ReceiveAnswer + Send + Sync + use<> {
         let kept = self.clone();
         move |receive| {
@@ -42,8 +41,7 @@ impl Kept {
     }
 }
 
-/// A link whose client has been shown data in a list of `shape`, has kept the descriptors, and has answered
-/// `answer`.
+/// A link whose client got an indication with a list of `shape`, kept the descriptors, and returned `answer`.
 fn shown(sim: &Sim, shape: u32, answer: ReceiveAnswer) -> (Link, Kept, ListHandle) {
     sim.choose(FaultPoint::IndicationShape, shape);
     let link = Link::new();
@@ -55,7 +53,7 @@ fn shown(sim: &Sim, shape: u32, answer: ReceiveAnswer) -> (Link, Kept, ListHandl
     (link, kept, list)
 }
 
-/// Each element, in each layout, whatever the callback's answer was that did not keep them.
+/// Covers each element, in each layout, for every answer that does not retain the data.
 ///
 /// Catches: LIFE-13
 #[test]
@@ -66,7 +64,7 @@ fn an_indication_that_is_sent_when_it_is_over_is_caught() {
             sim.expect("LIFE-13").run(move |sim| {
                 let (link, kept, _) = shown(sim, shape, answer);
                 link.events.on_receive(|_| ReceiveAnswer::all());
-                // SAFETY: the provider keeps what was shown for a while.
+                // SAFETY: the provider quarantines indicated data for a while.
                 let request = unsafe { Request::new().send_described(&link.socket, kept.get(element)) };
                 assert_caught(sim, "LIFE-13", "WskSend");
                 request.wait();
@@ -81,7 +79,7 @@ fn a_receive_into_an_indication_that_is_over_is_caught() {
     Sim::new().expect("LIFE-13").run(|sim| {
         let (link, kept, _) = shown(sim, 0, ReceiveAnswer::all());
         link.socket.disable(WSK_EVENT_RECEIVE);
-        // SAFETY: the provider keeps what was shown for a while.
+        // SAFETY: the provider quarantines indicated data for a while.
         let request = unsafe { Request::new().receive_described(&link.socket, kept.get(0)) };
         assert_caught(sim, "LIFE-13", "WskReceive");
         link.peer.send(b"into it");
@@ -98,13 +96,13 @@ fn an_indication_that_was_released_is_over() {
         unsafe { Request::new().send_described(&link.socket, kept.get(1)) }.ok();
         assert!(sim.violations_of("LIFE-13").is_empty(), "it is the client's until it is released");
         assert_eq!(link.socket.release(list), STATUS_SUCCESS);
-        // SAFETY: the provider keeps what was shown for a while.
+        // SAFETY: the provider quarantines indicated data for a while.
         unsafe { Request::new().send_described(&link.socket, kept.get(1)) }.wait();
         assert_caught(sim, "LIFE-13", "WskSend");
     });
 }
 
-/// The MDL is the client's own, and what it describes is not.
+/// The MDL is the client's own, and the memory it describes is the provider's.
 ///
 /// Catches: LIFE-13
 #[test]
@@ -112,7 +110,7 @@ fn data_that_is_over_is_known_behind_an_mdl_of_the_clients() {
     Sim::new().expect("LIFE-13").expect("NT-NON-PAGED").run(|sim| {
         let (link, kept, _) = shown(sim, 0, ReceiveAnswer::all());
         let WSK_BUF { Mdl: shown, Length, .. } = kept.get(0);
-        // SAFETY: the provider keeps what was shown for a while.
+        // SAFETY: the provider quarantines indicated data for a while.
         let bytes = unsafe { mdl_mapped_system_va(shown) };
         // SAFETY: nothing is required of the arguments.
         let own = unsafe { IoAllocateMdl(bytes, Length as u32, 0, 0, std::ptr::null_mut()) };
@@ -128,7 +126,7 @@ fn data_that_is_over_is_known_behind_an_mdl_of_the_clients() {
     });
 }
 
-/// A receive that pends is given the data by the callback itself, which then does not keep it.
+/// The callback itself passes the data to a receive that pends, and then does not retain it.
 ///
 /// Catches: LIFE-13
 #[test]
@@ -141,7 +139,7 @@ fn a_request_that_is_pending_when_the_indication_is_over_is_caught() {
         link.events.on_receive(move |receive| {
             // SAFETY: the list is being indicated.
             let buffer = unsafe { receive.list.descriptors() }[0];
-            // SAFETY: the provider recognises what is its own.
+            // SAFETY: the provider recognizes its own memory.
             let request = unsafe { Request::new().receive_described(&own.socket, buffer) };
             *keep.lock().unwrap() = Some(request.pends());
             ReceiveAnswer::all()
@@ -177,15 +175,15 @@ fn a_request_that_is_pending_when_the_indication_is_released_is_caught() {
 fn a_client_that_writes_to_an_indication_that_is_over_is_caught_at_the_end() {
     Sim::new().expect("LIFE-13").run(|sim| {
         let (_link, kept, _) = shown(sim, 0, ReceiveAnswer::all());
-        // SAFETY: the provider keeps what was shown for a while.
+        // SAFETY: the provider quarantines indicated data for a while.
         let bytes = unsafe { mdl_mapped_system_va(kept.get(0).Mdl) }.cast::<u8>();
-        // SAFETY: the provider keeps what was shown for a while.
+        // SAFETY: the provider quarantines indicated data for a while.
         unsafe { bytes.write(b'!') };
         assert!(sim.violations_of("LIFE-13").is_empty());
     });
 }
 
-/// A datagram's, too.
+/// Covers the data of datagrams.
 ///
 /// Catches: LIFE-13
 #[test]
@@ -212,21 +210,21 @@ fn a_datagram_that_is_used_when_it_is_over_is_caught() {
                 assert_eq!(socket.release(list), STATUS_SUCCESS);
             }
             let link = Link::new();
-            // SAFETY: the provider keeps what was shown for a while.
+            // SAFETY: the provider quarantines indicated data for a while.
             unsafe { Request::new().send_described(&link.socket, kept.get(0)) }.wait();
             assert_caught(sim, "LIFE-13", "WskSend");
         });
     }
 }
 
-/// One that the callback has not taken is WSK's again, whoever gets it next, and is shown again when the
-/// event is on.
+/// A datagram that the callback has not taken is WSK's again, and is indicated again once the event is
+/// enabled.
 ///
 /// Catches: LIFE-13
 #[test]
 fn a_datagram_that_is_used_when_it_was_not_taken_is_caught() {
-    // Late enough for the send to be under way when the callback has returned, and until it is indicated
-    // again.
+    // Late enough for the send to be in progress when the callback returns, and until the datagram is
+    // indicated again.
     let late = Sim::builder().provider(|config| config.late_by = std::time::Duration::from_millis(20));
     late.completion(Completion::PendLate).build().expect("LIFE-13").run(|sim| {
         let client = Client::new();
@@ -264,7 +262,7 @@ fn a_datagram_that_is_used_when_it_was_not_taken_is_caught() {
     });
 }
 
-/// The sender's address in the list of a datagram goes with it.
+/// The sender's address in an indication is returned with its datagram.
 ///
 /// Catches: LIFE-13
 #[test]
@@ -289,13 +287,13 @@ fn the_senders_address_is_over_with_its_datagram() {
         events.receive_from();
         let remote = std::ptr::with_exposed_provenance_mut(told.recv().unwrap());
         let other = client.datagram(&Recorder::new());
-        // SAFETY: the provider keeps what it has shown for a while.
+        // SAFETY: the provider quarantines indicated data for a while.
         unsafe { Request::new().bind_at(&other, remote) }.fails(STATUS_INVALID_PARAMETER);
         assert_caught(sim, "LIFE-13", "WskBind");
     });
 }
 
-/// Data that a client keeps when it closes the socket it came from is over with the close.
+/// The close of a socket returns the data that its client has retained.
 ///
 /// Catches: LIFE-13
 #[test]
@@ -304,7 +302,7 @@ fn an_indication_is_over_with_its_socket() {
         let (link, kept, _) = shown(sim, 0, ReceiveAnswer::retain());
         link.socket.close().ok();
         let other = Link::new();
-        // SAFETY: the provider keeps what was shown for a while.
+        // SAFETY: the provider quarantines indicated data for a while.
         unsafe { Request::new().send_described(&other.socket, kept.get(0)) }.wait();
         assert_caught(sim, "LIFE-13", "WskSend");
     });
@@ -327,7 +325,7 @@ fn an_indication_is_over_with_its_socket() {
         events.receive_from();
         socket.close().ok();
         let link = Link::new();
-        // SAFETY: the provider keeps what was shown for a while.
+        // SAFETY: the provider quarantines indicated data for a while.
         unsafe { Request::new().send_described(&link.socket, kept.get(0)) }.wait();
         assert_caught(sim, "LIFE-13", "WskSend");
     });

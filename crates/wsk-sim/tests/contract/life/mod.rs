@@ -2,7 +2,7 @@
 //! (contract 4.4, 5.2).
 
 mod dead;
-mod lent_data;
+mod indicated_data;
 mod memory;
 mod objects;
 mod short;

@@ -31,7 +31,8 @@ const FULL: usize = 4;
 const REST: Duration = Duration::from_millis(1);
 /// Maximum time that a donated thread waits for work before it is returned.
 const DONATION: Duration = Duration::from_millis(10);
-/// Number of batches that the polling thread handles after a donated thread found an event it must not handle.
+/// Number of batches that the polling thread handles itself after a donated thread returned
+/// [`Served::Unfit`].
 const UNFIT: u32 = 64;
 /// Minimum donation. A thread that is needed sooner is not taken: the host's polls count in milliseconds.
 const SHORTEST: Duration = Duration::from_millis(2);
