@@ -167,12 +167,12 @@ impl Provider {
             socket.advise_unheard(&socket.lock());
         }
         for open in self.open_sockets() {
-            let detail = format!("left open: {}", open.description);
+            let detail = format!("never closed: {}", open.description);
             self.0.violation(open.rule, "WskCloseSocket", &detail);
         }
         let written = self.0.packets.written();
         if written != 0 {
-            let detail = format!("{written} pieces of data were written to when WSK had them back");
+            let detail = format!("{written} data indications were written to after their return to WSK");
             self.0.violation("LIFE-13", "WskReceiveEvent", &detail);
         }
         self.0.registrar.report_leftovers(&self.0);
@@ -314,7 +314,7 @@ impl Inner {
             self.violation(
                 "LIFE-13",
                 call,
-                "WSK has the data back, and a pending request of the client's uses it",
+                "indicated data was returned to WSK while a pending request of the client uses it",
             );
         }
     }

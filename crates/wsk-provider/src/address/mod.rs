@@ -217,7 +217,7 @@ impl Inner {
         }
         let detail = match self.host.room(address.cast()) {
             Some(room) if room < bytes => {
-                format!("{bytes} bytes at {address:p} are asked for, and the client has {room} there")
+                format!("{bytes} bytes at {address:p} are needed, but the client's memory has {room} there")
             }
             None if self.host.is_freed(address.cast()) => format!("the memory at {address:p} has been freed"),
             _ => return true,
@@ -297,7 +297,7 @@ impl Inner {
             self.violation(
                 stale.rule(),
                 call,
-                "the address is one that a callback was given, and it is no longer",
+                "the address was passed to a callback that has returned: pass a copy",
             );
         }
         read

@@ -119,7 +119,11 @@ pub(crate) unsafe extern "system" fn wsk_control_client(
         return await_change(&call, request);
     }
     if request.is_some() {
-        provider.advice("CTL-12", NAME, &format!("control code {code:#x} is given an IRP"));
+        provider.advice(
+            "CTL-12",
+            NAME,
+            &format!("an IRP is passed with control code {code:#x}: pass a null IRP"),
+        );
     }
     let arguments = Arguments { input_size, input, output_size, output, returned };
     let result = if provider.are_whole(NAME, (input, input_size), (output, output_size)) {
@@ -174,13 +178,17 @@ unsafe fn control(call: &ClientCall, code: u32, arguments: Arguments) -> Result<
             match provider.descriptors.release(descriptor) {
                 Released::Yes => {}
                 Released::InUse => {
-                    provider.violation("LIFE-12", call.name, "a pending request uses the descriptor");
+                    provider.violation(
+                        "LIFE-12",
+                        call.name,
+                        "the descriptor was released while a pending request uses it",
+                    );
                 }
                 Released::Unknown => {
                     provider.violation(
                         "CTL-07",
                         call.name,
-                        "the descriptor is not cached, or was released before",
+                        "the descriptor is not cached, or was already released",
                     );
                     return Err(STATUS_INVALID_PARAMETER);
                 }
@@ -219,7 +227,7 @@ unsafe fn control(call: &ClientCall, code: u32, arguments: Arguments) -> Result<
 /// CTL-08: some codes come before the first socket.
 fn before_sockets(call: &ClientCall) -> Result<(), NTSTATUS> {
     if call.lock().has_made_sockets {
-        call.provider().violation("CTL-08", call.name, "called after the first socket was made");
+        call.provider().violation("CTL-08", call.name, "called after the first socket was created");
         return Err(STATUS_INVALID_DEVICE_STATE);
     }
     Ok(())
@@ -237,7 +245,7 @@ fn set_static_events(call: &ClientCall, control: WSK_EVENT_CALLBACK_CONTROL) -> 
     let mut state = call.lock();
     if state.has_made_sockets {
         drop(state);
-        provider.violation("EVT-42", call.name, "static events are set after the first socket was made");
+        provider.violation("EVT-42", call.name, "static events are set after the first socket was created");
         if behaviours.late_static == LateStatic::Refused {
             return Err(STATUS_INVALID_DEVICE_STATE);
         }
@@ -321,7 +329,7 @@ unsafe extern "system" fn close_ndk_adapter(client: PWSK_CLIENT, _adapter: PNDK_
     // SAFETY: the client passes its own handle.
     if let Ok(call) = unsafe { ClientCall::enter("WskCloseNdkAdapter", client) } {
         check_ndk_level(&call, call.name);
-        call.provider().violation("IRQL-11", call.name, "no adapter was opened");
+        call.provider().violation("IRQL-11", call.name, "called without an open NDK adapter");
     }
 }
 

@@ -81,11 +81,11 @@ fn category_of(provider: &Inner, call: &'static str, flags: u32) -> Result<Categ
         | WSK_FLAG_DATAGRAM_SOCKET
         | WSK_FLAG_STREAM_SOCKET;
     if flags & !KNOWN != 0 {
-        provider.violation("SOCK-07", call, &format!("unknown category bits in {flags:#x}"));
+        provider.violation("SOCK-07", call, &format!("Flags {flags:#x} has unknown category bits"));
         return Err(STATUS_INVALID_PARAMETER);
     }
     if flags.count_ones() > 1 {
-        provider.violation("SOCK-07", call, &format!("several categories in {flags:#x}"));
+        provider.violation("SOCK-07", call, &format!("Flags {flags:#x} has more than one category"));
         if provider.live_config.behaviours().category_bits == CategoryBits::Refused {
             return Err(STATUS_INVALID_PARAMETER);
         }
@@ -139,7 +139,7 @@ impl Wish {
         let mut tables = Tables::default();
         match category {
             Category::Basic if !dispatch.is_null() => {
-                provider.violation("SOCK-04", call.name, "a basic socket is given a dispatch table");
+                provider.violation("SOCK-04", call.name, "a dispatch table is passed for a basic socket");
             }
             Category::Basic => {}
             Category::Listen => {
@@ -223,6 +223,6 @@ pub(super) fn check_descriptor(
     if provider.descriptors.rights(descriptor).is_some() {
         return Ok(());
     }
-    provider.violation("SOCK-15", call, "the security descriptor is not one of WSK_CACHE_SD");
+    provider.violation("SOCK-15", call, "the security descriptor was not cached with WSK_CACHE_SD");
     Err(STATUS_INVALID_PARAMETER)
 }

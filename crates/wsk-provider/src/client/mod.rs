@@ -284,14 +284,14 @@ impl Drop for ClientCall {
 /// not care.
 pub(crate) fn check_context(provider: &Inner, rule: &'static str, call: &'static str, context: *const u8) {
     if !Context(context.cast_mut().cast()).stays(provider) {
-        provider.advice(rule, call, "the context points to memory that is not non-paged");
+        provider.advice(rule, call, "the context does not point to non-paged memory");
     }
 }
 
 /// Checks a client table: memory that keeps its contents.
 pub(crate) fn check_table<T>(provider: &Inner, rule: &'static str, call: &'static str, table: *const T) {
     if !ptr::eq(table, ptr::null()) && !provider.host.is_constant(table.cast(), size_of::<T>()) {
-        provider.violation(rule, call, "the dispatch table is not constant memory");
+        provider.violation(rule, call, "the dispatch table is not in constant memory");
     }
 }
 
@@ -301,7 +301,7 @@ pub(crate) fn check_callbacks<T>(provider: &Inner, rule: &'static str, call: &'s
         return;
     }
     if !provider.host.is_constant(table.cast(), size_of::<T>()) {
-        provider.violation(rule, call, "the dispatch table is not constant memory");
+        provider.violation(rule, call, "the dispatch table is not in constant memory");
         return;
     }
     let members = table.cast::<usize>();
@@ -309,7 +309,7 @@ pub(crate) fn check_callbacks<T>(provider: &Inner, rule: &'static str, call: &'s
         // SAFETY: the memory was just found to be there; what is no table may lie unaligned.
         let member = unsafe { members.wrapping_add(index).read_unaligned() };
         if member != 0 && !provider.host.is_constant(ptr::without_provenance(member), 1) {
-            provider.violation(rule, call, "the dispatch table has something else than functions in it");
+            provider.violation(rule, call, "a member of the dispatch table does not point to code");
             return;
         }
     }

@@ -38,9 +38,17 @@ pub(crate) unsafe extern "system" fn wsk_disconnect(
         // SAFETY: the client passes null or a descriptor, wherever it lies.
         let bytes = (!buffer.is_null()).then(|| unsafe { buffer.read_unaligned() }.Length);
         if bytes == Some(0) {
-            provider.advice("DISC-23", call.name, "an abortive disconnect with a buffer of no bytes");
+            provider.advice(
+                "DISC-23",
+                call.name,
+                "an abortive disconnect with an empty buffer: pass a null buffer",
+            );
         } else if bytes.is_some() {
-            provider.violation("DISC-23", call.name, "an abortive disconnect with a buffer");
+            provider.violation(
+                "DISC-23",
+                call.name,
+                "an abortive disconnect with a buffer: pass a null buffer",
+            );
             if provider.live_config.behaviours().abortive_buffer == AbortiveBuffer::Refused {
                 return request.fail(provider, STATUS_INVALID_PARAMETER);
             }

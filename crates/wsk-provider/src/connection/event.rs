@@ -262,17 +262,25 @@ fn indicate(socket: &Arc<Socket>, running: &Running, list: PWSK_DATA_INDICATION,
         provider.violation(
             "RCVE-19",
             RECEIVE,
-            "keeps a list of a socket that is closed, and cannot release it",
+            "retained a list after it had closed the socket: the list cannot be released",
         );
     }
     if released && status != STATUS_PENDING {
-        provider.violation("RCVE-20", RECEIVE, "a list was released that the callback did not keep");
+        provider.violation(
+            "RCVE-20",
+            RECEIVE,
+            "returned another status than STATUS_PENDING for a list that it had released",
+        );
     }
     if status == STATUS_SUCCESS && accepted > bytes {
         provider.violation("RCVE-05", RECEIVE, &format!("accepted {accepted} of {bytes} bytes"));
     }
     if !matches!(status, STATUS_SUCCESS | STATUS_PENDING | STATUS_DATA_NOT_ACCEPTED) {
-        provider.violation("RCVE-10", RECEIVE, &format!("returned {status:#x}, taken as not accepted"));
+        provider.violation(
+            "RCVE-10",
+            RECEIVE,
+            &format!("returned {status:#x}, which is treated as STATUS_DATA_NOT_ACCEPTED"),
+        );
     }
 }
 
@@ -300,7 +308,7 @@ fn call_receive(
     // SAFETY: the client keeps its table alive and unchanged as long as the socket (CLOSE-17).
     let callback = unsafe { table.as_ref() }.and_then(|table| table.WskReceiveEvent);
     let Some(callback) = callback else {
-        socket.provider().violation("EVT-34", RECEIVE, "the event is on and its callback is null");
+        socket.provider().violation("EVT-34", RECEIVE, "the event is enabled, but its callback is null");
         *accepted = bytes;
         return STATUS_SUCCESS;
     };
@@ -318,7 +326,7 @@ fn tell_disconnect(socket: &Arc<Socket>, running: &Running, abortive: bool) {
     // SAFETY: the client keeps its table alive and unchanged as long as the socket (CLOSE-17).
     let callback = unsafe { table.as_ref() }.and_then(|table| table.WskDisconnectEvent);
     let Some(callback) = callback else {
-        socket.provider().violation("EVT-34", DISCONNECT, "the event is on and its callback is null");
+        socket.provider().violation("EVT-34", DISCONNECT, "the event is enabled, but its callback is null");
         return;
     };
     let status = running.call(DISCONNECT, |tell| {
@@ -339,7 +347,7 @@ fn tell_backlog(socket: &Arc<Socket>, running: &Running, ideal: usize) {
     // SAFETY: the client keeps its table alive and unchanged as long as the socket (CLOSE-17).
     let callback = unsafe { table.as_ref() }.and_then(|table| table.WskSendBacklogEvent);
     let Some(callback) = callback else {
-        socket.provider().violation("EVT-34", SEND_BACKLOG, "the event is on and its callback is null");
+        socket.provider().violation("EVT-34", SEND_BACKLOG, "the event is enabled, but its callback is null");
         return;
     };
     running.call(SEND_BACKLOG, |_| {
@@ -400,11 +408,15 @@ pub(crate) unsafe extern "system" fn wsk_release(
         }
         None if during => STATUS_SUCCESS,
         None if inside || list.is_null() => {
-            provider.violation("RCVE-18", call.name, "the list is not as the callback was given it");
+            provider.violation("RCVE-18", call.name, "the list was changed: release it as it was indicated");
             STATUS_INVALID_PARAMETER
         }
         None => {
-            provider.violation("RCVE-20", call.name, "the list is not one this socket's client has kept");
+            provider.violation(
+                "RCVE-20",
+                call.name,
+                "the list is not one that the client retained from this socket",
+            );
             STATUS_INVALID_PARAMETER
         }
     }

@@ -321,7 +321,7 @@ fn after_reset(provider: &Inner) -> NTSTATUS {
 pub(crate) fn refuse_buffer(provider: &Inner, call: &'static str, fault: Fault) -> NTSTATUS {
     match fault {
         Fault::OutOfChain => {
-            provider.violation("SND-08", call, "the WSK_BUF reaches out of its MDL chain");
+            provider.violation("SND-08", call, "the WSK_BUF range exceeds its MDL chain");
             STATUS_INVALID_PARAMETER
         }
         Fault::NotLocked => {

@@ -57,7 +57,7 @@ pub(crate) unsafe extern "system" fn wsk_receive_ex(
         Ok(begun) => begun,
         Err(status) => return status,
     };
-    call.provider().advice("SND-20", call.name, "the function is documented as reserved");
+    call.provider().advice("SND-20", call.name, "the function is documented as reserved for system use");
     if !control_flags.is_null() {
         call.provider().violation("RCV-22", call.name, "the reserved ControlFlags is not null");
         return request.fail(call.provider(), STATUS_INVALID_PARAMETER);
@@ -82,12 +82,12 @@ fn want(call: &Call, flags: u32, size: usize) -> Result<Want, NTSTATUS> {
         return Err(STATUS_NOT_SUPPORTED);
     }
     if flags == WSK_FLAG_WAITALL | WSK_FLAG_DRAIN {
-        provider.violation("RCV-09", call.name, "WSK_FLAG_WAITALL together with WSK_FLAG_DRAIN");
+        provider.violation("RCV-09", call.name, "WSK_FLAG_WAITALL is combined with WSK_FLAG_DRAIN");
         return Err(provider.live_config.behaviours().wait_all_and_drain.status());
     }
     if flags & WSK_FLAG_DRAIN != 0 {
         if size != 0 {
-            provider.violation("RCV-08", call.name, "WSK_FLAG_DRAIN with a buffer that has bytes");
+            provider.violation("RCV-08", call.name, "WSK_FLAG_DRAIN is used with a buffer that is not empty");
             return Err(STATUS_INVALID_PARAMETER);
         }
         return Ok(Want::Drain);
@@ -149,7 +149,7 @@ unsafe fn receive(call: &Call, mut request: Request, buffer: PWSK_BUF, flags: u3
                 provider.violation(
                     "RCV-14",
                     call.name,
-                    "the client goes on reading at the end of the stream",
+                    "received again after the end of the stream was reported",
                 );
             }
             Some((request, STATUS_SUCCESS, bytes))

@@ -51,7 +51,11 @@ pub(crate) unsafe extern "system" fn wsk_send_ex(
             if control_length != 0 {
                 request.needs(control, Purpose::ControlMessages);
             }
-            call.provider().advice("SND-20", call.name, "the function is documented as reserved");
+            call.provider().advice(
+                "SND-20",
+                call.name,
+                "the function is documented as reserved for system use",
+            );
             // SAFETY: the client leaves the buffer alone until the IRP completes.
             unsafe { send(&call, request, buffer, flags) }
         }
@@ -143,7 +147,7 @@ impl Connection {
             if self.inbound.peer_has_ended() {
                 return Some(behaviours.send_fully_closed.status());
             }
-            provider.violation("SND-15", call.name, "a send after the client's own graceful disconnect");
+            provider.violation("SND-15", call.name, "sent after the client's own graceful disconnect");
             return Some(behaviours.send_after_disconnect.status());
         }
         (size == 0)

@@ -37,17 +37,17 @@ pub(super) unsafe fn perform(call: &Call, request: Option<Request>, arguments: A
     };
     // SAFETY: reading the IRQL has no precondition.
     if *passive && unsafe { nt::KeGetCurrentIrql() } != nt::PASSIVE_LEVEL {
-        let detail = format!("{name} is issued above PASSIVE_LEVEL");
+        let detail = format!("{name} was issued above PASSIVE_LEVEL");
         provider.violation("IRQL-10", NAME, &detail);
     }
     match (irp, request.is_some()) {
         (Irp::Required, false) => {
-            provider.violation(rule, NAME, &format!("{name} is issued without an IRP"));
+            provider.violation(rule, NAME, &format!("{name} was issued without an IRP"));
             return STATUS_INVALID_PARAMETER;
         }
         (Irp::Forbidden, true) => {
             // Libraries over WSK pass one with every code, and it is completed as any other.
-            let detail = format!("{name} is given an IRP");
+            let detail = format!("{name} was issued with an IRP: pass a null IRP");
             match arguments.code {
                 SIO_WSK_QUERY_INSPECT_ID => provider.advice("IOC-11", NAME, &detail),
                 SIO_WSK_REGISTER_EXTENSION => provider.advice("IOC-06", NAME, &detail),
@@ -165,7 +165,11 @@ fn set_silent(call: &Call) -> Result<usize, NTSTATUS> {
         _ => Err(STATUS_INVALID_DEVICE_REQUEST),
     };
     if result.is_err() {
-        provider.violation("IOC-12", NAME, "silent mode is asked for with transfers pending, or unconnected");
+        provider.violation(
+            "IOC-12",
+            NAME,
+            "silent mode is enabled on an unconnected socket, or with pending transfers",
+        );
     }
     result
 }
@@ -204,7 +208,11 @@ unsafe fn register_extension(call: &Call, arguments: &Arguments) -> Result<usize
     let room = !arguments.output.is_null() && arguments.output_size >= size_of::<WSK_EXTENSION_CONTROL_OUT>();
     // SAFETY: the caller guarantees that the buffers are as long as the arguments say.
     let (Ok(input), true) = (unsafe { arguments.read::<WSK_EXTENSION_CONTROL_IN>() }, room) else {
-        call.provider().violation("IOC-06", NAME, "the structures of the extension control are not given");
+        call.provider().violation(
+            "IOC-06",
+            NAME,
+            "the input or output structure of the extension control is missing",
+        );
         return Err(STATUS_INVALID_PARAMETER);
     };
     // SAFETY: the client passes an identifier that is readable during the call.

@@ -185,10 +185,11 @@ unsafe fn end(
 unsafe fn switch_events(call: &Call, request: Option<Request>, arguments: Arguments) -> NTSTATUS {
     let provider = call.provider();
     if !arguments.has_no_output() {
-        provider.advice("EVT-03", NAME, "outputs are given to SO_WSK_EVENT_CALLBACK");
+        provider.advice("EVT-03", NAME, "output parameters are passed to SO_WSK_EVENT_CALLBACK");
     }
     if arguments.input_size != size_of::<WSK_EVENT_CALLBACK_CONTROL>() {
-        let detail = format!("InputSize is {}", arguments.input_size);
+        let detail =
+            format!("InputSize is {}, not the size of WSK_EVENT_CALLBACK_CONTROL", arguments.input_size);
         provider.violation("EVT-02", NAME, &detail);
         return refuse(call, request, STATUS_INVALID_PARAMETER);
     }
@@ -196,7 +197,7 @@ unsafe fn switch_events(call: &Call, request: Option<Request>, arguments: Argume
     match unsafe { arguments.read::<WSK_EVENT_CALLBACK_CONTROL>() } {
         Ok(control) => control_events(call, request, control),
         Err(status) => {
-            provider.violation("EVT-01", NAME, "no WSK_EVENT_CALLBACK_CONTROL is given");
+            provider.violation("EVT-01", NAME, "the input buffer with WSK_EVENT_CALLBACK_CONTROL is null");
             refuse(call, request, status)
         }
     }

@@ -59,7 +59,7 @@ fn known(call: &Call, arguments: &Arguments) -> Result<&'static OptionRow, NTSTA
 /// OPT-02: the documented options ask for an IRP.
 fn check_irp(call: &Call, request: Option<&Request>) {
     if request.is_none() {
-        call.provider().violation("OPT-02", NAME, "a socket option is used without an IRP");
+        call.provider().violation("OPT-02", NAME, "a socket option is set or read without an IRP");
     }
 }
 
@@ -70,7 +70,7 @@ fn check_irp(call: &Call, request: Option<&Request>) {
 pub(super) unsafe fn set(call: &Call, mut request: Option<Request>, arguments: Arguments) -> NTSTATUS {
     let provider = call.provider();
     if !arguments.has_no_output() {
-        provider.advice("OPT-01", NAME, "outputs are given when an option is set");
+        provider.advice("OPT-01", NAME, "output parameters are passed when an option is set");
     }
     let row = match known(call, &arguments) {
         Ok(row) => row,
@@ -79,7 +79,7 @@ pub(super) unsafe fn set(call: &Call, mut request: Option<Request>, arguments: A
     check_irp(call, request.as_ref());
     let least = row.least_size();
     if arguments.input_size < least {
-        let detail = format!("InputSize is {}, and {} has {least} bytes", arguments.input_size, row.name);
+        let detail = format!("InputSize is {}, but {} has {least} bytes", arguments.input_size, row.name);
         provider.violation("OPT-01", NAME, &detail);
     }
     if row.value == Value::Descriptor {
@@ -123,7 +123,7 @@ fn is_bound(state: &State) -> bool {
 fn set_security(call: &Call, descriptor: PSECURITY_DESCRIPTOR) -> Result<usize, NTSTATUS> {
     let provider = call.provider();
     if provider.descriptors.rights(descriptor).is_none() {
-        provider.violation("SOCK-15", NAME, "the security descriptor is not one of WSK_CACHE_SD");
+        provider.violation("SOCK-15", NAME, "the security descriptor was not cached with WSK_CACHE_SD");
         return Err(STATUS_INVALID_PARAMETER);
     }
     let mut state = call.lock();
@@ -256,7 +256,11 @@ fn set_conditional(call: &Call, on: bool) -> Result<usize, NTSTATUS> {
         table.is_some_and(|table| table.WskInspectEvent.is_some() && table.WskAbortEvent.is_some());
     if on && !complete && behaviours.missing_inspection == MissingInspection::Refused {
         drop(state);
-        provider.violation("INSP-30", NAME, "conditional accept is switched on and a callback of it is null");
+        provider.violation(
+            "INSP-30",
+            NAME,
+            "conditional accept is enabled, but WskInspectEvent or WskAbortEvent is null",
+        );
         return Err(STATUS_INVALID_PARAMETER);
     }
     state.options.conditional = on;
@@ -270,10 +274,10 @@ fn set_conditional(call: &Call, on: bool) -> Result<usize, NTSTATUS> {
 pub(super) unsafe fn get(call: &Call, request: Option<Request>, arguments: Arguments) -> NTSTATUS {
     let provider = call.provider();
     if !arguments.input.is_null() {
-        provider.advice("OPT-01", NAME, "an input is given when an option is read");
+        provider.advice("OPT-01", NAME, "an input buffer is passed when an option is read");
     }
     if !arguments.returned.is_null() {
-        provider.advice("OPT-01", NAME, "OutputSizeReturned is given when an option is read");
+        provider.advice("OPT-01", NAME, "OutputSizeReturned is passed when an option is read");
     }
     let row = match known(call, &arguments) {
         Ok(row) => row,
@@ -285,7 +289,7 @@ pub(super) unsafe fn get(call: &Call, request: Option<Request>, arguments: Argum
     };
     check_irp(call, request.as_ref());
     if arguments.output.is_null() || arguments.output_size < size {
-        let detail = format!("OutputSize is {}, and {} has {size} bytes", arguments.output_size, row.name);
+        let detail = format!("OutputSize is {}, but {} has {size} bytes", arguments.output_size, row.name);
         provider.violation("OPT-01", NAME, &detail);
     }
     // SAFETY: the caller guarantees that the buffers are as long as the arguments say.

@@ -149,14 +149,22 @@ fn indicate(socket: &Arc<Socket>, running: Running, indication: &Indication) {
         provider.violation(
             "RCVE-19",
             EVENT,
-            "keeps a list of a socket that is closed, and cannot release it",
+            "retained a list after it had closed the socket: the list cannot be released",
         );
     }
     if missing {
-        provider.violation("RCVE-20", EVENT, "a list was released that the callback did not keep");
+        provider.violation(
+            "RCVE-20",
+            EVENT,
+            "returned another status than STATUS_PENDING for a list that it had released",
+        );
     }
     if !matches!(status, STATUS_SUCCESS | STATUS_PENDING | STATUS_DATA_NOT_ACCEPTED) {
-        provider.violation("DGR-28", EVENT, &format!("returned {status:#010x}, taken as not accepted"));
+        provider.violation(
+            "DGR-28",
+            EVENT,
+            &format!("returned {status:#010x}, which is treated as STATUS_DATA_NOT_ACCEPTED"),
+        );
     }
     drop(running);
 }
@@ -169,7 +177,7 @@ fn call(socket: &Arc<Socket>, running: &Running, flags: u32, list: PWSK_DATAGRAM
     // SAFETY: the client keeps its table alive and unchanged as long as the socket (CLOSE-17).
     let callback = unsafe { table.as_ref() }.and_then(|table| table.WskReceiveFromEvent);
     let Some(callback) = callback else {
-        socket.provider().violation("EVT-34", EVENT, "the event is on and its callback is null");
+        socket.provider().violation("EVT-34", EVENT, "the event is enabled, but its callback is null");
         return STATUS_SUCCESS;
     };
     running.call(EVENT, |tell| {
@@ -228,7 +236,7 @@ pub(crate) unsafe extern "system" fn wsk_release(
         call.provider().violation(
             "RCVE-20",
             call.name,
-            "an element is not one this socket's client has kept",
+            "a list element is not one that the client retained from this socket",
         );
         return STATUS_INVALID_PARAMETER;
     }

@@ -148,10 +148,10 @@ fn send(
         return request.fail(provider, STATUS_INVALID_PARAMETER);
     }
     match (control_length, control.is_null()) {
-        (0, false) => provider.advice("DGR-07", call.name, "ControlInfo is given, of a length of zero"),
+        (0, false) => provider.advice("DGR-07", call.name, "ControlInfo is set, but ControlInfoLength is 0"),
         (0, true) | (_, false) => {}
         (_, true) => {
-            provider.violation("DGR-07", call.name, "ControlInfoLength is given, and ControlInfo is null");
+            provider.violation("DGR-07", call.name, "ControlInfoLength is set, but ControlInfo is null");
             return request.fail(provider, STATUS_INVALID_PARAMETER);
         }
     }

@@ -9,7 +9,7 @@ use wsk_sys::{
 use crate::client::ClientCall;
 use crate::socket::Call;
 
-const DETAIL: &str = "the table of this Windows release ends before this member";
+const DETAIL: &str = "the function is not in the dispatch table of this Windows release: check Version";
 
 /// Reports the read of a client function, and fails the call.
 ///
@@ -83,7 +83,7 @@ unsafe fn report(name: &'static str, socket: PWSK_SOCKET, irp: *mut IRP) -> NTST
             call.provider().violation(
                 "LAY-15",
                 name,
-                "the table of this Windows release ends before this member",
+                "the function is not in the dispatch table of this Windows release: check Version",
             );
             request.fail(call.provider(), STATUS_NOT_IMPLEMENTED)
         }

@@ -73,7 +73,11 @@ pub(crate) unsafe extern "system" fn wsk_accept(
         return request.fail(provider, STATUS_INVALID_PARAMETER);
     }
     if !context.is_null() && dispatch.is_null() {
-        provider.advice("LSN-13", NAME, "a context is given although no callback can be enabled");
+        provider.advice(
+            "LSN-13",
+            NAME,
+            "AcceptSocketContext is set, but there is no dispatch table for callbacks",
+        );
     }
     check_context(provider, "LSN-12", NAME, context.cast::<u8>().cast_const());
     check_table(provider, "LSN-14", NAME, dispatch);
@@ -94,7 +98,7 @@ fn usable(call: &Call, buffer: PSOCKADDR) -> PSOCKADDR {
         let detail = format!("an address buffer is smaller than {} bytes", call.family.size());
         provider.violation("LSN-19", NAME, &detail);
     } else {
-        provider.violation("LSN-18", NAME, "an address buffer is not non-paged memory");
+        provider.violation("LSN-18", NAME, "an address buffer is not in non-paged memory");
     }
     std::ptr::null_mut()
 }

@@ -40,7 +40,7 @@ pub(crate) unsafe extern "system" fn wsk_inspect_complete(
     let provider = call.provider();
     let behaviours = provider.live_config.behaviours();
     if id.is_null() {
-        provider.violation("INSP-20", NAME, "the identifier is null");
+        provider.violation("INSP-20", NAME, "InspectID is null");
         return request.fail(provider, STATUS_INVALID_PARAMETER);
     }
     // SAFETY: the client passes a readable identifier; it may lie unaligned.
@@ -48,14 +48,26 @@ pub(crate) unsafe extern "system" fn wsk_inspect_complete(
     match provider.id_cells.origin(id, contents) {
         Origin::Own => {}
         Origin::StaleCopy => {
-            provider.violation("INSP-19", NAME, "the identifier was copied after the callback had returned");
+            provider.violation(
+                "INSP-19",
+                NAME,
+                "the identifier was copied after WskInspectEvent had returned",
+            );
         }
         Origin::Borrowed => {
-            provider.violation("INSP-20", NAME, "the identifier is not the client's own copy");
+            provider.violation(
+                "INSP-20",
+                NAME,
+                "InspectID points to provider memory: pass a copy made inside WskInspectEvent",
+            );
         }
     }
     if action != WskInspectAccept && action != WskInspectReject {
-        provider.violation("ICMP-10", NAME, &format!("the action is {}", action.0));
+        provider.violation(
+            "ICMP-10",
+            NAME,
+            &format!("Action {} is neither WskInspectAccept nor WskInspectReject", action.0),
+        );
         return request.fail(provider, behaviours.complete_action.status());
     }
     complete(&call, request, contents, action)
@@ -124,7 +136,7 @@ fn complete(call: &Call, request: Request, id: WSK_INSPECT_ID, action: WSK_INSPE
                 provider.advice(
                     "ICMP-12",
                     NAME,
-                    "WskInspectEvent has yet to return: the decision waits for that",
+                    "called before WskInspectEvent has returned: the decision is delayed until then",
                 );
                 keep(call, request, &name, action)
             }
@@ -134,7 +146,7 @@ fn complete(call: &Call, request: Request, id: WSK_INSPECT_ID, action: WSK_INSPE
         // the caller's thread does not run.
         Outcome::Over(past @ (Past::Aborted { .. } | Past::Forgotten)) => {
             if past == (Past::Aborted { notified: true }) {
-                provider.advice("ABRT-11", NAME, "the request was aborted, and the client knew");
+                provider.advice("ABRT-11", NAME, "the request was aborted, and WskAbortEvent had returned");
             }
             let status = match behaviours.complete_aborted {
                 CompleteAborted::NotFound => STATUS_NOT_FOUND,
@@ -146,11 +158,11 @@ fn complete(call: &Call, request: Request, id: WSK_INSPECT_ID, action: WSK_INSPE
             request.finish(&**call, status, 0)
         }
         Outcome::Over(Past::Decided) => {
-            provider.violation("ICMP-04", NAME, "the request was decided before");
+            provider.violation("ICMP-04", NAME, "the request was already completed");
             request.finish(&**call, behaviours.complete_unknown.status(), 0)
         }
         Outcome::Unknown => {
-            provider.violation("ICMP-09", NAME, "no request has this identifier");
+            provider.violation("ICMP-09", NAME, "InspectID does not identify a pended request");
             request.finish(&**call, behaviours.complete_unknown.status(), 0)
         }
     }

@@ -194,7 +194,7 @@ fn by_event(listener: &Arc<Socket>, running: &Running, established: Established)
         (state.context, table.and_then(|table| table.WskAcceptEvent))
     };
     let Some(callback) = callback else {
-        provider.violation("EVT-34", EVENT, "the event is enabled and its callback is null");
+        provider.violation("EVT-34", EVENT, "the event is enabled, but its callback is null");
         return established.stream.abort();
     };
     if provider.injects(FaultPoint::AllocationFails) {
@@ -249,7 +249,7 @@ fn refuse(socket: &Arc<Socket>) {
     }
     drop(state);
     if let Some(call) = used {
-        let detail = format!("refused a connection on which {call} was called before");
+        let detail = format!("did not accept a connection on which it had called {call}");
         socket.provider().violation("ACPT-09", EVENT, &detail);
     }
     // One that the client has closed itself goes with that.
@@ -285,7 +285,7 @@ fn adopt(listener: &Arc<Socket>, socket: &Arc<Socket>, handover: Handover) {
     }
     drop(state);
     if changed {
-        let detail = "changed the outputs after events could use them";
+        let detail = "changed an output after an event had used it";
         listener.provider().violation("ACPT-16", EVENT, detail);
     }
     inherit(listener, socket);

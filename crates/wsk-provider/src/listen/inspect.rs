@@ -134,7 +134,11 @@ pub(super) fn inspect(socket: &Arc<Socket>, established: Established) {
     let (Some(inspect), Some(_)) = (inspect, abort) else {
         drop(state);
         drop(running);
-        provider.violation("INSP-30", INSPECT, "conditional accept is on and a callback of it is null");
+        provider.violation(
+            "INSP-30",
+            INSPECT,
+            "conditional accept is enabled, but WskInspectEvent or WskAbortEvent is null",
+        );
         return established.stream.abort();
     };
     let Role::Listen(listener) = &mut state.role else { return };
@@ -257,14 +261,18 @@ fn settle(socket: &Arc<Socket>, name: Arc<Name>, action: WSK_INSPECT_ACTION) {
             provider.violation(
                 "STRM-11",
                 INSPECT,
-                "answered pend on a stream socket, which cannot complete it",
+                "returned WskInspectPend on a stream socket, which has no WskInspectComplete",
             );
             reject(socket, name);
         }
         WSK_INSPECT_ACTION::WskInspectPend => pend(socket, name),
         WSK_INSPECT_ACTION::WskInspectReject => reject(socket, name),
         other => {
-            provider.violation("INSP-10", INSPECT, &format!("answered {}, which is no action", other.0));
+            provider.violation(
+                "INSP-10",
+                INSPECT,
+                &format!("returned {}, which is no WSK_INSPECT_ACTION", other.0),
+            );
             reject(socket, name);
         }
     }
@@ -310,7 +318,7 @@ fn refuse_early(socket: &Arc<Socket>, stage: Stage) {
     | Stage::AskedAgain { decided: Some((request, _)) } = stage
     {
         if early {
-            let detail = "decides a request itself for which WskInspectComplete was called already";
+            let detail = "decided a request for which WskInspectComplete was already called";
             socket.provider().violation("ICMP-13", INSPECT, detail);
         }
         let status = socket.provider().live_config.behaviours().complete_unknown.status();
@@ -324,7 +332,7 @@ fn pend(socket: &Arc<Socket>, name: Arc<Name>) {
     // This thread comes from the callback, and a listener that was closed before had not called it.
     if state.closed_by == Some(std::thread::current().id()) {
         drop(state);
-        let detail = "pends a request, having closed its listener: nobody can decide it";
+        let detail = "pended a request after it had closed the listener: it cannot be completed";
         return socket.provider().violation("INSP-18", INSPECT, detail);
     }
     let Role::Listen(listener) = &mut state.role else { return };
@@ -492,7 +500,8 @@ impl Undecided {
     pub(crate) fn settle(self, socket: &Arc<Socket>) {
         for (name, running) in self.0 {
             let id = name.id();
-            let detail = format!("closed while request {:#x}/{} was undecided", id.Key, id.SerialNumber);
+            let detail =
+                format!("closed before the pended request {:#x}/{} was completed", id.Key, id.SerialNumber);
             socket.provider().violation("INSP-18", "WskCloseSocket", &detail);
             let Some(running) = running else { continue };
             let shared = Arc::clone(socket);

@@ -92,7 +92,7 @@ impl Provider {
             }
             if timeout == WSK_INFINITE_WAIT {
                 patient = false;
-                let detail = format!("waits without end, and after {patience:?} there is no provider yet");
+                let detail = format!("waits without a timeout; no provider is available after {patience:?}");
                 provider.advice("REG-29", CAPTURE, &detail);
             } else {
                 may_wait = false;
@@ -115,9 +115,17 @@ impl Provider {
             let refused = state.refused;
             drop(state);
             if refused {
-                return provider.violation("REG-10", RELEASE, "releases what the last capture has not given");
+                return provider.violation(
+                    "REG-10",
+                    RELEASE,
+                    "WskProviderNpi is not the NPI of the last capture",
+                );
             }
-            return provider.violation("REG-11", RELEASE, "released more often than captured");
+            return provider.violation(
+                "REG-11",
+                RELEASE,
+                "released more often than captured: match each capture with one release",
+            );
         };
         state.captures.swap_remove(index);
         registration.client.set_captures(state.captures.len());

@@ -37,11 +37,11 @@ impl Provider {
                 provider.violation(
                     "EVT-54",
                     CALL,
-                    &format!("answers {status:#010x} to an event it cannot know"),
+                    &format!("returned {status:#010x} for an unknown event: return STATUS_SUCCESS"),
                 );
             }
             if information != INFORMATION {
-                provider.violation("EVT-54", CALL, "writes to the information of an event");
+                provider.violation("EVT-54", CALL, "wrote to the Information of an event");
             }
         }
         called

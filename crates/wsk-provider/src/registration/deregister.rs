@@ -40,10 +40,10 @@ impl Provider {
         let site = provider.host.call_site();
         let mut may_wait = check_passive(provider, CALL);
         if let Some(callback) = site.callback {
-            provider.violation("REG-25", CALL, &format!("called inside {callback}"));
+            provider.violation("REG-25", CALL, &format!("called inside {callback}, for which it would wait"));
             may_wait = false;
         } else if site.completion_depth != 0 {
-            provider.violation("REG-25", CALL, "called inside a completion routine");
+            provider.violation("REG-25", CALL, "called inside a completion routine, for which it would wait");
             may_wait = false;
         } else if !may_wait {
             provider.violation("REG-25", CALL, "called above PASSIVE_LEVEL");
@@ -54,7 +54,11 @@ impl Provider {
             let mut state = registration.state.lock();
             if state.ending {
                 drop(state);
-                provider.violation("REG-02", CALL, "another call is deregistering this registration");
+                provider.violation(
+                    "REG-02",
+                    CALL,
+                    "the registration is already being deregistered by another call",
+                );
                 return;
             }
             state.ending = true;
@@ -76,7 +80,11 @@ impl Provider {
 fn report_dead_sockets(provider: &Inner, registration: &Registration) {
     for socket in registration.client.sockets() {
         let Some(rule) = socket.death_rule_if_left_open() else { continue };
-        provider.violation(rule, CALL, "a socket known to be dead is still open");
+        provider.violation(
+            rule,
+            CALL,
+            "the client was notified that a socket is dead, and has not closed it",
+        );
     }
 }
 

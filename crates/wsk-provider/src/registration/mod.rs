@@ -188,10 +188,10 @@ impl Registrar {
         for registration in registrations {
             let captures = registration.state.lock().captures.len();
             if captures != 0 {
-                let detail = format!("{captures} captured NPIs were not released");
+                let detail = format!("{captures} captures of the provider NPI were never released");
                 provider.violation("REG-11", "WskReleaseProviderNPI", &detail);
             }
-            let detail = format!("registration {:#x} was not deregistered", registration.block);
+            let detail = format!("registration {:#x} was never deregistered", registration.block);
             provider.violation("REG-02", "WskDeregister", &detail);
         }
         self.modules.report_leftovers(provider);
@@ -275,14 +275,18 @@ impl Provider {
             provider.violation("REG-05", CALL, "WSK_CLIENT_DISPATCH.Reserved is not 0");
         }
         if dispatch.Version != 0x0100 {
-            let detail = format!("version {:#06x} was never published", dispatch.Version);
+            let detail = format!("Version {:#06x} is no published WSK version", dispatch.Version);
             provider.advice("REG-05", CALL, &detail);
         }
         if !provider.is_non_paged(npi.Dispatch, size_of_val(&dispatch)) {
-            provider.violation("LIFE-01", CALL, "the client dispatch table is not memory that stays");
+            provider.violation(
+                "LIFE-01",
+                CALL,
+                "the client dispatch table is not in constant or non-paged memory",
+            );
         }
         if !provider.is_non_paged(block, size_of::<WSK_REGISTRATION>()) {
-            provider.violation("LIFE-03", CALL, "the registration block is not non-paged memory");
+            provider.violation("LIFE-03", CALL, "the registration block is not in non-paged memory");
         }
         if provider.registrar.find(block as usize).is_some() {
             provider.violation("REG-01", CALL, "the registration block is in use by another registration");
@@ -364,14 +368,18 @@ impl Inner {
         // SAFETY: the caller guarantees that `block` is null or points to a `WSK_REGISTRATION`.
         match unsafe { block_state(block) } {
             REGISTERED => {
-                self.violation("LIFE-03", call, "the registration block has moved since WskRegister");
+                self.violation(
+                    "LIFE-03",
+                    call,
+                    "the registration block is not at the address passed to WskRegister",
+                );
             }
             DEREGISTERED if call == "WskDeregister" => {
-                self.violation("REG-02", call, "the registration was deregistered before");
+                self.violation("REG-02", call, "the registration was already deregistered");
             }
             DEREGISTERED => {}
-            REFUSED => self.violation("REG-10", call, "the registration has failed"),
-            _ => self.violation("REG-02", call, "the block holds no registration"),
+            REFUSED => self.violation("REG-10", call, "WskRegister failed for this block: do not use it"),
+            _ => self.violation("REG-02", call, "the block has no registration: call WskRegister first"),
         }
         Err(STATUS_DEVICE_NOT_READY)
     }

@@ -148,7 +148,7 @@ impl Modules {
     /// Reports the modules that nobody has deregistered.
     pub(super) fn report_leftovers(&self, provider: &Inner) {
         for module in self.all() {
-            let detail = format!("the client {:p} was not deregistered", Arc::as_ptr(&module));
+            let detail = format!("the NMR client {:p} was never deregistered", Arc::as_ptr(&module));
             provider.violation("REG-02", "NmrDeregisterClient", &detail);
         }
     }
@@ -210,7 +210,7 @@ fn detach(provider: &Arc<Inner>, module: &Arc<Module>) -> bool {
     let (own, shared) = (Arc::clone(module), Arc::clone(&binding));
     provider.defer(Box::new(move |provider| clean_up(provider, &own, &shared)));
     let Some(callback) = module.callbacks.ClientDetachProvider else {
-        provider.violation("REG-31", DETACH, "the client has no such callback");
+        provider.violation("REG-31", DETACH, "the client has no ClientDetachProvider callback");
         binding.detached();
         return true;
     };
@@ -219,7 +219,7 @@ fn detach(provider: &Arc<Inner>, module: &Arc<Module>) -> bool {
     if status == STATUS_SUCCESS {
         binding.detached();
     } else if status != STATUS_PENDING {
-        provider.violation("REG-31", DETACH, &format!("answers {status:#010x}"));
+        provider.violation("REG-31", DETACH, &format!("returned {status:#010x}"));
         binding.detached();
     }
     true
@@ -369,7 +369,7 @@ impl Provider {
         check_passive(provider, "NmrDeregisterClient");
         let Some(module) = provider.registrar.modules.find(handle) else { return STATUS_INVALID_HANDLE };
         if std::mem::replace(&mut module.state.lock().ending, true) {
-            provider.violation("REG-02", "NmrDeregisterClient", "the client was deregistered before");
+            provider.violation("REG-02", "NmrDeregisterClient", "the NMR client was already deregistered");
             return STATUS_INVALID_DEVICE_STATE;
         }
         if detach(provider, &module) {

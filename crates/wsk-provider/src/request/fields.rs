@@ -112,7 +112,8 @@ pub(super) unsafe fn check(provider: &Inner, call: &'static str, irp: *mut IRP) 
         for field in LOCATION {
             // SAFETY: there is a free location, and the field lies inside of it.
             if !unsafe { is_zero(next.cast(), field) } {
-                let detail = format!("{} of the IRP's next stack location, which is WSK's, is set", field.2);
+                let detail =
+                    format!("{} is set in the next stack location of the IRP, which is WSK's", field.2);
                 tell(provider, field.3, call, &detail);
             }
         }

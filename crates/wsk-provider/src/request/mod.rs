@@ -9,9 +9,9 @@
 //!    arms cancel)    queued ───────────────────────────┘
 //! ```
 //!
-//! The thread that swaps the IRP's cancel routine for null owns the completion; this settles the race between a
-//! success and a cancellation. A [`Request`] is completed exactly once because completing consumes it; one that
-//! is dropped completes as cancelled, so that no IRP is lost.
+//! The thread that swaps the IRP's cancel routine for null owns the completion; this settles the race between
+//! a success and a cancellation. A [`Request`] is completed exactly once because completing consumes it; one
+//! that is dropped completes as cancelled, so that no IRP is lost.
 
 mod fields;
 mod pinned;
@@ -184,7 +184,7 @@ impl Request {
             // provider writes.
             let context = unsafe { nt::irp_driver_context(irp.as_ptr()) };
             if context[3] as usize == PENDED_MARK {
-                provider.violation("IRP-06", call, "the IRP is still pending from another call");
+                provider.violation("IRP-06", call, "the IRP is still pending in another call");
             } else {
                 let detail = format!("the IRP has no free stack location ({count} in all)");
                 provider.violation("IRP-01", call, &detail);
@@ -376,7 +376,7 @@ impl Request {
         // SAFETY: the request owns the IRP.
         let status = unsafe { nt::irp_status(self.irp.as_ptr()) };
         if status != STATUS_PENDING {
-            let detail = format!("the client has written {status:#010x} to an IRP that was pending");
+            let detail = format!("the client wrote the status {status:#010x} to a pending IRP");
             provider.violation("IRP-10", "IofCompleteRequest", &detail);
         }
     }

@@ -40,7 +40,7 @@ pub(crate) unsafe extern "system" fn wsk_bind(
     request.needs(local, Purpose::AddressIn);
     // SAFETY: the client passes a whole address.
     let Some(local) = (unsafe { provider.read_address(call.name, local, call.family) }) else {
-        provider.violation("BIND-12", call.name, "the address is not of the socket's family");
+        provider.violation("BIND-12", call.name, "the address family is not that of the socket");
         return request.fail(provider, STATUS_INVALID_PARAMETER);
     };
     let result = {
@@ -160,7 +160,11 @@ pub(crate) fn check_output(call: &Call, buffer: PSOCKADDR) -> bool {
     }
     let provider = call.provider();
     if !provider.is_non_paged(buffer.cast_const(), call.family.size()) {
-        provider.violation("LIFE-07", call.name, "an address buffer is not non-paged, or too small");
+        provider.violation(
+            "LIFE-07",
+            call.name,
+            "an address buffer is too small, or not in non-paged memory",
+        );
     }
     true
 }

@@ -107,14 +107,22 @@ impl Call {
             }
             drop(state);
             if let Some(rule) = notified_by {
-                provider.violation(rule, self.name, "called on a dead socket that should have been closed");
+                provider.violation(
+                    rule,
+                    self.name,
+                    "called on a dead socket: the only valid call is WskCloseSocket",
+                );
             }
         } else if self.socket.lock().death_notified_by == Some("ACPT-09") {
-            provider.violation("ACPT-09", self.name, "called on an accepted socket that was given back");
+            provider.violation("ACPT-09", self.name, "called on a socket that WskAcceptEvent did not accept");
         } else if self.socket.lock().death_notified_by == Some(CLOSE_FAILED) {
-            provider.violation(CLOSE_FAILED, self.name, "called on a socket whose close has failed");
+            provider.violation(
+                CLOSE_FAILED,
+                self.name,
+                "called on a socket whose close has failed: the handle is invalid",
+            );
         } else {
-            let how = if life == Life::Closing as u32 { "that is closing" } else { "that is closed" };
+            let how = if life == Life::Closing as u32 { "that is being closed" } else { "that was closed" };
             provider.violation("CLOSE-13", self.name, &format!("called on a socket {how}"));
         }
         Some(STATUS_FILE_FORCED_CLOSED)
@@ -144,12 +152,20 @@ impl Drop for Call {
 fn report_no_socket(name: &'static str, socket: PWSK_SOCKET) {
     let Some(provider) = current_provider() else { return };
     if !socket.is_null() {
-        let detail = "the socket was read from the Information of a request that was still pending";
+        let detail = "the socket pointer was read from Information before the IRP had completed";
         provider.violation("IRP-12", name, detail);
     } else if provider.host.call_site().callback.is_some() {
-        provider.violation("EVT-49", name, "a callback uses the pointer of a socket that is not stored yet");
+        provider.violation(
+            "EVT-49",
+            name,
+            "a callback uses a socket pointer that the client has not stored yet",
+        );
     } else {
-        provider.violation("IRP-23", name, "the socket is null, as is the Information of a failed request");
+        provider.violation(
+            "IRP-23",
+            name,
+            "Socket is null, like Information of a failed IRP: check its status first",
+        );
     }
 }
 
@@ -162,6 +178,10 @@ pub(crate) fn check_place(provider: &Inner, name: &'static str) {
     }
     let depth = provider.host.call_site().completion_depth;
     if depth != 0 && depth > provider.live_config.get(|config| config.completion_depth) {
-        provider.advice("IRP-14", name, &format!("called {depth} completion routines deep"));
+        provider.advice(
+            "IRP-14",
+            name,
+            &format!("called at a depth of {depth} nested completion routines: use a work item"),
+        );
     }
 }

@@ -50,7 +50,7 @@ fn close(call: &Call, mut request: Request) -> NTSTATUS {
         provider.violation(
             if failed { CLOSE_FAILED } else { "CLOSE-12" },
             NAME,
-            "the socket was closed before",
+            "the socket was already closed",
         );
         return request.fail(provider, STATUS_FILE_FORCED_CLOSED);
     }
@@ -83,17 +83,25 @@ fn close(call: &Call, mut request: Request) -> NTSTATUS {
         provider.advice(
             "LSN-15",
             NAME,
-            "the socket was given a table, and none of its events was ever enabled",
+            "the socket has a dispatch table, but none of its events was ever enabled",
         );
     }
     if !socket.is_head_intact() {
-        provider.violation("LIFE-05", NAME, "the client has written to the WSK_SOCKET");
+        provider.violation("LIFE-05", NAME, "the client wrote to the WSK_SOCKET structure");
     }
     if others != 0 {
-        provider.violation("CLOSE-01", NAME, &format!("{others} other calls on the socket are executing"));
+        provider.violation(
+            "CLOSE-01",
+            NAME,
+            &format!("called while {others} other calls on the socket are in progress"),
+        );
     }
     if retained != 0 {
-        provider.violation("RCVE-19", NAME, &format!("{retained} indication lists were not released"));
+        provider.violation(
+            "RCVE-19",
+            NAME,
+            &format!("called while {retained} retained indication lists are not released"),
+        );
     }
     completions.run(provider);
     undecided.settle(socket);
@@ -108,9 +116,8 @@ impl Socket {
     /// A client that has given a callback may think that it will be called (SOCK-02).
     pub(crate) fn advise_unheard(&self, state: &State) {
         if let Some(event) = state.unheard() {
-            let detail = format!(
-                "something came for {event}, which the socket's table has and which was never enabled"
-            );
+            let detail =
+                format!("data or a connection is waiting for {event}, which is set but was never enabled");
             self.provider().advice("SOCK-02", NAME, &detail);
         }
     }

@@ -406,7 +406,7 @@ fn check_interface(call: &Call, control: WSK_EVENT_CALLBACK_CONTROL) -> Result<O
             provider.violation(
                 "EVT-25",
                 call.name,
-                "NpiId is not that of the extension whose events are meant",
+                "NpiId is not that of the extension whose events are selected",
             );
         }
         return Ok(None);
@@ -415,7 +415,7 @@ fn check_interface(call: &Call, control: WSK_EVENT_CALLBACK_CONTROL) -> Result<O
         return Ok(Some(index));
     }
     if provider.host.is_freed(control.NpiId.cast()) {
-        provider.violation("EVT-24", call.name, "NpiId points to memory that was freed");
+        provider.violation("EVT-24", call.name, "NpiId points to freed memory");
         return Err(STATUS_INVALID_PARAMETER);
     }
     let rule = if mask & ALL_EVENTS != 0 { "EVT-23" } else { "EVT-25" };
@@ -443,14 +443,18 @@ fn too_early(call: &Call) -> NTSTATUS {
         Category::Connection => "EVT-08",
         _ => "EVT-07",
     };
-    call.provider().violation(rule, call.name, "events are switched before the socket is bound or connected");
+    call.provider().violation(
+        rule,
+        call.name,
+        "events are enabled or disabled before the socket is bound or connected",
+    );
     call.provider().live_config.behaviours().events_too_early.status()
 }
 
 /// Looks at how an enabling call is made.
 pub(super) fn check_enabling(call: &Call, with_irp: bool) {
     if with_irp {
-        call.provider().advice("EVT-10", call.name, "events are enabled with an IRP");
+        call.provider().advice("EVT-10", call.name, "events are enabled with an IRP: pass a null IRP");
     }
 }
 
@@ -473,7 +477,7 @@ fn enable(call: &Call, with_irp: bool, mask: u32) -> Result<(), NTSTATUS> {
             continue;
         }
         drop(state);
-        provider.violation("EVT-34", call.name, &format!("{event:?} is enabled and its callback is null"));
+        provider.violation("EVT-34", call.name, &format!("{event:?} is enabled, but its callback is null"));
         if behaviours.null_callback == NullCallback::Refused {
             return Err(STATUS_INVALID_PARAMETER);
         }
@@ -498,7 +502,11 @@ pub(super) fn events_to_disable(call: &Call, mask: u32) -> Result<u32, NTSTATUS>
     let provider = call.provider();
     let mask = mask & !WSK_EVENT_DISABLE;
     if mask.count_ones() != 1 {
-        provider.violation("EVT-28", call.name, "more or less than one event in one disabling call");
+        provider.violation(
+            "EVT-28",
+            call.name,
+            "EventMask of a disabling call does not have exactly one event",
+        );
         if mask == 0 || provider.live_config.behaviours().disable_several == DisableSeveral::Refused {
             return Err(STATUS_INVALID_PARAMETER);
         }

@@ -194,7 +194,7 @@ pub(super) fn enable(call: &Call, with_irp: bool, index: usize, mask: u32) -> Re
         provider.violation(
             "EVT-34",
             call.name,
-            &format!("event {bit:#x} is enabled and its callback is null"),
+            &format!("event {bit:#x} is enabled, but its callback is null"),
         );
         if provider.live_config.behaviours().null_callback == NullCallback::Refused {
             return Err(STATUS_INVALID_PARAMETER);

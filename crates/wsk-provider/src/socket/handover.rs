@@ -78,7 +78,7 @@ pub(super) fn adopt(call: &Call, state: &mut State) {
         call.provider().violation(
             "ACPT-11",
             call.name,
-            "events are enabled inside WskAcceptEvent before both outputs were written",
+            "enabled events inside WskAcceptEvent before it had written both outputs",
         );
     }
     if let Some(context) = context {

@@ -194,8 +194,8 @@ pub(crate) struct State {
     pub(crate) life: Life,
     /// Rule by which the client has to close the dead socket, once it has been notified of the death.
     pub(crate) death_notified_by: Option<&'static str>,
-    /// Threads that were notified of the death by a call of their own. Calls of other threads may have been in
-    /// progress then.
+    /// Threads that were notified of the death by a call of their own. Calls of other threads may have been
+    /// in progress then.
     notified_threads: Vec<ThreadId>,
     /// `SocketContext`.
     pub(crate) context: Context,
@@ -395,7 +395,7 @@ impl Socket {
                 },
                 match state.unheard() {
                     None => String::new(),
-                    Some(event) => format!(", with something for {event}, which was never enabled"),
+                    Some(event) => format!(", with input for {event}, which was never enabled"),
                 }
             ),
             rule,

@@ -6,9 +6,9 @@
 //! ```
 //!
 //! One thread at a time completes, in the order in which requests became ready, and completion routines never
-//! wait. A thread switch costs more than most requests. So a thread that is donated whenever it waits completes
-//! its own requests, and no other thread is woken for them. In case it does something else first, the completer
-//! checks from time to time, as long as requests are ready.
+//! wait. A thread switch costs more than most requests. So a thread that is donated whenever it waits
+//! completes its own requests, and no other thread is woken for them. In case it does something else first,
+//! the completer checks from time to time, as long as requests are ready.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
@@ -23,8 +23,8 @@ use wsk_sys::nt::NTSTATUS;
 use crate::provider::Inner;
 use crate::request::Request;
 
-/// Maximum time that a call waits for its completion on another thread before the absence of that completion is
-/// reported.
+/// Maximum time that a call waits for its completion on another thread before the absence of that completion
+/// is reported.
 const EARLY_PATIENCE: Duration = Duration::from_secs(10);
 /// Maximum time that a request is left to the thread that submitted it.
 const WATCH: Duration = Duration::from_millis(1);
@@ -53,8 +53,8 @@ struct Done {
 }
 
 /// # Invariants
-/// `completing` is set exactly while a thread completes ready jobs. The thread continues until none is ready; a
-/// donated thread leaves jobs that came meanwhile to the completer.
+/// `completing` is set exactly while a thread completes ready jobs. The thread continues until none is ready;
+/// a donated thread leaves jobs that came meanwhile to the completer.
 #[derive(Debug, Default)]
 struct State {
     ready: VecDeque<Job>,
@@ -100,8 +100,8 @@ pub(crate) struct Completer {
 
 impl Completer {
     /// Completes before the call returns, if the calling thread can wait for that. It cannot while it runs a
-    /// completion routine or holds a spin lock, which the routine may need: then the request completes after the
-    /// call.
+    /// completion routine or holds a spin lock, which the routine may need: then the request completes after
+    /// the call.
     pub(crate) fn complete_early(
         self: &Arc<Self>,
         provider: &Arc<Inner>,
@@ -125,8 +125,8 @@ impl Completer {
             provider.violation(
                 "-",
                 "the completer",
-                "the request did not complete before the call returned: its completion routine, or an earlier one, waits \
-for the caller",
+                "the request did not complete before the call returned: its completion routine, or an \
+                 earlier one, waits for the caller",
             );
         }
     }
@@ -229,8 +229,8 @@ for the caller",
         DONATED_TO.set(std::ptr::from_ref(self).addr());
         let former = IS_DONATED.replace(true);
         let mut state = self.state.lock();
-        // Only the jobs that are ready now: a routine that submits again must not keep the thread from its wait
-        // for ever.
+        // Only the jobs that are ready now: a routine that submits again must not keep the thread from its
+        // wait for ever.
         let there_now = state.ready.len();
         if there_now > 0 {
             Self::complete(provider, &mut state, there_now);

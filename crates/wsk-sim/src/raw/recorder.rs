@@ -544,7 +544,7 @@ unsafe extern "system" fn inspect_event(
     let local = unsafe { read_address(local) };
     // SAFETY: the provider passes an address that is valid during the callback.
     let remote = unsafe { read_address(remote) };
-    // SAFETY: the identifier is null or valid during the callback.
+    // SAFETY: InspectID is null or valid during the callback.
     let id = unsafe { id.as_ref() }.copied();
     let event = Inspect { at, pointers, local, remote, id };
     let answer = Arc::clone(&*recorder.0.on_inspect.lock());

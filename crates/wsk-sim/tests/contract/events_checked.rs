@@ -172,7 +172,7 @@ fn a_hang_says_that_an_accept_callback_was_never_enabled() {
         drop((listener, peer));
     });
     let [said] = &machine.violations_of("NT-HANG")[..] else { panic!("one hang: {machine:?}") };
-    assert!(said.detail.contains("with something for WskAcceptEvent, which was never enabled"), "{said}");
+    assert!(said.detail.contains("with input for WskAcceptEvent, which was never enabled"), "{said}");
 }
 
 /// Shows: SOCK-02

@@ -102,7 +102,7 @@ pub(crate) unsafe extern "system" fn wsk_get_address_info(
     // SAFETY: the client passes whole strings.
     let service = unsafe { Text::read(&call, service) };
     if node.is_empty() && service.is_empty() {
-        provider.violation("NAME-02", call.name, "neither a node nor a service is named");
+        provider.violation("NAME-02", call.name, "NodeName and ServiceName are both null");
         return request.fail(provider, STATUS_INVALID_PARAMETER);
     }
     // SAFETY: null hints, or whole ones.
@@ -166,7 +166,7 @@ unsafe fn borrow_string(request: &mut Request, string: PUNICODE_STRING) {
 /// NAME-08: a thread goes with a process.
 fn check_owner(call: &ClientCall, process: PEPROCESS, thread: PETHREAD) -> bool {
     if process.is_null() && !thread.is_null() {
-        call.provider().violation("NAME-08", call.name, "an owning thread is given without its process");
+        call.provider().violation("NAME-08", call.name, "OwningThread is set, but OwningProcess is null");
         return false;
     }
     true
@@ -206,7 +206,11 @@ pub(crate) unsafe extern "system" fn wsk_free_address_info(client: PWSK_CLIENT, 
     let Ok(call) = (unsafe { ClientCall::enter("WskFreeAddressInfo", client) }) else { return };
     check_level(&call);
     if !list.is_null() && !call.provider().address_lists.remove(list) {
-        call.provider().violation("NAME-05", call.name, "the list is not one of WSK's, or was freed before");
+        call.provider().violation(
+            "NAME-05",
+            call.name,
+            "the list is not from WskGetAddressInfo, or was already freed",
+        );
     }
 }
 
@@ -259,7 +263,7 @@ pub(crate) unsafe extern "system" fn wsk_get_name_info(
     }
     let too_long = length as usize > size_of::<SOCKADDR_STORAGE>();
     if too_long || (node.is_null() && service.is_null()) {
-        provider.violation("NAME-09", call.name, "the address is too long, or no output is given");
+        provider.violation("NAME-09", call.name, "SockAddrLength is too large, or both outputs are missing");
         return request.fail(provider, STATUS_INVALID_PARAMETER);
     }
     request.needs(address, Purpose::NameQuery);

@@ -41,7 +41,7 @@ impl Text {
             last == 0
         };
         if !terminated {
-            call.provider().violation("NAME-02", call.name, "a name is not terminated by a NUL");
+            call.provider().violation("NAME-02", call.name, "a name is not null-terminated");
         }
         Self(String::from_utf16_lossy(&units))
     }
