@@ -1,7 +1,7 @@
-//! Memory for what a callback may look at only while it runs: inspection identifiers and addresses.
+//! Memory that is valid only during a callback: inspection identifiers and addresses.
 //!
-//! After the callback the contents are overwritten, and the memory is kept for a while: a client that kept
-//! the pointer instead of a copy finds garbage, and shows by passing it back (INSP-09, INSP-19, INSP-20,
+//! After the callback the contents are poisoned, and the memory is kept for a while: a client that kept the
+//! pointer instead of a copy reads poison, and is detected when it passes it back (INSP-09, INSP-19, INSP-20,
 //! INSP-22, INSP-23).
 
 use std::collections::VecDeque;
@@ -16,7 +16,7 @@ use crate::address::{Family, OwnSockaddr, Stale};
 /// Number of cells that are kept.
 const KEPT: usize = 64;
 
-/// The contents of an identifier that is no longer issued.
+/// Contents of an identifier whose callback has returned.
 const POISON: WSK_INSPECT_ID =
     WSK_INSPECT_ID { Key: usize::from_ne_bytes([0xDD; size_of::<usize>()]), SerialNumber: 0xDDDD_DDDD };
 
@@ -38,7 +38,7 @@ impl Cell {
 
 #[derive(Debug, Default)]
 struct Cells {
-    /// Byte that the padding of the identifier issued last was filled with.
+    /// Fill byte for the padding of the last issued identifier.
     padding: u8,
     issued: Vec<usize>,
     kept: VecDeque<Box<Cell>>,
@@ -48,18 +48,18 @@ struct Cells {
 #[derive(Debug, Default)]
 pub(crate) struct IdCells(Mutex<Cells>);
 
-/// A cell that a callback may look at; what it holds is made useless when this is dropped.
+/// A cell that a callback may access; its contents are poisoned when the guard is dropped.
 #[derive(Debug)]
 pub(crate) struct CellGuard<'a> {
     cells: &'a IdCells,
     cell: Option<Box<Cell>>,
 }
 
-/// Offset of the padding of an identifier, which has some where pointers are 64 bits wide.
+/// Offset of the padding of an identifier. There is padding only if pointers have 64 bits.
 const PADDING: usize = std::mem::offset_of!(WSK_INSPECT_ID, SerialNumber) + size_of::<u32>();
 
-/// Fills the padding of an identifier, each time with something else: a client that compares whole memory
-/// recognises nothing (INSP-27).
+/// Fills the padding of an identifier, with another value each time: a comparison of the memory of two
+/// identifiers fails (INSP-27).
 fn poison_padding(id: PWSK_INSPECT_ID) {
     static FILL: AtomicU8 = AtomicU8::new(0);
     let fill = FILL.fetch_add(1, Ordering::Relaxed);
@@ -69,14 +69,14 @@ fn poison_padding(id: PWSK_INSPECT_ID) {
     }
 }
 
-/// Origin of an identifier, as its pointer shows it.
+/// Origin of an identifier, derived from its pointer and contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// The client's own memory, with contents of its own.
+    /// Client memory with valid contents.
     Own,
-    /// The client's own memory, filled from a cell that was no longer issued.
+    /// Client memory with a copy of a poisoned cell.
     StaleCopy,
-    /// The provider's own memory.
+    /// Provider memory.
     Borrowed,
 }
 
@@ -134,7 +134,7 @@ impl IdCells {
         self.issue(id, nowhere, nowhere, family)
     }
 
-    /// Issues a cell for a sentinel, whose addresses mean nothing.
+    /// Issues a cell for a sentinel, whose addresses are poisoned.
     pub(crate) fn issue_nothing(&self, family: Family) -> CellGuard<'_> {
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
         let mut cell = self.issue_as(Stale::Sentinel, POISON, nowhere, nowhere, family);

@@ -119,7 +119,8 @@ fn complete(call: &Call, request: Request, id: WSK_INSPECT_ID, action: WSK_INSPE
         Outcome::Decide(name) => {
             inspect::ask_during_complete(call, &name);
             if behaviours.id_reuse == IdReuse::AtOnce {
-                // The peer may be back, under the same identifier, before the client hears that this is done.
+                // The peer may reconnect, under the same identifier, before the client is notified of the
+                // completion.
                 decide(call, name, action);
                 return request.finish(&**call, STATUS_SUCCESS, 0);
             }
@@ -131,8 +132,7 @@ fn complete(call: &Call, request: Request, id: WSK_INSPECT_ID, action: WSK_INSPE
             Returns::Yes => complete(call, request, id, action),
             Returns::No => too_early(call, request, &name, action),
             Returns::Unknown => {
-                // A client that is right is not to be blamed, and one that is not may be told what it waits
-                // for.
+                // It is unknown whether the client breaks the rule: report advice, not a violation.
                 provider.advice(
                     "ICMP-12",
                     NAME,
@@ -142,7 +142,7 @@ fn complete(call: &Call, request: Request, id: WSK_INSPECT_ID, action: WSK_INSPE
             }
         },
         Outcome::AskedAgain(name) => keep(call, request, &name, action),
-        // One that is forgotten is not judged: a call that an abort has met may be on its way for as long as
+        // A forgotten request is no violation: a call that races with an abort may be delayed for as long as
         // the caller's thread does not run.
         Outcome::Over(past @ (Past::Aborted { .. } | Past::Forgotten)) => {
             if past == (Past::Aborted { notified: true }) {
@@ -168,24 +168,25 @@ fn complete(call: &Call, request: Request, id: WSK_INSPECT_ID, action: WSK_INSPE
     }
 }
 
-/// Decides a pended request. Callbacks are made on another thread: this one is the client's.
+/// Decides a pended request. Callbacks are deferred, since the calling thread is the client's.
 fn decide(socket: &Arc<Socket>, name: Arc<Name>, action: WSK_INSPECT_ACTION) {
     if action == WskInspectAccept {
         return inspect::accept(socket, name, FaultPoint::DropDuringComplete, Thread::Client);
     }
     let races = socket.provider().injects(FaultPoint::DropDuringComplete);
-    // A name that is to be heard of once more is in use until then.
+    // A name that the client will see again stays in use until then.
     let aborted = races.then(|| Arc::clone(&name));
     inspect::reject(socket, name);
     if let Some(name) = aborted {
-        // The drop met the rejection while the call was running (ICMP-03).
+        // The drop raced with the rejection while the call was running (ICMP-03).
         inspect::defer_abort(socket, name);
     }
 }
 
-/// The callback may be on its way out: its last instruction is the client's, what follows up to here is not,
-/// and no client can tell where the one becomes the other. So the call counts as early only when it is
-/// certain that the callback has more to do. If it has returned, there is an answer now.
+/// Returns whether the callback returns without further work of the client. After the last instruction of the
+/// client the provider still has to process the return value, which a client cannot observe. So the call
+/// counts as early only if the callback certainly has more to do. If it has returned, its answer is processed
+/// now.
 fn returns_meanwhile(call: &Call, name: &Arc<Name>) -> Returns {
     let provider = call.provider();
     let reported = provider.live_config.behaviours().complete_early == CompleteEarly::Reported;
@@ -194,14 +195,14 @@ fn returns_meanwhile(call: &Call, name: &Arc<Name>) -> Returns {
     }
     let Some(asking) = asking(call, name) else { return Returns::Yes };
     let returns = asking.returns(provider.live_config.get(|config| config.return_patience));
-    // What is left to do then is the provider's.
+    // Only the provider has work left then.
     while returns == Returns::Yes && self::asking(call, name).is_some() {
         thread::yield_now();
     }
     returns
 }
 
-/// The callback that has not been answered for yet.
+/// Returns the callback whose return value has not been processed yet.
 fn asking(call: &Call, name: &Arc<Name>) -> Option<Arc<Asking>> {
     let mut state = call.lock();
     let Role::Listen(listener) = &mut state.role else { return None };
@@ -211,7 +212,7 @@ fn asking(call: &Call, name: &Arc<Name>) -> Option<Arc<Asking>> {
     }
 }
 
-/// The callback has not answered yet (ICMP-12).
+/// Handles a decision before the callback has returned (ICMP-12).
 fn too_early(call: &Call, request: Request, name: &Arc<Name>, action: WSK_INSPECT_ACTION) -> NTSTATUS {
     let provider = call.provider();
     if provider.live_config.behaviours().complete_early == CompleteEarly::Reported {
@@ -221,7 +222,7 @@ fn too_early(call: &Call, request: Request, name: &Arc<Name>, action: WSK_INSPEC
     keep(call, request, name, action)
 }
 
-/// Keeps a decision until the callback that runs has returned.
+/// Keeps a decision until the running callback has returned.
 fn keep(call: &Call, mut request: Request, name: &Arc<Name>, action: WSK_INSPECT_ACTION) -> NTSTATUS {
     let provider = call.provider();
     let mut state = call.lock();
@@ -244,7 +245,7 @@ fn keep(call: &Call, mut request: Request, name: &Arc<Name>, action: WSK_INSPECT
     }
 }
 
-/// The callback has answered pend, and the decision was there before.
+/// Applies a decision that was made before the callback returned `WskInspectPend`.
 pub(super) fn decide_kept(
     socket: &Arc<Socket>,
     request: Request,

@@ -96,7 +96,7 @@ pub(super) fn deliver(socket: &Arc<Socket>, established: Established, thread: Th
     }
 }
 
-/// Takes the waiting connections while the event is on.
+/// Delivers the waiting connections while the event is enabled.
 pub(crate) fn pump(socket: &Arc<Socket>) {
     loop {
         let mut state = socket.lock();
@@ -112,7 +112,7 @@ pub(crate) fn pump(socket: &Arc<Socket>) {
     }
 }
 
-/// Makes the socket of a connection.
+/// Creates the socket of a connection.
 fn accepted_socket(
     listener: &Arc<Socket>,
     context: Context,
@@ -239,7 +239,7 @@ fn by_event(listener: &Arc<Socket>, running: &Running, established: Established)
     refuse(&socket);
 }
 
-/// The client has refused the connection, which is the provider's to close.
+/// Handles a refusal by the client: the provider closes the connection.
 fn refuse(socket: &Arc<Socket>) {
     let mut state = socket.lock();
     let used = state.end_handover(socket);
@@ -252,13 +252,13 @@ fn refuse(socket: &Arc<Socket>) {
         let detail = format!("did not accept a connection on which it had called {call}");
         socket.provider().violation("ACPT-09", EVENT, &detail);
     }
-    // One that the client has closed itself goes with that.
+    // If the client has closed the socket itself, the close ends it.
     if !closed {
         Socket::discard(socket);
     }
 }
 
-/// The client has taken the socket: it gets its context and table, and the inherited and static events.
+/// Handles acceptance by the client: sets context and table, and enables the inherited and static events.
 fn adopt(listener: &Arc<Socket>, socket: &Arc<Socket>, handover: Handover) {
     let (context, dispatch) = handover.read();
     for (written, what) in
@@ -273,13 +273,13 @@ fn adopt(listener: &Arc<Socket>, socket: &Arc<Socket>, handover: Handover) {
     let mut state = socket.lock();
     let _ = state.end_handover(socket);
     state.leak_rule = "ACPT-06";
-    // What events have used while the callback was still running must have been final.
+    // Values that events used while the callback was still running must have been final.
     let (used_context, used_table) = (state.context.0, state.tables.connection);
     let changed = (!used_context.is_null() && used_context != context)
         || (!used_table.is_null() && !std::ptr::eq(used_table, dispatch));
     state.context = Context(context);
     state.tables.connection = dispatch;
-    // A client that is quick has closed it by now.
+    // The client may already have closed it.
     if state.life != Life::Freed {
         state.pin_client_memory(listener.provider());
     }
@@ -292,7 +292,7 @@ fn adopt(listener: &Arc<Socket>, socket: &Arc<Socket>, handover: Handover) {
     connection::delivered(socket);
 }
 
-/// Switches on what a socket that was accepted by event starts with (ACPT-14, EVT-37).
+/// Enables the initial events of a socket that was accepted by event (ACPT-14, EVT-37).
 fn inherit(listener: &Arc<Socket>, socket: &Arc<Socket>) {
     let inherited = listener.lock().events.inherited();
     let statics = statics_of(listener);
@@ -312,12 +312,12 @@ fn inherit(listener: &Arc<Socket>, socket: &Arc<Socket>) {
     }
 }
 
-/// The early order of ACPT-15: the inherited events come on as soon as both outputs are written, while the
-/// callback is still running.
+/// Enables the inherited events as soon as both outputs are written, while the callback is still running: the
+/// early order of ACPT-15.
 fn inherit_early(listener: &Arc<Socket>, socket: &Arc<Socket>) {
     loop {
         let mut state = socket.lock();
-        // The callback's thread clears the handover, under this lock, before its outputs go away.
+        // The callback's thread clears the handover, under this lock, before its outputs are dropped.
         let Some(handover) = state.handover else { return };
         if let (Some(context), Some(dispatch)) = handover.read() {
             state.context = Context(context);
@@ -330,7 +330,7 @@ fn inherit_early(listener: &Arc<Socket>, socket: &Arc<Socket>) {
     }
 }
 
-/// Tells a client that its listening socket is dead (ACPT-04).
+/// Notifies a client that its listening socket is dead (ACPT-04).
 pub(crate) fn accept_sentinel(listener: &Arc<Socket>, running: &Running) {
     let (context, callback) = {
         let state = listener.lock();

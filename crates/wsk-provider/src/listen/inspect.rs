@@ -29,7 +29,7 @@ pub(super) enum Stage {
     /// It has answered pend.
     Pended,
     /// It is pended, and the client is being asked about it again (INSP-34); a decision that comes meanwhile
-    /// is kept until that callback has returned, so that nobody is asked about a request that is over.
+    /// is kept until that callback has returned, so that no callback is made for a request that is over.
     AskedAgain { decided: Option<(Request, WSK_INSPECT_ACTION)> },
     /// `WskInspectComplete` has begun to decide it.
     Deciding,
@@ -121,11 +121,11 @@ fn callbacks(state: &State) -> Callbacks {
     }
 }
 
-/// Asks the client about a new request, on a thread of the provider's.
+/// Calls `WskInspectEvent` for a new request, on a thread of the provider.
 pub(super) fn inspect(socket: &Arc<Socket>, established: Established) {
     let provider = socket.provider();
     let mut state = socket.lock();
-    // First: a listener that has closed has no table any more, and its driver may be gone.
+    // Must be first: a closed listener has no table any more, and its driver may be unloaded.
     let Some(running) = state.begin_unmasked(socket) else {
         drop(state);
         return established.stream.abort();
@@ -228,7 +228,7 @@ pub(super) fn ask_during_complete(socket: &Arc<Socket>, name: &Arc<Name>) {
         drop((running, asked));
         let _ = tell.send(());
     }));
-    // It fails when the thread could not be had; then nobody is asked.
+    // It fails if no thread is available; then the callback is not made.
     let _ = told.recv();
 }
 
@@ -311,7 +311,7 @@ pub(super) fn reject(socket: &Arc<Socket>, name: Arc<Name>) {
     stream.abort();
 }
 
-/// A decision that came before the callback had answered something else than pend is void.
+/// Fails a decision that was made before the callback returned something else than `WskInspectPend`.
 fn refuse_early(socket: &Arc<Socket>, stage: Stage) {
     let early = matches!(stage, Stage::Inspecting { .. });
     if let Stage::Inspecting { early: Some((request, _)), .. }
@@ -326,10 +326,10 @@ fn refuse_early(socket: &Arc<Socket>, stage: Stage) {
     }
 }
 
-/// Leaves the request open, and watches for its end.
+/// Pends the request, and watches its connection.
 fn pend(socket: &Arc<Socket>, name: Arc<Name>) {
     let mut state = socket.lock();
-    // This thread comes from the callback, and a listener that was closed before had not called it.
+    // This thread has made the callback, so the listener was closed inside it.
     if state.closed_by == Some(std::thread::current().id()) {
         drop(state);
         let detail = "pended a request after it had closed the listener: it cannot be completed";
@@ -353,7 +353,7 @@ fn pend(socket: &Arc<Socket>, name: Arc<Name>) {
     }
 }
 
-/// A pended request has been dropped.
+/// Drops a pended request and calls `WskAbortEvent`.
 fn drop_pended(socket: &Arc<Socket>, name: &Arc<Name>) {
     let mut state = socket.lock();
     let Role::Listen(listener) = &mut state.role else { return };
@@ -368,7 +368,7 @@ fn drop_pended(socket: &Arc<Socket>, name: &Arc<Name>) {
     abort_now(socket, name);
 }
 
-/// Calls `WskAbortEvent`, on a thread of the provider's.
+/// Calls `WskAbortEvent` on the calling thread, which is the provider's.
 pub(super) fn abort_now(socket: &Arc<Socket>, name: &Arc<Name>) {
     let mut state = socket.lock();
     let Role::Listen(listener) = &mut state.role else { return };
@@ -410,7 +410,7 @@ fn call_abort(socket: &Arc<Socket>, running: &Running, id: WSK_INSPECT_ID) {
     }
 }
 
-/// Tells a client that its conditional listener is dead (INSP-07); false if it has no callback for that.
+/// Notifies a client that its conditional listener is dead (INSP-07); false if it has no callback for that.
 pub(crate) fn inspect_sentinel(socket: &Arc<Socket>, running: &Running) -> bool {
     let Callbacks { context, inspect, .. } = callbacks(&socket.lock());
     let Some(inspect) = inspect else { return false };
@@ -449,8 +449,8 @@ struct Watch {
 impl ReadySink for Watch {
     fn ready(&self, ready: Ready) {
         let (Some(socket), Some(name)) = (self.socket.upgrade(), self.name.upgrade()) else { return };
-        // A reset may be hidden behind data; an end there is not, for who has only said all is still to be
-        // answered.
+        // A reset behind unread data counts. An end behind data does not: a peer that has finished sending
+        // still waits for an answer.
         if ready.failed || ready.reset {
             drop_pended(&socket, &name);
         } else {
@@ -459,12 +459,12 @@ impl ReadySink for Watch {
     }
 }
 
-/// The pended requests of a listener that is being closed.
+/// Pended requests of a listener that is being closed.
 #[derive(Debug, Default)]
 pub(crate) struct Undecided(Vec<(Arc<Name>, Option<Running>)>);
 
-/// Takes the pended requests out of a socket that is about to close; the aborts to come have begun, so that
-/// the close waits for them.
+/// Takes the pended requests out of a socket that is about to close. Their aborts have begun, so that the
+/// close waits for them.
 pub(crate) fn take_undecided(socket: &Arc<Socket>, state: &mut State) -> Undecided {
     let provider = socket.provider();
     let Role::Listen(listener) = &mut state.role else { return Undecided::default() };
@@ -496,7 +496,7 @@ pub(crate) fn take_undecided(socket: &Arc<Socket>, state: &mut State) -> Undecid
 }
 
 impl Undecided {
-    /// Reports the requests nobody has decided, and tells the aborts. The socket's lock is not held.
+    /// Reports the undecided requests and makes the abort callbacks. The socket's lock is not held.
     pub(crate) fn settle(self, socket: &Arc<Socket>) {
         for (name, running) in self.0 {
             let id = name.id();

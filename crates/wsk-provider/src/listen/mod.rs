@@ -49,7 +49,7 @@ use crate::transport::{self, ListenSink, Stream, Tune};
 use inspect::Inspections;
 use names::Name;
 
-/// A connection that nobody has taken yet.
+/// A connection that is not accepted yet.
 #[derive(Debug)]
 pub(crate) struct Established {
     stream: Box<dyn Stream>,
@@ -69,7 +69,7 @@ pub(crate) struct Listener {
     local: Option<SocketAddr>,
     accepts: RequestQueue<AcceptItem>,
     backlog: VecDeque<Established>,
-    /// Somebody has asked for a connection by `WskAccept`.
+    /// `WskAccept` was called.
     asked: bool,
     inspections: Inspections,
 }
@@ -117,12 +117,12 @@ impl Listener {
         self.claim.as_ref().and_then(Claim::of_connections)
     }
 
-    /// Returns whether connections wait for somebody to take them.
+    /// Returns whether connections are waiting to be accepted.
     pub(crate) fn has_waiting(&self) -> bool {
         !self.backlog.is_empty()
     }
 
-    /// Returns whether connections wait that nobody has ever asked for.
+    /// Returns whether connections are waiting although `WskAccept` was never called.
     pub(crate) fn is_ignored(&self) -> bool {
         self.has_waiting() && !self.asked
     }
@@ -134,7 +134,7 @@ impl Listener {
 }
 
 impl Provider {
-    /// Returns the number of connections that wait on a listening socket for somebody to take them; `None` if
+    /// Returns the number of connections that wait on a listening socket to be accepted; `None` if
     /// it is no such socket.
     pub fn untaken(&self, socket: PWSK_SOCKET) -> Option<usize> {
         let found = self.0.registrar.sockets().into_iter().find(|open| open.raw() == socket)?;

@@ -200,7 +200,7 @@ mod host {
     }
 }
 
-/// Elsewhere nothing is told.
+/// Returns `None`: other hosts do not report it.
 #[cfg(not(any(target_os = "linux", windows)))]
 mod host {
     use std::time::Duration;
@@ -238,7 +238,7 @@ mod tests {
         let (tell, told) = mpsc::channel();
         let thread = thread::spawn(move || {
             let asking = Arc::new(Asking::here());
-            tell.send(Arc::clone(&asking)).expect("somebody waits");
+            tell.send(Arc::clone(&asking)).expect("the receiver exists");
             body();
             asking.returned();
         });

@@ -1,4 +1,4 @@
-//! Description of what clients have yet to give back: it says why a wait does not end.
+//! Description of the objects that clients have not released: the reason why a wait does not end.
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -8,7 +8,7 @@ use super::{Look, Registration};
 use crate::client::Client;
 use crate::provider::Provider;
 
-/// Number of sockets that are described.
+/// Maximum number of sockets that are described.
 const SOCKETS: usize = 4;
 
 /// Adds one part to a list of parts.
@@ -19,12 +19,12 @@ fn add(text: &mut String, part: &str) {
     text.push_str(part);
 }
 
-/// So many of something.
+/// Formats a count with its noun.
 fn count(number: usize, one: &str, several: &str) -> String {
     if number == 1 { format!("1 {one}") } else { format!("{number} {several}") }
 }
 
-/// Returns what one client has.
+/// Describes the objects of one client.
 fn of_client(client: &Arc<Client>, captured: &str, look: &mut Look) -> String {
     let (captures, (calls, requests)) = (client.captures(), client.under_way());
     let sockets = client.look_at_sockets(look).unwrap_or_default();
@@ -54,7 +54,7 @@ fn of_client(client: &Arc<Client>, captured: &str, look: &mut Look) -> String {
     text
 }
 
-/// The threads that have captured, where that is known.
+/// Lists the threads that made the captures, if available.
 fn captured(registration: &Registration, look: &mut Look) -> String {
     let Some(state) = look.lock(&registration.state) else { return String::new() };
     let mut text = String::new();
@@ -66,11 +66,11 @@ fn captured(registration: &Registration, look: &mut Look) -> String {
 }
 
 impl Provider {
-    /// Returns what the clients have yet to give back: sockets with their requests, captures, requests on the
-    /// client. Empty if there is nothing.
+    /// Describes the objects that clients have not released: sockets with their requests, captures, requests
+    /// on the client. Empty if there are none.
     ///
-    /// The look itself may hang because somebody does not give a lock back; this function does not hang with
-    /// it, and says so.
+    /// The wait for a lock has a timeout: a lock that is not released does not block this function, and is
+    /// mentioned in the result.
     pub fn awaited(&self) -> String {
         let look = &mut Look::begin();
         let (registrations, clients) = self.0.registrar.look(look);
@@ -83,15 +83,15 @@ impl Provider {
             add(&mut text, &of_client(&client, "", look));
         }
         if look.missed() {
-            add(&mut text, "a lock of the provider is held all the while");
+            add(&mut text, "a lock of the provider is still held");
         }
         text
     }
 
-    /// Returns what the provider would still call, or write to, in `image`, which is about to go:
-    /// registrations and sockets. `None` if it is nothing.
+    /// Returns the registrations and sockets with callbacks or memory in `image`, which is about to be
+    /// unloaded. `None` if there are none.
     ///
-    /// This waits for no lock that is not given back: what is behind one is not counted.
+    /// The wait for a lock has a timeout: objects behind a lock that is not released are not counted.
     pub fn left_in(&self, image: &Range<usize>) -> Option<String> {
         let look = &mut Look::begin();
         let (registrations, of_modules) = self.0.registrar.look(look);
@@ -171,7 +171,7 @@ mod tests {
         (provider, registration, socket)
     }
 
-    /// Asks it on another thread, which must not hang.
+    /// Runs a query on another thread, which must not hang.
     fn ask<R: Send + 'static>(
         provider: &Provider,
         question: impl FnOnce(&Provider) -> R + Send + 'static,
@@ -179,17 +179,17 @@ mod tests {
         let (tell, told) = mpsc::channel();
         let provider = provider.clone();
         let asker = thread::spawn(move || tell.send(question(&provider)));
-        let said = told.recv_timeout(Duration::from_secs(20)).expect("it waits for nobody");
+        let said = told.recv_timeout(Duration::from_secs(20)).expect("it does not wait for the lock");
         asker.join().expect("it ends").expect("it is heard");
         said
     }
 
     #[test]
-    fn a_lock_that_is_held_keeps_nobody_from_telling_what_is_awaited() {
+    fn a_lock_that_is_held_does_not_block_the_description() {
         let kernel = Kernel::new(nt_user::Config::default());
         let _inside = kernel.enter();
         let (provider, registration, socket) = provider(&kernel);
-        let busy = "a lock of the provider is held all the while";
+        let busy = "a lock of the provider is still held";
         assert!(!ask(&provider, Provider::awaited).contains(busy));
         let held = socket.lock();
         let said = ask(&provider, Provider::awaited);

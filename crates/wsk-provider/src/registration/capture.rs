@@ -48,7 +48,7 @@ impl Provider {
         let start = Instant::now();
         loop {
             let mut state = registration.state.lock();
-            // "At the same moment" (REG-23) goes to the deregistration, which is the safe reading.
+            // A call at the same moment as the deregistration (REG-23) fails, which is the safe reading.
             if state.ending {
                 return STATUS_DEVICE_NOT_READY;
             }
@@ -109,7 +109,7 @@ impl Provider {
         // SAFETY: the caller guarantees that the pointer is as `WskReleaseProviderNPI` asks.
         let Ok(registration) = (unsafe { provider.registration(block, RELEASE) }) else { return };
         let mut state = registration.state.lock();
-        // Any capture may be the one that is given back; the own one is the likeliest.
+        // Any capture may be the one that is released; prefer one of the calling thread.
         let own = state.captures.iter().position(Capture::is_own);
         let Some(index) = own.or_else(|| state.captures.len().checked_sub(1)) else {
             let refused = state.refused;

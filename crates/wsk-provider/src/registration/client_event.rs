@@ -1,5 +1,5 @@
-//! `WskClientEvent`: no event is defined, so it is never called (EVT-53), unless someone tries what a client
-//! would make of one (EVT-54).
+//! `WskClientEvent`: no event is defined, so it is never called (EVT-53), except to test how a client handles
+//! an unknown event (EVT-54).
 
 use wsk_sys::STATUS_NOT_IMPLEMENTED;
 
@@ -7,12 +7,12 @@ use crate::provider::Provider;
 
 const CALL: &str = "WskClientEvent";
 
-/// The bytes of an event that means nothing.
+/// The information of an unknown event.
 const INFORMATION: [u8; 16] = *b"no such event...";
 
 impl Provider {
-    /// Calls `WskClientEvent` of every client that has one with an event that nobody has defined, and checks
-    /// the answer. How many clients have been called is the result.
+    /// Calls `WskClientEvent` of every client that has one with an undefined event, and checks the status.
+    /// Returns the number of clients called.
     pub fn try_client_event(&self, event: u32) -> usize {
         let provider = &self.0;
         let mut called = 0;

@@ -1,4 +1,4 @@
-//! `WskDeregister` and all it waits for (REG-18 to REG-26).
+//! `WskDeregister` and its waits (REG-18 to REG-26).
 
 use std::time::Instant;
 
@@ -100,7 +100,7 @@ fn wait_for_the_rest(provider: &Inner, registration: &Registration, may_wait: bo
             return;
         }
         if !may_wait {
-            // The rule broken was reported; waiting here would never end.
+            // The violation was reported; a wait here would never end.
             registration.state.lock().captures.clear();
             registration.client.set_captures(0);
             return;

@@ -1,14 +1,13 @@
-//! Looking at what others may hold locked, for a bounded time.
+//! Access to locked state with a bounded wait.
 //!
-//! Whoever asks why nothing goes on, or asks under a lock of the system that those who hold ours may wait
-//! for, must not wait for them.
+//! A caller that diagnoses a hang must not wait for the threads that hang. The same holds for a caller with a
+//! system lock that the owner of a provider lock may wait for.
 
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
-/// Time: how long a look waits for all locks together: longer than anybody holds one who is not waiting, and
-/// short for whoever waits for the look.
+/// Total time that a look waits for locks: longer than a running thread holds one, and short for the caller.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// One look.
@@ -24,14 +23,14 @@ impl Look {
         Self { until: Instant::now() + PATIENCE, missed: false }
     }
 
-    /// Takes a lock; `None` if somebody keeps it for longer than the look lasts.
+    /// Takes a lock; `None` if it is not released in time.
     pub(crate) fn lock<'a, T>(&mut self, what: &'a Mutex<T>) -> Option<MutexGuard<'a, T>> {
         let guard = what.try_lock_until(self.until);
         self.missed |= guard.is_none();
         guard
     }
 
-    /// Returns whether a lock could not be had.
+    /// Returns whether a lock was not available.
     pub(crate) fn missed(&self) -> bool {
         self.missed
     }

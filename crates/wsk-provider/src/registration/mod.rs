@@ -10,7 +10,7 @@
 //! ```
 //!
 //! The embedder exports the five functions of `netio.sys` and passes each call to its provider here. All
-//! waits go through kernel events, so whoever watches waits sees them.
+//! waits use kernel events, so that they are visible to the kernel.
 
 mod awaited;
 mod capture;
@@ -48,8 +48,8 @@ const REFUSED: u64 = 0x5753_4B52_4547_0002;
 /// `ReservedRegistrationState` after `WskDeregister`.
 const DEREGISTERED: u64 = 0x5753_4B52_4547_00FF;
 
-/// Number of client objects of former registrations that are kept, so that a late call on one is recognised
-/// instead of made on freed memory.
+/// Number of client objects of former registrations that are kept, so that a late call on one is recognized
+/// and does not access freed memory.
 const RETIRED: usize = 256;
 
 /// One registration.
@@ -59,16 +59,16 @@ pub(crate) struct Registration {
     /// The client's dispatch table.
     dispatch: usize,
     version: u16,
-    /// The client's dispatch table and the registration block, which stay until the deregistration returns.
+    /// The client's dispatch table and the registration block, pinned until the deregistration returns.
     pinned: Mutex<PinnedMemory>,
     /// Arguments of `WskRegister`: `WskClientEvent` and its context.
     event: Option<PFN_WSK_CLIENT_EVENT>,
     context: usize,
     client: Arc<Client>,
     state: Mutex<RegistrationState>,
-    /// Set when a capture that waits may look again.
+    /// Set when a waiting capture may check again.
     look_again: Flag,
-    /// Set when something the deregistration waits for has changed.
+    /// Set when a condition of the deregistration has changed.
     progress: Arc<Flag>,
 }
 
@@ -81,13 +81,13 @@ struct Capture {
 }
 
 impl Capture {
-    /// One by the calling thread.
+    /// Creates a capture of the calling thread.
     fn here() -> Self {
         let thread = thread::current();
         Self { thread: thread.id(), name: thread.name().unwrap_or("without a name").to_owned() }
     }
 
-    /// Returns whether it is the calling thread's.
+    /// Returns whether the calling thread made it.
     fn is_own(&self) -> bool {
         self.thread == thread::current().id()
     }
@@ -101,7 +101,7 @@ struct RegistrationState {
     captures: Vec<Capture>,
 }
 
-/// All registrations of one provider, and whether the provider is there.
+/// All registrations of one provider, and whether the provider is present.
 #[derive(Debug, Default)]
 pub(crate) struct Registrar {
     state: Mutex<RegistrarState>,
@@ -117,7 +117,7 @@ struct RegistrarState {
 }
 
 impl RegistrarState {
-    /// Keeps a client object; the result is one that has been kept for long enough.
+    /// Keeps a client object, and returns one that has been kept for long enough.
     fn retire(&mut self, client: &Arc<Client>) -> Option<Arc<Client>> {
         let oldest = if self.retired.len() >= RETIRED { self.retired.pop_front() } else { None };
         self.retired.push_back(Arc::clone(client));
@@ -159,7 +159,7 @@ impl Registrar {
         self.state.lock().registrations.clone()
     }
 
-    /// The registrations, and the client objects of modules, as far as they can be looked at.
+    /// Returns the registrations and the client objects of modules whose locks are available.
     fn look(&self, look: &mut Look) -> (Vec<Arc<Registration>>, Vec<Arc<Client>>) {
         let registrations = look.lock(&self.state).map(|state| state.registrations.clone());
         (registrations.unwrap_or_default(), self.modules.look_at_clients(look))
@@ -172,7 +172,7 @@ impl Registrar {
         clients.chain(self.modules.clients()).collect()
     }
 
-    /// Returns the number of clients that are registered, either way.
+    /// Returns the number of registered clients of both kinds.
     pub(crate) fn count(&self) -> usize {
         self.state.lock().registrations.len() + self.modules.count()
     }
@@ -182,7 +182,7 @@ impl Registrar {
         self.clients().iter().flat_map(|client| client.sockets()).collect()
     }
 
-    /// Reports registrations and captures that nobody gave back.
+    /// Reports leaked registrations and captures.
     pub(crate) fn report_leftovers(&self, provider: &Inner) {
         let registrations = self.state.lock().registrations.clone();
         for registration in registrations {
@@ -211,7 +211,7 @@ impl Registrar {
         drop(oldest);
     }
 
-    /// Lets the kept client objects go.
+    /// Drops the kept client objects.
     pub(crate) fn forget(&self) {
         let retired = std::mem::take(&mut self.state.lock().retired);
         drop(retired);
@@ -385,7 +385,7 @@ impl Inner {
     }
 }
 
-/// `WskRegister` and `WskDeregister` are for passive level (IRQL-06); true if so.
+/// Checks that the call is at `PASSIVE_LEVEL`, as for `WskRegister` and `WskDeregister` (IRQL-06).
 fn check_passive(provider: &Inner, call: &'static str) -> bool {
     // SAFETY: reading the IRQL has no precondition.
     let passive = unsafe { nt::KeGetCurrentIrql() } == nt::PASSIVE_LEVEL;

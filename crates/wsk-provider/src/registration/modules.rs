@@ -1,5 +1,4 @@
-//! Registration through the Network Module Registrar, which `WskRegister` does for a client that does not do
-//! it itself.
+//! Registration with the Network Module Registrar (NMR). `WskRegister` is a wrapper of it.
 //!
 //! ```text
 //!   NmrRegisterClient
@@ -18,7 +17,7 @@
 //!             gone: NmrWaitForClientDeregisterComplete returns
 //! ```
 //!
-//! A binding has a client object of its own, as a registration of `WskRegister` has.
+//! Each binding has its own client object, like a registration of `WskRegister`.
 
 use std::ffi::c_void;
 use std::ops::Range;
@@ -47,8 +46,8 @@ const DETACH: &str = "ClientDetachProvider";
 pub(super) struct Module {
     callbacks: NPI_CLIENT_CHARACTERISTICS,
     context: usize,
-    /// The module looks for WSK. Nobody here offers any other interface, so that others are registered and no
-    /// more.
+    /// The module is a client of WSK. No other interface has a provider here, so other modules are only
+    /// registered.
     wants_wsk: bool,
     state: Mutex<ModuleState>,
     /// Set when a binding has gone.
@@ -98,7 +97,7 @@ impl Modules {
         self.0.lock().iter().find(|module| ptr::addr_eq(Arc::as_ptr(module), handle)).cloned()
     }
 
-    /// Returns the number of modules that have their callbacks in `image`.
+    /// Returns the number of modules with callbacks in `image`.
     pub(super) fn count_in(&self, image: &Range<usize>, look: &mut Look) -> usize {
         let attach =
             |module: &Module| module.callbacks.ClientAttachProvider.map_or(0, |attach| attach as usize);
@@ -106,7 +105,7 @@ impl Modules {
         modules.iter().filter(|module| image.contains(&attach(module))).count()
     }
 
-    /// The client objects of the bindings, as far as they can be looked at.
+    /// Returns the client objects of the bindings whose locks are available.
     pub(super) fn look_at_clients(&self, look: &mut Look) -> Vec<Arc<Client>> {
         let modules = look.lock(&self.0).map(|modules| modules.clone()).unwrap_or_default();
         let binding = |module: &Arc<Module>| look.lock(&module.state)?.binding.clone();
@@ -131,21 +130,21 @@ impl Modules {
         self.0.lock().len()
     }
 
-    /// The provider has come: every module may attach.
+    /// Offers the provider, which has arrived, to every module.
     pub(super) fn attach_all(&self, provider: &Arc<Inner>) {
         for module in self.all() {
             attach(provider, &module);
         }
     }
 
-    /// The provider goes: every module has to detach.
+    /// Detaches every module from the provider, which departs.
     pub(super) fn detach_all(&self, provider: &Arc<Inner>) {
         for module in self.all() {
             detach(provider, &module);
         }
     }
 
-    /// Reports the modules that nobody has deregistered.
+    /// Reports the modules that were never deregistered.
     pub(super) fn report_leftovers(&self, provider: &Inner) {
         for module in self.all() {
             let detail = format!("the NMR client {:p} was never deregistered", Arc::as_ptr(&module));
@@ -197,7 +196,7 @@ fn attach(provider: &Arc<Inner>, module: &Arc<Module>) {
     }
 }
 
-/// Has a module detach from the provider, if it is bound; whether it is.
+/// Detaches a module from the provider; false if it is not bound.
 fn detach(provider: &Arc<Inner>, module: &Arc<Module>) -> bool {
     let Some(binding) = module.state.lock().binding.clone() else { return false };
     let context = {
@@ -225,7 +224,7 @@ fn detach(provider: &Arc<Inner>, module: &Arc<Module>) -> bool {
     true
 }
 
-/// Waits until nothing of a binding is in use, and ends it.
+/// Waits until a binding is no longer in use, and ends it.
 fn clean_up(provider: &Arc<Inner>, module: &Arc<Module>, binding: &Arc<Binding>) {
     binding.client.end(provider);
     loop {
@@ -244,7 +243,7 @@ fn clean_up(provider: &Arc<Inner>, module: &Arc<Module>, binding: &Arc<Binding>)
         // SAFETY: the client's callback gets the context that it attached with, for the last time.
         unsafe { callback(context) };
     }
-    // Once the binding is gone the run may end, which lets go of what is retired by then.
+    // Once the binding is gone the run may end, which drops all retired objects.
     provider.registrar.retire(&binding.client);
     module.state.lock().binding = None;
     module.progress.set();
@@ -254,7 +253,7 @@ fn clean_up(provider: &Arc<Inner>, module: &Arc<Module>, binding: &Arc<Binding>)
 }
 
 impl Binding {
-    /// The client makes no client-level call any more.
+    /// Records that the client makes no further client-level call.
     fn detached(&self) {
         self.state.lock().detached = true;
         self.client.set_captures(0);
@@ -263,7 +262,7 @@ impl Binding {
 }
 
 impl Provider {
-    /// `NmrRegisterClient`. The one provider there is offers WSK.
+    /// `NmrRegisterClient`. The only provider is that of WSK.
     ///
     /// # Safety
     /// The pointers are as `NmrRegisterClient` asks.

@@ -1,4 +1,4 @@
-//! A kernel event that the provider's own waits go through.
+//! A kernel event for the provider's own waits.
 
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
@@ -12,7 +12,7 @@ use wsk_sys::nt::{self, KEVENT};
 /// A notification event.
 ///
 /// # Invariants
-/// The event is initialised, and stays where it is as long as this lives.
+/// The event is initialized and does not move during the lifetime of this object.
 pub(crate) struct Flag(Pin<Box<UnsafeCell<MaybeUninit<KEVENT>>>>);
 
 // SAFETY: kernel events may be used from any thread; the kernel synchronises every access.
@@ -27,7 +27,7 @@ impl std::fmt::Debug for Flag {
 }
 
 impl Flag {
-    /// A flag that is not set.
+    /// Creates a flag that is not set.
     pub(crate) fn new() -> Self {
         let flag = Self(Box::pin(UnsafeCell::new(MaybeUninit::zeroed())));
         // SAFETY: the storage is of the right size and stays in its box.
@@ -39,7 +39,7 @@ impl Flag {
         self.0.get().cast()
     }
 
-    /// Sets the flag: everybody who waits for it goes on.
+    /// Sets the flag and wakes all its waiters.
     pub(crate) fn set(&self) {
         // SAFETY: the event was initialised by `new`.
         unsafe { nt::KeSetEvent(self.event(), nt::IO_NO_INCREMENT, 0) };
@@ -51,7 +51,7 @@ impl Flag {
         unsafe { nt::KeClearEvent(self.event()) };
     }
 
-    /// Waits until the flag is set; false after `timeout`, `None` being for ever.
+    /// Waits until the flag is set; false after `timeout`. `None` waits without a timeout.
     pub(crate) fn wait(&self, timeout: Option<Duration>) -> bool {
         let mut interval =
             timeout.map(|timeout| -i64::try_from(timeout.as_nanos() / 100).unwrap_or(i64::MAX));

@@ -16,8 +16,7 @@ use crate::host::FaultPoint;
 use crate::provider::Inner;
 use crate::request::Request;
 
-/// The calls that only ask, as far as their names tell. They may be made about a connection before it is
-/// refused.
+/// Calls that only query. They are valid on a connection before it is refused.
 const ASKS: [&str; 3] = ["WskControlSocket", "WskGetLocalAddress", "WskGetRemoteAddress"];
 
 /// A call in progress. It keeps the socket's memory alive and counts for CLOSE-01.
@@ -52,7 +51,7 @@ impl Call {
         }
     }
 
-    /// Begins a call that may do without an IRP, or has none; [`check`](Self::check) is up to the caller.
+    /// Begins a call whose IRP is optional or absent; the caller has to call [`check`](Self::check).
     ///
     /// # Safety
     /// `socket` was given out by a provider of this crate.
@@ -76,8 +75,8 @@ impl Call {
         Ok(call)
     }
 
-    /// Returns why the call cannot go on: the socket is dead, closing or closed. A client that should know is
-    /// reported.
+    /// Returns the status if the socket is dead, closing or closed. Reports the client if it was notified
+    /// before.
     pub(crate) fn check(&self) -> Option<NTSTATUS> {
         let provider = self.provider();
         let life = self.socket.life();
@@ -147,7 +146,7 @@ impl Drop for Call {
     }
 }
 
-/// Says what a client did that calls with something that is no socket.
+/// Reports a call whose socket pointer is invalid.
 #[cold]
 fn report_no_socket(name: &'static str, socket: PWSK_SOCKET) {
     let Some(provider) = current_provider() else { return };
@@ -169,7 +168,7 @@ fn report_no_socket(name: &'static str, socket: PWSK_SOCKET) {
     }
 }
 
-/// Checks where a call comes from: the IRQL, and the depth of completion routines.
+/// Checks the IRQL and the depth of nested completion routines of a call.
 pub(crate) fn check_place(provider: &Inner, name: &'static str) {
     // SAFETY: reading the IRQL has no precondition.
     if unsafe { nt::KeGetCurrentIrql() } > nt::DISPATCH_LEVEL {

@@ -1,8 +1,8 @@
 //! `WskCloseSocket` (contract 4.20).
 //!
-//! The close cancels what waits, ends the transport, and completes when the last pended request has completed
-//! and the last callback has returned. If that is so at once it may complete inline, where that is selected:
-//! Windows was seen to pend each.
+//! The close cancels the waiting requests, ends the transport, and completes when the last pended request has
+//! completed and the last callback has returned. If nothing is outstanding it may complete inline, if that is
+//! selected; Windows was seen to pend every close.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,7 +20,7 @@ use crate::request::{Completions, Request};
 
 const NAME: &str = "WskCloseSocket";
 
-/// The rule that a client breaks when it goes on with a socket whose close has failed.
+/// Rule that a client breaks if it uses a socket whose close has failed.
 pub(super) const CLOSE_FAILED: &str = "CLOSE-11";
 
 /// `WskCloseSocket`.
@@ -69,8 +69,8 @@ fn close(call: &Call, mut request: Request) -> NTSTATUS {
     if pends {
         request.mark_closing(socket);
     }
-    // One that may complete inline is nobody else's: a thread that ends the last request right now looks for
-    // a close, too.
+    // A close that may complete inline is not stored: a thread that completes the last request at the same
+    // time looks for a stored close, too.
     let inline = if pends {
         state.close = Some(request);
         None
@@ -113,7 +113,7 @@ fn close(call: &Call, mut request: Request) -> NTSTATUS {
 }
 
 impl Socket {
-    /// A client that has given a callback may think that it will be called (SOCK-02).
+    /// Advises a client that has set a callback and never enabled it (SOCK-02).
     pub(crate) fn advise_unheard(&self, state: &State) {
         if let Some(event) = state.unheard() {
             let detail =
@@ -122,7 +122,7 @@ impl Socket {
         }
     }
 
-    /// Completes a close before it returns, or has it pend after all if something has come in its way.
+    /// Completes a close before it returns, or pends it if work is outstanding.
     fn finish_inline(socket: &Arc<Self>, mut request: Request, timing: Timing) -> NTSTATUS {
         let mut state = socket.lock();
         if !state.events.any_running() && socket.outstanding.load(Ordering::SeqCst) == 0 {
@@ -131,13 +131,13 @@ impl Socket {
         request.mark_closing(socket);
         state.close = Some(request);
         drop(state);
-        // What was in the way may have gone before there was a close to complete.
+        // The outstanding work may have ended before the close was stored.
         Self::finish_close(socket, timing);
         STATUS_PENDING
     }
 
-    /// Completes the close if one was asked for and nothing is in its way any more; tells with what, or that
-    /// it pends.
+    /// Completes the close if one was requested and no work is outstanding; returns its status, or that it
+    /// pends.
     pub(crate) fn finish_close(socket: &Arc<Self>, timing: Timing) -> NTSTATUS {
         let mut state = socket.lock();
         if state.life != Life::Closing
@@ -150,7 +150,7 @@ impl Socket {
         Self::end_close(socket, state, request, timing)
     }
 
-    /// The socket is gone; the close is completed.
+    /// Frees the socket and completes the close.
     fn end_close(
         socket: &Arc<Self>,
         mut state: MutexGuard<'_, State>,
@@ -174,7 +174,7 @@ impl Socket {
             socket.client().remove_socket(socket);
             return status;
         }
-        // When it has completed the socket is gone.
+        // The socket is gone after the completion.
         match timing {
             Timing::Inline | Timing::Nested => request.complete(provider, status, 0),
             Timing::Early => provider.completer().complete_early(provider, request, status, 0),
@@ -185,7 +185,7 @@ impl Socket {
 }
 
 impl Socket {
-    /// Takes back a socket that the client never got: ended, and gone at once.
+    /// Takes back a socket that the client never got: ends it at once.
     pub(crate) fn discard(socket: &Arc<Self>) {
         let mut completions = Completions::default();
         let mut state = socket.lock();

@@ -8,8 +8,8 @@ use crate::listen;
 use crate::request::Completions;
 
 impl Socket {
-    /// The socket turns dead: its waiting requests end with `STATUS_FILE_FORCED_CLOSED`, and each event that
-    /// is on and has a sentinel form is called with it once.
+    /// Marks the socket dead: its waiting requests complete with `STATUS_FILE_FORCED_CLOSED`, and each
+    /// enabled event that has a sentinel form is called with it once.
     pub(crate) fn die(socket: &Arc<Self>) {
         let mut completions = Completions::default();
         let mut state = socket.lock();

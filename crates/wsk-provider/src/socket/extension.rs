@@ -1,7 +1,7 @@
 //! Extension interfaces: more functions and callbacks for a socket, under an NPI identifier of their own
 //! (contract 4.17).
 //!
-//! Windows has published none. Whoever embeds a provider can give it some ([`Config::extensions`]), and a
+//! Windows has published none. The embedder of a provider can configure some ([`Config::extensions`]), and a
 //! client finds them as it would on Windows:
 //!
 //! ```text
@@ -50,7 +50,8 @@ pub trait Extension: Send + Sync + Debug + 'static {
     /// `dispatch` is null or the `ClientDispatch` of a client of this extension, alive.
     unsafe fn has_callback(&self, dispatch: *const c_void, event: u32) -> bool;
 
-    /// A client has registered for it on a socket. The address of the attachment is the `ProviderContext`.
+    /// Called when a client registers for it on a socket. The address of the attachment is the
+    /// `ProviderContext`.
     fn attached(&self, attachment: &Arc<Attachment>);
 }
 
@@ -71,16 +72,15 @@ unsafe impl Send for Attachment {}
 // SAFETY: the pointers are the client's, which the provider passes back from any thread by contract (EVT-55).
 unsafe impl Sync for Attachment {}
 
-/// A call of one of the extension's functions, in progress. It counts for the rule that nobody closes a
-/// socket meanwhile (CLOSE-01).
+/// A call of an extension function in progress. The socket must not be closed during the call (CLOSE-01).
 #[derive(Debug)]
 pub struct ExtensionCall {
     _call: Call,
 }
 
 impl Attachment {
-    /// Calls the client back for `event`, if that is on: `callback` is given the client's context and table.
-    /// `None` if it is off, or the socket is no longer there.
+    /// Runs `callback` with the client's context and table if `event` is enabled. `None` if it is disabled,
+    /// or the socket is closed.
     ///
     /// # Panics
     /// If the extension has no such event.
@@ -101,8 +101,8 @@ impl Attachment {
     /// Begins a call of the extension's function `name`; it ends when the result is dropped.
     ///
     /// # Errors
-    /// `STATUS_FILE_FORCED_CLOSED` if the socket is dead or closed; whose client should know that is
-    /// reported.
+    /// `STATUS_FILE_FORCED_CLOSED` if the socket is dead or closed. Reports the client if it was notified
+    /// before.
     pub fn enter(&self, name: &'static str) -> Result<ExtensionCall, NTSTATUS> {
         let socket = self.socket.upgrade().ok_or(wsk_sys::STATUS_FILE_FORCED_CLOSED)?;
         // SAFETY: the socket is one of this crate, and alive.
@@ -157,17 +157,17 @@ pub(crate) unsafe fn register(
     })
 }
 
-/// The extension of the socket with this identifier.
+/// Returns the extension of the socket with this identifier.
 pub(super) fn find(call: &Call, id: &NPIID) -> Option<usize> {
     call.lock().extensions.iter().position(|attachment| same_guid(&attachment.extension.id(), id))
 }
 
-/// The events of all extensions of the socket.
+/// Returns the events of all extensions of the socket.
 pub(super) fn events_of(call: &Call) -> u32 {
     call.lock().extensions.iter().fold(0, |mask, attachment| mask | attachment.extension.events())
 }
 
-/// The events of `mask` that the extension has.
+/// Returns the events of `mask` that the extension has.
 fn valid_events(call: &Call, attachment: &Attachment, mask: u32) -> Result<u32, NTSTATUS> {
     let behaviours = call.provider().live_config.behaviours();
     let own = attachment.extension.events() & !WSK_EVENT_DISABLE;
@@ -180,7 +180,7 @@ fn valid_events(call: &Call, attachment: &Attachment, mask: u32) -> Result<u32, 
     Ok(mask & own)
 }
 
-/// Switches on the events of an extension.
+/// Enables the events of an extension.
 pub(super) fn enable(call: &Call, with_irp: bool, index: usize, mask: u32) -> Result<(), NTSTATUS> {
     let provider = call.provider();
     check_enabling(call, with_irp);
@@ -208,7 +208,7 @@ pub(super) fn enable(call: &Call, with_irp: bool, index: usize, mask: u32) -> Re
     Ok(())
 }
 
-/// Switches off an event of an extension.
+/// Disables an event of an extension.
 pub(super) fn disable(call: &Call, request: Option<Request>, index: usize, mask: u32) -> NTSTATUS {
     let refuse = |request: Option<Request>, status| match request {
         None => status,

@@ -50,7 +50,7 @@ impl State {
 static UNWRITTEN: u64 = u64::from_ne_bytes(*b"unwritte");
 
 impl Handover {
-    /// The value of an output nobody has written.
+    /// Value of an unwritten output.
     pub(crate) fn unwritten() -> *mut c_void {
         ptr::from_ref(&UNWRITTEN).cast_mut().cast()
     }

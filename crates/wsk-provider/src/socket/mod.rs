@@ -1,4 +1,4 @@
-//! Sockets: the part that all categories share.
+//! Sockets: state and lifecycle that all categories share.
 //!
 //! ```text
 //!            WskSocket, an accept            Provider::kill, depart
@@ -11,10 +11,10 @@
 //!                                                       Freed   (close IRP completed, socket retired)
 //! ```
 //!
-//! Each socket has one lock, over [`State`]. The parts of a category live in [`State::part`]. Client code
-//! never runs under it: callbacks are begun under the lock ([`State::begin`]), called after it, and ended
+//! Each socket has one lock, over [`State`]. The state of a category is in [`State::role`]. Client code never
+//! runs under the lock: callbacks begin under the lock ([`State::begin`]), are called without it, and end
 //! under it again when the [`Running`] is dropped; requests are taken out of their queues under the lock and
-//! completed after it.
+//! completed without it.
 
 mod bind;
 mod call;
@@ -98,7 +98,7 @@ pub(crate) struct Tables {
     pub(crate) datagram: *const WSK_CLIENT_DATAGRAM_DISPATCH,
 }
 
-/// Events that a socket's tables had callbacks for when it was made.
+/// Events for which a socket's tables had callbacks when it was created.
 #[derive(Clone, Copy, Debug, Default)]
 struct Offers {
     accept: bool,
@@ -106,7 +106,7 @@ struct Offers {
 }
 
 impl Tables {
-    /// Returns what there are callbacks for.
+    /// Returns the events that have callbacks.
     fn offers(&self) -> Offers {
         // SAFETY: null, or the client keeps its table alive and unchanged as long as the socket (CLOSE-17),
         // which begins now.
@@ -137,19 +137,18 @@ impl Default for Tables {
     }
 }
 
-/// A pointer of the client's that the provider passes back and never reads through.
+/// A client pointer that the provider passes back and never dereferences.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Context(pub(crate) *mut c_void);
 
 impl Context {
-    /// Returns whether what it points to, if it is a pointer, lies in memory that stays. Small numbers are no
-    /// pointers.
+    /// Returns whether it points to non-paged memory, or is no pointer. Small numbers are no pointers.
     pub(crate) fn stays(self, provider: &Inner) -> bool {
         self.0 as usize <= 0xFFFF || provider.is_non_paged(self.0.cast_const(), 1)
     }
 }
 
-/// A socket: what `PWSK_SOCKET` points to.
+/// A socket, the target of a `PWSK_SOCKET`.
 ///
 /// # Invariants
 /// The first field is the public head, whose `Dispatch` names the table of the category. The client's pointer
@@ -161,13 +160,13 @@ pub(crate) struct Socket {
     /// Address of the table that the head was given.
     table: usize,
     mark: AtomicU32,
-    /// Calls of the client that have begun and not returned.
+    /// Number of client calls in progress.
     calls: AtomicUsize,
-    /// Requests that were pended and whose completion routine has not returned.
+    /// Number of pended requests whose completion routine has not returned.
     outstanding: AtomicUsize,
     /// The `WskAcceptEvent` that hands this socket over is running.
     handed_over: AtomicBool,
-    /// The socket was [taken back](Self::discard): nobody closes it, and it goes with its last request.
+    /// The socket was [discarded](Self::discard): it is not closed, and is freed with its last request.
     discarded: AtomicBool,
     provider: Arc<Inner>,
     client: Arc<Client>,
@@ -187,7 +186,7 @@ unsafe impl Send for Socket {}
 // mutable state is behind the lock or atomic.
 unsafe impl Sync for Socket {}
 
-/// State of a socket that changes in its life.
+/// Mutable state of a socket.
 #[derive(Debug)]
 pub(crate) struct State {
     /// Phase of the socket's life.
@@ -208,23 +207,23 @@ pub(crate) struct State {
     extensions: Vec<Arc<Attachment>>,
     /// The socket options.
     pub(crate) options: Options,
-    /// Indication lists the client holds; it gives them back before it closes (RCVE-19).
+    /// Number of indication lists that the client retains; it releases them before it closes (RCVE-19).
     pub(crate) retained: usize,
     /// The `SIO_ADDRESS_LIST_CHANGE` requests that wait.
     pub(crate) address_watch: AddressListWatch,
-    /// The rule that leaving the socket open breaks.
+    /// Rule that a leak of the socket breaks.
     pub(crate) leak_rule: &'static str,
     /// The inspection this connection went through.
     pub(crate) inspection: Option<WSK_INSPECT_ID>,
     /// The outputs of the `WskAcceptEvent` that is handing this socket over right now.
     pub(crate) handover: Option<Handover>,
-    /// The call by which the client has made use of the socket meanwhile.
+    /// Call by which the client has used the socket during the handover.
     used: Option<&'static str>,
-    /// Tables and context, which the client keeps until the close has completed.
+    /// Tables and context, pinned until the close has completed.
     pinned: PinnedMemory,
     /// The request of `WskCloseSocket`.
     close: Option<Request>,
-    /// The thread that has called it.
+    /// The thread that called it.
     pub(crate) closed_by: Option<ThreadId>,
     /// Part that depends on the category.
     pub(crate) role: Role,
@@ -246,7 +245,7 @@ pub(crate) struct SocketParams {
 }
 
 impl Socket {
-    /// Makes a socket and registers it with its client.
+    /// Creates a socket and registers it with its client.
     pub(crate) fn create(client: &Arc<Client>, plan: SocketParams) -> Arc<Self> {
         let provider = Arc::clone(client.provider());
         let table = crate::dispatch::table_of(plan.category, &provider.live_config);
@@ -297,7 +296,7 @@ impl Socket {
         Arc::as_ptr(self).cast_mut().cast()
     }
 
-    /// LIFE-05: the head is the provider's, for the client to read.
+    /// Returns whether the head is unchanged: it is read-only for the client (LIFE-05).
     fn is_head_intact(&self) -> bool {
         // SAFETY: the field is there as long as the socket; a client may have written it, hence volatile.
         let seen = unsafe { (&raw const self.head.Dispatch).read_volatile() };
@@ -319,7 +318,7 @@ impl Socket {
         self.state.lock()
     }
 
-    /// The life as of now; it may change at once unless the lock is held.
+    /// Returns the current phase; it may change at any time unless the lock is held.
     pub(crate) fn life(&self) -> u32 {
         self.mark.load(Ordering::Acquire)
     }
@@ -332,8 +331,7 @@ impl Socket {
         if self.outstanding.fetch_sub(1, Ordering::SeqCst) != 1 {
             return;
         }
-        // It may have been freed since the count was taken: then the close is still to complete, and takes
-        // the socket along.
+        // The socket may be `Freed` by now: then the close still has to complete, and drops the socket.
         if self.life() == Life::Closing as u32 {
             Self::finish_close(self, Timing::Inline);
         } else if self.discarded.load(Ordering::SeqCst) {
@@ -341,7 +339,7 @@ impl Socket {
         }
     }
 
-    /// The request of the close has completed: the socket is gone.
+    /// Removes the socket; the IRP of the close has completed.
     pub(crate) fn close_done(self: &Arc<Self>) {
         self.client.remove_socket(self);
     }
@@ -351,13 +349,13 @@ impl Socket {
         self.mark.store(life as u32, Ordering::SeqCst);
     }
 
-    /// Returns whether a table of the socket is seen to lie in `image`.
+    /// Returns whether a table of the socket is in `image`, as far as the lock is available.
     pub(crate) fn is_called_in(&self, image: &Range<usize>, look: &mut Look) -> bool {
         let Some(state) = look.lock(&self.state) else { return false };
         state.tables.addresses().iter().any(|table| image.contains(table))
     }
 
-    /// Describes the socket for somebody who must not wait for its lock.
+    /// Describes the socket for a caller that must not wait for its lock.
     pub(crate) fn look_at(self: &Arc<Self>, look: &mut Look) -> String {
         match look.lock(&self.state) {
             Some(state) => self.describe(&state).description,
@@ -404,8 +402,8 @@ impl Socket {
 }
 
 impl State {
-    /// The callback that the client has in its table and has never enabled, while there is something for it
-    /// that nobody asks for otherwise (SOCK-02).
+    /// Returns the callback that the client has set and never enabled, if input waits for it that is not
+    /// requested otherwise (SOCK-02).
     pub(crate) fn unheard(&self) -> Option<&'static str> {
         if self.events.were_used() {
             return None;
@@ -439,13 +437,12 @@ impl State {
         self.pinned.unpin(provider);
     }
 
-    /// Returns why a call on this socket cannot go on, if it cannot; checked again under the lock that the
-    /// call works under.
+    /// Returns the status if calls on this socket fail; checked again under the lock by each call.
     pub(crate) fn refused(&self) -> Option<NTSTATUS> {
         (self.life != Life::Live).then_some(STATUS_FILE_FORCED_CLOSED)
     }
 
-    /// A waiting request is being cancelled: takes it out, and tells how much it had got.
+    /// Removes a waiting request that is being cancelled, and returns the number of bytes transferred.
     pub(crate) fn cancelled(&mut self, irp: *mut IRP) -> usize {
         if self.address_watch.0.remove_cancelled(irp).is_some() {
             return 0;
@@ -453,7 +450,7 @@ impl State {
         self.role.cancelled(irp)
     }
 
-    /// Ends the work: every waiting request ends.
+    /// Ends every waiting request.
     fn end(&mut self, ending: Ending, completions: &mut Completions) {
         self.address_watch.0.end_all(ending.status(), completions);
         self.role.end(ending, completions);

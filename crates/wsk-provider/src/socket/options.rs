@@ -1,4 +1,4 @@
-//! The options of a socket as they stand.
+//! Current option values of a socket.
 
 use std::net::Ipv4Addr;
 use std::ptr;
@@ -15,7 +15,7 @@ use crate::address::Sharing;
 use crate::control::table::OptionRow;
 use crate::transport::{BindOptions, Tuning};
 
-/// The options of a socket as they stand.
+/// Current option values of a socket.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     /// `SO_CONDITIONAL_ACCEPT`.
@@ -32,7 +32,7 @@ pub(crate) struct Options {
     pub(crate) v6_only: bool,
     /// The cached security descriptor; null for the default.
     pub(crate) descriptor: PSECURITY_DESCRIPTOR,
-    /// The others that were set: level, number and value.
+    /// Other options that were set: level, number and value.
     numbers: Vec<(u32, u32, u32)>,
 }
 
@@ -52,13 +52,12 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Those of a new socket.
+    /// Returns the options of a new socket.
     pub(crate) fn with(descriptor: PSECURITY_DESCRIPTOR) -> Self {
         Self { descriptor, ..Self::default() }
     }
 
-    /// Returns how to take an address, `shared` saying that another socket of this provider holds one that
-    /// overlaps.
+    /// Returns the options of a bind; `shared` if another socket of this provider has an overlapping address.
     pub(crate) fn for_bind(&self, shared: bool) -> BindOptions {
         BindOptions {
             v6_only: self.v6_only,
@@ -71,12 +70,12 @@ impl Options {
         }
     }
 
-    /// The value of an option that has no field of its own.
+    /// Returns the value of an option without a field of its own.
     pub(crate) fn number(&self, row: &OptionRow) -> u32 {
         self.value_of(row.level, row.code).unwrap_or(row.default)
     }
 
-    /// Sets an option that has no field of its own.
+    /// Sets an option without a field of its own.
     pub(crate) fn set_number(&mut self, level: u32, code: u32, value: u32) {
         match self.numbers.iter_mut().find(|known| (known.0, known.1) == (level, code)) {
             Some(known) => known.2 = value,
@@ -84,7 +83,7 @@ impl Options {
         }
     }
 
-    /// Returns whether a flag that has no field of its own is on.
+    /// Returns whether a flag without a field of its own is set.
     pub(crate) fn is_on(&self, level: u32, code: u32) -> bool {
         self.value_of(level, code).is_some_and(|value| value != 0)
     }
@@ -93,7 +92,7 @@ impl Options {
         self.numbers.iter().find(|known| (known.0, known.1) == (level, code)).map(|known| known.2)
     }
 
-    /// Returns what the transport is told of an option; `None` if nothing.
+    /// Returns the transport's equivalent of an option; `None` if there is none.
     pub(crate) fn tuning(&self, level: u32, code: u32) -> Option<Tuning> {
         let value = self.value_of(level, code);
         Some(match (level, code, value) {
@@ -126,7 +125,7 @@ impl Options {
         })
     }
 
-    /// Returns what the transport is told when it takes an address.
+    /// Returns the options that the transport applies at a bind.
     fn tunings(&self) -> Vec<Tuning> {
         let mut tunings: Vec<Tuning> = Vec::new();
         let keep_alive = self.keep_alive.then_some((SOL_SOCKET, SO_KEEPALIVE));
@@ -139,7 +138,7 @@ impl Options {
         tunings
     }
 
-    /// Returns what an accepted connection inherits (OPT-12, OPT-14).
+    /// Returns the options that an accepted connection inherits (OPT-12, OPT-14).
     pub(crate) fn inherited(&self) -> Self {
         Self {
             keep_alive: self.keep_alive,
