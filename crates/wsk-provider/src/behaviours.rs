@@ -1,5 +1,5 @@
-//! Behaviours that the contract leaves open (the rules of evidence class U, and what another rule does not
-//! say): one enum for each.
+//! Behaviors that the contract leaves open (rules of evidence class U, and gaps of other rules): one enum for
+//! each.
 //!
 //! The first alternative of each is the default the rule names, and a client has to be right under all of
 //! them; [`Alternatives::ALL`] is there so that a test can go through them.
@@ -9,7 +9,7 @@ use std::fmt::Debug;
 use wsk_sys::nt::NTSTATUS;
 use wsk_sys::status::*;
 
-/// A behaviour the contract leaves open.
+/// A behavior that the contract leaves open.
 pub trait Alternatives: Copy + Debug + Default + PartialEq + Sized + 'static {
     /// The rule that leaves it open.
     const RULE: &'static str;
@@ -43,7 +43,7 @@ macro_rules! behaviours {
                 $(#[doc = concat!("`", stringify!($other), "`")] $other),+
             }
             impl $sname {
-                /// The status this alternative stands for.
+                /// Returns the status of this alternative.
                 pub const fn status(self) -> NTSTATUS {
                     match self { Self::$first => $first, $(Self::$other => $other),+ }
                 }
@@ -109,7 +109,7 @@ behaviours! {
             STATUS_NOT_SUPPORTED | STATUS_INVALID_PARAMETER;
         /// An option that must precede the bind, set after it.
         "OPT-10" option_after_bind: OptionAfterBind = STATUS_INVALID_DEVICE_STATE | STATUS_INVALID_PARAMETER;
-        /// An option nobody knows.
+        /// An unknown option.
         "OPT-16" unknown_option: UnknownOption = STATUS_INVALID_PARAMETER | STATUS_NOT_SUPPORTED;
         /// WAITALL and DRAIN together.
         "RCV-10" wait_all_and_drain: WaitAllAndDrain = STATUS_INVALID_PARAMETER | STATUS_NOT_SUPPORTED;
@@ -145,7 +145,7 @@ behaviours! {
         /// The two fixed-address IOCTLs on an unbound datagram socket.
         "IOC-04" fixed_address_unbound: FixedAddressUnbound =
             STATUS_INVALID_DEVICE_STATE | STATUS_INVALID_PARAMETER;
-        /// A `WskControlClient` code nobody knows.
+        /// An unknown `WskControlClient` code.
         "CTL-11" unknown_code: UnknownCode = STATUS_INVALID_PARAMETER | STATUS_NOT_SUPPORTED;
     }
     choices {
@@ -184,19 +184,19 @@ behaviours! {
             /// `WskInspectEvent` is called again with the same identifier.
             InspectedAgain,
         }
-        /// The peer ends its side of a pended request, without having sent anything. A host tells an end from
-        /// a reset, but not somebody who only has nothing to say from somebody who has left.
+        /// The peer ends its side of a pended request, without having sent data. A host distinguishes an end
+        /// from a reset, but not a peer that has only finished sending from one that has given up.
         "ABRT-01" pended_end: PendedEnd {
             /// It has given up, and `WskAbortEvent` is called.
             GivesUp,
             /// It still waits for the decision; only a reset gives up.
             Waits,
         }
-        /// True if the value of an inspection identifier comes back.
+        /// Reuse of the value of an inspection identifier.
         "INSP-35" id_reuse: IdReuse {
-            /// Serial numbers count up, so that it does not while anybody remembers.
+            /// Serial numbers count up, so that a value is not reused before the serial number wraps.
             Counted,
-            /// The next request gets it, from the moment the old one is delivered, rejected or aborted.
+            /// The next request gets it as soon as the old one is delivered, rejected or aborted.
             AtOnce,
         }
         /// Pended requests of a listener that closes.
@@ -270,7 +270,7 @@ behaviours! {
         "DISC-02" late_disconnect: LateDisconnect {
             /// It was missed.
             Missed,
-            /// It is told then.
+            /// It is indicated then.
             ToldWhenEnabled,
         }
         /// End of a graceful disconnect.

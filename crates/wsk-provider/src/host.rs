@@ -1,7 +1,7 @@
-//! Services that the provider needs from its host: threads, a place to report client bugs, and choices.
+//! The embedder interface: threads, reports of client bugs, and choices.
 //!
-//! `wsk-sim` implements [`Host`] over the user-mode kernel and its checker. The default methods answer as a
-//! plain host would: nothing is injected, nothing is suspected.
+//! `wsk-sim` implements [`Host`] over the user-mode kernel and its checker. The default methods are those of
+//! a plain host: no faults are injected, and nothing is checked.
 
 use std::fmt::Debug;
 use std::io;
@@ -17,29 +17,29 @@ pub enum Severity {
     Advice,
 }
 
-/// Something the client or the host did, seen from the provider's side of the interface.
+/// A finding about the client or the host.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// The rule, as numbered in the contract's rule list; `-` if it is the host that fails, not the client.
+    /// Number of the rule in the contract's rule list; `-` for a failure of the host.
     pub rule: &'static str,
     /// Severity of the report.
     pub severity: Severity,
     /// The WSK function or callback concerned.
     pub call: &'static str,
-    /// Description of what was seen.
+    /// Description of the finding.
     pub detail: String,
 }
 
-/// A place where the contract leaves the provider a choice (contract 5.10). Alternative 0 is always the
-/// natural one.
+/// A point at which the contract leaves the provider a choice (contract 5.10). Alternative 0 is always the
+/// default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FaultPoint {
     /// N4: 1 = call the event although an IRP is queued.
     EventDespiteIrp,
-    /// N6: 1 = drop the request right after the inspection answered accept, before delivery.
+    /// N6: 1 = drop the request right after the inspection has returned accept, before delivery.
     DropAfterAccept,
-    /// N6: 1 = drop the request right after the inspection answered pend.
+    /// N6: 1 = drop the request right after the inspection has returned pend.
     DropAfterPend,
     /// 1 = the peer sends its request again while it is pended (INSP-34).
     Retransmission,
@@ -49,41 +49,41 @@ pub enum FaultPoint {
     DropDuringComplete,
     /// N5: 1 = the socket dies at the start of this call.
     DieInCall,
-    /// N9: how an indication list is cut: 0 = one element, 1 = several elements, 2 = MDL chains and offsets,
+    /// N9: shape of an indication list: 0 = one element, 1 = several elements, 2 = MDL chains and offsets,
     /// 3 = with zero-length elements, 4 = an MDL that is not mapped yet.
     IndicationShape,
     /// N10: 1 = leave control messages out, 2 = indicate an empty datagram with a null MDL.
     DatagramShape,
-    /// N11: 1 = a cancelled WAITALL receive reports the bytes it had got.
+    /// N11: 1 = a cancelled WAITALL receive reports the bytes received so far.
     CancelledWaitAll,
     /// N12: 1 = indicate datagrams on a second thread at the same time.
     ConcurrentReceiveFrom,
     /// N16: 1 = an allocation for a new object fails.
     AllocationFails,
-    /// 1 = a close ends with a failure; the socket is gone all the same.
+    /// 1 = a close fails; the socket is gone nevertheless.
     CloseFails,
     /// 1 = a small or zero `WSK_FLAG_RELEASE_ASAP` hint is given.
     ReleaseAsap,
-    /// The result of `WskInspectComplete` for an aborted request, where the behaviour says "either".
+    /// Result of `WskInspectComplete` for an aborted request, if the behavior is "either".
     AbortedCompletion,
-    /// True if a closing listener raises aborts, where the behaviour says "either".
+    /// 1 = a closing listener calls `WskAbortEvent`, if the behavior is "either".
     AbortAtClose,
-    /// The status of transfers after a reset, where the behaviour says "either".
+    /// Status of transfers after a reset, if the behavior is "either".
     ResetStatus,
-    /// 1 = an ioctl without an IRP cannot be done inline now (IRP-20).
+    /// 1 = an IOCTL without an IRP cannot complete inline (IRP-20).
     NotInline,
 }
 
-/// Location of the calling thread.
+/// Call context of a thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CallSite {
-    /// The innermost client callback the thread is inside of.
+    /// The innermost client callback that is running on the thread.
     pub callback: Option<&'static str>,
-    /// Number of IRP completion routines that the thread is inside of.
+    /// Number of nested IRP completion routines on the thread.
     pub completion_depth: u32,
 }
 
-/// The client's memory that a [`Host`] watches, in the host's own numbers.
+/// Handle of client memory that a [`Host`] watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pin(pub usize, pub u64);
 
@@ -92,17 +92,17 @@ pub trait Host: Send + Sync + Debug + 'static {
     /// Runs `body` on a new thread that belongs to the same kernel as the provider.
     fn spawn(&self, name: &str, body: Box<dyn FnOnce() + Send>) -> io::Result<()>;
 
-    /// Takes note of something the client did.
+    /// Records a finding.
     fn report(&self, report: Report);
 
-    /// Chooses one of `alternatives` ways to go on, 0 being the natural one.
+    /// Chooses a number below `alternatives`; 0 is the default.
     fn choose(&self, point: FaultPoint, alternatives: u32) -> u32 {
         let _ = (point, alternatives);
         0
     }
 
-    /// Marks that the thread enters the client callback `name`; the result is given back to
-    /// [`leave_callback`]. The provider has raised the IRQL already when `at_dispatch` is set.
+    /// Marks that the thread enters the client callback `name`; the result is for [`leave_callback`]. If
+    /// `at_dispatch` is set, the provider has already raised the IRQL.
     ///
     /// [`leave_callback`]: Self::leave_callback
     fn enter_callback(&self, name: &'static str, at_dispatch: bool) -> u64 {
@@ -115,13 +115,12 @@ pub trait Host: Send + Sync + Debug + 'static {
         let _ = token;
     }
 
-    /// The provider has acted on the answer of the callback that this thread left last: to everyone else it
-    /// is over. Nothing that waits for its end, such as a disabling or a close, has been completed yet.
+    /// Marks that the provider has processed the result of the last callback of this thread. Operations that
+    /// wait for its end, such as a disable or a close, have not completed yet.
     fn callback_settled(&self) {}
 
-    /// Looks at an IRP that a client hands to `call`, before anything is done with it, and reports what is
-    /// wrong with it (IRP-01, IRP-02, IRP-06). False if it must be left alone; else the provider looks at the
-    /// rest, and takes it.
+    /// Checks an IRP that a client passes to `call`, before any use, and reports violations (IRP-01, IRP-02,
+    /// IRP-06). False if it must not be used; otherwise the provider makes further checks and takes it.
     ///
     /// # Safety
     /// `irp` points to readable storage of the size of an IRP.
@@ -130,12 +129,12 @@ pub trait Host: Send + Sync + Debug + 'static {
         true
     }
 
-    /// Returns where the calling thread is.
+    /// Returns the call context of the calling thread.
     fn call_site(&self) -> CallSite {
         CallSite::default()
     }
 
-    /// Returns whether the calling thread holds a spin lock, so that it must not wait for what may need it.
+    /// Returns whether the calling thread holds a spin lock, so that it must not wait for other threads.
     fn holds_spin_lock(&self) -> bool {
         false
     }
@@ -146,40 +145,39 @@ pub trait Host: Send + Sync + Debug + 'static {
         true
     }
 
-    /// The word at `address`, which a client has left there and which may be anything; `None` if there is
-    /// none in the client's non-paged memory, or the host does not know. That memory must not go while it is
-    /// looked at.
+    /// Reads the word at `address` in client memory, with any contents; `None` if the address is not in
+    /// non-paged memory of the client, or the host does not know. The memory must not be freed during the
+    /// read.
     fn word_at(&self, address: *const u8) -> Option<usize> {
         let _ = address;
         None
     }
 
-    /// The client's memory at `address` is needed for `what`, and the client breaks `rule` when it frees it
-    /// before the result is given back to [`unpin`](Self::unpin). `None` if the host does not watch that
-    /// memory.
+    /// Pins the client memory at `address` for `what`: the client breaks `rule` if it frees it before
+    /// [`unpin`](Self::unpin). `None` if the host does not watch that memory.
     fn pin(&self, address: *const u8, rule: &'static str, what: &'static str) -> Option<Pin> {
         let _ = (address, rule, what);
         None
     }
 
-    /// The memory is needed no longer.
+    /// Ends the pin.
     fn unpin(&self, pin: Pin) {
         let _ = pin;
     }
 
-    /// Returns whether `address` lies in memory that the client has freed.
+    /// Returns whether `address` is in memory that the client has freed.
     fn is_freed(&self, address: *const u8) -> bool {
         let _ = address;
         false
     }
 
-    /// Returns the number of bytes that the client has at `address`, as far as the host knows.
+    /// Returns the number of bytes of client memory at `address`; `None` if unknown.
     fn room(&self, address: *const u8) -> Option<usize> {
         let _ = address;
         None
     }
 
-    /// Returns whether the range will keep its place and its contents: a static of the image, or pool.
+    /// Returns whether the range stays valid: a static of the image, or pool.
     fn is_constant(&self, address: *const u8, length: usize) -> bool {
         self.is_non_paged(address, length)
     }

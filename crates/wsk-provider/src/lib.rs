@@ -2,8 +2,8 @@
 //! [`transport`].
 //!
 //! The crate serves any client of the C interface, `wsk` and raw drivers alike. It reaches the kernel through
-//! [`wsk_sys::nt`] only, the network through [`transport::Transport`], and whoever embeds it through
-//! [`host::Host`]; what Windows may do one way or another is a setting ([`config`], [`behaviours`]).
+//! [`wsk_sys::nt`] only, the network through [`transport::Transport`], and its embedder through
+//! [`host::Host`]; behavior that differs between Windows systems is a setting ([`config`], [`behaviours`]).
 //!
 //! ```text
 //!   dispatch   the tables and their entry points, one per function of wsk.h

@@ -1,4 +1,4 @@
-//! The settings in force, cheap to read on the data path.
+//! Current settings, cheap to read on the data path.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
@@ -7,29 +7,29 @@ use parking_lot::RwLock;
 use crate::behaviours::Behaviours;
 use crate::config::{Completion, Config, Level, Release};
 
-/// Manner of completion of one request that could complete at once.
+/// Time and thread of the completion of a request that could complete at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Timing {
-    /// By the calling thread, whose call returns the outcome.
+    /// On the calling thread, whose call returns the final status.
     Inline,
-    /// By the calling thread, whose call returns pending.
+    /// On the calling thread, whose call returns `STATUS_PENDING`.
     Nested,
-    /// By another thread, before the call returns pending.
+    /// On another thread, before the call returns `STATUS_PENDING`.
     Early,
-    /// By another thread, after the call returned pending.
+    /// On another thread, after the call has returned `STATUS_PENDING`.
     Late,
 }
 
-/// The IRQL at which one piece of client code is called.
+/// IRQL of a call of client code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CallbackIrql {
-    /// CallbackIrql to `DISPATCH_LEVEL` first.
+    /// Raise to `DISPATCH_LEVEL` first.
     pub(crate) to_dispatch: bool,
-    /// Tell the callback, if it has a flag for it.
+    /// Pass `WSK_FLAG_AT_DISPATCH_LEVEL`, if the callback has flags.
     pub(crate) tell: bool,
 }
 
-/// The settings in force.
+/// Current settings.
 ///
 /// # Invariants
 /// The atomics mirror the fields of `config` that the data path reads; they change under its write lock.
@@ -80,7 +80,7 @@ impl LiveConfig {
         live_config
     }
 
-    /// Changes the settings; requests that are under way keep what they had.
+    /// Changes the settings; requests in progress keep the former ones.
     pub(crate) fn change(&self, change: impl FnOnce(&mut Config)) {
         let mut config = self.config.write();
         change(&mut config);
@@ -98,27 +98,27 @@ impl LiveConfig {
         self.release.store(config.release as u8, Ordering::Relaxed);
     }
 
-    /// A copy of the settings.
+    /// Returns a copy of the settings.
     pub(crate) fn config(&self) -> Config {
         self.config.read().clone()
     }
 
-    /// The selection of what the contract leaves open.
+    /// Returns the selected behaviors.
     pub(crate) fn behaviours(&self) -> Behaviours {
         self.config.read().behaviours
     }
 
-    /// One setting.
+    /// Returns one setting.
     pub(crate) fn get<T>(&self, read: impl FnOnce(&Config) -> T) -> T {
         read(&self.config.read())
     }
 
-    /// Returns whether the Windows release shown has what `release` brought.
+    /// Returns whether the selected Windows release is `release` or later.
     pub(crate) fn has(&self, release: Release) -> bool {
         self.release.load(Ordering::Relaxed) >= release as u8
     }
 
-    /// Draws one of `alternatives` (SplitMix64).
+    /// Draws a random number below `alternatives` (SplitMix64).
     pub(crate) fn draw(&self, alternatives: u64) -> u64 {
         let mut x = self.draws.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
         x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -144,12 +144,12 @@ impl LiveConfig {
         }
     }
 
-    /// Returns whether the host is told of the client's memory.
+    /// Returns whether client memory is pinned with the host.
     pub(crate) fn watches_memory(&self) -> bool {
         self.watch_memory.load(Ordering::Relaxed)
     }
 
-    /// Returns whether late completions are delayed by the configured time, or only by the change of thread.
+    /// Returns whether late completions are delayed by the configured time, or only by the thread switch.
     pub(crate) fn delays(&self) -> bool {
         self.completion.load(Ordering::Relaxed) != 0
     }

@@ -1,4 +1,4 @@
-//! The provider: one instance of WSK. Many can live in one process.
+//! The provider: one instance of WSK. A process can have several.
 
 use std::collections::VecDeque;
 use std::ptr;
@@ -22,9 +22,9 @@ use crate::socket::Socket;
 use crate::transport::Transport;
 use crate::worker::{CallbackThreads, Completer, Task};
 
-/// Number of closed sockets that are kept apart, so that a late call on one is recognised instead of read
-/// from freed memory. Each takes a kilobyte: with more of them a server that lives on would seem to leak, for
-/// as long as it takes to have so many.
+/// Number of closed sockets that are kept, so that a late call on one is recognized and does not access freed
+/// memory. Each takes a kilobyte: a larger number would look like a leak of a long-running server until it is
+/// reached.
 const RETIRED: usize = 1024;
 
 /// One instance of WSK. Clones are handles to the same instance.
@@ -38,7 +38,7 @@ pub struct OpenSocket {
     pub address: usize,
     /// Kind and state of the socket.
     pub description: String,
-    /// The rule its being left open breaks.
+    /// Rule that the leak breaks.
     pub rule: &'static str,
 }
 
@@ -62,7 +62,7 @@ pub(crate) struct Inner {
 }
 
 impl Provider {
-    /// A provider over `transport` that has not arrived yet: clients can register, and captures wait.
+    /// Creates a provider over `transport` that has not arrived yet: clients can register, and captures wait.
     pub fn new(config: Config, transport: Arc<dyn Transport>, host: Arc<dyn Host>) -> Self {
         Self(Arc::new(Inner {
             host,
@@ -82,8 +82,8 @@ impl Provider {
         }))
     }
 
-    /// The provider becomes available: captures that wait succeed. False if the host has no thread to call
-    /// clients on: then the provider is not there, as before, and may arrive later.
+    /// Makes the provider available: waiting captures succeed. False if the host has no thread for callbacks:
+    /// then the provider stays unavailable, and may arrive later.
     pub fn arrive(&self) -> bool {
         let started = self.0.callbacks.start(&self.0).is_ok();
         if started {
@@ -108,7 +108,7 @@ impl Provider {
         self.0.transport.kick();
     }
 
-    /// The provider goes away: every socket dies, and captures find nothing until it arrives again (REG-28).
+    /// Makes the provider unavailable: every socket dies, and captures fail until it arrives again (REG-28).
     pub fn depart(&self) {
         self.0.registrar.depart(&self.0);
         for socket in self.0.registrar.sockets() {
@@ -116,8 +116,7 @@ impl Provider {
         }
     }
 
-    /// The provider can no longer run this socket: it turns dead (contract 5.2). False if there is no such
-    /// socket.
+    /// Marks a socket dead (contract 5.2). False if there is no such socket.
     pub fn kill(&self, socket: PWSK_SOCKET) -> bool {
         let found = self.0.registrar.sockets().into_iter().find(|open| open.raw() == socket);
         found.is_some_and(|socket| {
@@ -126,8 +125,8 @@ impl Provider {
         })
     }
 
-    /// The transport recommends another send backlog for a connection (SND-12). False if there is no such
-    /// connection.
+    /// Sets the send backlog that the transport recommends for a connection (SND-12). False if there is no
+    /// such connection.
     pub fn set_ideal_send_backlog(&self, socket: PWSK_SOCKET, bytes: usize) -> bool {
         let found = self.0.registrar.sockets().into_iter().find(|open| open.raw() == socket);
         found.is_some_and(|socket| crate::connection::set_ideal_send_backlog(&socket, bytes))
@@ -140,28 +139,28 @@ impl Provider {
         found.and_then(|socket| crate::connection::gathered(&socket))
     }
 
-    /// Changes the settings; what is under way keeps what it had.
+    /// Changes the settings; requests in progress keep the former ones.
     pub fn configure(&self, change: impl FnOnce(&mut Config)) {
         self.0.live_config.change(change);
     }
 
-    /// The settings in force.
+    /// Returns the current settings.
     pub fn config(&self) -> Config {
         self.0.live_config.config()
     }
 
-    /// Returns the number of clients that are registered now.
+    /// Returns the number of registered clients.
     pub fn clients(&self) -> usize {
         self.0.registrar.count()
     }
 
-    /// The sockets that are open now.
+    /// Returns the open sockets.
     pub fn open_sockets(&self) -> Vec<OpenSocket> {
         self.0.registrar.sockets().iter().map(Socket::as_open).collect()
     }
 
-    /// Reports what a client has left behind: registrations, captures, sockets, cached descriptors. For the
-    /// end of a run.
+    /// Reports the leaks of clients: registrations, captures, sockets, cached descriptors. For the end of a
+    /// run.
     pub fn finish(&self) {
         for socket in self.0.registrar.sockets() {
             socket.advise_unheard(&socket.lock());
@@ -180,7 +179,7 @@ impl Provider {
         self.0.address_lists.report_leftovers(&self.0);
     }
 
-    /// Stops the provider's threads. Sockets still open die silently; for the end of a run.
+    /// Stops the provider's threads. Open sockets die silently. For the end of a run.
     pub fn shut_down(&self) {
         self.0.stopped.store(true, Ordering::SeqCst);
         if *self.0.started.lock() {
@@ -231,7 +230,7 @@ impl Inner {
         self.callbacks.run(self, task);
     }
 
-    /// The transport, started.
+    /// Starts the transport.
     pub(crate) fn network(&self) -> std::io::Result<&Arc<dyn Transport>> {
         let mut started = self.started.lock();
         if !*started {
@@ -239,7 +238,7 @@ impl Inner {
                 return Err(std::io::ErrorKind::NotConnected.into());
             }
             let host = Arc::clone(&self.host);
-            // Whatever the host says, it lacks the resources; some hosts would rather have one try again.
+            // Any error means a lack of resources; some hosts report one that suggests a retry.
             let spawn = move |name: &str, job| {
                 host.spawn(name, job).map_err(|_| std::io::ErrorKind::OutOfMemory.into())
             };
@@ -259,17 +258,17 @@ impl Inner {
         self.host.report(Report { rule, severity: Severity::Violation, call, detail: detail.to_owned() });
     }
 
-    /// Reports what is legal but ill-advised.
+    /// Reports a call that is legal but discouraged.
     pub(crate) fn advice(&self, rule: &'static str, call: &'static str, detail: &str) {
         self.host.report(Report { rule, severity: Severity::Advice, call, detail: detail.to_owned() });
     }
 
-    /// Returns whether the injection `point` is on this time.
+    /// Returns whether the fault `point` is injected this time.
     pub(crate) fn injects(&self, point: FaultPoint) -> bool {
         self.host.choose(point, 2) == 1
     }
 
-    /// Goes to the IRQL asked for, if the thread is lower.
+    /// Raises the IRQL, if the thread is below it.
     pub(crate) fn raise(raise: CallbackIrql) -> Raised {
         if !raise.to_dispatch {
             return Raised(None);
@@ -283,7 +282,8 @@ impl Inner {
         Raised(Some(unsafe { nt::KfRaiseIrql(nt::DISPATCH_LEVEL) }))
     }
 
-    /// Runs client code as the callback `name`; it is passed whether to set `WSK_FLAG_AT_DISPATCH_LEVEL`.
+    /// Runs client code as the callback `name`; its argument says whether to set
+    /// `WSK_FLAG_AT_DISPATCH_LEVEL`.
     pub(crate) fn in_callback<R>(&self, name: &'static str, body: impl FnOnce(bool) -> R) -> R {
         let level = self.live_config.callback_level();
         let raised = Self::raise(level);
@@ -308,7 +308,7 @@ impl Inner {
         self.check_unused(call, used);
     }
 
-    /// LIFE-13: what WSK has back is used by no request that pends.
+    /// Reports a pending request that uses data which was returned to WSK (LIFE-13).
     pub(crate) fn check_unused(&self, call: &'static str, used: bool) {
         if used {
             self.violation(
@@ -331,7 +331,7 @@ impl Inner {
         drop(oldest);
     }
 
-    /// Returns whether `address` is non-paged memory that stays; null always is.
+    /// Returns whether `address` is non-paged memory or null.
     pub(crate) fn is_non_paged<T>(&self, address: *const T, length: usize) -> bool {
         ptr::eq(address, ptr::null()) || self.host.is_non_paged(address.cast(), length)
     }

@@ -46,7 +46,7 @@ pub(super) unsafe fn perform(call: &Call, request: Option<Request>, arguments: A
             return STATUS_INVALID_PARAMETER;
         }
         (Irp::Forbidden, true) => {
-            // Libraries over WSK pass one with every code, and it is completed as any other.
+            // Libraries over WSK pass one with every code, and it is completed like any other.
             let detail = format!("{name} was issued with an IRP: pass a null IRP");
             match arguments.code {
                 SIO_WSK_QUERY_INSPECT_ID => provider.advice("IOC-11", NAME, &detail),
@@ -96,7 +96,7 @@ unsafe fn perform_now(call: &Call, with_irp: bool, arguments: &Arguments) -> Res
         SIO_WSK_SET_TCP_SILENT_MODE => set_silent(call),
         // SAFETY: the caller guarantees that the buffers are as long as the arguments say.
         SIO_KEEPALIVE_VALS => unsafe { set_keep_alive(call, arguments) },
-        // Nothing is spread here: `RssEnabled` is false.
+        // There is no receive side scaling here: `RssEnabled` is false.
         // SAFETY: the caller guarantees that the buffers are as long as the arguments say.
         SIO_QUERY_RSS_SCALABILITY_INFO => unsafe { arguments.write(0_u8) },
         SIO_WSK_SET_RECEIVE_EX_CALLBACK => {
@@ -114,7 +114,7 @@ unsafe fn perform_now(call: &Call, with_irp: bool, arguments: &Arguments) -> Res
         // SAFETY: the caller guarantees that the buffers are as long as the arguments say.
         SIO_ADDRESS_LIST_SORT => unsafe { sort_addresses(arguments) },
         SIO_LOOPBACK_FAST_PATH if arguments.input.is_null() => Err(STATUS_INVALID_BUFFER_SIZE),
-        // Nothing on this machine redirects connections, and its loopback has one path only.
+        // No connection is redirected on this machine, and its loopback has only one path.
         SIO_LOOPBACK_FAST_PATH => Err(STATUS_NOT_SUPPORTED),
         SIO_SET_WFP_CONNECTION_REDIRECT_RECORDS => Err(STATUS_ACCESS_DENIED),
         _ => Err(STATUS_NOT_FOUND),

@@ -39,8 +39,8 @@ impl OptionRow {
             }
     }
 
-    /// Returns the answer of a socket that does not have the option. Conditional accept is refused as by a
-    /// transport that cannot do it.
+    /// Returns the status for a socket that does not have the option. Conditional accept is refused as by a
+    /// transport without that feature.
     fn foreign(&self, behaviours: &Behaviours) -> NTSTATUS {
         match (self.level, self.code) {
             (SOL_SOCKET, SO_CONDITIONAL_ACCEPT) => behaviours.conditional_unsupported.status(),
@@ -49,14 +49,14 @@ impl OptionRow {
     }
 }
 
-/// The row of an option that the socket has, or what it answers.
+/// Returns the row of an option that the socket has, or the status.
 fn known(call: &Call, arguments: &Arguments) -> Result<&'static OptionRow, NTSTATUS> {
     let behaviours = call.provider().live_config.behaviours();
     let row = OptionRow::find(arguments.level, arguments.code).ok_or(behaviours.unknown_option.status())?;
     if row.belongs_to(call) { Ok(row) } else { Err(row.foreign(&behaviours)) }
 }
 
-/// OPT-02: the documented options ask for an IRP.
+/// Checks that there is an IRP, as the documented options require (OPT-02).
 fn check_irp(call: &Call, request: Option<&Request>) {
     if request.is_none() {
         call.provider().violation("OPT-02", NAME, "a socket option is set or read without an IRP");
@@ -115,7 +115,7 @@ pub(super) unsafe fn set(call: &Call, mut request: Option<Request>, arguments: A
     unsafe { end(call, request, &arguments, result) }
 }
 
-/// Returns whether the socket is past the point where options that precede the bind can be set.
+/// Returns whether it is too late for options that must be set before the bind.
 fn is_bound(state: &State) -> bool {
     state.role.local_address().is_some() || state.role.is_past_bind()
 }
@@ -166,13 +166,13 @@ fn set_number(call: &Call, row: &OptionRow, value: u32) -> Result<usize, NTSTATU
         (SOL_SOCKET, SO_BROADCAST) => options.broadcast = on,
         (SOL_SOCKET, SO_KEEPALIVE) => options.keep_alive = on,
         (SOL_SOCKET, SO_RCVBUF) => options.receive_buffer = Some(value as usize),
-        // The number of an interface in place of its address.
+        // An interface index in place of its address.
         (IPPROTO_IP, IP_MULTICAST_IF) if on && value.to_ne_bytes()[0] == 0 => {
             return Err(STATUS_INVALID_PARAMETER);
         }
         _ => options.set_number(row.level, row.code, value),
     }
-    // A socket that has a port or a stream takes it over at once; any other, when it gets one.
+    // A socket that has a port or a stream applies it at once; any other applies it when it gets one.
     let tuning = options.tuning(row.level, row.code);
     let tuned = state.role.tune().map_or(Ok(()), |tune| match (row.level, row.code, &tuning) {
         (SOL_SOCKET, SO_RCVBUF, _) => tune.set_receive_buffer(value as usize),
@@ -187,7 +187,7 @@ fn set_number(call: &Call, row: &OptionRow, value: u32) -> Result<usize, NTSTATU
     Ok(0)
 }
 
-/// Tells the transport of a membership, for which the socket has to be bound.
+/// Applies a membership to the transport, for which the socket must be bound.
 fn tune_bound(call: &Call, tuning: &Tuning) -> Result<usize, NTSTATUS> {
     let state = call.lock();
     if let Some(status) = state.refused() {
@@ -222,7 +222,7 @@ pub(super) unsafe fn set_keep_alive(call: &Call, arguments: &Arguments) -> Resul
     for (level, code, value) in rows {
         let row = OptionRow::find(level, code).filter(|row| row.belongs_to(call));
         let row = row.ok_or(STATUS_INVALID_DEVICE_REQUEST)?;
-        // Without the switch the times are as they were.
+        // Without the switch the times are unchanged.
         if on != 0 || code == SO_KEEPALIVE && level == SOL_SOCKET {
             set_number(call, row, value)?;
         }
@@ -230,7 +230,7 @@ pub(super) unsafe fn set_keep_alive(call: &Call, arguments: &Arguments) -> Resul
     Ok(0)
 }
 
-/// Switches one of the two sharing options. The one set last counts, and clearing one leaves the other.
+/// Sets one of the two sharing options. The one set last counts, and clearing one leaves the other unchanged.
 fn switch_sharing(sharing: &mut Sharing, form: Sharing, on: bool) {
     if on {
         *sharing = form;
@@ -338,7 +338,7 @@ unsafe fn read_security(
 ) -> Result<usize, NTSTATUS> {
     let descriptors = &call.provider().descriptors;
     let copy = if descriptor.is_null() {
-        // The default descriptor: an empty list, which lets nobody in.
+        // The default descriptor has an empty list, which denies all access.
         let empty: [u64; 6] = [1 | 0x8004 << 16, 0, 20 << 32, 2 | 8 << 16, 0, 0];
         // SAFETY: the bytes above are a self-relative descriptor whose list is at offset 20 and empty.
         unsafe { descriptors.add(ptr::from_ref(&empty).cast_mut().cast()) }

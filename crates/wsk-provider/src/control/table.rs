@@ -1,12 +1,12 @@
-//! Every option and every control code that `wsk.h`, the pages of WSK and public drivers name, and what
-//! becomes of it.
+//! Options and control codes in `wsk.h`, in the WSK documentation and in public drivers, with their
+//! treatment.
 //!
-//! What the pages do not have, and no driver was seen to use with success, is refused like what nobody knows
-//! (OPT-16).
+//! Options that are not documented, and that no driver was seen to use with success, are refused like unknown
+//! options (OPT-16).
 
 use wsk_sys::*;
 
-/// The sockets that have an option.
+/// Sockets that have an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sockets {
     /// Listening sockets and stream sockets.
@@ -23,10 +23,10 @@ pub enum Sockets {
     None,
 }
 
-/// The value of an option, and the sizes it is taken in.
+/// Type of an option's value, with its valid sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// A `ULONG` of 0 or 1, and nothing shorter: the layer above the transport looks at it.
+    /// A `ULONG` of 0 or 1, and nothing shorter: the layer above the transport reads it.
     Switch,
     /// A `ULONG` or a `BOOLEAN` of 0 or 1, read in either size.
     Flag,
@@ -42,16 +42,16 @@ pub enum Value {
     MembershipV6,
 }
 
-/// Fate of an option.
+/// Treatment of an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// WSK itself goes by it.
+    /// WSK implements it.
     Own,
-    /// The host's socket gets it.
+    /// It is set on the host's socket.
     Host,
-    /// It is kept and read back: it lets the transport do what this one need not do.
+    /// It is stored and read back, without another effect.
     Kept,
-    /// It is refused like an option that nobody knows.
+    /// It is refused like an unknown option.
     Refused,
 }
 
@@ -73,7 +73,7 @@ pub struct OptionRow {
     pub value: Value,
     /// Value before it was set.
     pub default: u32,
-    /// Fate of the option.
+    /// Treatment of the option.
     pub fate: Fate,
 }
 
@@ -98,8 +98,7 @@ macro_rules! options {
 }
 
 options! {
-    // option                     sockets    set before the bind, or always; value = default => what becomes
-    // of it
+    // option                     sockets    set before the bind, or always; value = default => treatment
     SOL_SOCKET {
         SO_CONDITIONAL_ACCEPT:       Listening,  before, Switch = 0          => Own;
         SO_EXCLUSIVEADDRUSE:         Bindable,   before, Switch = 0          => Own;

@@ -1,4 +1,4 @@
-//! The control messages of a datagram: what its socket has asked for, of what the host tells.
+//! Control messages of a datagram: those that its socket has requested and the host provides.
 
 use std::net::IpAddr;
 
@@ -12,10 +12,10 @@ use crate::transport::Received;
 
 /// Room for all messages that a datagram can have.
 const ROOM: usize = 128;
-/// The bits of a type of service that tell of congestion.
+/// Congestion notification bits of a type of service.
 const ECN: u8 = 0b11;
 
-/// Control messages that a socket has asked for.
+/// Control messages that a socket has requested.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Wanted {
     packet: bool,
@@ -45,7 +45,7 @@ pub(super) struct ControlInfo {
 }
 
 impl ControlInfo {
-    /// Returns the wanted part of what the host has told of a datagram.
+    /// Creates the requested messages from the host's data about a datagram.
     pub(super) fn new(wanted: Wanted, received: &Received) -> Self {
         if wanted == Wanted::default() {
             return Self::default();
@@ -56,7 +56,7 @@ impl ControlInfo {
             let taken = write_control_message(&mut bytes[length..], level as i32, kind as i32, data);
             length += taken.unwrap_or(0);
         };
-        // A datagram of IPv4 on a socket that serves both is one of IPv4.
+        // An IPv4 datagram on a dual-stack socket has IPv4 messages.
         let v4 = |ip: IpAddr| match ip {
             IpAddr::V4(ip) => Some(ip),
             IpAddr::V6(ip) => ip.to_ipv4_mapped(),
@@ -98,7 +98,7 @@ impl ControlInfo {
         self.length
     }
 
-    /// Returns where they are; null if there are none.
+    /// Returns their address; null if there are none.
     pub(super) fn as_ptr(&mut self) -> *mut u8 {
         if self.length == 0 { std::ptr::null_mut() } else { self.words.as_mut_ptr().cast() }
     }

@@ -1,6 +1,6 @@
 //! `WskReceiveFromEvent` and `WskRelease` (contract 4.13).
 //!
-//! Unlike the stream's event this one may run on several threads at once for one socket.
+//! Unlike the event of a stream, this one may run on several threads at once for one socket.
 
 use std::ptr::null_mut;
 use std::sync::Arc;
@@ -18,16 +18,16 @@ use crate::host::FaultPoint;
 use crate::socket::{Call, Event, Life, Running, Socket, State};
 
 const EVENT: &str = "WskReceiveFromEvent";
-/// Datagrams indicated in one list.
+/// Maximum number of datagrams in one list.
 const LIST: usize = 16;
 
-/// The messages of one indication, first to last, and what their flags are.
+/// Messages of one indication, first to last, and their flags.
 struct Indication {
     nodes: Vec<usize>,
     flags: u32,
 }
 
-/// Indicates what waits, while the event is on.
+/// Indicates the waiting datagrams while the event is enabled.
 pub(super) fn raise(socket: &Arc<Socket>) {
     let provider = socket.provider();
     loop {
@@ -47,12 +47,12 @@ pub(super) fn raise(socket: &Arc<Socket>) {
     }
 }
 
-/// `WskReceiveFromEvent` was switched on; called on a thread of the provider's own.
+/// Delivers buffered datagrams after `WskReceiveFromEvent` was enabled, on a thread of the provider.
 pub(crate) fn switched_on(socket: &Arc<Socket>) {
     raise(socket);
 }
 
-/// Begins an indication of what waits: datagrams of one kind, which share the flags (DGR-22).
+/// Begins an indication of waiting datagrams with the same flags (DGR-22).
 fn begin(socket: &Arc<Socket>, state: &mut State) -> Option<(Running, Indication)> {
     let provider = socket.provider();
     let datagram = part(state)?;
@@ -71,7 +71,7 @@ fn begin(socket: &Arc<Socket>, state: &mut State) -> Option<(Running, Indication
         && let Some(mut message) = datagram.messages.pop_front()
     {
         if bare && nodes.is_empty() {
-            // A provider short of memory for the data still tells that something has come.
+            // A provider without memory for the data still indicates the arrival.
             let mut empty = Message::empty(message.from, socket.family);
             let node = empty.empty_element();
             datagram.push_indicated(&provider.packets, node, empty, &mut nodes);
@@ -83,7 +83,7 @@ fn begin(socket: &Arc<Socket>, state: &mut State) -> Option<(Running, Indication
 }
 
 impl super::Datagram {
-    /// Puts a message at the end of the list that a client is to look at.
+    /// Appends a message to the list that is indicated.
     fn push_indicated(
         &mut self,
         packets: &Packets,
@@ -112,7 +112,7 @@ fn indicate(socket: &Arc<Socket>, running: Running, indication: &Indication) {
     let mut done = Vec::new();
     if let Some(datagram) = part(&mut state) {
         if status == STATUS_PENDING {
-            // What was released already is not there any more.
+            // Messages that were already released are not in the map any more.
             for node in &indication.nodes {
                 if let Some(message) = datagram.indicated.get_mut(node) {
                     message.retained = true;
@@ -127,7 +127,7 @@ fn indicate(socket: &Arc<Socket>, running: Running, indication: &Indication) {
                 }
             }
             if status != STATUS_SUCCESS && !fixed {
-                // The event goes off, and what it did not take waits for whoever comes next.
+                // The event is disabled, and the datagrams it did not accept wait for the next receiver.
                 for message in done.drain(..).rev() {
                     used |= provider.packets.hide(&*message);
                     datagram.messages.push_front(message);
@@ -187,12 +187,12 @@ fn call(socket: &Arc<Socket>, running: &Running, flags: u32, list: PWSK_DATAGRAM
     })
 }
 
-/// Tells the client that the socket is dead.
+/// Notifies the client that the socket is dead.
 pub(crate) fn sentinel(socket: &Arc<Socket>, running: &Running) {
     call(socket, running, 0, null_mut());
 }
 
-/// `WskRelease` of a datagram socket: of a whole list, or of pieces of it (DGR-25).
+/// `WskRelease` of a datagram socket, for a whole list or parts of it (DGR-25).
 ///
 /// # Safety
 /// As `PFN_WSK_RELEASE_DATAGRAM_INDICATION_LIST`: the socket is open, and the list's links are intact.
@@ -205,7 +205,7 @@ pub(crate) unsafe extern "system" fn wsk_release(
         Ok(call) => call,
         Err(status) => return status,
     };
-    // A dead socket takes lists back, so that it can be closed (LIFE-15).
+    // A dead socket accepts releases, so that it can be closed (LIFE-15).
     if call.life() != Life::Live as u32
         && call.life() != Life::Dead as u32
         && let Some(status) = call.check()

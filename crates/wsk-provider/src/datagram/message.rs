@@ -16,11 +16,11 @@ use crate::transport::Received;
 /// Bytes in front of the data, so that an MDL can begin before it.
 const HEADROOM: usize = 16;
 
-/// One datagram. It keeps its place in memory as long as a client may look at it.
+/// One datagram. Its address is stable while a client may access it.
 ///
 /// # Invariants
-/// `node`, `mdls` and `address` are pointed to from inside this object only while it is in its box, where it
-/// was made.
+/// The object stays in the box in which it was created, since it has pointers to its own `node`, `mdls` and
+/// `address`.
 pub(super) struct Message {
     node: WSK_DATAGRAM_INDICATION,
     mdls: [MDL; 2],
@@ -30,7 +30,7 @@ pub(super) struct Message {
     pub(super) from: SocketAddr,
     /// `MSG_BCAST` or `MSG_MCAST`.
     pub(super) flags: u32,
-    /// The client has answered `STATUS_PENDING` to the list it is in.
+    /// The client has returned `STATUS_PENDING` for its list.
     pub(super) retained: bool,
 }
 
@@ -61,13 +61,13 @@ impl fmt::Debug for Message {
 }
 
 impl Message {
-    /// A datagram without data, of which nothing is known but its sender.
+    /// Creates a datagram without data, of which only the sender is known.
     pub(super) fn empty(from: SocketAddr, family: Family) -> Box<Self> {
         let received = Received { length: 0, from, to: None, broadcast: false, interface: 0, service: None };
         Self::new(&[], &received, Wanted::default(), family)
     }
 
-    /// A datagram that was received, with the control messages that are wanted.
+    /// Creates a received datagram, with the requested control messages.
     pub(super) fn new(bytes: &[u8], received: &Received, wanted: Wanted, family: Family) -> Box<Self> {
         let mut data = vec![0; HEADROOM + bytes.len()].into_boxed_slice();
         data[HEADROOM..].copy_from_slice(bytes);
@@ -99,8 +99,8 @@ impl Message {
         &self.data[HEADROOM..]
     }
 
-    /// Makes the list element for it: `chained` spreads the data over two MDLs, the first of which begins
-    /// before it; only if `told` it has its control messages.
+    /// Creates its list element: `chained` spreads the data over two MDLs, the first of which begins before
+    /// the data; without `told` the control messages are left out.
     pub(super) fn element(&mut self, chained: bool, told: bool) -> *mut WSK_DATAGRAM_INDICATION {
         let length = self.bytes().len();
         let base = self.data.as_mut_ptr();
@@ -121,7 +121,7 @@ impl Message {
         &raw mut self.node
     }
 
-    /// Makes a list element without memory, as a provider short of it may indicate.
+    /// Creates a list element without data, as a provider without memory may indicate.
     pub(super) fn empty_element(&mut self) -> *mut WSK_DATAGRAM_INDICATION {
         self.node.Buffer = WSK_BUF { Mdl: null_mut(), Offset: 0, Length: 0 };
         self.node.Next = null_mut();

@@ -40,14 +40,14 @@ use crate::request::{Completions, RequestQueue};
 use crate::socket::{Ending, Life, Role, Socket, State};
 use crate::transport::{self, Ready, ReadySink, Tune};
 
-/// Datagrams read from the host in one go.
+/// Number of datagrams that are read from the host at a time.
 const BATCH: usize = 64;
 
-/// Part of a socket that only a datagram socket has.
+/// State of a datagram socket.
 ///
 /// # Invariants
-/// `messages` are in the order of arrival. Every element of `indicated` is one that a client may look at, by
-/// the address of its list node.
+/// `messages` are in the order of arrival. `indicated` has the messages that a client may access, by the
+/// address of their list node.
 #[derive(Debug)]
 pub(crate) struct Datagram {
     port: Option<Box<dyn transport::Datagram>>,
@@ -60,7 +60,7 @@ pub(crate) struct Datagram {
     readable: bool,
     writable: bool,
     receives: RequestQueue<ReceiveFrom>,
-    /// Somebody has asked for a datagram by `WskReceiveFrom`.
+    /// `WskReceiveFrom` was called.
     asked: bool,
     sends: RequestQueue<Outgoing>,
     messages: VecDeque<Box<Message>>,
@@ -72,7 +72,7 @@ pub(crate) struct Datagram {
 unsafe impl Send for Datagram {}
 
 impl Datagram {
-    /// A datagram socket that is not bound.
+    /// Creates a datagram socket that is not bound.
     pub(crate) fn new(config: &Config) -> Self {
         Self {
             port: None,
@@ -91,7 +91,7 @@ impl Datagram {
         }
     }
 
-    /// The port was opened.
+    /// Records the successful bind.
     pub(crate) fn bound(&mut self, port: Box<dyn transport::Datagram>, claim: Claim) -> io::Result<()> {
         self.local = Some(port.local_address()?);
         self.port = Some(port);
@@ -99,22 +99,22 @@ impl Datagram {
         Ok(())
     }
 
-    /// The local address; `None` before the bind.
+    /// Returns the local address; `None` before the bind.
     pub(crate) fn local_address(&self) -> Option<SocketAddr> {
         self.local
     }
 
-    /// Returns whether datagrams wait for somebody to take them.
+    /// Returns whether datagrams are waiting to be received.
     pub(crate) fn has_waiting(&self) -> bool {
         !self.messages.is_empty()
     }
 
-    /// The options that can change now.
+    /// Returns the object for option changes, if there is one.
     pub(crate) fn tune(&self) -> Option<&dyn Tune> {
         self.port.as_deref().map(|port| port as &dyn Tune)
     }
 
-    /// Fixes the destination and the only source; `None` undoes that.
+    /// Sets the fixed destination and only source; `None` removes it.
     pub(crate) fn set_remote(&mut self, remote: Option<SocketAddr>) {
         self.remote = remote;
         if let Some(remote) = remote {
@@ -122,17 +122,17 @@ impl Datagram {
         }
     }
 
-    /// Fixes the destination; `None` undoes that.
+    /// Sets the fixed destination; `None` removes it.
     pub(crate) fn set_send_to(&mut self, send_to: Option<SocketAddr>) {
         self.send_to = send_to;
     }
 
-    /// Returns whether datagrams wait that nobody has ever asked for.
+    /// Returns whether datagrams are waiting although `WskReceiveFrom` was never called.
     pub(crate) fn is_ignored(&self) -> bool {
         !self.messages.is_empty() && !self.asked
     }
 
-    /// The waiting request of `irp` is being cancelled.
+    /// Removes the waiting request of `irp`, which is being cancelled.
     pub(crate) fn cancelled(&mut self, irp: *mut IRP) -> usize {
         if self.receives.remove_cancelled(irp).is_none() {
             self.sends.remove_cancelled(irp);
@@ -140,14 +140,14 @@ impl Datagram {
         0
     }
 
-    /// The socket is gone, and with it the indications that its client has kept.
+    /// Returns the indications that the client has retained; the socket is gone.
     pub(crate) fn give_back(mut self: Box<Self>, provider: &Inner, call: &'static str) {
         for (_, message) in self.indicated.drain() {
             provider.quarantine(call, message);
         }
     }
 
-    /// Ends the work of the socket. What the client holds stays until it is released.
+    /// Ends the work of the socket. Retained indications stay until they are released.
     pub(crate) fn end(&mut self, ending: Ending, completions: &mut Completions) {
         self.receives.end_all(ending.status(), completions);
         self.sends.end_all(ending.status(), completions);
@@ -156,7 +156,7 @@ impl Datagram {
         self.claim = None;
     }
 
-    /// Reads what has arrived, and serves the requests that wait.
+    /// Reads the datagrams that have arrived, and serves the waiting requests.
     fn pump(&mut self, socket: &Arc<Socket>, wanted: Wanted, completions: &mut Completions) {
         self.pump_sends(socket, completions);
         let mut packet = socket.provider().packets.take();
@@ -170,7 +170,7 @@ impl Datagram {
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
-                // The host tells here of an earlier datagram that did not arrive; WSK does not.
+                // The host reports here that an earlier datagram did not arrive; WSK does not.
                 Err(_) => {}
             }
             self.pump_receives(socket, completions);
@@ -197,7 +197,7 @@ impl Datagram {
     }
 }
 
-/// The datagram part of a socket whose lock is held.
+/// Returns the datagram state of a socket whose lock is held.
 fn part(state: &mut State) -> Option<&mut Datagram> {
     match &mut state.role {
         Role::Datagram(datagram) => Some(datagram),

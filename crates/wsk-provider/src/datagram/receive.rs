@@ -23,7 +23,7 @@ pub(super) struct ReceiveFrom {
     span: Span,
     remote: PSOCKADDR,
     control_length: *mut u32,
-    /// The control buffer, and its length when the call was made.
+    /// Control buffer, with its length at the time of the call.
     control: *mut u8,
     room: u32,
     control_flags: *mut u32,
@@ -34,7 +34,7 @@ pub(super) struct ReceiveFrom {
 unsafe impl Send for ReceiveFrom {}
 
 impl ReceiveFrom {
-    /// Delivers a datagram; the result is how the request completes.
+    /// Delivers a datagram, and returns the results of the request.
     pub(super) fn take(mut self, message: &Message, socket: &Arc<Socket>) -> (NTSTATUS, usize) {
         let copied = self.span.fill(message.bytes());
         let truncated = copied < message.bytes().len();
@@ -135,7 +135,6 @@ pub(crate) unsafe extern "system" fn wsk_receive_from(
     };
     drop(state);
     let (status, bytes) = receive.take(&message, &call);
-    // A truncated datagram has been received all the same, whatever the status: the count tells how much of
-    // it.
+    // A truncated datagram is received, too, whatever the status: the count says how much of it.
     request.finish_exactly(&*call, provider.live_config.timing(true), status, bytes)
 }

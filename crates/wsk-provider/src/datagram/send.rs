@@ -100,7 +100,7 @@ fn bytes_of(mut span: Span) -> Vec<u8> {
     bytes
 }
 
-/// Every element of a list is a datagram of its own (DGR-08).
+/// Collects the datagrams of a list: each element is one (DGR-08).
 ///
 /// # Safety
 /// The client leaves the list and its buffers alone.
@@ -120,7 +120,7 @@ unsafe fn datagrams_of(
     Ok(datagrams)
 }
 
-/// The destination given: `None` for none, an error for one that is no address of the socket's family.
+/// Reads the destination: `None` for none, an error if it is not an address of the socket's family.
 ///
 /// # Safety
 /// `remote` is null or points to a whole address.
@@ -197,7 +197,7 @@ fn send(
 }
 
 impl Datagram {
-    /// Sends what can go now; whether that was all.
+    /// Sends as much as the host takes now; true if that was all.
     fn write(&mut self, outgoing: &mut Outgoing) -> Result<bool, NTSTATUS> {
         let Some(port) = self.port.as_deref() else { return Ok(false) };
         while let Some(datagram) = outgoing.datagrams.front() {
@@ -216,7 +216,7 @@ impl Datagram {
         Ok(true)
     }
 
-    /// Sends what waits.
+    /// Sends the waiting datagrams.
     pub(super) fn pump_sends(&mut self, socket: &Arc<Socket>, completions: &mut Completions) {
         while self.writable
             && let Some((request, mut outgoing)) = self.sends.pop()

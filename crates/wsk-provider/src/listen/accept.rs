@@ -17,7 +17,7 @@ use crate::socket::{Call, Category, Context, Role, Socket};
 
 const NAME: &str = "WskAccept";
 
-/// Outputs that a waiting `WskAccept` asked for.
+/// Outputs of a waiting `WskAccept`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AcceptItem {
     pub(super) context: Context,
@@ -30,8 +30,7 @@ pub(crate) struct AcceptItem {
 unsafe impl Send for AcceptItem {}
 
 impl AcceptItem {
-    /// Writes the addresses of the connection that was accepted. A buffer that has gone meanwhile is
-    /// reported.
+    /// Writes the addresses of the accepted connection. Reports a buffer that was freed meanwhile.
     pub(super) fn write_addresses(&self, listener: &Socket, established: &Established) {
         for (buffer, address) in [(self.local, established.local), (self.remote, established.remote)] {
             if buffer.is_null() {
@@ -88,7 +87,8 @@ pub(crate) unsafe extern "system" fn wsk_accept(
     accept(&call, request, AcceptItem { context: Context(context), dispatch, local, remote })
 }
 
-/// LSN-18 and LSN-19: an address buffer is non-paged, and large enough. One that is not is not written.
+/// Checks that an address buffer is non-paged and large enough (LSN-18, LSN-19). An invalid one is not
+/// written.
 fn usable(call: &Call, buffer: PSOCKADDR) -> PSOCKADDR {
     let provider = call.provider();
     if buffer.is_null() || provider.is_non_paged(buffer.cast_const(), call.family.size()) {
@@ -120,7 +120,7 @@ fn accept(call: &Call, request: Request, item: AcceptItem) -> NTSTATUS {
                 return STATUS_PENDING;
             };
             drop(state);
-            // The page fixes the answer: a waiting connection is handed out at once (LSN-03, ruling 8).
+            // The documentation requires this: a waiting connection is returned inline (LSN-03, ruling 8).
             return deliver::by_request(call, request, item, established);
         }
         Role::Stream(stream) if stream.local_address().is_none() => behaviours.accept_unbound.status(),

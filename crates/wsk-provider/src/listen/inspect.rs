@@ -1,4 +1,4 @@
-//! Inspections: `WskInspectEvent`, what pends, and `WskAbortEvent` (contract 4.9, INSP and ABRT areas).
+//! Inspections: `WskInspectEvent`, pended requests, and `WskAbortEvent` (contract 4.9, INSP and ABRT areas).
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -21,14 +21,14 @@ use crate::transport::{Ready, ReadySink, Waiting};
 const INSPECT: &str = "WskInspectEvent";
 const ABORT: &str = "WskAbortEvent";
 
-/// Progress: how far an inspection is.
+/// Progress of an inspection.
 #[derive(Debug)]
 pub(super) enum Stage {
     /// `WskInspectEvent` is running; a decision that came too early is kept.
     Inspecting { asking: Arc<Asking>, early: Option<(Request, WSK_INSPECT_ACTION)> },
-    /// It has answered pend.
+    /// It has returned `WskInspectPend`.
     Pended,
-    /// It is pended, and the client is being asked about it again (INSP-34); a decision that comes meanwhile
+    /// It is pended, and `WskInspectEvent` is called for it again (INSP-34); a decision that comes meanwhile
     /// is kept until that callback has returned, so that no callback is made for a request that is over.
     AskedAgain { decided: Option<(Request, WSK_INSPECT_ACTION)> },
     /// `WskInspectComplete` has begun to decide it.
@@ -59,7 +59,7 @@ impl Inspections {
         name
     }
 
-    /// The live request that a client means.
+    /// Returns the live request with this identifier.
     pub(super) fn named(&self, id: WSK_INSPECT_ID) -> Option<Arc<Name>> {
         let entry = self.live.get(&id.Key)?;
         (entry.name.id() == id).then(|| Arc::clone(&entry.name))
@@ -69,12 +69,12 @@ impl Inspections {
         self.live.get_mut(&name.id().Key).filter(|entry| Arc::ptr_eq(&entry.name, name))
     }
 
-    /// Returns how far a live request is.
+    /// Returns the stage of a live request.
     pub(super) fn stage(&mut self, name: &Arc<Name>) -> Option<&mut Stage> {
         self.entry(name).map(|entry| &mut entry.stage)
     }
 
-    /// Takes a live request out; what became of it is remembered.
+    /// Takes out a live request, and remembers its fate.
     pub(super) fn take(&mut self, name: &Arc<Name>, past: Past) -> Option<(Established, Stage)> {
         self.entry(name)?;
         let entry = self.live.remove(&name.id().Key)?;
@@ -86,7 +86,7 @@ impl Inspections {
         self.names.remember(id, past);
     }
 
-    /// Returns what became of a request that is over.
+    /// Returns the fate of a finished request.
     pub(super) fn past(&self, id: WSK_INSPECT_ID) -> Option<Past> {
         self.names.past(id)
     }
@@ -157,8 +157,8 @@ pub(super) fn inspect(socket: &Arc<Socket>, established: Established) {
     }
 }
 
-/// The peer has sent its request again. Where that is selected the client is asked again, under the same
-/// identifier, while the request is still pended (INSP-34).
+/// Handles a retransmission by the peer. If that is selected, `WskInspectEvent` is called again with the same
+/// identifier while the request is still pended (INSP-34).
 fn ask_again(socket: &Arc<Socket>, name: &Arc<Name>) {
     if socket.provider().live_config.behaviours().retransmission == Retransmission::Ignored {
         return;
@@ -172,7 +172,7 @@ fn ask_again(socket: &Arc<Socket>, name: &Arc<Name>) {
     let (local, remote) = (entry.established.local, entry.established.remote);
     let Some(running) = state.begin_unmasked(socket) else { return };
     let Callbacks { context, inspect: Some(inspect), .. } = callbacks(&state) else {
-        // Before the end of the callback that has not begun, which takes the lock.
+        // Must be before `running` is dropped, which takes the lock.
         return drop(state);
     };
     let Role::Listen(listener) = &mut state.role else { return };
@@ -194,12 +194,12 @@ fn ask_again(socket: &Arc<Socket>, name: &Arc<Name>) {
         settle(socket, Arc::clone(name), action);
     }
     drop(running);
-    // What the connection has said meanwhile was not looked at.
+    // Reports of the connection were ignored meanwhile.
     look_at_pended(socket, name);
 }
 
-/// The peer sends its request again while `WskInspectComplete` is at it: the client is asked, and has
-/// answered, before that goes on. The caller is inside of a call of the client's.
+/// Simulates a retransmission during `WskInspectComplete`: calls `WskInspectEvent` and waits for its return.
+/// The caller is inside a call of the client.
 pub(super) fn ask_during_complete(socket: &Arc<Socket>, name: &Arc<Name>) {
     let provider = socket.provider();
     if provider.live_config.behaviours().retransmission == Retransmission::Ignored
@@ -207,7 +207,7 @@ pub(super) fn ask_during_complete(socket: &Arc<Socket>, name: &Arc<Name>) {
     {
         return;
     }
-    // The callback may need the caller's lock, and others like the caller may have all threads for callbacks.
+    // The callback may need a lock of the caller, and other such callers may occupy all callback threads.
     if provider.host.holds_spin_lock() || provider.host.call_site().callback.is_some() {
         return;
     }
@@ -222,7 +222,7 @@ pub(super) fn ask_during_complete(socket: &Arc<Socket>, name: &Arc<Name>) {
     provider.defer(Box::new(move |_| {
         let Callbacks { context, inspect, .. } = callbacks(&shared.lock());
         if let Some(inspect) = inspect {
-            // An answer other than pend would be a second decision; the one that is under way counts.
+            // A return value other than pend would be a second decision; the one in progress counts.
             let _ = ask(&shared, &running, inspect, context, asked.id(), (local, remote), &Asking::here());
         }
         drop((running, asked));
@@ -250,7 +250,7 @@ fn ask(
     })
 }
 
-/// Acts on what `WskInspectEvent` has answered.
+/// Applies the return value of `WskInspectEvent`.
 fn settle(socket: &Arc<Socket>, name: Arc<Name>, action: WSK_INSPECT_ACTION) {
     let provider = socket.provider();
     match action {
@@ -278,7 +278,7 @@ fn settle(socket: &Arc<Socket>, name: Arc<Name>, action: WSK_INSPECT_ACTION) {
     }
 }
 
-/// Lets the establishment go on: the request is delivered, unless it was dropped meanwhile.
+/// Accepts the request: it is delivered, unless it was dropped meanwhile.
 pub(super) fn accept(socket: &Arc<Socket>, name: Arc<Name>, point: FaultPoint, thread: Thread) {
     let injected = socket.provider().injects(point);
     let mut state = socket.lock();
@@ -286,7 +286,7 @@ pub(super) fn accept(socket: &Arc<Socket>, name: Arc<Name>, point: FaultPoint, t
     let Some((established, stage)) = listener.inspections.take(&name, Past::Decided) else { return };
     drop(state);
     refuse_early(socket, stage);
-    // Who has sent all it will send has not given up: the connection is delivered, with its end.
+    // A peer that has only finished sending has not given up: the connection is delivered, with its end.
     let dropped = established.stream.peek().is_err();
     if !dropped && !injected {
         return deliver(socket, established, thread);
@@ -298,7 +298,7 @@ pub(super) fn accept(socket: &Arc<Socket>, name: Arc<Name>, point: FaultPoint, t
     }
 }
 
-/// Refuses the request.
+/// Rejects the request.
 pub(super) fn reject(socket: &Arc<Socket>, name: Arc<Name>) {
     let mut state = socket.lock();
     let Role::Listen(listener) = &mut state.role else { return };
@@ -306,7 +306,7 @@ pub(super) fn reject(socket: &Arc<Socket>, name: Arc<Name>) {
     drop(state);
     refuse_early(socket, stage);
     let Established { stream, inspection, .. } = established;
-    // From here on another request may have the identifier; the peer's next one, for instance.
+    // From here on another request may get the identifier, for instance the peer's next one.
     drop((inspection, name));
     stream.abort();
 }

@@ -10,14 +10,13 @@
 //!                            Pended ──WskInspectComplete──► reject / accept ───┘
 //!                               └──peer drops──► Aborted (AbortEvent)
 //!
-//!   deliver: oldest accept IRP, else AcceptEvent, else the queue of untaken connections, else reset
+//!   deliver: oldest accept IRP, else AcceptEvent, else the backlog, else reset
 //! ```
 //!
-//! The transport has accepted already when it reports a connection; as long as the inspection is open nothing
-//! is read or sent, and a peer that resets counts as a dropped request. One that ends its side has only said
-//! all it will say: it is delivered with its end. While its request is pended, though, an end without
-//! anything before it counts as giving up, unless that is selected otherwise: a peer that has left ends no
-//! differently.
+//! The transport has already accepted a connection when it reports it. During the inspection nothing is read
+//! or sent, and a reset by the peer counts as a dropped request. A peer that has only finished sending is
+//! delivered with its end. While its request is pended, though, an end without data before it counts as a
+//! dropped request, unless that is selected otherwise, since it looks the same.
 
 mod accept;
 mod cells;
@@ -58,10 +57,10 @@ pub(crate) struct Established {
     inspection: Option<Arc<Name>>,
 }
 
-/// Part of a socket that only a listening socket has.
+/// State of a listening socket.
 ///
 /// # Invariants
-/// `accepts` and `backlog` are never both non-empty, save that requests under cancellation may linger.
+/// `accepts` and `backlog` are never both non-empty, except for requests that are being cancelled.
 #[derive(Debug, Default)]
 pub(crate) struct Listener {
     port: Option<Box<dyn transport::Listener>>,
@@ -75,12 +74,12 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// A listener that is not bound.
+    /// Creates a listener that is not bound.
     pub(crate) fn new() -> Self {
         Self::default()
     }
 
-    /// The address was taken and is listened on.
+    /// Records the successful bind.
     pub(crate) fn bound(&mut self, port: Box<dyn transport::Listener>, claim: Claim) -> io::Result<()> {
         self.local = Some(port.local_address()?);
         self.port = Some(port);
@@ -112,7 +111,7 @@ impl Listener {
         self.local
     }
 
-    /// Returns what each accepted connection holds of the address.
+    /// Returns the claim that each accepted connection has on the address.
     pub(super) fn claim_of_connections(&self) -> Option<Claim> {
         self.claim.as_ref().and_then(Claim::of_connections)
     }
@@ -127,7 +126,7 @@ impl Listener {
         self.has_waiting() && !self.asked
     }
 
-    /// The options that can change now.
+    /// Returns the object for option changes, if there is one.
     pub(crate) fn tune(&self) -> Option<&dyn Tune> {
         self.port.as_deref().map(|port| port as &dyn Tune)
     }

@@ -1,10 +1,10 @@
-//! The identifiers of requests: which are in use, and what became of those that are over (INSP-06, INSP-35).
+//! Identifiers of requests: those in use, and the fates of finished requests (INSP-06, INSP-35).
 //!
 //! ```text
 //!   free ──a request comes──► in use ──delivered, rejected, aborted──► free, and remembered ──► forgotten
 //! ```
 //!
-//! A hundred thousand requests may be pended at once, so nothing here looks through them.
+//! A hundred thousand requests may be pended at once, so no operation iterates over them.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -14,20 +14,20 @@ use wsk_sys::WSK_INSPECT_ID;
 
 use crate::behaviours::IdReuse;
 
-/// Number of finished requests that are remembered. Of one that is forgotten nothing is said.
+/// Number of finished requests that are remembered. A forgotten one is never reported.
 const REMEMBERED: usize = 4096;
 
-/// The step between two keys; they look like the addresses they are on Windows.
+/// Step between two keys, which look like addresses, as on Windows.
 const KEY_STEP: usize = 0x40;
 
-/// The two fields of an identifier.
+/// Fields of an identifier.
 type Fields = (usize, u32);
 
 fn fields(id: WSK_INSPECT_ID) -> Fields {
     (id.Key, id.SerialNumber)
 }
 
-/// The keys there are.
+/// Pool of keys.
 ///
 /// # Invariants
 /// Every multiple of the step up to `highest` is either in `free` or in use.
@@ -50,20 +50,20 @@ impl Keys {
     }
 }
 
-/// The identifier of a request. It is in use as long as this lives: until the request is delivered, rejected
-/// or aborted, and no callback that was given it runs (INSP-35).
+/// Identifier of a request. It is in use during the lifetime of this object: until the request is delivered,
+/// rejected or aborted, and no callback with it is running (INSP-35).
 ///
-/// The provider knows a request by this very value, the client by its contents.
+/// The provider identifies a request by the address of this object, the client by its contents.
 #[derive(Debug)]
 pub(super) struct Name {
     id: WSK_INSPECT_ID,
-    /// The keys to which the key goes with this value. Otherwise it was given back when the request was over:
-    /// the serial number tells this value from the next one with the key.
+    /// Pool to which the key returns when this object is dropped. `None` if it was returned at the end of the
+    /// request: the serial number distinguishes this object from the next one with the key.
     keys: Option<Arc<Mutex<Keys>>>,
 }
 
 impl Name {
-    /// Returns what the client is given.
+    /// Returns the identifier for the client.
     pub(super) fn id(&self) -> WSK_INSPECT_ID {
         self.id
     }
@@ -84,30 +84,30 @@ pub(super) enum Past {
     Decided,
     /// It was dropped; `notified` is set once `WskAbortEvent` has returned.
     Aborted { notified: bool },
-    /// It is too long ago.
+    /// It is no longer remembered.
     Forgotten,
 }
 
-/// The names of one listener's requests.
+/// Names of one listener's requests.
 ///
 /// # Invariants
-/// No two names that live have the same contents. Keys are used again; serial numbers are not, until they
-/// wrap, unless that is selected.
+/// No two live names have the same contents. Keys are reused; serial numbers are not, until they wrap, unless
+/// that is selected.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     serial: u32,
     keys: Arc<Mutex<Keys>>,
-    /// The fates that are remembered, each with the number of its note.
+    /// Remembered fates, each with the number of its note.
     past: HashMap<Fields, (Past, u64)>,
-    /// The notes, oldest first; one that was replaced counts no more.
+    /// Notes, oldest first; replaced notes are ignored.
     notes: VecDeque<(Fields, u64)>,
     noted: u64,
-    /// The newest serial number among those that were forgotten.
+    /// Newest serial number that was forgotten.
     forgotten: Option<u32>,
 }
 
 impl Names {
-    /// A name for a new request.
+    /// Returns a name for a new request.
     pub(super) fn next(&mut self, reuse: IdReuse) -> Arc<Name> {
         let key = self.keys.lock().take();
         let keys = match reuse {
@@ -122,7 +122,7 @@ impl Names {
         Arc::new(Name { id, keys })
     }
 
-    /// A request is over.
+    /// Records the end of a request.
     pub(super) fn over(&mut self, name: &Name, past: Past) {
         if name.keys.is_none() {
             self.keys.lock().free.push(name.id.Key);
@@ -130,7 +130,7 @@ impl Names {
         self.remember(name.id, past);
     }
 
-    /// Notes what became of a request.
+    /// Records the fate of a request.
     pub(super) fn remember(&mut self, id: WSK_INSPECT_ID, past: Past) {
         let note = fields(id);
         if let Some((known, _)) = self.past.get_mut(&note) {
@@ -156,7 +156,7 @@ impl Names {
         }
     }
 
-    /// Returns what became of a request that is over; `None` if there never was one with this identifier.
+    /// Returns the fate of a finished request; `None` if there never was one with this identifier.
     pub(super) fn past(&self, id: WSK_INSPECT_ID) -> Option<Past> {
         if let Some((past, _)) = self.past.get(&fields(id)) {
             return Some(*past);
@@ -166,7 +166,7 @@ impl Names {
     }
 }
 
-/// Returns whether serial number `one` was given out not later than `other`.
+/// Returns whether serial number `one` was issued no later than `other`.
 fn is_up_to(one: u32, other: u32) -> bool {
     other.wrapping_sub(one) <= u32::MAX / 2
 }
@@ -175,10 +175,10 @@ fn is_up_to(one: u32, other: u32) -> bool {
 mod tests {
     use super::*;
 
-    /// The most requests that are pended at once.
+    /// Maximum number of requests that are pended at once.
     const CROWD: usize = 100_000;
 
-    /// There are as many keys as requests at once, whatever comes and goes.
+    /// The number of keys is the maximum number of simultaneous requests.
     #[test]
     fn keys_return() {
         for reuse in [IdReuse::Counted, IdReuse::AtOnce] {
@@ -199,8 +199,7 @@ mod tests {
         }
     }
 
-    /// Each of many that are over is remembered, or known to be forgotten; none is taken for one that never
-    /// was.
+    /// Each finished request is remembered or known to be forgotten; none is taken for an unknown one.
     #[test]
     fn nothing_that_was_given_out_is_unknown() {
         for serial in [0, u32::MAX - 5000] {
@@ -227,7 +226,7 @@ mod tests {
         }
     }
 
-    /// A note that was made anew is as young as that.
+    /// A repeated note counts as new.
     #[test]
     fn an_identifier_that_returns_is_remembered_as_what_it_was_last() {
         let mut names = Names::default();

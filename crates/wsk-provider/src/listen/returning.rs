@@ -1,42 +1,41 @@
-//! True if an inspection's callback has yet to return (ICMP-12, ICMP-13).
+//! Detection of decisions before the inspection callback returns (ICMP-12, ICMP-13).
 //!
 //! ```text
-//!   Asking ──the callback has returned──► returned: what follows is the provider's own, and ends by itself
+//!   Asking ──the callback has returned──► returned: only provider code is left, which ends by itself
 //!     │
-//!     ├── its thread sleeps at every look, or has been run for a while ──► it stays: the callback waits
-//!     └── its thread runs, or is to run ──► nothing is known yet, nor will time alone tell
+//!     ├── its thread sleeps at every sample, or ran for a while ──► the callback waits
+//!     └── its thread is running or ready to run ──► unknown; elapsed time alone does not tell
 //! ```
 //!
-//! A client decides after the last act of its callback, and no client can see the return itself. The host may
-//! keep the thread from running in between for as long as it likes, so time tells nothing; but such a thread
-//! is ready to run. One that sleeps has been told to by the client's code, which is therefore not done; nor
-//! is code that the processor has run for long since. Only a sleep that is long counts, because on its way
-//! out a thread may sleep a moment for another one of the host's. Looks are counted as well as the time:
-//! where the host is short of processors it keeps whoever looks waiting as it does others, such as one for
-//! which the callback's thread sleeps.
+//! A client may decide after the last action of its callback, and cannot observe the return itself. The host
+//! may delay the thread in between for any time, so elapsed time proves nothing; but such a thread is ready
+//! to run. A thread that sleeps does so in the client's code, which therefore has not finished; nor has code
+//! that has used the processor for long. Only a long sleep counts, because a returning thread may sleep
+//! briefly in host code. Samples are counted as well as time: a host that is short of processors delays the
+//! sampling thread as it delays others, such as one for which the callback's thread sleeps.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
-/// At how many looks, one after the other, and for how long a thread is found in the same sleep that is not
-/// about to return. The host itself puts threads to sleep: one that comes upon a lock of the host's, whose
-/// holder has been preempted, sleeps for as long as that is kept from running.
+/// Number of consecutive samples, and duration, of the same sleep that show that a thread is not about to
+/// return. Host code sleeps, too: a thread that waits for a host lock sleeps for as long as the preempted
+/// owner of the lock does not run.
 const LOOKS: u32 = 30;
 const ASLEEP: Duration = Duration::from_millis(300);
-/// Time: how long the processor runs a callback before that is taken for a loop which waits for the decision.
+/// Processor time of a callback that is taken for a loop which waits for the decision.
 const RUN: Duration = Duration::from_millis(150);
-/// The time between two looks.
+/// Interval between two samples.
 const STEP: Duration = Duration::from_millis(1);
 
-/// True if a callback returns by itself.
+/// Result of the detection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Returns {
-    /// It has returned.
+    /// The callback has returned.
     Yes,
-    /// It does something first.
+    /// The callback has more to do first.
     No,
-    /// It is not known.
+    /// Unknown.
     Unknown,
 }
 
@@ -45,10 +44,9 @@ pub(super) enum Returns {
 struct Sleep {
     number: u64,
     looks: u32,
-    /// Time at which the first look had found it.
+    /// End of the first sample that found it.
     since: Instant,
-    /// Time at which the last look began. The one that looks may be kept from running as well, after the
-    /// look.
+    /// Begin of the last sample. The sampling thread may be delayed after a sample.
     until: Instant,
 }
 
@@ -58,7 +56,7 @@ impl Sleep {
     }
 }
 
-/// A callback that was entered on the thread which made this.
+/// A callback that was entered on the thread that created this.
 #[derive(Debug)]
 pub(super) struct Asking {
     returned: AtomicBool,
@@ -73,16 +71,15 @@ impl Asking {
         Self { returned: AtomicBool::new(false), thread, host: host::Thread::current() }
     }
 
-    /// The callback has returned. To be called at once, on its thread.
+    /// Records the return of the callback. Must be called at once, on its thread.
     pub(super) fn returned(&self) {
         self.returned.store(true, Ordering::Release);
     }
 
-    /// Waits until the callback has returned, or it is certain that it does something first, but no longer
-    /// than `longest`.
+    /// Waits until the callback has returned or certainly has more to do first, for at most `longest`.
     pub(super) fn returns(&self, longest: Duration) -> Returns {
         if self.thread == std::thread::current().id() {
-            // Whatever this thread does it does inside.
+            // The calling thread is inside the callback.
             let returned = self.returned.load(Ordering::Acquire);
             return if returned { Returns::Yes } else { Returns::No };
         }
@@ -92,7 +89,7 @@ impl Asking {
         loop {
             let until = Instant::now();
             let sleeps = self.host.sleeps();
-            // Looked at second: a thread that has returned may sleep.
+            // Checked after the sample: a thread that has returned may sleep.
             if self.returned.load(Ordering::Acquire) {
                 return Returns::Yes;
             }
@@ -114,7 +111,7 @@ impl Asking {
     }
 }
 
-/// State of a thread, as Linux tells it.
+/// State of a thread, as Linux reports it.
 #[cfg(target_os = "linux")]
 mod host {
     use std::fs;
@@ -140,7 +137,7 @@ mod host {
             Self(HERE.with(Clone::clone))
         }
 
-        /// If it sleeps, which of its sleeps this is.
+        /// Number of the sleep, if the thread sleeps.
         pub(super) fn sleeps(&self) -> Option<u64> {
             let status = fs::read_to_string(self.0.as_deref()?.join("status")).ok()?;
             let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
@@ -148,7 +145,7 @@ mod host {
             sleeps.then(|| field("voluntary_ctxt_switches:")?.parse().ok()).flatten()
         }
 
-        /// Returns how long a processor has run it.
+        /// Returns the processor time of the thread.
         pub(super) fn ran(&self) -> Option<Duration> {
             let times = fs::read_to_string(self.0.as_deref()?.join("schedstat")).ok()?;
             times.split(' ').next()?.parse().ok().map(Duration::from_nanos)
@@ -156,7 +153,7 @@ mod host {
     }
 }
 
-/// State of a thread, as Windows tells it: not whether it sleeps.
+/// State of a thread, as Windows reports it: without its sleeps.
 #[cfg(windows)]
 mod host {
     use std::time::Duration;
@@ -166,7 +163,7 @@ mod host {
         GetCurrentThreadId, GetThreadTimes, OpenThread, THREAD_QUERY_LIMITED_INFORMATION,
     };
 
-    /// Its number. Another thread may have it when the callback has returned, and is not asked about then.
+    /// Its identifier. It may be reused after the callback has returned, and is not used then.
     #[derive(Debug)]
     pub(super) struct Thread(u32);
 
@@ -230,10 +227,10 @@ mod tests {
 
     use super::*;
 
-    /// Longer than anything here takes.
+    /// Longer than every wait in these tests.
     const LONGEST: Duration = Duration::from_mins(1);
 
-    /// A thread that runs `body` inside the callback, and returns from it when that returns.
+    /// Starts a thread whose callback runs `body` and then returns.
     fn asking(body: impl FnOnce() + Send + 'static) -> (Arc<Asking>, thread::JoinHandle<()>) {
         let (tell, told) = mpsc::channel();
         let thread = thread::spawn(move || {
@@ -256,7 +253,7 @@ mod tests {
         assert_eq!(asking.returns(LONGEST), Returns::Yes);
     }
 
-    /// However long it takes: the thread is on its way, as one is that the host does not let run.
+    /// A thread that the host delays is never taken for one that waits.
     #[test]
     fn a_callback_that_runs_does_return() {
         let begun = Arc::new(Barrier::new(2));
@@ -289,7 +286,7 @@ mod tests {
         thread.join().expect("it ends");
     }
 
-    /// As where its last act meets a lock of the host's.
+    /// A short sleep, as in a host lock, does not count.
     #[test]
     fn a_callback_that_sleeps_a_moment_on_its_way_out_does_return() {
         let begun = Arc::new(Barrier::new(2));
@@ -303,7 +300,7 @@ mod tests {
         thread.join().expect("it ends");
     }
 
-    /// Sleeps that are short, one after the other, are not one that is long.
+    /// Consecutive short sleeps do not count as a long one.
     #[test]
     fn a_callback_that_is_woken_again_and_again_does_return() {
         let (asking, thread) = asking(|| {

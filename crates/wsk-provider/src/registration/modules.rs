@@ -1,4 +1,4 @@
-//! Registration with the Network Module Registrar (NMR). `WskRegister` is a wrapper of it.
+//! Registration with the Network Module Registrar (NMR), for clients that do not use `WskRegister`.
 //!
 //! ```text
 //!   NmrRegisterClient

@@ -59,9 +59,9 @@ pub(crate) unsafe extern "system" fn wsk_bind(
 
 /// Reason why a bind fails.
 pub(crate) enum Refusal {
-    /// The call makes no sense now: told inline.
+    /// The call is invalid in this state: fails inline.
     State(NTSTATUS),
-    /// It was tried and did not work out.
+    /// The host or the address table refused the bind.
     Outcome(NTSTATUS),
 }
 

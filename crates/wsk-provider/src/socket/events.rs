@@ -1,4 +1,4 @@
-//! Event callbacks: which are on, which are running, and how they are switched (contract 4.18).
+//! Event callbacks: enabling, disabling, and running calls (contract 4.18).
 //!
 //! ```text
 //!              enable                      disable, none running
@@ -24,7 +24,7 @@ use crate::client::same_guid;
 use crate::live_config::Timing;
 use crate::request::{PinnedMemory, Request};
 
-/// The events that a mask bit switches.
+/// Events with a mask bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     SendBacklog,
@@ -38,7 +38,7 @@ impl Event {
     const ALL: [Self; 5] =
         [Self::SendBacklog, Self::Receive, Self::Disconnect, Self::ReceiveFrom, Self::Accept];
 
-    /// Its bit in an event mask.
+    /// Returns its bit in an event mask.
     pub(crate) const fn bit(self) -> u32 {
         match self {
             Self::SendBacklog => WSK_EVENT_SEND_BACKLOG,
@@ -49,12 +49,13 @@ impl Event {
         }
     }
 
-    /// Returns whether it has a form that notifies the client of the socket's death.
+    /// Returns whether it has a sentinel form, which notifies the client of the socket's death.
     const fn has_sentinel(self) -> bool {
         matches!(self, Self::Accept | Self::Receive | Self::ReceiveFrom)
     }
 
-    /// The rule that asks the client to close a socket of whose death this event has notified it.
+    /// Returns the rule that requires the client to close a socket after this event has notified it of the
+    /// death.
     const fn death_rule(self) -> &'static str {
         match self {
             Self::Accept => "ACPT-05",
@@ -64,17 +65,17 @@ impl Event {
     }
 }
 
-/// The bits that make sense on a connection.
+/// Bits that are valid on a connection.
 const CONNECTION_EVENTS: u32 = WSK_EVENT_SEND_BACKLOG | WSK_EVENT_RECEIVE | WSK_EVENT_DISCONNECT;
-/// All the bits there are.
+/// All bits.
 const ALL_EVENTS: u32 = CONNECTION_EVENTS | WSK_EVENT_RECEIVE_FROM | WSK_EVENT_ACCEPT;
 
-/// A callback that can be switched on and off.
+/// A callback that can be enabled and disabled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Switch {
-    /// One of WSK's own.
+    /// An event of WSK.
     Own(Event),
-    /// The one with this bit, of the socket's extension with this index.
+    /// The event with this bit of the socket's extension with this index.
     Extension(usize, u32),
 }
 
@@ -87,7 +88,7 @@ struct Slot {
     running: u32,
     waiting: Vec<Request>,
     sentinel_due: bool,
-    /// The client's memory that calls use which are still running after the event was disabled.
+    /// Client memory for calls that are still running after the event was disabled.
     pinned: PinnedMemory,
 }
 
@@ -99,11 +100,11 @@ struct Slot {
 pub(crate) struct Events {
     slots: [Slot; 5],
     running: u32,
-    /// On a listener: the bits that accepted sockets start with.
+    /// On a listener: the initial bits of accepted sockets.
     inherited: u32,
-    /// Some event has been switched on.
+    /// An event has been enabled.
     used: bool,
-    /// The events of the extensions that the client has registered for, by their bits.
+    /// Events of the extensions that the client has registered for, by their bits.
     extensions: Vec<Vec<(u32, Slot)>>,
 }
 
@@ -112,18 +113,18 @@ pub(crate) struct Events {
 pub(crate) struct StaticEvents(pub(crate) u32);
 
 impl Events {
-    /// Returns whether the event is on, and calls of it may begin.
+    /// Returns whether the event is enabled, so that calls of it may begin.
     pub(crate) fn is_on(&self, event: Event) -> bool {
         let slot = &self.slots[event as usize];
         slot.on && !slot.stopping
     }
 
-    /// Returns whether any event is on.
+    /// Returns whether any event is enabled.
     pub(crate) fn any_on(&self) -> bool {
         self.slots.iter().any(|slot| slot.on)
     }
 
-    /// Returns the number of calls of the event that are running.
+    /// Returns the number of running calls of the event.
     pub(crate) fn running(&self, event: Event) -> u32 {
         self.slots[event as usize].running
     }
@@ -133,22 +134,22 @@ impl Events {
         self.running != 0
     }
 
-    /// Returns whether any event was ever switched on.
+    /// Returns whether any event was ever enabled.
     pub(crate) fn were_used(&self) -> bool {
         self.used
     }
 
-    /// Returns whether the event is always on.
+    /// Returns whether the event is always enabled.
     pub(crate) fn is_static(&self, event: Event) -> bool {
         self.slots[event as usize].fixed
     }
 
-    /// The bits that sockets accepted by event start with.
+    /// Returns the initial bits of sockets that are accepted by event.
     pub(crate) fn inherited(&self) -> u32 {
         self.inherited
     }
 
-    /// Switches an option-enabled event off because its callback asked for it (DGR-26).
+    /// Disables an option-enabled event at the request of its callback (DGR-26).
     pub(crate) fn switch_off(&mut self, event: Event) {
         let slot = &mut self.slots[event as usize];
         if !slot.fixed {
@@ -156,7 +157,7 @@ impl Events {
         }
     }
 
-    /// Switches on the events of `mask`.
+    /// Enables the events of `mask`.
     pub(crate) fn switch_on(&mut self, mask: u32) {
         self.used |= mask != 0;
         for event in Event::ALL {
@@ -168,13 +169,13 @@ impl Events {
         }
     }
 
-    /// The client has registered for one more extension, which has the events of this mask.
+    /// Adds an extension with the events of this mask.
     pub(super) fn add_extension(&mut self, mask: u32) {
         let bits = (0..u32::BITS).map(|shift| 1 << shift).filter(|bit| mask & bit != 0);
         self.extensions.push(bits.map(|bit| (bit, Slot::default())).collect());
     }
 
-    /// Switches on the events of `mask` of an extension.
+    /// Enables the events of `mask` of an extension.
     pub(super) fn switch_on_extension(&mut self, index: usize, mask: u32) {
         for (bit, slot) in &mut self.extensions[index] {
             if mask & *bit != 0 {
@@ -204,7 +205,7 @@ impl Events {
     }
 }
 
-/// The event bits of a category's own callbacks.
+/// Returns the event bits of a category's own callbacks.
 const fn own_events(category: Category) -> u32 {
     match category {
         Category::Basic => 0,
@@ -215,7 +216,7 @@ const fn own_events(category: Category) -> u32 {
     }
 }
 
-/// A callback that has begun. Dropping it ends it: then a disabling or a close that waits for it goes on.
+/// A callback that has begun. It ends when this is dropped: a disable or close that waits for it continues.
 #[derive(Debug)]
 pub(crate) struct Running {
     socket: Arc<Socket>,
@@ -223,7 +224,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Calls the client: `body` is passed whether to set `WSK_FLAG_AT_DISPATCH_LEVEL`.
+    /// Calls the client; the argument of `body` says whether to set `WSK_FLAG_AT_DISPATCH_LEVEL`.
     pub(crate) fn call<R>(&self, name: &'static str, body: impl FnOnce(bool) -> R) -> R {
         self.socket.provider().in_callback(name, body)
     }
@@ -269,7 +270,7 @@ impl Drop for Running {
     }
 }
 
-/// Calls a sentinel on a thread of its own.
+/// Calls a sentinel on another thread.
 pub(super) fn run_sentinel(socket: &Arc<Socket>, event: Event, running: Running) {
     let shared = Arc::clone(socket);
     let provider = Arc::clone(socket.provider());
@@ -281,12 +282,12 @@ pub(super) fn run_sentinel(socket: &Arc<Socket>, event: Event, running: Running)
 }
 
 impl State {
-    /// Begins a call of `event`, if it is on and the socket lives.
+    /// Begins a call of `event`, if it is enabled and the socket is live.
     pub(crate) fn begin(&mut self, socket: &Arc<Socket>, event: Event) -> Option<Running> {
         self.begin_switched(socket, Switch::Own(event))
     }
 
-    /// Begins a call of an extension's event, if it is on and the socket lives.
+    /// Begins a call of an extension's event, if it is enabled and the socket is live.
     pub(super) fn begin_switched(&mut self, socket: &Arc<Socket>, switch: Switch) -> Option<Running> {
         let live = self.life == Life::Live;
         let slot = self.events.slot(switch);
@@ -298,12 +299,12 @@ impl State {
         Some(Running { socket: Arc::clone(socket), event: Some(switch) })
     }
 
-    /// Begins a callback that has no mask bit (Inspect, Abort), if the socket lives.
+    /// Begins a callback without a mask bit (Inspect, Abort), if the socket is live.
     pub(crate) fn begin_unmasked(&mut self, socket: &Arc<Socket>) -> Option<Running> {
         (self.life == Life::Live).then(|| self.begin_in_any_state(socket))
     }
 
-    /// Begins a callback without a mask bit whatever the state; a close waits for it all the same.
+    /// Begins a callback without a mask bit in any state; a close waits for it, too.
     pub(crate) fn begin_in_any_state(&mut self, socket: &Arc<Socket>) -> Running {
         self.events.running += 1;
         Running { socket: Arc::clone(socket), event: None }
@@ -316,8 +317,8 @@ impl State {
         (event, Running { socket: Arc::clone(socket), event: Some(Switch::Own(event)) })
     }
 
-    /// The sentinels that are due now that the socket has died: one for each event that is on and has such a
-    /// form. One whose callback is running right now follows when that has returned.
+    /// Begins the sentinels of a socket that has died: one for each enabled event that has such a form. The
+    /// sentinel of an event whose callback is running follows when that has returned.
     pub(super) fn begin_sentinels(&mut self, socket: &Arc<Socket>) -> Vec<(Event, Running)> {
         let mut begun = Vec::new();
         for event in Event::ALL {
@@ -368,7 +369,7 @@ impl State {
     }
 }
 
-/// `SO_WSK_EVENT_CALLBACK` in either direction; `request` is there if an IRP was given.
+/// `SO_WSK_EVENT_CALLBACK`, enabling or disabling; `request` is `None` without an IRP.
 pub(crate) fn control_events(
     call: &Call,
     request: Option<Request>,
@@ -391,7 +392,7 @@ pub(crate) fn control_events(
     }
 }
 
-/// The interface whose events are meant: WSK's own, or the extension of the socket with this index.
+/// Interface whose events are selected: WSK itself, or the extension of the socket with this index.
 fn check_interface(call: &Call, control: WSK_EVENT_CALLBACK_CONTROL) -> Result<Option<usize>, NTSTATUS> {
     let provider = call.provider();
     if control.NpiId.is_null() {
@@ -423,7 +424,7 @@ fn check_interface(call: &Call, control: WSK_EVENT_CALLBACK_CONTROL) -> Result<O
     Err(STATUS_NOT_SUPPORTED)
 }
 
-/// The events of `mask` that the socket can have, and those of them that are for inheritance only.
+/// Returns the events of `mask` that the socket can have, and those of them that are for inheritance only.
 fn valid_events(call: &Call, state: &State, mask: u32) -> Result<(u32, u32), NTSTATUS> {
     let behaviours = call.provider().live_config.behaviours();
     let (own, inherit) = match (call.category, &state.role) {
@@ -451,7 +452,7 @@ fn too_early(call: &Call) -> NTSTATUS {
     call.provider().live_config.behaviours().events_too_early.status()
 }
 
-/// Looks at how an enabling call is made.
+/// Checks the arguments of an enabling call.
 pub(super) fn check_enabling(call: &Call, with_irp: bool) {
     if with_irp {
         call.provider().advice("EVT-10", call.name, "events are enabled with an IRP: pass a null IRP");
@@ -497,7 +498,7 @@ fn enable(call: &Call, with_irp: bool, mask: u32) -> Result<(), NTSTATUS> {
     Ok(())
 }
 
-/// The events that a disabling call names, which is to be one.
+/// Returns the events that a disabling call selects, which must be exactly one.
 pub(super) fn events_to_disable(call: &Call, mask: u32) -> Result<u32, NTSTATUS> {
     let provider = call.provider();
     let mask = mask & !WSK_EVENT_DISABLE;
@@ -556,7 +557,7 @@ fn disable(call: &Call, request: Option<Request>, mask: u32) -> NTSTATUS {
     stop(call, state, request, events)
 }
 
-/// Stops the events, and answers as their running calls make it.
+/// Disables the events. The result depends on their running calls.
 pub(super) fn stop(
     call: &Call,
     mut state: MutexGuard<'_, State>,
@@ -568,7 +569,8 @@ pub(super) fn stop(
         (None, None) => STATUS_SUCCESS,
         (None, Some(request)) => {
             drop(state);
-            // The page fixes the answer: with no call in progress the result is inline (EVT-16, ruling 8).
+            // The documentation requires this: with no call in progress the result is inline (EVT-16, ruling
+            // 8).
             request.complete(call.provider(), STATUS_SUCCESS, 0);
             STATUS_SUCCESS
         }
@@ -585,7 +587,7 @@ pub(super) fn stop(
     }
 }
 
-/// EVT-21: a disabled event whose calls are still running needs the context as before.
+/// Pins the context for calls that are still running after their event was disabled (EVT-21).
 fn keep_context(call: &Call, state: &mut State, event: Switch) {
     let provider = call.provider();
     if provider.live_config.watches_memory() {
@@ -596,7 +598,7 @@ fn keep_context(call: &Call, state: &mut State, event: Switch) {
 }
 
 impl Events {
-    /// Begins to stop the event; true if calls of it are still running.
+    /// Begins to disable the event; true if calls of it are still running.
     fn stop(&mut self, event: Switch) -> bool {
         let slot = self.slot(event);
         if slot.running == 0 {

@@ -1,4 +1,4 @@
-//! The handing over of an accepted socket by `WskAcceptEvent`, as long as that runs (contract 4.8).
+//! Handover of an accepted socket by a running `WskAcceptEvent` (contract 4.8).
 
 use std::ffi::c_void;
 use std::ptr;
@@ -8,11 +8,11 @@ use wsk_sys::WSK_CLIENT_CONNECTION_DISPATCH;
 
 use super::{Call, Socket, State};
 
-/// The two outputs of a `WskAcceptEvent`, while that is running.
+/// Outputs of a running `WskAcceptEvent`.
 ///
 /// # Invariants
-/// Both point to variables of the thread that runs the callback, which clears the handover before it returns
-/// from there.
+/// Both point to local variables of the thread that runs the callback, which clears the handover before they
+/// are dropped.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Handover {
     /// `AcceptSocketContext`.
@@ -22,7 +22,7 @@ pub(crate) struct Handover {
 }
 
 impl Socket {
-    /// A `WskAcceptEvent` is about to hand this socket over.
+    /// Begins the handover of this socket by `WskAcceptEvent`.
     pub(crate) fn begin_handover(&self, handover: Handover) {
         self.lock().handover = Some(handover);
         self.handed_over.store(true, Ordering::Relaxed);
@@ -30,15 +30,14 @@ impl Socket {
 }
 
 impl State {
-    /// The client makes use of the socket.
+    /// Records that the client uses the socket.
     pub(super) fn note_use(&mut self, call: &'static str) {
         if self.handover.is_some() {
             self.used.get_or_insert(call);
         }
     }
 
-    /// The `WskAcceptEvent` has returned; tells the call by which the client has made use of the socket by
-    /// then.
+    /// Ends the handover; returns the call by which the client has used the socket meanwhile.
     pub(crate) fn end_handover(&mut self, socket: &Socket) -> Option<&'static str> {
         socket.handed_over.store(false, Ordering::Relaxed);
         self.handover = None;
@@ -46,7 +45,7 @@ impl State {
     }
 }
 
-/// Value of the outputs of a `WskAcceptEvent` before the client has written them.
+/// Value of the outputs of `WskAcceptEvent` before the client writes them.
 static UNWRITTEN: u64 = u64::from_ne_bytes(*b"unwritte");
 
 impl Handover {
@@ -55,7 +54,7 @@ impl Handover {
         ptr::from_ref(&UNWRITTEN).cast_mut().cast()
     }
 
-    /// The outputs as they are now; `None` for one that has not been written.
+    /// Returns the current outputs; `None` for one that is not written yet.
     pub(crate) fn read(self) -> (Option<*mut c_void>, Option<*const WSK_CLIENT_CONNECTION_DISPATCH>) {
         // SAFETY: by the invariant the variable is alive; the client may write it meanwhile, hence volatile.
         let context = unsafe { self.context.read_volatile() };
@@ -68,8 +67,7 @@ impl Handover {
     }
 }
 
-/// Inside the `WskAcceptEvent` that hands this socket over: its context and table are what the outputs hold
-/// now.
+/// Sets context and table from the current outputs, inside the `WskAcceptEvent` that hands this socket over.
 pub(super) fn adopt(call: &Call, state: &mut State) {
     let Some(handover) = state.handover else { return };
     state.note_use(call.name);

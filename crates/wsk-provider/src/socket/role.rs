@@ -1,4 +1,4 @@
-//! Part of a socket that depends on its category, and the questions of the common code to it.
+//! Role of a socket: the state that depends on its category, and its interface to the common code.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::request::Completions;
 use crate::stream::StreamSocket;
 use crate::transport::Tune;
 
-/// Reason why a socket ends its work.
+/// Reason for the end of a socket's work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
     /// It has died.
@@ -25,7 +25,7 @@ pub(crate) enum Ending {
 }
 
 impl Ending {
-    /// The status its waiting requests end with.
+    /// Returns the status of its waiting requests.
     pub(crate) fn status(self) -> NTSTATUS {
         match self {
             Self::Died => STATUS_FILE_FORCED_CLOSED,
@@ -34,7 +34,7 @@ impl Ending {
     }
 }
 
-/// Part of a socket that depends on its category.
+/// State of a socket that depends on its category.
 #[derive(Debug)]
 pub(crate) enum Role {
     /// A basic socket, or the shell of a closed one.
@@ -50,8 +50,8 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    /// The waiting request of `irp` is being cancelled: takes it out of its queue, and tells the bytes it had
-    /// got.
+    /// Removes the waiting request of `irp`, which is being cancelled, from its queue, and returns the number
+    /// of bytes transferred.
     pub(crate) fn cancelled(&mut self, irp: *mut IRP) -> usize {
         match self {
             Self::Basic => 0,
@@ -62,7 +62,7 @@ impl Role {
         }
     }
 
-    /// Ends the work: waiting requests end with [`Ending::status`], and the transport is given up (a
+    /// Ends the work: waiting requests end with [`Ending::status`], and the transport is dropped (a
     /// connection not closed in both directions is reset). May be called twice, for death and then for close.
     pub(crate) fn end(&mut self, ending: Ending, completions: &mut Completions) {
         match self {
@@ -74,8 +74,8 @@ impl Role {
         }
     }
 
-    /// The socket is gone: what its client has kept of indications goes back to the provider, which knows it
-    /// for a while.
+    /// Returns the indications that the client has retained to the provider, which quarantines them; the
+    /// socket is gone.
     pub(crate) fn give_back(self, provider: &Inner, call: &'static str) {
         match self {
             Self::Connection(connection) => connection.give_back(provider, call),
@@ -84,7 +84,7 @@ impl Role {
         }
     }
 
-    /// The local address; `None` before the bind.
+    /// Returns the local address; `None` before the bind.
     pub(crate) fn local_address(&self) -> Option<SocketAddr> {
         match self {
             Self::Basic => None,
@@ -95,7 +95,7 @@ impl Role {
         }
     }
 
-    /// The options that can change now.
+    /// Returns the object for option changes, if there is one.
     pub(crate) fn tune(&self) -> Option<&dyn Tune> {
         match self {
             Self::Basic => None,
@@ -106,7 +106,7 @@ impl Role {
         }
     }
 
-    /// Returns whether a bind comes too late although there is no local address (any more).
+    /// Returns whether a bind is too late although there is no local address (any more).
     pub(crate) fn is_past_bind(&self) -> bool {
         match self {
             Self::Basic | Self::Listen(_) | Self::Datagram(_) | Self::Stream(_) => false,
@@ -114,7 +114,7 @@ impl Role {
         }
     }
 
-    /// Returns whether the state allows events to be switched (EVT-07, EVT-08).
+    /// Returns whether events may be enabled and disabled in this state (EVT-07, EVT-08).
     pub(crate) fn allows_events(&self) -> bool {
         match self {
             Self::Basic | Self::Stream(_) => false,
@@ -124,7 +124,7 @@ impl Role {
         }
     }
 
-    /// Returns whether [`switched_on`] has something to call the client for now.
+    /// Returns whether [`switched_on`] has input for the event.
     pub(crate) fn has_waiting(&self, event: Event) -> bool {
         match (self, event) {
             (Self::Listen(listener), Event::Accept) => listener.has_waiting(),
@@ -135,8 +135,8 @@ impl Role {
     }
 }
 
-/// `event` was switched on and there may be something buffered for it. Called without the lock, on a thread
-/// of the provider's own.
+/// Delivers buffered input for `event`, which was enabled. Called without the lock, on a thread of the
+/// provider.
 pub(crate) fn switched_on(socket: &Arc<Socket>, event: Event) {
     match event {
         Event::Accept => listen::pump(socket),
