@@ -14,10 +14,10 @@
 //!       ├── connection     connect, send, receive, the receive event, disconnect
 //!       ├── datagram, stream
 //!       └── control        options, IOCTLs, extensions
-//!   request    one IRP in the provider's hands; queues and cancellation
-//!   data       the client's buffers, and the provider's own that are indicated to callbacks
-//!   worker     the threads that complete and call back apart from their cause
-//!   address    SOCKADDRs, and who may share an address
+//!   request    ownership of an IRP; queues and cancellation
+//!   data       buffers of the client, and indicated buffers of the provider
+//!   worker     threads for completions and deferred callbacks
+//!   address    SOCKADDRs, and rights to share an address
 //!   transport  the network
 //! ```
 //!
@@ -27,8 +27,8 @@
 
 #![allow(non_snake_case)]
 
-// Unit tests link the provider, whose kernel is this one then: linkers of Windows want it even for what no
-// test here reaches.
+// Unit tests link the provider, which needs this kernel: Windows linkers require it even for functions that
+// no test reaches.
 #[cfg(test)]
 use nt_user as _;
 

@@ -1,8 +1,8 @@
-//! The provider's own threads: the completer, and the threads that make callbacks nobody else can make.
+//! Threads of the provider: the completer, and the threads for deferred callbacks.
 //!
-//! The completer ends requests in the order in which they were given to it. Callbacks may take long (a client
-//! may hold one open on purpose), so each that cannot run on the thread that caused it gets an idle thread or
-//! a new one.
+//! The completer completes requests in the order of their submission. Callbacks may take long (a client may
+//! block in one on purpose), so each that cannot run on the thread that caused it gets an idle thread or a
+//! new one.
 
 mod completer;
 
@@ -17,46 +17,45 @@ use parking_lot::{Condvar, Mutex};
 pub(crate) use self::completer::Completer;
 use crate::provider::Inner;
 
-/// Number of callback threads at the most. Each callback that a client holds open takes one, and no
-/// client waits in so many of them for one more; what comes in a storm waits for its turn.
+/// Maximum number of callback threads. Each callback that blocks takes one, and no client waits in so many
+/// callbacks for another one; further callbacks wait for a thread.
 const MOST_THREADS: usize = 64;
-/// Time: how long an idle callback thread stays.
+/// Lifetime of an idle callback thread.
 const IDLE: Duration = Duration::from_secs(2);
 
-/// A piece of work that may call the client.
+/// A task that may call the client.
 pub(crate) type Task = Box<dyn FnOnce(&Arc<Inner>) + Send>;
 
 #[derive(Default)]
 struct PoolState {
     tasks: VecDeque<Task>,
-    /// Those that have been made and have not ended.
+    /// Number of threads that were started and have not ended.
     threads: usize,
     idle: usize,
-    /// Threads that have been made and have not looked for a task yet.
+    /// Number of threads that were started and have not looked for a task yet.
     coming: usize,
-    /// There is a thread that stays as long as the provider does.
+    /// There is a thread that lives as long as the provider.
     started: bool,
     stopping: bool,
 }
 
 impl PoolState {
-    /// Returns whether more tasks wait than threads are on their way to them, and there may be one more.
+    /// Returns whether more tasks wait than threads are available or starting, and another one is allowed.
     fn is_short(&self) -> bool {
         self.threads < MOST_THREADS && self.tasks.len() > self.idle + self.coming
     }
 
-    /// Counts a thread that is about to be made.
+    /// Counts a thread that is about to be started.
     fn add_thread(&mut self) {
         self.threads += 1;
         self.coming += 1;
     }
 }
 
-/// The threads for callbacks; there are as many as callbacks are being held open, and one idle, up to
-/// [`MOST_THREADS`].
+/// Threads for callbacks: one for each callback that blocks, and one idle, up to [`MOST_THREADS`].
 ///
-/// A task is never run by the thread that brings it, which may hold locks. Where no thread is to be had for
-/// it, it waits for one of those there are. The first one never goes, so that there always is one.
+/// A task never runs on the thread that submits it, which may hold locks. If no new thread is available, it
+/// waits for an existing one. The first thread never ends, so that there is always one.
 #[derive(Default)]
 pub(crate) struct CallbackThreads {
     state: Mutex<PoolState>,
@@ -75,7 +74,7 @@ impl fmt::Debug for CallbackThreads {
 }
 
 impl CallbackThreads {
-    /// Makes the thread that stays, unless it is there.
+    /// Starts the permanent thread, unless it is running.
     pub(crate) fn start(self: &Arc<Self>, provider: &Arc<Inner>) -> io::Result<()> {
         let mut state = self.state.lock();
         if std::mem::replace(&mut state.started, true) {
@@ -97,7 +96,7 @@ impl CallbackThreads {
         if state.is_short() {
             state.add_thread();
             drop(state);
-            // Without a thread of its own the task waits for another one's.
+            // Without a new thread the task waits for an existing one.
             let _ = self.make(provider, false);
         } else {
             drop(state);
@@ -105,7 +104,7 @@ impl CallbackThreads {
         }
     }
 
-    /// Makes a thread, which is counted as coming already.
+    /// Starts a thread that is already counted.
     fn make(self: &Arc<Self>, provider: &Arc<Inner>, stays: bool) -> io::Result<()> {
         let pool = Arc::clone(self);
         let shared = Arc::clone(provider);
@@ -123,7 +122,7 @@ impl CallbackThreads {
         state.coming -= 1;
         loop {
             if let Some(task) = state.tasks.pop_front() {
-                // The task may take long, and what is behind it may be there because no thread was to be had.
+                // The task may take long, and further tasks may wait because no thread was available.
                 let short = state.is_short();
                 if short {
                     state.add_thread();

@@ -251,7 +251,7 @@ unsafe fn list_addresses(call: &Call, arguments: &Arguments) -> Result<usize, NT
     Ok(needed)
 }
 
-/// `SIO_ADDRESS_LIST_SORT`: the list is taken to be sorted already.
+/// `SIO_ADDRESS_LIST_SORT`: treats the list as already sorted.
 ///
 /// # Safety
 /// The buffers are as long as the arguments say.
@@ -283,7 +283,7 @@ fn watch_addresses(call: &Call, request: Request) -> NTSTATUS {
 }
 
 impl Provider {
-    /// The addresses of the machine have changed: the requests that wait for that complete, once (IOC-17).
+    /// Completes the requests that wait for a change of the machine's addresses, once (IOC-17).
     pub fn addresses_changed(&self) {
         for socket in self.0.registrar.sockets() {
             let mut completions = Completions::default();

@@ -21,8 +21,8 @@ pub(crate) use ioctl::AddressListWatch;
 
 const NAME: &str = "WskControlSocket";
 
-/// The arguments of a control call. What has no length is null, whatever pointer the client gave with it:
-/// Windows looks at no such pointer.
+/// Arguments of a control call. A buffer without a length is null, whatever its pointer: Windows ignores such
+/// a pointer.
 #[derive(Clone, Copy, Debug)]
 struct Arguments {
     code: u32,
@@ -47,7 +47,7 @@ impl Arguments {
         Ok(unsafe { self.input.cast::<T>().read_unaligned() })
     }
 
-    /// Writes the output as a `T`; the result is the number of bytes written.
+    /// Writes the output as a `T`, and returns the number of bytes written.
     ///
     /// # Safety
     /// The output is null or has room for `output_size` bytes.
@@ -71,7 +71,7 @@ impl Arguments {
         }
     }
 
-    /// Returns whether nothing is asked to be written.
+    /// Returns whether there are no output parameters.
     fn has_no_output(&self) -> bool {
         self.output.is_null() && self.returned.is_null()
     }
@@ -148,7 +148,7 @@ pub(crate) unsafe extern "system" fn wsk_control_socket(
     }
 }
 
-/// Ends a call with a status that is told inline.
+/// Fails a call inline.
 fn refuse(call: &Call, request: Option<Request>, status: NTSTATUS) -> NTSTATUS {
     match request {
         None => status,
@@ -156,7 +156,7 @@ fn refuse(call: &Call, request: Option<Request>, status: NTSTATUS) -> NTSTATUS {
     }
 }
 
-/// Ends a call with its result. Without an IRP the size goes to the client's variable (IRP-21).
+/// Ends a call with its result. Without an IRP the size is written to the client's variable (IRP-21).
 ///
 /// # Safety
 /// The arguments are those of the call.

@@ -1,4 +1,4 @@
-//! The bytes of transfers: the client's buffers, and the provider's own that are indicated to callbacks.
+//! Data of transfers: buffers of the client, and indicated buffers of the provider.
 
 mod packet;
 mod shown;

@@ -1,5 +1,4 @@
-//! Memory of the provider that is indicated to a receive callback: the data, its MDLs, and the list over
-//! them.
+//! Provider memory that is indicated to a receive callback: the data, its MDLs, and their list.
 //!
 //! ```text
 //!   room ─► indicated (in a callback) ─► room            SUCCESS, or not accepted
@@ -20,11 +19,11 @@ use wsk_sys::{WSK_BUF, WSK_DATA_INDICATION};
 
 use super::shown::{POISON, Quarantine, Show, Shown};
 
-/// The data one packet has room for: as much as one datagram can have.
+/// Capacity of a packet: the maximum size of a datagram.
 pub(crate) const ROOM: usize = 64 * 1024;
 /// Bytes in front of the data, so that an MDL can begin before it.
 const HEADROOM: usize = 64;
-/// List elements a packet has, and MDLs for each.
+/// Number of list elements of a packet, and of MDLs for each.
 const NODES: usize = 4;
 /// The page size that MDL arithmetic uses.
 const PAGE: usize = 4096;
@@ -41,12 +40,12 @@ pub(crate) enum Shape {
     Chained,
     /// Elements without data around the one that has it.
     Gaps,
-    /// One element over one MDL whose pages are locked and not mapped: the client's attempt can fail
+    /// One element over one MDL whose pages are locked and not mapped: the client's mapping can fail
     /// (RCVE-17).
     Unmapped,
 }
 
-/// One packet. It keeps its place in memory as long as a client may look at it.
+/// One packet. Its address is stable while a client may access it.
 ///
 /// # Invariants
 /// `nodes` and `mdls` point into this packet and its `data` only, which is why it lives in a box from the
@@ -78,12 +77,12 @@ impl Packet {
         })
     }
 
-    /// The room for data.
+    /// Returns the room for data.
     pub(crate) fn room(&mut self) -> &mut [u8] {
         &mut self.data[HEADROOM..]
     }
 
-    /// Says how much of the room has been filled.
+    /// Sets the number of bytes that have been filled.
     pub(crate) fn set_length(&mut self, length: usize) {
         debug_assert!(length <= ROOM, "a packet was overfilled");
         self.length = length;
@@ -104,8 +103,8 @@ impl Packet {
         self.nodes.as_ptr_range().contains(&element)
     }
 
-    /// The list over the data, laid out as `shape` says. The pointer is good until the packet is changed or
-    /// given back.
+    /// Returns the list over the data, with the layout `shape`. The pointer is valid until the packet is
+    /// changed or returned.
     pub(crate) fn list(&mut self, shape: Shape) -> *mut WSK_DATA_INDICATION {
         let length = self.length;
         match shape {
@@ -143,8 +142,8 @@ impl Packet {
         }
     }
 
-    /// Makes element `index` over `length` bytes that begin `offset` after `start`; the last `tail` of them
-    /// in an MDL of their own.
+    /// Creates element `index` over `length` bytes at `offset` from `start`, with the last `tail` of them in
+    /// a separate MDL.
     fn element(&mut self, index: usize, start: usize, offset: usize, length: usize, tail: usize) {
         let base = self.data.as_mut_ptr();
         let [first, second] = &mut self.mdls[index];
@@ -157,7 +156,7 @@ impl Packet {
         self.nodes[index].Buffer = WSK_BUF { Mdl: first, Offset: offset as u32, Length: length };
     }
 
-    /// Chains the first `count` elements and answers with the head.
+    /// Links the first `count` elements, and returns the head.
     fn link(&mut self, count: usize) -> *mut WSK_DATA_INDICATION {
         let head = self.nodes.as_mut_ptr();
         for index in 0..count {
@@ -168,7 +167,7 @@ impl Packet {
     }
 }
 
-/// Makes `mdl` describe memory that is mapped where it is and stays there.
+/// Makes `mdl` describe mapped memory with a stable address.
 pub(crate) fn describe(mdl: &mut MDL, address: *mut u8, length: usize, next: *mut MDL) {
     let offset = address.addr() % PAGE;
     let mdl: *mut MDL = mdl;

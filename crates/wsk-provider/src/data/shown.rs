@@ -60,7 +60,7 @@ impl Shown {
         (address < piece.end).then_some(piece.over)
     }
 
-    /// A pending request uses the memory at `address`. The result, if it was shown, is for
+    /// Records that a pending request uses the memory at `address`. If that was shown, the result is for
     /// [`end_use`](Self::end_use).
     pub(crate) fn begin_use(&self, address: usize) -> Option<usize> {
         if self.count.load(Ordering::Acquire) == 0 {
@@ -75,7 +75,7 @@ impl Shown {
         Some(*start)
     }
 
-    /// The request is about to complete.
+    /// Ends the use by a request that is about to complete.
     pub(crate) fn end_use(&self, start: usize) {
         let mut pieces = self.pieces.write();
         let Some(piece) = pieces.get_mut(&start) else { return };

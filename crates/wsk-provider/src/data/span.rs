@@ -1,4 +1,4 @@
-//! The part of a client's MDL chain that a transfer still has to fill or to send.
+//! Rest of a client's MDL chain that a transfer still has to fill or send.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::slice;
@@ -11,7 +11,7 @@ use wsk_sys::nt::{
 
 use crate::provider::Inner;
 
-/// Number of pieces of a chain that are handed to the transport at a time.
+/// Number of pieces of a chain that are passed to the transport at a time.
 const PIECES: usize = 16;
 
 /// Result of one transfer.
@@ -19,14 +19,14 @@ const PIECES: usize = 16;
 pub(crate) struct Moved {
     /// The bytes.
     pub(crate) bytes: usize,
-    /// The transport could have moved more and did not: it has no more data, or no more room, now.
+    /// The transport moved less than it could: it currently has no more data, or no more room.
     pub(crate) short: bool,
 }
 
 /// Fault of a client's buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// The buffer reaches out of its chain, or starts outside its first MDL (SND-08).
+    /// The buffer exceeds its chain, or starts outside its first MDL (SND-08).
     OutOfChain,
     /// An MDL describes neither locked pages nor non-paged pool (SND-09).
     NotLocked,
@@ -34,7 +34,7 @@ pub(crate) enum Fault {
     NotMapped,
 }
 
-/// Returns whether the kernel has marked in an MDL that it describes locked pages or non-paged pool.
+/// Returns whether an MDL is marked as one of locked pages or non-paged pool.
 ///
 /// # Safety
 /// The MDL is alive.
@@ -61,11 +61,11 @@ unsafe fn address(mdl: *mut MDL) -> *mut u8 {
     page.cast::<u8>().wrapping_add(offset as usize)
 }
 
-/// A range of a client's MDL chain, shortened from the front as the transfer goes on.
+/// A range of a client's MDL chain, shortened from the front during the transfer.
 ///
 /// # Invariants
 /// From `offset` on, the chain at `mdl` has at least `left` bytes, all of them mapped. The client keeps the
-/// chain and the memory alive and to itself until the IRP of the transfer completes (LIFE-09); a `Span` is
+/// chain and the memory valid and unused until the IRP of the transfer completes (LIFE-09); a `Span` is
 /// dropped before that.
 #[derive(Debug)]
 pub(crate) struct Span {
@@ -78,12 +78,11 @@ pub(crate) struct Span {
 unsafe impl Send for Span {}
 
 impl Span {
-    /// A span of no bytes.
+    /// An empty span.
     pub(crate) const EMPTY: Self = Self { mdl: std::ptr::null_mut(), offset: 0, left: 0 };
 
-    /// The whole of `buffer`, which is given to `call`; null stands for no bytes. What an indication has
-    /// shown and shows no longer is reported (LIFE-13), and used all the same: it is the provider's, which
-    /// keeps it for a while.
+    /// Returns the whole of `buffer`, a parameter of `call`; null means no bytes. Indicated data after its
+    /// return is reported (LIFE-13), and used nevertheless, since it is in quarantine.
     ///
     /// # Safety
     /// `buffer` is null or points to a buffer descriptor whose chain the client leaves alone, as the
@@ -141,17 +140,17 @@ impl Span {
         Ok(span)
     }
 
-    /// The same range once more.
+    /// Returns another span of the same range.
     pub(crate) fn again(&self) -> Self {
         Self { ..*self }
     }
 
-    /// The bytes that are left.
+    /// Returns the number of bytes left.
     pub(crate) fn left(&self) -> usize {
         self.left
     }
 
-    /// The next piece of contiguous memory and where the one after it begins.
+    /// Returns the next piece of contiguous memory, and the span behind it.
     fn piece(&self) -> Option<(*mut u8, usize, Self)> {
         let Self { mut mdl, mut offset, left } = *self;
         if left == 0 {
@@ -176,7 +175,7 @@ impl Span {
         }
     }
 
-    /// Leaves out the next `bytes` bytes.
+    /// Skips the next `bytes` bytes.
     pub(crate) fn advance(&mut self, bytes: usize) {
         debug_assert!(bytes <= self.left, "a transport moved more than it was given");
         self.offset += bytes;
@@ -194,7 +193,7 @@ impl Span {
         }
     }
 
-    /// Lets `transfer` fill the span from the front, and leaves out what it filled.
+    /// Lets `transfer` fill the span from the front, and skips the filled bytes.
     pub(crate) fn fill_with(
         &mut self,
         transfer: impl FnOnce(&mut [IoSliceMut<'_>]) -> io::Result<usize>,
@@ -217,7 +216,7 @@ impl Span {
         Ok(Moved { bytes, short: bytes < room })
     }
 
-    /// Lets `transfer` take bytes from the front, and leaves out what it took.
+    /// Lets `transfer` take bytes from the front, and skips them.
     pub(crate) fn drain_with(
         &mut self,
         transfer: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>,
@@ -239,7 +238,7 @@ impl Span {
         Ok(Moved { bytes, short: bytes < room })
     }
 
-    /// Copies as much of `bytes` as fits and tells how much that was.
+    /// Copies as much of `bytes` as fits, and returns the number of bytes copied.
     pub(crate) fn fill(&mut self, bytes: &[u8]) -> usize {
         let mut copied = 0;
         while copied < bytes.len()
@@ -255,7 +254,7 @@ impl Span {
         copied
     }
 
-    /// Appends the next `bytes` bytes to `to`, or what there is of them.
+    /// Appends up to `bytes` next bytes to `to`.
     pub(crate) fn drain(&mut self, mut bytes: usize, to: &mut Vec<u8>) {
         while bytes > 0
             && let Some((start, length, _)) = self.piece()

@@ -1,4 +1,4 @@
-//! Functions behind the end of an older system's tables, which report that a client read so far (LAY-15).
+//! Functions beyond the end of an older system's tables, which report the call (LAY-15).
 
 use wsk_sys::nt::{GUID, IRP, NTSTATUS, PEPROCESS, PETHREAD};
 use wsk_sys::{
@@ -11,7 +11,7 @@ use crate::socket::Call;
 
 const DETAIL: &str = "the function is not in the dispatch table of this Windows release: check Version";
 
-/// Reports the read of a client function, and fails the call.
+/// Reports a call of a client function, and fails it.
 ///
 /// # Safety
 /// As [`ClientCall::begin`].
@@ -72,7 +72,7 @@ pub(super) unsafe extern "system" fn get_name_info(
     unsafe { report_client("WskGetNameInfo", client, irp) }
 }
 
-/// Reports the read, and fails the call.
+/// Reports a call of a socket function, and fails it.
 ///
 /// # Safety
 /// As [`Call::begin`].

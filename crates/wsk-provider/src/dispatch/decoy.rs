@@ -1,7 +1,7 @@
-//! Value of `Information` while a request that will make a socket is pending: something that looks like a
-//! socket and is none.
+//! Value of `Information` while a request that creates a socket is pending: an object that only looks like a
+//! socket.
 //!
-//! A client that takes the pending status for success finds it there, and shows by calling it (IRP-12).
+//! A client that mistakes the pending status for success uses it, and is detected by the call (IRP-12).
 
 use std::ptr;
 
@@ -10,10 +10,10 @@ use wsk_sys::{PWSK_SOCKET, WSK_SOCKET};
 use super::{BASIC, CONNECTION, DATAGRAM, LISTEN, STREAM};
 use crate::socket::Category;
 
-/// The public head of a socket, with nothing behind it.
+/// The public head of a socket, without further state.
 struct Decoy(WSK_SOCKET);
 
-// SAFETY: the pointer inside leads to a static table, and nobody changes either.
+// SAFETY: the pointer inside points to a static table; both are immutable.
 unsafe impl Sync for Decoy {}
 
 static DECOYS: [Decoy; 5] = [

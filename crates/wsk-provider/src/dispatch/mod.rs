@@ -1,8 +1,8 @@
 //! The tables of provider functions.
 //!
-//! Tables only ever grew at their end, and their version number never told. A provider that shows an older
-//! Windows has tables whose later members do nothing but report that the client read beyond what that system
-//! has (LAY-15): there the real table would end, and the memory behind it is anybody's.
+//! Tables grew only at their end, without a change of their version number. For an older Windows release the
+//! later members of a table only report the call (LAY-15): the real table ends before them, and the memory
+//! behind it is undefined.
 
 mod beyond;
 pub(crate) mod decoy;
@@ -125,7 +125,7 @@ const fn client_dispatch(version: u16) -> WSK_PROVIDER_DISPATCH {
 
 /// Version 1.0.
 static CLIENT_1_0: WSK_PROVIDER_DISPATCH = client_dispatch(0x0100);
-/// A minor version that was never published; it stands for every later one, which is a superset (REG-17).
+/// A minor version that was never published, as an example of a later one, which is a superset (REG-17).
 static CLIENT_1_1: WSK_PROVIDER_DISPATCH = client_dispatch(0x0101);
 
 /// Before Windows 7 the table ended with `WskControlClient`.

@@ -1,8 +1,8 @@
 //! Interface to the network: streams, listeners and datagram ports, all non-blocking.
 //!
-//! WSK's state machines sit on top of [`Transport`] and know nothing of the host. The [`live`] implementation
-//! serves them from the host's own sockets; another one may move the bytes through memory under a schedule of
-//! its own. Nothing here waits, and everything that can happen later is told to a sink.
+//! WSK's state machines use [`Transport`] and are independent of the host. The [`live`] implementation uses
+//! the host's sockets; another one may move the bytes through memory under its own schedule. No operation
+//! blocks, and all later events are reported to a sink.
 //!
 //! ```text
 //!   Transport::reserve ──► Reservation ──connect──► Stream (connecting) ──first writable──► connected
@@ -11,16 +11,15 @@
 //!   Transport::datagram ─► Datagram
 //! ```
 //!
-//! Rules for every implementation, on which the callers' locking rests:
+//! Rules for every implementation, on which the callers' locking relies:
 //!
-//! * A sink is never called from inside a call that its owner makes: the owner may hold its own lock then.
-//! * A sink may hold its thread for as long as it likes; others are told meanwhile, by other threads.
-//! * Readiness is reported by edge: once after the sink was attached, and then whenever it comes anew. The
-//!   owner keeps trying until it is told [`WouldBlock`](io::ErrorKind::WouldBlock), or until a transfer came
-//!   out shorter than it could have.
-//! * Readiness may be reported without cause, and one report may still arrive after the object is gone.
-//! * An object ends its traffic when it is dropped; how a stream ends is chosen with [`Stream::close`] and
-//!   [`Stream::abort`].
+//! * A sink is never called from inside a call of its owner, which may hold its own lock then.
+//! * A sink may block its thread for any time; other sinks are called meanwhile, on other threads.
+//! * Readiness is edge-triggered: it is reported once after the sink was attached, and then at each change.
+//!   The owner continues until it gets [`WouldBlock`](io::ErrorKind::WouldBlock) or a short transfer.
+//! * Reports may be spurious, and one report may still arrive after the object was dropped.
+//! * An object ends its traffic when it is dropped; [`Stream::close`] and [`Stream::abort`] select how a
+//!   stream ends.
 
 pub mod live;
 mod status;
@@ -33,27 +32,28 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A job for a thread of the transport's own; its owner supplies the thread.
+/// A job for a thread of the transport; the owner of the transport supplies the thread.
 pub type Job = Box<dyn FnOnce() + Send>;
 
-/// Makes a thread of the given name for a job. Where that fails the job is dropped.
+/// Starts a thread with the given name for a job. If that fails the job is dropped.
 pub type Spawn = Arc<dyn Fn(&str, Job) -> io::Result<()> + Send + Sync>;
 
-/// Takes note of a trouble with the host that the transport cannot tell anybody in particular.
+/// Records a failure of the host that belongs to no particular sink.
 pub type Complain = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// The network.
 pub trait Transport: Send + Sync + Debug {
-    /// Starts to deliver readiness, on threads made with `spawn`. Called once, before anything else; again if
-    /// it failed, which it does if there is no thread to be had. What goes wrong later is told to `complain`.
+    /// Starts to deliver readiness, on threads started with `spawn`. Called once, before all other methods;
+    /// it may be repeated after a failure, which happens if no thread is available. Later failures are passed
+    /// to `complain`.
     fn start(&self, spawn: Spawn, complain: Complain) -> io::Result<()>;
 
     /// Stops the threads of [`start`](Self::start): on return they will make no further call into a sink,
     /// unless the caller is such a thread itself.
     fn stop(&self);
 
-    /// Donates the calling thread, which would sleep otherwise, until `over` returns true, no work is left, or
-    /// `patience` has elapsed. It calls only sinks that [accept it](ReadySink::accepts_donated_thread).
+    /// Donates the calling thread, which would sleep otherwise, until `over` returns true, no work is left,
+    /// or `patience` has elapsed. It calls only sinks that [accept it](ReadySink::accepts_donated_thread).
     fn donate_thread(&self, patience: Duration, over: &mut dyn FnMut() -> bool) {
         let _ = (patience, over);
     }
@@ -61,10 +61,10 @@ pub trait Transport: Send + Sync + Debug {
     /// Makes the donated threads check soon whether their wait is over.
     fn kick(&self) {}
 
-    /// Takes the local stream address `local`, port 0 meaning any free one, without listening yet.
+    /// Binds the local stream address `local` without listening yet. Port 0 selects a free one.
     fn reserve(&self, local: SocketAddr, options: &BindOptions) -> io::Result<Box<dyn Reservation>>;
 
-    /// Opens the datagram port `local`, port 0 meaning any free one.
+    /// Opens the datagram port `local`. Port 0 selects a free one.
     fn datagram(
         &self,
         local: SocketAddr,
@@ -72,10 +72,10 @@ pub trait Transport: Send + Sync + Debug {
         sink: Arc<dyn ReadySink>,
     ) -> io::Result<Box<dyn Datagram>>;
 
-    /// The addresses of this machine.
+    /// Returns the addresses of this machine.
     fn addresses(&self) -> io::Result<Vec<IpAddr>>;
 
-    /// Takes `local` and listens there at once.
+    /// Binds `local` and listens at once.
     fn listen(
         &self,
         local: SocketAddr,
@@ -86,16 +86,15 @@ pub trait Transport: Send + Sync + Debug {
     }
 }
 
-/// Manner in which an address is taken. Whether it *may* be taken beside another socket of this provider is
-/// decided before.
+/// Options of a bind. The right to share the address with another socket of this provider is checked before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BindOptions {
     /// An IPv6 socket serves IPv6 only. WSK's default.
     pub v6_only: bool,
-    /// The client asked to share the address with whoever asks likewise (`SO_REUSEADDR`).
+    /// The client shares the address with other sockets that have this option (`SO_REUSEADDR`).
     pub reuse: bool,
-    /// The provider has granted this address although another socket of its own holds it, or one that
-    /// overlaps. Only then may a host be told to allow two holders, so that foreign processes still collide.
+    /// The provider has granted this address although another socket of its own has it, or an overlapping
+    /// one. Only then is the host configured for two sockets, so that other processes still collide.
     pub share: bool,
     /// Probe idle connections (`SO_KEEPALIVE`); inherited by accepted streams.
     pub keep_alive: bool,
@@ -103,7 +102,7 @@ pub struct BindOptions {
     pub receive_buffer: Option<usize>,
     /// Datagrams may go to broadcast addresses (`SO_BROADCAST`).
     pub broadcast: bool,
-    /// Other choices.
+    /// Other options.
     pub tunings: Vec<Tuning>,
 }
 
@@ -121,10 +120,10 @@ impl Default for BindOptions {
     }
 }
 
-/// An option that the state machines of WSK have no use for themselves.
+/// An option that has no meaning for the state machines of WSK.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tuning {
-    /// Probes of idle connections: whether, after how long, how often, and how many times.
+    /// Keep-alive probes of idle connections.
     KeepAlive {
         /// `SO_KEEPALIVE`.
         on: bool,
@@ -151,9 +150,9 @@ pub enum Tuning {
     GroupLoop(bool),
     /// `IPV6_MULTICAST_LOOP`.
     GroupLoopV6(bool),
-    /// `IP_MULTICAST_IF`: an address of the interface; the unspecified one leaves the choice to the host.
+    /// `IP_MULTICAST_IF`: an address of the interface; the unspecified one lets the host choose.
     GroupInterface(Ipv4Addr),
-    /// `IPV6_MULTICAST_IF`: the number of the interface; 0 leaves the choice to the host.
+    /// `IPV6_MULTICAST_IF`: the index of the interface; 0 lets the host choose.
     GroupInterfaceV6(u32),
     /// `IP_ADD_MEMBERSHIP` and `IP_DROP_MEMBERSHIP`: a group, and an address of the interface.
     Group {
@@ -175,35 +174,34 @@ pub enum Tuning {
     },
 }
 
-/// Options that can change after an address was taken.
+/// Options that can change after the bind.
 pub trait Tune: Send + Sync + Debug {
-    /// The local address in use, with the port that was really assigned.
+    /// Returns the local address, with the assigned port.
     fn local_address(&self) -> io::Result<SocketAddr>;
 
-    /// `SO_KEEPALIVE`; on a listener for the streams to come.
+    /// `SO_KEEPALIVE`; on a listener for future streams.
     fn set_keep_alive(&self, on: bool) -> io::Result<()>;
 
-    /// `SO_RCVBUF`; on a listener for the streams to come.
+    /// `SO_RCVBUF`; on a listener for future streams.
     fn set_receive_buffer(&self, bytes: usize) -> io::Result<()>;
 
-    /// `SO_BROADCAST`; means something for datagrams only.
+    /// `SO_BROADCAST`; has an effect on datagrams only.
     fn set_broadcast(&self, on: bool) -> io::Result<()>;
 
-    /// Any other option; on a listener for the streams to come. A network that has nothing of the kind lets
-    /// it be.
+    /// Any other option; on a listener for future streams. A network without the option ignores it.
     fn tune(&self, tuning: &Tuning) -> io::Result<()> {
         let _ = tuning;
         Ok(())
     }
 }
 
-/// A local stream address that is taken but not yet used.
+/// A bound local stream address that is not yet used.
 pub trait Reservation: Tune {
     /// Listens at this address.
     fn listen(self: Box<Self>, sink: Arc<dyn ListenSink>) -> io::Result<Box<dyn Listener>>;
 
-    /// Starts to connect to `remote`. The outcome is there once the sink was told that the stream is
-    /// writable: see [`Stream::connected`]. Dropping the stream before that gives the attempt up.
+    /// Starts to connect to `remote`. The outcome is available once the stream is reported as writable: see
+    /// [`Stream::connected`]. Dropping the stream before that cancels the attempt.
     fn connect(self: Box<Self>, remote: SocketAddr, sink: Arc<dyn ReadySink>) -> io::Result<Box<dyn Stream>>;
 }
 
@@ -216,16 +214,16 @@ pub trait ListenSink: Send + Sync {
     fn failed(&self, error: io::Error);
 }
 
-/// A listening address; dropping it ends the listening, and streams nobody has taken are reset.
+/// A listening address. Dropping it ends the listening and resets streams that are not delivered yet.
 pub trait Listener: Tune {
-    /// Returns whether incoming streams are delivered. While they are not they wait in the transport's own
-    /// queue.
+    /// Enables or disables the delivery of incoming streams. While it is disabled they wait in the
+    /// transport's queue.
     fn set_accepting(&self, on: bool);
 }
 
 /// Sink to which streams and datagram ports report.
 pub trait ReadySink: Send + Sync {
-    /// Something has become possible.
+    /// Reports a change of readiness.
     fn ready(&self, ready: Ready);
 
     /// Returns whether a [donated](Transport::donate_thread) thread may call this sink. Such a call sets
@@ -242,11 +240,11 @@ pub struct Ready {
     pub readable: bool,
     /// Writing may take data or give an error; for a connecting stream: the attempt has ended.
     pub writable: bool,
-    /// The peer has sent all it will send: the end of the stream is in sight, behind what is still unread.
+    /// The peer has ended its side: the end of the stream follows the unread data.
     pub peer_closed: bool,
-    /// The stream has failed; the next transfer tells how.
+    /// The stream has failed; the next transfer returns the error.
     pub failed: bool,
-    /// The peer has reset the connection, and no transfer need tell. Only some hosts say so.
+    /// The peer has reset the connection; transfers may not report it. Only some hosts detect this.
     pub reset: bool,
     /// The call is made on a donated thread, which must not be blocked.
     pub donated: bool,
@@ -266,39 +264,40 @@ pub enum Waiting {
 /// One connection.
 ///
 /// # Invariants
-/// A stream belongs to one owner, and dropping it is an end like [`abort`](Self::abort).
+/// A stream has one owner. Dropping it has the effect of [`abort`](Self::abort).
 pub trait Stream: Tune {
-    /// Sends reports to `sink` from now on, and the present state soon.
+    /// Sets the sink, which gets a report of the current state soon.
     fn attach(&mut self, sink: Arc<dyn ReadySink>) -> io::Result<()>;
 
-    /// Returns how the connection attempt stands: `Ok(false)` while it runs.
+    /// Returns the state of the connection attempt: `Ok(false)` while it is in progress.
     fn connected(&self) -> io::Result<bool>;
 
-    /// Reads what is there into `buffers`, in order. Zero bytes into room means the end of the stream.
+    /// Reads available data into `buffers`, in order. Zero bytes for non-empty buffers mean the end of the
+    /// stream.
     fn try_read(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize>;
 
-    /// Takes bytes of `buffers`, in order, and takes over the responsibility for them.
+    /// Writes bytes of `buffers`, in order; the transport is responsible for those it takes.
     fn try_write(&mut self, buffers: &[IoSlice<'_>]) -> io::Result<usize>;
 
-    /// Looks at what waits without taking it.
+    /// Checks for waiting data without reading it.
     fn peek(&self) -> io::Result<Waiting>;
 
-    /// The number of bytes that wait to be read.
+    /// Returns the number of bytes that wait to be read.
     fn unread(&self) -> io::Result<usize>;
 
-    /// Ends the sending direction behind what was written.
+    /// Ends the sending direction behind the written data.
     fn shut_write(&mut self) -> io::Result<()>;
 
-    /// Returns whether the peer has acknowledged all that was written, and the end if
-    /// [`shut_write`](Self::shut_write) was called. `None` where the host cannot tell, and a graceful
-    /// disconnect is then over when the host has taken the end; a host that can also reports readiness when
-    /// it becomes true.
+    /// Returns whether the peer has acknowledged all written data, and the end if
+    /// [`shut_write`](Self::shut_write) was called. `None` if the host cannot tell: then a graceful
+    /// disconnect is over when the host has taken the end. A host that can tell also reports readiness when
+    /// this becomes true.
     fn drained(&self) -> io::Result<Option<bool>>;
 
-    /// The peer's address.
+    /// Returns the peer's address.
     fn remote_address(&self) -> SocketAddr;
 
-    /// Ends a stream that was closed in both directions: the peer is told nothing more.
+    /// Ends a stream that was closed in both directions, without a further message to the peer.
     fn close(self: Box<Self>);
 
     /// Resets the connection.
@@ -310,21 +309,21 @@ pub trait Stream: Tune {
 pub struct Received {
     /// Its length.
     pub length: usize,
-    /// Whose it is.
+    /// Its source address.
     pub from: SocketAddr,
-    /// Which address it was sent to, where the host tells.
+    /// Its destination address, if the host reports it.
     pub to: Option<IpAddr>,
     /// It was sent to all hosts of a network.
     pub broadcast: bool,
-    /// The number of the interface by which it came; 0 where the host does not tell.
+    /// Index of the receiving interface; 0 if the host does not report it.
     pub interface: u32,
-    /// Its type of service, or traffic class, where the host tells.
+    /// Its type of service or traffic class, if the host reports it.
     pub service: Option<u8>,
 }
 
 /// One datagram port.
 pub trait Datagram: Tune {
-    /// Takes one datagram. `buffer` has room for the largest there is.
+    /// Receives one datagram. `buffer` has room for the largest one.
     fn try_receive(&self, buffer: &mut [u8]) -> io::Result<Received>;
 
     /// Sends one datagram.

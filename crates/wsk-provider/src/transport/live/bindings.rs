@@ -1,4 +1,4 @@
-//! Which addresses this network holds, so that a host can be told to share one.
+//! Addresses of this network, so that the host can be configured to share one.
 //!
 //! WSK grants some overlaps (a wildcard beside a specific address, two `SO_REUSEADDR` sockets) that a Unix
 //! host refuses. The provider decides by WSK's table; when it has granted one, both host sockets are marked
@@ -40,13 +40,13 @@ struct Table {
     next: u64,
 }
 
-/// The addresses held.
+/// The addresses in use.
 #[derive(Debug, Default)]
 pub(super) struct Bindings {
     table: Mutex<Table>,
 }
 
-/// One address held. Whoever owns the socket drops this before it.
+/// One address in use. The owner of the socket drops this before it.
 #[derive(Debug)]
 pub(super) struct Binding {
     bindings: Arc<Bindings>,
@@ -101,7 +101,7 @@ impl Drop for Binding {
 }
 
 impl Table {
-    /// Does `call` while `socket` and every holder of `port` allow sharing.
+    /// Runs `call` while `socket` and every holder of `port` allow sharing.
     fn shared(
         &self,
         kind: Kind,
@@ -115,7 +115,7 @@ impl Table {
             allow_sharing(holder.raw, true)?;
         }
         let result = call();
-        // Unmarking cannot fail on a socket that was marked; if it did, sharing would only stay allowed.
+        // Unmarking cannot fail on a marked socket; a failure would only leave sharing allowed.
         let _ = allow_sharing(raw(socket), false);
         for holder in holders() {
             let _ = allow_sharing(holder.raw, false);

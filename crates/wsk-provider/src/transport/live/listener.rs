@@ -15,20 +15,20 @@ use super::stream::LiveStream;
 use super::{on, tune};
 use crate::transport::{ListenSink, Listener};
 
-/// The host's queue of finished handshakes. WSK names no number; ten thousand clients that connect at once
-/// must not lose their SYNs to a short one, and the host lowers what it does not allow.
+/// Backlog of the host. WSK specifies none; ten thousand clients that connect at once must not lose their
+/// SYNs to a short one, and the host reduces a value that it does not allow.
 pub(super) const BACKLOG: i32 = 65_535;
-/// Streams taken in one go, after which other sockets have their turn.
+/// Number of streams that are accepted at a time, before other sockets are served.
 const BATCH: usize = 256;
 
-/// Progress: how far an [`Acceptor`] came.
+/// Progress of an [`Acceptor`].
 pub(super) enum Progress {
-    /// Nothing waits, or nothing is wanted.
+    /// No stream waits, or delivery is disabled.
     Done,
     /// More may wait.
     More,
-    /// There are as many streams as may be, or the host is out of descriptors or memory: try again when some
-    /// went.
+    /// The maximum number of streams is reached, or the host is out of descriptors or memory: retry when
+    /// streams have ended.
     Starved,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct Acceptor {
 }
 
 impl Acceptor {
-    /// Takes what waits.
+    /// Accepts the waiting streams.
     pub(super) fn accept(&self) -> Progress {
         for _ in 0..BATCH {
             if !self.accepting.load(Ordering::Acquire) {
@@ -58,8 +58,8 @@ impl Acceptor {
             };
             match accepted {
                 Ok((socket, remote)) => {
-                    // Hosts differ in what an accepted socket inherits; where this fails Nagle's rule merely
-                    // stays.
+                    // Hosts differ in the options that an accepted socket inherits; a failure only leaves
+                    // Nagle's algorithm enabled.
                     if !cfg!(target_os = "linux") {
                         let _ = socket.set_nodelay(true);
                     }
@@ -73,7 +73,8 @@ impl Acceptor {
                         self.sink.failed(error);
                         return Progress::Done;
                     }
-                    // The error of one connection that ended before it was taken; the next may be well.
+                    // The error of one connection that ended before it was accepted; the next one may
+                    // succeed.
                     _ => {}
                 },
             }
@@ -132,7 +133,7 @@ impl LiveListener {
             reactor: Arc::clone(reactor),
         });
         let mut listener = Self { acceptor, binding: Some(binding), watch: None };
-        // The reactor may call the acceptor as soon as it is watched, and has to find the socket then.
+        // The reactor may call the acceptor as soon as it is registered, and needs the socket then.
         let mut slot = listener.acceptor.socket.lock();
         let socket = slot.insert(socket);
         let watch = reactor.watch_listener(socket, Arc::clone(&listener.acceptor))?;

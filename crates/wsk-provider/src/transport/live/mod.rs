@@ -1,4 +1,4 @@
-//! The network of the host: its sockets, watched by a reactor.
+//! The network of the host: its sockets, polled by a reactor.
 //!
 //! ```text
 //!   mio::Poll ──events──► Reactor ──ready──► sinks (connections, datagram sockets, pended inspections)
@@ -27,12 +27,12 @@ use super::{BindOptions, Complain, Datagram, ReadySink, Reservation, Spawn, Tran
 /// Settings of the host network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// Send buffer size of every stream (`SO_SNDBUF`); `None` lets the host tune it. A small one makes a
-    /// client's sends wait for a peer that does not read, as they do on Windows; below some 128 KiB a host's
-    /// loopback crawls.
+    /// Send buffer size of every stream (`SO_SNDBUF`); `None` lets the host tune it. With a small one, a
+    /// client's sends wait for a peer that does not read, as on Windows; below about 128 KiB the loopback of
+    /// a host is very slow.
     pub send_buffer: Option<usize>,
-    /// The most streams at a time for listeners to take one more; beyond it, connections wait in the host's
-    /// queue. `None` takes what the host has descriptors for.
+    /// Maximum number of streams; further connections wait in the host's queue. `None` is limited only by the
+    /// host's descriptors.
     pub streams: Option<usize>,
 }
 
@@ -45,12 +45,12 @@ pub struct Live {
 }
 
 impl Live {
-    /// A network with the host's own settings.
+    /// Creates a network with the host's own settings.
     pub fn new() -> io::Result<Self> {
         Self::with(Settings::default())
     }
 
-    /// A network with `settings`.
+    /// Creates a network with `settings`.
     pub fn with(settings: Settings) -> io::Result<Self> {
         Ok(Self {
             reactor: Arc::new(Reactor::new(settings.streams)?),
@@ -109,7 +109,7 @@ impl Drop for Live {
     }
 }
 
-/// A host socket with everything set that has to be set before it is bound.
+/// Creates a host socket with the options that must be set before the bind.
 fn open(kind: Kind, local: SocketAddr, options: &BindOptions) -> io::Result<Socket> {
     let (ty, protocol) = match kind {
         Kind::Stream => (Type::STREAM, Protocol::TCP),
@@ -121,15 +121,15 @@ fn open(kind: Kind, local: SocketAddr, options: &BindOptions) -> io::Result<Sock
         socket.set_only_v6(options.v6_only)?;
     }
     match kind {
-        // A Unix host refuses a port for minutes after its last connection unless it is asked to reuse it.
-        // Windows does not, and there the option would mean sharing with live sockets, so it is not asked.
+        // A Unix host refuses a port for minutes after its last connection without this option. Windows does
+        // not, and there the option would allow sharing with live sockets, so it is not set.
         Kind::Stream => {
             if cfg!(unix) && local.port() != 0 {
                 socket.set_reuse_address(true)?;
             }
-            // WSK hands a request to TCP as a whole and TCP does not hold back its last segment once what
-            // came before is acknowledged. Here one request can reach the host in several writes, whose ends
-            // Nagle's rule would hold for a delayed acknowledgement: 40 ms that no WSK client ever sees.
+            // WSK passes a request to TCP as a whole, and TCP sends its last segment once the earlier ones
+            // are acknowledged. Here one request can reach the host in several writes, whose ends Nagle's
+            // algorithm would delay until an acknowledgement: 40 ms that no WSK client ever sees.
             socket.set_tcp_nodelay(true)?;
         }
         Kind::Datagram => {
@@ -181,7 +181,7 @@ macro_rules! tune {
 }
 use tune;
 
-/// Calls `with` on a socket in whichever type it is kept.
+/// Calls `with` on a socket of any type.
 fn on<S, R>(socket: &S, with: impl FnOnce(&SockRef<'_>) -> R) -> R
 where
     for<'a> SockRef<'a>: From<&'a S>,

@@ -1,4 +1,4 @@
-//! Which sink an event of the host belongs to.
+//! Mapping of host events to sinks.
 
 use std::sync::Arc;
 
@@ -7,12 +7,12 @@ use mio::Token;
 use super::listener::Acceptor;
 use crate::transport::ReadySink;
 
-/// Half of a token is the slot, the other half tells one user of the slot from the next.
+/// Half of a token is the slot, the other half its generation.
 const SLOT_BITS: u32 = usize::BITS / 2;
 /// Tokens of slots are below this number.
 pub(super) const SLOT_TOKENS: usize = usize::MAX;
 
-/// Whom to tell about a socket.
+/// Recipient of the events of a socket.
 #[derive(Clone)]
 pub(super) enum Target {
     Ready(Arc<dyn ReadySink>),
@@ -63,25 +63,24 @@ impl Slots {
         self.slots.get_mut(index).filter(|slot| slot.generation == generation).map(|slot| (index, slot))
     }
 
-    /// Whom an event with `token` belongs to.
+    /// Returns the target of an event with `token`.
     pub(super) fn target(&mut self, token: Token) -> Option<Target> {
         self.slot(token)?.1.target.clone()
     }
 
-    /// The targets of up to `count` slots from `first` on, and the slot that comes next: the first again
-    /// behind the last.
+    /// Returns the targets of up to `count` slots from `first` on, and the next slot, which wraps around.
     pub(super) fn some(&self, first: usize, count: usize) -> (impl Iterator<Item = Target> + '_, usize) {
         let first = if first < self.slots.len() { first } else { 0 };
         let end = self.slots.len().min(first + count);
         (self.slots[first..end].iter().filter_map(|slot| slot.target.clone()), end)
     }
 
-    /// Puts another target in the place of the present one, which is the result.
+    /// Replaces the current target, and returns it.
     pub(super) fn replace(&mut self, token: Token, target: Target) -> Option<Target> {
         self.slot(token)?.1.target.replace(target)
     }
 
-    /// Gives the slot up; the result is its target.
+    /// Frees the slot, and returns its target.
     pub(super) fn remove(&mut self, token: Token) -> Option<Target> {
         let (index, slot) = self.slot(token)?;
         let target = slot.target.take();

@@ -1,4 +1,4 @@
-//! Options of the host's sockets that WSK only passes on.
+//! Options that WSK passes on to the host's sockets.
 
 use std::io;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use socket2::{SockRef, TcpKeepalive};
 
 use crate::transport::Tuning;
 
-/// The times that all hosts take; Windows takes others, too.
+/// Times that all hosts accept; Windows accepts others, too.
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(i16::MAX as u64);
-/// The number of probes that all hosts take.
+/// Numbers of probes that all hosts accept.
 const MOST: u32 = 127;
 
 /// Sets an option of a host socket.
@@ -19,10 +19,9 @@ pub(super) fn apply(socket: &SockRef<'_>, tuning: &Tuning) -> io::Result<()> {
         Tuning::KeepAlive { on, idle, interval, count } => {
             let [idle, interval] = [idle, interval].map(|time| time.clamp(SHORTEST, LONGEST));
             let probes = TcpKeepalive::new().with_time(idle).with_interval(interval);
-            // Windows sets the number of probes apart, and hosts that are only like it may have no such
-            // option.
+            // Windows has a separate option for the number of probes, which compatible hosts may not have.
             let probes = if cfg!(windows) { probes } else { probes.with_retries(count.clamp(1, MOST)) };
-            // Setting the times switches the probes on, so that comes last.
+            // Setting the times enables the probes, so this must be last.
             socket.set_tcp_keepalive(&probes)?;
             socket.set_keepalive(on)
         }
