@@ -1,4 +1,4 @@
-//! Behaviour of a provider: everything that may differ between two Windows machines, or two runs on one.
+//! Configuration of a provider: everything that may differ between two Windows machines, or two runs on one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,36 +9,35 @@ use crate::socket::Extension;
 /// Time of completion of a request whose outcome is known at once (contract 5.10, N1 and N2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Completion {
-    /// As Windows was seen to: what makes, binds, connects and closes sockets and what moves data pends, and
-    /// completes once the call has returned, or while it does. What only asks or sets something completes
-    /// inline.
+    /// As seen on Windows: calls that create, bind, connect and close sockets or transfer data pend, and
+    /// complete during or after the return of the call. Calls that only query or set values complete inline.
     #[default]
     Natural,
-    /// Before the call returns, by the calling thread, which then returns the outcome.
+    /// Before the call returns the final status, on the calling thread.
     Inline,
-    /// Before the call returns `STATUS_PENDING`, by the calling thread.
+    /// Before the call returns `STATUS_PENDING`, on the calling thread.
     PendNested,
-    /// Before the call returns `STATUS_PENDING`, by another thread.
+    /// Before the call returns `STATUS_PENDING`, on another thread.
     PendEarly,
-    /// After the call returned `STATUS_PENDING`, by another thread.
+    /// After the call has returned `STATUS_PENDING`, on another thread.
     PendLate,
     /// Any of these, drawn for each request from a generator with this seed.
     Random(u64),
 }
 
-/// The IRQL of client code that the provider calls (contract 5.10, N3).
+/// IRQL of client code that the provider calls (contract 5.10, N3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Level {
-    /// `PASSIVE_LEVEL`, unless the thread is higher already.
+    /// `PASSIVE_LEVEL`, unless the thread is already above it.
     #[default]
     Passive,
-    /// `DISPATCH_LEVEL`, and the callbacks with a flags argument are told.
+    /// `DISPATCH_LEVEL`; callbacks with a `Flags` argument get `WSK_FLAG_AT_DISPATCH_LEVEL`.
     Dispatch,
-    /// Either, and callbacks are told only sometimes; drawn from a generator with this seed.
+    /// Either, with the flag only sometimes; drawn from a generator with this seed.
     Random(u64),
 }
 
-/// The Windows release whose WSK is shown: what appeared in `wsk.h` when (contract 0.3).
+/// Windows release of the provider; selects the functions and codes of its `wsk.h` (contract 0.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Release {
     /// Vista: the base.
@@ -61,7 +60,7 @@ pub enum Release {
 pub struct Config {
     /// Time of completion of requests whose outcome is known at once.
     pub completion: Completion,
-    /// Time: how long a late completion stays behind its call.
+    /// Delay of a late completion.
     pub late_by: Duration,
     /// The IRQL of event callbacks.
     pub callbacks: Level,
@@ -71,39 +70,38 @@ pub struct Config {
     pub lowest_version: u16,
     /// The highest WSK version served.
     pub highest_version: u16,
-    /// The Windows release shown.
+    /// The Windows release.
     pub release: Release,
-    /// Number of connections that wait untaken on a listener (LSN-37).
+    /// Maximum number of connections that wait on a listener (LSN-37).
     pub backlog: usize,
-    /// Number of datagrams that wait unread on a socket (DGR-32).
+    /// Maximum number of datagrams that wait on a socket (DGR-32).
     pub datagrams: usize,
     /// The ideal send backlog of a new connection (SND-14).
     pub ideal_send_backlog: usize,
-    /// True if the transport shown can do conditional accept (OPT-08).
+    /// True if the transport supports conditional accept (OPT-08).
     pub conditional_accept: bool,
-    /// True if the host is told which memory of the client's is in use, so that it sees it freed too early.
+    /// True if client memory in use is pinned with the host, which then detects that it is freed too early.
     pub watch_memory: bool,
-    /// True if the kernel marks in an MDL that it describes locked pages or non-paged pool, so that one
-    /// without a mark is the client's mistake (SND-09). Wine's marks none, and there the memory is where the
-    /// MDL says.
+    /// True if the kernel marks MDLs of locked pages or non-paged pool, so that an unmarked one is a
+    /// violation (SND-09). Wine's kernel marks none; there the memory is at the address in the MDL.
     pub marked_mdls: bool,
-    /// Depth to which completion routines may start calls before it is reported (IRP-14).
+    /// Maximum depth of nested completion routines in which calls are not reported (IRP-14).
     pub completion_depth: u32,
-    /// Time: how long a capture without end waits for the provider before that is called unwise (REG-29).
+    /// Time after which a capture that waits without a timeout is reported as advice (REG-29).
     pub capture_patience: Duration,
-    /// Time: how long a decision waits for the return of its inspection callback, of which nobody can tell
-    /// whether it is on its way out, before it is put aside until that has returned. Where the host tells
-    /// that the callback sleeps for long, or has run for long, the decision is known to be early.
+    /// Maximum time that a decision waits for the return of its inspection callback, if it is unknown whether
+    /// the callback is about to return; after that the decision is kept until the return. If the host reports
+    /// that the callback sleeps or runs for long, the decision is known to be early.
     pub return_patience: Duration,
-    /// Time: how long a deregistration waits for the calling thread's own captures before that is called a
+    /// Time after which a deregistration that waits for captures of the calling thread is reported as a
     /// deadlock (REG-26).
     pub self_deadlock_after: Duration,
-    /// True if the deregistration takes these captures back then, which is a broken rule, and goes on.
-    /// Otherwise it goes on waiting: another thread may yet release them. For tests of clients that do not.
+    /// True if the deregistration then reports a violation, releases these captures and continues. Otherwise
+    /// it continues to wait: another thread may still release them. For tests of clients that do not.
     pub breaks_deadlocks: bool,
-    /// The extension interfaces that sockets have.
+    /// Extension interfaces of sockets.
     pub extensions: Vec<Arc<dyn Extension>>,
-    /// Choices where the contract leaves the behaviour open.
+    /// Selected behaviors where the contract leaves a choice.
     pub behaviours: Behaviours,
 }
 

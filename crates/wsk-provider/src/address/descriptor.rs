@@ -1,4 +1,4 @@
-//! Cached security descriptors, and the one question asked of them: may another socket share the address?
+//! Cached security descriptors, which decide whether another socket may share an address.
 
 use std::collections::HashMap;
 use std::ptr;
@@ -30,7 +30,7 @@ impl Rights {
     }
 }
 
-/// The head of an absolute `SECURITY_DESCRIPTOR`.
+/// Header of an absolute `SECURITY_DESCRIPTOR`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Absolute {
@@ -43,7 +43,7 @@ struct Absolute {
     dacl: *const u8,
 }
 
-/// The head of a self-relative one.
+/// Header of a self-relative `SECURITY_DESCRIPTOR`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Relative {
@@ -56,8 +56,8 @@ struct Relative {
     dacl: u32,
 }
 
-/// Reads what `descriptor` says about sharing: a missing list lets everybody in, an empty one nobody, and
-/// else the first entry that allows or refuses decides.
+/// Reads the sharing rights from `descriptor`: a missing list allows access to all, an empty one denies it to
+/// all, and otherwise the first entry that allows or denies decides.
 ///
 /// # Safety
 /// `descriptor` points to a whole security descriptor.
@@ -97,26 +97,26 @@ unsafe fn rights_of(descriptor: PSECURITY_DESCRIPTOR) -> Rights {
 
 #[derive(Debug)]
 struct Cached {
-    /// The copy that is handed out: the head of an absolute descriptor, its lists left behind.
+    /// The copy for clients: the header of an absolute descriptor, without its lists.
     copy: Box<[u64; 5]>,
     rights: Rights,
     references: usize,
-    /// Requests under way that use it.
+    /// Number of pending requests that use it.
     users: usize,
 }
 
 /// Result of the release of a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Released {
-    /// It was given back.
+    /// It was released.
     Yes,
-    /// It was given back, and a request under way uses it (LIFE-12).
+    /// It was released while a pending request uses it (LIFE-12).
     InUse,
     /// It is not a cached one.
     Unknown,
 }
 
-/// The descriptors handed out by `WSK_CACHE_SD` and by reading `SO_WSK_SECURITY`.
+/// Descriptors that were returned by `WSK_CACHE_SD` and by reading `SO_WSK_SECURITY`.
 #[derive(Debug, Default)]
 pub(crate) struct DescriptorCache(Mutex<HashMap<usize, Cached>>);
 
@@ -129,35 +129,35 @@ impl DescriptorCache {
         // SAFETY: the caller guarantees that `descriptor` points to a whole security descriptor.
         let rights = unsafe { rights_of(descriptor) };
         let mut copy = Box::new([0u64; 5]);
-        // Revision 1; a list is present unless everybody may.
+        // Revision 1; a list is present unless access is allowed to all.
         copy[0] = 1 | if rights.shared { 0 } else { u64::from(DACL_PRESENT) << 16 };
         let address = copy.as_mut_ptr();
         self.0.lock().insert(address as usize, Cached { copy, rights, references: 1, users: 0 });
         address.cast()
     }
 
-    /// One more reference to a cached descriptor.
+    /// Adds a reference to a cached descriptor.
     pub(crate) fn share(&self, descriptor: PSECURITY_DESCRIPTOR) {
         if let Some(cached) = self.0.lock().get_mut(&(descriptor as usize)) {
             cached.references += 1;
         }
     }
 
-    /// A request uses a cached descriptor.
+    /// Records that a request uses a cached descriptor.
     pub(crate) fn begin_use(&self, descriptor: usize) {
         if let Some(cached) = self.0.lock().get_mut(&descriptor) {
             cached.users += 1;
         }
     }
 
-    /// A request that used a descriptor completes. The descriptor may have been released meanwhile.
+    /// Ends the use by a request that completes. The descriptor may have been released meanwhile.
     pub(crate) fn end_use(&self, descriptor: usize) {
         if let Some(cached) = self.0.lock().get_mut(&descriptor) {
             cached.users -= 1;
         }
     }
 
-    /// Takes one reference back.
+    /// Releases one reference.
     pub(crate) fn release(&self, descriptor: PSECURITY_DESCRIPTOR) -> Released {
         let mut cached = self.0.lock();
         let Some(entry) = cached.get_mut(&(descriptor as usize)) else { return Released::Unknown };
@@ -170,7 +170,7 @@ impl DescriptorCache {
         released
     }
 
-    /// Returns what a cached descriptor grants; `None` if it is not a cached one. Null is the default
+    /// Returns the sharing that a cached descriptor allows; `None` if it is not cached. Null is the default
     /// descriptor.
     pub(crate) fn rights(&self, descriptor: PSECURITY_DESCRIPTOR) -> Option<Rights> {
         if descriptor.is_null() {
@@ -179,7 +179,7 @@ impl DescriptorCache {
         self.0.lock().get(&(descriptor as usize)).map(|cached| cached.rights)
     }
 
-    /// Reports the descriptors nobody has released (CTL-07).
+    /// Reports the descriptors that were never released (CTL-07).
     pub(crate) fn report_leftovers(&self, provider: &Inner) {
         for (address, cached) in &*self.0.lock() {
             debug_assert_eq!(*address, cached.copy.as_ptr() as usize);

@@ -1,4 +1,4 @@
-//! Addresses: SOCKADDRs as they cross the interface, who may share one, and the descriptors that decide it.
+//! Addresses: SOCKADDRs at the interface, rights to share one, and the security descriptors for them.
 
 mod descriptor;
 mod sharing;
@@ -17,7 +17,7 @@ use wsk_sys::{
 
 use crate::provider::Inner;
 
-/// The families a socket can have.
+/// Address family of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Family {
     /// `AF_INET`.
@@ -27,7 +27,7 @@ pub(crate) enum Family {
 }
 
 impl Family {
-    /// The family with that number.
+    /// Returns the family with this number.
     pub(crate) fn from_number(number: ADDRESS_FAMILY) -> Option<Self> {
         match number {
             AF_INET => Some(Self::V4),
@@ -36,7 +36,7 @@ impl Family {
         }
     }
 
-    /// The size of its SOCKADDR.
+    /// Returns the size of its SOCKADDR.
     pub(crate) fn size(self) -> usize {
         match self {
             Self::V4 => size_of::<SOCKADDR_IN>(),
@@ -45,7 +45,7 @@ impl Family {
     }
 }
 
-/// The family an address is of, if it is one of ours.
+/// Returns the family of an address, if it is supported.
 ///
 /// # Safety
 /// `address` is null or points to a SOCKADDR.
@@ -57,7 +57,7 @@ unsafe fn family_of(address: PSOCKADDR) -> Option<Family> {
     Family::from_number(unsafe { address.cast::<ADDRESS_FAMILY>().read_unaligned() })
 }
 
-/// Reads an address of `family`; `None` if there is none, or one of another family.
+/// Reads an address of `family`; `None` if it is null or of another family.
 ///
 /// # Safety
 /// `address` is null or points to a whole SOCKADDR of the family it names.
@@ -82,7 +82,7 @@ unsafe fn read(address: PSOCKADDR, family: Family) -> Option<SocketAddr> {
     })
 }
 
-/// Writes an address in the form of `family`, an IPv4 one as a mapped address if need be.
+/// Writes an address in the form of `family`, with an IPv4 address mapped to IPv6 if necessary.
 ///
 /// # Safety
 /// `out` is null or has room for the SOCKADDR of `family`.
@@ -128,12 +128,12 @@ pub(crate) unsafe fn write(out: PSOCKADDR, address: SocketAddr, family: Family) 
     }
 }
 
-/// An address in the provider's own memory, for callbacks.
+/// An address in provider memory, for callbacks.
 #[derive(Debug)]
 pub(crate) struct OwnSockaddr(SOCKADDR_STORAGE);
 
 impl OwnSockaddr {
-    /// `address` in the form of `family`.
+    /// Creates a copy of `address` in the form of `family`.
     pub(crate) fn new(address: SocketAddr, family: Family) -> Self {
         const { assert!(align_of::<SOCKADDR_STORAGE>() >= align_of::<SOCKADDR_IN6>()) };
         let mut storage = SOCKADDR_STORAGE::zeroed();
@@ -142,12 +142,12 @@ impl OwnSockaddr {
         Self(storage)
     }
 
-    /// A pointer to pass to a callback.
+    /// Returns the pointer for a callback.
     pub(crate) fn as_ptr(&mut self) -> *mut SOCKADDR {
         (&raw mut self.0).cast()
     }
 
-    /// Makes the contents useless: whoever kept the pointer finds no address there any more.
+    /// Poisons the contents: a pointer to it is no longer a valid address.
     pub(crate) fn poison(&mut self, stale: Stale) {
         let fill = stale.fill();
         self.0.ss_family = u16::from_ne_bytes([fill; 2]);
@@ -157,13 +157,13 @@ impl OwnSockaddr {
     }
 }
 
-/// Reason why an address that a callback was given means nothing. What it is filled with says so to whoever
-/// gets it back.
+/// Reason why a callback's address is stale. It is encoded in the poison, so that it is known when a client
+/// passes the address back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stale {
     /// The inspection's callback has returned.
     Inspection,
-    /// The callback was told of the end of its listener.
+    /// The callback was the sentinel of its listener.
     Sentinel,
     /// Another callback has returned.
     Indication,
@@ -188,7 +188,7 @@ impl Stale {
         }
     }
 
-    /// Returns the reason why an address is stale, if it is of no family.
+    /// Returns the reason why an address is stale, if it is poisoned.
     ///
     /// # Safety
     /// `address` is null or points to a SOCKADDR.
@@ -203,8 +203,8 @@ impl Stale {
 }
 
 impl Inner {
-    /// Returns whether `bytes` at `address`, which a client passes to `call`, are all there, as far as the
-    /// host knows; if not, that breaks `rule`.
+    /// Returns whether client memory at `address` has `bytes`, as far as the host knows; reports a violation
+    /// of `rule` if not.
     pub(crate) fn is_whole<T>(
         &self,
         call: &'static str,
@@ -237,8 +237,8 @@ impl Inner {
             & self.is_whole(call, output, output_size, "LIFE-11")
     }
 
-    /// Copies an address that a client passes to `call`. What is missing at its end is reported (LIFE-06),
-    /// and taken for zeros.
+    /// Copies an address that a client passes to `call`. Missing bytes at its end are reported (LIFE-06), and
+    /// replaced by zeros.
     ///
     /// # Safety
     /// `address` is null or points to a whole SOCKADDR of the family it names, unless the host knows that it
@@ -247,7 +247,7 @@ impl Inner {
         if address.is_null() || !self.is_whole(call, address, size_of::<ADDRESS_FAMILY>(), "LIFE-06") {
             return None;
         }
-        // SAFETY: as far as anybody knows there is a family at least.
+        // SAFETY: as far as the host knows, the memory has at least a family.
         let needed = unsafe { family_of(address) }.map_or(size_of::<ADDRESS_FAMILY>(), Family::size);
         let whole = self.is_whole(call, address, needed, "LIFE-06");
         let there = if whole { needed } else { self.host.room(address.cast_const().cast()).unwrap_or(0) };
@@ -260,10 +260,11 @@ impl Inner {
         Some(storage)
     }
 
-    /// The family of the address that a client passes to `call`.
+    /// Returns the family of the address that a client passes to `call`.
     ///
     /// # Safety
-    /// As for [`read_address`](Self::read_address).
+    /// `address` is null or points to a whole SOCKADDR of the family it names, unless the host knows that it
+    /// does not.
     pub(crate) unsafe fn family_of(&self, call: &'static str, address: PSOCKADDR) -> Option<Family> {
         if !self.is_whole(call, address, size_of::<ADDRESS_FAMILY>(), "LIFE-06") {
             return None;
@@ -272,8 +273,8 @@ impl Inner {
         unsafe { family_of(address) }
     }
 
-    /// Reads the address of `family` that a client passes to `call`; `None` if it is none. One that a
-    /// callback was given for its own time only is reported, and so is one that is not all there.
+    /// Reads the address of `family` that a client passes to `call`; `None` if it is none. Reports an address
+    /// that was only valid during a callback, and one that is incomplete.
     ///
     /// # Safety
     /// `address` is null or points to a whole SOCKADDR of the family it names, unless the host knows that it

@@ -1,4 +1,4 @@
-//! Rights to bind an address that another socket holds (contract 4.7, BIND-07 and BIND-13 to BIND-18).
+//! Rights to bind an address that another socket has (contract 4.7, BIND-07 and BIND-13 to BIND-18).
 //!
 //! ```text
 //!   bind ──► Claim ──► listener, connection or datagram socket ──► released with it
@@ -14,7 +14,7 @@ use wsk_sys::{STATUS_ACCESS_DENIED, STATUS_ADDRESS_ALREADY_EXISTS};
 
 use super::descriptor::Rights;
 
-/// Manner in which a socket asked to hold its address.
+/// Sharing option of a bind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Sharing {
     /// Neither option.
@@ -26,7 +26,7 @@ pub(crate) enum Sharing {
     Exclusive,
 }
 
-/// One holder of an address.
+/// One owner of an address.
 #[derive(Clone, Debug)]
 struct Holder {
     ticket: u64,
@@ -43,27 +43,27 @@ struct Holders {
     all: Vec<Holder>,
 }
 
-/// The addresses the sockets of one provider hold.
+/// Addresses of the sockets of one provider.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AddressTable(Arc<Mutex<Holders>>);
 
-/// An entry of the table, which is taken out when this is dropped.
+/// An entry of the table, which is removed when this is dropped.
 #[derive(Debug)]
 struct Entry {
     table: AddressTable,
     ticket: u64,
 }
 
-/// The right to an address; it ends when the last copy of this is dropped.
+/// Right to an address; it ends when the last copy of this is dropped.
 #[derive(Clone, Debug)]
 pub(crate) struct Claim {
     entry: Arc<Entry>,
     exclusive: bool,
-    /// Another socket of this provider holds the address, or one that overlaps, and this one may too.
+    /// Another socket of this provider has the address, or an overlapping one, and this one may share it.
     pub(crate) shared: bool,
 }
 
-/// Answer of the table to a second holder.
+/// Result of the table for a second owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Granted,
@@ -72,7 +72,8 @@ enum Verdict {
     Check,
 }
 
-/// The table of the contract: the second binder's way and form against the first one's. Arms follow its rows.
+/// The table of the contract: option and address form of the second binder against those of the first. The
+/// arms follow its rows.
 #[allow(clippy::match_same_arms)]
 fn verdict(second: Sharing, second_wild: bool, first: Sharing, first_wild: bool) -> Verdict {
     use Sharing::{Default, Exclusive, Reuse};
@@ -95,7 +96,7 @@ fn verdict(second: Sharing, second_wild: bool, first: Sharing, first_wild: bool)
     }
 }
 
-/// The IPv4 meaning of an address, for the comparison across families.
+/// Returns the IPv4 equivalent of an address, for the comparison across families.
 fn plain(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(ip, IpAddr::V4),
@@ -103,7 +104,7 @@ fn plain(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// Returns whether both would answer for some destination; `None` if not, else which of them are wildcards.
+/// Returns which of two addresses are wildcards, if they overlap; `None` if they do not.
 fn overlap(second: &SocketAddr, second_v6_only: bool, first: &Holder) -> Option<(bool, bool)> {
     if second.port() != first.address.port() {
         return None;
@@ -119,7 +120,7 @@ fn overlap(second: &SocketAddr, second_v6_only: bool, first: &Holder) -> Option<
 }
 
 impl AddressTable {
-    /// Asks for `address`. Port 0 never conflicts; the real port is told with [`Claim::settle`].
+    /// Requests `address`. Port 0 never conflicts; the assigned port is set with [`Claim::settle`].
     pub(crate) fn claim(
         &self,
         protocol: u32,
@@ -151,7 +152,7 @@ impl AddressTable {
 }
 
 impl Claim {
-    /// Notes the address that was really taken.
+    /// Sets the assigned address.
     pub(crate) fn settle(&self, address: SocketAddr) {
         let Entry { table, ticket } = &*self.entry;
         let mut holders = table.0.lock();
@@ -160,8 +161,8 @@ impl Claim {
         }
     }
 
-    /// Returns what a connection holds that was accepted through this address: its exclusive use outlasts the
-    /// listener (BIND-18).
+    /// Returns the claim of a connection that was accepted through this address: its exclusive use outlasts
+    /// the listener (BIND-18).
     pub(crate) fn of_connections(&self) -> Option<Self> {
         self.exclusive.then(|| self.clone())
     }

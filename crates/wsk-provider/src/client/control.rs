@@ -22,7 +22,8 @@ use crate::provider::Provider;
 use crate::request::{Completions, Purpose, Request};
 use crate::socket::StaticEvents;
 
-/// The arguments of a control call. What has no length is null, as for [`WskControlSocket`](crate::control).
+/// Arguments of a control call. A buffer without a length is null, as for
+/// [`WskControlSocket`](crate::control).
 #[derive(Clone, Copy, Debug)]
 struct Arguments {
     input_size: usize,
@@ -147,7 +148,7 @@ fn await_change(call: &ClientCall, request: Request) -> NTSTATUS {
     let mut state = call.lock();
     if state.ending {
         drop(state);
-        // The deregistration has ended those that waited, and waits for this one (REG-21, REG-22).
+        // The deregistration has ended the waiting requests, and waits for this one (REG-21, REG-22).
         return request.finish_pended(&**call, STATUS_CANCELLED, 0);
     }
     state.changes.push(request, &**call, ());
@@ -224,7 +225,7 @@ unsafe fn control(call: &ClientCall, code: u32, arguments: Arguments) -> Result<
     }
 }
 
-/// CTL-08: some codes come before the first socket.
+/// Checks that no socket was created yet, as some codes require (CTL-08).
 fn before_sockets(call: &ClientCall) -> Result<(), NTSTATUS> {
     if call.lock().has_made_sockets {
         call.provider().violation("CTL-08", call.name, "called after the first socket was created");
@@ -263,7 +264,7 @@ fn set_static_events(call: &ClientCall, control: WSK_EVENT_CALLBACK_CONTROL) -> 
     Ok(0)
 }
 
-/// The transports there are. Raw sockets serve any family, which is written `AF_UNSPEC` (CTL-04).
+/// The transports. Raw sockets serve any family, which is `AF_UNSPEC` (CTL-04).
 const TRANSPORTS: [(u16, u32, u16); 5] = [
     (SOCK_STREAM, IPPROTO_TCP, AF_INET),
     (SOCK_STREAM, IPPROTO_TCP, AF_INET6),
@@ -303,7 +304,7 @@ fn check_ndk_level(client: &Arc<Client>, name: &'static str) {
     }
 }
 
-/// `WskOpenNdkAdapter`: the machine shown has no RDMA adapter.
+/// `WskOpenNdkAdapter`: the machine has no RDMA adapter.
 unsafe extern "system" fn open_ndk_adapter(
     client: PWSK_CLIENT,
     _version: NDK_VERSION,
@@ -334,7 +335,7 @@ unsafe extern "system" fn close_ndk_adapter(client: PWSK_CLIENT, _adapter: PNDK_
 }
 
 impl Provider {
-    /// The transport list has changed: the requests that wait for that complete, once (CTL-05).
+    /// Completes the requests that wait for a change of the transport list, once (CTL-05).
     pub fn transports_changed(&self) {
         for client in self.0.registrar.clients() {
             let mut completions = Completions::default();

@@ -62,7 +62,7 @@ pub(crate) unsafe extern "system" fn wsk_socket(
     }
 }
 
-/// Checked request of a client for a socket.
+/// Checked arguments of `WskSocket`.
 #[derive(Debug)]
 pub(super) struct Wish {
     pub(super) category: Category,
@@ -74,7 +74,7 @@ pub(super) struct Wish {
     pub(super) descriptor: PSECURITY_DESCRIPTOR,
 }
 
-/// The category that the flags of `WskSocket` name.
+/// Returns the category that the flags of `WskSocket` select.
 fn category_of(provider: &Inner, call: &'static str, flags: u32) -> Result<Category, NTSTATUS> {
     const KNOWN: u32 = WSK_FLAG_LISTEN_SOCKET
         | WSK_FLAG_CONNECTION_SOCKET
@@ -100,14 +100,14 @@ fn category_of(provider: &Inner, call: &'static str, flags: u32) -> Result<Categ
     }
 }
 
-/// Returns whether the category can have such a transport (SOCK-09 to SOCK-11).
+/// Returns whether the category supports the transport (SOCK-09 to SOCK-11).
 fn pair_exists(category: Category, socket_type: u16, protocol: u32) -> bool {
     let tcp = socket_type == SOCK_STREAM && protocol == IPPROTO_TCP;
     let udp = socket_type == SOCK_DGRAM && protocol == IPPROTO_UDP;
     let raw = socket_type == SOCK_RAW && protocol <= 255;
     match category {
         Category::Basic => tcp || udp || raw,
-        // A datagram listener can be made; it is its bind that fails (SOCK-10).
+        // A datagram listener can be created; only its bind fails (SOCK-10).
         Category::Listen => tcp || udp,
         Category::Connection | Category::Stream => tcp,
         Category::Datagram => udp || raw,
@@ -171,7 +171,7 @@ impl Wish {
         Ok(Self { category, family, socket_type, protocol, context: Context(context), tables, descriptor })
     }
 
-    /// Makes the socket.
+    /// Creates the socket.
     pub(super) fn grant(self, client: &Arc<Client>) -> Result<Arc<Socket>, NTSTATUS> {
         let provider = client.provider();
         if !provider.registrar.has_arrived() {

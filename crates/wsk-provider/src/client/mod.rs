@@ -1,4 +1,4 @@
-//! The client object: what `PWSK_CLIENT` points to, and the functions of `WSK_PROVIDER_DISPATCH`.
+//! The client object, which is the target of `PWSK_CLIENT`, and the functions of `WSK_PROVIDER_DISPATCH`.
 
 mod connect;
 mod control;
@@ -44,16 +44,16 @@ pub(crate) struct Client {
     state: Mutex<ClientState>,
 }
 
-/// State of a client object that changes in its life.
+/// Mutable state of a client object.
 #[derive(Debug, Default)]
 pub(crate) struct ClientState {
     /// The static events, once set.
     pub(crate) statics: Option<StaticEvents>,
-    /// A socket has been made.
+    /// A socket has been created.
     pub(crate) has_made_sockets: bool,
     /// The flags of `WSK_TDI_BEHAVIOR`.
     pub(crate) tdi_behaviour: u32,
-    /// The deregistration has begun: nothing waits for a change of the transport list any more.
+    /// The deregistration has begun: requests no longer wait for a change of the transport list.
     pub(crate) ending: bool,
     /// The `WSK_TRANSPORT_LIST_CHANGE` requests that wait.
     pub(crate) changes: RequestQueue<()>,
@@ -85,7 +85,7 @@ impl Client {
         &self.provider
     }
 
-    /// Takes the lock of what changes.
+    /// Takes the lock of the mutable state.
     pub(crate) fn lock(&self) -> MutexGuard<'_, ClientState> {
         self.state.lock()
     }
@@ -94,7 +94,7 @@ impl Client {
         self.captures.store(captures, Ordering::SeqCst);
     }
 
-    /// Returns how often it is captured now.
+    /// Returns the number of captures.
     pub(crate) fn captures(&self) -> usize {
         self.captures.load(Ordering::SeqCst)
     }
@@ -104,12 +104,12 @@ impl Client {
         self.sockets.lock().values().cloned().collect()
     }
 
-    /// The open sockets, if they can be looked at.
+    /// Returns the open sockets, if the lock is available.
     pub(crate) fn look_at_sockets(&self, look: &mut Look) -> Option<Vec<Arc<Socket>>> {
         look.lock(&self.sockets).map(|sockets| sockets.values().cloned().collect())
     }
 
-    /// Calls in progress, and outstanding requests.
+    /// Returns the numbers of calls in progress and of outstanding requests.
     pub(crate) fn under_way(&self) -> (usize, usize) {
         (self.calls.load(Ordering::SeqCst), self.outstanding.load(Ordering::SeqCst))
     }
@@ -118,7 +118,7 @@ impl Client {
         self.sockets.lock().insert(Arc::as_ptr(socket) as usize, Arc::clone(socket));
     }
 
-    /// The socket is gone for the client; its shell is kept a while, to recognise late calls.
+    /// Removes a socket from the client; its shell is kept for a while, to recognize late calls.
     pub(crate) fn remove_socket(&self, socket: &Arc<Socket>) {
         let removed = self.sockets.lock().remove(&(Arc::as_ptr(socket) as usize));
         if let Some(shell) = removed {
@@ -136,7 +136,7 @@ impl Client {
         self.tell_progress();
     }
 
-    /// A waiting request is being cancelled.
+    /// Removes a waiting request that is being cancelled.
     pub(crate) fn cancelled(&self, irp: *mut IRP) -> usize {
         let mut state = self.lock();
         if state.changes.remove_cancelled(irp).is_none() {
@@ -151,7 +151,7 @@ impl Client {
         }
     }
 
-    /// The deregistration has begun: requests that wait for the transport list end (REG-22).
+    /// Begins the deregistration: ends the requests that wait for the transport list (REG-22).
     pub(crate) fn end(&self, provider: &Inner) {
         self.ending.store(true, Ordering::SeqCst);
         let mut completions = Completions::default();
@@ -162,23 +162,23 @@ impl Client {
         completions.run(provider);
     }
 
-    /// Calls in progress, open sockets, outstanding requests.
+    /// Returns the numbers of calls in progress, of open sockets, and of outstanding requests.
     pub(crate) fn usage(&self) -> (usize, usize, usize) {
         let (calls, requests) = self.under_way();
         (calls, self.sockets.lock().len(), requests)
     }
 }
 
-/// Finds the provider where a call names none.
+/// Lookup of the provider for calls that do not identify one.
 static FALLBACK: OnceLock<fn() -> Option<Provider>> = OnceLock::new();
 
-/// Says how to find the provider of the calling thread: a call with a null client names none. The first
-/// setting stays.
+/// Sets the lookup of the calling thread's provider, for calls with a null client. Only the first call has an
+/// effect.
 pub fn set_provider_lookup(lookup: fn() -> Option<Provider>) {
     let _ = FALLBACK.set(lookup);
 }
 
-/// The provider of the calling thread, for calls that name none.
+/// Returns the provider of the calling thread, for calls that do not identify one.
 pub(crate) fn current_provider() -> Option<Arc<Inner>> {
     FALLBACK.get().and_then(|lookup| lookup()).map(|provider| provider.0)
 }
@@ -192,8 +192,8 @@ pub(crate) struct ClientCall {
 }
 
 impl ClientCall {
-    /// Begins a call that needs an IRP. On failure the IRP has been dealt with, and the result is the status
-    /// to return. Without client and IRP it is the IRP that is missed (SOCK-12).
+    /// Begins a call that needs an IRP. On failure the IRP has been processed, and the result is the status
+    /// to return. Without client and IRP the missing IRP decides (SOCK-12).
     ///
     /// # Safety
     /// `client` is null or was given out by a provider of this crate; `irp` is null or handed over by the
@@ -224,7 +224,7 @@ impl ClientCall {
         }
     }
 
-    /// Begins a call that may do without an IRP.
+    /// Begins a call whose IRP is optional.
     ///
     /// # Safety
     /// `client` is null or was given out by a provider of this crate.
@@ -279,23 +279,22 @@ impl Drop for ClientCall {
     }
 }
 
-/// Checks a context that the provider will pass to callbacks: if it is a pointer, then to non-paged memory.
-/// Small numbers are no pointers. It is the client alone who looks there, and one that has no events on need
-/// not care.
+/// Checks a context for callbacks: if it is a pointer, it points to non-paged memory. Small numbers are no
+/// pointers. This is only advice, since the provider never dereferences it.
 pub(crate) fn check_context(provider: &Inner, rule: &'static str, call: &'static str, context: *const u8) {
     if !Context(context.cast_mut().cast()).stays(provider) {
         provider.advice(rule, call, "the context does not point to non-paged memory");
     }
 }
 
-/// Checks a client table: memory that keeps its contents.
+/// Checks that a client table is in constant memory.
 pub(crate) fn check_table<T>(provider: &Inner, rule: &'static str, call: &'static str, table: *const T) {
     if !ptr::eq(table, ptr::null()) && !provider.host.is_constant(table.cast(), size_of::<T>()) {
         provider.violation(rule, call, "the dispatch table is not in constant memory");
     }
 }
 
-/// The same for a table of callbacks and nothing else, each of which is null or a function.
+/// Checks a table that has only callbacks, each of which is null or a function.
 pub(crate) fn check_callbacks<T>(provider: &Inner, rule: &'static str, call: &'static str, table: *const T) {
     if ptr::eq(table, ptr::null()) {
         return;

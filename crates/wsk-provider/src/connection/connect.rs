@@ -21,17 +21,17 @@ use crate::socket::{Call, Socket, State, check_output};
 use crate::stream;
 use crate::transport::status_of;
 
-/// The most that `WskConnectEx` takes along.
+/// Maximum number of bytes that `WskConnectEx` sends.
 const LARGEST_FIRST_DATA: usize = 65_535;
 
 /// A connect that waits for its outcome.
 #[derive(Debug)]
 pub(super) struct Attempt {
-    /// Data that goes out first.
+    /// Data that is sent first.
     first: Span,
     /// `Information` of the request on success: nothing, or the new socket of `WskSocketConnect`.
     information: usize,
-    /// Returns what becomes of the socket on failure, if the client does not have it.
+    /// Disposal of the socket on failure, if the client does not have it.
     pub(super) discard: Option<fn(&Arc<Socket>)>,
 }
 
@@ -175,7 +175,7 @@ fn attempt(
             drop(state);
             let timing = socket.provider().live_config.timing(true);
             if let Some(discard) = attempt.discard {
-                // The socket goes with its last request, and that is to be this one (REG-21).
+                // The socket is dropped with its last request, which must be this one (REG-21).
                 if timing != Timing::Inline {
                     request.mark_pending(socket);
                 }
@@ -187,7 +187,7 @@ fn attempt(
 }
 
 impl Connection {
-    /// Returns why this connection cannot be connected now.
+    /// Returns the status if this connection cannot be connected now.
     fn refusal_to_connect(&mut self, socket: &Arc<Socket>) -> Option<NTSTATUS> {
         let behaviours = || socket.provider().live_config.behaviours();
         match self.phase {
@@ -198,7 +198,7 @@ impl Connection {
         }
     }
 
-    /// Looks at the attempt under way; whether it has ended well, so that data may move.
+    /// Checks the attempt in progress; true if it has succeeded, so that data may be transferred.
     pub(super) fn is_through(&mut self, socket: &Arc<Socket>, after: &mut After) -> bool {
         let Some(stream) = &self.stream else { return false };
         match stream.connected() {
@@ -206,7 +206,7 @@ impl Connection {
             Ok(true) => {
                 self.phase = Phase::Connected;
                 self.inbound.begin();
-                // No request: it is being cancelled and the cancellation gives the connection up.
+                // No request: it is being cancelled, and the cancellation drops the connection.
                 if let Some((request, attempt)) = self.attempts.pop() {
                     self.connected(request, attempt, socket, after);
                 }
@@ -214,8 +214,7 @@ impl Connection {
             }
             Err(error) => {
                 self.phase = Phase::Failed;
-                // Now, and not with what is let go after the lock: a host may not give its address again
-                // before that.
+                // Now, and not after the lock is released: a host may not bind the address again before.
                 self.stream = None;
                 if let Some((request, attempt)) = self.attempts.pop() {
                     after.completions.push(request, status_of(&error), 0);
@@ -230,7 +229,7 @@ impl Connection {
     /// The attempt is being cancelled, under the lock: objects are dropped on another thread.
     pub(super) fn give_up(&mut self, attempt: &Attempt) {
         self.phase = Phase::Failed;
-        // The host has nothing to say to a peer that has not answered; one that has is reset.
+        // A peer that has not answered gets no message; one that has is reset.
         self.stream = None;
         if let Some(discard) = attempt.discard
             && let Some(socket) = self.sink.as_ref().and_then(|sink| sink.0.upgrade())
@@ -249,7 +248,7 @@ impl Connection {
         }
     }
 
-    /// After a failed attempt some systems let the client try again (CONN-04): with the address it had.
+    /// Allows another attempt with the same address after a failed one, if that is selected (CONN-04).
     fn after_failure(&mut self, socket: &Arc<Socket>) {
         let provider = socket.provider();
         if provider.live_config.behaviours().failed_connect != FailedConnect::Retry {

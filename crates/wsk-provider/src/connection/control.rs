@@ -10,7 +10,7 @@ use crate::socket::Socket;
 use crate::transport::Tune;
 
 impl Connection {
-    /// `SIO_WSK_QUERY_IDEAL_SEND_BACKLOG`; `None` if the connection has no data to send any more.
+    /// `SIO_WSK_QUERY_IDEAL_SEND_BACKLOG`; `None` if the connection cannot send any more.
     pub(crate) fn ideal_send_backlog(&self) -> Option<usize> {
         (self.phase == Phase::Connected).then(|| self.outbound.ideal())
     }
@@ -23,8 +23,7 @@ impl Connection {
         }
     }
 
-    /// `SIO_WSK_SET_TCP_SILENT_MODE`: from now on the peer hears nothing, and what it says is ignored
-    /// (IOC-13).
+    /// `SIO_WSK_SET_TCP_SILENT_MODE`: sends nothing more to the peer, and ignores its data (IOC-13).
     pub(crate) fn set_silent(&mut self) -> Result<(), NTSTATUS> {
         if self.phase != Phase::Connected || self.outbound.is_busy() {
             return Err(STATUS_INVALID_DEVICE_STATE);
@@ -34,14 +33,14 @@ impl Connection {
         Ok(())
     }
 
-    /// `SIO_WSK_SET_RECEIVE_EX_CALLBACK`: all data goes to `callback`; `None` turns that off.
+    /// `SIO_WSK_SET_RECEIVE_EX_CALLBACK`: indicates all data to `callback`; `None` disables it.
     pub(crate) fn set_receive_ex(&mut self, callback: Option<PFN_WSK_RECEIVE_EX_EVENT>) {
         self.inbound.ex = callback;
-        // Data may wait that nobody was to be told of.
+        // Data may wait for which no event was enabled.
         self.nudge();
     }
 
-    /// The options that can change now.
+    /// Returns the object for option changes, if there is one.
     pub(crate) fn tune(&self) -> Option<&dyn Tune> {
         match (&self.stream, &self.reservation) {
             (Some(stream), _) => Some(&**stream as &dyn Tune),
@@ -56,8 +55,8 @@ pub(crate) fn gathered(socket: &Arc<Socket>) -> Option<usize> {
     part(&mut socket.lock()).and_then(|connection| connection.inbound.gathered())
 }
 
-/// The transport recommends another backlog: the client is told if it wants to be. False if this is no
-/// connection.
+/// Sets the backlog that the transport recommends, and notifies the client if the event is enabled. False if
+/// this is no connection.
 pub(crate) fn set_ideal_send_backlog(socket: &Arc<Socket>, bytes: usize) -> bool {
     let mut state = socket.lock();
     let Some(connection) = part(&mut state).filter(|connection| connection.phase == Phase::Connected) else {

@@ -1,7 +1,7 @@
-//! The callbacks of a connection: data, the peer's disconnect, the send backlog (contract 4.13, 4.15, 4.12).
+//! Callbacks of a connection: data, the peer's disconnect, the send backlog (contract 4.13, 4.15, 4.12).
 //!
-//! One thread at a time makes them, so they are serial, and the disconnect comes behind the data. Whoever
-//! finds that a callback is due while another thread makes some leaves it to that thread.
+//! One thread at a time makes them, so they are serial, and the disconnect follows the data. A thread that
+//! finds a callback due while another thread makes callbacks leaves it to that thread.
 
 use std::ptr;
 use std::sync::Arc;
@@ -26,17 +26,17 @@ const RECEIVE_EX: &str = "WskReceiveExEvent";
 const DISCONNECT: &str = "WskDisconnectEvent";
 const SEND_BACKLOG: &str = "WskSendBacklogEvent";
 
-/// Callbacks made for one connection before others have their turn.
+/// Maximum number of consecutive callbacks for one connection, before others are served.
 const TURN: u32 = 16;
 
-/// A callback that has begun, and what it is to be told.
+/// A callback that has begun, with its arguments.
 enum Step {
     Data { running: Running, list: PWSK_DATA_INDICATION, bytes: usize, entire: bool },
     Disconnect { running: Running, abortive: bool },
     Backlog { running: Running, ideal: usize },
 }
 
-/// Returns whether [`raise`] may have something to do.
+/// Returns whether [`raise`] may have callbacks to make.
 pub(super) fn is_due(state: &State) -> bool {
     let crate::socket::Role::Connection(connection) = &state.role else { return false };
     if state.life != Life::Live {
@@ -70,7 +70,7 @@ pub(super) fn raise(socket: &Arc<Socket>) {
         let mut after = After::default();
         let mut state = socket.lock();
         if calls == TURN {
-            // Others have their turn; the transport comes back to this connection.
+            // Serve others; the transport returns to this connection.
             if let Some(connection) = part(&mut state) {
                 connection.raising = false;
                 connection.nudge();
@@ -110,7 +110,7 @@ pub(super) fn defer_raise(socket: &Arc<Socket>) {
     socket.provider().defer(Box::new(move |_| raise(&shared)));
 }
 
-/// A receive has completed that found the latch of the receive event shut: data may be indicated again.
+/// Opens the latch of the receive event, after a receive that found it shut has completed.
 pub(super) fn open(socket: &Arc<Socket>, latch: ReceiveLatch) {
     let mut state = socket.lock();
     if let Some(connection) = part(&mut state) {
@@ -123,7 +123,7 @@ pub(super) fn open(socket: &Arc<Socket>, latch: ReceiveLatch) {
     }
 }
 
-/// `event` was switched on; called on a thread of the provider's own.
+/// Makes the callbacks that are due after `event` was enabled, on a thread of the provider.
 pub(crate) fn switched_on(socket: &Arc<Socket>, _event: Event) {
     raise(socket);
 }
@@ -141,7 +141,7 @@ fn next(socket: &Arc<Socket>, state: &mut State, after: &mut After) -> Option<St
     let abortive = connection.inbound.reset_due;
     let ended = abortive || connection.inbound.end_is_due();
     if ended && (disconnects || (connection.delivered && misses_disconnects(socket))) {
-        // Told now, or missed: while the event is off a disconnect raises no callback (DISC-02).
+        // Indicated now, or missed: while the event is disabled a disconnect makes no callback (DISC-02).
         connection.inbound.reset_due = false;
         connection.inbound.end_told = true;
         if let Some(running) = state.begin(socket, Event::Disconnect) {
@@ -153,7 +153,7 @@ fn next(socket: &Arc<Socket>, state: &mut State, after: &mut After) -> Option<St
     Some(Step::Backlog { running, ideal })
 }
 
-/// Returns whether a disconnect that comes while its event is off stays untold later too.
+/// Returns whether a disconnect that comes while its event is disabled is never indicated.
 fn misses_disconnects(socket: &Socket) -> bool {
     socket.provider().live_config.behaviours().late_disconnect == LateDisconnect::Missed
 }
@@ -179,7 +179,7 @@ fn next_data(socket: &Arc<Socket>, state: &mut State, after: &mut After) -> Opti
         Ok(false) => {
             provider.packets.give_back(packet);
             if despite {
-                // What the receives had to wait for did not come.
+                // There is no data for the event: serve the receives that had to wait.
                 connection.pump(socket, after);
             }
             return None;
@@ -208,7 +208,7 @@ fn next_data(socket: &Arc<Socket>, state: &mut State, after: &mut After) -> Opti
     Some(Step::Data { running, list, bytes, entire })
 }
 
-/// Calls the receive callback and does what it answers.
+/// Calls the receive callback and applies its result.
 fn indicate(socket: &Arc<Socket>, running: &Running, list: PWSK_DATA_INDICATION, bytes: usize, entire: bool) {
     let provider = socket.provider();
     let mut accepted = match provider.live_config.get(|config| config.behaviours.bytes_accepted) {
@@ -249,7 +249,7 @@ fn indicate(socket: &Arc<Socket>, running: &Running, list: PWSK_DATA_INDICATION,
         state.retained += 1;
         unreleasable = matches!(state.life, Life::Closing | Life::Freed);
     }
-    // Receives that were posted meanwhile had to wait for what the callback leaves them.
+    // Receives that were posted during the callback had to wait for the data that it leaves.
     if let Some(connection) = part(&mut state) {
         connection.pump(socket, &mut after);
     }
@@ -284,7 +284,7 @@ fn indicate(socket: &Arc<Socket>, running: &Running, list: PWSK_DATA_INDICATION,
     }
 }
 
-/// Calls the callback that data goes to, or the sentinel with a null `list`.
+/// Calls the receive callback; a null `list` makes it the sentinel.
 fn call_receive(
     socket: &Arc<Socket>,
     running: &Running,
@@ -356,7 +356,7 @@ fn tell_backlog(socket: &Arc<Socket>, running: &Running, ideal: usize) {
     });
 }
 
-/// Tells the client through the receive callback that the socket is dead.
+/// Notifies the client through the receive callback that the socket is dead.
 pub(crate) fn sentinel(socket: &Arc<Socket>, running: &Running) {
     let status = call_receive(socket, running, 0, ptr::null_mut(), 0, &mut 0);
     if status != STATUS_SUCCESS {
@@ -377,7 +377,7 @@ pub(crate) unsafe extern "system" fn wsk_release(
         Ok(call) => call,
         Err(status) => return status,
     };
-    // A dead socket takes lists back, so that it can be closed (LIFE-15).
+    // A dead socket accepts releases, so that it can be closed (LIFE-15).
     if call.life() != Life::Live as u32
         && call.life() != Life::Dead as u32
         && let Some(status) = call.check()
@@ -389,7 +389,7 @@ pub(crate) unsafe extern "system" fn wsk_release(
     let mut during = false;
     let packet = part(&mut state).and_then(|connection| match &mut connection.inbound.current {
         Some(current) if current.list == list && !current.released => {
-            // The callback has handed the list on and not returned yet: the end of it is still to come.
+            // The list is released before its callback has returned.
             current.released = true;
             during = true;
             None

@@ -20,24 +20,25 @@ use crate::request::{Completions, Request, RequestQueue};
 use crate::socket::Socket;
 use crate::transport::{Ready, Stream, Waiting, status_of};
 
-/// Room for data that is thrown away.
+/// Size of the buffer for data that is discarded.
 const DRAIN_ROOM: usize = 16 * 1024;
 
-/// Condition for a receive to be done.
+/// Condition for the completion of a receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Want {
     /// With the first bytes.
     Some,
     /// With a full buffer.
     All {
-        /// Cancelled early it reports the bytes it had got; otherwise they are kept for the next receive.
+        /// If cancelled early it reports the bytes received so far; otherwise they are kept for the next
+        /// receive.
         tells_when_cancelled: bool,
     },
-    /// Never: data is thrown away until the connection ends.
+    /// Never: data is discarded until the connection ends.
     Drain,
 }
 
-/// One receive that waits.
+/// A queued receive.
 #[derive(Debug)]
 pub(super) struct Incoming {
     /// Memory that is still to be filled.
@@ -61,19 +62,19 @@ impl Incoming {
     }
 }
 
-/// The latch of the receive event as a receive found it: shut.
+/// Latch of the receive event that a receive found shut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ReceiveLatch(u64);
 
 /// Result of an attempt to serve a receive.
 pub(super) enum Served {
-    /// It is done, with so many bytes.
+    /// It is done, with this number of bytes.
     Done(usize),
     /// It has to wait.
     Waits,
 }
 
-/// An indication under way.
+/// An indication in progress.
 #[derive(Debug)]
 pub(super) struct Indicated {
     pub(super) list: *mut WSK_DATA_INDICATION,
@@ -85,38 +86,38 @@ pub(super) struct Indicated {
 /// The receiving direction.
 ///
 /// # Invariants
-/// `kept` comes before whatever is still in the stream. While `current` is there nothing is read, because
-/// what the callback does not take has to come first.
+/// `kept` precedes the data in the stream. While `current` is `Some` nothing is read, because the data that
+/// the callback does not take comes first.
 #[derive(Debug, Default)]
 pub(super) struct Inbound {
-    /// Nothing says that the stream has no data now.
+    /// The stream may have data.
     readable: bool,
-    /// The transport has said that the end is in sight.
+    /// The transport has reported that the peer has ended its side.
     end_in_sight: bool,
     /// The end was read.
     ended: bool,
     receives: RequestQueue<Incoming>,
-    /// Bytes read from the stream and taken by nobody yet, from `kept_from` on.
+    /// Bytes that were read from the stream and not received yet, from `kept_from` on.
     kept: Vec<u8>,
     kept_from: usize,
     /// The receive event waits for a receive to complete.
     shut: bool,
-    /// Count: how often the latch was shut so far. A receive opens only the latch that it found shut.
+    /// Number of times that the latch was shut. A receive opens only the latch that it found shut.
     shuts: u64,
-    /// A receive has been served while the latch was shut: the latch opens when its request has completed.
+    /// A receive was served while the latch was shut: the latch opens when its request has completed.
     opening: bool,
-    /// Data goes to the receive event now, although receives wait: the documented race (RCV-19).
+    /// Data is indicated to the receive event although receives wait: the documented race (RCV-19).
     pub(super) event_first: bool,
-    /// Receives that began and ended at the end of the stream.
+    /// Number of receives that began and ended at the end of the stream.
     end_reads: u32,
-    /// The receive-ex callback, which takes the place of the receive event.
+    /// The receive-ex callback, which replaces the receive event.
     pub(super) ex: Option<PFN_WSK_RECEIVE_EX_EVENT>,
     pub(super) current: Option<Indicated>,
-    /// Lists the client has kept, by their heads.
+    /// Lists that the client retains, by their heads.
     retained: Vec<Indicated>,
-    /// The client has been told of the end, or has missed it.
+    /// The client was notified of the end, or has missed it.
     pub(super) end_told: bool,
-    /// The connection was reset and the client has not been told yet.
+    /// The connection was reset, and the client is not notified yet.
     pub(super) reset_due: bool,
 }
 
@@ -129,22 +130,22 @@ impl Inbound {
         self.end_in_sight |= ready.peer_closed;
     }
 
-    /// A connection has just come about: its stream has not said anything yet.
+    /// Creates the state of a new connection, whose stream has not reported anything yet.
     pub(super) fn begin(&mut self) {
         self.readable = true;
     }
 
-    /// Returns whether nothing more comes from the peer than what is already here.
+    /// Returns whether the peer sends no further data.
     pub(super) fn peer_has_ended(&self) -> bool {
         self.ended || self.end_in_sight
     }
 
-    /// Returns whether the peer's end has been received, behind data nobody has read perhaps.
+    /// Returns whether the peer's end has been received, possibly behind unread data.
     pub(super) fn has_ended(&self, stream: &dyn Stream) -> bool {
         self.peer_has_ended() || matches!(stream.peek(), Ok(Waiting::End))
     }
 
-    /// Returns whether the end is next, and the client has not been told of it.
+    /// Returns whether the end is next, and the client is not notified of it.
     pub(super) fn end_is_due(&self) -> bool {
         self.ended && self.kept_bytes() == 0 && self.current.is_none() && !self.end_told
     }
@@ -154,7 +155,7 @@ impl Inbound {
         !self.shut && self.current.is_none() && (self.kept_bytes() > 0 || (self.readable && !self.ended))
     }
 
-    /// Returns whether bytes are kept that somebody could have.
+    /// Returns whether bytes are kept that can be received.
     pub(super) fn has_kept(&self) -> bool {
         self.kept_bytes() > 0
     }
@@ -164,7 +165,7 @@ impl Inbound {
         !self.receives.is_empty()
     }
 
-    /// Returns what the oldest receive has got so far; `None` if none waits.
+    /// Returns the number of bytes that the oldest receive has so far; `None` if none waits.
     pub(super) fn gathered(&mut self) -> Option<usize> {
         self.receives.front_mut().map(|first| first.done())
     }
@@ -173,7 +174,7 @@ impl Inbound {
         self.kept.len() - self.kept_from
     }
 
-    /// The bytes that have arrived and nobody has taken.
+    /// Returns the number of bytes that have arrived and are not received.
     pub(super) fn backlog(&self, stream: &dyn Stream) -> usize {
         self.kept_bytes() + stream.unread().unwrap_or(0)
     }
@@ -197,35 +198,35 @@ impl Inbound {
         self.receives.push(request, socket, incoming);
     }
 
-    /// Returns whether a receive may be served now, out of turn of none.
+    /// Returns whether a receive may be served now, ahead of no other.
     pub(super) fn is_free(&self) -> bool {
         self.receives.is_empty() && self.current.is_none()
     }
 
-    /// The latch of the receive event, if it is shut.
+    /// Returns the latch of the receive event, if it is shut.
     pub(super) fn latch(&self) -> Option<ReceiveLatch> {
         self.shut.then_some(ReceiveLatch(self.shuts))
     }
 
-    /// The latch that the receives just served are to open, when their requests have completed.
+    /// Returns the latch that the served receives open when their requests have completed.
     pub(super) fn take_opening(&mut self) -> Option<ReceiveLatch> {
         std::mem::take(&mut self.opening).then(|| self.latch()).flatten()
     }
 
-    /// A receive that found this latch shut has completed.
+    /// Opens the latch, after a receive that found it shut has completed.
     pub(super) fn open(&mut self, latch: ReceiveLatch) {
         if self.shuts == latch.0 {
             self.shut = false;
         }
     }
 
-    /// A receive with room for data began and ended at the end of the stream. Tells how many have.
+    /// Counts a non-empty receive that began and ended at the end of the stream, and returns the count.
     pub(super) fn end_read(&mut self) -> u32 {
         self.end_reads = self.end_reads.saturating_add(1);
         self.end_reads
     }
 
-    /// Serves the receives that wait.
+    /// Serves the queued receives.
     pub(super) fn pump(
         &mut self,
         stream: &mut dyn Stream,
@@ -264,14 +265,16 @@ impl Inbound {
             && let Some(first) = self.receives.front_mut()
             && let Want::All { tells_when_cancelled } = &mut first.want
         {
-            // The first one is being cancelled, and a later one goes on behind its bytes: it has to tell
-            // them.
+            // The first one is being cancelled, and a later one continues behind its bytes: the first one has
+            // to report them.
             *tells_when_cancelled = true;
         }
         Some((request, incoming))
     }
 
-    /// Finds out whether the end is next, if it is in sight, without reading data that may be for the event.
+    /// Checks whether the end is next, if the peer has ended its side, without reading data that may be for
+    /// the
+    /// event.
     pub(super) fn look_for_end(&mut self, stream: &dyn Stream) -> Result<(), NTSTATUS> {
         let hidden = self.kept_bytes() > 0 || self.current.is_some();
         if !self.end_in_sight || !self.readable || self.ended || hidden {
@@ -285,7 +288,7 @@ impl Inbound {
         Ok(())
     }
 
-    /// Serves one receive as far as that goes.
+    /// Serves one receive as far as possible.
     pub(super) fn serve(
         &mut self,
         incoming: &mut Incoming,
@@ -305,8 +308,8 @@ impl Inbound {
         }
     }
 
-    /// Moves bytes into the buffer once. `Done` tells all the bytes it has; with no new ones the stream has
-    /// ended.
+    /// Moves bytes into the buffer once. `Done` has the total number of bytes; without new ones the stream
+    /// has ended.
     fn fill(&mut self, incoming: &mut Incoming, stream: &mut dyn Stream) -> Result<Served, NTSTATUS> {
         if self.kept_bytes() > 0 {
             let copied = incoming.span.fill(&self.kept[self.kept_from..]);
@@ -327,13 +330,13 @@ impl Inbound {
         Ok(Served::Done(incoming.done()))
     }
 
-    /// Takes note of a read into room for more than zero bytes.
+    /// Records the result of a non-empty read.
     fn has_read(&mut self, bytes: usize, short: bool) {
         if bytes == 0 {
             self.ended = true;
             self.readable = false;
         } else if short && !self.end_in_sight {
-            // The transport reports anew when more arrives; an end it has reported already it does not.
+            // The transport reports again when more arrives, but not an end that it has already reported.
             self.readable = false;
         }
     }
@@ -373,7 +376,7 @@ impl Inbound {
         Ok(if self.ended { Served::Done(0) } else { Served::Waits })
     }
 
-    /// Fills a packet for the receive event; false if there is nothing for it.
+    /// Fills a packet for the receive event; false if there is no data.
     pub(super) fn fill_packet(
         &mut self,
         packet: &mut Packet,
@@ -405,30 +408,30 @@ impl Inbound {
         }
     }
 
-    /// The callback has not taken these bytes: they come first from now on, and the latch shuts.
+    /// Puts back bytes that the callback has not taken, which come first from now on, and shuts the latch.
     pub(super) fn not_taken(&mut self, bytes: &[u8]) {
         self.keep_first(bytes);
         self.shut = true;
         self.shuts += 1;
     }
 
-    /// The client keeps a list.
+    /// Records that the client retains a list.
     pub(super) fn retain(&mut self, indicated: Indicated) {
         self.retained.push(indicated);
     }
 
-    /// The client gives a list back that it kept.
+    /// Takes back a list that the client retained.
     pub(super) fn take_retained(&mut self, list: *mut WSK_DATA_INDICATION) -> Option<Box<Packet>> {
         let index = self.retained.iter().position(|kept| kept.list == list)?;
         Some(self.retained.swap_remove(index).packet)
     }
 
-    /// All that the client may still look at.
+    /// Takes all indications that the client may still access.
     pub(super) fn take_indicated(&mut self) -> impl Iterator<Item = Box<Packet>> {
         self.retained.drain(..).chain(self.current.take()).map(|indicated| indicated.packet)
     }
 
-    /// Returns whether `list` is an element of a list the client has, and not its head.
+    /// Returns whether `list` is an element of an indicated list, and not its head.
     pub(super) fn is_inside(&self, list: *mut WSK_DATA_INDICATION) -> bool {
         self.retained
             .iter()
@@ -436,13 +439,14 @@ impl Inbound {
             .any(|held| held.list != list && held.packet.has_element(list))
     }
 
-    /// The request of `irp` is being cancelled; tells the bytes it reports.
+    /// Removes the request of `irp`, which is being cancelled, and returns the number of bytes that it
+    /// reports.
     pub(super) fn cancelled(&mut self, irp: *mut IRP) -> usize {
         let Some(mut incoming) = self.receives.remove_cancelled(irp) else { return 0 };
         match incoming.want {
             Want::All { tells_when_cancelled: true } => incoming.done(),
             Want::All { tells_when_cancelled: false } => {
-                // The buffer is the client's again only when the request completes, which is after this.
+                // The client gets the buffer back only when the request completes, which is later.
                 let mut bytes = Vec::new();
                 let done = incoming.done();
                 incoming.whole.drain(done, &mut bytes);
@@ -453,12 +457,12 @@ impl Inbound {
         }
     }
 
-    /// Ends all that waits with one status.
+    /// Ends all queued requests with one status.
     pub(super) fn end_all(&mut self, status: NTSTATUS, completions: &mut Completions) {
         self.receives.end_all(status, completions);
     }
 
-    /// Throws away what arrived: nothing is received any more.
+    /// Discards received data: nothing is received any more.
     pub(super) fn discard(&mut self) {
         self.use_kept(self.kept_bytes());
         self.readable = false;

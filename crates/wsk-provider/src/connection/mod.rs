@@ -15,10 +15,10 @@
 //!                                             graceful disconnect
 //! ```
 //!
-//! Data moves under the socket's lock, by whichever thread finds that it can: the caller's in `WskSend` and
-//! `WskReceive`, the transport's when it reports readiness. What completes is collected in an [`After`] and
-//! completed when the lock is free; callbacks are made by [`event::raise`], by one thread at a time for each
-//! connection.
+//! Data is transferred under the socket's lock, on the thread that finds it possible: the caller's in
+//! `WskSend` and `WskReceive`, the transport's when it reports readiness. Requests that are done are
+//! collected in an [`After`] and completed after the lock is released; [`event::raise`] makes callbacks, on
+//! one thread at a time for each connection.
 
 mod connect;
 mod control;
@@ -66,35 +66,35 @@ enum Phase {
     Created,
     /// Bound; the address is reserved.
     Bound,
-    /// An attempt is under way.
+    /// An attempt is in progress.
     Connecting,
-    /// Connected; the directions have ends of their own.
+    /// Connected; the two directions end separately.
     Connected,
     /// The attempt failed.
     Failed,
-    /// No data moves any more in either direction.
+    /// No data is transferred any more in either direction.
     Reset,
-    /// As good as cut off: see `SIO_WSK_SET_TCP_SILENT_MODE`.
+    /// Silent: see `SIO_WSK_SET_TCP_SILENT_MODE`.
     Silent,
 }
 
-/// Part of a socket that only a connection has.
+/// State of a connection.
 ///
 /// # Invariants
-/// `reservation` is there exactly in `Bound`; `stream` is there in `Connecting` and `Connected`, and stays
+/// `reservation` is `Some` exactly in `Bound`; `stream` is `Some` in `Connecting` and `Connected`, and stays
 /// after the peer's reset until the socket ends.
 #[derive(Debug)]
 pub(crate) struct Connection {
     phase: Phase,
     reservation: Option<Box<dyn Reservation>>,
     stream: Option<Box<dyn Stream>>,
-    /// Grant of the address table, held as long as the address is.
+    /// Claim on the local address.
     claim: Option<Claim>,
-    /// The exclusive use of the address it was accepted through, as long as it lives (BIND-18).
+    /// Exclusive use of the address through which it was accepted, for its lifetime (BIND-18).
     listener_claim: Option<Claim>,
-    /// Manner of taking the address again after an attempt that failed.
+    /// Options for another bind of the address after a failed attempt.
     retry: Option<BindOptions>,
-    /// The local address, once it cannot change any more or the stream is gone.
+    /// The local address, once it cannot change any more or the stream was dropped.
     local: Option<SocketAddr>,
     remote: Option<SocketAddr>,
     attempts: RequestQueue<Attempt>,
@@ -102,24 +102,24 @@ pub(crate) struct Connection {
     sink: Option<Arc<Sink>>,
     inbound: Inbound,
     outbound: Outbound,
-    /// Number of sends that asked to be sent at once.
+    /// Number of sends with `WSK_FLAG_NODELAY`.
     undelayed: u64,
-    /// The socket is the client's: an event that is off now has been missed.
+    /// The client has the socket: an event that is disabled now is missed.
     delivered: bool,
-    /// A thread is making callbacks; others leave theirs to it.
+    /// A thread is making callbacks; other threads leave theirs to it.
     raising: bool,
     raise_again: bool,
 }
 
-/// Work that is left for when the lock is free.
+/// Work that is deferred until the lock is released.
 #[derive(Debug, Default)]
 struct After {
     completions: Completions,
-    /// A stream that was given up; ending it is the host's work.
+    /// A stream to drop, which ends it.
     stream: Option<Box<dyn Stream>>,
-    /// The latch of the receive event that opens behind the completions.
+    /// Latch of the receive event that opens after the completions.
     opens: Option<ReceiveLatch>,
-    /// The socket itself was given up: its client does not get it.
+    /// Disposal of the socket, which its client does not get.
     discard: Option<fn(&Arc<Socket>)>,
 }
 
@@ -129,7 +129,7 @@ impl After {
         if let Some(discard) = self.discard {
             discard(socket);
         }
-        // Most calls have none, and moving them costs more than looking.
+        // Most calls have none, and a move costs more than this check.
         if !self.completions.is_empty() {
             self.completions.run(socket.provider());
         }
@@ -140,7 +140,7 @@ impl After {
 }
 
 impl Connection {
-    /// A connection that is not bound yet.
+    /// Creates a connection that is not bound yet.
     pub(crate) fn new(config: &Config) -> Self {
         Self {
             phase: Phase::Created,
@@ -162,8 +162,8 @@ impl Connection {
         }
     }
 
-    /// An accepted connection. [`attach`] follows when its socket is there, [`delivered`] when the client has
-    /// it.
+    /// Creates an accepted connection. [`attach`] follows when its socket was created, [`delivered`] when the
+    /// client has it.
     pub(crate) fn accepted(stream: Box<dyn Stream>, claim: Option<Claim>, config: &Config) -> Self {
         let mut connection = Self::new(config);
         connection.listener_claim = claim;
@@ -175,7 +175,7 @@ impl Connection {
         connection
     }
 
-    /// The local address has been taken.
+    /// Records the successful bind.
     pub(crate) fn bound(&mut self, reservation: Box<dyn Reservation>, claim: Claim) -> io::Result<()> {
         self.local = Some(reservation.local_address()?);
         self.reservation = Some(reservation);
@@ -184,7 +184,7 @@ impl Connection {
         Ok(())
     }
 
-    /// The local address; `None` before the bind.
+    /// Returns the local address; `None` before the bind.
     pub(crate) fn local_address(&self) -> Option<SocketAddr> {
         match (self.phase, &self.stream) {
             (Phase::Connected | Phase::Silent, Some(stream)) => stream.local_address().ok().or(self.local),
@@ -192,17 +192,19 @@ impl Connection {
         }
     }
 
-    /// Returns whether data may move, or could until the connection ended.
+    /// Returns whether data can be transferred, or could until the connection ended.
     pub(crate) fn is_connected(&self) -> bool {
         matches!(self.phase, Phase::Connected | Phase::Reset | Phase::Silent)
     }
 
-    /// Returns whether a bind comes too late.
+    /// Returns whether a bind is too late.
     pub(crate) fn is_past_bind(&self) -> bool {
         self.phase != Phase::Created
     }
 
-    /// The waiting request of `irp` is being cancelled; tells the bytes it had got.
+    /// Removes the waiting request of `irp`, which is being cancelled, and returns the number of bytes that
+    /// it
+    /// reports.
     pub(crate) fn cancelled(&mut self, irp: *mut IRP) -> usize {
         if let Some(attempt) = self.attempts.remove_cancelled(irp) {
             self.give_up(&attempt);
@@ -211,21 +213,21 @@ impl Connection {
         self.outbound.cancelled(irp);
         let told = self.inbound.cancelled(irp);
         if self.inbound.has_kept() {
-            // Bytes were put back, and others may wait for them; they cannot be served here.
+            // Bytes were put back, and other receives may wait for them; they cannot be served here.
             self.nudge();
         }
         told
     }
 
-    /// Has the transport report soon.
+    /// Makes the transport report readiness soon.
     fn nudge(&mut self) {
         if let (Some(stream), Some(sink)) = (&mut self.stream, &self.sink) {
-            // On failure the connection has failed too, and that is reported as well.
+            // On failure the connection has failed too, which is reported separately.
             let _ = stream.attach(Arc::<Sink>::clone(sink));
         }
     }
 
-    /// The socket is gone, and with it the indications that its client has kept.
+    /// Returns the indications that the client has retained; the socket is gone.
     pub(crate) fn give_back(mut self: Box<Self>, provider: &Inner, call: &'static str) {
         for packet in self.inbound.take_indicated() {
             provider.take_back(call, packet);
@@ -254,7 +256,7 @@ impl Connection {
         self.phase == Phase::Connected && self.outbound.end_sent() && self.inbound.has_ended(stream)
     }
 
-    /// Returns why data cannot be moved, if the phase is the reason.
+    /// Returns the status if data cannot be transferred in this phase.
     fn refusal(&self, provider: &Inner) -> Option<NTSTATUS> {
         match self.phase {
             Phase::Connected => None,
@@ -266,7 +268,7 @@ impl Connection {
         }
     }
 
-    /// Moves what can move.
+    /// Transfers as much data as possible.
     fn pump(&mut self, socket: &Arc<Socket>, after: &mut After) {
         if self.phase != Phase::Connected {
             return;
@@ -282,7 +284,7 @@ impl Connection {
         }
     }
 
-    /// The connection has been reset, or broke otherwise, without the client's doing.
+    /// Handles a reset or another failure of the connection.
     fn broken(&mut self, status: NTSTATUS, after: &mut After) {
         if self.phase != Phase::Connected {
             return;
@@ -295,7 +297,7 @@ impl Connection {
         self.inbound.end_all(status, &mut after.completions);
     }
 
-    /// The client disconnects abortively: nothing is waited for, and the peer is told with a reset.
+    /// Disconnects abortively: waits for nothing, and resets the connection.
     fn abort(&mut self, after: &mut After) {
         self.local = self.local_address();
         self.phase = Phase::Reset;
@@ -307,7 +309,7 @@ impl Connection {
     }
 }
 
-/// The status of transfers after a reset (SND-18).
+/// Returns the status of transfers after a reset (SND-18).
 fn after_reset(provider: &Inner) -> NTSTATUS {
     let reset = match provider.live_config.behaviours().after_reset {
         AfterReset::Either => provider.host.choose(FaultPoint::ResetStatus, 2) == 0,
@@ -317,7 +319,7 @@ fn after_reset(provider: &Inner) -> NTSTATUS {
     if reset { STATUS_CONNECTION_RESET } else { STATUS_FILE_FORCED_CLOSED }
 }
 
-/// Returns what a call answers that was given a bad buffer, and the report about it.
+/// Reports an invalid buffer, and returns the status of the call.
 pub(crate) fn refuse_buffer(provider: &Inner, call: &'static str, fault: Fault) -> NTSTATUS {
     match fault {
         Fault::OutOfChain => {
@@ -332,8 +334,8 @@ pub(crate) fn refuse_buffer(provider: &Inner, call: &'static str, fault: Fault) 
     }
 }
 
-/// Returns what a call for a connection answers on a socket that is none: a stream socket in the other role,
-/// or in none yet.
+/// Returns the status of a connection call on a socket that is no connection: a stream socket in another
+/// role, or without one.
 fn no_connection(state: &State, provider: &Inner) -> NTSTATUS {
     let behaviours = provider.live_config.behaviours();
     match &state.role {
@@ -342,7 +344,7 @@ fn no_connection(state: &State, provider: &Inner) -> NTSTATUS {
     }
 }
 
-/// The connection of a socket whose lock is held.
+/// Returns the connection of a socket whose lock is held.
 fn part(state: &mut State) -> Option<&mut Connection> {
     match &mut state.role {
         Role::Connection(connection) => Some(connection),
@@ -419,7 +421,7 @@ impl Connection {
     }
 }
 
-/// An accepted connection has its socket: the transport may report to it.
+/// Attaches the sink of an accepted connection, whose socket was created.
 pub(crate) fn attach(socket: &Arc<Socket>) {
     let mut after = After::default();
     let mut state = socket.lock();
@@ -437,8 +439,8 @@ pub(crate) fn attach(socket: &Arc<Socket>) {
     after.run(socket);
 }
 
-/// A connection that was handed over by `WskAcceptEvent` is the client's from now on, with the events it
-/// starts with.
+/// Records that the client has a connection that was handed over by `WskAcceptEvent`, with its initial
+/// events.
 pub(crate) fn delivered(socket: &Arc<Socket>) {
     let mut state = socket.lock();
     if let Some(connection) = part(&mut state) {
@@ -452,7 +454,7 @@ pub(crate) fn delivered(socket: &Arc<Socket>) {
 }
 
 impl Connection {
-    /// Returns whether there is something to call `event` for.
+    /// Returns whether there is input for `event`.
     pub(crate) fn has_waiting(&self, event: Event) -> bool {
         match event {
             Event::Receive => self.phase == Phase::Connected && self.inbound.may_have_data(),

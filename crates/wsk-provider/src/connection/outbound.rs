@@ -1,4 +1,4 @@
-//! The sending direction: queued sends, then the client's end.
+//! The sending direction: queued sends, then the client's FIN.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use crate::request::{Completions, Request, RequestQueue};
 use crate::socket::Socket;
 use crate::transport::{Ready, Stream, status_of};
 
-/// The ideal backlog stops growing here.
+/// Maximum ideal backlog.
 const LARGEST_BACKLOG: usize = 4 << 20;
 
-/// One send that waits.
+/// A queued send.
 #[derive(Debug)]
 pub(super) struct Outgoing {
     /// Data that is still to be written.
@@ -24,7 +24,7 @@ pub(super) struct Outgoing {
     pub(super) information: usize,
 }
 
-/// A graceful disconnect that waits.
+/// A queued graceful disconnect.
 #[derive(Debug)]
 pub(super) struct Fin {
     /// Rest of the final buffer.
@@ -40,12 +40,12 @@ pub(super) struct Outbound {
     /// The client has disconnected gracefully.
     closed: bool,
     fins: RequestQueue<Fin>,
-    /// The end was given to the transport, behind all data.
+    /// The FIN was passed to the transport, behind all data.
     end_sent: bool,
-    /// The bytes of sends that wait.
+    /// Number of bytes of queued sends.
     waiting: usize,
     ideal: usize,
-    /// The client was told of `ideal`, or never needs to be.
+    /// The client was notified of `ideal`, or need not be.
     ideal_told: bool,
 }
 
@@ -72,22 +72,22 @@ impl Outbound {
         self.closed
     }
 
-    /// Returns whether the end was given to the transport.
+    /// Returns whether the FIN was passed to the transport.
     pub(super) fn end_sent(&self) -> bool {
         self.end_sent
     }
 
-    /// Returns whether sends or a disconnect wait.
+    /// Returns whether sends or a disconnect are queued.
     pub(super) fn is_busy(&self) -> bool {
         !self.sends.is_empty() || !self.fins.is_empty()
     }
 
-    /// The number of bytes it is good to have under way.
+    /// Returns the ideal send backlog in bytes.
     pub(super) fn ideal(&self) -> usize {
         self.ideal
     }
 
-    /// Sets the ideal, which the client is then told.
+    /// Sets the ideal backlog, of which the client is then notified.
     pub(super) fn set_ideal(&mut self, ideal: usize) {
         if self.ideal != ideal {
             self.ideal = ideal;
@@ -95,17 +95,17 @@ impl Outbound {
         }
     }
 
-    /// Returns whether the client does not know the ideal yet.
+    /// Returns whether the client has to be notified of the ideal backlog.
     pub(super) fn backlog_due(&self) -> bool {
         !self.ideal_told
     }
 
-    /// The ideal to tell the client, once.
+    /// Returns the ideal backlog, once for each notification.
     pub(super) fn take_backlog(&mut self) -> Option<usize> {
         (!std::mem::replace(&mut self.ideal_told, true)).then_some(self.ideal)
     }
 
-    /// Writes as much of `span` as can go now, if nothing waits before it.
+    /// Writes as much of `span` as possible, if no send is queued.
     pub(super) fn write_now(&mut self, span: &mut Span, stream: &mut dyn Stream) -> Result<(), NTSTATUS> {
         if self.sends.is_empty() { self.write(span, stream) } else { Ok(()) }
     }
@@ -125,20 +125,20 @@ impl Outbound {
     pub(super) fn push(&mut self, request: Request, socket: &Arc<Socket>, outgoing: Outgoing) {
         self.waiting += outgoing.span.left();
         if self.waiting >= self.ideal && self.ideal < LARGEST_BACKLOG {
-            // The client keeps more under way than is said to be ideal, and the transport is the slower one:
-            // as Windows does, let it have more.
+            // The client has more data in flight than the ideal, and the transport is slower: raise the
+            // ideal, as Windows does.
             self.set_ideal((self.ideal * 2).min(LARGEST_BACKLOG));
         }
         self.sends.push(request, socket, outgoing);
     }
 
-    /// The client disconnects gracefully, with a last buffer.
+    /// Queues a graceful disconnect, with a final buffer.
     pub(super) fn close(&mut self, request: Request, socket: &Arc<Socket>, span: Span) {
         self.closed = true;
         self.fins.push(request, socket, Fin { span });
     }
 
-    /// Writes what waits, and the end behind it; `peer_ended` says that nothing more comes from the peer.
+    /// Writes the queued data, and the FIN behind it; `peer_ended` if the peer has ended its side.
     pub(super) fn pump(
         &mut self,
         stream: &mut dyn Stream,
@@ -172,7 +172,7 @@ impl Outbound {
         socket: &Arc<Socket>,
         completions: &mut Completions,
     ) -> Result<(), NTSTATUS> {
-        // Without a request the disconnect was cancelled; the end goes out all the same.
+        // Without a request the disconnect was cancelled; the FIN is sent nevertheless.
         let fin = self.fins.pop();
         if !self.end_sent {
             if let Some((request, mut fin)) = fin {
@@ -189,9 +189,9 @@ impl Outbound {
         } else if let Some((request, fin)) = fin {
             self.fins.push_front(request, socket, fin);
         }
-        // The transport is done when the peer has everything, or has ended too. Where it cannot tell, it is
-        // when it has taken everything, the end included: it goes on by itself, and a peer may well wait for
-        // this end before it ends.
+        // The disconnect is complete when the peer has acknowledged everything, or has ended too. If the
+        // transport cannot tell, it is when the transport has taken everything, including the FIN: the rest
+        // proceeds by itself, and a peer may wait for this FIN before it ends.
         let done = peer_ended
             || (socket.provider().live_config.behaviours().graceful_end == GracefulEnd::Acknowledged
                 && stream.drained().map_err(|error| status_of(&error))? != Some(false));
@@ -201,7 +201,7 @@ impl Outbound {
         Ok(())
     }
 
-    /// The request of `irp` is being cancelled: takes it out if it is one of these.
+    /// Removes the request of `irp`, which is being cancelled, if it is queued here.
     pub(super) fn cancelled(&mut self, irp: *mut IRP) {
         if let Some(outgoing) = self.sends.remove_cancelled(irp) {
             self.waiting = self.waiting.saturating_sub(outgoing.span.left());
@@ -210,14 +210,14 @@ impl Outbound {
         }
     }
 
-    /// Ends all that waits with one status.
+    /// Ends all queued requests with one status.
     pub(super) fn end_all(&mut self, status: NTSTATUS, completions: &mut Completions) {
         self.abort(status, status, completions);
     }
 
-    /// Ends the sends and the disconnect that wait.
+    /// Ends the queued sends and the disconnect.
     pub(super) fn abort(&mut self, sends: NTSTATUS, fins: NTSTATUS, completions: &mut Completions) {
-        debug_assert!(!nt_success(sends) && !nt_success(fins), "what is ended has not been sent");
+        debug_assert!(!nt_success(sends) && !nt_success(fins), "requests that end early have not been sent");
         self.waiting = 0;
         self.sends.end_all(sends, completions);
         self.fins.end_all(fins, completions);

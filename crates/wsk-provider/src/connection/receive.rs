@@ -16,7 +16,7 @@ use crate::host::FaultPoint;
 use crate::request::{Purpose, Request};
 use crate::socket::Call;
 
-/// So many receives that find nothing but the end of the stream are a client that does not take it for the
+/// Number of receives that find only the end of the stream, from which on the client is assumed to ignore the
 /// end.
 const READS_AT_END: u32 = 64;
 
@@ -75,7 +75,7 @@ pub(crate) unsafe extern "system" fn wsk_receive_ex(
     unsafe { receive(&call, request, buffer, flags) }
 }
 
-/// Returns what the flags and the size of the buffer ask for.
+/// Returns the condition of completion for the flags and the size of the buffer.
 fn want(call: &Call, flags: u32, size: usize) -> Result<Want, NTSTATUS> {
     let provider = call.provider();
     if flags & !(WSK_FLAG_WAITALL | WSK_FLAG_DRAIN) != 0 {
@@ -134,8 +134,8 @@ unsafe fn receive(call: &Call, mut request: Request, buffer: PWSK_BUF, flags: u3
         _ => Ok(Served::Waits),
     };
     if let (Ok(Served::Done(_)), Some(stream)) = (&served, connection.stream.as_deref()) {
-        // Behind what was just read there may be the end, which the disconnect event waits for. The receive
-        // has its data; that the connection has failed since is for the next one.
+        // The end may follow the data that was just read, and the disconnect event waits for it. The receive
+        // has its data; a later failure of the connection is for the next receive.
         let _ = connection.inbound.look_for_end(stream);
     }
     let outcome = match served {

@@ -33,7 +33,7 @@ pub(crate) unsafe extern "system" fn wsk_send(
     }
 }
 
-/// `WskSendEx`. TCP knows no control information for data that is sent, so there is nothing to take from it.
+/// `WskSendEx`. TCP has no control information for sends, so it is ignored.
 ///
 /// # Safety
 /// As `PFN_WSK_SEND_EX`: as for `WskSend`.
@@ -127,8 +127,8 @@ unsafe fn send(call: &Call, mut request: Request, buffer: PWSK_BUF, flags: u32) 
 }
 
 impl Provider {
-    /// Returns the number of sends that asked to be sent at once (`WSK_FLAG_NODELAY`), which no transport
-    /// here tells by its behaviour; `None` if it is no connection.
+    /// Returns the number of sends with `WSK_FLAG_NODELAY`, which has no other visible effect here; `None` if
+    /// this is no connection.
     pub fn undelayed_sends(&self, socket: PWSK_SOCKET) -> Option<u64> {
         let found = self.0.registrar.sockets().into_iter().find(|open| open.raw() == socket)?;
         part(&mut found.lock()).map(|connection| connection.undelayed)
@@ -136,7 +136,7 @@ impl Provider {
 }
 
 impl Connection {
-    /// Returns why nothing can be sent now.
+    /// Returns the status if data cannot be sent now.
     fn refusal_to_send(&self, call: &Call, size: usize) -> Option<NTSTATUS> {
         let provider: &Inner = call.provider();
         if let Some(status) = self.refusal(provider) {

@@ -1,4 +1,4 @@
-//! Stream sockets, as long as they have no role (contract 4.11, 5.8).
+//! Stream sockets without a role (contract 4.11, 5.8).
 //!
 //! ```text
 //!            bind          WskListen ok
@@ -21,26 +21,26 @@ use crate::request::{Completions, RequestQueue};
 use crate::socket::{Call, Category, Ending, Role, Socket, State};
 use crate::transport::{Reservation, Tune, status_of};
 
-/// Part of a socket that only a stream socket without a role has.
+/// State of a stream socket without a role.
 ///
 /// # Invariants
-/// `reservation`, `claim` and `local` are there together.
+/// `reservation`, `claim` and `local` are all `Some` or all `None`.
 #[derive(Debug, Default)]
 pub(crate) struct StreamSocket {
     reservation: Option<Box<dyn Reservation>>,
     claim: Option<Claim>,
     local: Option<SocketAddr>,
-    /// Accepts that came before the listening, where that is allowed (STRM-08).
+    /// Accept requests before `WskListen`, if that is allowed (STRM-08).
     accepts: RequestQueue<AcceptItem>,
 }
 
 impl StreamSocket {
-    /// A stream socket that is not bound.
+    /// Creates a stream socket that is not bound.
     pub(crate) fn new() -> Self {
         Self::default()
     }
 
-    /// The local address has been taken.
+    /// Records the successful bind.
     pub(crate) fn bound(&mut self, reservation: Box<dyn Reservation>, claim: Claim) -> io::Result<()> {
         self.local = Some(reservation.local_address()?);
         self.reservation = Some(reservation);
@@ -48,17 +48,17 @@ impl StreamSocket {
         Ok(())
     }
 
-    /// The local address; `None` before the bind.
+    /// Returns the local address; `None` before the bind.
     pub(crate) fn local_address(&self) -> Option<SocketAddr> {
         self.local
     }
 
-    /// Accepts that wait for the listening.
+    /// Takes the accept requests that wait for `WskListen`.
     pub(crate) fn accepts_mut(&mut self) -> &mut RequestQueue<AcceptItem> {
         &mut self.accepts
     }
 
-    /// The waiting request of `irp` is being cancelled.
+    /// Removes the waiting request of `irp`, which is being cancelled.
     pub(crate) fn cancelled(&mut self, irp: *mut IRP) -> usize {
         self.accepts.remove_cancelled(irp);
         0
@@ -71,7 +71,7 @@ impl StreamSocket {
         self.claim = None;
     }
 
-    /// The options that can change now.
+    /// Returns the object for option changes, if there is one.
     pub(crate) fn tune(&self) -> Option<&dyn Tune> {
         self.reservation.as_deref().map(|reservation| reservation as &dyn Tune)
     }
@@ -101,8 +101,8 @@ pub(crate) unsafe extern "system" fn wsk_listen(socket: PWSK_SOCKET, irp: *mut I
     }
 }
 
-/// Gives a bound stream socket the listening role. The outer error is one of state, the inner one the
-/// network's.
+/// Gives a bound stream socket the listening role. The outer error is one of the state, the inner one of the
+/// network.
 fn become_listener(socket: &Arc<Socket>, state: &mut State) -> Result<io::Result<()>, NTSTATUS> {
     let behaviours = socket.provider().live_config.behaviours();
     let Role::Stream(stream) = &mut state.role else { return Err(behaviours.other_role.status()) };
@@ -121,7 +121,8 @@ fn become_listener(socket: &Arc<Socket>, state: &mut State) -> Result<io::Result
     Ok(listening)
 }
 
-/// Gives a bound stream socket the connection role; a connection socket has it. Accepts that wait on it end.
+/// Gives a bound stream socket the connection role; a connection socket has it. Ends its waiting accept
+/// requests.
 pub(crate) fn become_connection(
     socket: &Arc<Socket>,
     state: &mut State,

@@ -1,11 +1,11 @@
-//! The statuses of failed network calls (contract 4.10, 4.12, 4.13 and 5.9).
+//! Status codes of failed network calls (contract 4.10, 4.12, 4.13 and 5.9).
 
 use std::io::{self, ErrorKind};
 
 use wsk_sys::nt::NTSTATUS;
 use wsk_sys::status;
 
-/// The status a request completes with when the network answered `error`.
+/// Returns the status of a request for an error of the network.
 pub fn status_of(error: &io::Error) -> NTSTATUS {
     match error.kind() {
         ErrorKind::ConnectionRefused => status::STATUS_CONNECTION_REFUSED,
@@ -26,12 +26,12 @@ pub fn status_of(error: &io::Error) -> NTSTATUS {
     }
 }
 
-/// The host errors that [`ErrorKind`] does not name.
+/// Returns the status of host errors without an [`ErrorKind`].
 #[cfg(unix)]
 fn other_status(error: &io::Error) -> NTSTATUS {
     match error.raw_os_error() {
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS) => status::STATUS_INSUFFICIENT_RESOURCES,
-        // The scope of an address names no interface.
+        // The scope of an address is no interface.
         Some(libc::ENODEV | libc::ENXIO) => status::STATUS_INVALID_ADDRESS_COMPONENT,
         Some(libc::EHOSTDOWN) => status::STATUS_HOST_UNREACHABLE,
         Some(libc::EMSGSIZE) => status::STATUS_INVALID_BUFFER_SIZE,
@@ -41,7 +41,7 @@ fn other_status(error: &io::Error) -> NTSTATUS {
     }
 }
 
-/// The host errors that [`ErrorKind`] does not name.
+/// Returns the status of host errors without an [`ErrorKind`].
 #[cfg(windows)]
 fn other_status(error: &io::Error) -> NTSTATUS {
     match error.raw_os_error() {

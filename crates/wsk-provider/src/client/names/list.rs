@@ -1,4 +1,4 @@
-//! The lists that `WskGetAddressInfo` hands out.
+//! Lists that `WskGetAddressInfo` returns.
 
 use std::collections::HashMap;
 use std::mem;
@@ -12,10 +12,10 @@ use super::lookup::Found;
 use crate::address::{Family, OwnSockaddr};
 use crate::provider::Inner;
 
-/// One list: the memory behind it.
+/// Memory of one list.
 #[derive(Debug)]
 struct List {
-    /// The entries, each linked to the next; they never move.
+    /// Entries, each linked to the next; they never move.
     entries: Box<[Entry]>,
 }
 
@@ -29,12 +29,12 @@ struct Entry {
 // SAFETY: the pointers inside point to the entries' own memory.
 unsafe impl Send for List {}
 
-/// The lists that clients hold.
+/// Lists that clients have not freed.
 #[derive(Debug, Default)]
 pub(crate) struct AddressLists(Mutex<HashMap<usize, List>>);
 
 impl AddressLists {
-    /// A list of what was found; the result is its head.
+    /// Creates a list of the results, and returns its head.
     pub(super) fn add(&self, found: &[Found]) -> PADDRINFOEXW {
         let mut entries: Box<[Entry]> = found.iter().map(Entry::new).collect();
         let mut next = ptr::null_mut();
@@ -55,7 +55,7 @@ impl AddressLists {
         removed.is_some()
     }
 
-    /// Reports the lists that nobody has freed.
+    /// Reports the lists that were never freed.
     pub(crate) fn report_leftovers(&self, provider: &Inner) {
         for list in self.0.lock().values() {
             let detail = format!("a list of {} addresses was never freed", list.entries.len());

@@ -1,4 +1,4 @@
-//! Questions and their answers: from numbers at once, from the host with patience.
+//! Name queries: numbers are resolved at once, names by the host.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
@@ -15,20 +15,20 @@ pub(super) struct Wanted {
     pub(super) passive: bool,
     pub(super) numeric: bool,
     pub(super) canonical: bool,
-    /// The socket type and the protocol of each entry that an address has.
+    /// Socket type and protocol of each entry of an address.
     pub(super) transports: Vec<(i32, i32)>,
 }
 
-/// A question about names.
+/// A name query.
 #[derive(Debug)]
 pub(super) enum Question {
-    /// Which addresses has this name?
+    /// Addresses of a name.
     Addresses(Wanted),
-    /// Which names has this address? `node` tells whether its own name is wanted, besides the service's.
+    /// Names of an address. `node` selects the name of the node, in addition to the service.
     Names { address: SocketAddr, flags: u32, node: bool },
 }
 
-/// One address that was found.
+/// One address of the result.
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) address: SocketAddr,
@@ -62,14 +62,14 @@ impl Wanted {
         Answer::Addresses(found)
     }
 
-    /// The port; `None` if the service is a name, which only the host could know.
+    /// Returns the port; `None` if the service is a name, which only the host can resolve.
     fn port(&self) -> Option<u16> {
         self.service.as_ref().map_or(Some(0), |service| service.parse().ok())
     }
 }
 
 impl Question {
-    /// Answers what needs no host; `None` if it does.
+    /// Resolves a query that does not need the host; `None` if it does.
     pub(super) fn answer_from_numbers(&self) -> Option<Answer> {
         match self {
             Self::Addresses(wanted) => {
@@ -95,7 +95,7 @@ impl Question {
         }
     }
 
-    /// Asks the host; this takes its time.
+    /// Queries the host, which may take long.
     pub(super) fn answer_from_host(&self) -> Answer {
         match self {
             Self::Addresses(wanted) => {
@@ -110,12 +110,12 @@ impl Question {
     }
 }
 
-/// An address as numbers.
+/// Formats an address as numbers.
 fn numbers_of(address: SocketAddr) -> Answer {
     Answer::Names { node: address.ip().to_string(), service: address.port().to_string() }
 }
 
-/// Asks the host for the names of an address.
+/// Queries the host for the names of an address.
 #[cfg(unix)]
 fn names_of(address: SocketAddr, flags: u32) -> Answer {
     let host_flags = [
@@ -151,7 +151,7 @@ fn names_of(address: SocketAddr, flags: u32) -> Answer {
     Answer::Names { node: text(&node), service: text(&service) }
 }
 
-/// This host cannot be asked for names: addresses stay numbers.
+/// Formats the address as numbers: this host has no name query.
 #[cfg(not(unix))]
 fn names_of(address: SocketAddr, flags: u32) -> Answer {
     let _ = (NI_NOFQDN, NI_DGRAM, NI_NUMERICHOST, NI_NUMERICSERV);

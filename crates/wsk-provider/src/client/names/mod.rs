@@ -1,7 +1,7 @@
 //! Name resolution (contract 4.22): `WskGetAddressInfo`, `WskFreeAddressInfo` and `WskGetNameInfo`.
 //!
-//! Names are resolved by the host, on a thread of their own; numbers need no host. Either way the request
-//! counts for the client object and can be cancelled while the host is being asked.
+//! The host resolves names, on a separate thread; numbers need no host. In both cases the request counts for
+//! the client object and can be cancelled during the query.
 
 mod list;
 mod lookup;
@@ -29,13 +29,13 @@ use crate::behaviours::AddressEntries;
 use crate::config::Release;
 use crate::request::{Purpose, Request, RequestQueue};
 
-/// The name requests of a client that wait for the host, by number.
+/// Name requests of a client that wait for the host, by number.
 #[derive(Debug, Default)]
 pub(crate) struct NameRequests(pub(crate) RequestQueue<u64>);
 
 static NUMBERS: AtomicU64 = AtomicU64::new(1);
 
-/// IRQL-09: names are for passive level.
+/// Checks that the call is at `PASSIVE_LEVEL` (IRQL-09).
 fn check_level(call: &ClientCall) {
     // SAFETY: reading the IRQL has no precondition.
     if unsafe { nt::KeGetCurrentIrql() } != nt::PASSIVE_LEVEL {
@@ -43,7 +43,7 @@ fn check_level(call: &ClientCall) {
     }
 }
 
-/// The status of a name nobody knows (NAME-06).
+/// Status of an unknown name (NAME-06).
 fn unknown(client: &Client) -> NTSTATUS {
     if client.provider().live_config.has(Release::Windows8) { STATUS_NOT_FOUND } else { STATUS_NO_MATCH }
 }
@@ -56,7 +56,7 @@ struct Destination(*mut PADDRINFOEXW);
 unsafe impl Send for Destination {}
 
 impl Destination {
-    /// Tells the client where its list is; before the request completes.
+    /// Writes the address of the list for the client, before the request completes.
     fn set(self, head: PADDRINFOEXW) {
         // SAFETY: the client keeps the variable until the request completes.
         unsafe { self.0.write(head) };
@@ -137,8 +137,7 @@ pub(crate) unsafe extern "system" fn wsk_get_address_info(
     })
 }
 
-/// The socket type and the protocol of each entry that an address has, for those of the hints, where 0 leaves
-/// them open.
+/// Returns socket type and protocol of each entry of an address, for those of the hints. 0 leaves them open.
 fn transports(entries: AddressEntries, (socket_type, protocol): (i32, i32)) -> Vec<(i32, i32)> {
     let all = [(SOCK_STREAM, IPPROTO_TCP), (SOCK_DGRAM, IPPROTO_UDP)];
     let fits = |&(own_type, own_protocol): &(i32, i32)| {
@@ -149,7 +148,7 @@ fn transports(entries: AddressEntries, (socket_type, protocol): (i32, i32)) -> V
     if left.is_empty() || entries == AddressEntries::Single { vec![(socket_type, protocol)] } else { left }
 }
 
-/// Notes that a request needs a string and its characters.
+/// Records that a request needs a string and its characters.
 ///
 /// # Safety
 /// `string` is null or points to a whole string.
@@ -163,7 +162,7 @@ unsafe fn borrow_string(request: &mut Request, string: PUNICODE_STRING) {
     }
 }
 
-/// NAME-08: a thread goes with a process.
+/// Checks that an owning thread is passed only with its process (NAME-08).
 fn check_owner(call: &ClientCall, process: PEPROCESS, thread: PETHREAD) -> bool {
     if process.is_null() && !thread.is_null() {
         call.provider().violation("NAME-08", call.name, "OwningThread is set, but OwningProcess is null");
@@ -172,7 +171,7 @@ fn check_owner(call: &ClientCall, process: PEPROCESS, thread: PETHREAD) -> bool 
     true
 }
 
-/// Asks the question, and completes the request with the status that `take` makes of the answer.
+/// Runs the query, and completes the request with the status that `take` returns for the result.
 fn ask(
     client: &Arc<Client>,
     request: Request,
@@ -200,7 +199,7 @@ fn ask(
 /// `WskFreeAddressInfo`.
 ///
 /// # Safety
-/// As `PFN_WSK_FREE_ADDRESS_INFO`: the client is captured, and nobody uses the list any more.
+/// As `PFN_WSK_FREE_ADDRESS_INFO`: the client is captured, and the list is no longer used.
 pub(crate) unsafe extern "system" fn wsk_free_address_info(client: PWSK_CLIENT, list: PADDRINFOEXW) {
     // SAFETY: the client passes its own handle.
     let Ok(call) = (unsafe { ClientCall::enter("WskFreeAddressInfo", client) }) else { return };
@@ -225,7 +224,7 @@ struct Outputs {
 unsafe impl Send for Outputs {}
 
 impl Outputs {
-    /// Writes the names that are wanted, before the request completes; false if there is too little room.
+    /// Writes the requested names, before the request completes; false if there is too little room.
     fn write(self, node: &str, service: &str) -> bool {
         [(self.node, node), (self.service, service)].into_iter().all(|(out, text)| {
             // SAFETY: the client keeps the strings until the request completes.

@@ -6,12 +6,12 @@ use wsk_sys::PUNICODE_STRING;
 
 use crate::client::ClientCall;
 
-/// A name that a client passed in; empty if there is none.
+/// A name that a client passed; empty if there is none.
 #[derive(Debug, Default)]
 pub(super) struct Text(String);
 
 impl Text {
-    /// Reads a string. One that is not also terminated by a NUL is reported (NAME-02).
+    /// Reads a string. Reports one that is not null-terminated (NAME-02).
     ///
     /// # Safety
     /// `string` is null or points to a whole string.
@@ -55,7 +55,7 @@ impl Text {
     }
 }
 
-/// Writes `text` and a NUL; false if there is no room for both.
+/// Writes `text` and a terminating null; false if there is no room for both.
 ///
 /// # Safety
 /// `string` points to a string whose buffer has room for what its maximal length says.

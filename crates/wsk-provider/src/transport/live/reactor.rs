@@ -1,13 +1,13 @@
-//! The threads that wait for the host's sockets and tell their owners.
+//! Threads that poll the host's sockets and call their sinks.
 //!
-//! One thread at a time has the poll state: it polls, and calls the sinks itself, so that what a sink does
-//! for a client costs no change of thread. A sink may run a client's callback, and a client may hold a
-//! callback open for as long as it likes. Therefore a second thread keeps watch: when one call lasts, it
-//! takes the poll state, and what waits in the batch with it, and a new thread keeps watch. The thread that
-//! was relieved ends when its call returns.
+//! One thread at a time has the poll state: it polls, and calls the sinks itself, so that the work of a sink
+//! for a client needs no thread switch. A sink may run a client's callback, and a client may block in a
+//! callback for any time. Therefore a second thread is on standby: if a call lasts, it takes over the poll
+//! state, with the rest of the batch, and a new thread goes on standby. The relieved thread ends when its
+//! call returns.
 //!
 //! ```text
-//!   watch ──a call lasts──► poll state ──relieved──► ended
+//!   standby ──a call lasts──► poll state ──relieved──► ended
 //! ```
 //!
 //! Under load the poll state is left to client threads that wait; see [`donated`].
@@ -31,65 +31,63 @@ use super::listener::{Acceptor, Progress};
 use super::slots::{SLOT_TOKENS, Slots, Target};
 use crate::transport::{Complain, Job, Ready, ReadySink, Spawn};
 
-/// The token of the waker; slots never reach it.
+/// Token of the waker, above the tokens of all slots.
 const WAKE: Token = Token(SLOT_TOKENS);
-/// Events taken from the host at a time.
+/// Maximum number of events per poll.
 const EVENTS: usize = 1024;
-/// Count: how often a listener tries again that found the host out of descriptors and heard of none becoming
-/// free.
+/// Interval at which a listener retries that found the host out of descriptors.
 const STARVED_RETRY: Duration = Duration::from_millis(50);
-/// Time: how long to wait before the host is polled again after that has failed.
+/// Back-off after a failed poll.
 const POLL_RETRY: Duration = Duration::from_millis(50);
-/// Time: how long a call may last before the watch takes the poll state.
+/// Duration of a call after which the standby thread takes over the poll state.
 const PATIENCE: Duration = Duration::from_millis(10);
-/// Largest number of threads, those included whose call lasts: no client waits in so many calls
-/// for one more, and on a busy host a call may last because its thread does not run.
+/// Maximum number of threads, including those whose call lasts: no client waits in so many calls for another
+/// one, and on a busy host a call may last because its thread does not run.
 const MOST_THREADS: usize = 64;
 
-/// A Windows host reports once, and again only when asked: `mio` asks when it sees a transfer that would
-/// block, for which it has to make the transfer. The owner knows sooner, from one that came out short. Unix
-/// hosts report by edge.
+/// A Windows host reports once, and again only after a new request: `mio` makes the request when it sees a
+/// transfer that would block, for which it has to make the transfer. The owner knows earlier, from a short
+/// transfer. Unix hosts are edge-triggered.
 pub(super) const REARMS: bool = cfg!(windows);
 
-/// Count: how often some are told to look, whatever was reported, each in turn. Wine 8 loses a report now and
-/// then, one in some thousand connections, and whoever waits for it would wait for ever.
+/// Interval at which some sinks, each in turn, get a spurious report. Wine 8 loses about one report in some
+/// thousand connections, and its receiver would wait for ever.
 const LOOK: Duration = Duration::from_millis(250);
-/// Number of at a time. A look in vain takes Wine's server, which all its processes share, some 50 µs; so
-/// this keeps it busy for a twentieth of its time at the most.
+/// Number of sinks per interval. A useless check takes Wine's server, which all its processes share, about
+/// 50 µs, so this uses at most a twentieth of its time.
 const LOOKS: usize = 256;
-/// State of the poll, which one thread has at a time.
+/// State of the poll, which only one thread has at a time.
 struct PollState {
     poll: Poll,
     events: Events,
-    /// Reported by the host, not yet told.
+    /// Events of the host that are not delivered yet.
     batch: VecDeque<(Target, Ready)>,
     /// Number of events of the last poll if a donated thread may handle all of them, else 0.
     donatable: usize,
-    /// Time at which some were last told to look.
+    /// Time of the last spurious reports.
     looked: Instant,
-    /// The slot whose turn it is next.
+    /// The slot of the next spurious report.
     look_next: usize,
-    /// The last poll has failed, and so it was told.
+    /// The last poll has failed, and the failure was reported.
     failing: bool,
     complain: Option<Complain>,
 }
 
-/// The threads, as [`Reactor::stop`] and the watch see them.
+/// The threads, for [`Reactor::stop`] and the standby thread.
 #[derive(Debug, Default)]
 struct Workers {
     started: bool,
-    /// The numbers of the threads at the poll state, on watch, or about to be; one that was relieved is not
-    /// among them.
-    guard: Vec<u64>,
+    /// Numbers of the threads that are polling, on standby, or starting; without relieved threads.
+    active: Vec<u64>,
     next: u64,
-    /// All that have not ended, also those that were relieved.
+    /// Number of threads that have not ended, including relieved ones.
     threads: usize,
     /// The thread that has the poll state, with its number.
     leader: Option<(u64, ThreadId)>,
     /// Donated threads that are serving the sockets.
     donated: Vec<ThreadId>,
-    /// The watch waits for a sign of life, instead of looking from time to time.
-    watch_rests: bool,
+    /// The standby thread waits for a call to begin, instead of checking from time to time.
+    standby_rests: bool,
 }
 
 /// The reactor.
@@ -98,26 +96,26 @@ pub(super) struct Reactor {
     waker: Waker,
     slots: Mutex<Slots>,
     poll_state: Mutex<PollState>,
-    /// Listeners to look at again though the host reported nothing new.
+    /// Listeners to serve again without a new report of the host.
     again: Mutex<Vec<Arc<Acceptor>>>,
-    /// The listener whose streams are being delivered, and the count of that call.
+    /// The listener whose streams are being delivered, and the number of that call.
     accepting: Mutex<Option<(u64, Arc<Acceptor>)>>,
-    /// Listeners that found no free descriptor.
+    /// Listeners that found the host out of descriptors.
     starving: Mutex<Vec<Arc<Acceptor>>>,
     starved: AtomicBool,
     /// Number of streams.
     streams: AtomicUsize,
-    /// With so many, listeners take no more.
+    /// Number of streams from which on listeners accept no more.
     most_streams: usize,
     stop: AtomicBool,
     workers: Mutex<Workers>,
-    crew_changed: Condvar,
-    /// Mirrors [`Workers::watch_rests`] for the polling thread.
-    watch_rests: AtomicBool,
-    /// There was no thread to be had for the watch.
-    unwatched: AtomicBool,
-    /// Counts the beginnings and ends of calls: odd while one lasts. The watch ends the count of a call it
-    /// relieves, so that the thread which made the call finds its own count gone.
+    workers_changed: Condvar,
+    /// Mirrors [`Workers::standby_rests`] for the polling thread.
+    standby_rests: AtomicBool,
+    /// No thread was available for standby.
+    no_standby: AtomicBool,
+    /// Counts the begins and ends of calls: odd during a call. The standby thread ends the count of a call
+    /// that it relieves, so that the thread of the call detects that it was relieved.
     calls: AtomicU64,
     spawn: Mutex<Option<Spawn>>,
     donated: DonatedThreads,
@@ -129,7 +127,7 @@ impl fmt::Debug for Reactor {
     }
 }
 
-/// A place in the reactor; dropping it ends the reports.
+/// Registration of a source with the reactor; dropping it ends the reports.
 pub(super) struct Registration {
     reactor: Arc<Reactor>,
     token: Token,
@@ -143,14 +141,15 @@ impl fmt::Debug for Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        // The target is dropped outside the lock: with it may go its owner, which may own another watch.
+        // The target is dropped outside the lock: this may drop its owner, which may own another
+        // registration.
         let target = self.reactor.slots.lock().remove(self.token);
         drop(target);
     }
 }
 
 impl Registration {
-    /// Reports to `sink` from now on, beginning with the present state of `source`.
+    /// Sets the sink, which first gets the current state of `source`.
     pub(super) fn retarget(&self, source: &mut impl Source, sink: Arc<dyn ReadySink>) -> io::Result<()> {
         let former = self.reactor.slots.lock().replace(self.token, Target::Ready(sink));
         drop(former);
@@ -159,20 +158,20 @@ impl Registration {
 }
 
 impl Registration {
-    /// Asks for the next report about `source`: that there is data, and with `writable` that there is room.
+    /// Requests the next report about `source`: for data, and with `writable` for room.
     pub(super) fn rearm(&self, source: &mut impl Source, writable: bool) -> io::Result<()> {
         let interest = if writable { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
         self.reactor.registry.reregister(source, self.token, interest)
     }
 }
 
-/// The place of a stream among those there may be. Declared after the socket it goes with: dropping it tells
-/// a starved listener that there is room for another one.
+/// Permit of a stream. Declared after its socket: dropping it notifies a starved listener that another stream
+/// is possible.
 #[derive(Debug)]
 pub(super) struct StreamPermit(Arc<Reactor>);
 
 impl StreamPermit {
-    /// A place for one more stream, which is there already.
+    /// Creates a permit for a new stream.
     pub(super) fn new(reactor: Arc<Reactor>) -> Self {
         reactor.streams.fetch_add(1, Ordering::Relaxed);
         Self(reactor)
@@ -189,7 +188,7 @@ impl Drop for StreamPermit {
 }
 
 impl Reactor {
-    /// A reactor whose listeners leave connections to the host while there are `streams` of them.
+    /// Creates a reactor whose listeners leave connections to the host while there are `streams` streams.
     pub(super) fn new(streams: Option<usize>) -> io::Result<Self> {
         let poll = Poll::new()?;
         let registry = poll.registry().try_clone()?;
@@ -217,9 +216,9 @@ impl Reactor {
             most_streams: streams.unwrap_or(usize::MAX),
             stop: AtomicBool::new(false),
             workers: Mutex::default(),
-            crew_changed: Condvar::new(),
-            watch_rests: AtomicBool::new(false),
-            unwatched: AtomicBool::new(false),
+            workers_changed: Condvar::new(),
+            standby_rests: AtomicBool::new(false),
+            no_standby: AtomicBool::new(false),
             calls: AtomicU64::new(0),
             spawn: Mutex::new(None),
             donated: DonatedThreads::default(),
@@ -234,9 +233,9 @@ impl Reactor {
         self.poll_state.lock().complain = Some(complain);
         let begun = self
             .spawn_worker(spawn, "wsk reactor", Self::steer)
-            .and_then(|()| self.spawn_worker(spawn, "wsk reactor watch", Self::standby));
+            .and_then(|()| self.spawn_worker(spawn, "wsk reactor standby", Self::standby));
         if begun.is_err() {
-            // The polling thread goes if it was to be had, and all is as before.
+            // The polling thread ends if it was started, and the state is as before.
             self.disembark();
             self.stop.store(false, Ordering::SeqCst);
             self.spawn.lock().take();
@@ -245,7 +244,7 @@ impl Reactor {
         begun
     }
 
-    /// Starts a thread that counts as guard until its job is dropped, run or not.
+    /// Starts a thread that is counted until its job is dropped, whether it ran or not.
     fn spawn_worker(
         self: &Arc<Self>,
         spawn: &Spawn,
@@ -256,7 +255,7 @@ impl Reactor {
             let mut workers = self.workers.lock();
             let own = workers.next;
             workers.next += 1;
-            workers.guard.push(own);
+            workers.active.push(own);
             workers.threads += 1;
             own
         };
@@ -265,11 +264,11 @@ impl Reactor {
         spawn(name, job)
     }
 
-    /// Has a new thread keep watch, now or when the poll state is free next.
-    fn set_watch(self: &Arc<Self>) {
+    /// Starts a new standby thread, now or when the poll state is next released.
+    fn set_standby(self: &Arc<Self>) {
         let Some(spawn) = self.spawn.lock().clone() else { return };
-        if self.spawn_worker(&spawn, "wsk reactor watch", Self::standby).is_err() {
-            self.unwatched.store(true, Ordering::Relaxed);
+        if self.spawn_worker(&spawn, "wsk reactor standby", Self::standby).is_err() {
+            self.no_standby.store(true, Ordering::Relaxed);
         }
     }
 
@@ -281,10 +280,10 @@ impl Reactor {
         self.forget();
     }
 
-    /// Forgets whom to tell: they hold the reactor, as it holds them. The last to do so is the thread whose
-    /// call has stopped the reactor, or outlasted it.
+    /// Drops the targets, which have references to the reactor, too. The last call is from the thread whose
+    /// call has stopped the reactor or lasted longer.
     fn forget(&self) {
-        // Each is dropped without a lock held: with it may go its owner, which may own a watch.
+        // Each is dropped without a lock: this may drop its owner, which may own a registration.
         let slots = std::mem::take(&mut *self.slots.lock());
         drop(slots);
         let batch = std::mem::take(&mut self.poll_state.lock().batch);
@@ -297,22 +296,22 @@ impl Reactor {
         }
     }
 
-    /// Has the threads leave, and waits for that.
+    /// Stops the threads, and waits for their end.
     fn disembark(&self) {
         self.stop.store(true, Ordering::SeqCst);
         self.donated.rouse();
         let mut workers = self.workers.lock();
         self.wake();
-        self.crew_changed.notify_all();
-        // From inside a call of the polling thread only the others can be waited for.
+        self.workers_changed.notify_all();
+        // Inside a call of the polling thread it can wait only for the others.
         let own = workers.leader.filter(|(_, id)| *id == thread::current().id()).map(|(own, _)| own);
-        while workers.guard.iter().any(|guard| Some(*guard) != own) {
-            self.crew_changed.wait(&mut workers);
+        while workers.active.iter().any(|active| Some(*active) != own) {
+            self.workers_changed.wait(&mut workers);
         }
         self.take_leave(&mut workers);
     }
 
-    /// Reports about `source` to `sink` from now on.
+    /// Registers `source` with `sink`.
     pub(super) fn watch(
         self: &Arc<Self>,
         source: &mut impl Source,
@@ -321,7 +320,7 @@ impl Reactor {
         self.register(source, Target::Ready(sink), Interest::READABLE | Interest::WRITABLE)
     }
 
-    /// Lets `acceptor` take the streams that arrive at `source`.
+    /// Registers `source` with `acceptor`, which accepts its streams.
     pub(super) fn watch_listener(
         self: &Arc<Self>,
         source: &mut impl Source,
@@ -337,12 +336,12 @@ impl Reactor {
         interest: Interest,
     ) -> io::Result<Registration> {
         let token = self.slots.lock().insert(target);
-        let watch = Registration { reactor: Arc::clone(self), token };
+        let registration = Registration { reactor: Arc::clone(self), token };
         self.registry.register(source, token, interest)?;
-        Ok(watch)
+        Ok(registration)
     }
 
-    /// Looks at a listener again soon.
+    /// Serves a listener again soon.
     pub(super) fn look_again(&self, acceptor: Arc<Acceptor>) {
         self.again.lock().push(acceptor);
         self.wake();
@@ -354,11 +353,11 @@ impl Reactor {
     }
 
     pub(super) fn wake(&self) {
-        // It fails only when the poll is gone, and then nobody waits.
+        // It fails only when the poll is gone, and then no thread waits.
         let _ = self.waker.wake();
     }
 
-    /// Polls and calls until stopped or relieved.
+    /// Polls and calls sinks until stopped or relieved.
     fn steer(self: &Arc<Self>, own: u64) {
         self.workers.lock().leader = Some((own, thread::current().id()));
         loop {
@@ -368,8 +367,8 @@ impl Reactor {
                 return self.forget();
             }
             let Some((target, ready)) = poll_state.batch.pop_front() else {
-                if self.unwatched.swap(false, Ordering::Relaxed) {
-                    self.set_watch();
+                if self.no_standby.swap(false, Ordering::Relaxed) {
+                    self.set_standby();
                 }
                 if self.donated.relieve_after(poll_state.donatable) {
                     drop(poll_state);
@@ -382,9 +381,9 @@ impl Reactor {
             };
             drop(poll_state);
             let begun = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
-            // Either the watch sees this count before it rests, or it is seen to rest here.
-            if self.watch_rests.load(Ordering::SeqCst) {
-                self.rouse_watch();
+            // Either the standby thread sees this count before it rests, or this thread sees it rest.
+            if self.standby_rests.load(Ordering::SeqCst) {
+                self.wake_standby();
             }
             self.call(target, ready, begun);
             if self.calls.compare_exchange(begun, begun + 1, Ordering::SeqCst, Ordering::SeqCst).is_err() {
@@ -396,7 +395,7 @@ impl Reactor {
         }
     }
 
-    /// Tells that the host's poll has failed, unless that is known.
+    /// Reports a failure of the host's poll, unless it was already reported.
     fn complain(mut poll_state: MutexGuard<'_, PollState>, error: &io::Error) {
         if std::mem::replace(&mut poll_state.failing, true) {
             return;
@@ -410,14 +409,14 @@ impl Reactor {
         }
     }
 
-    fn rouse_watch(&self) {
+    fn wake_standby(&self) {
         let mut workers = self.workers.lock();
-        workers.watch_rests = false;
-        self.watch_rests.store(false, Ordering::SeqCst);
-        self.crew_changed.notify_all();
+        workers.standby_rests = false;
+        self.standby_rests.store(false, Ordering::SeqCst);
+        self.workers_changed.notify_all();
     }
 
-    /// Fills the batch, and waits for that up to `patience`, which may be without end.
+    /// Fills the batch, and waits for events for at most `patience`; `None` waits without a timeout.
     fn poll(&self, poll_state: &mut PollState, patience: Option<Duration>) -> io::Result<()> {
         let timeout = if !self.again.lock().is_empty() {
             Some(Duration::ZERO)
@@ -478,35 +477,34 @@ impl Reactor {
             }
         }
         if self.calls.load(Ordering::SeqCst) != begun {
-            // This thread does not poll next, as it usually does: it was relieved, and another one may be
-            // polling now.
+            // This thread was relieved and does not poll next; another one may be polling now.
             self.wake();
         }
     }
 
-    /// Looks out for a call that lasts, and takes the poll state then.
+    /// Waits for a call that lasts, and then takes over the poll state.
     fn standby(self: &Arc<Self>, own: u64) {
         let mut before = self.calls.load(Ordering::SeqCst);
         let mut workers = self.workers.lock();
         loop {
             let stopping = self.stop.load(Ordering::SeqCst);
-            // Whoever stops the reactor waits for the polling thread, and a call may never end.
+            // `stop` waits for the polling thread, and a call may never end.
             if stopping && self.calls.load(Ordering::SeqCst).is_multiple_of(2) {
                 return;
             }
-            if workers.watch_rests && !stopping {
-                self.crew_changed.wait(&mut workers);
+            if workers.standby_rests && !stopping {
+                self.workers_changed.wait(&mut workers);
                 continue;
             }
-            self.crew_changed.wait_for(&mut workers, PATIENCE);
+            self.workers_changed.wait_for(&mut workers, PATIENCE);
             let now = self.calls.load(Ordering::SeqCst);
             if now == before && now.is_multiple_of(2) && !stopping {
-                workers.watch_rests = true;
-                self.watch_rests.store(true, Ordering::SeqCst);
-                // A call that was begun before the flag could be seen must not go unwatched.
+                workers.standby_rests = true;
+                self.standby_rests.store(true, Ordering::SeqCst);
+                // A call that began before the flag was visible must not be missed.
                 if self.calls.load(Ordering::SeqCst) != now {
-                    workers.watch_rests = false;
-                    self.watch_rests.store(false, Ordering::SeqCst);
+                    workers.standby_rests = false;
+                    self.standby_rests.store(false, Ordering::SeqCst);
                 }
             } else if now == before
                 && !now.is_multiple_of(2)
@@ -517,30 +515,30 @@ impl Reactor {
             }
             before = now;
         }
-        // The thread that is relieved is no longer waited for: it makes no further call.
+        // `stop` does not wait for the relieved thread: it makes no further call.
         if let Some((relieved, _)) = workers.leader.take() {
-            workers.guard.retain(|guard| *guard != relieved);
+            workers.active.retain(|active| *active != relieved);
         }
         drop(workers);
-        // Streams that came in the same go as the one that is held up are still to be taken.
+        // Streams that arrived together with the blocked one still have to be accepted.
         if let Some((_, acceptor)) = self.accepting.lock().take() {
             self.again.lock().push(acceptor);
         }
-        self.set_watch();
+        self.set_standby();
         self.steer(own);
     }
 }
 
-/// A thread that counts as guard until this is dropped.
+/// A thread that is counted until this is dropped.
 struct WorkerGuard(Arc<Reactor>, u64);
 
 impl Drop for WorkerGuard {
     fn drop(&mut self) {
         let mut workers = self.0.workers.lock();
-        workers.guard.retain(|guard| *guard != self.1);
+        workers.active.retain(|active| *active != self.1);
         workers.threads -= 1;
         drop(workers);
-        self.0.crew_changed.notify_all();
+        self.0.workers_changed.notify_all();
     }
 }
 
@@ -550,7 +548,7 @@ fn ready(event: &Event) -> Ready {
         writable: event.is_writable(),
         peer_closed: event.is_read_closed(),
         failed: event.is_error(),
-        // What closes the way out on Windows, without the owner's doing. Wine has seen the error then, so
+        // On Windows, the peer's reset closes the sending direction. Wine has consumed the error then, so
         // that a transfer would find the end of the stream.
         reset: cfg!(windows) && event.is_write_closed(),
         donated: false,

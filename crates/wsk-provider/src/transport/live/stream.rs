@@ -38,8 +38,8 @@ tune!(Reserved, with);
 impl Reservation for Reserved {
     fn listen(self: Box<Self>, sink: Arc<dyn ListenSink>) -> io::Result<Box<dyn Listener>> {
         if cfg!(unix) {
-            // Inherited by the accepted sockets, whose leftovers would otherwise keep the port from being
-            // bound again. Not set before an ephemeral port was chosen: hosts choose from fewer then.
+            // Inherited by the accepted sockets, whose remains would otherwise prevent another bind of the
+            // port. Not set before an ephemeral port was chosen: hosts choose from fewer ports then.
             self.socket.set_reuse_address(true)?;
         }
         self.binding.listen(&self.socket, BACKLOG)?;
@@ -75,20 +75,20 @@ fn in_progress(error: &io::Error) -> bool {
 
 /// A connection of the host.
 ///
-/// Transfers go past `mio`, which would answer one that would block by asking for all reports that the stream
-/// was registered for: on Windows that takes back the request that waits for data. [`LiveStream::exhausted`]
-/// asks for what is needed.
+/// Transfers bypass `mio`, which would respond to one that would block with a request for all events of the
+/// registration: on Windows that cancels the request that waits for data. [`LiveStream::exhausted`] requests
+/// the needed events.
 ///
 /// # Invariants
-/// Fields are dropped in the order of declaration: the watch and the binding go before the socket is closed,
-/// the place of the stream after it.
+/// Fields are dropped in the order of declaration: the registration and the binding before the socket is
+/// closed, the permit of the stream after it.
 #[derive(Debug)]
 pub(super) struct LiveStream {
     watch: Option<Registration>,
     binding: Option<Binding>,
     socket: TcpStream,
     reset_on_drop: bool,
-    /// The host has no room for what the owner wants to write.
+    /// The host has no room for data that the owner wants to write.
     blocked: bool,
     /// The sending direction was ended.
     shut: bool,
@@ -117,8 +117,8 @@ impl LiveStream {
         on(&self.socket, call)
     }
 
-    /// The end of the stream was found: whether that is what it is. Wine's server looks at sockets for
-    /// itself, and when it has been told of a reset a read finds an end. Then not even nothing can be sent.
+    /// Returns whether the end of the stream that was read is real. Wine's server polls sockets itself, and
+    /// after it has consumed a reset a read finds an end. In that case even an empty send fails.
     fn end(&self) -> io::Result<()> {
         if !cfg!(windows) || self.shut {
             return Ok(());
@@ -129,12 +129,12 @@ impl LiveStream {
         }
     }
 
-    /// A transfer has come to its limit: data is due to come, or, after a write, room is. The owner waits for
-    /// a report, and the reactor is asked for it where a host gives none by itself.
+    /// Requests the report that the owner waits for after a short transfer: for data, or after a write for
+    /// room. Needed only on hosts that do not report by themselves.
     fn exhausted(&mut self, wrote: bool) {
         self.blocked |= wrote;
         if let Some(watch) = &self.watch {
-            // What fails here is tried again when the reactor polls.
+            // A failure is retried when the reactor polls.
             let _ = watch.rearm(&mut self.socket, self.blocked);
         }
     }
@@ -175,7 +175,7 @@ impl Stream for LiveStream {
         let room = buffers.iter().map(|buffer| buffer.len()).sum();
         let read = retry(|| {
             self.with(|socket| {
-                // Reading changes nothing but what is in the socket.
+                // A read changes only the contents of the socket.
                 let mut socket: &Socket = socket;
                 match &mut *buffers {
                     [buffer] => socket.read(buffer),
@@ -184,7 +184,7 @@ impl Stream for LiveStream {
             })
         });
         match read {
-            // Behind the end nothing comes.
+            // No data follows the end.
             Ok(0) if room > 0 => self.end().map(|()| 0),
             _ => {
                 if REARMS && is_short(&read, room) {
@@ -242,7 +242,7 @@ impl Stream for LiveStream {
     }
 }
 
-/// Returns whether a transfer moved less than the most it could have, because no more can be moved now.
+/// Returns whether a transfer was short, so that no more data can be moved now.
 fn is_short(moved: &io::Result<usize>, most: usize) -> bool {
     match moved {
         Ok(bytes) => *bytes < most,
@@ -301,7 +301,8 @@ fn unread(socket: &TcpStream) -> io::Result<usize> {
     }
 }
 
-/// Linux counts what is not acknowledged, the end included, and wakes its waiters when the end is.
+/// Returns the number of unacknowledged bytes. Linux counts the end, too, and wakes its waiters when that is
+/// acknowledged.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn drained(socket: &TcpStream) -> io::Result<Option<bool>> {
     Ok(Some(query(socket, libc::TIOCOUTQ)? == 0))

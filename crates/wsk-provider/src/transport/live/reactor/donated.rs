@@ -121,7 +121,7 @@ impl Reactor {
         }
         drop(workers);
         if self.stop.load(Ordering::SeqCst) {
-            self.crew_changed.notify_all();
+            self.workers_changed.notify_all();
         }
     }
 
@@ -183,7 +183,7 @@ impl Reactor {
         let id = thread::current().id();
         let deadline = Instant::now() + PATIENCE;
         while workers.donated.iter().any(|donated| *donated != id) {
-            if self.crew_changed.wait_until(workers, deadline).timed_out() {
+            if self.workers_changed.wait_until(workers, deadline).timed_out() {
                 return;
             }
         }
