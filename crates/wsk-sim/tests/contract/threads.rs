@@ -127,7 +127,7 @@ fn a_bind_without_a_thread_for_the_network_fails_and_may_be_tried_again() {
     sim.run(move |_| {
         let client = Client::new();
         let listener = client.listener(&Recorder::new());
-        for name in ["wsk reactor", "wsk reactor watch"] {
+        for name in ["wsk reactor", "wsk reactor standby"] {
             host.refuse(Some(name));
             listener.bind(LOCALHOST).fails(STATUS_INSUFFICIENT_RESOURCES);
         }

@@ -18,7 +18,7 @@ use crate::transport::{Datagram, ReadySink, Received};
 /// Fields are dropped in the order of declaration: see [`Binding`].
 #[derive(Debug)]
 pub(super) struct Port {
-    watch: Option<Registration>,
+    registration: Option<Registration>,
     _binding: Binding,
     socket: UdpSocket,
 }
@@ -30,9 +30,10 @@ impl Port {
         reactor: &Arc<Reactor>,
         sink: Arc<dyn ReadySink>,
     ) -> io::Result<Self> {
-        let mut port = Self { watch: None, _binding: binding, socket: UdpSocket::from_std(socket.into()) };
+        let mut port =
+            Self { registration: None, _binding: binding, socket: UdpSocket::from_std(socket.into()) };
         host::tell_destinations(&port.socket)?;
-        port.watch = Some(reactor.watch(&mut port.socket, sink)?);
+        port.registration = Some(reactor.register_sink(&mut port.socket, sink)?);
         Ok(port)
     }
 

@@ -110,7 +110,7 @@ pub(super) struct LiveListener {
     acceptor: Arc<Acceptor>,
     /// Declared before the socket is closed by `Drop`: see [`Binding`].
     binding: Option<Binding>,
-    watch: Option<Registration>,
+    registration: Option<Registration>,
 }
 
 impl fmt::Debug for LiveListener {
@@ -132,13 +132,13 @@ impl LiveListener {
             sink,
             reactor: Arc::clone(reactor),
         });
-        let mut listener = Self { acceptor, binding: Some(binding), watch: None };
+        let mut listener = Self { acceptor, binding: Some(binding), registration: None };
         // The reactor may call the acceptor as soon as it is registered, and needs the socket then.
         let mut slot = listener.acceptor.socket.lock();
         let socket = slot.insert(socket);
-        let watch = reactor.watch_listener(socket, Arc::clone(&listener.acceptor))?;
+        let registration = reactor.register_listener(socket, Arc::clone(&listener.acceptor))?;
         drop(slot);
-        listener.watch = Some(watch);
+        listener.registration = Some(registration);
         Ok(listener)
     }
 
@@ -152,7 +152,7 @@ impl LiveListener {
 
 impl Drop for LiveListener {
     fn drop(&mut self) {
-        self.watch = None;
+        self.registration = None;
         self.binding = None;
         let socket = self.acceptor.socket.lock().take();
         drop(socket);

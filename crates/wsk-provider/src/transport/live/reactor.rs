@@ -312,7 +312,7 @@ impl Reactor {
     }
 
     /// Registers `source` with `sink`.
-    pub(super) fn watch(
+    pub(super) fn register_sink(
         self: &Arc<Self>,
         source: &mut impl Source,
         sink: Arc<dyn ReadySink>,
@@ -321,7 +321,7 @@ impl Reactor {
     }
 
     /// Registers `source` with `acceptor`, which accepts its streams.
-    pub(super) fn watch_listener(
+    pub(super) fn register_listener(
         self: &Arc<Self>,
         source: &mut impl Source,
         acceptor: Arc<Acceptor>,

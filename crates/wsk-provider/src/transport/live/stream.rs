@@ -84,7 +84,7 @@ fn in_progress(error: &io::Error) -> bool {
 /// closed, the permit of the stream after it.
 #[derive(Debug)]
 pub(super) struct LiveStream {
-    watch: Option<Registration>,
+    registration: Option<Registration>,
     binding: Option<Binding>,
     socket: TcpStream,
     reset_on_drop: bool,
@@ -101,7 +101,7 @@ impl LiveStream {
     pub(super) fn new(socket: TcpStream, remote: SocketAddr, reactor: Arc<Reactor>) -> Self {
         let permit = StreamPermit::new(Arc::clone(&reactor));
         Self {
-            watch: None,
+            registration: None,
             binding: None,
             socket,
             reset_on_drop: true,
@@ -133,9 +133,9 @@ impl LiveStream {
     /// room. Needed only on hosts that do not report by themselves.
     fn exhausted(&mut self, wrote: bool) {
         self.blocked |= wrote;
-        if let Some(watch) = &self.watch {
+        if let Some(registration) = &self.registration {
             // A failure is retried when the reactor polls.
-            let _ = watch.rearm(&mut self.socket, self.blocked);
+            let _ = registration.rearm(&mut self.socket, self.blocked);
         }
     }
 }
@@ -153,10 +153,10 @@ tune!(LiveStream, with);
 
 impl Stream for LiveStream {
     fn attach(&mut self, sink: Arc<dyn ReadySink>) -> io::Result<()> {
-        if let Some(watch) = &self.watch {
-            return watch.retarget(&mut self.socket, sink);
+        if let Some(registration) = &self.registration {
+            return registration.retarget(&mut self.socket, sink);
         }
-        self.watch = Some(self.reactor.watch(&mut self.socket, sink)?);
+        self.registration = Some(self.reactor.register_sink(&mut self.socket, sink)?);
         Ok(())
     }
 
