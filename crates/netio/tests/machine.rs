@@ -99,7 +99,7 @@ impl<'a> Client<'a> {
 }
 
 #[test]
-fn the_provider_is_there_while_somebody_is_registered() {
+fn the_provider_exists_while_a_client_is_registered() {
     let (kernel, machine, lines) = machine(Duration::from_mins(1));
     let _inside = kernel.enter();
     assert!(machine.running().is_none());

@@ -93,7 +93,7 @@ fn a_cancel_routine_that_keeps_the_lock_is_caught() {
     assert_only(&kernel, nt_user::rule::SPIN_LOCK);
 }
 
-/// However cancellation and completion race, the IRP completes exactly once.
+/// In every race of cancellation and completion, the IRP completes exactly once.
 #[test]
 fn cancellation_races_completion() {
     const ROUNDS: usize = 20_000;

@@ -94,7 +94,7 @@ fn an_irp_has_the_layout_of_wdm() {
 /// location was marked; it runs in the completion context.
 /// Shows: IRP-25
 #[test]
-fn the_creator_hears_of_the_outcome() {
+fn the_creator_is_notified_of_the_outcome() {
     let kernel = kernel();
     run(&kernel, || {
         for pending in [false, true] {
@@ -328,7 +328,7 @@ fn an_irp_is_back_with_a_driver_that_keeps_a_location_of_its_own() {
     finish_clean(&kernel);
 }
 
-/// Hands an IRP down, and gets it back.
+/// Submits an IRP, and gets it back.
 fn send(irp: *mut IRP) {
     let seen = Seen::default();
     set_routine(irp, look, seen.context());
@@ -399,7 +399,7 @@ fn an_irp_that_is_kept_in_the_middle_is_not_back_at_the_top() {
 /// The storage of an IRP belongs to the driver again when the IRP has returned. Its contents are not taken
 /// for an IRP, and not read: they may be uninitialized.
 #[test]
-fn what_was_an_irp_is_not_looked_at() {
+fn a_former_irp_is_not_read() {
     let kernel = kernel();
     run(&kernel, || {
         let size = io_size_of_irp(1);
@@ -431,7 +431,7 @@ fn write_behind(irp: *mut IRP, offset: usize) {
     unsafe { word.write(7) };
 }
 
-/// An IRP of its own, and one in the driver's storage.
+/// Returns an allocated IRP, and one in the driver's storage.
 fn irps() -> [*mut IRP; 2] {
     let size = io_size_of_irp(1);
     let stored = allocate(size.into()).cast::<IRP>();
@@ -525,7 +525,7 @@ fn an_irp_without_a_routine_for_all_outcomes_is_caught() {
 /// If the routine is not set for the outcome, the creator does not get the IRP back.
 /// Catches: IRP-02
 #[test]
-fn a_completion_that_nobody_hears_is_caught() {
+fn a_completion_without_a_routine_is_caught() {
     let kernel = kernel();
     run(&kernel, || {
         let irp = allocate_irp(1);
@@ -561,7 +561,7 @@ fn a_creator_that_lets_its_irp_go_is_caught() {
 /// An IRP whose only location its creator has used up is not one that is pending.
 /// Catches: IRP-01
 #[test]
-fn an_irp_that_was_moved_on_before_it_is_handed_over_is_caught() {
+fn an_irp_that_was_moved_before_it_is_submitted_is_caught() {
     let kernel = kernel();
     run(&kernel, || {
         let irp = allocate_irp(1);
@@ -663,7 +663,7 @@ fn submitting_again_without_reuse_is_caught() {
 
 /// Completing twice, or completing what was never handed down, is caught and does nothing.
 #[test]
-fn completing_an_irp_that_nobody_has_is_caught() {
+fn completing_an_irp_that_is_not_pending_is_caught() {
     let kernel = kernel();
     run(&kernel, || {
         let seen = Seen::default();
@@ -681,7 +681,7 @@ fn completing_an_irp_that_nobody_has_is_caught() {
 
 unsafe extern "system" fn never_called(_: *mut DEVICE_OBJECT, _: *mut IRP) {}
 
-/// A driver takes its cancel routine out, and knows the outcome, before it completes.
+/// A driver removes its cancel routine, and sets the outcome, before it completes an IRP.
 #[test]
 fn completing_too_early_is_caught() {
     let kernel = kernel();
@@ -708,7 +708,7 @@ fn completing_too_early_is_caught() {
 
 /// A pointer that is not an IRP stops the kernel, as it would stop a machine.
 #[test]
-fn what_is_no_irp_stops_the_kernel() {
+fn a_pointer_to_no_irp_stops_the_kernel() {
     let kernel = kernel();
     run_until_stopped(&kernel, nt_user::rule::OBJECT, || {
         let block = allocate(io_size_of_irp(1).into());

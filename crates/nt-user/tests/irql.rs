@@ -258,7 +258,7 @@ fn a_callback_that_spins_at_dispatch_is_noticed_by_default() {
     let machine = kernel.clone();
     run(&kernel, move || {
         let inside = context::callback("WskReceiveEvent", true);
-        // What a host does that has other things to run.
+        // As on a busy host.
         std::thread::sleep(Duration::from_millis(300));
         drop(inside);
         if cfg!(unix) {

@@ -153,7 +153,7 @@ fn a_panic_goes_to_the_joiner() {
 /// A panic of a thread that is not joined is a violation.
 /// Catches: LIFE-18
 #[test]
-fn a_panic_that_nobody_hears_is_caught() {
+fn a_panic_of_an_unjoined_thread_is_caught() {
     let kernel = kernel();
     drop(kernel.spawn("panics", || panic!("as it happens")).expect("a thread"));
     assert!(kernel.shutdown(Duration::from_secs(10)).is_clean());

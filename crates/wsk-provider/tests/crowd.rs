@@ -1,4 +1,4 @@
-//! More requests at once than a test could make connections for: over a network that is nothing but a list of
+//! More simultaneous requests than a test could make connections for, over a network that is only a list of
 //! streams.
 
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
@@ -14,13 +14,13 @@ use wsk_sim::Sim;
 use wsk_sim::raw::*;
 use wsk_sys::*;
 
-/// The most requests that are pended at once.
+/// Maximum number of requests that are pended at once.
 const CROWD: u32 = 100_000;
 
-/// Whom a stream reports to, once it is watched.
+/// Sink of a stream, once it is attached.
 type Watch = Arc<Mutex<Option<Arc<dyn ReadySink>>>>;
 
-/// A network on which connections come when the test says so, and say nothing.
+/// A network whose connections are made by the test, and have no data.
 #[derive(Default)]
 struct Network {
     listener: Mutex<Option<Arc<dyn ListenSink>>>,
@@ -40,9 +40,9 @@ impl Network {
         self.streams.lock().unwrap()
     }
 
-    /// A peer connects; tells which one it is.
+    /// Connects a peer, and returns its number.
     fn connect(&self) -> usize {
-        let sink = self.listener.lock().unwrap().clone().expect("somebody listens");
+        let sink = self.listener.lock().unwrap().clone().expect("a listener exists");
         let watch = Watch::default();
         let index = {
             let mut streams = self.streams();
@@ -53,9 +53,9 @@ impl Network {
         index
     }
 
-    /// A peer resets its connection.
+    /// Resets the connection of a peer.
     fn reset(&self, index: usize) {
-        let watch = self.streams()[index].lock().unwrap().take().expect("it is watched");
+        let watch = self.streams()[index].lock().unwrap().take().expect("it has a sink");
         watch.ready(Ready { reset: true, ..Ready::default() });
     }
 }
@@ -98,7 +98,7 @@ impl Transport for Network {
     }
 }
 
-/// A connection on which nothing happens.
+/// An idle connection.
 struct Still {
     watch: Watch,
     index: usize,
@@ -185,8 +185,8 @@ impl Stream for Still {
     }
 }
 
-/// A machine on this network, with a conditional listener that pends: one at a time, because what a test
-/// costs is told for the whole process.
+/// Runs a machine on this network, with a conditional listener that pends. Only one at a time, because the
+/// processor time is that of the whole process.
 fn run(test: impl FnOnce(&Network, &Recorder, &Socket) + Send + 'static) {
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -203,8 +203,8 @@ fn run(test: impl FnOnce(&Network, &Recorder, &Socket) + Send + 'static) {
 /// Number of requests that are compared with as many others.
 const PART: usize = CROWD as usize / 20;
 
-/// The processor time that `body` takes, on whichever of the process's threads. `None` where the host does
-/// not tell it.
+/// Returns the processor time of `body`, on all threads of the process. `None` if the host does not report
+/// it.
 fn cost(body: impl FnOnce()) -> Option<Duration> {
     let before = processor_time();
     body();
@@ -224,7 +224,7 @@ fn processor_time() -> Option<Duration> {
     None
 }
 
-/// The same among few others and among very many: a search through them would take many times as long.
+/// Checks that the cost among few requests is that among very many: a search would take many times as long.
 fn assert_alike(what: &str, few: Option<Duration>, many: Option<Duration>) {
     let Some((few, many)) = few.zip(many) else { return };
     assert!(
@@ -233,7 +233,7 @@ fn assert_alike(what: &str, few: Option<Duration>, many: Option<Duration>) {
     );
 }
 
-/// The cost of one more request does not depend on how many there are.
+/// The cost of another request does not depend on the number of requests.
 #[test]
 fn as_many_requests_as_one_likes_are_pended() {
     run(|network, events, listener| {
@@ -248,7 +248,7 @@ fn as_many_requests_as_one_likes_are_pended() {
                 listener.inspect_complete(*id, WskInspectReject).ok();
             }
         };
-        // In no order in which a search would find them first.
+        // Not in an order in which a search would find them first.
         let shuffle = |ids: &mut [WSK_INSPECT_ID]| {
             ids.sort_unstable_by_key(|id| id.Key.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         };
@@ -265,7 +265,7 @@ fn as_many_requests_as_one_likes_are_pended() {
         keys.sort_unstable();
         keys.dedup();
         assert_eq!(keys.len(), pended.len());
-        // Those that are decided make room for as many others, and nothing grows.
+        // Decided requests make room for as many others, without growth.
         let highest = keys[keys.len() - 1];
         shuffle(&mut pended);
         let rest = pended.split_off(CROWD as usize / 2);
@@ -281,9 +281,10 @@ fn as_many_requests_as_one_likes_are_pended() {
     });
 }
 
-/// A driver whose decision meets an abort, and that is not run until very many others were given up.
+/// A driver whose decision races with an abort, and that does not run until very many other requests have
+/// ended.
 #[test]
-fn a_decision_that_was_on_its_way_for_long_is_not_blamed() {
+fn a_decision_that_was_delayed_for_long_is_not_reported() {
     run(|network, events, listener| {
         let peer = network.connect();
         let id = events.inspect().id();

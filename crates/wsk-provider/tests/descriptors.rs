@@ -1,4 +1,4 @@
-//! A listener on a host that is out of descriptors. Alone in its process, whose limit it lowers.
+//! A listener on a host that is out of descriptors. The test needs its own process, whose limit it lowers.
 #![cfg(unix)]
 
 mod common;

@@ -14,7 +14,7 @@ use wsk_provider::transport::{BindOptions, Ready, ReadySink, Stream, Transport};
 
 use common::incoming;
 
-/// Far longer than anything here takes.
+/// Far longer than every wait in these tests.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// More than a full batch.
 const STREAMS: usize = 16;
@@ -71,20 +71,19 @@ impl Network {
         network
     }
 
-    /// Takes the reports of the present state.
+    /// Takes the reports of the current state.
     fn settle(&self) {
         while self.reports.recv_timeout(Duration::from_millis(100)).is_ok() {}
     }
 
-    /// Has something to read at each stream.
+    /// Writes data to each stream.
     fn write(&mut self) {
         for peer in &mut self.peers {
             peer.write_all(b"x").unwrap();
         }
     }
 
-    /// Reads what [`Self::write`] has written, if it is there: a report may come without cause. Returns
-    /// whether it was.
+    /// Reads the data of [`Self::write`], if it has arrived: reports may be spurious. Returns whether it had.
     fn read(&mut self, index: usize) -> bool {
         match self.streams[index].try_read(&mut [IoSliceMut::new(&mut [0; 8])]) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => false,
@@ -127,7 +126,7 @@ fn a_donated_thread_serves_the_sockets() {
     }
 }
 
-/// Work that may call the client is left to the own threads, and loses nothing by it.
+/// Work that may call the client is left to the reactor's own threads, and nothing is lost.
 #[test]
 fn some_sinks_are_not_for_donated_threads() {
     let mut network = Network::new(|index| index % 4 != 0);
@@ -144,7 +143,7 @@ fn some_sinks_are_not_for_donated_threads() {
     }
 }
 
-/// A thread that waits for sockets is given back when it is kicked, and when the network stops.
+/// A donated thread returns when it is kicked, and when the network stops.
 #[test]
 fn a_donated_thread_comes_back() {
     let mut network = Network::new(|_| true);
@@ -153,7 +152,7 @@ fn a_donated_thread_comes_back() {
         let live = &network.live;
         let donated = scope.spawn(move || {
             let start = Instant::now();
-            // With and without being at the helm.
+            // While polling, and while another thread polls.
             while start.elapsed() < Duration::from_millis(200) {
                 let mut asked = 0;
                 live.donate_thread(PATIENCE, &mut || {

@@ -1,4 +1,4 @@
-//! Switching events: enable, disable, inheritance, static events, and close against running callbacks.
+//! Enabling and disabling of events, inheritance, static events, and closes during running callbacks.
 
 use std::time::Duration;
 

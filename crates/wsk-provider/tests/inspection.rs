@@ -1,4 +1,4 @@
-//! Conditional accept: every way an inspection can go.
+//! Conditional accept: all outcomes of an inspection.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use wsk_sys::*;
 
 const A_WHILE: Duration = Duration::from_millis(30);
 
-/// A conditional listener whose inspections answer `action`.
+/// A conditional listener whose inspections return `action`.
 fn conditional_listener(
     client: &Client,
     action: WSK_INSPECT_ACTION,
@@ -201,7 +201,7 @@ fn mistakes_are_reported() {
         let _peer = Peer::connect(address);
         let inspected = events.inspect();
         listener.inspect_complete(inspected.id(), WskInspectPend).fails(STATUS_INVALID_PARAMETER);
-        // The pointer of the callback, and a copy of it taken too late.
+        // The pointer of the callback, and a copy that is made too late.
         let lent = inspected.pointers.id;
         // SAFETY: the provider keeps the memory for a while.
         let borrowed = unsafe { Request::new().inspect_complete_at(&listener, lent, WskInspectAccept) };

@@ -1,4 +1,5 @@
-//! Streams under strain: whatever is cancelled, declined, kept or cut off, no byte is lost and nothing hangs.
+//! Streams under stress: with cancelled, declined, retained and reset data, no byte is lost and nothing
+//! hangs.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -13,10 +14,10 @@ use wsk_sim::raw::*;
 use wsk_sim::{Completion, FaultPoint, Level, Sim};
 use wsk_sys::*;
 
-/// Far longer than anything here takes.
+/// Far longer than every wait in these tests.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A small generator: what is drawn depends on the seed alone.
+/// A small random number generator, determined by its seed.
 struct Dice(u64);
 
 impl Dice {
@@ -30,7 +31,7 @@ impl Dice {
     }
 }
 
-/// Machines that complete and call back in many ways.
+/// Machines with different completion times and callback IRQLs.
 fn machines() -> impl Iterator<Item = (u64, Sim)> {
     (0..8u64).map(|seed| {
         let completion = match seed % 4 {
@@ -55,12 +56,12 @@ fn connected(client: &Client, events: Option<&Recorder>) -> (Socket, Peer) {
     (accept.socket(), peer)
 }
 
-/// The byte at a place of the stream.
+/// Returns the byte at an offset of the stream.
 fn byte(at: usize) -> u8 {
     (at % 251) as u8
 }
 
-/// Writes the stream in pieces of any size, and gives the peer back.
+/// Writes the stream in pieces of random size, and returns the peer.
 fn write(peer: Peer, total: usize, seed: u64) -> thread::JoinHandle<Peer> {
     thread::spawn(move || {
         let mut dice = Dice(seed + 77);
@@ -98,7 +99,7 @@ fn cancelled_receives_lose_nothing() {
                     let flags = if dice.below(2) == 0 { WSK_FLAG_WAITALL } else { 0 };
                     queue.push_back((Request::new().receive(&socket, &buffer, flags), buffer));
                 }
-                // At the end of the stream a receive may wait for more than there is.
+                // At the end of the stream a receive may wait for more data than is left.
                 if at + 3000 > TOTAL || dice.below(3) == 0 {
                     for (request, _) in queue.iter().filter(|(request, _)| !request.is_completed()) {
                         request.cancel();

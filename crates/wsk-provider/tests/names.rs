@@ -41,7 +41,7 @@ fn resolve(client: &Client, node: &Name, service: &Name, result: &PoolBox<PADDRI
     resolve_as(client, node, service, ptr::null_mut(), result)
 }
 
-/// The same with hints.
+/// Starts `WskGetAddressInfo` with hints.
 fn resolve_as(
     client: &Client,
     node: &Name,
@@ -94,12 +94,12 @@ fn numbers_and_names_are_resolved() {
         let (node, service) = (Name::new("localhost", 0), Name::new("80", 0));
         resolve(&client, &node, &service, &result).ok();
         free(&client, *result);
-        let nobody = Name::new("no-such-host.invalid", 0);
-        resolve(&client, &nobody, &service, &result).fails(STATUS_NOT_FOUND);
+        let unknown = Name::new("no-such-host.invalid", 0);
+        resolve(&client, &unknown, &service, &result).fails(STATUS_NOT_FOUND);
     });
 }
 
-/// Hints that say a socket type and a protocol, and leave the rest open.
+/// Hints with a socket type and a protocol.
 fn hints_of(ai_socktype: i32, ai_protocol: i32) -> ADDRINFOEXW {
     ADDRINFOEXW {
         ai_flags: 0,
@@ -148,7 +148,7 @@ fn an_address_has_an_entry_for_every_protocol_that_the_hints_leave() {
                 (Some((TCP.0, 0)), vec![TCP]),
                 (Some((0, UDP.1)), vec![UDP]),
                 (Some(TCP), vec![TCP]),
-                // What is no pair is nobody's business but the client's.
+                // The provider does not check pairs that do not match.
                 (Some(ODD), vec![ODD]),
                 (Some((SOCK_RAW.into(), 0)), vec![(SOCK_RAW.into(), 0)]),
             ] {
@@ -169,7 +169,7 @@ fn an_address_has_an_entry_for_every_protocol_that_the_hints_leave() {
     assert_eq!(AddressEntries::default(), AddressEntries::PerProtocol);
 }
 
-/// Whatever resolves it, a name is resolved without a process of the client's.
+/// A name is resolved without a process of the client, by numbers and by the host.
 ///
 /// Shows: NAME-07
 #[test]

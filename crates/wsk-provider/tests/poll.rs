@@ -1,4 +1,4 @@
-//! A host whose poll fails for a while. Alone in its process, whose descriptors it exchanges.
+//! A host whose poll fails for a while. The test needs its own process, whose descriptors it exchanges.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -15,10 +15,10 @@ use wsk_provider::transport::{BindOptions, Transport};
 
 use common::incoming;
 
-/// Far longer than anything here takes.
+/// Far longer than every wait in these tests.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The descriptors of this process that poll.
+/// Returns the polling descriptors of this process.
 fn polls() -> Vec<RawFd> {
     let open = fs::read_dir("/proc/self/fd").unwrap().map(Result::unwrap);
     let polls = open
@@ -26,14 +26,14 @@ fn polls() -> Vec<RawFd> {
     polls.map(|entry| entry.file_name().to_str().unwrap().parse().unwrap()).collect()
 }
 
-/// Puts what `from` stands for in the place of `to`.
+/// Replaces the file of `to` with that of `from`.
 fn exchange(from: RawFd, to: RawFd) {
-    // SAFETY: both are open, and whoever uses `to` meanwhile is to see that it is something else.
+    // SAFETY: both are open, and users of `to` are meant to see the other file.
     assert_eq!(unsafe { libc::dup2(from, to) }, to);
 }
 
 #[test]
-fn a_poll_that_fails_is_told_and_tried_again() {
+fn a_failed_poll_is_reported_and_retried() {
     let live = Live::new().unwrap();
     let (complain, complaints) = channel();
     let complain = Mutex::new(complain);
@@ -54,13 +54,13 @@ fn a_poll_that_fails_is_told_and_tried_again() {
         exchange(null.as_raw_fd(), *poll);
     }
     live.kick();
-    complaints.recv_timeout(PATIENCE).expect("the failure is told");
+    complaints.recv_timeout(PATIENCE).expect("the failure is reported");
     let _peer = TcpStream::connect(address).unwrap();
     assert!(streams.recv_timeout(Duration::from_millis(200)).is_err(), "nothing is heard");
     for (poll, copy) in &kept {
         exchange(*copy, *poll);
     }
-    streams.recv_timeout(PATIENCE).expect("the stream is told of");
+    streams.recv_timeout(PATIENCE).expect("the stream is delivered");
     assert!(complaints.try_recv().is_err(), "once is enough");
     live.stop();
 }

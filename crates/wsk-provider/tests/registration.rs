@@ -1,4 +1,4 @@
-//! Registration, capture and deregistration, with all they wait for.
+//! Registration, capture and deregistration, with their waits.
 
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use wsk_sys::*;
 /// Long enough to see that a call waits, short enough for a test.
 const A_WHILE: Duration = Duration::from_millis(50);
 
-/// Starts `WskDeregister` on a thread of its own; the channel tells when it has returned.
+/// Starts `WskDeregister` on another thread, and reports its return through the channel.
 fn deregister(sim: &Sim, client: &std::sync::Arc<Client>) -> mpsc::Receiver<()> {
     let (done, returned) = mpsc::channel();
     let own = std::sync::Arc::clone(client);
@@ -59,9 +59,9 @@ fn a_deregistration_ends_the_captures_that_wait() {
 
 /// Shows: REG-04, REG-14
 #[test]
-fn a_version_nobody_has_is_told_by_the_capture() {
+fn an_unknown_version_is_refused_by_the_capture() {
     Sim::new().run(|_| {
-        let client = Client::registered(0x0200).expect("WskRegister tells nothing of versions");
+        let client = Client::registered(0x0200).expect("WskRegister does not check the version");
         assert_eq!(client.capture(WSK_NO_WAIT), Err(STATUS_NOINTERFACE));
         assert_eq!(client.query().expect("characteristics").HighestVersion, 0x0100);
         client.deregister();
@@ -145,7 +145,7 @@ fn a_capture_of_the_deregistering_thread_is_waited_for_too() {
             assert!(returned.recv_timeout(A_WHILE).is_err(), "a captured NPI holds it");
         }
         assert!(returned.recv_timeout(A_WHILE).is_err(), "it goes on waiting");
-        // It is told as what it may be; that another thread releases it breaks no rule.
+        // It is only advice: a release by another thread breaks no rule.
         assert!(sim.violations_of("REG-26").iter().all(|told| told.severity == Severity::Advice));
         client.release();
         returned.recv_timeout(BOUND).expect("WskDeregister returns");

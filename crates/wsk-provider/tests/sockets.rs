@@ -1,4 +1,4 @@
-//! Creating, binding, options and closing, with the mistakes a client can make there.
+//! Creation, binding, options and closing of sockets, with the possible mistakes of a client.
 
 use std::net::SocketAddr;
 use std::ptr;
@@ -99,7 +99,7 @@ fn addresses_are_shared_as_asked() {
             }
             socket
         };
-        // Same specific address: rows are the second binder, columns the first.
+        // The same specific address: rows are the second binder, columns the first.
         let (in_use, denied) = (STATUS_ADDRESS_ALREADY_EXISTS, STATUS_ACCESS_DENIED);
         let expected = [[in_use, denied, in_use], [denied, STATUS_SUCCESS, denied], [in_use, in_use, in_use]];
         for (row, second) in FORMS.into_iter().enumerate() {
@@ -111,7 +111,7 @@ fn addresses_are_shared_as_asked() {
                 assert_eq!(done.status, expected[row][column], "{second:?} after {first:?}");
                 let elsewhere = SocketAddr::new([127, 77, 0, 9].into(), address.port());
                 if done.status != STATUS_SUCCESS {
-                    // A failed bind leaves the socket as it was; another address is no conflict.
+                    // A failed bind leaves the socket unchanged; another address is no conflict.
                     other.bind(elsewhere).ok();
                 }
                 holder.close().ok();

@@ -14,7 +14,7 @@ use wsk_sim::raw::Peer;
 
 use common::incoming;
 
-/// Far longer than anything here takes.
+/// Far longer than every wait in these tests.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Reports(Mutex<Sender<Ready>>);
@@ -90,10 +90,10 @@ fn dropping_a_stream_resets_it() {
     peer.expect_reset();
 }
 
-/// With as many streams as may be, the others wait in the host's queue, and are taken one by one as streams
-/// go.
+/// At the maximum number of streams, further ones wait in the host's queue, and are accepted one by one as
+/// streams end.
 #[test]
-fn no_more_streams_are_taken_than_may_be() {
+fn no_more_streams_are_accepted_than_the_maximum() {
     let live = network(Settings { streams: Some(2), ..Settings::default() });
     let (sink, streams) = incoming();
     let listener = live.listen(loopback(0), &BindOptions::default(), sink).unwrap();
@@ -111,7 +111,7 @@ fn no_more_streams_are_taken_than_may_be() {
     }
 }
 
-/// All that the host has for a listener is looked at in one go, which the stop waits for.
+/// All waiting connections of a listener are handled in one call, for which the stop waits.
 #[test]
 fn a_full_listener_leaves_the_rest_to_the_host() {
     let live = network(Settings { streams: Some(2), ..Settings::default() });
@@ -164,10 +164,10 @@ fn a_reserved_address_connects_or_is_refused() {
     until(&ready, || stream.connected().unwrap());
     assert_eq!(server.accept().unwrap().1, local);
 
-    let nobody = server.local_addr().unwrap();
+    let refused = server.local_addr().unwrap();
     drop(server);
     let (sink, ready) = reports();
-    let attempt = live.reserve(loopback(0), &BindOptions::default()).unwrap().connect(nobody, sink);
+    let attempt = live.reserve(loopback(0), &BindOptions::default()).unwrap().connect(refused, sink);
     let error = match attempt {
         Err(error) => error,
         Ok(stream) => {
@@ -201,7 +201,7 @@ fn a_granted_overlap_works_and_strangers_still_collide() {
     let _stream = streams.recv_timeout(PATIENCE).expect("the specific address comes first");
     drop(specific);
     let _other = TcpStream::connect(loopback(port)).unwrap();
-    let _stream = wild_streams.recv_timeout(PATIENCE).expect("the wildcard takes what is left");
+    let _stream = wild_streams.recv_timeout(PATIENCE).expect("the wildcard takes the rest");
 }
 
 #[test]
@@ -281,7 +281,7 @@ impl ListenSink for Holding {
 }
 
 #[test]
-fn a_sink_that_holds_its_thread_holds_nobody_else() {
+fn a_sink_that_blocks_its_thread_blocks_no_other() {
     let live = network(Settings::default());
     let (sender, holding) = channel();
     let (go, gone) = channel();
@@ -331,20 +331,20 @@ fn a_network_stopped_in_the_middle_of_a_batch_lets_go_of_everybody() {
         .iter()
         .map(|sink| live.listen(loopback(0), &BindOptions::default(), Arc::clone(sink) as _).unwrap())
         .collect();
-    // Both have something before anybody looks, so that one batch has both.
+    // Both have data before the poll, so that one batch has both.
     let peers: Vec<_> = listeners
         .iter()
         .map(|listener| TcpStream::connect(listener.local_address().unwrap()).unwrap())
         .collect();
     live.start(Arc::new(|_, job| std::thread::Builder::new().spawn(job).map(drop)), Arc::new(|_| ()))
         .unwrap();
-    stop.recv_timeout(PATIENCE).expect("a stream is told of");
+    stop.recv_timeout(PATIENCE).expect("a stream is reported");
     drop((listeners, live, peers));
     let left: Vec<_> = sinks.iter().map(Arc::downgrade).collect();
     drop(sinks);
     let end = Instant::now() + PATIENCE;
     while left.iter().any(|sink| sink.strong_count() != 0) {
-        assert!(Instant::now() < end, "somebody is kept for ever");
+        assert!(Instant::now() < end, "a sink is blocked for ever");
         std::thread::yield_now();
     }
 }

@@ -5,16 +5,16 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
 use wsk_provider::transport::{ListenSink, Stream};
-// Has a kernel linked, which the provider calls: linkers of Windows want it even for what nothing here
+// Links a kernel, which the provider calls: Windows linkers require it even for functions that no test
 // reaches.
 use wsk_sim as _;
 
-/// Passes on what a listener takes.
+/// Forwards the streams of a listener.
 pub(crate) struct Incoming(Mutex<Sender<Box<dyn Stream>>>);
 
 impl ListenSink for Incoming {
     fn incoming(&self, stream: Box<dyn Stream>) {
-        // Nobody is there any more when a test is ending.
+        // The receiver may be dropped when a test ends.
         let _ = self.0.lock().unwrap().send(stream);
     }
 
@@ -23,7 +23,7 @@ impl ListenSink for Incoming {
     }
 }
 
-/// A sink, and where what it is given comes out.
+/// Returns a sink and the receiver of its streams.
 pub(crate) fn incoming() -> (Arc<Incoming>, Receiver<Box<dyn Stream>>) {
     let (sender, receiver) = channel();
     (Arc::new(Incoming(Mutex::new(sender))), receiver)
