@@ -321,7 +321,7 @@ impl ListenSink for Stopping {
 }
 
 #[test]
-fn a_network_stopped_in_the_middle_of_a_batch_lets_go_of_everybody() {
+fn a_network_that_is_stopped_during_a_batch_drops_all_sinks() {
     let live = Arc::new(Live::new().unwrap());
     let itself = Arc::new(Mutex::new(Some(Arc::clone(&live))));
     let (stopped, stop) = channel();

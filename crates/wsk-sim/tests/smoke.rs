@@ -1,4 +1,4 @@
-//! The machine as a whole: raw calls against the provider, with the checker watching.
+//! The machine as a whole: raw calls of the provider under the checker.
 
 use std::time::Duration;
 

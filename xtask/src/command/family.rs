@@ -4,7 +4,7 @@
 //! not in the terminal's foreground group does not get its Ctrl-C.
 //!
 //! ```text
-//!   listed by their parents in /proc ──► stopped ──► listed again, until nobody is new ──► killed
+//!   listed by their parents in /proc ──► stopped ──► listed again, until none is new ──► killed
 //! ```
 //!
 //! Without `/proc` no process is found; Windows has a program that ends a family.

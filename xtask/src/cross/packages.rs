@@ -444,6 +444,6 @@ mod tests {
         for (said, advice) in cases {
             assert!(explanation(said).is_some_and(|text| text.contains(advice)), "{said}");
         }
-        assert_eq!(explanation("E: something nobody has seen"), None);
+        assert_eq!(explanation("E: an unknown error"), None);
     }
 }

@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_nobody_has_refuses() {
+    fn an_unused_port_refuses() {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         assert_eq!(Client::connect(2, address).unwrap().listen(), Observation::Refused);
     }

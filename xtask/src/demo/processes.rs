@@ -131,8 +131,8 @@ pub(crate) fn holdings(processes: impl IntoIterator<Item = i32>) -> Holdings {
     sum
 }
 
-/// Wine's processes that have this prefix. Others may have it in their environment, too: the shell of
-/// somebody who looks into it.
+/// Returns Wine's processes with this prefix. Other processes may have it in their environment, too, such as
+/// the shell of a user who inspects it.
 pub(crate) fn of_wine(prefix: &Path) -> Vec<i32> {
     let wanted = format!("WINEPREFIX={}", prefix.display()).into_bytes();
     let has = |process: &i32| {

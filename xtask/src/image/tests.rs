@@ -191,13 +191,13 @@ fn a_library_for_programs_may_be_what_a_driver_may_not() {
 
 #[test]
 fn paths_of_the_building_machine_are_found() {
-    let places = ["/build/here/".to_owned(), "/home/somebody/".to_owned()];
+    let places = ["/build/here/".to_owned(), "/home/user/".to_owned()];
     let others = "x".repeat(200);
     for (path, found) in [
         ("/home/other/.cargo/registry/src/one/lib.rs", true),
         ("/usr/lib/rustlib/src/rust/library/core/src/cell.rs", true),
         ("/build/here/src/lib.rs", true),
-        ("/home/somebody/driver/src/lib.rs", true),
+        ("/home/user/driver/src/lib.rs", true),
         ("wsk/src/lib.rs", false),
         ("/build/hereabouts", false),
     ] {

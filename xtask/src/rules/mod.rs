@@ -249,7 +249,7 @@ mod tests {
         assert!(entry.contains("windows   14393: as the provider by default\n"), "{entry}");
         assert!(entry.contains("windows   26100: STATUS_SUCCESS, not the provider's default\n"), "{entry}");
         // The page is written all the same.
-        assert!(!code(&dir, &["--write"]).expect("well formed"), "nobody shows what is open");
+        assert!(!code(&dir, &["--write"]).expect("well formed"), "no test shows the open rules");
         let page = fs::read_to_string(dir.path().join(PAGE)).expect("the page");
         assert!(page.contains("LSN-01 on build 26100: STATUS_SUCCESS"), "{page}");
     }
@@ -308,7 +308,7 @@ mod tests {
         assert!(with(
             "for_each_choice(|b, choice: One| b.one = choice, run); for choice in Two::ALL { run(); }"
         ));
-        // Nor is it enough that nobody claims to show it.
+        // Nor is it enough that no test claims to show it.
         fs::write(dir.path().join("tests/all.rs"), "#[test]\nfn one() { run(); }\n").expect("a file");
         assert!(!code(&dir, &[]).expect("well formed"));
     }

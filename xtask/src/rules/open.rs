@@ -282,6 +282,6 @@ mod tests {
         assert_eq!(of("three"), ["goes through all of `Three`"]);
         assert_eq!(of("four"), ["sets `many` to anything else"]);
         assert_eq!(of("five"), Vec::<String>::new());
-        assert_eq!(of("nobody"), Vec::<String>::new());
+        assert_eq!(of("none"), Vec::<String>::new());
     }
 }

@@ -7,8 +7,8 @@
 //!   └ process                                                      └ address of the block in the process
 //! ```
 //!
-//! The kernel writes the line of an allocation before anybody has the block, and that of a release while
-//! nobody else can have it yet; so for each block the lines are in the order of what happened.
+//! The kernel writes the line of an allocation before a caller has the block, and that of a release before
+//! the block is allocated again; so for each block the lines are in the order of the events.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -134,7 +134,7 @@ impl Prefix {
             self.up()?;
             let mut boot = self.command("wineboot")?;
             self.bounded(boot.arg("--init"), CREATE, "wineboot")?;
-            // No dialogue for a crash: nobody is there to close it, and the log has it.
+            // No dialog for a crash: it would not be closed, and the log has it.
             let mut dialogue = self.command("reg")?;
             dialogue.args(["add", r"HKCU\Software\Wine\WineDbg", "/v", "ShowCrashDialog"]).args([
                 "/t",

@@ -263,7 +263,7 @@ fn a_request_is_aborted_once() {
 
 /// Shows: ABRT-17
 #[test]
-fn an_abort_may_run_while_somebody_is_still_inspecting() {
+fn an_abort_may_run_during_an_inspection() {
     for_each_mode(|sim| {
         let client = Client::new();
         let events = Recorder::new();

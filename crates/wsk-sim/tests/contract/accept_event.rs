@@ -1,4 +1,4 @@
-//! `WskAcceptEvent`: when it comes, what it is given, and what its answer does (contract 4.8, 5.5).
+//! `WskAcceptEvent`: its calls, its arguments, and the effect of its result (contract 4.8, 5.5).
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -419,7 +419,7 @@ fn a_connection_whose_events_are_enabled_inside_the_event_and_that_is_refused_is
     });
 }
 
-/// To ask who it is, and to refuse then, is what the event is for.
+/// A client may query the address of the peer and then refuse.
 #[test]
 fn a_connection_may_be_asked_about_and_refused() {
     for_each_mode(|sim| {

@@ -1,4 +1,4 @@
-//! IRPs in storage of the client's own: where one may lie (contract 4.1).
+//! Alignment of IRPs in the client's own storage (contract 4.1).
 
 use std::ffi::c_void;
 use std::ptr;
@@ -69,7 +69,7 @@ fn an_irp_off_its_alignment_is_caught_by_the_call_it_is_given_to() {
 /// there, but a driver may.
 struct Misaligned<T>(*mut c_void, std::marker::PhantomData<T>);
 
-// SAFETY: it is reached through its pointer only, by the test and by whoever the test gives that to.
+// SAFETY: it is accessed only through its pointer, by the test and by the callees that get it.
 unsafe impl<T> Send for Misaligned<T> {}
 
 impl<T> Misaligned<T> {
@@ -94,7 +94,7 @@ impl<T> Drop for Misaligned<T> {
     }
 }
 
-/// The processor does not mind where a descriptor lies, and Windows does not ask: it is read like any other.
+/// An unaligned descriptor is read like any other: neither the processor nor Windows requires alignment.
 #[test]
 fn a_descriptor_of_a_buffer_may_lie_anywhere() {
     for_each_mode(|_| {

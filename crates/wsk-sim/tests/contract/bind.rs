@@ -1,4 +1,4 @@
-//! `WskBind`: which addresses can be taken, and what that starts (contract 4.7).
+//! `WskBind`: valid addresses, and the effects of a bind (contract 4.7).
 
 use std::net::SocketAddr;
 
@@ -51,7 +51,7 @@ fn a_bound_listening_socket_listens() {
         let listener = client.listener(&Recorder::new());
         listener.bind(LOCALHOST).ok();
         let address = listener.local_address();
-        // The peer's handshake succeeds with nobody having asked for anything else.
+        // The peer's handshake succeeds without any further call.
         let peer = Peer::connect(address);
         await_untaken(sim, &listener, 1);
         assert_eq!(listener.accept().socket().remote_address(), peer.local());

@@ -1,4 +1,4 @@
-//! Rights to bind an address that another socket holds (contract 4.7).
+//! Rights to bind an address that another socket has (contract 4.7).
 
 use std::net::SocketAddr;
 use std::ptr;
@@ -35,17 +35,17 @@ enum Verdict {
 use Verdict::{Check, Denied, InUse, Ok};
 
 impl Verdict {
-    fn status(self, everybody: bool) -> NTSTATUS {
+    fn status(self, shares: bool) -> NTSTATUS {
         match self {
             Ok => STATUS_SUCCESS,
             InUse => STATUS_ADDRESS_ALREADY_EXISTS,
-            Check if everybody => STATUS_SUCCESS,
+            Check if shares => STATUS_SUCCESS,
             Denied | Check => STATUS_ACCESS_DENIED,
         }
     }
 }
 
-/// A socket of the form, with a descriptor that lets everybody pass, or nobody.
+/// A socket of the form, with the given descriptor.
 fn binder(client: &Client, category: Category, form: Form, descriptor: &Descriptor<'_>) -> Socket {
     let options = SocketOptions { security: descriptor.raw(), ..SocketOptions::new(category) };
     let socket = client.open(&options).socket();
@@ -68,26 +68,26 @@ fn choose(socket: &Socket, form: Form) {
 fn second_binder(second: Form, expected: [[Verdict; 6]; 2]) {
     Sim::new().run(move |_| {
         let client = Client::new();
-        for everybody in [false, true] {
-            let descriptor = Descriptor::cached(&client, everybody);
-            let nobody = Descriptor::cached(&client, false);
+        for shares in [false, true] {
+            let descriptor = Descriptor::cached(&client, shares);
+            let private = Descriptor::cached(&client, false);
             for category in [Category::Listen, Category::Datagram, Category::Connection] {
                 for (row, wild) in expected.iter().zip([true, false]) {
                     let firsts = FORMS.into_iter().flat_map(|form| [(form, true), (form, false)]);
                     for (verdict, (first, first_wild)) in row.iter().zip(firsts) {
                         let ip = if wild { ANY.ip() } else { LOCALHOST.ip() };
-                        let expected = verdict.status(everybody);
+                        let expected = verdict.status(shares);
                         let ((_holder, other), port, done) = free_of_strangers(expected, || {
                             let holder = binder(&client, category, first, &descriptor);
                             holder.bind(if first_wild { ANY } else { LOCALHOST }).ok();
                             let port = holder.local_address().port();
-                            let other = binder(&client, category, second, &nobody);
+                            let other = binder(&client, category, second, &private);
                             let done = other.bind(SocketAddr::new(ip, port)).wait();
                             ((holder, other), port, done)
                         });
                         assert_eq!(
                             done.status, expected,
-                            "{category:?}: {second:?} {wild} after {first:?} {first_wild}, {everybody}"
+                            "{category:?}: {second:?} {wild} after {first:?} {first_wild}, {shares}"
                         );
                         if done.status == STATUS_SUCCESS {
                             assert_eq!(other.local_address(), (ip, port).into());
@@ -102,8 +102,8 @@ fn second_binder(second: Form, expected: [[Verdict; 6]; 2]) {
 /// Number of attempts to find a port that no other program has on any address.
 const TRIES: usize = 20;
 
-/// Tries again with another port when a bind that should succeed meets a socket of somebody else's: the port
-/// was free on the first binder's address, which says nothing of the other addresses of the host.
+/// Retries with another port when a bind that should succeed collides with a socket of another program: the
+/// port was free on the first binder's address, but not necessarily on the other addresses of the host.
 fn free_of_strangers<T>(expected: NTSTATUS, mut attempt: impl FnMut() -> (T, u16, Done)) -> (T, u16, Done) {
     let mut result = attempt();
     for _ in 1..TRIES {
@@ -162,12 +162,12 @@ fn different_addresses_never_conflict() {
 fn the_descriptor_set_as_an_option_is_the_one_that_counts() {
     for_each_mode(|_| {
         let client = Client::new();
-        let (everybody, nobody) = (Descriptor::cached(&client, true), Descriptor::cached(&client, false));
+        let (shared, private) = (Descriptor::cached(&client, true), Descriptor::cached(&client, false));
         for category in [Category::Listen, Category::Datagram, Category::Connection] {
             for (before, after, expected) in [
-                (ptr::null_mut(), everybody.raw(), STATUS_SUCCESS),
-                (nobody.raw(), everybody.raw(), STATUS_SUCCESS),
-                (everybody.raw(), nobody.raw(), STATUS_ACCESS_DENIED),
+                (ptr::null_mut(), shared.raw(), STATUS_SUCCESS),
+                (private.raw(), shared.raw(), STATUS_SUCCESS),
+                (shared.raw(), private.raw(), STATUS_ACCESS_DENIED),
             ] {
                 let options = SocketOptions { security: before, ..SocketOptions::new(category) };
                 let holder = client.open(&options).socket();
@@ -213,7 +213,7 @@ fn again(client: &Client, address: SocketAddr, form: Form, dual: bool) -> Socket
     binder_for(client, address, form, dual, SocketOptions::new(Category::Listen))
 }
 
-/// Manner in which a connection goes.
+/// End of a connection.
 #[derive(Clone, Copy, Debug)]
 enum Going {
     Closed,
@@ -281,7 +281,7 @@ fn a_connection_keeps_the_exclusive_address_of_its_listener() {
     });
 }
 
-/// An address that overlaps is as taken as while the listener was there.
+/// An overlapping address is still in use after the close of the listener.
 ///
 /// Shows: BIND-18
 #[test]
@@ -320,7 +320,7 @@ fn a_connection_keeps_the_exclusive_address_against_what_overlaps() {
     });
 }
 
-/// Without the option connections do not keep anybody from the address.
+/// Without the option connections do not block the address.
 ///
 /// Shows: BIND-18
 #[test]

@@ -1,4 +1,4 @@
-//! Things that no callback may do: let a panic out, or take a low IRQL for granted.
+//! Forbidden actions of callbacks: a panic that leaves them, and the assumption of a low IRQL.
 
 use wsk_sim::raw::*;
 use wsk_sim::{Level, Sim};

@@ -1,4 +1,4 @@
-//! `WskCloseSocket`: what it waits for, what it ends, and what must not be done around it (contract 4.20).
+//! `WskCloseSocket`: its waits, its effects, and forbidden calls (contract 4.20).
 
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, Ordering};

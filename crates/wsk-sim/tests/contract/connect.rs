@@ -1,4 +1,4 @@
-//! `WskConnect` and `WskConnectEx`: how a connection comes about, or fails to (contract 4.10, 5.6).
+//! `WskConnect` and `WskConnectEx`: success and failure of a connect (contract 4.10, 5.6).
 
 use std::net::SocketAddr;
 
@@ -76,8 +76,8 @@ fn a_refused_connect_says_so() {
     });
 }
 
-/// The other ways in which a host fails cannot be brought about on a machine by itself: what becomes of its
-/// errors is shown on the translation that every connect goes through.
+/// Other failures of a host cannot be produced on a single machine: the translation of its errors, which
+/// every connect uses, is tested directly.
 ///
 /// Shows: CONN-03
 #[test]
@@ -95,8 +95,8 @@ fn a_failing_connect_has_the_status_that_fits() {
     // A host refuses the broadcast address by policy before it sends anything.
     for_each_mode(|_| {
         let client = Client::new();
-        let everybody = SocketAddr::from(([255, 255, 255, 255], 9));
-        let status = bound(&client, Category::Connection).connect(everybody).wait().status;
+        let broadcast = SocketAddr::from(([255, 255, 255, 255], 9));
+        let status = bound(&client, Category::Connection).connect(broadcast).wait().status;
         assert!([STATUS_ACCESS_DENIED, STATUS_NETWORK_UNREACHABLE].contains(&status), "{status:#x}");
     });
 }

@@ -217,7 +217,7 @@ fn a_destination_is_fixed_for_a_socket_that_has_an_address() {
 #[cfg(target_os = "linux")]
 type Kinds = &'static [(u32, u32)];
 
-/// Addresses: where sockets are bound, where datagrams are sent to, and what the sockets are told of them.
+/// Addresses of the binds and of the datagrams, with the expected control messages.
 #[cfg(target_os = "linux")]
 const TOLD: [(&str, &str, Kinds); 4] = [
     ("127.0.0.1:0", "127.0.0.1", &[(IPPROTO_IP, IP_PKTINFO), (IPPROTO_IP, IP_TOS), (IPPROTO_IP, IP_ECN)]),
@@ -245,7 +245,7 @@ fn marked_host(to: SocketAddr, service: u32) -> socket2::Socket {
     host
 }
 
-/// The control messages in a buffer, and whether each tells what it should.
+/// Checks the control messages in a buffer.
 #[cfg(target_os = "linux")]
 fn check_messages(control: &[u8], expected: &[(u32, u32)], to: SocketAddr, service: u32) {
     let messages: Vec<ControlMessage<'_>> = ControlMessages::new(control).collect();
@@ -306,7 +306,7 @@ fn control_messages_tell_what_the_socket_has_asked_for() {
             let (control, flags) = receive(128);
             check_messages(&control, expected, to, service);
             assert_eq!(flags, 0);
-            // What does not fit is left out, and that is told.
+            // Messages that do not fit are left out, which the flags report.
             assert_eq!(receive(8), (Vec::new(), MSG_CTRUNC));
             assert_eq!(receive(0), (Vec::new(), MSG_CTRUNC));
 

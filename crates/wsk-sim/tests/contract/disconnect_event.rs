@@ -1,4 +1,4 @@
-//! `WskDisconnectEvent`: when it comes, what it is told, and what holds after it (contract 4.15, 4.19).
+//! `WskDisconnectEvent`: its calls, its arguments, and the state after it (contract 4.15, 4.19).
 
 use std::sync::{Arc, Mutex};
 
@@ -61,8 +61,8 @@ fn an_event_that_was_never_enabled_does_not_come() {
     });
 }
 
-/// A disconnect that came while the event was off is missed, or told once it is on; the rule does not say
-/// which.
+/// A disconnect that came while the event was disabled is missed, or indicated once it is enabled; the rule
+/// allows both.
 ///
 /// Shows: DISC-02
 #[test]
@@ -126,7 +126,7 @@ fn the_event_comes_when_it_was_inherited_or_is_static() {
     });
 }
 
-/// Ends a connection with its event on, and tells the flags and the IRQL of the callback.
+/// Ends a connection with its event enabled, and returns the flags and the IRQL of the callback.
 fn flags_after(abortive: bool) -> (u32, u8) {
     let link = Link::with_events(WSK_EVENT_DISCONNECT);
     if abortive {

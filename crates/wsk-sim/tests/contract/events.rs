@@ -183,7 +183,7 @@ fn disabling_an_idle_event_takes_effect_at_once_with_and_without_an_irp() {
             }
             let calls = events.entered(Kind::Receive);
             peer.send(b"unseen");
-            // The bytes are there, and nobody was called for them.
+            // The bytes have arrived, and no callback was called for them.
             assert_eq!(connection.receive_all(6), b"unseen");
             assert_eq!(events.entered(Kind::Receive), calls);
         }

@@ -1,5 +1,4 @@
-//! Extension interfaces: how a client registers for one, and how its events are switched (contract 4.17,
-//! 4.18).
+//! Extension interfaces: registration, and enabling of their events (contract 4.17, 4.18).
 //!
 //! Windows has published none, so these tests bring their own: an alarm clock.
 
@@ -102,11 +101,11 @@ impl Alarm {
 
     /// The socket that was the last to register.
     fn last(&self) -> Arc<Attachment> {
-        Arc::clone(self.attached.lock().unwrap().last().expect("somebody has registered"))
+        Arc::clone(self.attached.lock().unwrap().last().expect("a socket has registered"))
     }
 }
 
-/// Lets the clock ring; whether anybody was called.
+/// Lets the clock ring; true if the client was called.
 fn ring(attachment: &Attachment, time: usize) -> bool {
     let called = attachment.raise(RINGS, "Rings", |context, dispatch| {
         // SAFETY: the client has passed this table, which is static.
@@ -117,7 +116,7 @@ fn ring(attachment: &Attachment, time: usize) -> bool {
     called.is_some()
 }
 
-/// The client's side: what the callback has heard, and what it does then.
+/// State of the client: calls of the callback, and its action.
 #[derive(Default)]
 struct Ears {
     heard: AtomicUsize,
@@ -309,7 +308,7 @@ fn an_extensions_event_under_another_identifier_is_caught() {
         assert_eq!(connection.control_now(&events(RINGS)).status, STATUS_SUCCESS);
         assert!(ring(&alarm.last(), 1));
         assert!(sim.violations_of("EVT-25").is_empty());
-        // WSK's own identifier with the extension's bit, and that of an extension nobody has registered for.
+        // WSK's own identifier with the extension's bit, and that of an extension without a registration.
         assert_eq!(connection.enable(STOPS), STATUS_INVALID_PARAMETER);
         assert_eq!(sim.violations_of("EVT-25").len(), 1);
         let other = Control { input: Some(event_control(&UNKNOWN, STOPS)), ..Control::events(STOPS) };

@@ -1,4 +1,4 @@
-//! `WskInspectEvent`: when it comes, what it is given, and what its answer does (contract 4.9).
+//! `WskInspectEvent`: its calls, its arguments, and the effect of its result (contract 4.9).
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -49,8 +49,7 @@ fn without_conditional_accept_nothing_is_inspected() {
     });
 }
 
-/// The part of INSP-03 that a client can see: while the callback runs there is no connection yet, for
-/// anybody.
+/// The part of INSP-03 that a client can observe: while the callback runs there is no connection yet.
 #[test]
 fn there_is_no_connection_while_the_request_is_inspected() {
     for_each_mode(|sim| {
@@ -475,7 +474,7 @@ fn an_identifier_lives_until_its_request_is_over_and_its_key_may_return() {
         let peer = Peer::connect(address);
         let aborted = events.inspect().id();
         assert_eq!(aborted.Key, rejected.Key);
-        // While it lives, nobody else has its key.
+        // During its lifetime, no other request has its key.
         let _other = Peer::connect(address);
         let other = events.inspect().id();
         assert_ne!(other.Key, aborted.Key);
@@ -505,7 +504,7 @@ fn nothing_is_accepted_on_the_listeners_behalf() {
         // There is no backlog that an accept could be served from.
         assert_eq!(sim.provider().untaken(listener.raw()), Some(0));
         let accept = listener.accept().pends();
-        // Whoever waits too long gives up, and the decision comes too late.
+        // A peer that waits too long gives up, and the decision is too late.
         for peer in peers {
             peer.reset();
             events.abort();

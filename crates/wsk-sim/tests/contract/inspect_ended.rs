@@ -1,5 +1,4 @@
-//! Requests whose sender ends its side, or gives up, around the decision; and what is remembered of them
-//! afterwards.
+//! Requests whose sender ends its side, or gives up, around the decision, and their remembered fates.
 
 use wsk_sim::raw::*;
 use wsk_sim::wsk_provider::behaviours::PendedEnd;
@@ -7,7 +6,7 @@ use wsk_sys::*;
 
 use crate::support::*;
 
-/// A peer that has sent all it will send is not one that has given up.
+/// A peer that has finished sending has not given up.
 fn end(peer: Peer, closes: bool) -> Option<Peer> {
     if closes {
         peer.close();
@@ -51,7 +50,7 @@ fn an_accepted_request_whose_sender_ends_its_side_at_once_is_delivered_with_its_
     });
 }
 
-/// The disconnect is told to a client that takes the connection by event with its events on.
+/// The disconnect is indicated to a client that accepts the connection by event with its events enabled.
 ///
 /// Shows: INSP-12, EVT-37
 #[test]
@@ -97,7 +96,7 @@ fn a_pended_request_whose_sender_ends_its_side_has_given_up_or_not() {
                 assert_eq!(socket.receive(&Buffer::new(1)).ok().information, 0);
                 drop(peer);
             }
-            // A reset is one who gives up, in either case.
+            // A peer that resets has given up, in either case.
             let before = events.entered(Kind::Abort);
             let peer = Peer::connect(address);
             let id = events.inspect().id();

@@ -1,4 +1,4 @@
-//! IRPs: when a request completes, with what, and what its owner must not do (contract 4.1, 4.2).
+//! IRPs: completion, results, and forbidden operations (contract 4.1, 4.2).
 
 use std::sync::Arc;
 

@@ -1,5 +1,4 @@
-//! Requirements on every IRP, call by call: that there is one, and that its routine runs whatever comes of
-//! the request.
+//! Requirements on every IRP, call by call: it is not null, and its routine runs for every outcome.
 
 use std::ptr;
 

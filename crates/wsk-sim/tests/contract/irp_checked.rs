@@ -1,4 +1,4 @@
-//! IRPs in wrong hands: what must not be done with one that is pending, and with what it has not brought.
+//! Misuse of IRPs: forbidden operations on a pending IRP, and use of results that it does not have.
 
 use std::ffi::c_void;
 use std::ptr;

@@ -1,4 +1,4 @@
-//! Interrupt request levels: where calls may be made and where client code runs (contract 4.3).
+//! IRQLs: of calls and of client code (contract 4.3).
 
 use std::ptr;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Connections to try things on, with the host at the other end.
+//! Connections for tests, with the host at the other end.
 
 use wsk_sim::Builder;
 use wsk_sim::raw::*;
@@ -154,7 +154,7 @@ pub(crate) fn query(socket: &Socket, code: u32) -> usize {
     usize::from_ne_bytes(bytes.try_into().expect("a SIZE_T"))
 }
 
-/// Waits until so many bytes have arrived that nobody has read.
+/// Waits until so many unread bytes have arrived.
 #[track_caller]
 pub(crate) fn await_backlog(socket: &Socket, bytes: usize) {
     crate::support::eventually("the data arrives", || query(socket, SIO_WSK_QUERY_RECEIVE_BACKLOG) >= bytes);

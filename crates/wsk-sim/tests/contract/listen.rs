@@ -1,4 +1,4 @@
-//! `WskAccept`: what it answers, when it completes, and what becomes of the connection (contract 4.8).
+//! `WskAccept`: its results, its completion, and the connection (contract 4.8).
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -290,7 +290,7 @@ fn the_provider_owns_the_memory_of_an_accepted_socket() {
         let _peer = Peer::connect(address);
         let socket = accept.socket();
         if cfg!(target_os = "linux") {
-            // Elsewhere the kernel cannot tell what is no memory of the client's.
+            // Other kernels cannot detect memory that is not the client's.
             assert!(!sim.kernel().is_non_paged(socket.raw().cast(), size_of::<WSK_SOCKET>()));
         }
         let address = socket.raw() as usize;

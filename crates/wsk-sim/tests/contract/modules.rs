@@ -16,7 +16,7 @@ use crate::threads::{Scarce, comes_back};
 static DISPATCH: WSK_CLIENT_DISPATCH =
     WSK_CLIENT_DISPATCH { Version: MAKE_WSK_VERSION(1, 0), Reserved: 0, WskClientEvent: None };
 
-/// A driver that knows the registrar: its context, its binding context, and what was done to it.
+/// A driver that uses the registrar: its context, its binding context, and the calls of its callbacks.
 #[derive(Debug, Default)]
 struct Module {
     handle: AtomicUsize,
@@ -287,7 +287,7 @@ fn a_call_after_the_detach_and_a_module_that_stays_are_caught() {
     assert_reported(&report, "REG-02", "NmrDeregisterClient");
 }
 
-/// Deregisters a client that does not detach as it should; all the same its registration ends.
+/// Deregisters a client that does not detach correctly; its registration ends nevertheless.
 fn ends_in_spite_of(change: impl Fn() -> PoolBox<Module> + Send + 'static, calls: &'static [&'static str]) {
     let sim = Sim::new();
     sim.expect("REG-31");
@@ -324,7 +324,7 @@ fn a_client_without_a_detach_callback_is_caught() {
 
 /// Catches: REG-31
 #[test]
-fn telling_of_a_detach_that_nobody_asked_for_is_caught() {
+fn completing_a_detach_that_was_not_requested_is_caught() {
     let hasty = || {
         let module = Module::register();
         // SAFETY: the provider recognises that no detach is pending.

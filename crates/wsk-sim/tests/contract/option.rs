@@ -1,4 +1,4 @@
-//! Socket options: which socket has which, when they can be set, and what they do (contract 4.16).
+//! Socket options: their sockets, the time at which they can be set, and their effects (contract 4.16).
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -230,7 +230,7 @@ fn broadcasting_is_an_option_of_datagram_sockets() {
         let client = Client::new();
         let datagram = client.datagram(&Recorder::new());
         assert_eq!(datagram.get_option(SOL_SOCKET, SO_BROADCAST), 0);
-        let everybody = SocketAddr::from((Ipv4Addr::new(127, 255, 255, 255), 9));
+        let broadcast = SocketAddr::from((Ipv4Addr::new(127, 255, 255, 255), 9));
         for bound in [false, true] {
             if bound {
                 datagram.bind_localhost();
@@ -240,7 +240,7 @@ fn broadcasting_is_an_option_of_datagram_sockets() {
                 assert_eq!(datagram.get_option(SOL_SOCKET, SO_BROADCAST), value);
                 if bound {
                     let expected = if value == 1 { STATUS_SUCCESS } else { STATUS_ACCESS_DENIED };
-                    assert_eq!(datagram.send_to(b"all", everybody).wait().status, expected);
+                    assert_eq!(datagram.send_to(b"all", broadcast).wait().status, expected);
                 }
             }
         }
@@ -397,7 +397,7 @@ fn outputs_for_a_setting_and_inputs_for_a_reading_are_advised_against() {
     });
 }
 
-/// A length of zero stands for nothing, whatever the pointer is.
+/// A length of zero means no buffer, with any pointer.
 ///
 /// Shows: IOC-03, IOC-16, CTL-02
 #[test]

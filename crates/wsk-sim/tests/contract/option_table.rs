@@ -1,5 +1,4 @@
-//! Every option and control code that drivers know: who has it, in which sizes it is taken, and what the host
-//! is told of it.
+//! All options and control codes that drivers use: their sockets, their sizes, and their effect on the host.
 
 use std::net::SocketAddr;
 
@@ -92,7 +91,7 @@ fn every_option_of_the_table_is_answered_as_it_says() {
                 match row.value {
                     // Not numbers; they have tests of their own.
                     Value::Descriptor | Value::Membership | Value::MembershipV6 => continue,
-                    // Shown elsewhere: it takes a table of callbacks, or another provider.
+                    // Covered by other tests, since it needs a table of callbacks, or another provider.
                     _ if row.code == SO_CONDITIONAL_ACCEPT => continue,
                     _ => {}
                 }
@@ -373,7 +372,7 @@ fn every_control_code_of_the_table_takes_an_irp_as_it_says() {
     });
 }
 
-/// Whatever the headers name is decided in the tables.
+/// The tables have all names of the headers.
 ///
 /// Shows: OPT-16, OPT-18
 #[test]

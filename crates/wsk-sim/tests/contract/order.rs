@@ -9,7 +9,7 @@ use wsk_sys::*;
 use crate::link::*;
 use crate::support::*;
 
-/// Connects so many peers, one after the other, that nobody takes.
+/// Connects a number of peers, one after the other, which are not accepted.
 fn untaken(sim: &Sim, listener: &Socket, address: std::net::SocketAddr, count: usize) -> Vec<Peer> {
     let connect = |number| {
         let peer = Peer::connect(address);

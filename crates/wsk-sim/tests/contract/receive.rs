@@ -1,4 +1,4 @@
-//! `WskReceive` and `WskReceiveEx`: what they receive, when they complete, and how they end (contract 4.13).
+//! `WskReceive` and `WskReceiveEx`: received data, completion, and the end of the stream (contract 4.13).
 
 use std::sync::Arc;
 
@@ -183,8 +183,8 @@ fn a_drain_ends_with_its_cancellation_or_an_abort() {
         let drain = Request::new().receive(&link.socket, &Buffer::new(0), WSK_FLAG_DRAIN).pends();
         drain.cancel();
         assert_eq!(drain.fails(STATUS_CANCELLED).information, 0);
-        link.peer.send(b"for somebody");
-        assert_eq!(link.socket.receive_all(12), b"for somebody");
+        link.peer.send(b"for a client");
+        assert_eq!(link.socket.receive_all(12), b"for a client");
         let drain = Request::new().receive_nothing(&link.socket, WSK_FLAG_DRAIN).pends();
         link.peer.reset();
         drain.fails(STATUS_CONNECTION_RESET);

@@ -1,4 +1,4 @@
-//! `WskReceiveEvent`: what it indicates, and how (contract 4.13, 5.10).
+//! `WskReceiveEvent`: indicated data and its layout (contract 4.13, 5.10).
 
 use wsk_sim::raw::*;
 use wsk_sim::wsk_provider::Alternatives;

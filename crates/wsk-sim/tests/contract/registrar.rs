@@ -1,5 +1,4 @@
-//! Registrations that are not as they should be: a block that is in use, a detachment that is answered
-//! wrongly (contract 3.1, 4.5).
+//! Invalid registrations: a block that is in use, and a detachment with a wrong status (contract 3.1, 4.5).
 
 use std::ffi::c_void;
 use std::ptr;
@@ -140,7 +139,7 @@ fn deregister_wrong(handle: HANDLE, binding: HANDLE, answers: bool) {
 
 /// Catches: REG-31
 #[test]
-fn completing_a_detachment_that_nobody_has_asked_for_is_caught() {
+fn completing_a_detachment_that_was_not_requested_is_caught() {
     let sim = Sim::new();
     sim.expect("REG-31").run(|sim| {
         let (module, handle) = register(Some(detach));

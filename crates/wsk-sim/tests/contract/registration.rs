@@ -1,5 +1,4 @@
-//! Registration and capture: what a client may do any number of times, and what it must not do (contract
-//! 4.5).
+//! Registration and capture: allowed repetitions, and forbidden calls (contract 4.5).
 
 use std::cell::UnsafeCell;
 use std::ptr;
@@ -43,7 +42,7 @@ fn registrations_and_captures_are_independent_and_as_many_as_one_likes() {
     });
 }
 
-/// The block is not only given back when `WskRegister` has returned: nothing of it is left to be read.
+/// The provider does not read the NPI block after `WskRegister` has returned.
 ///
 /// Shows: LIFE-02
 #[test]
@@ -235,7 +234,7 @@ fn a_capture_that_waits_without_end_for_a_provider_that_is_not_there_is_advised_
         eventually("the wait is noticed", || !sim.violations_of("REG-29").is_empty());
         sim.provider().arrive();
         assert_eq!(capturing.join().unwrap(), Ok(()));
-        // Where the provider is there, nobody waits.
+        // If the provider is available, no capture waits.
         assert_eq!(client.capture(WSK_INFINITE_WAIT), Ok(()));
         assert_eq!(sim.violations_of("REG-29").len(), 1);
         client.release();
@@ -303,8 +302,8 @@ fn a_socket_that_is_never_closed_is_reported_at_the_end() {
     assert!(report.violations.iter().any(|violation| violation.rule == "REG-27"), "{report}");
 }
 
-/// Runs a driver that deregisters while something is left for ever, and returns what the kernel says of the
-/// hang.
+/// Runs a driver that deregisters while an object is never released, and returns the kernel's description of
+/// the hang.
 #[track_caller]
 fn hangs(leave: impl FnOnce(&Sim, &Arc<Client>) + Send + 'static) -> String {
     let patience = Some(Duration::from_secs(1));
@@ -319,15 +318,15 @@ fn hangs(leave: impl FnOnce(&Sim, &Arc<Client>) + Send + 'static) -> String {
     said.detail.clone()
 }
 
-/// Captures on a thread of its own, as drivers do that set up in the background.
-fn capture_elsewhere(sim: &Sim, client: &Arc<Client>) {
+/// Captures on another thread, as drivers do that initialize in the background.
+fn capture_on_another_thread(sim: &Sim, client: &Arc<Client>) {
     let own = Arc::clone(client);
     sim.thread("captor", move || own.capture(WSK_NO_WAIT).unwrap()).join().unwrap();
 }
 
 #[test]
 fn a_capture_that_a_deregistration_waits_for_is_named_with_its_thread() {
-    let said = hangs(capture_elsewhere);
+    let said = hangs(capture_on_another_thread);
     assert!(said.contains("1 captured NPI is not released, captured by thread `captor`"), "{said}");
     assert!(!said.contains("socket"), "{said}");
 }
@@ -335,7 +334,7 @@ fn a_capture_that_a_deregistration_waits_for_is_named_with_its_thread() {
 #[test]
 fn a_socket_that_a_deregistration_waits_for_is_named_with_its_requests() {
     let said = hangs(|sim, client| {
-        capture_elsewhere(sim, client);
+        capture_on_another_thread(sim, client);
         let (listener, _) = client.bound_listener(&Recorder::new());
         let accept = listener.accept().pends();
         std::mem::forget(accept);
@@ -351,7 +350,7 @@ fn a_socket_that_a_deregistration_waits_for_is_named_with_its_requests() {
 #[test]
 fn a_request_that_a_deregistration_waits_for_is_named() {
     let said = hangs(|sim, client| {
-        capture_elsewhere(sim, client);
+        capture_on_another_thread(sim, client);
         let (enter, entered) = mpsc::channel();
         let hook = move |_, _| {
             enter.send(()).unwrap();
@@ -371,7 +370,7 @@ fn a_request_that_a_deregistration_waits_for_is_named() {
     assert!(said.contains("on the client"), "{said}");
 }
 
-/// A driver's own wait that has no end: what it has open may be the reason.
+/// A wait of the driver itself that does not end: its open objects may be the reason.
 #[test]
 fn what_is_open_is_named_with_any_hang() {
     let sim = Sim::builder().kernel(|kernel| kernel.watchdog = Some(Duration::from_secs(1))).build();
@@ -381,9 +380,9 @@ fn what_is_open_is_named_with_any_hang() {
         let (listener, _) = client.bound_listener(&Recorder::new());
         let accept = listener.accept().pends();
         let event = PoolBox::new(KEVENT::default());
-        // SAFETY: the event is there, and nobody signals it.
+        // SAFETY: the event is initialized, and is never signaled.
         unsafe { KeInitializeEvent(event.as_ptr(), NOTIFICATION_EVENT, 0) };
-        // SAFETY: the event is there, and nobody signals it.
+        // SAFETY: the event is initialized, and is never signaled.
         unsafe { KeWaitForSingleObject(event.as_ptr().cast(), EXECUTIVE, KERNEL_MODE, 0, ptr::null_mut()) };
         drop((accept, event));
     });

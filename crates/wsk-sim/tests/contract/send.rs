@@ -1,4 +1,4 @@
-//! `WskSend` and `WskSendEx`: what they send, when they complete, and how they fail (contract 4.12, 5.6).
+//! `WskSend` and `WskSendEx`: sent data, completion, and failures (contract 4.12, 5.6).
 
 use wsk_sim::raw::*;
 use wsk_sim::wsk_provider::behaviours::{AfterReset, EmptySend, SendAfterDisconnect, SendFullyClosed};
@@ -132,14 +132,14 @@ fn memory_that_is_locked_is_not_locked_again() {
         assert_eq!(after & !MDL_MAPPED_TO_SYSTEM_VA, before & !MDL_MAPPED_TO_SYSTEM_VA);
 
         let locked = Buffer::of(b"locked");
-        // SAFETY: the MDL lives with the buffer; nobody else uses the MDL now.
+        // SAFETY: the MDL lives with the buffer; the MDL is not in use.
         unsafe { nt::set_mdl_flags(locked.mdl(), MDL_PAGES_LOCKED) };
         Request::new().send(&link.socket, &locked, 0).ok();
         assert_eq!(link.peer.receive(6), b"locked");
         link.peer.send(b"answer");
         assert_eq!(link.socket.receive(&locked).ok().information, 6);
         assert_eq!(locked.read(), b"answer");
-        // SAFETY: the MDL lives with the buffer; nobody else uses the MDL now.
+        // SAFETY: the MDL lives with the buffer; the MDL is not in use.
         let after = unsafe { nt::mdl_flags(locked.mdl()) };
         assert_eq!(after & !MDL_MAPPED_TO_SYSTEM_VA, MDL_PAGES_LOCKED);
     });
@@ -187,7 +187,7 @@ fn a_change_of_the_ideal_backlog_is_told() {
             assert_eq!(link.events.send_backlog().size, ideal);
             assert_eq!(query(&link.socket, SIO_WSK_QUERY_IDEAL_SEND_BACKLOG), ideal);
         }
-        // Only a change is told.
+        // Only a change is indicated.
         assert!(sim.provider().set_ideal_send_backlog(link.socket.raw(), 30_000));
         assert_quiet(&link.events, Kind::SendBacklog);
         assert_eq!(link.socket.disable(WSK_EVENT_SEND_BACKLOG), STATUS_SUCCESS);
@@ -206,7 +206,7 @@ fn sends_beyond_the_ideal_backlog_succeed() {
             link.socket.send(b"twelve bytes").ok();
             assert_eq!(link.peer.receive(12), b"twelve bytes");
             let sends = [stuck_send(&link.socket), stuck_send(&link.socket)];
-            // The client has more under way than was said to be good, and so more is said to be.
+            // The client has more data in flight than the ideal, so the ideal is raised.
             assert!(link.events.send_backlog().size > 1);
             assert_eq!(link.peer.receive(2 * MUCH), [pattern(MUCH), pattern(MUCH)].concat());
             assert_eq!(sends.map(|send| send.ok().information), [MUCH, MUCH]);

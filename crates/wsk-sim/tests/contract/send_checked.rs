@@ -50,9 +50,9 @@ fn memory_that_is_neither_locked_nor_non_paged_is_caught() {
         sim.expect("SND-09").run(move |sim| {
             let link = Link::new();
             let buffer = Buffer::chain(&[4, 4]);
-            // SAFETY: the MDL and the next one live with the buffer, and nobody uses them now.
+            // SAFETY: the MDL and the next one live with the buffer, and they are not in use.
             let mdl = if second { unsafe { nt::mdl_next(buffer.mdl()) } } else { buffer.mdl() };
-            // SAFETY: the MDL and the next one live with the buffer, and nobody uses them now.
+            // SAFETY: the MDL and the next one live with the buffer, and they are not in use.
             unsafe { nt::set_mdl_flags(mdl, 0) };
             Request::new().send(&link.socket, &buffer, 0).fails(STATUS_INVALID_PARAMETER);
             assert_caught(sim, "SND-09", "WskSend");

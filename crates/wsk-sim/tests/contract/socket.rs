@@ -1,4 +1,5 @@
-//! `WskSocket`: what can be made, how the request ends, and what the new socket is like (contract 4.6, 1.11).
+//! `WskSocket`: valid sockets, the completion of the request, and the state of a new socket (contract 4.6,
+//! 1.11).
 
 use std::ffi::c_void;
 use std::ptr;
@@ -41,7 +42,7 @@ fn making_a_socket_pends_or_succeeds_inline() {
 
 /// Shows: SOCK-02
 #[test]
-fn a_new_socket_calls_nobody() {
+fn a_new_socket_makes_no_callback() {
     for_each_mode(|sim| {
         let client = Client::new();
         let events = Recorder::new();
@@ -214,7 +215,7 @@ fn close_raw(socket: PWSK_SOCKET) {
     // SAFETY: every table begins with the basic one.
     let close = unsafe { (*dispatch.cast::<WSK_PROVIDER_BASIC_DISPATCH>()).WskCloseSocket };
     let close = close.expect("every table has WskCloseSocket");
-    // SAFETY: nobody uses the socket.
+    // SAFETY: the socket is not in use.
     Request::new().submit("WskCloseSocket", |irp| unsafe { close(socket, irp) }).ok();
 }
 
@@ -452,7 +453,7 @@ fn the_default_descriptor_forbids_sharing() {
     for_each_mode(|_| {
         let client = Client::new();
         for descriptor in [None, Some(false), Some(true)] {
-            let cached = descriptor.map(|everybody| Descriptor::cached(&client, everybody));
+            let cached = descriptor.map(|shares| Descriptor::cached(&client, shares));
             let security = cached.as_ref().map_or(ptr::null_mut(), Descriptor::raw);
             let holder =
                 client.open(&SocketOptions { security, ..SocketOptions::new(Category::Listen) }).socket();

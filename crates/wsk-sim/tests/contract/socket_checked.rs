@@ -11,7 +11,7 @@ use crate::support::*;
 
 /// `WskSocket` with this context and table, which the checker is to find unfit.
 fn open(client: &Client, category: Category, context: *mut c_void, table: *const c_void) -> Request {
-    // SAFETY: no event of the socket is ever switched on, so nobody calls what the table holds.
+    // SAFETY: no event of the socket is ever enabled, so the members of the table are never called.
     unsafe { client.open_as(Request::new(), &SocketOptions::new(category), context, table) }
 }
 

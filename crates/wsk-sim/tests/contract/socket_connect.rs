@@ -86,9 +86,9 @@ fn a_deregistration_waits_for_one_that_has_failed_at_once() {
             let ended = Arc::new(AtomicBool::new(false));
             let seen = Arc::clone(&ended);
             let request = Request::new().hook(move |_, _| seen.store(true, Ordering::SeqCst));
-            // The host has no route for a stream to everybody, and says so in the call.
-            let everybody = (std::net::Ipv4Addr::BROADCAST, 7).into();
-            let connect = client.socket_connect(request, ANY, everybody, 0, None);
+            // The host has no route for a stream to the broadcast address, and fails the call.
+            let broadcast = (std::net::Ipv4Addr::BROADCAST, 7).into();
+            let connect = client.socket_connect(request, ANY, broadcast, 0, None);
             client.release();
             client.deregister();
             assert!(ended.load(Ordering::SeqCst), "WskDeregister has returned before the request completed");

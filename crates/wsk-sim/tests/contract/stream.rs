@@ -1,4 +1,4 @@
-//! Stream sockets, which find their role only after the bind (contract 4.11, 5.8).
+//! Stream sockets, which get their role only after the bind (contract 4.11, 5.8).
 
 use std::ffi::c_void;
 use std::ptr;
@@ -64,7 +64,7 @@ fn tables_embedded_where_pointers_to_tables_belong_are_caught() {
         let client = Client::new();
         let open = |table: *const c_void| {
             let options = SocketOptions::new(Category::Stream);
-            // SAFETY: no event of the socket is ever switched on, so nobody calls what the table holds.
+            // SAFETY: no event of the socket is ever enabled, so the members of the table are never called.
             unsafe { client.open_as(Request::new(), &options, ptr::null_mut(), table) }
         };
         open(Recorder::new().table(Category::Stream)).socket();
@@ -89,7 +89,7 @@ fn tables_embedded_where_pointers_to_tables_belong_are_caught() {
 
 /// Shows: STRM-03, STRM-04
 #[test]
-fn listening_needs_a_bound_socket_and_an_irp_and_nobody_else() {
+fn listening_needs_a_bound_socket_and_an_irp_and_no_other_owner() {
     for (completion, expected) in [
         (Completion::Natural, STATUS_PENDING),
         (Completion::Inline, STATUS_SUCCESS),

@@ -135,13 +135,13 @@ pub(crate) struct Descriptor<'a> {
 }
 
 impl<'a> Descriptor<'a> {
-    /// A descriptor that lets everybody share an address, or nobody.
+    /// Caches a descriptor that allows all, or no, other sockets to share an address.
     #[track_caller]
-    pub(crate) fn cached(client: &'a Client, everybody: bool) -> Self {
-        // Self-relative: without a list everybody passes, with the empty one at offset 20 nobody does.
+    pub(crate) fn cached(client: &'a Client, shares: bool) -> Self {
+        // Self-relative: without a list access is allowed to all, with the empty one at offset 20 to none.
         let mut bytes = [0; 28];
         (bytes[0], bytes[3]) = (1, 0x80);
-        if !everybody {
+        if !shares {
             (bytes[2], bytes[16], bytes[20], bytes[22]) = (0x04, 20, 2, 8);
         }
         let buffer = Buffer::of(&bytes);

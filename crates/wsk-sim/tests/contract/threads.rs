@@ -1,5 +1,5 @@
-//! A host that has no more threads: what the provider has to do elsewhere waits, and is never done by whoever
-//! brings it.
+//! A host without further threads: deferred work of the provider waits, and never runs on the thread that
+//! defers it.
 
 use std::io;
 use std::sync::{Arc, Mutex, mpsc};
@@ -28,7 +28,7 @@ impl Scarce {
         (sim, host)
     }
 
-    /// From here on the provider gets no thread for callbacks. Those of the test itself are still to be had.
+    /// Denies the provider further callback threads. Threads for the test itself are still available.
     pub(crate) fn run_out(&self) {
         self.refuse(Some("wsk callbacks"));
     }
@@ -52,7 +52,7 @@ impl Platform for Scarce {
     }
 }
 
-/// Does `call` on a thread of its own, which may never come back.
+/// Runs `call` on another thread, which may never return.
 #[track_caller]
 pub(crate) fn comes_back(sim: &Sim, call: impl FnOnce() + Send + 'static) {
     let (done, ended) = mpsc::channel();

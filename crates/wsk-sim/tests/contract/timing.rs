@@ -20,7 +20,7 @@ use crate::support::*;
 /// Longer than any patience with a thread that is about to return.
 const LONG: Duration = Duration::from_millis(100);
 
-/// Keeps the thread busy, as a host does that has others to run first.
+/// Keeps the thread busy, like a host that runs other threads first.
 fn be_busy() {
     let begin = Instant::now();
     while begin.elapsed() < LONG {
@@ -28,8 +28,8 @@ fn be_busy() {
     }
 }
 
-/// The thread of the callback is slow to come out of it. The client has decided after the last act of its
-/// callback, which is all that it can do.
+/// The thread of the callback returns slowly. The client has decided after the last action of its callback,
+/// and can do no more.
 #[test]
 fn an_inspection_that_is_slow_to_return_makes_no_decision_early() {
     Sim::new().run(|_| {
@@ -55,9 +55,9 @@ fn an_inspection_that_is_slow_to_return_makes_no_decision_early() {
     });
 }
 
-/// Nor does it where nobody waits to see it return: the decision is put aside until it has.
+/// Covers a decision without a wait for the return: it is kept until the callback has returned.
 #[test]
-fn a_decision_that_nobody_can_judge_waits_for_the_return_of_its_inspection() {
+fn a_decision_that_may_be_early_waits_for_the_return_of_its_inspection() {
     Sim::builder().provider(|config| config.return_patience = Duration::ZERO).build().run(|_| {
         let client = Client::new();
         let events = Recorder::new();
@@ -75,7 +75,7 @@ fn a_decision_that_nobody_can_judge_waits_for_the_return_of_its_inspection() {
     });
 }
 
-/// The same from inside of another callback.
+/// Covers a decision inside another callback.
 #[test]
 fn a_callback_may_decide_for_another_that_is_slow_to_return() {
     Sim::new().run(|_| {
@@ -185,7 +185,7 @@ fn what_windows_pends_is_pended_by_default() {
     });
 }
 
-/// So is what ends with another status than success and has data all the same.
+/// Covers requests that have data although they do not end with success.
 #[test]
 fn a_truncated_datagram_is_pended_by_default() {
     let truncated = Truncated::STATUS_BUFFER_OVERFLOW;
@@ -206,7 +206,7 @@ fn a_truncated_datagram_is_pended_by_default() {
     });
 }
 
-/// A thread that has brought a request need not come back to wait for it, or for anything else.
+/// A thread that has submitted a request need not wait for it, or for anything else.
 #[test]
 fn what_is_pended_completes_whatever_its_thread_does_next() {
     Sim::new().run(|sim| {
@@ -231,7 +231,7 @@ fn what_is_pended_completes_whatever_its_thread_does_next() {
     });
 }
 
-/// A completion that is to come before the return of its call does, however long the routine takes.
+/// An early completion precedes the return of its call, also if the routine takes long.
 #[test]
 fn an_early_completion_is_early_however_slow_its_routine_is() {
     Sim::builder().completion(Completion::PendEarly).build().run(|_| {
@@ -290,7 +290,7 @@ fn an_early_completion_is_late_inside_of_a_completion_routine() {
         let request = Request::new().hook(move |_, _| {
             let begin = Instant::now();
             let inner = socket.send(b"y");
-            assert!(begin.elapsed() < BOUND / 4, "nobody waits for itself");
+            assert!(begin.elapsed() < BOUND / 4, "no thread waits for itself");
             tell.send(inner).expect("the test listens");
         });
         request.send(&link.socket, &Buffer::of(b"x"), 0).ok();
@@ -306,8 +306,7 @@ unsafe extern "system" fn run_body(context: *mut c_void) {
     body();
 }
 
-/// Runs `body` on a thread that the driver has made, which the kernel may lend while it waits, and waits for
-/// its end.
+/// Runs `body` on a thread of the driver, which the kernel may donate while it waits, and waits for its end.
 fn on_a_system_thread(body: impl FnOnce() + Send + 'static) {
     let body: Box<Box<dyn FnOnce() + Send>> = Box::new(Box::new(body));
     let context = Box::into_raw(body).cast();
@@ -335,7 +334,7 @@ fn on_a_system_thread(body: impl FnOnce() + Send + 'static) {
     unsafe { nt::ObfDereferenceObject(thread) };
 }
 
-/// Sends a datagram, and another one when that is done, and so on until it is told to stop.
+/// Sends one datagram after the other until it is stopped.
 fn send_on(socket: &Socket, to: std::net::SocketAddr, stop: &Arc<AtomicBool>, sent: &mpsc::Sender<Request>) {
     let (socket, stop, sent) = (socket.clone(), Arc::clone(stop), sent.clone());
     let (again, told) = (socket.clone(), sent.clone());
@@ -347,8 +346,8 @@ fn send_on(socket: &Socket, to: std::net::SocketAddr, stop: &Arc<AtomicBool>, se
     let _ = told.send(request.send_to(&socket, &Buffer::of(b"x"), Some(to), &[], 0));
 }
 
-/// A thread that waits does for others what is to be done then, and no more: routines that submit again do
-/// not keep it.
+/// A thread that waits completes the requests that are ready, and no more: routines that submit again do not
+/// delay it.
 #[test]
 fn a_thread_that_waits_is_not_kept_by_routines_that_submit_again() {
     Sim::new().run(|_| {
@@ -361,7 +360,7 @@ fn a_thread_that_waits_is_not_kept_by_routines_that_submit_again() {
         let (sent, requests) = mpsc::channel();
         on_a_system_thread(move || {
             let never = Request::new().receive(&idle.socket, &Buffer::new(1), 0).pends();
-            // The first wait makes the thread known as one that waits.
+            // The first wait marks the thread as one that waits.
             assert!(never.wait_up_to(Duration::from_millis(1)).is_none());
             send_on(&socket, to, &stop, &sent);
             assert!(never.wait_up_to(Duration::from_millis(50)).is_none());
@@ -373,8 +372,7 @@ fn a_thread_that_waits_is_not_kept_by_routines_that_submit_again() {
     });
 }
 
-/// The result that a thread was told by a call of its own is not known to the completion routines that it
-/// happens to run.
+/// A completion routine does not know the results of earlier calls of the thread that runs it.
 #[test]
 fn a_routine_that_a_waiting_thread_runs_is_not_blamed_for_what_the_thread_knows() {
     Sim::new().run(|sim| {
@@ -395,8 +393,8 @@ fn a_routine_that_a_waiting_thread_runs_is_not_blamed_for_what_the_thread_knows(
     });
 }
 
-/// A client may decide under a lock that its inspection callback takes: nothing is asked again inside of the
-/// call then.
+/// A client may decide under a lock that its inspection callback takes: the callback is not repeated inside
+/// the call then.
 #[test]
 fn a_repetition_does_not_wait_for_a_lock_of_the_caller() {
     let sim =

@@ -24,7 +24,7 @@ pub(super) const ACCEPT: Scenario = Scenario {
         settings.answer = Some(Answer::Accept);
         stage.serve(&settings)?;
         let client = stage.client(4)?;
-        // Sent while nobody has decided yet.
+        // Sent before the decision.
         let observation = client.echo_to_the_end(b"may I?");
         Ok(Seen::new(observation, stage.story(client.name)?))
     },

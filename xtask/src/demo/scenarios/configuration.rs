@@ -106,8 +106,8 @@ pub(super) const BAD_SETTINGS: Scenario = Scenario {
         settings.bad = vec![
             ("AcceptBy", BadValue::Text("pigeon")),
             ("Default", BadValue::Number(1)),
-            // The good entry counts all the same; and who is not named is rejected, as somebody may have
-            // been.
+            // The valid entry counts nevertheless; all other addresses are rejected, since the invalid entry
+            // may have rejected them.
             ("Reject", BadValue::Texts(&["127.0.0.3", "127.0.0.300"])),
             ("VerdictTimeout", BadValue::Number(0)),
         ];

@@ -24,7 +24,7 @@ pub(super) const ENDURANCE: Scenario = Scenario {
 const LOAD: usize = 8;
 /// Pause of each before the next: the load is to be mixed, not the maximum. All records are kept here.
 const PAUSE: Duration = Duration::from_millis(20);
-/// The time has so many parts, in each of which somebody has to be served,
+/// Number of parts of the run, in each of which a client has to be served,
 const PARTS: u32 = 10;
 /// or fewer: each takes so many seconds at least, as the whole machine may stall for a while.
 const PART: u64 = 5;

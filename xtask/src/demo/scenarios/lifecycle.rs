@@ -270,8 +270,8 @@ impl Load {
                     _ => _ = self.wrong.fetch_add(1, Ordering::Relaxed),
                 }
             } else {
-                // It gives up, or is rejected; whether the gate was being stopped or not, nobody says
-                // anything to it.
+                // It gives up, or is rejected: it gets no data, whether the gate was being stopped or
+                // not.
                 client.patience(Duration::from_millis(2));
                 if !matches!(
                     client.listen(),

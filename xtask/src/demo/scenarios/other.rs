@@ -52,8 +52,8 @@ fn c_driver(stage: &mut Stage<'_>) -> Result<Seen> {
     ))
 }
 
-/// A port that nobody has, another one each time. It is below those that the host gives to clients: one of
-/// ours could have it before the driver does, or have left it a moment ago.
+/// Returns an unused port, another one each time. It is below the host's range for clients: one of ours could
+/// have it before the driver does, or have released it just before.
 fn free_port() -> Result<u16> {
     const FIRST: u32 = 20_000;
     const COUNT: u32 = 10_000;

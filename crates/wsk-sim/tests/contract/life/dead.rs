@@ -62,7 +62,7 @@ fn every_call_on_a_dead_socket_fails_and_the_close_works() {
             assert_eq!((done.returned, done.information, done.runs), (STATUS_FILE_FORCED_CLOSED, 0, 1));
             socket.close().ok();
         }
-        // Without an IRP the return tells.
+        // Without an IRP the return value is the status.
         let socket = listener(&client);
         sim.provider().kill(socket.raw());
         assert_eq!(socket.enable(WSK_EVENT_ACCEPT), STATUS_FILE_FORCED_CLOSED);
@@ -151,11 +151,11 @@ fn a_dying_socket_calls_each_enabled_event_that_can_say_so_once() {
         let datagram = link.client.datagram(&datagrams);
         datagram.bind_localhost();
         assert_eq!(datagram.enable(WSK_EVENT_RECEIVE_FROM), STATUS_SUCCESS);
-        // One whose event is off.
+        // A socket whose event is disabled.
         let (quiet, _) = link.client.bound_listener(&silent);
         for socket in [&link.socket, &listener, &datagram, &quiet] {
             sim.provider().kill(socket.raw());
-            // Dead is dead.
+            // A second death has no effect.
             sim.provider().kill(socket.raw());
         }
         assert!(link.events.receive().is_sentinel());
@@ -190,7 +190,7 @@ fn a_dead_socket_that_is_used_again_is_caught() {
     });
 }
 
-/// A result that a call has told one thread another one cannot know, which may be on its way into a call.
+/// A thread does not know the result of a call of another thread, and may be about to make a call.
 ///
 /// Catches: LIFE-17
 #[test]

@@ -1,5 +1,5 @@
-//! Memory that must stay until a request completes: the checker keeps it when it is freed too early, so that
-//! nothing worse happens than a report.
+//! Memory that must stay until a request completes: the checker keeps it if it is freed too early, so that
+//! only a report results.
 
 use std::ptr;
 use std::sync::Arc;
@@ -194,7 +194,7 @@ fn data_is_needed_until_a_cancelled_transfer_has_completed_and_no_longer() {
     sim.run(|sim| {
         let link = Link::new();
         let kept = Buffer::of(b"kept");
-        // What completes frees its memory in peace.
+        // After the completion its memory may be freed.
         let receive = link.socket.receive(&kept).pends();
         receive.cancel();
         receive.fails(STATUS_CANCELLED);

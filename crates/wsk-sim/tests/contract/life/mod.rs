@@ -1,5 +1,4 @@
-//! Lifetimes: memory that the client lends, objects that the provider owns, and sockets that die
-//! (contract 4.4, 5.2).
+//! Lifetimes: memory of the client, objects of the provider, and dead sockets (contract 4.4, 5.2).
 
 mod dead;
 mod indicated_data;

@@ -1,4 +1,4 @@
-//! Registrations, sockets, and what callbacks are lent.
+//! Registrations, sockets, and memory that is valid only during a callback.
 
 use std::ptr;
 
@@ -15,7 +15,7 @@ fn dispatch() -> PoolBox<WSK_CLIENT_DISPATCH> {
 }
 
 /// # Safety
-/// As `WskRegister`; what goes too early is kept by the checker.
+/// The pointers are valid for `WskRegister`; the checker keeps memory that is freed too early.
 unsafe fn register(dispatch: &PoolBox<WSK_CLIENT_DISPATCH>, block: *mut WSK_REGISTRATION) {
     let mut npi = WSK_CLIENT_NPI { ClientContext: ptr::null_mut(), Dispatch: dispatch.as_ptr() };
     // SAFETY: the caller passes what `WskRegister` asks for.
@@ -87,7 +87,7 @@ fn writing_to_a_socket_is_caught() {
     let sim = Sim::new();
     sim.expect("LIFE-05");
     sim.run(|sim| {
-        /// A table that a client puts in the place of the provider's.
+        /// A table that a client stores in place of the provider's.
         static HOOKED: u64 = 0;
         let client = Client::new();
         let (listener, _) = client.bound_listener(&Recorder::new());

@@ -1,4 +1,4 @@
-//! Memory that is shorter than a client says, or than its own contents say, wherever a call takes some.
+//! Memory that is shorter than a client or its own contents say, for every call with such memory.
 
 use std::ffi::c_void;
 use std::mem::size_of;
@@ -166,7 +166,7 @@ fn an_address_that_is_shorter_than_its_family_says_is_caught() {
     }
 }
 
-/// Not even the family is there. That is no address.
+/// An address without a complete family is no address.
 ///
 /// Catches: LIFE-06
 #[test]

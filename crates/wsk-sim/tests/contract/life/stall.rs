@@ -1,19 +1,18 @@
-//! Requests that stay pending as long as a test wants, whatever they are.
+//! Requests of any kind that stay pending as long as a test needs.
 
 use std::sync::mpsc;
 
 use wsk_sim::raw::*;
 use wsk_sim::{Completion, Sim};
 
-/// A machine that completes every request later, on its one thread for that, and on which `rule` is going to
-/// be broken.
+/// A machine that completes every request late, on its completer thread, and on which `rule` will be broken.
 pub(crate) fn stalling(rule: &'static str) -> Sim {
     let sim = Sim::builder().completion(Completion::PendLate).build();
     sim.expect(rule);
     sim
 }
 
-/// Holds the thread that completes requests, inside a completion routine.
+/// Blocks the completer thread inside a completion routine.
 #[derive(Debug)]
 pub(crate) struct Stall {
     go: mpsc::Sender<()>,
@@ -21,14 +20,14 @@ pub(crate) struct Stall {
 }
 
 impl Stall {
-    /// From here on what is submitted stays pending, on a machine of [`stalling`].
+    /// Blocks completions: further requests stay pending, on a machine of [`stalling`].
     #[track_caller]
     pub(crate) fn new(client: &Client) -> Self {
         let (go, going) = mpsc::channel();
         let (enter, entered) = mpsc::channel();
         let hook = move |_, _| {
             enter.send(()).expect("the test waits for this");
-            // The test may fail before it lets go; then this does, too.
+            // The test may fail before the release; then this ends, too.
             let _ = going.recv_timeout(BOUND);
         };
         let request = client.open_with(Request::new().hook(hook), &SocketOptions::new(Category::Basic));
