@@ -52,7 +52,8 @@ fn provider(call: &str) -> Provider {
 /// See [`wsk_sys::WskRegister`].
 ///
 /// # Safety
-/// As the function of `netio.sys`.
+/// `npi` is null or points to a valid NPI. Its dispatch table stays valid, and `registration`, which is null
+/// or points to a `WSK_REGISTRATION`, does not move, until the deregistration has returned.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn WskRegister(
     npi: *mut WSK_CLIENT_NPI,
@@ -65,7 +66,7 @@ pub unsafe extern "system" fn WskRegister(
 /// See [`wsk_sys::WskCaptureProviderNPI`].
 ///
 /// # Safety
-/// As the function of `netio.sys`.
+/// `registration` is null or points to a `WSK_REGISTRATION`; `npi` is null or points to memory for the NPI.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn WskCaptureProviderNPI(
     registration: *mut WSK_REGISTRATION,
@@ -80,17 +81,18 @@ pub unsafe extern "system" fn WskCaptureProviderNPI(
 /// See [`wsk_sys::WskReleaseProviderNPI`].
 ///
 /// # Safety
-/// As the function of `netio.sys`.
+/// `registration` is null or points to a `WSK_REGISTRATION`.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn WskReleaseProviderNPI(registration: *mut WSK_REGISTRATION) {
-    // SAFETY: the caller has captured the provider with this registration.
+    // SAFETY: the caller guarantees that the pointer is null or points to a `WSK_REGISTRATION`.
     unsafe { provider("WskReleaseProviderNPI").release(registration) };
 }
 
 /// See [`wsk_sys::WskQueryProviderCharacteristics`].
 ///
 /// # Safety
-/// As the function of `netio.sys`.
+/// `registration` is null or points to a `WSK_REGISTRATION`; `characteristics` is null or points to memory
+/// for the result.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn WskQueryProviderCharacteristics(
     registration: *mut WSK_REGISTRATION,
@@ -105,7 +107,7 @@ pub unsafe extern "system" fn WskQueryProviderCharacteristics(
 /// See [`wsk_sys::WskDeregister`].
 ///
 /// # Safety
-/// As the function of `netio.sys`.
+/// `registration` is null or points to a `WSK_REGISTRATION` that stays valid until this call has returned.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn WskDeregister(registration: *mut WSK_REGISTRATION) {
     // SAFETY: the caller has registered `registration` and releases it here.
@@ -115,7 +117,8 @@ pub unsafe extern "system" fn WskDeregister(registration: *mut WSK_REGISTRATION)
 /// See [`wsk_sys::NmrRegisterClient`].
 ///
 /// # Safety
-/// As the function of `netio.sys`.
+/// `characteristics` is null or points to valid characteristics, which stay valid until the deregistration is
+/// complete; `handle` is null or points to memory for the handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn NmrRegisterClient(
     characteristics: *const NPI_CLIENT_CHARACTERISTICS,
@@ -130,7 +133,8 @@ pub unsafe extern "system" fn NmrRegisterClient(
 /// See [`wsk_sys::NmrClientAttachProvider`].
 ///
 /// # Safety
-/// As the function of `netio.sys`.
+/// The caller is in its attach callback for `binding`; `dispatch` stays valid until the detach is complete,
+/// and the outputs point to memory for the results.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn NmrClientAttachProvider(
     binding: HANDLE,
@@ -147,7 +151,7 @@ pub unsafe extern "system" fn NmrClientAttachProvider(
 /// See [`wsk_sys::NmrClientDetachProviderComplete`].
 ///
 /// # Safety
-/// As the function of `netio.sys`.
+/// Nothing is required of `binding`, which is only looked up.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn NmrClientDetachProviderComplete(binding: HANDLE) {
     provider("NmrClientDetachProviderComplete").module_detached(binding);
@@ -156,7 +160,7 @@ pub unsafe extern "system" fn NmrClientDetachProviderComplete(binding: HANDLE) {
 /// See [`wsk_sys::NmrDeregisterClient`].
 ///
 /// # Safety
-/// As the function of `netio.sys`.
+/// Nothing is required of `handle`, which is only looked up.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn NmrDeregisterClient(handle: HANDLE) -> NTSTATUS {
     provider("NmrDeregisterClient").deregister_module(handle)
@@ -165,7 +169,7 @@ pub unsafe extern "system" fn NmrDeregisterClient(handle: HANDLE) -> NTSTATUS {
 /// See [`wsk_sys::NmrWaitForClientDeregisterComplete`].
 ///
 /// # Safety
-/// As the function of `netio.sys`.
+/// Nothing is required of `handle`, which is only looked up.
 #[unsafe(no_mangle)]
 pub unsafe extern "system" fn NmrWaitForClientDeregisterComplete(handle: HANDLE) -> NTSTATUS {
     provider("NmrWaitForClientDeregisterComplete").await_module(handle)

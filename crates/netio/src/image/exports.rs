@@ -42,7 +42,8 @@ fn deregistering<R>(call: &str, deregister: impl FnOnce(&Provider) -> R) -> Opti
 /// See [`wsk_sys::WskRegister`].
 ///
 /// # Safety
-/// As the function of `netio.sys`.
+/// `npi` is null or points to a valid NPI. Its dispatch table stays valid, and `registration`, which is null
+/// or points to a `WSK_REGISTRATION`, does not move, until the deregistration has returned.
 #[unsafe(no_mangle)]
 unsafe extern "system" fn WskRegister(
     npi: *mut WSK_CLIENT_NPI,
@@ -61,7 +62,7 @@ unsafe extern "system" fn WskRegister(
 /// See [`wsk_sys::WskCaptureProviderNPI`].
 ///
 /// # Safety
-/// As the function of `netio.sys`.
+/// `registration` is null or points to a `WSK_REGISTRATION`; `npi` is null or points to memory for the NPI.
 #[unsafe(no_mangle)]
 unsafe extern "system" fn WskCaptureProviderNPI(
     registration: *mut WSK_REGISTRATION,
@@ -79,18 +80,19 @@ unsafe extern "system" fn WskCaptureProviderNPI(
 /// See [`wsk_sys::WskReleaseProviderNPI`].
 ///
 /// # Safety
-/// As the function of `netio.sys`.
+/// `registration` is null or points to a `WSK_REGISTRATION`.
 #[unsafe(no_mangle)]
 unsafe extern "system" fn WskReleaseProviderNPI(registration: *mut WSK_REGISTRATION) {
     let Some(provider) = machine().running() else { return unregistered("REG-02", "WskReleaseProviderNPI") };
-    // SAFETY: the caller has captured the provider with this registration.
+    // SAFETY: the caller guarantees that the pointer is null or points to a `WSK_REGISTRATION`.
     unsafe { provider.release(registration) };
 }
 
 /// See [`wsk_sys::WskQueryProviderCharacteristics`].
 ///
 /// # Safety
-/// As the function of `netio.sys`.
+/// `registration` is null or points to a `WSK_REGISTRATION`; `characteristics` is null or points to memory
+/// for the result.
 #[unsafe(no_mangle)]
 unsafe extern "system" fn WskQueryProviderCharacteristics(
     registration: *mut WSK_REGISTRATION,
@@ -107,7 +109,7 @@ unsafe extern "system" fn WskQueryProviderCharacteristics(
 /// See [`wsk_sys::WskDeregister`].
 ///
 /// # Safety
-/// As the function of `netio.sys`.
+/// `registration` is null or points to a `WSK_REGISTRATION` that stays valid until this call has returned.
 #[unsafe(no_mangle)]
 unsafe extern "system" fn WskDeregister(registration: *mut WSK_REGISTRATION) {
     const CALL: &str = "WskDeregister";
@@ -123,7 +125,8 @@ unsafe extern "system" fn WskDeregister(registration: *mut WSK_REGISTRATION) {
 /// See [`wsk_sys::NmrRegisterClient`].
 ///
 /// # Safety
-/// As the function of `netio.sys`.
+/// `characteristics` is null or points to valid characteristics, which stay valid until the deregistration is
+/// complete; `handle` is null or points to memory for the handle.
 #[unsafe(no_mangle)]
 unsafe extern "system" fn NmrRegisterClient(
     characteristics: *const NPI_CLIENT_CHARACTERISTICS,
@@ -145,7 +148,8 @@ unsafe extern "system" fn NmrRegisterClient(
 /// See [`wsk_sys::NmrClientAttachProvider`].
 ///
 /// # Safety
-/// As the function of `netio.sys`.
+/// The caller is in its attach callback for `binding`; `dispatch` stays valid until the detach is complete,
+/// and the outputs point to memory for the results.
 #[unsafe(no_mangle)]
 unsafe extern "system" fn NmrClientAttachProvider(
     binding: HANDLE,
@@ -162,7 +166,7 @@ unsafe extern "system" fn NmrClientAttachProvider(
 /// See [`wsk_sys::NmrClientDetachProviderComplete`].
 ///
 /// # Safety
-/// As the function of `netio.sys`.
+/// Nothing is required of `binding`, which is only looked up.
 #[unsafe(no_mangle)]
 unsafe extern "system" fn NmrClientDetachProviderComplete(binding: HANDLE) {
     if let Some(provider) = machine().running() {
@@ -173,7 +177,7 @@ unsafe extern "system" fn NmrClientDetachProviderComplete(binding: HANDLE) {
 /// See [`wsk_sys::NmrDeregisterClient`].
 ///
 /// # Safety
-/// As the function of `netio.sys`.
+/// Nothing is required of `handle`, which is only looked up.
 #[unsafe(no_mangle)]
 unsafe extern "system" fn NmrDeregisterClient(handle: HANDLE) -> NTSTATUS {
     deregistering("NmrDeregisterClient", |provider| provider.deregister_module(handle))
@@ -183,7 +187,7 @@ unsafe extern "system" fn NmrDeregisterClient(handle: HANDLE) -> NTSTATUS {
 /// See [`wsk_sys::NmrWaitForClientDeregisterComplete`].
 ///
 /// # Safety
-/// As the function of `netio.sys`.
+/// Nothing is required of `handle`, which is only looked up.
 #[unsafe(no_mangle)]
 unsafe extern "system" fn NmrWaitForClientDeregisterComplete(handle: HANDLE) -> NTSTATUS {
     deregistering("NmrWaitForClientDeregisterComplete", |provider| provider.await_module(handle))
@@ -195,7 +199,7 @@ unsafe extern "system" fn NmrWaitForClientDeregisterComplete(handle: HANDLE) -> 
 /// Fails: other providers cannot register here.
 ///
 /// # Safety
-/// As the function of `netio.sys`.
+/// Nothing is required of the arguments, which are not used.
 #[unsafe(no_mangle)]
 unsafe extern "system" fn NmrRegisterProvider(
     _characteristics: *const c_void,

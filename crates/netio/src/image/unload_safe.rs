@@ -78,7 +78,8 @@ struct Context {
 /// See [`wsk_sys::nt::IoSetCompletionRoutineEx`].
 ///
 /// # Safety
-/// As the function of `ntoskrnl.exe`.
+/// `device` is a device object, and the caller owns `irp`, which has a free stack location. `context` is
+/// valid for `routine` until that has run.
 unsafe extern "system" fn set(
     device: *mut DEVICE_OBJECT,
     irp: *mut IRP,

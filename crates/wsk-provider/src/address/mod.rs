@@ -269,7 +269,8 @@ impl Inner {
         if !self.is_whole(call, address, size_of::<ADDRESS_FAMILY>(), "LIFE-06") {
             return None;
         }
-        // SAFETY: the caller passes an address as `read_address` asks for.
+        // SAFETY: the caller guarantees that `address` is null or points to a whole SOCKADDR, unless the host
+        // knows better.
         unsafe { family_of(address) }
     }
 

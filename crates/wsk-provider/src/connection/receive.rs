@@ -42,7 +42,8 @@ pub(crate) unsafe extern "system" fn wsk_receive(
 /// `WskReceiveEx`. TCP data comes without control information, so its length is always 0.
 ///
 /// # Safety
-/// As `PFN_WSK_RECEIVE_EX`: as for `WskReceive`, and `control_length` is null or valid likewise.
+/// As `PFN_WSK_RECEIVE_EX`: the socket is open, buffer and control outputs are the provider's until the IRP
+/// completes, and the IRP is handed over.
 pub(crate) unsafe extern "system" fn wsk_receive_ex(
     socket: PWSK_SOCKET,
     buffer: PWSK_BUF,

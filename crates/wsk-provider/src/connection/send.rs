@@ -36,7 +36,8 @@ pub(crate) unsafe extern "system" fn wsk_send(
 /// `WskSendEx`. TCP has no control information for sends, so it is ignored.
 ///
 /// # Safety
-/// As `PFN_WSK_SEND_EX`: as for `WskSend`.
+/// As `PFN_WSK_SEND_EX`: the socket is open, the buffer is valid until the IRP completes, and the IRP is
+/// handed over.
 pub(crate) unsafe extern "system" fn wsk_send_ex(
     socket: PWSK_SOCKET,
     buffer: PWSK_BUF,

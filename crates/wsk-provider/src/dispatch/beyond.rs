@@ -14,9 +14,11 @@ const DETAIL: &str = "the function is not in the dispatch table of this Windows 
 /// Reports a call of a client function, and fails it.
 ///
 /// # Safety
-/// As [`ClientCall::begin`].
+/// `client` is null or was returned by a provider of this crate; `irp` is null or passed by the client, which
+/// gives up its ownership.
 unsafe fn report_client(name: &'static str, client: PWSK_CLIENT, irp: *mut IRP) -> NTSTATUS {
-    // SAFETY: the caller passes on what `ClientCall::begin` asks for.
+    // SAFETY: the caller guarantees that `client` is null or was returned by a provider of this crate, and
+    // gives up the ownership of `irp`.
     match unsafe { ClientCall::begin(name, client, irp) } {
         Ok((call, request)) => {
             call.provider().violation("LAY-15", name, DETAIL);
@@ -27,7 +29,8 @@ unsafe fn report_client(name: &'static str, client: PWSK_CLIENT, irp: *mut IRP) 
 }
 
 /// # Safety
-/// As `PFN_WSK_GET_ADDRESS_INFO`.
+/// `client` is null or was returned by a provider of this crate; `irp` is null or passed by the client, which
+/// gives up its ownership.
 #[allow(clippy::too_many_arguments)]
 pub(super) unsafe extern "system" fn get_address_info(
     client: PWSK_CLIENT,
@@ -41,21 +44,23 @@ pub(super) unsafe extern "system" fn get_address_info(
     _thread: PETHREAD,
     irp: *mut IRP,
 ) -> NTSTATUS {
-    // SAFETY: the caller passes on what `PFN_WSK_GET_ADDRESS_INFO` asks for.
+    // SAFETY: the caller guarantees that `client` is null or was returned by a provider of this crate, and
+    // gives up the ownership of `irp`.
     unsafe { report_client("WskGetAddressInfo", client, irp) }
 }
 
 /// # Safety
-/// As `PFN_WSK_FREE_ADDRESS_INFO`.
+/// `client` is null or was returned by a provider of this crate.
 pub(super) unsafe extern "system" fn free_address_info(client: PWSK_CLIENT, _list: PADDRINFOEXW) {
-    // SAFETY: the caller passes on what `PFN_WSK_FREE_ADDRESS_INFO` asks for.
+    // SAFETY: the caller guarantees that `client` is null or was returned by a provider of this crate.
     if let Ok(call) = unsafe { ClientCall::enter("WskFreeAddressInfo", client) } {
         call.provider().violation("LAY-15", call.name, DETAIL);
     }
 }
 
 /// # Safety
-/// As `PFN_WSK_GET_NAME_INFO`.
+/// `client` is null or was returned by a provider of this crate; `irp` is null or passed by the client, which
+/// gives up its ownership.
 #[allow(clippy::too_many_arguments)]
 pub(super) unsafe extern "system" fn get_name_info(
     client: PWSK_CLIENT,
@@ -68,23 +73,22 @@ pub(super) unsafe extern "system" fn get_name_info(
     _thread: PETHREAD,
     irp: *mut IRP,
 ) -> NTSTATUS {
-    // SAFETY: the caller passes on what `PFN_WSK_GET_NAME_INFO` asks for.
+    // SAFETY: the caller guarantees that `client` is null or was returned by a provider of this crate, and
+    // gives up the ownership of `irp`.
     unsafe { report_client("WskGetNameInfo", client, irp) }
 }
 
 /// Reports a call of a socket function, and fails it.
 ///
 /// # Safety
-/// As [`Call::begin`].
+/// `socket` was returned by a provider of this crate; `irp` is null or passed by the client, which gives up
+/// its ownership.
 unsafe fn report(name: &'static str, socket: PWSK_SOCKET, irp: *mut IRP) -> NTSTATUS {
-    // SAFETY: the caller passes on what `Call::begin` asks for.
+    // SAFETY: the caller guarantees that `socket` was returned by a provider of this crate, and gives up the
+    // ownership of `irp`.
     match unsafe { Call::begin(name, "IRP-18", socket, irp) } {
         Ok((call, request)) => {
-            call.provider().violation(
-                "LAY-15",
-                name,
-                "the function is not in the dispatch table of this Windows release: check Version",
-            );
+            call.provider().violation("LAY-15", name, DETAIL);
             request.fail(call.provider(), STATUS_NOT_IMPLEMENTED)
         }
         Err(status) => status,
@@ -92,7 +96,8 @@ unsafe fn report(name: &'static str, socket: PWSK_SOCKET, irp: *mut IRP) -> NTST
 }
 
 /// # Safety
-/// As `PFN_WSK_CONNECT_EX`.
+/// `socket` was returned by a provider of this crate; `irp` is null or passed by the client, which gives up
+/// its ownership.
 pub(super) unsafe extern "system" fn connect_ex(
     socket: PWSK_SOCKET,
     _remote: PSOCKADDR,
@@ -100,12 +105,14 @@ pub(super) unsafe extern "system" fn connect_ex(
     _flags: u32,
     irp: *mut IRP,
 ) -> NTSTATUS {
-    // SAFETY: the caller passes on what `PFN_WSK_CONNECT_EX` asks for.
+    // SAFETY: the caller guarantees that `socket` was returned by a provider of this crate, and gives up the
+    // ownership of `irp`.
     unsafe { report("WskConnectEx", socket, irp) }
 }
 
 /// # Safety
-/// As `PFN_WSK_SEND_EX`.
+/// `socket` was returned by a provider of this crate; `irp` is null or passed by the client, which gives up
+/// its ownership.
 pub(super) unsafe extern "system" fn send_ex(
     socket: PWSK_SOCKET,
     _buffer: PWSK_BUF,
@@ -114,12 +121,14 @@ pub(super) unsafe extern "system" fn send_ex(
     _control: PCMSGHDR,
     irp: *mut IRP,
 ) -> NTSTATUS {
-    // SAFETY: the caller passes on what `PFN_WSK_SEND_EX` asks for.
+    // SAFETY: the caller guarantees that `socket` was returned by a provider of this crate, and gives up the
+    // ownership of `irp`.
     unsafe { report("WskSendEx", socket, irp) }
 }
 
 /// # Safety
-/// As `PFN_WSK_RECEIVE_EX`.
+/// `socket` was returned by a provider of this crate; `irp` is null or passed by the client, which gives up
+/// its ownership.
 pub(super) unsafe extern "system" fn receive_ex(
     socket: PWSK_SOCKET,
     _buffer: PWSK_BUF,
@@ -129,12 +138,14 @@ pub(super) unsafe extern "system" fn receive_ex(
     _control_flags: *mut u32,
     irp: *mut IRP,
 ) -> NTSTATUS {
-    // SAFETY: the caller passes on what `PFN_WSK_RECEIVE_EX` asks for.
+    // SAFETY: the caller guarantees that `socket` was returned by a provider of this crate, and gives up the
+    // ownership of `irp`.
     unsafe { report("WskReceiveEx", socket, irp) }
 }
 
 /// # Safety
-/// As `PFN_WSK_SEND_MESSAGES`.
+/// `socket` was returned by a provider of this crate; `irp` is null or passed by the client, which gives up
+/// its ownership.
 pub(super) unsafe extern "system" fn send_messages(
     socket: PWSK_SOCKET,
     _list: PWSK_BUF_LIST,
@@ -144,6 +155,7 @@ pub(super) unsafe extern "system" fn send_messages(
     _control: PCMSGHDR,
     irp: *mut IRP,
 ) -> NTSTATUS {
-    // SAFETY: the caller passes on what `PFN_WSK_SEND_MESSAGES` asks for.
+    // SAFETY: the caller guarantees that `socket` was returned by a provider of this crate, and gives up the
+    // ownership of `irp`.
     unsafe { report("WskSendMessages", socket, irp) }
 }

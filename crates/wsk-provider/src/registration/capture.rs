@@ -19,7 +19,7 @@ impl Provider {
     /// `WskCaptureProviderNPI`.
     ///
     /// # Safety
-    /// Both pointers are as `WskCaptureProviderNPI` asks.
+    /// `block` is null or points to a `WSK_REGISTRATION`, and `out` is null or points to memory for the NPI.
     pub unsafe fn capture(
         &self,
         block: *mut WSK_REGISTRATION,
@@ -27,7 +27,7 @@ impl Provider {
         out: *mut WSK_PROVIDER_NPI,
     ) -> NTSTATUS {
         let provider = &self.0;
-        // SAFETY: the caller guarantees that both pointers are as `WskCaptureProviderNPI` asks.
+        // SAFETY: the caller guarantees that `block` is null or points to a `WSK_REGISTRATION`.
         let registration = match unsafe { provider.registration(block, CAPTURE) } {
             Ok(registration) => registration,
             Err(status) => return status,
@@ -103,10 +103,10 @@ impl Provider {
     /// `WskReleaseProviderNPI`.
     ///
     /// # Safety
-    /// The pointer is as `WskReleaseProviderNPI` asks.
+    /// `block` is null or points to a `WSK_REGISTRATION`.
     pub unsafe fn release(&self, block: *mut WSK_REGISTRATION) {
         let provider = &self.0;
-        // SAFETY: the caller guarantees that the pointer is as `WskReleaseProviderNPI` asks.
+        // SAFETY: the caller guarantees that `block` is null or points to a `WSK_REGISTRATION`.
         let Ok(registration) = (unsafe { provider.registration(block, RELEASE) }) else { return };
         let mut state = registration.state.lock();
         // Any capture may be the one that is released; prefer one of the calling thread.

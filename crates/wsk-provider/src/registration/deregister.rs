@@ -34,7 +34,7 @@ impl Provider {
     /// `WskDeregister`.
     ///
     /// # Safety
-    /// The pointer is as `WskDeregister` asks.
+    /// `block` is null or points to a `WSK_REGISTRATION` that stays valid until this call has returned.
     pub unsafe fn deregister(&self, block: *mut WSK_REGISTRATION) {
         let provider = &self.0;
         let site = provider.host.call_site();
@@ -48,7 +48,7 @@ impl Provider {
         } else if !may_wait {
             provider.violation("REG-25", CALL, "called above PASSIVE_LEVEL");
         }
-        // SAFETY: the caller guarantees that the pointer is as `WskDeregister` asks.
+        // SAFETY: the caller guarantees that `block` is null or points to a `WSK_REGISTRATION`.
         let Ok(registration) = (unsafe { provider.registration(block, CALL) }) else { return };
         {
             let mut state = registration.state.lock();

@@ -251,8 +251,8 @@ impl Provider {
     /// `WskRegister`.
     ///
     /// # Safety
-    /// Both pointers are as `WskRegister` asks; the block stays where it is until the deregistration has
-    /// returned.
+    /// `npi` is null or points to a valid NPI. Its dispatch table stays valid, and `block`, which is null or
+    /// points to a `WSK_REGISTRATION`, does not move, until the deregistration has returned.
     pub unsafe fn register(&self, npi: *mut WSK_CLIENT_NPI, block: *mut WSK_REGISTRATION) -> NTSTATUS {
         const CALL: &str = "WskRegister";
         let provider = &self.0;
@@ -325,14 +325,14 @@ impl Provider {
     /// `WskQueryProviderCharacteristics`.
     ///
     /// # Safety
-    /// Both pointers are as `WskQueryProviderCharacteristics` asks.
+    /// `block` is null or points to a `WSK_REGISTRATION`; `out` is null or points to memory for the result.
     pub unsafe fn query_characteristics(
         &self,
         block: *mut WSK_REGISTRATION,
         out: *mut WSK_PROVIDER_CHARACTERISTICS,
     ) -> NTSTATUS {
         let provider = &self.0;
-        // SAFETY: the caller guarantees that both pointers are as `WskQueryProviderCharacteristics` asks.
+        // SAFETY: the caller guarantees that `block` is null or points to a `WSK_REGISTRATION`.
         if unsafe { provider.registration(block, "WskQueryProviderCharacteristics") }.is_err()
             || out.is_null()
         {

@@ -265,7 +265,8 @@ impl Provider {
     /// `NmrRegisterClient`. The only provider is that of WSK.
     ///
     /// # Safety
-    /// The pointers are as `NmrRegisterClient` asks.
+    /// `characteristics` is null or points to valid characteristics, which stay valid until the
+    /// deregistration is complete, and `handle` is null or points to memory for the handle.
     pub unsafe fn register_module(
         &self,
         characteristics: *const NPI_CLIENT_CHARACTERISTICS,
@@ -301,7 +302,8 @@ impl Provider {
     /// `NmrClientAttachProvider`, from within the attach callback.
     ///
     /// # Safety
-    /// The pointers are as `NmrClientAttachProvider` asks; the dispatch table stays until the detach is over.
+    /// The caller is in its attach callback for `binding`; the dispatch table stays valid until the detach is
+    /// complete, and the outputs point to memory for the results.
     pub unsafe fn attach_module(
         &self,
         binding: HANDLE,
