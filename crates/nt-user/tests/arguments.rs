@@ -33,7 +33,7 @@ type Call = fn(*mut c_void);
 macro_rules! call {
     (|$at:ident| $call:expr) => {
         |$at: *mut c_void| {
-            // SAFETY: the kernel is not to follow the pointer, which is what is tried.
+            // SAFETY: the pointer is invalid on purpose; the kernel must not dereference it.
             let _ = unsafe { $call };
         }
     };
@@ -152,7 +152,7 @@ fn an_mdl_that_was_freed_is_named() {
         let block = allocate(64);
         let mdl = mdl(block, 64);
         free_mdl(mdl);
-        // SAFETY: the kernel is not to use it, which is what is tried.
+        // SAFETY: it is invalid on purpose; the kernel must not use it.
         unsafe { MmBuildMdlForNonPagedPool(mdl) };
     };
     names("MmBuildMdlForNonPagedPool", 0, &[rule::OBJECT], build);

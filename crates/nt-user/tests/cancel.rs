@@ -17,7 +17,7 @@ fn cancel(irp: *mut IRP) -> bool {
 /// Queues a cancelable request, as a lower driver does.
 fn pend(irp: *mut IRP, routine: DRIVER_CANCEL) {
     hand_down(irp);
-    // SAFETY: the IRP has been handed down.
+    // SAFETY: the IRP has been submitted.
     unsafe { io_mark_irp_pending(irp) };
     // SAFETY: the IRP is alive and belongs to this driver.
     assert!(unsafe { io_set_cancel_routine(irp, Some(routine)) }.is_none());

@@ -104,7 +104,7 @@ fn the_creator_is_notified_of_the_outcome() {
             assert!(check_submission(irp));
             hand_down(irp);
             if pending {
-                // SAFETY: the IRP has been handed down.
+                // SAFETY: the IRP has been submitted.
                 unsafe { io_mark_irp_pending(irp) };
             }
             complete(irp, STATUS_CANCELLED, 0);
@@ -134,7 +134,7 @@ fn a_walk_climbs_over_routines_that_let_go() {
         hand_down(irp);
         set_routine(irp, pass_on, ptr::null_mut());
         hand_down(irp);
-        // SAFETY: the IRP has been handed down.
+        // SAFETY: the IRP has been submitted.
         unsafe { io_mark_irp_pending(irp) };
         complete(irp, STATUS_SUCCESS, 7);
         assert_eq!(top.calls.load(Ordering::Relaxed), 1);
@@ -424,7 +424,7 @@ fn a_former_irp_is_not_read() {
 }
 
 /// Writes a word where the first location below an IRP's would be, at an offset. So does a driver that fills
-/// the current location of an IRP which has not been handed down.
+/// the current location of an IRP which has not been submitted.
 fn write_behind(irp: *mut IRP, offset: usize) {
     let word = irp.wrapping_byte_add(usize::from(io_size_of_irp(1)) + offset).cast::<u64>();
     // SAFETY: the kernel keeps room for a location behind each block, to see what is written there.
@@ -661,7 +661,7 @@ fn submitting_again_without_reuse_is_caught() {
     finish_clean(&kernel);
 }
 
-/// Completing twice, or completing what was never handed down, is caught and does nothing.
+/// Completing twice, or completing what was never submitted, is caught and does nothing.
 #[test]
 fn completing_an_irp_that_is_not_pending_is_caught() {
     let kernel = kernel();
@@ -689,7 +689,7 @@ fn completing_too_early_is_caught() {
         let irp = allocate_irp(1);
         set_routine(irp, keep, ptr::null_mut());
         hand_down(irp);
-        // SAFETY: the IRP has been handed down.
+        // SAFETY: the IRP has been submitted.
         unsafe { io_set_cancel_routine(irp, Some(never_called)) };
         complete(irp, STATUS_SUCCESS, 0);
         free_irp(irp);
@@ -750,7 +750,7 @@ fn irps_complete_across_threads() {
             set_routine(irp, signal, done.raw().cast());
             assert!(check_submission(irp));
             hand_down(irp);
-            // SAFETY: the IRP has been handed down.
+            // SAFETY: the IRP has been submitted.
             unsafe { io_mark_irp_pending(irp) };
             requests.send(Shared::new(irp)).expect("the driver listens");
             assert_eq!(done.wait(), STATUS_SUCCESS);

@@ -71,7 +71,7 @@ fn resolve_as(
 
 fn free(client: &Client, list: PADDRINFOEXW) {
     let function = client.dispatch().WskFreeAddressInfo.expect("the table has names");
-    // SAFETY: the provider recognises lists that are not its own.
+    // SAFETY: the provider recognizes lists that are not its own.
     unsafe { function(client.npi().Client, list) };
 }
 

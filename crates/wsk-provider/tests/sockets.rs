@@ -51,7 +51,7 @@ fn a_null_client_is_no_handle() {
             let function = client.dispatch().WskSocket.expect("the table has WskSocket");
             let request = Request::new().submit("WskSocket", |irp| {
                 let nothing = ptr::null_mut();
-                // SAFETY: the provider recognises a null client.
+                // SAFETY: the provider recognizes a null client.
                 unsafe {
                     let (kind, protocol) = (SOCK_STREAM, IPPROTO_TCP);
                     let flags = WSK_FLAG_LISTEN_SOCKET;

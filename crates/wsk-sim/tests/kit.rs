@@ -19,9 +19,9 @@ fn receive(irp: *mut IRP) {
 fn complete(irp: *mut IRP, status: NTSTATUS, information: usize) {
     // SAFETY: the driver below owns the IRP.
     unsafe { nt::set_irp_status(irp, status) };
-    // SAFETY: the IRP is the test's own and has been handed down.
+    // SAFETY: the IRP is the test's own and has been submitted.
     unsafe { nt::set_irp_information(irp, information) };
-    // SAFETY: the IRP is the test's own and has been handed down.
+    // SAFETY: the IRP is the test's own and has been submitted.
     unsafe { nt::IofCompleteRequest(irp, 0) };
 }
 

@@ -236,7 +236,7 @@ fn a_request_used_twice_is_caught() {
             unsafe { (*table).WskAccept }.expect("the table has WskAccept")
         };
         let null = std::ptr::null_mut();
-        // SAFETY: the IRP is alive; that it is pending is what is tried.
+        // SAFETY: the IRP is alive; it is pending on purpose.
         let status = unsafe { function(listener.raw(), 0, null, null.cast(), null.cast(), null.cast(), irp) };
         assert!(!nt_success(status));
     });

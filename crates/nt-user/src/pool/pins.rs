@@ -4,7 +4,7 @@
 //! allocations change:
 //!
 //! ```text
-//!   hold(address)         ──► the list of the address's page, one lock for some pages
+//!   pin(address)          ──► the list of the address's page, one lock for some pages
 //!   free(block)           ──► the lists of the block's pages: anything inside?
 //!   handed down(IRP)      ──► likewise
 //!   initialized(address)  ──► a slot for the address: seen before? else ask the table

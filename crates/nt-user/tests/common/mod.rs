@@ -242,9 +242,9 @@ pub(crate) fn hand_down(irp: *mut IRP) {
 pub(crate) fn complete(irp: *mut IRP, status: NTSTATUS, information: usize) {
     // SAFETY: the driver below has the IRP.
     unsafe { set_irp_status(irp, status) };
-    // SAFETY: the IRP is alive and has been handed down to this driver.
+    // SAFETY: the IRP is alive and has been submitted to this driver.
     unsafe { set_irp_information(irp, information) };
-    // SAFETY: the IRP is alive and has been handed down to this driver.
+    // SAFETY: the IRP is alive and has been submitted to this driver.
     unsafe { IofCompleteRequest(irp, 0) };
 }
 

@@ -17,7 +17,8 @@ use crate::socket::{Category, Context, Refusal, Socket, Tables, bind};
 /// `WskSocketConnect`.
 ///
 /// # Safety
-/// As `PFN_WSK_SOCKET_CONNECT`: the client is captured, the addresses are whole, and the IRP is handed over.
+/// As `PFN_WSK_SOCKET_CONNECT`: the client is captured, the addresses are whole, and the caller gives up the
+/// IRP.
 #[allow(clippy::too_many_arguments)]
 pub(crate) unsafe extern "system" fn wsk_socket_connect(
     client: PWSK_CLIENT,
@@ -33,7 +34,7 @@ pub(crate) unsafe extern "system" fn wsk_socket_connect(
     descriptor: PSECURITY_DESCRIPTOR,
     irp: *mut IRP,
 ) -> NTSTATUS {
-    // SAFETY: the client passes its own handle and hands the IRP over.
+    // SAFETY: the client passes its own handle and gives up the IRP.
     let (call, mut request) = match unsafe { ClientCall::begin("WskSocketConnect", client, irp) } {
         Ok(begun) => begun,
         Err(status) => return status,

@@ -105,7 +105,7 @@ pub(crate) unsafe extern "system" fn wsk_control_client(
     let request = if irp.is_null() && !needs_irp {
         None
     } else {
-        // SAFETY: the client hands the IRP over.
+        // SAFETY: the client gives up the IRP.
         match unsafe { Request::take(provider, NAME, "IRP-18", irp) } {
             Ok(mut request) => {
                 request.needs(input, Purpose::ControlBuffer);

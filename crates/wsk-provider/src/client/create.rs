@@ -26,7 +26,7 @@ use crate::stream::StreamSocket;
 /// `WskSocket`.
 ///
 /// # Safety
-/// As `PFN_WSK_SOCKET`: the client is captured, the table is the category's, and the IRP is handed over.
+/// As `PFN_WSK_SOCKET`: the client is captured, the table is the category's, and the caller gives up the IRP.
 #[allow(clippy::too_many_arguments)]
 pub(crate) unsafe extern "system" fn wsk_socket(
     client: PWSK_CLIENT,
@@ -41,7 +41,7 @@ pub(crate) unsafe extern "system" fn wsk_socket(
     descriptor: PSECURITY_DESCRIPTOR,
     irp: *mut IRP,
 ) -> NTSTATUS {
-    // SAFETY: the client passes its own handle and hands the IRP over.
+    // SAFETY: the client passes its own handle and gives up the IRP.
     let (call, mut request) = match unsafe { ClientCall::begin("WskSocket", client, irp) } {
         Ok(begun) => begun,
         Err(status) => return status,

@@ -196,8 +196,8 @@ impl ClientCall {
     /// to return. Without client and IRP the missing IRP decides (SOCK-12).
     ///
     /// # Safety
-    /// `client` is null or was given out by a provider of this crate; `irp` is null or handed over by the
-    /// client.
+    /// `client` is null or was given out by a provider of this crate; `irp` is null or an IRP that the client
+    /// gives up.
     pub(crate) unsafe fn begin(
         name: &'static str,
         client: PWSK_CLIENT,
@@ -207,17 +207,17 @@ impl ClientCall {
             return Err(STATUS_INVALID_PARAMETER);
         }
         // SAFETY: the caller guarantees that `client` is null or was given out by a provider of this crate;
-        // `irp` is null or handed over by the client.
+        // `irp` is null or an IRP that the client gives up.
         match unsafe { Self::enter(name, client) } {
             Ok(call) => {
                 // SAFETY: the caller guarantees that `client` is null or was given out by a provider of this
-                // crate; `irp` is null or handed over by the client.
+                // crate; `irp` is null or an IRP that the client gives up.
                 let request = unsafe { Request::take(call.provider(), name, "IRP-18", irp) }?;
                 Ok((call, request))
             }
             Err(status) => {
                 // SAFETY: the caller guarantees that `client` is null or was given out by a provider of this
-                // crate; `irp` is null or handed over by the client.
+                // crate; `irp` is null or an IRP that the client gives up.
                 unsafe { complete_without_client(name, irp) };
                 Err(status)
             }
@@ -252,14 +252,14 @@ impl ClientCall {
 /// Completes the IRP of a call with an invalid client, if the configuration says so (SOCK-13).
 ///
 /// # Safety
-/// `irp` is null or handed over by the client.
+/// `irp` is null or an IRP that the client gives up.
 unsafe fn complete_without_client(name: &'static str, irp: *mut IRP) {
     let Some(provider) = current_provider() else { return };
     let provider = &*provider;
     if irp.is_null() || provider.live_config.behaviours().null_client_irp == NullClientIrp::Untouched {
         return;
     }
-    // SAFETY: the caller guarantees that `irp` is null or handed over by the client.
+    // SAFETY: the caller guarantees that `irp` is null or an IRP that the client gives up.
     if let Ok(request) = unsafe { Request::take(provider, name, "IRP-18", irp) } {
         request.fail(provider, STATUS_INVALID_HANDLE);
     }

@@ -38,14 +38,14 @@ pub(super) struct Attempt {
 /// `WskConnect`.
 ///
 /// # Safety
-/// As `PFN_WSK_CONNECT`: the socket is open, the address is whole, and the IRP is handed over.
+/// As `PFN_WSK_CONNECT`: the socket is open, the address is whole, and the caller gives up the IRP.
 pub(crate) unsafe extern "system" fn wsk_connect(
     socket: PWSK_SOCKET,
     remote: PSOCKADDR,
     flags: u32,
     irp: *mut IRP,
 ) -> NTSTATUS {
-    // SAFETY: the client passes a socket of this provider and hands the IRP over.
+    // SAFETY: the client passes a socket of this provider and gives up the IRP.
     let (call, mut request) = match unsafe { Call::begin("WskConnect", "IRP-18", socket, irp) } {
         Ok(begun) => begun,
         Err(status) => return status,
@@ -60,7 +60,7 @@ pub(crate) unsafe extern "system" fn wsk_connect(
 ///
 /// # Safety
 /// As `PFN_WSK_CONNECT_EX`: the socket is open, the address is whole, the buffer is null or valid until the
-/// IRP completes, and the IRP is handed over.
+/// IRP completes, and the caller gives up the IRP.
 pub(crate) unsafe extern "system" fn wsk_connect_ex(
     socket: PWSK_SOCKET,
     remote: PSOCKADDR,
@@ -68,7 +68,7 @@ pub(crate) unsafe extern "system" fn wsk_connect_ex(
     flags: u32,
     irp: *mut IRP,
 ) -> NTSTATUS {
-    // SAFETY: the client passes a socket of this provider and hands the IRP over.
+    // SAFETY: the client passes a socket of this provider and gives up the IRP.
     let (call, mut request) = match unsafe { Call::begin("WskConnectEx", "IRP-18", socket, irp) } {
         Ok(begun) => begun,
         Err(status) => return status,
@@ -268,13 +268,13 @@ impl Connection {
 ///
 /// # Safety
 /// As `PFN_WSK_GET_REMOTE_ADDRESS`: the socket is open, the output has room for its family's SOCKADDR, and
-/// the IRP is handed over.
+/// the caller gives up the IRP.
 pub(crate) unsafe extern "system" fn wsk_get_remote_address(
     socket: PWSK_SOCKET,
     remote: PSOCKADDR,
     irp: *mut IRP,
 ) -> NTSTATUS {
-    // SAFETY: the client passes a socket of this provider and hands the IRP over.
+    // SAFETY: the client passes a socket of this provider and gives up the IRP.
     let (call, mut request) = match unsafe { Call::begin("WskGetRemoteAddress", "IRP-18", socket, irp) } {
         Ok(begun) => begun,
         Err(status) => return status,

@@ -18,14 +18,14 @@ use crate::socket::{Call, Socket};
 ///
 /// # Safety
 /// As `PFN_WSK_DISCONNECT`: the socket is open, the buffer is null or valid until the IRP completes, and the
-/// IRP is handed over.
+/// caller gives up the IRP.
 pub(crate) unsafe extern "system" fn wsk_disconnect(
     socket: PWSK_SOCKET,
     buffer: PWSK_BUF,
     flags: u32,
     irp: *mut IRP,
 ) -> NTSTATUS {
-    // SAFETY: the client passes a socket of this provider and hands the IRP over.
+    // SAFETY: the client passes a socket of this provider and gives up the IRP.
     let (call, mut request) = match unsafe { Call::begin("WskDisconnect", "IRP-18", socket, irp) } {
         Ok(begun) => begun,
         Err(status) => return status,

@@ -24,14 +24,14 @@ const READS_AT_END: u32 = 64;
 ///
 /// # Safety
 /// As `PFN_WSK_RECEIVE`: the socket is open, the buffer is the provider's until the IRP completes, and the
-/// IRP is handed over.
+/// caller gives up the IRP.
 pub(crate) unsafe extern "system" fn wsk_receive(
     socket: PWSK_SOCKET,
     buffer: PWSK_BUF,
     flags: u32,
     irp: *mut IRP,
 ) -> NTSTATUS {
-    // SAFETY: the client passes a socket of this provider and hands the IRP over.
+    // SAFETY: the client passes a socket of this provider and gives up the IRP.
     match unsafe { Call::begin("WskReceive", "IRP-18", socket, irp) } {
         // SAFETY: the client leaves the buffer alone until the IRP completes.
         Ok((call, request)) => unsafe { receive(&call, request, buffer, flags) },
@@ -43,7 +43,7 @@ pub(crate) unsafe extern "system" fn wsk_receive(
 ///
 /// # Safety
 /// As `PFN_WSK_RECEIVE_EX`: the socket is open, buffer and control outputs are the provider's until the IRP
-/// completes, and the IRP is handed over.
+/// completes, and the caller gives up the IRP.
 pub(crate) unsafe extern "system" fn wsk_receive_ex(
     socket: PWSK_SOCKET,
     buffer: PWSK_BUF,
@@ -53,7 +53,7 @@ pub(crate) unsafe extern "system" fn wsk_receive_ex(
     control_flags: *mut u32,
     irp: *mut IRP,
 ) -> NTSTATUS {
-    // SAFETY: the client passes a socket of this provider and hands the IRP over.
+    // SAFETY: the client passes a socket of this provider and gives up the IRP.
     let (call, mut request) = match unsafe { Call::begin("WskReceiveEx", "IRP-18", socket, irp) } {
         Ok(begun) => begun,
         Err(status) => return status,

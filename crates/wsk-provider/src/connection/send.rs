@@ -17,15 +17,15 @@ use crate::socket::Call;
 /// `WskSend`.
 ///
 /// # Safety
-/// As `PFN_WSK_SEND`: the socket is open, the buffer is valid until the IRP completes, and the IRP is handed
-/// over.
+/// As `PFN_WSK_SEND`: the socket is open, the buffer is valid until the IRP completes, and the caller gives
+/// up the IRP.
 pub(crate) unsafe extern "system" fn wsk_send(
     socket: PWSK_SOCKET,
     buffer: PWSK_BUF,
     flags: u32,
     irp: *mut IRP,
 ) -> NTSTATUS {
-    // SAFETY: the client passes a socket of this provider and hands the IRP over.
+    // SAFETY: the client passes a socket of this provider and gives up the IRP.
     match unsafe { Call::begin("WskSend", "IRP-18", socket, irp) } {
         // SAFETY: the client leaves the buffer alone until the IRP completes.
         Ok((call, request)) => unsafe { send(&call, request, buffer, flags) },
@@ -36,8 +36,8 @@ pub(crate) unsafe extern "system" fn wsk_send(
 /// `WskSendEx`. TCP has no control information for sends, so it is ignored.
 ///
 /// # Safety
-/// As `PFN_WSK_SEND_EX`: the socket is open, the buffer is valid until the IRP completes, and the IRP is
-/// handed over.
+/// As `PFN_WSK_SEND_EX`: the socket is open, the buffer is valid until the IRP completes, and the caller
+/// gives up the IRP.
 pub(crate) unsafe extern "system" fn wsk_send_ex(
     socket: PWSK_SOCKET,
     buffer: PWSK_BUF,
@@ -46,7 +46,7 @@ pub(crate) unsafe extern "system" fn wsk_send_ex(
     control: PCMSGHDR,
     irp: *mut IRP,
 ) -> NTSTATUS {
-    // SAFETY: the client passes a socket of this provider and hands the IRP over.
+    // SAFETY: the client passes a socket of this provider and gives up the IRP.
     match unsafe { Call::begin("WskSendEx", "IRP-18", socket, irp) } {
         Ok((call, mut request)) => {
             if control_length != 0 {

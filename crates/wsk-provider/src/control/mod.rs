@@ -81,7 +81,7 @@ impl Arguments {
 ///
 /// # Safety
 /// As `PFN_WSK_CONTROL_SOCKET`: the socket is open, the buffers are as long as it says and stay valid until
-/// the request completes, and the IRP, if any, is handed over.
+/// the request completes, and the caller gives up the IRP, if any.
 #[allow(clippy::too_many_arguments)]
 pub(crate) unsafe extern "system" fn wsk_control_socket(
     socket: PWSK_SOCKET,
@@ -105,7 +105,7 @@ pub(crate) unsafe extern "system" fn wsk_control_socket(
     let request = if irp.is_null() {
         None
     } else {
-        // SAFETY: the client hands the IRP over.
+        // SAFETY: the client gives up the IRP.
         match unsafe { Request::take(call.provider(), NAME, "IRP-18", irp) } {
             Ok(mut request) => {
                 request.needs(input, Purpose::ControlBuffer);

@@ -74,7 +74,7 @@ impl ReceiveFrom {
 ///
 /// # Safety
 /// As `PFN_WSK_RECEIVE_FROM`: the socket is open, buffer and outputs are the provider's until the IRP
-/// completes, and the IRP is handed over.
+/// completes, and the caller gives up the IRP.
 #[allow(clippy::too_many_arguments)]
 pub(crate) unsafe extern "system" fn wsk_receive_from(
     socket: PWSK_SOCKET,
@@ -86,7 +86,7 @@ pub(crate) unsafe extern "system" fn wsk_receive_from(
     control_flags: *mut u32,
     irp: *mut IRP,
 ) -> NTSTATUS {
-    // SAFETY: the client passes a socket of this provider and hands the IRP over.
+    // SAFETY: the client passes a socket of this provider and gives up the IRP.
     let (call, mut request) = match unsafe { Call::begin("WskReceiveFrom", "IRP-18", socket, irp) } {
         Ok(begun) => begun,
         Err(status) => return status,

@@ -31,7 +31,7 @@ pub(super) struct Outgoing {
 ///
 /// # Safety
 /// As `PFN_WSK_SEND_TO`: the socket is open, buffer and address are valid until the IRP completes, and the
-/// IRP is handed over.
+/// caller gives up the IRP.
 #[allow(clippy::too_many_arguments)]
 pub(crate) unsafe extern "system" fn wsk_send_to(
     socket: PWSK_SOCKET,
@@ -42,7 +42,7 @@ pub(crate) unsafe extern "system" fn wsk_send_to(
     control: PCMSGHDR,
     irp: *mut IRP,
 ) -> NTSTATUS {
-    // SAFETY: the client passes a socket of this provider and hands the IRP over.
+    // SAFETY: the client passes a socket of this provider and gives up the IRP.
     let (call, mut request) = match unsafe { Call::begin("WskSendTo", "IRP-18", socket, irp) } {
         Ok(begun) => begun,
         Err(status) => return status,
@@ -65,7 +65,7 @@ pub(crate) unsafe extern "system" fn wsk_send_to(
 ///
 /// # Safety
 /// As `PFN_WSK_SEND_MESSAGES`: the socket is open, list and address are valid until the IRP completes, and
-/// the IRP is handed over.
+/// the caller gives up the IRP.
 #[allow(clippy::too_many_arguments)]
 pub(crate) unsafe extern "system" fn wsk_send_messages(
     socket: PWSK_SOCKET,
@@ -76,7 +76,7 @@ pub(crate) unsafe extern "system" fn wsk_send_messages(
     control: PCMSGHDR,
     irp: *mut IRP,
 ) -> NTSTATUS {
-    // SAFETY: the client passes a socket of this provider and hands the IRP over.
+    // SAFETY: the client passes a socket of this provider and gives up the IRP.
     let (call, mut request) = match unsafe { Call::begin("WskSendMessages", "IRP-18", socket, irp) } {
         Ok(begun) => begun,
         Err(status) => return status,

@@ -50,8 +50,8 @@ impl AcceptItem {
 /// `WskAccept`.
 ///
 /// # Safety
-/// As `PFN_WSK_ACCEPT`: the socket is open, the outputs stay valid until the request completes, and the IRP
-/// is handed over.
+/// As `PFN_WSK_ACCEPT`: the socket is open, the outputs stay valid until the request completes, and the
+/// caller gives up the IRP.
 pub(crate) unsafe extern "system" fn wsk_accept(
     socket: PWSK_SOCKET,
     flags: u32,
@@ -61,7 +61,7 @@ pub(crate) unsafe extern "system" fn wsk_accept(
     remote: PSOCKADDR,
     irp: *mut IRP,
 ) -> NTSTATUS {
-    // SAFETY: the client passes a socket of this provider and hands the IRP over.
+    // SAFETY: the client passes a socket of this provider and gives up the IRP.
     let (call, mut request) = match unsafe { Call::begin(NAME, "LSN-10", socket, irp) } {
         Ok(begun) => begun,
         Err(status) => return status,

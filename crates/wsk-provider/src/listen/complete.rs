@@ -25,14 +25,15 @@ const NAME: &str = "WskInspectComplete";
 /// `WskInspectComplete`.
 ///
 /// # Safety
-/// As `PFN_WSK_INSPECT_COMPLETE`: the socket is open, the identifier is readable, and the IRP is handed over.
+/// As `PFN_WSK_INSPECT_COMPLETE`: the socket is open, the identifier is readable, and the caller gives up the
+/// IRP.
 pub(crate) unsafe extern "system" fn wsk_inspect_complete(
     socket: PWSK_SOCKET,
     id: PWSK_INSPECT_ID,
     action: WSK_INSPECT_ACTION,
     irp: *mut IRP,
 ) -> NTSTATUS {
-    // SAFETY: the client passes a socket of this provider and hands the IRP over.
+    // SAFETY: the client passes a socket of this provider and gives up the IRP.
     let (call, request) = match unsafe { Call::begin(NAME, "IRP-18", socket, irp) } {
         Ok(begun) => begun,
         Err(status) => return status,

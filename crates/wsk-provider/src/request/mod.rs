@@ -133,7 +133,7 @@ impl Drop for Pended {
 /// One IRP that the provider has to complete.
 ///
 /// # Invariants
-/// The IRP was handed over by a client, its current stack location is the provider's, it has not been
+/// The IRP was submitted by a client, its current stack location is the provider's, it has not been
 /// completed, and no cancel routine is armed. `pended` is present exactly when the IRP is marked pending.
 /// From then on until it completes its status is `STATUS_PENDING`.
 #[derive(Debug)]
@@ -153,7 +153,7 @@ impl Request {
     /// the call to return.
     ///
     /// # Safety
-    /// `irp` is null or points to a live IRP that the client hands over.
+    /// `irp` is null or points to a live IRP that the client gives up.
     pub(crate) unsafe fn take(
         provider: &Inner,
         call: &'static str,
@@ -171,17 +171,17 @@ impl Request {
                 return Err(STATUS_INVALID_PARAMETER);
             }
         }
-        // SAFETY: the caller hands over a live IRP.
+        // SAFETY: the caller passes a live IRP and gives it up.
         if !unsafe { provider.host.check_irp(irp.as_ptr(), call) } {
             return Err(STATUS_INVALID_PARAMETER);
         }
-        // SAFETY: the caller hands over a live IRP.
+        // SAFETY: the caller passes a live IRP and gives it up.
         let location = unsafe { nt::irp_current_location(irp.as_ptr()) };
         if location <= 1 {
-            // SAFETY: the caller hands over a live IRP.
+            // SAFETY: the caller passes a live IRP and gives it up.
             let count = unsafe { nt::irp_stack_count(irp.as_ptr()) };
-            // SAFETY: the caller hands over a live IRP; a pended IRP keeps its driver context, which only the
-            // provider writes.
+            // SAFETY: the caller passes a live IRP and gives it up; a pended IRP keeps its driver context,
+            // which only the provider writes.
             let context = unsafe { nt::irp_driver_context(irp.as_ptr()) };
             if context[3] as usize == PENDED_MARK {
                 provider.violation("IRP-06", call, "the IRP is still pending in another call");
@@ -191,9 +191,9 @@ impl Request {
             }
             return Err(STATUS_INVALID_PARAMETER);
         }
-        // SAFETY: the client handed the IRP over and it has a free stack location.
+        // SAFETY: the client gave up the IRP and it has a free stack location.
         unsafe { fields::check(provider, call, irp.as_ptr()) };
-        // SAFETY: the client handed the IRP over and it has a free stack location.
+        // SAFETY: the client gave up the IRP and it has a free stack location.
         unsafe { nt::io_set_next_irp_stack_location(irp.as_ptr()) };
         Ok(Self { irp, pin_list: PinList::default(), decoy: 0, pended: None })
     }
@@ -340,7 +340,7 @@ impl Request {
     }
 
     fn pend(&mut self, owner: Owner, closes: bool) {
-        // SAFETY: the request owns the IRP, which has been handed down.
+        // SAFETY: the request owns the IRP, which has been submitted.
         unsafe { nt::io_mark_irp_pending(self.irp.as_ptr()) };
         let (pointer, kind) = match &owner {
             Owner::Socket(socket) => (Arc::as_ptr(socket).cast_mut().cast(), 0),

@@ -20,14 +20,14 @@ use crate::transport::{Transport, status_of};
 /// `WskBind`.
 ///
 /// # Safety
-/// As `PFN_WSK_BIND`: the socket is open, the address is whole, and the IRP is handed over.
+/// As `PFN_WSK_BIND`: the socket is open, the address is whole, and the caller gives up the IRP.
 pub(crate) unsafe extern "system" fn wsk_bind(
     socket: PWSK_SOCKET,
     local: PSOCKADDR,
     flags: u32,
     irp: *mut IRP,
 ) -> NTSTATUS {
-    // SAFETY: the client passes a socket of this provider and hands the IRP over.
+    // SAFETY: the client passes a socket of this provider and gives up the IRP.
     let (call, mut request) = match unsafe { Call::begin("WskBind", "IRP-18", socket, irp) } {
         Ok(begun) => begun,
         Err(status) => return status,
@@ -130,13 +130,13 @@ fn take_address(
 ///
 /// # Safety
 /// As `PFN_WSK_GET_LOCAL_ADDRESS`: the socket is open, the output has room for its family's SOCKADDR, and the
-/// IRP is handed over.
+/// caller gives up the IRP.
 pub(crate) unsafe extern "system" fn wsk_get_local_address(
     socket: PWSK_SOCKET,
     local: PSOCKADDR,
     irp: *mut IRP,
 ) -> NTSTATUS {
-    // SAFETY: the client passes a socket of this provider and hands the IRP over.
+    // SAFETY: the client passes a socket of this provider and gives up the IRP.
     let (call, mut request) = match unsafe { Call::begin("WskGetLocalAddress", "IRP-18", socket, irp) } {
         Ok(begun) => begun,
         Err(status) => return status,

@@ -32,7 +32,7 @@ impl Call {
     /// status to return.
     ///
     /// # Safety
-    /// `socket` was given out by a provider of this crate; `irp` is null or handed over by the client.
+    /// `socket` was given out by a provider of this crate; `irp` is null or an IRP that the client gives up.
     pub(crate) unsafe fn begin(
         name: &'static str,
         rule_without: &'static str,
@@ -40,10 +40,10 @@ impl Call {
         irp: *mut IRP,
     ) -> Result<(Self, Request), NTSTATUS> {
         // SAFETY: the caller guarantees that `socket` was given out by a provider of this crate; `irp` is
-        // null or handed over by the client.
+        // null or an IRP that the client gives up.
         let call = unsafe { Self::enter(name, socket) }?;
         // SAFETY: the caller guarantees that `socket` was given out by a provider of this crate; `irp` is
-        // null or handed over by the client.
+        // null or an IRP that the client gives up.
         let request = unsafe { Request::take(call.provider(), name, rule_without, irp) }?;
         match call.check() {
             None => Ok((call, request)),

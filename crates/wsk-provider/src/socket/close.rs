@@ -26,14 +26,14 @@ pub(super) const CLOSE_FAILED: &str = "CLOSE-11";
 /// `WskCloseSocket`.
 ///
 /// # Safety
-/// As `PFN_WSK_CLOSE_SOCKET`: the socket is open, and the IRP is handed over.
+/// As `PFN_WSK_CLOSE_SOCKET`: the socket is open, and the caller gives up the IRP.
 pub(crate) unsafe extern "system" fn wsk_close_socket(socket: PWSK_SOCKET, irp: *mut IRP) -> NTSTATUS {
     // SAFETY: the client passes a socket of this provider.
     let call = match unsafe { Call::enter(NAME, socket) } {
         Ok(call) => call,
         Err(status) => return status,
     };
-    // SAFETY: the client hands the IRP over.
+    // SAFETY: the client gives up the IRP.
     match unsafe { Request::take(call.provider(), NAME, "IRP-18", irp) } {
         Ok(request) => close(&call, request),
         Err(status) => status,

@@ -80,9 +80,9 @@ impl StreamSocket {
 /// `WskListen`.
 ///
 /// # Safety
-/// As `PFN_WSK_LISTEN`: the socket is open, and the IRP is handed over.
+/// As `PFN_WSK_LISTEN`: the socket is open, and the caller gives up the IRP.
 pub(crate) unsafe extern "system" fn wsk_listen(socket: PWSK_SOCKET, irp: *mut IRP) -> NTSTATUS {
-    // SAFETY: the client passes a socket of this provider and hands the IRP over.
+    // SAFETY: the client passes a socket of this provider and gives up the IRP.
     let (call, request) = match unsafe { Call::begin("WskListen", "IRP-18", socket, irp) } {
         Ok(begun) => begun,
         Err(status) => return status,

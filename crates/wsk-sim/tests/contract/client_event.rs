@@ -66,7 +66,7 @@ unsafe extern "system" fn writing(
 ) -> NTSTATUS {
     // SAFETY: the provider passes the context that the client registered with.
     unsafe { count(context) };
-    // SAFETY: the information has this length; that it is written is what is tried.
+    // SAFETY: the information has this length; the test writes it on purpose.
     unsafe { info.cast::<u8>().write_bytes(0, length) };
     STATUS_NOT_IMPLEMENTED
 }

@@ -293,7 +293,7 @@ fn going_on_with_a_socket_whose_close_has_failed_is_caught() {
         let (connection, peer) = connected_pair(&client, &Recorder::new());
         sim.choose_once(FaultPoint::CloseFails, 1);
         connection.close().fails(STATUS_UNSUCCESSFUL);
-        // The socket is gone all the same.
+        // The socket is gone nevertheless.
         peer.expect_reset();
         connection.send(b"x").wait();
         assert_caught(sim, "CLOSE-11", "WskSend");

@@ -124,7 +124,7 @@ fn a_static_callback_that_uses_a_socket_pointer_not_stored_yet_is_caught() {
         let seen = Arc::clone(&stored);
         events.on_receive_from(move |event| {
             if event.datagrams.is_some() {
-                // SAFETY: the provider recognises what is no socket.
+                // SAFETY: the provider recognizes pointers that are no sockets.
                 unsafe { function(seen.load(SeqCst), event.list.0.cast()) };
             }
             STATUS_SUCCESS

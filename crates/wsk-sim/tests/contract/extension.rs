@@ -393,7 +393,7 @@ fn a_registration_that_is_not_as_it_should_be_is_caught() {
             assert_eq!(socket.control_now(control).status, STATUS_INVALID_PARAMETER, "{control:?}");
             assert_eq!(sim.violations_of("IOC-06").len(), count + 1, "{control:?}");
         }
-        // And with an IRP it is done all the same.
+        // And with an IRP it is done nevertheless.
         let socket = basic(&client);
         socket.control(&right).ok();
         assert_eq!(sim.violations_of("IOC-06").len(), wrong.len() + 1);

@@ -40,7 +40,7 @@ fn a_listener_whose_inspection_told_its_death_and_that_is_used_is_caught() {
     });
 }
 
-/// The answer has no effect, and an address that is read all the same leads nowhere.
+/// The answer has no effect, and an address that is read nevertheless leads nowhere.
 ///
 /// Catches: INSP-09
 #[test]
@@ -199,7 +199,7 @@ fn bytes_at(id: PWSK_INSPECT_ID) -> Vec<u8> {
     unsafe { bytes.read() }.to_vec()
 }
 
-/// The client knows its requests by pointer or by raw bytes, does not recognise the aborted one, and goes on
+/// The client knows its requests by pointer or by raw bytes, does not recognize the aborted one, and goes on
 /// with it.
 ///
 /// Catches: INSP-21, INSP-27, ABRT-11

@@ -82,7 +82,7 @@ fn writing_to_a_pending_irp_is_caught() {
     sim.run(|sim| {
         let link = Link::new();
         let receive = link.socket.receive(&Buffer::new(1)).pends();
-        // SAFETY: the IRP is alive; that it is written while it is pending is what is tried.
+        // SAFETY: the IRP is alive; the test writes it while it is pending on purpose.
         unsafe { nt::set_irp_status(receive.irp(), STATUS_SUCCESS) };
         link.peer.send(b"x");
         receive.ok();
@@ -130,7 +130,7 @@ fn bind_as_listener(socket: usize) -> Request {
     // SAFETY: the socket is a listener.
     let function = unsafe { table::<WSK_PROVIDER_LISTEN_DISPATCH>(&listener) }.WskBind.unwrap();
     Request::new().submit("WskBind", |irp| {
-        // SAFETY: the provider recognises what is no socket.
+        // SAFETY: the provider recognizes pointers that are no sockets.
         unsafe { function(socket as PWSK_SOCKET, address.as_ptr(), 0, irp) }
     })
 }
@@ -145,7 +145,7 @@ fn taking_the_returned_status_for_the_outcome_is_caught() {
         let open = client.open(&SocketOptions::new(Category::Listen));
         // `STATUS_PENDING` satisfies `NT_SUCCESS`: this client believes that it has its socket.
         assert!(nt_success(open.returned()));
-        // SAFETY: the IRP is alive; that it is read while it is pending is what is tried.
+        // SAFETY: the IRP is alive; the test reads it while it is pending on purpose.
         let socket = unsafe { nt::irp_information(open.irp()) };
         // SAFETY: what is shown there has the head of a socket.
         let table = unsafe { (*(socket as PWSK_SOCKET)).Dispatch };
@@ -153,7 +153,7 @@ fn taking_the_returned_status_for_the_outcome_is_caught() {
         let function = unsafe { (*table.cast::<WSK_PROVIDER_LISTEN_DISPATCH>()).WskBind }.unwrap();
         let address = CAddress::new(LOCALHOST);
         let bind = Request::new().submit("WskBind", |irp| {
-            // SAFETY: the provider recognises what is no socket.
+            // SAFETY: the provider recognizes pointers that are no sockets.
             unsafe { function(socket as PWSK_SOCKET, address.as_ptr(), 0, irp) }
         });
         assert_eq!(bind.returned(), STATUS_INVALID_HANDLE);

@@ -293,7 +293,7 @@ fn rdma_adapters_are_for_passive_level() {
         // SAFETY: the variable outlives the call.
         at(DISPATCH_LEVEL, || unsafe { open(own, version, 1, &raw mut adapter) });
         assert_caught(sim, "IRQL-11", "WskOpenNdkAdapter");
-        // SAFETY: the provider recognises what is no adapter.
+        // SAFETY: the provider recognizes what is no adapter.
         at(DISPATCH_LEVEL, || unsafe { close(own, adapter) });
         assert_caught(sim, "IRQL-11", "WskCloseNdkAdapter");
     });

@@ -288,7 +288,7 @@ fn a_client_that_frees_an_accepted_socket_is_caught() {
         let accept = listener.accept().pends();
         let _peer = Peer::connect(address);
         let socket = accept.socket();
-        // SAFETY: the kernel recognises what is no block of its pool, and frees nothing.
+        // SAFETY: the kernel recognizes what is no block of its pool, and frees nothing.
         unsafe { nt::ExFreePoolWithTag(socket.raw().cast(), TAG) };
         assert_caught(sim, "NT-POOL-FREE", "ExFreePoolWithTag");
     });

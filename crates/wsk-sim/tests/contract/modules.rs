@@ -327,7 +327,7 @@ fn a_client_without_a_detach_callback_is_caught() {
 fn completing_a_detach_that_was_not_requested_is_caught() {
     let hasty = || {
         let module = Module::register();
-        // SAFETY: the provider recognises that no detach is pending.
+        // SAFETY: the provider recognizes that no detach is pending.
         unsafe { NmrClientDetachProviderComplete(module.binding.load(SeqCst) as HANDLE) };
         module
     };

@@ -95,7 +95,7 @@ fn a_transport_may_have_no_conditional_accept() {
                 let socket = unbound(&client, category);
                 socket.set_option(SOL_SOCKET, SO_CONDITIONAL_ACCEPT, 1).fails(choice.status());
             }
-            // The socket listens all the same, without inspection.
+            // The socket listens nevertheless, without inspection.
             let address = listener.bind_localhost();
             let _peer = Peer::connect(address);
             listener.accept().socket();

@@ -211,7 +211,7 @@ fn going_on_after_a_failed_registration_or_capture_is_caught() {
         let registered = unsafe { WskRegister(ptr::null_mut(), block.as_ptr()) };
         assert_eq!(registered, STATUS_INVALID_PARAMETER);
         let mut npi = WSK_PROVIDER_NPI { Client: ptr::null_mut(), Dispatch: ptr::null() };
-        // SAFETY: the provider recognises a block that holds no registration.
+        // SAFETY: the provider recognizes a block that holds no registration.
         unsafe { WskCaptureProviderNPI(block.as_ptr(), WSK_NO_WAIT, &raw mut npi) };
         assert_caught(sim, "REG-10", "WskCaptureProviderNPI");
         let client = Client::registered(VERSION).unwrap();

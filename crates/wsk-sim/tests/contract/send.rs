@@ -299,7 +299,7 @@ fn after_a_reset_transfers_say_reset_or_forced_closed() {
                 assert_eq!((done.returned, done.information), (expected, 0));
                 link.socket.receive(&Buffer::new(1)).fails(expected);
             }
-            // It is not a dead socket all the same.
+            // It is not a dead socket nevertheless.
             let is_live = |open: &OpenSocket| open.description.contains("Live");
             assert!(sim.provider().open_sockets().iter().all(is_live));
         },

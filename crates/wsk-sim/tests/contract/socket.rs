@@ -334,7 +334,7 @@ fn socket_connect(client: &Client, raw: PWSK_CLIENT, protocol: u32, irp: *mut IR
     let function = client.dispatch().WskSocketConnect.expect("the table has WskSocketConnect");
     let (address, null) = (CAddress::new(LOCALHOST), ptr::null_mut());
     let (at, table) = (address.as_ptr(), ptr::null());
-    // SAFETY: the addresses are whole and last for the call, which fails; the provider recognises a null
+    // SAFETY: the addresses are whole and last for the call, which fails; the provider recognizes a null
     // client.
     unsafe {
         function(raw, SOCK_STREAM, protocol, at, at, 0, null, table, null.cast(), null.cast(), null, irp)
@@ -380,7 +380,7 @@ fn a_null_client_without_an_irp_is_an_invalid_parameter() {
         let make = functions.WskSocket.expect("the table has WskSocket");
         let (family, tcp, flags) = (AF_INET, IPPROTO_TCP, WSK_FLAG_LISTEN_SOCKET);
         let table = ptr::null();
-        // SAFETY: the provider recognises a null client and a null IRP.
+        // SAFETY: the provider recognizes a null client and a null IRP.
         let made = unsafe {
             make(
                 null.cast(),
@@ -401,7 +401,7 @@ fn a_null_client_without_an_irp_is_an_invalid_parameter() {
         assert_eq!(connected, STATUS_INVALID_PARAMETER);
         let control = functions.WskControlClient.expect("the table has WskControlClient");
         let ask = |code| {
-            // SAFETY: the provider recognises a null client and a null IRP.
+            // SAFETY: the provider recognizes a null client and a null IRP.
             unsafe { control(null.cast(), code, 0, null, 0, null, ptr::null_mut(), no_irp) }
         };
         assert_eq!(ask(WSK_TRANSPORT_LIST_CHANGE), STATUS_INVALID_PARAMETER);
@@ -420,7 +420,7 @@ fn a_null_client_is_an_invalid_handle() {
             let function = client.dispatch().WskSocket.expect("the table has WskSocket");
             let request = Request::new().submit("WskSocket", |irp| {
                 let null = ptr::null_mut();
-                // SAFETY: the provider recognises a null client.
+                // SAFETY: the provider recognizes a null client.
                 unsafe {
                     function(
                         null,

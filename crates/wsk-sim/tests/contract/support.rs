@@ -62,7 +62,7 @@ pub(crate) fn assert_answer_caught(sim: &Sim, rule: &'static str, callback: &str
     eventually(rule, || sim.violations_of(rule).iter().any(|violation| violation.call == callback));
 }
 
-/// `WskAccept` with these parameters. The tests keep what they point to, or see it recognised as unfit.
+/// `WskAccept` with these parameters. The tests keep what they point to, or see it recognized as unfit.
 pub(crate) fn accept_as(request: Request, listener: &Socket, parameters: AcceptParameters) -> Request {
     // SAFETY: the tables of the tests are static or a recorder's; their buffers outlive the requests or are
     // caught.

@@ -67,7 +67,7 @@ impl Destination {
 ///
 /// # Safety
 /// As `PFN_WSK_GET_ADDRESS_INFO`: the client is captured, names, hints and result variable stay valid until
-/// the request completes, and the IRP is handed over.
+/// the request completes, and the caller gives up the IRP.
 #[allow(clippy::too_many_arguments)]
 pub(crate) unsafe extern "system" fn wsk_get_address_info(
     client: PWSK_CLIENT,
@@ -81,7 +81,7 @@ pub(crate) unsafe extern "system" fn wsk_get_address_info(
     owning_thread: PETHREAD,
     irp: *mut IRP,
 ) -> NTSTATUS {
-    // SAFETY: the client passes its own handle and hands the IRP over.
+    // SAFETY: the client passes its own handle and gives up the IRP.
     let (call, mut request) = match unsafe { ClientCall::begin("WskGetAddressInfo", client, irp) } {
         Ok(begun) => begun,
         Err(status) => return status,
@@ -237,7 +237,7 @@ impl Outputs {
 ///
 /// # Safety
 /// As `PFN_WSK_GET_NAME_INFO`: the client is captured, address and strings stay valid until the request
-/// completes, and the IRP is handed over.
+/// completes, and the caller gives up the IRP.
 #[allow(clippy::too_many_arguments)]
 pub(crate) unsafe extern "system" fn wsk_get_name_info(
     client: PWSK_CLIENT,
@@ -250,7 +250,7 @@ pub(crate) unsafe extern "system" fn wsk_get_name_info(
     owning_thread: PETHREAD,
     irp: *mut IRP,
 ) -> NTSTATUS {
-    // SAFETY: the client passes its own handle and hands the IRP over.
+    // SAFETY: the client passes its own handle and gives up the IRP.
     let (call, mut request) = match unsafe { ClientCall::begin("WskGetNameInfo", client, irp) } {
         Ok(begun) => begun,
         Err(status) => return status,

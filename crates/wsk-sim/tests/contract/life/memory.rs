@@ -23,7 +23,7 @@ fn an_address_freed_before_its_request_completes_is_caught() {
         let socket = client.datagram(&Recorder::new());
         let address = CAddress::new(LOCALHOST);
         let stall = Stall::new(&client);
-        // SAFETY: that the address goes too early is what is tried; the checker keeps it.
+        // SAFETY: the test frees the address too early on purpose; the checker keeps it.
         let bind = unsafe { Request::new().bind_at(&socket, address.as_ptr()) }.pends();
         drop(address);
         assert_caught(sim, "LIFE-06", FREE);
@@ -46,7 +46,7 @@ fn the_address_of_a_connect_that_still_tries_is_needed() {
         let function = unsafe { table::<WSK_PROVIDER_CONNECTION_DISPATCH>(&socket) }.WskConnect.unwrap();
         let address = CAddress::new(silent.address());
         let connect = Request::new().submit("WskConnect", |irp| {
-            // SAFETY: that the address goes too early is what is tried; the checker keeps it.
+            // SAFETY: the test frees the address too early on purpose; the checker keeps it.
             unsafe { function(socket.raw(), address.as_ptr(), 0, irp) }
         });
         drop(address);
@@ -70,7 +70,7 @@ fn an_output_address_freed_before_its_request_completes_is_caught() {
         let address = CAddress::empty();
         let stall = Stall::new(&client);
         let request = Request::new().submit("WskGetLocalAddress", |irp| {
-            // SAFETY: that the address goes too early is what is tried; the checker keeps it.
+            // SAFETY: the test frees the address too early on purpose; the checker keeps it.
             unsafe { ask(socket.raw(), address.as_ptr(), irp) }
         });
         drop(address);
@@ -82,7 +82,7 @@ fn an_output_address_freed_before_its_request_completes_is_caught() {
         let mut descriptor = buffer.wsk_buf();
         let request = Request::new().submit("WskReceiveFrom", |irp| {
             let null = ptr::null_mut();
-            // SAFETY: that the address goes too early is what is tried; the checker keeps it; the buffer
+            // SAFETY: the test frees the address too early on purpose; the checker keeps it; the buffer
             // outlives the request.
             unsafe {
                 receive(
@@ -122,7 +122,7 @@ fn an_output_address_on_the_stack_or_too_small_is_caught() {
             let before = sim.violations_of("LIFE-07").len();
             Request::new()
                 .submit("WskGetLocalAddress", |irp| {
-                    // SAFETY: the request is waited for, and the checker recognises what is no room for an
+                    // SAFETY: the request is waited for, and the checker recognizes what is no room for an
                     // address.
                     unsafe { ask(listener.raw(), address, irp) }
                 })
@@ -175,7 +175,7 @@ fn data_and_mdls_freed_before_their_transfer_completes_are_caught() {
         // SAFETY: the socket is a connection.
         let function = unsafe { table::<WSK_PROVIDER_CONNECTION_DISPATCH>(&link.socket) }.WskReceive.unwrap();
         let receive = Request::new().submit("WskReceive", |irp| {
-            // SAFETY: that the buffer goes too early is what is tried; the checker keeps it.
+            // SAFETY: the test frees the buffer too early on purpose; the checker keeps it.
             unsafe { function(link.socket.raw(), &raw mut descriptor, 0, irp) }
         });
         drop(buffer);
@@ -207,7 +207,7 @@ fn data_is_needed_until_a_cancelled_transfer_has_completed_and_no_longer() {
         let function = unsafe { table::<WSK_PROVIDER_CONNECTION_DISPATCH>(&link.socket) }.WskSend.unwrap();
         let stall = Stall::new(&link.client);
         let send = Request::new().submit("WskSend", |irp| {
-            // SAFETY: that the buffer goes too early is what is tried; the checker keeps it.
+            // SAFETY: the test frees the buffer too early on purpose; the checker keeps it.
             unsafe { function(link.socket.raw(), &raw mut descriptor, 0, irp) }
         });
         drop(last);
@@ -233,7 +233,7 @@ fn the_nodes_of_a_list_and_control_messages_freed_too_early_are_caught() {
         let list = BufferList::new(&buffers);
         let stall = Stall::new(&client);
         let sent = Request::new().submit("WskSendMessages", |irp| {
-            // SAFETY: that the list goes too early is what is tried; the checker keeps it.
+            // SAFETY: the test frees the list too early on purpose; the checker keeps it.
             unsafe { send(socket.raw(), list.head(), 0, address.as_ptr(), 0, ptr::null_mut(), irp) }
         });
         drop(list);
@@ -250,7 +250,7 @@ fn the_nodes_of_a_list_and_control_messages_freed_too_early_are_caught() {
         let received = Request::new().submit("WskReceiveFrom", |irp| {
             let (length, flags, messages) = (length.as_ptr(), flags.as_ptr(), messages.as_ptr().cast());
             let null = ptr::null_mut();
-            // SAFETY: that the outputs go too early is what is tried; the checker keeps them.
+            // SAFETY: the test frees the outputs too early on purpose; the checker keeps them.
             unsafe { receive(socket.raw(), &raw mut descriptor, 0, null, length, messages, flags, irp) }
         });
         drop((length, messages, flags));
@@ -274,7 +274,7 @@ fn the_buffers_of_a_pending_control_call_freed_too_early_are_caught() {
         let (socket, null) = (link.socket.raw(), ptr::null_mut());
         let (read, write) = (input.as_ptr().cast(), output.as_ptr().cast());
         let set = Request::new().submit("WskControlSocket", |irp| {
-            // SAFETY: that the buffers go too early is what is tried; the checker keeps them.
+            // SAFETY: the test frees the buffers too early on purpose; the checker keeps them.
             unsafe {
                 function(
                     socket,
@@ -292,7 +292,7 @@ fn the_buffers_of_a_pending_control_call_freed_too_early_are_caught() {
         });
         let query = Request::new().submit("WskControlSocket", |irp| {
             let code = SIO_WSK_QUERY_RECEIVE_BACKLOG;
-            // SAFETY: that the buffers go too early is what is tried; the checker keeps them.
+            // SAFETY: the test frees the buffers too early on purpose; the checker keeps them.
             unsafe {
                 function(socket, WskIoctl, code, 0, 0, null, size_of::<usize>(), write, ptr::null_mut(), irp)
             }
@@ -339,7 +339,7 @@ fn the_names_and_the_result_of_a_query_freed_too_early_are_caught() {
         let request = Request::new().submit("WskGetAddressInfo", |irp| {
             let (client, node, null) = (client.npi().Client, node.string.as_ptr(), ptr::null_mut());
             let (process, thread, out) = (ptr::null_mut(), ptr::null_mut(), result.as_ptr());
-            // SAFETY: that node and result go too early is what is tried; the checker keeps them.
+            // SAFETY: the test frees node and result too early on purpose; the checker keeps them.
             unsafe {
                 function(client, node, ptr::null_mut(), 0, ptr::null_mut(), null, out, process, thread, irp)
             }

@@ -29,7 +29,7 @@ fn a_client_table_freed_before_the_deregistration_is_caught() {
     sim.expect("LIFE-01");
     sim.run(|sim| {
         let (table, block) = (dispatch(), PoolBox::new(WSK_REGISTRATION::zeroed()));
-        // SAFETY: the block outlives the registration; the table is what is tried.
+        // SAFETY: the block outlives the registration; the table is invalid on purpose.
         unsafe { register(&table, block.as_ptr()) };
         drop(table);
         assert_caught(sim, "LIFE-01", FREE);
@@ -46,7 +46,7 @@ fn a_registration_block_freed_before_the_deregistration_is_caught() {
     sim.run(|sim| {
         let (table, block) = (dispatch(), PoolBox::new(WSK_REGISTRATION::zeroed()));
         let registration = block.as_ptr();
-        // SAFETY: the table outlives the registration; the block is what is tried.
+        // SAFETY: the table outlives the registration; the block is invalid on purpose.
         unsafe { register(&table, registration) };
         drop(block);
         assert_caught(sim, "LIFE-03", FREE);
@@ -66,7 +66,7 @@ fn a_registration_block_that_moves_or_lies_on_the_stack_is_caught() {
         unsafe { register(&table, block.as_ptr()) };
         let moved = PoolBox::new(WSK_REGISTRATION { ..*block });
         let mut npi = WSK_PROVIDER_NPI { Client: ptr::null_mut(), Dispatch: ptr::null() };
-        // SAFETY: the provider recognises a block that has moved.
+        // SAFETY: the provider recognizes a block that has moved.
         let status = unsafe { WskCaptureProviderNPI(moved.as_ptr(), WSK_NO_WAIT, &raw mut npi) };
         assert_eq!(status, STATUS_DEVICE_NOT_READY);
         assert_caught(sim, "LIFE-03", "WskCaptureProviderNPI");
@@ -94,8 +94,8 @@ fn writing_to_a_socket_is_caught() {
         let head = listener.raw();
         // SAFETY: the socket is open, so its head is there.
         let dispatch = unsafe { &raw mut (*head).Dispatch };
-        // SAFETY: the socket is open, so its head is there; the kit has read it before; that it is written is
-        // what is tried.
+        // SAFETY: the socket is open, so its head is there; the kit has read it before; the test writes it on
+        // purpose.
         unsafe { dispatch.write_volatile((&raw const HOOKED).cast()) };
         listener.close().ok();
         assert_caught(sim, "LIFE-05", "WskCloseSocket");
