@@ -199,8 +199,8 @@ unsafe fn use_shown(provider: &Inner, pinned: &mut PinnedMemory, mut mdl: *mut M
     }
 }
 
-/// Client memory that the host watches, provider memory that an indication shows, and a descriptor in use. The
-/// owner unpins all of it.
+/// Client memory that the host watches, provider memory that an indication shows, and a descriptor in use.
+/// The owner unpins all of it.
 #[derive(Debug, Default)]
 pub(crate) struct PinnedMemory {
     memory: SmallVec<[Pin; 2]>,

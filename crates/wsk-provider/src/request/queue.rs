@@ -73,7 +73,8 @@ impl<T> RequestQueue<T> {
             self.entries.push_back(entry);
         }
         if cancelled {
-            // Cancelled before the routine was armed: its work is deferred from here, since it needs the lock.
+            // Cancelled before the routine was armed: its work is deferred from here, since it needs the
+            // lock.
             let cancelled = Cancelled(irp);
             owner.machine().defer(Box::new(move |_| cancelled.finish()));
         }
