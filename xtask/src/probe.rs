@@ -33,7 +33,7 @@ const FILE: &str = "drive_c/wsk-probe.tsv";
 const CALLS: Duration = Duration::from_mins(3);
 /// Interval of checks on the file.
 const POLL: Duration = Duration::from_millis(100);
-/// Output of `netio.sys` when the last client has gone, and what it must say then.
+/// Output of `netio.sys` after the last client has deregistered, with the required text.
 const DEREGISTERED: &str = "netio: deregistered:";
 const NOTHING_LEFT: &str = "clients=0 sockets=0 ";
 
@@ -43,7 +43,7 @@ pub(crate) struct Args {
     /// Only build the driver
     #[arg(long, conflicts_with = "no_build")]
     build: bool,
-    /// Use what was built before as it is
+    /// Use the products of an earlier build
     #[arg(long)]
     no_build: bool,
     /// Print the file of the probe instead of a table

@@ -6,8 +6,8 @@
 //!                                     └───┘ registrations come and go
 //! ```
 //! Nothing starts when the image is loaded, for then the loader's lock is held and no thread can be waited
-//! for. Threads, sockets and handles are those of one run, so a driver that is started a hundred times leaves
-//! what it found.
+//! for. Threads, sockets and handles are those of one run, so a driver that is started a hundred times leaks
+//! nothing.
 
 use std::collections::BTreeSet;
 use std::io;

@@ -661,7 +661,7 @@ fn submitting_again_without_reuse_is_caught() {
     finish_clean(&kernel);
 }
 
-/// Completing twice, or completing what was never submitted, is caught and does nothing.
+/// Completing an IRP twice, or one that was never submitted, is caught and does nothing.
 #[test]
 fn completing_an_irp_that_is_not_pending_is_caught() {
     let kernel = kernel();

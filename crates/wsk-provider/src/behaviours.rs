@@ -339,7 +339,7 @@ behaviours! {
         "NAME-12" address_entries: AddressEntries {
             /// One for each protocol, TCP and UDP, that the hints do not rule out.
             PerProtocol,
-            /// One, with what the hints say.
+            /// One, with the values of the hints.
             Single,
         }
         /// Account that resolves a name when no process is given.

@@ -59,7 +59,7 @@ pub(crate) const PACKAGES: [Package; 10] = [
 /// Options of `cargo xtask setup`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Only report what is there and what is missing; exit status 1 if something is
+    /// Only report installed and missing packages; exit status 1 if any is missing
     #[arg(long)]
     check: bool,
     /// Install even if packages have to be removed for it, such as Debian's own rustc
@@ -189,7 +189,7 @@ Building for Windows on Linux needs Debian 12 or later and its packages (dpkg an
 
 /// Asks dpkg for every package.
 fn look() -> Vec<Found> {
-    // dpkg-query fails when it does not know one of the names, and answers for the others all the same.
+    // dpkg-query fails if it does not know one of the names, but still reports the others.
     let mut query = Command::new("dpkg-query");
     query.args(["--show", "--showformat=${Package} ${db:Status-Abbrev} ${Version}\\n"]);
     query.args(PACKAGES.map(|package| package.name));
@@ -299,7 +299,7 @@ fn install(layout: &Layout, missing: &[Package], replace: bool) -> Result<()> {
         }
         (Err(failure), None) => explained(Err(failure)),
         (Err(failure), Some(lists)) => {
-            // The first of the two is the cause, if it can be told.
+            // The first of the two is the cause, if it is known.
             if explanation(lists.tail()).is_some() { explained(Err(lists)) } else { explained(Err(failure)) }
         }
     }

@@ -53,7 +53,7 @@ pub(crate) struct Args {
         value_parser = clap::value_parser!(u32).range(1..=86_400)
     )]
     endurance: u32,
-    /// Use what was built before as it is
+    /// Use the products of an earlier build
     #[arg(long)]
     no_build: bool,
     /// Leave the driver running at the end, and say how to talk to it

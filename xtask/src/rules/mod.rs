@@ -19,8 +19,8 @@
 //! ```
 //!
 //! A rule that leaves the provider a choice is shown under every alternative, which fails the command
-//! otherwise: see `open`. So it does where the table and the checker disagree on what is a violation and what
-//! is advice: see `severity`.
+//! otherwise: see `open`. So does a disagreement of the table and the checker on violations and advice: see
+//! `severity`.
 //!
 //! A file under a `tests/compile_fail/` directory does the same in its leading `//!` lines (`Prevents:`
 //! only).
@@ -73,7 +73,7 @@ pub(crate) struct Args {
     /// Print nothing but failures
     #[arg(long, short)]
     quiet: bool,
-    /// Tell what the file of the probe driver, brought home from a Windows machine, says of the rules
+    /// Compare a file that the probe driver wrote on a Windows machine with the rules
     #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "min_areas", "write", "check"])]
     answers: Option<PathBuf>,
     /// Show these rules only: their text and the tests that name them
@@ -248,7 +248,7 @@ mod tests {
         let entry = render::entry(coverage.entry("LSN-01").expect("it is there"));
         assert!(entry.contains("windows   14393: as the provider by default\n"), "{entry}");
         assert!(entry.contains("windows   26100: STATUS_SUCCESS, not the provider's default\n"), "{entry}");
-        // The page is written all the same.
+        // The page is written nevertheless.
         assert!(!code(&dir, &["--write"]).expect("well formed"), "no test shows the open rules");
         let page = fs::read_to_string(dir.path().join(PAGE)).expect("the page");
         assert!(page.contains("LSN-01 on build 26100: STATUS_SUCCESS"), "{page}");

@@ -244,7 +244,7 @@ impl Machine {
         let name = format!("{}: {} tests, which must fail", suite.name, failing.len());
         let step = Step::start(&name);
         let mut command = self.command(suite)?;
-        // Most of them wait in vain, each for its own while.
+        // Most of them wait until their own time-out.
         command.args(["--exact", "--test-threads", WAITING]).args(failing.iter().map(|failing| failing.test));
         let log = log_of(layout, &format!("{}-failing", suite.name));
         let ran = command::logged(command, &name, &log, SUITE, &step);

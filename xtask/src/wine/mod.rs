@@ -135,7 +135,7 @@ pub(crate) fn run(layout: &Layout, args: Args) -> Result<ExitCode> {
             prefix.create()?;
             let service = prefix.service(&service);
             let state = service.state().or_else(|_| {
-                // What is left of a crash may not answer: a new beginning.
+                // The remains of a crash may not respond: end all processes, and start again.
                 prefix.kill()?;
                 prefix.create()?;
                 service.state()

@@ -160,7 +160,7 @@ impl<'a> Service<'a> {
                 return Ok(());
             }
             // A request that was refused is final; one that was taken may need time.
-            // A service whose start was taken exists, whatever a query says.
+            // A service whose start was accepted exists, even if a query fails.
             if asked.is_err() || Instant::now() > deadline {
                 bail!("{}", self.story(state, mark));
             }

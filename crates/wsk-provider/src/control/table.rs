@@ -149,9 +149,9 @@ options! {
         IP_MULTICAST_LOOP:           Datagram,   always, Flag = 1            => Host;
         IP_ADD_MEMBERSHIP:           Datagram,   always, Membership = 0      => Host;
         IP_DROP_MEMBERSHIP:          Datagram,   always, Membership = 0      => Host;
-        // What a host does about fragments is its own affair.
+        // Hosts differ in their treatment of fragments.
         IP_DONTFRAGMENT:             Bindable,   always, Flag = 0            => Kept;
-        // Control messages of received datagrams, where the host tells what they are about.
+        // Control messages of received datagrams, if the host provides the data.
         IP_PKTINFO:                  Datagram,   always, Flag = 0            => Own;
         IP_RECVTOS:                  Datagram,   always, Flag = 0            => Own;
         IP_ECN:                      Datagram,   always, Flag = 0            => Own;
@@ -194,7 +194,7 @@ pub struct IoctlRow {
     pub name: &'static str,
     /// True if it takes an IRP.
     pub irp: Irp,
-    /// The rule that says so.
+    /// Its rule.
     pub rule: &'static str,
     /// It is for passive level.
     pub passive: bool,

@@ -78,7 +78,7 @@ unsafe fn is_listed(provider: &Inner, irp: *mut IRP) -> bool {
     provider.live_config.watches_memory() && points_back(next, 1) && points_back(previous, 0)
 }
 
-/// Reports what a client has set in an IRP that it hands to `call`.
+/// Reports fields that a client must not set in an IRP that it passes to `call`.
 ///
 /// # Safety
 /// `irp` points to a live IRP that is handed over and has a free stack location.
@@ -103,7 +103,7 @@ pub(super) unsafe fn check(provider: &Inner, call: &'static str, irp: *mut IRP) 
         }
         tell(provider, severity, call, &format!("{name} of the IRP {what}"));
     }
-    // What is armed is the provider's own from here on, as on Windows.
+    // From here on only the provider sets a cancel routine, as on Windows.
     // SAFETY: see above.
     unsafe { nt::io_set_cancel_routine(irp, None) };
     if own {

@@ -324,7 +324,7 @@ impl Request {
         STATUS_PENDING
     }
 
-    /// Marks the IRP pending: the call that brought it returns `STATUS_PENDING` whatever comes.
+    /// Marks the IRP pending: its call returns `STATUS_PENDING` in any case.
     pub(crate) fn mark_pending(&mut self, owner: &impl Owns) {
         if self.pended.is_none() {
             let owner = owner.owner();
@@ -423,7 +423,7 @@ impl Request {
         }
     }
 
-    /// The IRP and what it was pended with; completing it is up to the caller.
+    /// Returns the IRP and its pended part; the caller completes it.
     fn take_apart(mut self) -> (NonNull<IRP>, Option<Pended>) {
         let (irp, pended) = (self.irp, self.pended.take());
         drop(mem::take(&mut self.pin_list));

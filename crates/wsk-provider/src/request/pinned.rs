@@ -80,7 +80,7 @@ impl PinList {
         }
     }
 
-    /// Records the MDLs of a buffer and what they describe.
+    /// Records the MDLs of a buffer and the memory that they describe.
     ///
     /// # Safety
     /// `buffer` is null or points to a descriptor; its chain stays until the request completes.

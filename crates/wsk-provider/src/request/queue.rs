@@ -11,7 +11,7 @@ use super::{Completions, Owner, Owns, Pended, Request};
 use crate::client::Client;
 use crate::socket::Socket;
 
-/// One waiting request and what is to be done for it.
+/// One waiting request and its item.
 #[derive(Debug)]
 struct Entry<T> {
     irp: NonNull<IRP>,

@@ -73,7 +73,7 @@ struct State {
 }
 
 impl State {
-    /// Makes ready what is due.
+    /// Makes the jobs ready that are due.
     fn advance(&mut self, now: Instant) {
         while let Some(first) = self.later.first_entry()
             && first.key().0 <= now

@@ -52,7 +52,7 @@ impl Peer {
     }
 
     /// Returns whether a connection to this address is refused. On Windows a reset counts as a refusal:
-    /// Wine's server may consume the error of a refused connection, and what is left to see is a hang-up. A
+    /// Wine's server may consume the error of a refused connection, so that only a hang-up is visible. A
     /// stream that got the address itself as its own, and so reached nothing but itself, counts as one, too.
     pub fn is_refused(address: SocketAddr) -> bool {
         match Self::try_connect(address) {

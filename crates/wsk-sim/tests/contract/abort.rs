@@ -27,7 +27,7 @@ fn a_request_that_its_sender_drops_is_aborted() {
         let (listener, by_reset, first) = pended(&client, &events);
         let by_close = Peer::connect(listener.local_address());
         let second = events.inspect().id();
-        // The recorder is what the context leads to: the abort finds that of its own listener.
+        // The context points to the recorder: the abort finds that of its own listener.
         by_reset.reset();
         assert_eq!(events.abort().id, Some(first));
         by_close.close();
@@ -127,7 +127,7 @@ fn an_accepted_request_for_which_the_queue_is_full_is_aborted() {
     });
 }
 
-/// The client is not called inside of its own call, in which it may hold what its callback takes.
+/// The client is not called inside its own call, in which it may hold a lock that its callback takes.
 ///
 /// Shows: ABRT-06
 #[test]
@@ -229,7 +229,8 @@ fn an_abort_always_names_its_request() {
             assert_eq!(abort.id, Some(id));
             let _peer = Peer::connect(listener.local_address());
             events.inspect();
-            // The death of the listener is told by WskInspectEvent, and by no abort without a request.
+            // WskInspectEvent notifies the client of the listener's death; there is no abort without a
+            // request.
             assert!(sim.provider().kill(listener.raw()));
             assert_eq!(events.inspect().id, None);
             listener.close().ok();

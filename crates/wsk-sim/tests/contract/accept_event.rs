@@ -71,7 +71,7 @@ fn the_event_gets_context_addresses_and_a_connection() {
         {
             assert_eq!(listener.enable(WSK_EVENT_ACCEPT), STATUS_SUCCESS);
             let peer = Peer::connect(to);
-            // The recorder is what the context leads to: each listener finds its own.
+            // The context points to the recorder: each listener finds its own.
             let event = events.accept();
             assert_eq!((event.local, event.remote), (Some(to), Some(peer.local())));
             assert_eq!(event.socket().dispatch(), own.dispatch());

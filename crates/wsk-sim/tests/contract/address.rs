@@ -67,7 +67,7 @@ fn ports_are_in_network_byte_order() {
             let (query, address) = Request::new().local_address(&listener);
             query.ok();
             let [high, low] = port_bytes(&address);
-            // The host agrees on which port that is, and so does the provider when it is told the port.
+            // The host reports the same port, and so does the provider for an explicit port.
             let port = u16::from(high) << 8 | u16::from(low);
             let peer = Peer::connect((local.ip(), port).into());
             let connection = listener.accept().socket();

@@ -22,7 +22,7 @@ fn panics_in(name: &'static str, body: impl FnOnce() + Send + 'static) {
     assert!(found.iter().any(|found| found.call == name), "{name}: {found:?}");
 }
 
-/// Keeps what a test would drop: on a machine that has stopped nothing can be closed.
+/// Leaks the objects of a test: on a machine that has stopped they cannot be closed.
 fn leave<T>(value: T) {
     std::mem::forget(value);
 }

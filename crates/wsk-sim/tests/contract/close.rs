@@ -173,7 +173,7 @@ fn close_at_the_end_of_the_last_request(sim: &Sim, close: impl Fn(&Socket) -> Re
 #[test]
 fn a_close_that_may_complete_inline_is_not_completed_by_who_ends_the_last_request() {
     let sim = Sim::builder().completion(Completion::Inline).build();
-    // What it returns and whether the IRP is marked pending have to agree.
+    // Its return value and the pending bit of the IRP have to agree.
     sim.run(|sim| close_at_the_end_of_the_last_request(sim, |_| Request::new()));
 }
 

@@ -55,7 +55,7 @@ fn a_pointer_to_no_control_messages_is_ignored() {
         for (count, send) in [send_to, send_messages].into_iter().enumerate() {
             let control = PoolBox::new([0_u64; 4]);
             let request = send(&socket, own, 0, control.as_ptr().cast());
-            // The request does not need what has no length.
+            // The request does not need a buffer without a length.
             drop(control);
             assert_eq!(request.ok().information, 1);
             assert_eq!(socket.receive_datagram(8), (b"x".to_vec(), own));
@@ -185,7 +185,7 @@ fn datagrams_beyond_the_limit_are_dropped() {
             for number in 0..most {
                 assert_eq!(socket.receive_datagram(1).0, [number as u8]);
             }
-            // What comes now finds room again, and nothing before it.
+            // Further datagrams find room again, and no others before them.
             host.send_to(b"n", own).unwrap();
             assert_eq!(socket.receive_datagram(1).0, b"n");
         });

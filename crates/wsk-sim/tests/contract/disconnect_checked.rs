@@ -143,7 +143,7 @@ fn a_socket_that_was_disconnected_and_is_left_open_is_caught() {
     }
 }
 
-/// The requests that a callback starts are taken over by someone who may wait.
+/// Another thread, which may wait, takes over the requests that a callback starts.
 ///
 /// Shows: DISC-15
 #[test]

@@ -13,7 +13,7 @@ use wsk_sys::*;
 use crate::life::table;
 use crate::support::*;
 
-/// The context of a callback that stays until it is told to go.
+/// Context of a callback that blocks until it is released.
 #[derive(Debug, Default)]
 struct Held {
     entered: AtomicBool,
@@ -67,7 +67,7 @@ fn freeing_the_context_when_a_disable_is_still_pending_is_caught() {
             // Both statuses are a success to `NT_SUCCESS`, and the callback is still running.
             drop(context);
             assert_caught(sim, "EVT-21", "ExFreePoolWithTag");
-            // SAFETY: the checker keeps what is still needed.
+            // SAFETY: the checker keeps memory that is still needed.
             unsafe { &*raw }.open.store(true, SeqCst);
             if let Some(request) = pending {
                 request.ok();

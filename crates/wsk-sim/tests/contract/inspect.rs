@@ -85,7 +85,7 @@ fn the_inspection_gets_context_and_addresses() {
         for (events, to) in [(&recorders[0], to), (&recorders[1], v6.local_address())] {
             events.inspecting(WskInspectReject);
             let peer = Peer::connect(to);
-            // The recorder is what the context leads to: each listener finds its own.
+            // The context points to the recorder: each listener finds its own.
             let event = events.inspect();
             assert_eq!((event.local, event.remote), (Some(to), Some(peer.local())));
         }
@@ -469,7 +469,7 @@ fn an_identifier_lives_until_its_request_is_over_and_its_key_may_return() {
         let rejected = events.inspect().id();
         assert_eq!(rejected.Key, delivered.Key);
         assert_ne!(rejected, delivered);
-        // The third way to end: the value is told once more, by the abort, and is free then.
+        // The third outcome: the abort passes the value once more, and it is free then.
         events.inspecting(WskInspectPend);
         let peer = Peer::connect(address);
         let aborted = events.inspect().id();
@@ -484,14 +484,15 @@ fn an_identifier_lives_until_its_request_is_over_and_its_key_may_return() {
         let last = events.inspect().id();
         assert_eq!(last.Key, aborted.Key);
         assert!(![delivered, rejected, aborted].contains(&last));
-        // What is decided is the one that has it now.
+        // The decision is for the request that has the identifier now.
         listener.inspect_complete(last, WskInspectReject).ok();
         asking.expect_reset();
         listener.inspect_complete(other, WskInspectReject).ok();
     });
 }
 
-/// The host has shaken hands in the provider's place, so this shows only what the client sees of INSP-36.
+/// The host has completed the handshake already, so this shows only the part of INSP-36 that a client
+/// observes.
 #[test]
 fn nothing_is_accepted_on_the_listeners_behalf() {
     for_each_mode(|sim| {

@@ -17,8 +17,7 @@ struct Objects<'a> {
 
 type Call = (&'static str, fn(&Objects<'_>, Request) -> Request);
 
-/// The calls on the client and on sockets, each on an object of its own. Those that wait for something find
-/// it there.
+/// Calls on the client and on sockets, each on its own object. Input is available for calls that wait for it.
 const CALLS: [Call; 22] = [
     ("WskSocket", |o, request| o.client.open_with(request, &SocketOptions::new(Category::Listen))),
     ("WskSocketConnect", |o, request| {
@@ -134,7 +133,7 @@ fn pair(objects: &Objects<'_>) -> (Socket, Peer) {
     accepted_pair(&objects.client, &Recorder::new())
 }
 
-/// Waits for a request that was taken, so that what it needs may go.
+/// Waits for a request that was accepted, so that its memory may be freed.
 fn settled(request: Request) -> Request {
     if request.returned() == STATUS_PENDING {
         request.wait();

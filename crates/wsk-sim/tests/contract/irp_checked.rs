@@ -58,7 +58,7 @@ fn a_routine_that_does_not_carry_the_pending_bit_up_is_caught() {
         assert!(sim.violations_of("IRP-04").is_empty());
         let receive = receive_for_above(&link, &buffer, forgetful).pends();
         link.peer.send(b"bad.");
-        // The driver above is told that it was inline, which it was not.
+        // The driver above sees an inline completion, which is wrong.
         let done = receive.wait_up_to(BOUND).expect("the request completes");
         assert!(!done.pending_returned && done.returned == STATUS_PENDING);
         assert_eq!(sim.violations_of("IRP-04").len(), 1);
@@ -122,7 +122,7 @@ fn freeing_the_context_of_a_pending_irp_is_caught() {
     });
 }
 
-/// Binds what was taken for a listening socket.
+/// Binds a pointer that was taken for a listening socket.
 fn bind_as_listener(socket: usize) -> Request {
     let address = CAddress::new(LOCALHOST);
     let client = Client::new();
@@ -147,7 +147,7 @@ fn taking_the_returned_status_for_the_outcome_is_caught() {
         assert!(nt_success(open.returned()));
         // SAFETY: the IRP is alive; the test reads it while it is pending on purpose.
         let socket = unsafe { nt::irp_information(open.irp()) };
-        // SAFETY: what is shown there has the head of a socket.
+        // SAFETY: the decoy has the head of a socket.
         let table = unsafe { (*(socket as PWSK_SOCKET)).Dispatch };
         // SAFETY: its table is the one of the category.
         let function = unsafe { (*table.cast::<WSK_PROVIDER_LISTEN_DISPATCH>()).WskBind }.unwrap();
@@ -267,7 +267,7 @@ fn a_field_of_an_irp_that_wsk_does_not_mind_is_advised_against() {
     }
 }
 
-/// An IRP that is in a list of the driver's: WSK puts it into one of its own.
+/// An IRP in a list of the driver: WSK inserts it into its own list.
 ///
 /// Catches: IRP-05
 #[test]
@@ -300,7 +300,7 @@ fn a_cancel_routine_on_an_irp_from_above_is_caught() {
         let function = unsafe { table::<WSK_PROVIDER_CONNECTION_DISPATCH>(&link.socket) }.WskReceive.unwrap();
         let mut descriptor = buffer.wsk_buf();
         let receive = Request::with_stack(2).submit("WskReceive", |irp| {
-            // What the I/O manager sets is its own business.
+            // Fields of the I/O manager are not checked.
             write(irp, 0x50, &[8]);
             // SAFETY: the IRP has two free locations.
             unsafe { nt::io_set_next_irp_stack_location(irp) };

@@ -201,7 +201,7 @@ fn reading_the_descriptor_gives_a_copy_to_release() {
                 }
                 let (one, two) = (read_security(&socket), read_security(&socket));
                 assert!(!one.is_null() && !two.is_null());
-                // What was read is a cached descriptor like any other: it can be given to a socket.
+                // The value is a cached descriptor like any other: it can be passed for a socket.
                 let security = one;
                 client.open(&SocketOptions { security, ..SocketOptions::new(category) }).socket();
                 assert_eq!(client.release_descriptor(one), STATUS_SUCCESS);
@@ -252,7 +252,7 @@ fn broadcasting_is_an_option_of_datagram_sockets() {
     });
 }
 
-/// `SO_KEEPALIVE` as it is read.
+/// Reads `SO_KEEPALIVE`.
 fn keep_alive(socket: &Socket) -> Vec<u8> {
     read_control(socket, &Control::get(SOL_SOCKET, SO_KEEPALIVE, 4))
 }
@@ -277,7 +277,7 @@ fn keep_alive_is_an_option_of_tcp_and_reads_as_one_byte() {
         unbound(&client, Category::Datagram)
             .set_option(SOL_SOCKET, SO_KEEPALIVE, 1)
             .fails(STATUS_INVALID_PARAMETER);
-        // Accepted sockets have what their listener had, whichever way they come.
+        // Accepted sockets have the options of their listener, in both ways of acceptance.
         for value in [1, 0] {
             let events = Recorder::new();
             let listener = client.listener(&events);

@@ -105,7 +105,7 @@ fn every_option_of_the_table_is_answered_as_it_says() {
                 let local = if family.1 { "[::]:0".parse().expect("an address") } else { local };
                 assert_eq!(socket.bind(local).wait().status, STATUS_SUCCESS, "{what}");
                 assert_eq!(read(&socket, row, 4), expected(row, value), "{what}");
-                // What is not set at all is no address of an interface, and no time.
+                // A default value is no address of an interface, and no time.
                 let back = if row.default == 0 && row.value == Value::Number { value } else { row.default };
                 let expected_status =
                     if row.before_bind { STATUS_INVALID_DEVICE_STATE } else { STATUS_SUCCESS };
@@ -117,7 +117,7 @@ fn every_option_of_the_table_is_answered_as_it_says() {
     });
 }
 
-/// Flags of the transport may be one byte long; what the layer above it looks at may not.
+/// Flags of the transport may be one byte long; those of the layer above it may not.
 ///
 /// Shows: OPT-12, OPT-17
 /// Catches: OPT-01

@@ -54,7 +54,7 @@ fn a_receive_without_data_waits() {
         let link = Link::new();
         let buffer = Buffer::new(4);
         let receive = link.socket.receive(&buffer).pends();
-        // What else happens on the socket does not end it.
+        // Other events on the socket do not end it.
         link.socket.send(b"meanwhile").ok();
         assert_eq!(link.peer.receive(9), b"meanwhile");
         assert!(receive.wait_up_to(A_WHILE).is_none());
@@ -334,7 +334,7 @@ fn the_event_may_come_although_a_receive_waits_unless_it_is_disabled() {
         link.peer.send(b"raced");
         assert_eq!(link.events.receive().bytes(), b"raced");
         assert!(!receive.is_completed());
-        // What the event does not take goes to the receive.
+        // The receive gets the data that the event does not take.
         link.events.on_receive(|_| ReceiveAnswer::part(2));
         link.peer.send(b"shared");
         assert_eq!(link.events.receive().bytes(), b"shared");

@@ -97,7 +97,7 @@ fn a_list_that_is_kept_is_valid_until_it_is_released() {
         for shape in 0..5 {
             sim.choose(FaultPoint::IndicationShape, shape);
             let link = Link::with_events(WSK_EVENT_RECEIVE);
-            // What is said about the bytes is not looked at.
+            // The number of accepted bytes is ignored.
             link.events.on_receive(|_| ReceiveAnswer { accepted: Some(1), ..ReceiveAnswer::retain() });
             let mut kept = Vec::new();
             for word in [&b"kept"[..], b"beyond", b"the", b"callback"] {
@@ -239,7 +239,7 @@ fn a_release_is_answered_with_success_or_invalid_parameter() {
     });
 }
 
-/// A list may be released inside its own callback, by a client that goes on to answer that it keeps it.
+/// A list may be released inside its own callback, if that then returns that it retains the list.
 ///
 /// Shows: RCVE-09, RCVE-18
 #[test]

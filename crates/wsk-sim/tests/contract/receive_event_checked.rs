@@ -140,7 +140,7 @@ fn a_release_of_another_pointer_than_the_lists_is_caught() {
     });
 }
 
-/// Closes the socket inside the callback that keeps what it is given: there is no way to give it back.
+/// Closes the socket inside the callback that retains its data, which cannot be released then.
 ///
 /// Catches: RCVE-19
 #[test]

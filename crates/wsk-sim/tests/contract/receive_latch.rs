@@ -40,7 +40,7 @@ fn data_left_behind_stops_the_event() {
             link.peer.send(b"ghi");
             await_backlog(&link.socket, 9 - taken);
             assert_quiet(&link.events, Kind::Receive);
-            // Switching it on once more is not what it waits for.
+            // Another enabling does not open the latch.
             link.enable(WSK_EVENT_RECEIVE);
             assert_eq!(link.socket.receive_all(9 - taken), b"abcdefghi"[taken..]);
             assert_eq!(link.events.entered(Kind::Receive), 1);
@@ -125,7 +125,7 @@ fn bytes_that_a_cancelled_receive_leaves_are_the_first_of_the_event() {
         let receive =
             Request::new().receive(&link.socket, &Buffer::new(2 * LENGTH), WSK_FLAG_WAITALL).pends();
         link.peer.send(&bytes);
-        // Nothing tells how much the receive has got; whatever that is, nothing is lost.
+        // The number of bytes received so far is unknown; in any case no byte is lost.
         eventually("the host has handed over", || query(&link.socket, SIO_WSK_QUERY_RECEIVE_BACKLOG) == 0);
         receive.cancel();
         assert_eq!(receive.fails(STATUS_CANCELLED).information, 0);

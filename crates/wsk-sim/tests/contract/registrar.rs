@@ -14,7 +14,7 @@ use crate::support::*;
 static DISPATCH: WSK_CLIENT_DISPATCH =
     WSK_CLIENT_DISPATCH { Version: MAKE_WSK_VERSION(1, 0), Reserved: 0, WskClientEvent: None };
 
-/// A block has one registration at a time. The first one goes on undisturbed.
+/// A block has one registration at a time. The first one is not affected.
 ///
 /// Catches: REG-01
 #[test]
@@ -37,7 +37,7 @@ fn registering_a_block_in_use_is_caught() {
     });
 }
 
-/// Record of what a module's callbacks have seen.
+/// Record of the calls of a module's callbacks.
 #[derive(Debug, Default)]
 struct Module {
     binding: AtomicUsize,

@@ -250,7 +250,7 @@ fn a_call_after_the_last_release_is_caught() {
     sim.run(|sim| {
         let client = Client::new();
         client.release();
-        // The client is not one that the IRP could be completed for: it stays as it is.
+        // The client is invalid, so the IRP is not completed: it stays unchanged.
         let open = client.open(&SocketOptions::new(Category::Listen));
         assert_eq!(open.returned(), STATUS_INVALID_HANDLE);
         assert!(!open.is_completed());

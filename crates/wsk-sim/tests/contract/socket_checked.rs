@@ -1,4 +1,4 @@
-//! Sockets made in the wrong way, and what the checker says about it (contract 4.6).
+//! Invalid creations of sockets, and the reports of the checker (contract 4.6).
 
 use std::ffi::c_void;
 use std::ptr;
@@ -9,7 +9,7 @@ use wsk_sys::*;
 
 use crate::support::*;
 
-/// `WskSocket` with this context and table, which the checker is to find unfit.
+/// `WskSocket` with this context and table, which the checker has to report.
 fn open(client: &Client, category: Category, context: *mut c_void, table: *const c_void) -> Request {
     // SAFETY: no event of the socket is ever enabled, so the members of the table are never called.
     unsafe { client.open_as(Request::new(), &SocketOptions::new(category), context, table) }

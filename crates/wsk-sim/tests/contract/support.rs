@@ -8,7 +8,7 @@ use wsk_sim::{Builder, Report, Severity, Sim};
 use wsk_sys::nt::PSECURITY_DESCRIPTOR;
 use wsk_sys::{STATUS_SUCCESS, WSK_INSPECT_ACTION};
 
-/// Time to look for something that must not happen, where nothing else tells.
+/// Time to wait for an event that must not happen, if there is no other indication.
 pub(crate) const A_WHILE: Duration = Duration::from_millis(30);
 
 pub(crate) use wsk_sim::{COMPLETIONS, for_each_choice, for_each_mode};
@@ -32,7 +32,7 @@ pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// Waits until so many connections wait on a listener to be taken.
+/// Waits until so many connections wait on a listener to be accepted.
 #[track_caller]
 pub(crate) fn await_untaken(sim: &Sim, listener: &Socket, count: usize) {
     eventually("connections wait on the listener", || sim.provider().untaken(listener.raw()) == Some(count));
@@ -56,13 +56,13 @@ pub(crate) fn assert_advised(sim: &Sim, rule: &str, call: &str) {
     assert!(reports.iter().all(|report| report.severity == Severity::Advice), "{reports:?}");
 }
 
-/// Expects that the checker has named `rule` for what a callback of this test has answered.
+/// Expects that the checker has reported `rule` for the result of a callback of this test.
 #[track_caller]
 pub(crate) fn assert_answer_caught(sim: &Sim, rule: &'static str, callback: &str) {
     eventually(rule, || sim.violations_of(rule).iter().any(|violation| violation.call == callback));
 }
 
-/// `WskAccept` with these parameters. The tests keep what they point to, or see it recognized as unfit.
+/// `WskAccept` with these parameters. The tests keep the memory valid, or expect that it is reported.
 pub(crate) fn accept_as(request: Request, listener: &Socket, parameters: AcceptParameters) -> Request {
     // SAFETY: the tables of the tests are static or a recorder's; their buffers outlive the requests or are
     // caught.

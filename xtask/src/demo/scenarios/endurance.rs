@@ -35,7 +35,7 @@ const LOOKS: u32 = 60;
 /// hundred bytes of each do.
 const SLACK: Holdings = Holdings { threads: 8, descriptors: 24, memory: 8 << 10 };
 
-/// Clients that talk, are rejected, pended and accepted, give up, or reset, for as long as it was told.
+/// Clients that talk, are rejected, pended and accepted, give up, or reset, for the given time.
 fn endurance(stage: &mut Stage<'_>) -> Result<Seen> {
     let mut settings = stage.usual();
     settings.answer = Some(Answer::Accept);

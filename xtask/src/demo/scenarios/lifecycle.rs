@@ -167,7 +167,7 @@ fn starts(stage: &mut Stage<'_>) -> Result<Seen> {
     })
     .and_then(|seen| stage.server.unload_other().map(|()| seen))
     .inspect_err(|_| {
-        // It is not there for the scenarios that follow; the error is told, and one more would not say more.
+        // It is not available for later scenarios; the error is reported, and another one would add nothing.
         let _ = stage.server.crash();
     })
 }
@@ -177,7 +177,7 @@ fn cycle(stage: &mut Stage<'_>, settings: &super::Settings, load: &Load) -> Resu
     let (mut good, mut slowest, mut held) = (0, Duration::ZERO, Vec::new());
     for _ in 0..stage.extent.starts {
         slowest = slowest.max(stage.server.stop()?);
-        // While it is not loaded: what is there now is left over.
+        // While it is not loaded: everything that exists now is a leak.
         held.extend(stage.server.holdings());
         stage.serve(settings)?;
         let before = load.served.load(Ordering::Relaxed);

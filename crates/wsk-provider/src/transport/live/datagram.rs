@@ -97,7 +97,7 @@ mod host {
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// Takes one datagram and what the host says about it.
+    /// Receives one datagram with the host's control messages.
     pub(super) fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Received> {
         let mut control = Control([0; CONTROL]);
         let mut data = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
@@ -130,7 +130,7 @@ mod host {
         Ok(received)
     }
 
-    /// Returns what the control messages of a message just received tell.
+    /// Returns the data of the control messages of a received message.
     fn read_control(message: &libc::msghdr, received: &mut Received) {
         // SAFETY: the host has filled in the header and the control buffer it points to.
         let mut header = unsafe { libc::CMSG_FIRSTHDR(message) };

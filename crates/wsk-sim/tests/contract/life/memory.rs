@@ -109,7 +109,7 @@ fn an_output_address_freed_before_its_request_completes_is_caught() {
 #[test]
 fn an_output_address_on_the_stack_or_too_small_is_caught() {
     let sim = Sim::new();
-    // The provider writes where it was told to.
+    // The provider writes to the given addresses.
     sim.expect("LIFE-07").expect("NT-POOL-OVERRUN");
     sim.run(|sim| {
         let client = Client::new();
@@ -243,7 +243,7 @@ fn the_nodes_of_a_list_and_control_messages_freed_too_early_are_caught() {
         sent.ok();
         assert_eq!(socket.receive_datagram(8).0, b"one");
         assert_eq!(socket.receive_datagram(8).0, b"two");
-        // What a receive writes beside the data.
+        // Further outputs of a receive.
         let (length, messages, flags) = (PoolBox::new(16_u32), PoolBox::new([0_u64; 2]), PoolBox::new(0_u32));
         let buffer = Buffer::new(8);
         let mut descriptor = buffer.wsk_buf();

@@ -11,7 +11,7 @@ use wsk_sys::*;
 use super::table;
 use crate::support::*;
 
-/// An address of `family` of which there are so many bytes only.
+/// An address of `family` with only so many bytes.
 fn short<const BYTES: usize>(family: u16) -> PoolBox<[u8; BYTES]> {
     let mut bytes = [0; BYTES];
     bytes[..2].copy_from_slice(&family.to_ne_bytes());
