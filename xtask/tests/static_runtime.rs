@@ -35,12 +35,12 @@ fn configuration(directory: &str, arguments: &[&str]) -> String {
 
 #[test]
 fn the_control_program_needs_no_runtime_of_the_test_machine() {
-    let told = configuration(".", &["--package", "gatectl", "--bin", "gatectl"]);
-    assert!(told.lines().any(|line| line == "target_feature=\"crt-static\""), "{told}");
+    let output = configuration(".", &["--package", "gatectl", "--bin", "gatectl"]);
+    assert!(output.lines().any(|line| line == "target_feature=\"crt-static\""), "{output}");
 }
 
 #[test]
 fn the_user_mode_program_needs_no_runtime_either() {
-    let told = configuration(".", &["--package", "gate-host", "--bin", "gate-host"]);
-    assert!(told.lines().any(|line| line == "target_feature=\"crt-static\""), "{told}");
+    let output = configuration(".", &["--package", "gate-host", "--bin", "gate-host"]);
+    assert!(output.lines().any(|line| line == "target_feature=\"crt-static\""), "{output}");
 }

@@ -211,11 +211,12 @@ fn an_image_that_goes_before_it_has_deregistered_is_named() {
     let client = Client::register(&machine);
     let block = (&raw const *client.block).addr();
     let image = block & !0xFFF..(block & !0xFFF) + 0x2000;
-    let elsewhere = image.end..image.end + 0x1000;
+    let other_image = image.end..image.end + 0x1000;
     lines.take();
     machine.image_unloads("other.sys", &image, || unreachable!("no client of that image has registered"));
     machine.client_at(block, |_| true);
-    machine.image_unloads("other.sys", &elsewhere, || unreachable!("no client of that image has registered"));
+    machine
+        .image_unloads("other.sys", &other_image, || unreachable!("no client of that image has registered"));
     assert!(lines.take().is_empty());
     machine.image_unloads("echo.sys", &image, || 2);
     assert_eq!(

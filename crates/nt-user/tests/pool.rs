@@ -432,8 +432,8 @@ fn a_word_of_a_live_block_is_told() {
         let at = |bytes: usize| own.word_at(block.wrapping_byte_add(bytes).cast());
         assert_eq!([at(0), at(8), at(16)], [Some(7), Some(8), Some(9)]);
         assert_eq!([at(4), at(20), at(24)], [None; 3], "misaligned, or not whole");
-        let mut elsewhere = 7_usize;
-        assert_eq!(own.word_at((&raw mut elsewhere).cast()), None);
+        let mut foreign = 7_usize;
+        assert_eq!(own.word_at((&raw mut foreign).cast()), None);
         assert_eq!(own.word_at(ptr::null()), None);
         assert_eq!(own.word_at((&raw const HEAD).cast()), Some(10), "static data does not go");
         free(block.cast());

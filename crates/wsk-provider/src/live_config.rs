@@ -26,7 +26,7 @@ pub(crate) struct CallbackIrql {
     /// Raise to `DISPATCH_LEVEL` first.
     pub(crate) to_dispatch: bool,
     /// Pass `WSK_FLAG_AT_DISPATCH_LEVEL`, if the callback has flags.
-    pub(crate) tell: bool,
+    pub(crate) with_flag: bool,
 }
 
 /// Current settings.
@@ -166,12 +166,12 @@ impl LiveConfig {
 
     fn level(&self, slot: &AtomicU8) -> CallbackIrql {
         match slot.load(Ordering::Relaxed) {
-            0 => CallbackIrql { to_dispatch: false, tell: false },
-            1 => CallbackIrql { to_dispatch: true, tell: true },
+            0 => CallbackIrql { to_dispatch: false, with_flag: false },
+            1 => CallbackIrql { to_dispatch: true, with_flag: true },
             _ => match self.draw(3) {
-                0 => CallbackIrql { to_dispatch: false, tell: false },
-                1 => CallbackIrql { to_dispatch: true, tell: false },
-                _ => CallbackIrql { to_dispatch: true, tell: true },
+                0 => CallbackIrql { to_dispatch: false, with_flag: false },
+                1 => CallbackIrql { to_dispatch: true, with_flag: false },
+                _ => CallbackIrql { to_dispatch: true, with_flag: true },
             },
         }
     }

@@ -290,7 +290,7 @@ impl Inner {
         let at_dispatch = level.to_dispatch;
         let token = self.host.enter_callback(name, at_dispatch);
         let inside = InCallback { host: &*self.host, token };
-        let result = body(at_dispatch && level.tell);
+        let result = body(at_dispatch && level.with_flag);
         drop(inside);
         drop(raised);
         result

@@ -104,13 +104,13 @@ fn a_donated_thread_serves_the_sockets() {
     while by_donated == 0 {
         assert!(start.elapsed() < PATIENCE, "the thread was never made use of");
         network.write();
-        let mut told = 0;
-        while told < STREAMS {
+        let mut reported = 0;
+        while reported < STREAMS {
             network.live.donate_thread(PATIENCE, &mut || true);
             while let Ok((index, donated, thread)) = network.reports.try_recv() {
                 assert_eq!(donated, thread == thread::current().id());
                 if network.read(index) {
-                    told += 1;
+                    reported += 1;
                     by_donated += usize::from(donated);
                 }
             }
@@ -118,11 +118,11 @@ fn a_donated_thread_serves_the_sockets() {
     }
     // From here on no thread is donated.
     network.write();
-    let mut told = 0;
-    while told < STREAMS {
+    let mut reported = 0;
+    while reported < STREAMS {
         let (index, donated, _) = network.reports.recv_timeout(PATIENCE).unwrap();
         assert!(!donated);
-        told += usize::from(network.read(index));
+        reported += usize::from(network.read(index));
     }
 }
 
@@ -132,12 +132,12 @@ fn some_sinks_are_not_for_donated_threads() {
     let mut network = Network::new(|index| index % 4 != 0);
     for _ in 0..50 {
         network.write();
-        let mut told = 0;
-        while told < STREAMS {
+        let mut reported = 0;
+        while reported < STREAMS {
             network.live.donate_thread(PATIENCE, &mut || true);
             while let Ok((index, donated, _)) = network.reports.try_recv() {
                 assert!(!donated || index % 4 != 0);
-                told += usize::from(network.read(index));
+                reported += usize::from(network.read(index));
             }
         }
     }

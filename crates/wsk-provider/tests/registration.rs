@@ -146,7 +146,7 @@ fn a_capture_of_the_deregistering_thread_is_waited_for_too() {
         }
         assert!(returned.recv_timeout(A_WHILE).is_err(), "it goes on waiting");
         // It is only advice: a release by another thread breaks no rule.
-        assert!(sim.violations_of("REG-26").iter().all(|told| told.severity == Severity::Advice));
+        assert!(sim.violations_of("REG-26").iter().all(|report| report.severity == Severity::Advice));
         client.release();
         returned.recv_timeout(BOUND).expect("WskDeregister returns");
         assert_eq!(sim.violations_of("REG-26").len(), 1);

@@ -109,10 +109,10 @@ fn addresses_are_shared_as_asked() {
                 let other = binder(second);
                 let done = other.bind(address).wait();
                 assert_eq!(done.status, expected[row][column], "{second:?} after {first:?}");
-                let elsewhere = SocketAddr::new([127, 77, 0, 9].into(), address.port());
+                let other_address = SocketAddr::new([127, 77, 0, 9].into(), address.port());
                 if done.status != STATUS_SUCCESS {
                     // A failed bind leaves the socket unchanged; another address is no conflict.
-                    other.bind(elsewhere).ok();
+                    other.bind(other_address).ok();
                 }
                 holder.close().ok();
                 other.close().ok();

@@ -134,12 +134,12 @@ pub(crate) fn try_lock(path: &Path) -> Result<Option<File>> {
 
 /// Takes the lock, and waits if another run holds it; prints `busy` then.
 pub(crate) fn lock(path: &Path, busy: &str) -> Result<File> {
-    let mut told = false;
+    let mut reported = false;
     loop {
         if let Some(file) = try_lock(path)? {
             return Ok(file);
         }
-        if !std::mem::replace(&mut told, true) {
+        if !std::mem::replace(&mut reported, true) {
             eprintln!("{busy}");
         }
         // Not `File::lock`, which an interruption would wait for.
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_elsewhere_sees_the_same_target_directory() {
+    fn a_child_in_another_directory_sees_the_same_target_directory() {
         let mut command = Command::new("cargo");
         place_targets(&mut command, |name| (name == "CARGO_TARGET_DIR").then(|| "out/here".into()));
         let here = std::path::absolute("out/here").unwrap();

@@ -161,14 +161,14 @@ impl Records {
     pub(crate) fn story(&self, since: Mark, client: SocketAddr) -> Result<String> {
         let name = client.to_string();
         self.wait(since, &format!("end of what happened to {name}"), PATIENCE, |lines| {
-            let (story, ended) = tell(lines, &name);
+            let (story, ended) = story(lines, &name);
             ended.then_some(story)
         })
     }
 
     /// Returns what has happened to `client` so far.
     pub(crate) fn story_so_far(&self, since: Mark, client: SocketAddr) -> String {
-        tell(&self.state().lines[since.0..], &client.to_string()).0
+        story(&self.state().lines[since.0..], &client.to_string()).0
     }
 
     /// Looks through all records: a request has one answer and one end, and what was not let in was not
@@ -188,7 +188,7 @@ fn text<'a>(line: &'a Value, field: &str) -> &'a str {
 }
 
 /// The records that concern a client, in words; and whether they have come to an end.
-fn tell(lines: &[Value], name: &str) -> (String, bool) {
+fn story(lines: &[Value], name: &str) -> (String, bool) {
     let (mut story, mut ended, mut id) = (String::new(), false, None);
     for line in lines {
         let event = text(line, "event");

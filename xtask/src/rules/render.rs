@@ -53,11 +53,11 @@ fn windows(coverage: &Coverage) -> String {
         for seen in &rule.evidence.seen {
             *builds.entry(seen.build).or_insert(0) += 1;
         }
-        let told = rule
+        let statements = rule
             .evidence
             .otherwise()
             .map(|(build, answer)| format!("{} on build {build}: {answer}", rule.id));
-        otherwise.extend(told);
+        otherwise.extend(statements);
     }
     if rules == 0 {
         return String::new();

@@ -13,20 +13,18 @@ pub(super) const LEFT_OUT: &[(&str, &str)] = &[
 ];
 
 /// Reason: end of a graceful disconnect.
-const DRAIN: &str = "a Windows host does not tell what the peer has: a graceful disconnect is over when the \
-    host has taken all of it";
+const DRAIN: &str = "a Windows host does not report what the peer has acknowledged: a graceful disconnect \
+    is over when the host has taken all of it";
 /// Reason: sharing of addresses; seen with two sockets of Winsock alone.
 const SHARING: &str = "Wine refuses a second socket on a stream's address (WSAEACCES) when the first \
-    listens, or was allowed to share it only \
-     after its own bind";
+    listens, or was allowed to share it only after its own bind";
 /// Seen with two sockets of Winsock alone.
 const LOOPBACK: &str = "Wine takes 127.0.0.1 and 127.0.0.77 for one address when datagram sockets are bound \
     to a port of both (WSAEADDRINUSE)";
 
 /// Reason: a decision that its own callback waits for.
-const SLEEPS: &str = "a Windows host does not tell that a thread sleeps: a callback that waits for a \
-    decision is not told from one on its way \
-     out, and the decision is kept";
+const SLEEPS: &str = "a Windows host does not report that a thread sleeps: a callback that waits for a \
+    decision looks like one that is about to return, and the decision is kept";
 /// The end of a membership of a multicast group.
 const MEMBERSHIP: &str = "Wine answers WSAEINVAL where a group is left that was not joined";
 

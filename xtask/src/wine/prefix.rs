@@ -376,8 +376,8 @@ pub(super) fn copy_if_new(from: &Path, to: &Path) -> Result<()> {
 }
 
 fn crashes(log: &str) -> Vec<String> {
-    let tells = |line: &&str| CRASHES.iter().any(|word| line.contains(word));
-    log.lines().filter(tells).map(str::to_owned).collect()
+    let is_crash = |line: &&str| CRASHES.iter().any(|word| line.contains(word));
+    log.lines().filter(is_crash).map(str::to_owned).collect()
 }
 
 fn find(names: &[&str]) -> Result<PathBuf> {

@@ -58,7 +58,7 @@ impl Arguments {
         unsafe { self.output.cast::<T>().write_unaligned(value) };
         // SAFETY: the caller guarantees that the output is null or has room for `output_size` bytes;
         // `returned` is null or points to a `SIZE_T`.
-        unsafe { self.tell(size_of::<T>()) };
+        unsafe { self.write_size(size_of::<T>()) };
         Ok(size_of::<T>())
     }
 
@@ -66,7 +66,7 @@ impl Arguments {
     ///
     /// # Safety
     /// `returned` is null or points to a `SIZE_T`.
-    unsafe fn tell(&self, size: usize) {
+    unsafe fn write_size(&self, size: usize) {
         if !self.returned.is_null() {
             // SAFETY: the caller guarantees the variable.
             unsafe { self.returned.write_unaligned(size) };
@@ -282,7 +282,7 @@ unsafe fn list_transports(call: &ClientCall, arguments: Arguments) -> Result<usi
     }
     let needed = TRANSPORTS.len() * size_of::<WSK_TRANSPORT>();
     // SAFETY: the caller guarantees that the buffers are as long as the arguments say.
-    unsafe { arguments.tell(needed) };
+    unsafe { arguments.write_size(needed) };
     if arguments.output.is_null() || arguments.output_size < needed {
         return Err(STATUS_BUFFER_OVERFLOW);
     }

@@ -124,7 +124,7 @@ impl Client {
         if let Some(shell) = removed {
             self.provider.retire(shell);
         }
-        self.tell_progress();
+        self.signal_progress();
     }
 
     pub(crate) fn request_pended(&self) {
@@ -133,7 +133,7 @@ impl Client {
 
     pub(crate) fn request_done(&self) {
         self.outstanding.fetch_sub(1, Ordering::SeqCst);
-        self.tell_progress();
+        self.signal_progress();
     }
 
     /// Removes a waiting request that is being cancelled.
@@ -145,7 +145,7 @@ impl Client {
         0
     }
 
-    fn tell_progress(&self) {
+    fn signal_progress(&self) {
         if self.ending.load(Ordering::SeqCst) {
             self.progress.set();
         }
@@ -275,7 +275,7 @@ impl Deref for ClientCall {
 impl Drop for ClientCall {
     fn drop(&mut self) {
         self.client.calls.fetch_sub(1, Ordering::SeqCst);
-        self.client.tell_progress();
+        self.client.signal_progress();
     }
 }
 

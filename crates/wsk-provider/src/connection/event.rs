@@ -97,8 +97,8 @@ pub(super) fn raise(socket: &Arc<Socket>) {
             Some(Step::Data { running, list, bytes, entire }) => {
                 indicate(socket, &running, list, bytes, entire);
             }
-            Some(Step::Disconnect { running, abortive }) => tell_disconnect(socket, &running, abortive),
-            Some(Step::Backlog { running, ideal }) => tell_backlog(socket, &running, ideal),
+            Some(Step::Disconnect { running, abortive }) => indicate_disconnect(socket, &running, abortive),
+            Some(Step::Backlog { running, ideal }) => indicate_backlog(socket, &running, ideal),
             None => {}
         }
     }
@@ -143,7 +143,7 @@ fn next(socket: &Arc<Socket>, state: &mut State, after: &mut After) -> Option<St
     if ended && (disconnects || (connection.delivered && misses_disconnects(socket))) {
         // Indicated now, or missed: while the event is disabled a disconnect makes no callback (DISC-02).
         connection.inbound.reset_due = false;
-        connection.inbound.end_told = true;
+        connection.inbound.end_notified = true;
         if let Some(running) = state.begin(socket, Event::Disconnect) {
             return Some(Step::Disconnect { running, abortive });
         }
@@ -297,12 +297,12 @@ fn call_receive(
     let (context, table) = (state.context.0, state.tables.connection);
     let ex = part(&mut state).and_then(|connection| connection.inbound.ex);
     drop(state);
-    let at = |tell| if tell { flags | WSK_FLAG_AT_DISPATCH_LEVEL } else { flags };
+    let at = |with_flag| if with_flag { flags | WSK_FLAG_AT_DISPATCH_LEVEL } else { flags };
     if let Some(callback) = ex {
-        return running.call(RECEIVE_EX, |tell| {
+        return running.call(RECEIVE_EX, |with_flag| {
             // SAFETY: the client gave the callback for this socket; the list and the count live during the
             // call.
-            unsafe { callback(context, at(tell), list, ptr::null_mut(), 0, bytes, accepted) }
+            unsafe { callback(context, at(with_flag), list, ptr::null_mut(), 0, bytes, accepted) }
         });
     }
     // SAFETY: the client keeps its table alive and unchanged as long as the socket (CLOSE-17).
@@ -312,13 +312,13 @@ fn call_receive(
         *accepted = bytes;
         return STATUS_SUCCESS;
     };
-    running.call(RECEIVE, |tell| {
+    running.call(RECEIVE, |with_flag| {
         // SAFETY: the table's entry is for this socket; the list and the count live during the call.
-        unsafe { callback(context, at(tell), list, bytes, accepted) }
+        unsafe { callback(context, at(with_flag), list, bytes, accepted) }
     })
 }
 
-fn tell_disconnect(socket: &Arc<Socket>, running: &Running, abortive: bool) {
+fn indicate_disconnect(socket: &Arc<Socket>, running: &Running, abortive: bool) {
     let (context, table) = {
         let state = socket.lock();
         (state.context.0, state.tables.connection)
@@ -329,8 +329,8 @@ fn tell_disconnect(socket: &Arc<Socket>, running: &Running, abortive: bool) {
         socket.provider().violation("EVT-34", DISCONNECT, "the event is enabled, but its callback is null");
         return;
     };
-    let status = running.call(DISCONNECT, |tell| {
-        let at = if tell { WSK_FLAG_AT_DISPATCH_LEVEL } else { 0 };
+    let status = running.call(DISCONNECT, |with_flag| {
+        let at = if with_flag { WSK_FLAG_AT_DISPATCH_LEVEL } else { 0 };
         // SAFETY: the table's entry is for this socket.
         unsafe { callback(context, at | if abortive { WSK_FLAG_ABORTIVE } else { 0 }) }
     });
@@ -339,7 +339,7 @@ fn tell_disconnect(socket: &Arc<Socket>, running: &Running, abortive: bool) {
     }
 }
 
-fn tell_backlog(socket: &Arc<Socket>, running: &Running, ideal: usize) {
+fn indicate_backlog(socket: &Arc<Socket>, running: &Running, ideal: usize) {
     let (context, table) = {
         let state = socket.lock();
         (state.context.0, state.tables.connection)

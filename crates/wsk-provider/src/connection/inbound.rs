@@ -116,7 +116,7 @@ pub(super) struct Inbound {
     /// Lists that the client retains, by their heads.
     retained: Vec<Indicated>,
     /// The client was notified of the end, or has missed it.
-    pub(super) end_told: bool,
+    pub(super) end_notified: bool,
     /// The connection was reset, and the client is not notified yet.
     pub(super) reset_due: bool,
 }
@@ -147,7 +147,7 @@ impl Inbound {
 
     /// Returns whether the end is next, and the client is not notified of it.
     pub(super) fn end_is_due(&self) -> bool {
-        self.ended && self.kept_bytes() == 0 && self.current.is_none() && !self.end_told
+        self.ended && self.kept_bytes() == 0 && self.current.is_none() && !self.end_notified
     }
 
     /// Returns whether there may be data for the receive event.

@@ -211,12 +211,12 @@ impl Connection {
             return 0;
         }
         self.outbound.cancelled(irp);
-        let told = self.inbound.cancelled(irp);
+        let bytes = self.inbound.cancelled(irp);
         if self.inbound.has_kept() {
             // Bytes were put back, and other receives may wait for them; they cannot be served here.
             self.nudge();
         }
-        told
+        bytes
     }
 
     /// Makes the transport report readiness soon.

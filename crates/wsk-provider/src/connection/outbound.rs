@@ -46,7 +46,7 @@ pub(super) struct Outbound {
     waiting: usize,
     ideal: usize,
     /// The client was notified of `ideal`, or need not be.
-    ideal_told: bool,
+    ideal_notified: bool,
 }
 
 impl Outbound {
@@ -59,7 +59,7 @@ impl Outbound {
             end_sent: false,
             waiting: 0,
             ideal,
-            ideal_told: true,
+            ideal_notified: true,
         }
     }
 
@@ -91,18 +91,18 @@ impl Outbound {
     pub(super) fn set_ideal(&mut self, ideal: usize) {
         if self.ideal != ideal {
             self.ideal = ideal;
-            self.ideal_told = false;
+            self.ideal_notified = false;
         }
     }
 
     /// Returns whether the client has to be notified of the ideal backlog.
     pub(super) fn backlog_due(&self) -> bool {
-        !self.ideal_told
+        !self.ideal_notified
     }
 
     /// Returns the ideal backlog, once for each notification.
     pub(super) fn take_backlog(&mut self) -> Option<usize> {
-        (!std::mem::replace(&mut self.ideal_told, true)).then_some(self.ideal)
+        (!std::mem::replace(&mut self.ideal_notified, true)).then_some(self.ideal)
     }
 
     /// Writes as much of `span` as possible, if no send is queued.

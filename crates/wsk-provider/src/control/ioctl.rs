@@ -232,7 +232,7 @@ unsafe fn list_addresses(call: &Call, arguments: &Arguments) -> Result<usize, NT
     let needed = head + own.len() * stride;
     if arguments.output.is_null() || arguments.output_size < needed {
         // SAFETY: the arguments are those of the call.
-        unsafe { arguments.tell(needed) };
+        unsafe { arguments.write_size(needed) };
         return Err(STATUS_BUFFER_OVERFLOW);
     }
     let base = arguments.output.cast::<u8>();

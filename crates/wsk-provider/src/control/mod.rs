@@ -64,7 +64,7 @@ impl Arguments {
     ///
     /// # Safety
     /// `returned` is null or points to a `SIZE_T`.
-    unsafe fn tell(&self, size: usize) {
+    unsafe fn write_size(&self, size: usize) {
         if !self.returned.is_null() {
             // SAFETY: the caller guarantees the variable.
             unsafe { self.returned.write_unaligned(size) };
@@ -169,7 +169,7 @@ unsafe fn end(
     match (request, result) {
         (None, Ok(size)) => {
             // SAFETY: the caller guarantees that the arguments are those of the call.
-            unsafe { arguments.tell(size) };
+            unsafe { arguments.write_size(size) };
             STATUS_SUCCESS
         }
         (None, Err(status)) => status,

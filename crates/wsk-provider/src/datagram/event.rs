@@ -64,7 +64,7 @@ fn begin(socket: &Arc<Socket>, state: &mut State) -> Option<(Running, Indication
     let datagram = part(state)?;
     let chained = provider.host.choose(FaultPoint::IndicationShape, 4) == 2;
     let shape = provider.host.choose(FaultPoint::DatagramShape, 3);
-    let (told, bare) = (shape != 1, shape == 2);
+    let (with_control, bare) = (shape != 1, shape == 2);
     let mut nodes: Vec<usize> = Vec::new();
     while nodes.len() < LIST
         && datagram.messages.front().is_some_and(|message| message.flags == flags)
@@ -76,7 +76,7 @@ fn begin(socket: &Arc<Socket>, state: &mut State) -> Option<(Running, Indication
             let node = empty.empty_element();
             datagram.push_indicated(&provider.packets, node, empty, &mut nodes);
         }
-        let node = message.element(chained, told);
+        let node = message.element(chained, with_control);
         datagram.push_indicated(&provider.packets, node, message, &mut nodes);
     }
     Some((running, Indication { nodes, flags }))
@@ -180,8 +180,8 @@ fn call(socket: &Arc<Socket>, running: &Running, flags: u32, list: PWSK_DATAGRAM
         socket.provider().violation("EVT-34", EVENT, "the event is enabled, but its callback is null");
         return STATUS_SUCCESS;
     };
-    running.call(EVENT, |tell| {
-        let at = if tell { WSK_FLAG_AT_DISPATCH_LEVEL } else { 0 };
+    running.call(EVENT, |with_flag| {
+        let at = if with_flag { WSK_FLAG_AT_DISPATCH_LEVEL } else { 0 };
         // SAFETY: the table's entry is for this socket; the list lives until the client has given it back.
         unsafe { callback(context, flags | at, list) }
     })

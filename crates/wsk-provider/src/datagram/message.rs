@@ -100,8 +100,8 @@ impl Message {
     }
 
     /// Creates its list element: `chained` spreads the data over two MDLs, the first of which begins before
-    /// the data; without `told` the control messages are left out.
-    pub(super) fn element(&mut self, chained: bool, told: bool) -> *mut WSK_DATAGRAM_INDICATION {
+    /// the data; without `with_control` the control messages are left out.
+    pub(super) fn element(&mut self, chained: bool, with_control: bool) -> *mut WSK_DATAGRAM_INDICATION {
         let length = self.bytes().len();
         let base = self.data.as_mut_ptr();
         let [first, second] = &mut self.mdls;
@@ -112,7 +112,7 @@ impl Message {
         let next: *mut MDL = if tail > 0 { second } else { null_mut() };
         describe(first, base.wrapping_add(HEADROOM - offset), offset + length - tail, next);
         self.node.Buffer = WSK_BUF { Mdl: first, Offset: offset as u32, Length: length };
-        if told {
+        if with_control {
             self.node.ControlInfo = self.control.as_ptr().cast();
             self.node.ControlInfoLength = self.control.length() as u32;
         }

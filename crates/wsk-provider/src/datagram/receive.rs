@@ -46,14 +46,14 @@ impl ReceiveFrom {
         if !self.control_length.is_null() {
             let length = message.control.length();
             let fits = length <= self.room as usize && (length == 0 || !self.control.is_null());
-            let told = if fits { length } else { 0 };
-            if told != 0 {
+            let copied = if fits { length } else { 0 };
+            if copied != 0 {
                 let bytes = message.control.bytes();
                 // SAFETY: the client keeps the buffer, which has room for them, until the request completes.
-                unsafe { self.control.copy_from(bytes.as_ptr(), told) };
+                unsafe { self.control.copy_from(bytes.as_ptr(), copied) };
             }
             // SAFETY: the client keeps the variable until the request completes.
-            unsafe { ptr::write_unaligned(self.control_length, told as u32) };
+            unsafe { ptr::write_unaligned(self.control_length, copied as u32) };
             if !self.control_flags.is_null() {
                 let cut = if truncated { MSG_TRUNC } else { 0 } | if fits { 0 } else { MSG_CTRUNC };
                 let flags = message.flags | cut;

@@ -213,8 +213,8 @@ fn by_event(listener: &Arc<Socket>, running: &Running, established: Established)
         provider.defer(Box::new(move |_| inherit_early(&listener, &accepted)));
     }
     let mut cell = provider.id_cells.issue_addresses(local, remote, listener.family);
-    let status = running.call(EVENT, |tell| {
-        let flags = if tell { WSK_FLAG_AT_DISPATCH_LEVEL } else { 0 };
+    let status = running.call(EVENT, |with_flag| {
+        let flags = if with_flag { WSK_FLAG_AT_DISPATCH_LEVEL } else { 0 };
         // SAFETY: the client's callback gets what its type asks for, alive until it returns.
         unsafe {
             callback(
@@ -342,8 +342,8 @@ pub(crate) fn accept_sentinel(listener: &Arc<Socket>, running: &Running) {
     let mut context_out = std::ptr::null_mut();
     let mut dispatch_out = std::ptr::null();
     let mut cell = listener.provider().id_cells.issue_nothing(listener.family);
-    let status = running.call(EVENT, |tell| {
-        let flags = if tell { WSK_FLAG_AT_DISPATCH_LEVEL } else { 0 };
+    let status = running.call(EVENT, |with_flag| {
+        let flags = if with_flag { WSK_FLAG_AT_DISPATCH_LEVEL } else { 0 };
         // SAFETY: the client's callback gets what its type asks for, alive until it returns; the socket is
         // null.
         unsafe {

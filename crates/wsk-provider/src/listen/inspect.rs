@@ -218,7 +218,7 @@ pub(super) fn ask_during_complete(socket: &Arc<Socket>, name: &Arc<Name>) {
     let Some(running) = state.begin_unmasked(socket) else { return };
     drop(state);
     let (shared, asked) = (Arc::clone(socket), Arc::clone(name));
-    let (tell, told) = std::sync::mpsc::channel();
+    let (sender, receiver) = std::sync::mpsc::channel();
     provider.defer(Box::new(move |_| {
         let Callbacks { context, inspect, .. } = callbacks(&shared.lock());
         if let Some(inspect) = inspect {
@@ -226,10 +226,10 @@ pub(super) fn ask_during_complete(socket: &Arc<Socket>, name: &Arc<Name>) {
             let _ = ask(&shared, &running, inspect, context, asked.id(), (local, remote), &Asking::here());
         }
         drop((running, asked));
-        let _ = tell.send(());
+        let _ = sender.send(());
     }));
     // It fails if no thread is available; then the callback is not made.
-    let _ = told.recv();
+    let _ = receiver.recv();
 }
 
 fn ask(

@@ -186,13 +186,13 @@ mod host {
             let [mut created, mut ended, mut kernel, mut user] =
                 [FILETIME { dwLowDateTime: 0, dwHighDateTime: 0 }; 4];
             // SAFETY: the handle is open, and the four times are there to be written.
-            let told = unsafe {
+            let succeeded = unsafe {
                 GetThreadTimes(thread, &raw mut created, &raw mut ended, &raw mut kernel, &raw mut user)
             };
             // SAFETY: the handle was opened above, and is used no more.
             unsafe { CloseHandle(thread) };
             let units = |time: FILETIME| u64::from(time.dwHighDateTime) << 32 | u64::from(time.dwLowDateTime);
-            (told != 0).then(|| Duration::from_nanos((units(kernel) + units(user)) * 100))
+            (succeeded != 0).then(|| Duration::from_nanos((units(kernel) + units(user)) * 100))
         }
     }
 }
@@ -232,14 +232,14 @@ mod tests {
 
     /// Starts a thread whose callback runs `body` and then returns.
     fn asking(body: impl FnOnce() + Send + 'static) -> (Arc<Asking>, thread::JoinHandle<()>) {
-        let (tell, told) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         let thread = thread::spawn(move || {
             let asking = Arc::new(Asking::here());
-            tell.send(Arc::clone(&asking)).expect("the receiver exists");
+            sender.send(Arc::clone(&asking)).expect("the receiver exists");
             body();
             asking.returned();
         });
-        (told.recv().expect("it was made"), thread)
+        (receiver.recv().expect("it was made"), thread)
     }
 
     #[test]
@@ -325,8 +325,8 @@ mod tests {
         let asking = Arc::new(Asking::here());
         asking.returned();
         let own = Arc::clone(&asking);
-        let told = thread::spawn(move || own.returns(LONGEST)).join().expect("it ends");
-        assert_eq!(told, Returns::Yes);
+        let returned = thread::spawn(move || own.returns(LONGEST)).join().expect("it ends");
+        assert_eq!(returned, Returns::Yes);
     }
 
     #[test]

@@ -176,10 +176,10 @@ mod tests {
         provider: &Provider,
         question: impl FnOnce(&Provider) -> R + Send + 'static,
     ) -> R {
-        let (tell, told) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         let provider = provider.clone();
-        let asker = thread::spawn(move || tell.send(question(&provider)));
-        let said = told.recv_timeout(Duration::from_secs(20)).expect("it does not wait for the lock");
+        let asker = thread::spawn(move || sender.send(question(&provider)));
+        let said = receiver.recv_timeout(Duration::from_secs(20)).expect("it does not wait for the lock");
         asker.join().expect("it ends").expect("it is heard");
         said
     }

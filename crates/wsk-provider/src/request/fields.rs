@@ -101,7 +101,7 @@ pub(super) unsafe fn check(provider: &Inner, call: &'static str, irp: *mut IRP) 
             severity = Severity::Violation;
             what = "is in a list";
         }
-        tell(provider, severity, call, &format!("{name} of the IRP {what}"));
+        report_field(provider, severity, call, &format!("{name} of the IRP {what}"));
     }
     // From here on only the provider sets a cancel routine, as on Windows.
     // SAFETY: see above.
@@ -114,13 +114,13 @@ pub(super) unsafe fn check(provider: &Inner, call: &'static str, irp: *mut IRP) 
             if !unsafe { is_zero(next.cast(), field) } {
                 let detail =
                     format!("{} is set in the next stack location of the IRP, which is WSK's", field.2);
-                tell(provider, field.3, call, &detail);
+                report_field(provider, field.3, call, &detail);
             }
         }
     }
 }
 
-fn tell(provider: &Inner, severity: Severity, call: &'static str, detail: &str) {
+fn report_field(provider: &Inner, severity: Severity, call: &'static str, detail: &str) {
     match severity {
         Severity::Violation => provider.violation("IRP-05", call, detail),
         Severity::Advice => provider.advice("IRP-05", call, detail),

@@ -135,9 +135,9 @@ fn a_decision_for_which_the_queue_is_full_aborts_on_another_thread() {
     Sim::builder().provider(|config| config.backlog = 1).build().run(|sim| {
         let client = Client::new();
         let events = Recorder::new();
-        let (tell, told) = std::sync::mpsc::channel();
+        let (sender, receiver) = std::sync::mpsc::channel();
         events.on_abort(move |_| {
-            let _ = tell.send(std::thread::current().id());
+            let _ = sender.send(std::thread::current().id());
             STATUS_SUCCESS
         });
         let (listener, address) = client.conditional_listener(&events);
@@ -149,7 +149,7 @@ fn a_decision_for_which_the_queue_is_full_aborts_on_another_thread() {
         let second = Peer::connect(address);
         let id = events.inspect().id();
         listener.inspect_complete(id, WskInspectAccept).wait();
-        assert_ne!(told.recv_timeout(BOUND).expect("an abort"), std::thread::current().id());
+        assert_ne!(receiver.recv_timeout(BOUND).expect("an abort"), std::thread::current().id());
         second.expect_reset();
     });
 }

@@ -312,8 +312,8 @@ fn control_messages_tell_what_the_socket_has_asked_for() {
 
             assert_eq!(socket.enable(WSK_EVENT_RECEIVE_FROM), STATUS_SUCCESS);
             host.send_to(b"y", &to.into()).unwrap();
-            let told = events.receive_from().datagrams.expect("a datagram");
-            check_messages(&told[0].control, expected, to, service);
+            let received = events.receive_from().datagrams.expect("a datagram");
+            check_messages(&received[0].control, expected, to, service);
             assert_eq!(socket.disable(WSK_EVENT_RECEIVE_FROM), STATUS_SUCCESS);
             for (level, option) in ASKING.into_iter().filter(has) {
                 socket.set_option(level, option, 0).ok();

@@ -153,16 +153,16 @@ fn each_flag_is_set_on_its_own() {
 #[test]
 fn the_flag_of_the_level_is_true_and_its_absence_tells_nothing() {
     Sim::builder().callbacks(Level::Random(5)).build().run(|_| {
-        let (mut told, mut untold, mut passive) = (0, 0, 0);
+        let (mut flagged, mut unflagged, mut passive) = (0, 0, 0);
         for _ in 0..48 {
             match flags_after(false) {
                 (0, PASSIVE_LEVEL) => passive += 1,
-                (0, DISPATCH_LEVEL) => untold += 1,
-                (WSK_FLAG_AT_DISPATCH_LEVEL, DISPATCH_LEVEL) => told += 1,
+                (0, DISPATCH_LEVEL) => unflagged += 1,
+                (WSK_FLAG_AT_DISPATCH_LEVEL, DISPATCH_LEVEL) => flagged += 1,
                 other => panic!("{other:?}"),
             }
         }
-        assert!(told > 0 && untold > 0 && passive > 0, "{told}, {untold}, {passive}");
+        assert!(flagged > 0 && unflagged > 0 && passive > 0, "{flagged}, {unflagged}, {passive}");
     });
 }
 
@@ -374,7 +374,7 @@ fn data_before_the_end_is_delivered_before_the_event() {
         link.peer.send(b"first");
         hold.wait_entered();
         link.peer.send(b"second").half_close();
-        // The end is here, behind data that is being told: its event waits.
+        // The end is here, behind data that is being indicated: its event waits.
         assert!(link.events.next_of(Kind::Disconnect, A_WHILE).is_none());
         hold.open();
         let mut bytes = Vec::new();

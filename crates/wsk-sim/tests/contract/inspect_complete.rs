@@ -117,13 +117,13 @@ fn a_decision_answers_success_or_pending_or_forced_closed_or_another_failure() {
 #[test]
 fn both_ways_of_success_occur() {
     let answers = [wsk_sim::Completion::Inline, wsk_sim::Completion::PendLate].map(|completion| {
-        let (tell, told) = std::sync::mpsc::channel();
+        let (sender, receiver) = std::sync::mpsc::channel();
         Sim::builder().completion(completion).build().run(move |_| {
             let client = Client::new();
             let (listener, _peer, id) = pended(&client, &Recorder::new());
-            tell.send(listener.inspect_complete(id, WskInspectReject).ok().returned).expect("a receiver");
+            sender.send(listener.inspect_complete(id, WskInspectReject).ok().returned).expect("a receiver");
         });
-        told.recv().expect("an answer")
+        receiver.recv().expect("an answer")
     });
     assert_eq!(answers, [STATUS_SUCCESS, STATUS_PENDING]);
 }

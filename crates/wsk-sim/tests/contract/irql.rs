@@ -72,20 +72,23 @@ fn the_flag_may_be_missing_at_dispatch_level_but_is_never_set_below() {
         let events = Recorder::new();
         let (listener, address) = client.bound_listener(&events);
         assert_eq!(listener.enable(WSK_EVENT_ACCEPT), STATUS_SUCCESS);
-        let (mut silent, mut told) = (0, 0);
+        let (mut unflagged, mut flagged) = (0, 0);
         for _ in 0..64 {
             let _peer = Peer::connect(address);
             let accept = events.accept();
-            let flagged = accept.flags & WSK_FLAG_AT_DISPATCH_LEVEL != 0;
-            assert!(!flagged || accept.at.irql == DISPATCH_LEVEL);
-            match (accept.at.irql, flagged) {
-                (DISPATCH_LEVEL, false) => silent += 1,
-                (DISPATCH_LEVEL, true) => told += 1,
+            let flag = accept.flags & WSK_FLAG_AT_DISPATCH_LEVEL != 0;
+            assert!(!flag || accept.at.irql == DISPATCH_LEVEL);
+            match (accept.at.irql, flag) {
+                (DISPATCH_LEVEL, false) => unflagged += 1,
+                (DISPATCH_LEVEL, true) => flagged += 1,
                 _ => {}
             }
             accept.socket().close().ok();
         }
-        assert!(silent > 0 && told > 0, "{silent} calls at DISPATCH_LEVEL had no flag, {told} had it");
+        assert!(
+            unflagged > 0 && flagged > 0,
+            "{unflagged} calls at DISPATCH_LEVEL had no flag, {flagged} had it"
+        );
     });
 }
 

@@ -184,7 +184,7 @@ fn the_host_is_told_how_idle_connections_are_probed() {
     use std::time::Duration;
     Sim::new().run(|_| {
         let client = Client::new();
-        let told = |socket: &Socket| {
+        let keep_alive_of = |socket: &Socket| {
             with_host_socket(socket.local_address(), |host| {
                 let (idle, interval) =
                     (host.tcp_keepalive_time().unwrap(), host.tcp_keepalive_interval().unwrap());
@@ -205,14 +205,26 @@ fn the_host_is_told_how_idle_connections_are_probed() {
                 }
                 // The times alone switch nothing on.
                 let times = (Duration::from_secs(30), Duration::from_secs(3), 4);
-                assert_eq!(told(&socket), (false, times.0, times.1, times.2), "{category:?} {before}");
+                assert_eq!(
+                    keep_alive_of(&socket),
+                    (false, times.0, times.1, times.2),
+                    "{category:?} {before}"
+                );
                 socket.set_option(SOL_SOCKET, SO_KEEPALIVE, 1).ok();
-                assert_eq!(told(&socket), (true, times.0, times.1, times.2), "{category:?} {before}");
+                assert_eq!(
+                    keep_alive_of(&socket),
+                    (true, times.0, times.1, times.2),
+                    "{category:?} {before}"
+                );
                 let vals: Vec<u8> =
                     [1_u32, 20_000, 2_000].iter().flat_map(|value| value.to_ne_bytes()).collect();
                 socket.control(&Control::ioctl(SIO_KEEPALIVE_VALS, Some(&vals), None)).ok();
                 let times = (Duration::from_secs(20), Duration::from_secs(2), 4);
-                assert_eq!(told(&socket), (true, times.0, times.1, times.2), "{category:?} {before}");
+                assert_eq!(
+                    keep_alive_of(&socket),
+                    (true, times.0, times.1, times.2),
+                    "{category:?} {before}"
+                );
                 assert_eq!(socket.get_option(IPPROTO_TCP, TCP_KEEPIDLE), 20);
             }
         }

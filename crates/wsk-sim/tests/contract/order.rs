@@ -61,13 +61,14 @@ fn of_two_decisions_at_once_the_first_stands() {
             let accept = listener.accept().pends();
             let peer = Peer::connect(address);
             let id = events.inspect().id();
-            let (tell, told) = mpsc::channel();
+            let (sender, receiver) = mpsc::channel();
             let handle = listener.clone();
             // The routine of a decision runs before its call returns.
-            let decision = Request::new()
-                .hook(move |_, _| tell.send(handle.inspect_complete(id, second)).expect("the test listens"));
+            let decision = Request::new().hook(move |_, _| {
+                sender.send(handle.inspect_complete(id, second)).expect("the test listens")
+            });
             decision.inspect_complete(&listener, id, first).ok();
-            told.recv_timeout(BOUND).expect("the routine has run").fails(STATUS_NOT_FOUND);
+            receiver.recv_timeout(BOUND).expect("the routine has run").fails(STATUS_NOT_FOUND);
             assert_caught(sim, "ICMP-04", "WskInspectComplete");
             assert_eq!(sim.violations_of("ICMP-04").len(), 1);
             if first == WskInspectAccept {

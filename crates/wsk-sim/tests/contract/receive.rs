@@ -142,14 +142,14 @@ fn a_receive_of_all_ends_with_the_connection_or_its_cancellation() {
 #[test]
 fn a_cancelled_receive_of_all_tells_its_bytes_or_leaves_them() {
     for_each_mode(|sim| {
-        for tells in [0, 1] {
-            sim.choose(FaultPoint::CancelledWaitAll, tells);
+        for reports in [0, 1] {
+            sim.choose(FaultPoint::CancelledWaitAll, reports);
             let (link, buffer, receive) = half_received();
             receive.cancel();
             let done = receive.fails(STATUS_CANCELLED);
-            assert_eq!(done.information, 3 * tells as usize);
+            assert_eq!(done.information, 3 * reports as usize);
             link.peer.send(b"def");
-            let rest = if tells == 1 { &b"def"[..] } else { b"abcdef" };
+            let rest = if reports == 1 { &b"def"[..] } else { b"abcdef" };
             assert_eq!(link.socket.receive_all(rest.len()), rest);
             assert_eq!(buffer.read_first(3), b"abc");
         }

@@ -47,8 +47,8 @@ fn a_dead_socket_that_is_used_or_left_open_is_caught() {
         let link = Link::with_events(WSK_EVENT_RECEIVE);
         assert!(sim.provider().kill(link.socket.raw()));
         assert!(link.events.receive().is_sentinel());
-        let told = || sim.provider().open_sockets().iter().any(|open| open.rule == "RCVE-02");
-        eventually("the client has been told", told);
+        let notified = || sim.provider().open_sockets().iter().any(|open| open.rule == "RCVE-02");
+        eventually("the client has been notified", notified);
         link.socket.forget();
         std::mem::forget((link.events, link.client));
     });

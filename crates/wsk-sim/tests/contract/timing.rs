@@ -35,16 +35,16 @@ fn an_inspection_that_is_slow_to_return_makes_no_decision_early() {
     Sim::new().run(|_| {
         let client = Client::new();
         let events = Recorder::new();
-        let (tell, told) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         events.on_inspect(move |event| {
-            tell.send(event.id()).expect("the test listens");
+            sender.send(event.id()).expect("the test listens");
             be_busy();
             WskInspectPend
         });
         let (listener, address) = client.conditional_listener(&events);
         for action in [WskInspectAccept, WskInspectReject] {
             let peer = Peer::connect(address);
-            let id = told.recv_timeout(BOUND).expect("an inspection");
+            let id = receiver.recv_timeout(BOUND).expect("an inspection");
             listener.inspect_complete(id, action).ok();
             if action == WskInspectReject {
                 peer.expect_reset();
@@ -61,15 +61,15 @@ fn a_decision_that_may_be_early_waits_for_the_return_of_its_inspection() {
     Sim::builder().provider(|config| config.return_patience = Duration::ZERO).build().run(|_| {
         let client = Client::new();
         let events = Recorder::new();
-        let (tell, told) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         events.on_inspect(move |event| {
-            tell.send(event.id()).expect("the test listens");
+            sender.send(event.id()).expect("the test listens");
             be_busy();
             WskInspectPend
         });
         let (listener, address) = client.conditional_listener(&events);
         let peer = Peer::connect(address);
-        let id = told.recv_timeout(BOUND).expect("an inspection");
+        let id = receiver.recv_timeout(BOUND).expect("an inspection");
         listener.inspect_complete(id, WskInspectAccept).ok();
         assert_eq!(listener.accept().socket().remote_address(), peer.local());
     });
@@ -82,13 +82,13 @@ fn a_callback_may_decide_for_another_that_is_slow_to_return() {
         let client = Client::new();
         let events = Recorder::new();
         let (listener, address) = client.conditional_listener(&events);
-        let (tell, told) = mpsc::channel();
-        let (slow, deciding) = (std::sync::Mutex::new(Some(tell)), std::sync::Mutex::new(told));
+        let (sender, receiver) = mpsc::channel();
+        let (slow, deciding) = (std::sync::Mutex::new(Some(sender)), std::sync::Mutex::new(receiver));
         let (decided, decision) = mpsc::channel();
         let handle = listener.clone();
         events.on_inspect(move |event| {
-            if let Some(tell) = slow.lock().unwrap().take() {
-                tell.send(event.id()).expect("the other one listens");
+            if let Some(sender) = slow.lock().unwrap().take() {
+                sender.send(event.id()).expect("the other one listens");
                 be_busy();
                 return WskInspectPend;
             }
@@ -285,16 +285,16 @@ fn an_early_completion_is_late_where_the_caller_holds_a_lock() {
 fn an_early_completion_is_late_inside_of_a_completion_routine() {
     Sim::builder().completion(Completion::PendEarly).build().run(|_| {
         let link = Link::new();
-        let (tell, told) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         let socket = link.socket.clone();
         let request = Request::new().hook(move |_, _| {
             let begin = Instant::now();
             let inner = socket.send(b"y");
             assert!(begin.elapsed() < BOUND / 4, "no thread waits for itself");
-            tell.send(inner).expect("the test listens");
+            sender.send(inner).expect("the test listens");
         });
         request.send(&link.socket, &Buffer::of(b"x"), 0).ok();
-        let done = told.recv_timeout(BOUND).expect("the routine has run").ok();
+        let done = receiver.recv_timeout(BOUND).expect("the routine has run").ok();
         assert!(!done.before_return, "{done:?}");
         assert_eq!(link.peer.receive(2), b"xy");
     });
@@ -337,13 +337,13 @@ fn on_a_system_thread(body: impl FnOnce() + Send + 'static) {
 /// Sends one datagram after the other until it is stopped.
 fn send_on(socket: &Socket, to: std::net::SocketAddr, stop: &Arc<AtomicBool>, sent: &mpsc::Sender<Request>) {
     let (socket, stop, sent) = (socket.clone(), Arc::clone(stop), sent.clone());
-    let (again, told) = (socket.clone(), sent.clone());
+    let (again, sends) = (socket.clone(), sent.clone());
     let request = Request::new().hook(move |_, _| {
         if !stop.load(Ordering::SeqCst) {
             send_on(&again, to, &stop, &sent);
         }
     });
-    let _ = told.send(request.send_to(&socket, &Buffer::of(b"x"), Some(to), &[], 0));
+    let _ = sends.send(request.send_to(&socket, &Buffer::of(b"x"), Some(to), &[], 0));
 }
 
 /// A thread that waits completes the requests that are ready, and no more: routines that submit again do not
@@ -381,14 +381,14 @@ fn a_routine_that_a_waiting_thread_runs_is_not_blamed_for_what_the_thread_knows(
         on_a_system_thread(move || {
             let never = Request::new().receive(&idle.socket, &Buffer::new(1), 0).pends();
             assert!(never.wait_up_to(Duration::from_millis(1)).is_none());
-            let (tell, told) = mpsc::channel();
-            let (tell, again) = (std::sync::Mutex::new(tell), link.socket.clone());
-            let hook = move |_, _| tell.lock().unwrap().send(again.send(b"z")).expect("the test listens");
+            let (sender, receiver) = mpsc::channel();
+            let (sender, again) = (std::sync::Mutex::new(sender), link.socket.clone());
+            let hook = move |_, _| sender.lock().unwrap().send(again.send(b"z")).expect("the test listens");
             let first = Request::new().hook(hook).send(&link.socket, &Buffer::of(b"x"), 0);
             assert!(provider.kill(link.socket.raw()));
             link.socket.send(b"y").fails(STATUS_FILE_FORCED_CLOSED);
             first.ok();
-            told.recv().expect("the routine has run").fails(STATUS_FILE_FORCED_CLOSED);
+            receiver.recv().expect("the routine has run").fails(STATUS_FILE_FORCED_CLOSED);
         });
     });
 }
@@ -404,16 +404,16 @@ fn a_repetition_does_not_wait_for_a_lock_of_the_caller() {
         let lock = Arc::new(Locked(Box::new(UnsafeCell::new(0))));
         let client = Client::new();
         let events = Recorder::new();
-        let (tell, told) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         let its = Arc::clone(&lock);
         events.on_inspect(move |event| {
             its.with(|| ());
-            let _ = tell.send(event.id());
+            let _ = sender.send(event.id());
             WskInspectPend
         });
         let (listener, address) = client.conditional_listener(&events);
         let peer = Peer::connect(address);
-        let id = told.recv_timeout(BOUND).expect("an inspection");
+        let id = receiver.recv_timeout(BOUND).expect("an inspection");
         lock.with(|| listener.inspect_complete(id, WskInspectReject)).ok();
         peer.expect_reset();
     });

@@ -32,7 +32,7 @@ impl Port {
     ) -> io::Result<Self> {
         let mut port =
             Self { registration: None, _binding: binding, socket: UdpSocket::from_std(socket.into()) };
-        host::tell_destinations(&port.socket)?;
+        host::enable_destinations(&port.socket)?;
         port.registration = Some(reactor.register_sink(&mut port.socket, sink)?);
         Ok(port)
     }
@@ -76,7 +76,7 @@ mod host {
     struct Control([u8; CONTROL]);
 
     /// Has the host tell the destination of each datagram, and its type of service.
-    pub(super) fn tell_destinations(socket: &UdpSocket) -> io::Result<()> {
+    pub(super) fn enable_destinations(socket: &UdpSocket) -> io::Result<()> {
         if socket.local_addr()?.is_ipv4() {
             switch_on(socket, libc::IPPROTO_IP, libc::IP_PKTINFO)?;
             return switch_on(socket, libc::IPPROTO_IP, libc::IP_RECVTOS);
@@ -182,8 +182,8 @@ mod host {
 
     use crate::transport::Received;
 
-    #[allow(clippy::unnecessary_wraps, reason = "the signature is that of the hosts that can tell")]
-    pub(super) fn tell_destinations(_socket: &UdpSocket) -> io::Result<()> {
+    #[allow(clippy::unnecessary_wraps, reason = "the signature is that of the hosts with this feature")]
+    pub(super) fn enable_destinations(_socket: &UdpSocket) -> io::Result<()> {
         Ok(())
     }
 

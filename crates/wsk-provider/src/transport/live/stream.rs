@@ -309,7 +309,7 @@ fn drained(socket: &TcpStream) -> io::Result<Option<bool>> {
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-#[allow(clippy::unnecessary_wraps, reason = "the signature is that of the hosts that can tell")]
+#[allow(clippy::unnecessary_wraps, reason = "the signature is that of the hosts with this feature")]
 fn drained(_socket: &TcpStream) -> io::Result<Option<bool>> {
     Ok(None)
 }

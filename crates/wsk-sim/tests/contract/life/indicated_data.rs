@@ -270,13 +270,13 @@ fn the_senders_address_is_over_with_its_datagram() {
     Sim::new().expect("LIFE-13").expect("BIND-12").run(|sim| {
         let client = Client::new();
         let events = Recorder::new();
-        let (tell, told) = std::sync::mpsc::channel();
-        let tell = Mutex::new(tell);
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let sender = Mutex::new(sender);
         events.on_receive_from(move |received| {
             let list: *const WSK_DATAGRAM_INDICATION = received.list.0.cast();
             // SAFETY: the list is being indicated.
             let remote = unsafe { (*list).RemoteAddress };
-            tell.lock().unwrap().send(remote.expose_provenance()).unwrap();
+            sender.lock().unwrap().send(remote.expose_provenance()).unwrap();
             STATUS_SUCCESS
         });
         let socket = client.datagram(&events);
@@ -285,7 +285,7 @@ fn the_senders_address_is_over_with_its_datagram() {
         let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         peer.send_to(b"datagram", address).unwrap();
         events.receive_from();
-        let remote = std::ptr::with_exposed_provenance_mut(told.recv().unwrap());
+        let remote = std::ptr::with_exposed_provenance_mut(receiver.recv().unwrap());
         let other = client.datagram(&Recorder::new());
         // SAFETY: the provider quarantines indicated data for a while.
         unsafe { Request::new().bind_at(&other, remote) }.fails(STATUS_INVALID_PARAMETER);
