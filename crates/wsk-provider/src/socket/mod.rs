@@ -389,7 +389,7 @@ impl Socket {
                 },
                 match state.retained {
                     0 => String::new(),
-                    retained => format!(", {retained} indications kept"),
+                    retained => format!(", {retained} retained indications"),
                 },
                 match state.unheard() {
                     None => String::new(),
