@@ -65,7 +65,7 @@ fn of_two_decisions_at_once_the_first_stands() {
             let handle = listener.clone();
             // The routine of a decision runs before its call returns.
             let decision = Request::new().hook(move |_, _| {
-                sender.send(handle.inspect_complete(id, second)).expect("the test listens")
+                sender.send(handle.inspect_complete(id, second)).expect("the test listens");
             });
             decision.inspect_complete(&listener, id, first).ok();
             receiver.recv_timeout(BOUND).expect("the routine has run").fails(STATUS_NOT_FOUND);
