@@ -95,6 +95,8 @@ impl Error {
             | Status::HOST_UNREACHABLE
             | Status::NETWORK_UNREACHABLE
             | Status::PORT_UNREACHABLE
+            | Status::PROTOCOL_UNREACHABLE
+            | Status::HOPLIMIT_EXCEEDED
             | Status::IO_TIMEOUT
             | Status::INVALID_ADDRESS => {
                 matches!(self.operation, Operation::Accept | Operation::ReceiveFrom)
@@ -414,9 +416,11 @@ mod tests {
              STATUS_CONNECTION_INVALID: [Accept, ReceiveFrom]\n\
              STATUS_NETWORK_UNREACHABLE: [Accept, ReceiveFrom]\n\
              STATUS_HOST_UNREACHABLE: [Accept, ReceiveFrom]\n\
+             STATUS_PROTOCOL_UNREACHABLE: [Accept, ReceiveFrom]\n\
              STATUS_PORT_UNREACHABLE: [Accept, ReceiveFrom]\n\
              STATUS_REQUEST_ABORTED: [Accept, ReceiveFrom]\n\
-             STATUS_CONNECTION_ABORTED: [Accept, ReceiveFrom]\n"
+             STATUS_CONNECTION_ABORTED: [Accept, ReceiveFrom]\n\
+             STATUS_HOPLIMIT_EXCEEDED: [Accept, ReceiveFrom]\n"
         );
         // A status without a name is an unknown cause.
         assert!(!Error::new(Operation::Accept, Status::from_raw(-1)).is_transient());

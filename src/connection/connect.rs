@@ -16,6 +16,7 @@ use core::future::Future;
 use core::net::SocketAddr;
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};
+use core::time::Duration;
 
 use wsk_sys::nt::IRP;
 use wsk_sys::{IPPROTO_TCP, SOCK_STREAM, STATUS_INVALID_ADDRESS, WSK_SOCKET};
@@ -27,7 +28,7 @@ use crate::client::Provider;
 use crate::error::{Error, Operation, Result};
 use crate::listener::Endpoints;
 use crate::memory::{Cache, OutOfMemory};
-use crate::operation::{self, Lazy, Op, Outcome, Request, Submission};
+use crate::operation::{self, Lazy, Limit, Limited, Op, Outcome, Request, Submission, Within};
 use crate::socket::{ConnectionTable, ProviderTable, StepOperation, attach, local_address, reserve};
 
 /// Builder for an outgoing [`Connection`]; see [`Provider::connector`].
@@ -95,8 +96,8 @@ impl<H: ConnectionHandlers> ConnectionBuilder<H> {
 #[must_use = "futures do nothing unless polled"]
 pub struct Connect {
     connect: Lazy<ConnectOperation>,
-    /// The connection, while its local address is read.
-    named: Option<(Connection, Lazy<StepOperation<ConnectionTable>>)>,
+    /// The connection, while its local address is read, unless the time for that is up.
+    named: Option<(Connection, Option<Lazy<StepOperation<ConnectionTable>>>)>,
 }
 
 impl Future for Connect {
@@ -108,19 +109,50 @@ impl Future for Connect {
             let connection = ready!(Pin::new(&mut this.connect).poll(context))?;
             // SAFETY: the socket is a connection, and the table is that of connections.
             let address = unsafe { local_address(connection.connection().socket()) };
-            this.named = Some((connection, Lazy::new(address)));
+            this.named = Some((connection, Some(Lazy::new(address))));
         }
         let Some((_, address)) = &mut this.named else { return Poll::Pending };
-        let local = ready!(Pin::new(address).poll(context));
+        let local = match address {
+            Some(address) => ready!(Pin::new(address).poll(context))?,
+            None => Endpoints::UNSPECIFIED.local,
+        };
         let Some((connection, _)) = this.named.take() else { return Poll::Pending };
-        connection.connection().common().state.lock().endpoints.local = local?;
+        connection.connection().common().state.lock().endpoints.local = local;
         Poll::Ready(Ok(connection))
     }
 }
 
-operation::limited! {
-    [] Connect, connect,
-    /// A connection that was made is the result, also when the time was up.
+impl Connect {
+    /// Gives the connect a time limit. When it expires the attempt is cancelled, and the future resolves when
+    /// that has completed. A connection that was made is the result, also when the time was up; its local
+    /// address may be unspecified then.
+    ///
+    /// # IRQL
+    /// Up to `DISPATCH_LEVEL`, also for polling and dropping the future; not in completion routines.
+    ///
+    /// # Cancel safety
+    /// The same as that of the connect.
+    ///
+    /// # Errors
+    /// Those of the connect; `STATUS_IO_TIMEOUT` in place of `STATUS_CANCELLED` once the time is up;
+    /// `STATUS_INSUFFICIENT_RESOURCES` of [`Operation::Timer`] if there is no memory for the timer, and
+    /// nothing has been begun then.
+    pub fn within(self, limit: Duration) -> Within<Self> {
+        Within::new(self, limit)
+    }
+}
+
+impl Limited for Connect {
+    fn end(&mut self, error: Option<Error>, _limit: Limit) {
+        match &mut self.named {
+            Some((_, address)) => *address = None,
+            None => self.connect.end(error),
+        }
+    }
+
+    fn cache(&self) -> &Cache {
+        self.connect.cache()
+    }
 }
 
 impl fmt::Debug for Connect {

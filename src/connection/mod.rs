@@ -32,6 +32,7 @@ mod receive;
 mod send;
 mod shared;
 mod shutdown;
+mod stream;
 mod turn;
 
 use core::future::Future;
@@ -222,8 +223,20 @@ impl core::ops::Deref for Connection {
 
 #[cfg(test)]
 mod tests {
+    use super::stream::Wholeness;
     use super::turn::Holder;
     use crate::sync::table;
+
+    #[test]
+    fn the_transitions_of_a_stream() {
+        assert_eq!(
+            table::<Wholeness>(),
+            "Whole -> [Broken, Ended]\n\
+             Broken -> []\n\
+             Ended -> [Whole, Torn]\n\
+             Torn -> [Broken]"
+        );
+    }
 
     #[test]
     fn the_transitions_of_a_turn() {

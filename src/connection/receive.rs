@@ -320,7 +320,9 @@ struct ReceiveOperation<T> {
 type Started<T> = core::result::Result<Op<ReceiveRequest<T>>, (Result<usize>, T)>;
 
 impl<T: Target> ReceiveOperation<T> {
-    fn new(connection: &ConnectionRef, target: T, flags: u32) -> Self {
+    fn new(connection: &ConnectionRef, mut target: T, flags: u32) -> Self {
+        // Here, because what comes back without having been submitted is empty, too.
+        target.reset();
         Self { connection: connection.clone(), target: Some(target), flags, claimed: false }
     }
 
@@ -336,7 +338,6 @@ impl<T: Target> ReceiveOperation<T> {
     /// Submits the receive, unless kept bytes satisfy it. The turn is the caller's.
     fn submit(&self, mut target: T) -> Started<T> {
         let common = self.connection.common();
-        target.reset();
         let mut kept = common.take_kept();
         let copied = kept.copy_to(&mut target);
         // A receive that waits for all goes on behind what was kept.
@@ -389,7 +390,7 @@ impl<T: Target> operation::Operation for ReceiveOperation<T> {
         (received, target)
     }
 
-    fn dropped(&mut self, submitted: bool) {
+    fn dropped(&mut self, submitted: bool) -> bool {
         let turn = &self.connection.common().turn;
         if submitted {
             // Said before the cancellation, whose completion sets it free.
@@ -397,6 +398,7 @@ impl<T: Target> operation::Operation for ReceiveOperation<T> {
         } else if self.claimed {
             turn.give_up_claim();
         }
+        true
     }
 
     fn refuse(&mut self, error: Error) -> Option<(Result<usize>, T)> {
@@ -447,7 +449,8 @@ operation::limited! {
     /// # async fn example(connection: &mut Connection, buffer: Buffer) -> Result<Buffer> {
     /// let (received, buffer) = connection.receive(buffer).within(Duration::from_secs(5)).await;
     /// match received {
-    ///     // Nothing came; the buffer is there for another attempt.
+    ///     // Nothing came; the buffer is there for another attempt. (Of a receive that waits for all,
+    ///     // the bytes that came are in it.)
     ///     Err(error) if error.is_timeout() => Ok(buffer),
     ///     other => other.map(|_| buffer),
     /// }

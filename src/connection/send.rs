@@ -1,14 +1,6 @@
 //! Sending by IRP: `WskSend` as a future.
 //!
-//! ```text
-//!   whole ──▶ a send is dropped or cancelled under way, or a posted one fails ──▶ broken
-//!     ▲  │
-//!     └──┘ a send succeeds, or fails and the caller has waited for it
-//! ```
-//!
-//! A stream with a hole must not look whole to the peer. Once a send was lost whose future was dropped,
-//! or behind which others may have been posted, the connection sends nothing more, no end of the stream
-//! either, so that the peer sees a reset.
+//! What becomes of the stream when a send is lost is drawn in `stream`.
 
 use core::fmt;
 use core::future::Future;
@@ -54,13 +46,13 @@ impl<B: IoBuf> Request for SendRequest<B> {
 
     fn completed(&mut self, outcome: Outcome) {
         if self.posted && !nt_success(outcome.status()) {
-            self.connection.break_stream();
+            self.connection.common().stream.lose_send();
         }
     }
 
     fn orphaned(self, outcome: Outcome) {
         if !nt_success(outcome.status()) {
-            self.connection.break_stream();
+            self.connection.common().stream.lose_send();
         }
         self.buffer.orphaned();
     }
@@ -108,14 +100,12 @@ struct SendOperation<B> {
     shut_down: bool,
     /// Others may be posted behind it.
     posted: bool,
-    /// A time limit has cancelled it.
-    cancelled: bool,
 }
 
 impl<B: IoBuf> SendOperation<B> {
     fn new(connection: &ConnectionRef, buffer: B, flags: SendFlags, shut_down: bool, posted: bool) -> Self {
         let (connection, buffer) = (connection.clone(), Some(buffer));
-        Self { connection, buffer, flags, shut_down, posted, cancelled: false }
+        Self { connection, buffer, flags, shut_down, posted }
     }
 
     /// The reason why WSK is not asked, if there is one.
@@ -129,7 +119,11 @@ impl<B: IoBuf> SendOperation<B> {
         if self.shut_down {
             return Some(Error::new(Operation::Send, STATUS_LOCAL_DISCONNECT));
         }
-        self.connection.is_stream_broken().then(|| Error::new(Operation::Send, STATUS_CONNECTION_ABORTED))
+        self.connection
+            .common()
+            .stream
+            .is_broken()
+            .then(|| Error::new(Operation::Send, STATUS_CONNECTION_ABORTED))
     }
 
     fn submit(&self, buffer: B) -> core::result::Result<Op<SendRequest<B>>, (Result<usize>, B)> {
@@ -140,7 +134,7 @@ impl<B: IoBuf> SendOperation<B> {
             // SAFETY: `submit` passes the request, and an IRP that was prepared for it.
             let submission = unsafe { SendRequest::submit_irp(&self.connection, self.flags, irp, request) };
             if self.posted && matches!(submission, Submission::Refused(_)) {
-                self.connection.break_stream();
+                self.connection.common().stream.lose_send();
             }
             submission
         };
@@ -166,31 +160,26 @@ impl<B: IoBuf> operation::Operation for SendOperation<B> {
             None => self.submit(buffer),
         };
         if self.posted && matches!(started, Err((Err(_), _))) {
-            self.connection.break_stream();
+            self.connection.common().stream.lose_send();
         }
         Poll::Ready(started)
     }
 
     fn finish(&mut self, outcome: Outcome, request: SendRequest<B>) -> (Result<usize>, B) {
-        if self.cancelled && !nt_success(outcome.status()) {
-            self.connection.break_stream();
-        }
         (outcome.result(Operation::Send), request.buffer)
     }
 
-    fn dropped(&mut self, submitted: bool) {
-        // How much of it goes out is not known.
-        if submitted {
-            self.connection.break_stream();
-        }
+    fn dropped(&mut self, submitted: bool) -> bool {
+        submitted && self.expired()
     }
 
     fn refuse(&mut self, error: Error) -> Option<(Result<usize>, B)> {
         self.buffer.take().map(|buffer| (Err(error), buffer))
     }
 
-    fn cancelled(&mut self) {
-        self.cancelled = true;
+    /// How much of a cancelled send goes out is not known.
+    fn expired(&mut self) -> bool {
+        self.connection.common().stream.cancel_send()
     }
 
     fn name(&self) -> Operation {
@@ -274,7 +263,11 @@ operation::limited! {
     ///
     /// How much of a cancelled send has gone out is not known, so the connection can only be closed then:
     /// later sends and shutdowns fail with `STATUS_CONNECTION_ABORTED`. The send is submitted already, so it
-    /// is cancelled, too, if there is no memory for the timer.
+    /// is cancelled, too, if there is no memory for the timer, with the error of a send.
+    ///
+    /// Once the [shutdown](super::SendHalf::shutdown) of the connection was submitted, which goes out behind
+    /// it, the send is not cancelled any more, because the peer could not tell that it is missing. Then give
+    /// the shutdown a limit, and [abort](super::Control::abort) the connection, which ends both.
 }
 
 impl<B: IoBuf> fmt::Debug for Posted<B> {

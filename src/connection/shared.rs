@@ -10,6 +10,7 @@ use super::handlers::ConnectionHandlers;
 use super::indicated::Indicated;
 use super::kept::KeptBytes;
 use super::pieces::{self, AbortBlock};
+use super::stream::Stream;
 use super::turn::Turn;
 use crate::client::ClientShared;
 use crate::listener::Endpoints;
@@ -17,7 +18,7 @@ use crate::memory::{OutOfMemory, Ref};
 use crate::operation::Submission;
 use crate::socket::{ConnectionTable, Core, Socket, SocketRef};
 use crate::sync::SpinLock;
-use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use crate::sync::atomic::{AtomicU32, Ordering};
 
 /// The part of a connection that does not depend on its handlers.
 #[repr(C)]
@@ -25,8 +26,8 @@ pub(super) struct ConnectionCommon {
     socket: Socket,
     /// The number of handles that keep the connection open.
     owners: AtomicU32,
-    /// A send was lost, so that what is sent afterwards would go out behind a hole; see `send`.
-    stream_broken: AtomicBool,
+    /// Says whether sends may go on.
+    pub(super) stream: Stream,
     /// The holder of the one receive, or queue of them; see `receive`.
     pub(super) turn: Turn,
     pub(super) state: SpinLock<State>,
@@ -124,16 +125,6 @@ impl ConnectionRef {
         }
     }
 
-    /// Notes that a send was lost.
-    pub(super) fn break_stream(&self) {
-        self.common().stream_broken.store(true, Ordering::Release);
-    }
-
-    /// Returns whether a send was lost.
-    pub(super) fn is_stream_broken(&self) -> bool {
-        self.common().stream_broken.load(Ordering::Acquire)
-    }
-
     /// Returns whether both are of one connection.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         self.0.as_ptr() == other.0.as_ptr()
@@ -196,7 +187,7 @@ impl ConnectionCommon {
         Self {
             socket,
             owners: AtomicU32::new(0),
-            stream_broken: AtomicBool::new(false),
+            stream: Stream::new(),
             turn: Turn::new(),
             state: SpinLock::new(State {
                 endpoints: Endpoints::UNSPECIFIED,

@@ -9,6 +9,7 @@ use wsk_sys::nt::IRP;
 use wsk_sys::{STATUS_CONNECTION_ABORTED, STATUS_INVALID_DEVICE_STATE, WSK_BUF, WSK_FLAG_ABORTIVE};
 
 use super::shared::ConnectionRef;
+use super::stream::Stream;
 use crate::buffer::Buffer;
 use crate::error::{Error, Operation, Result};
 use crate::memory::Cache;
@@ -17,17 +18,24 @@ use crate::socket::ConnectionTable;
 
 /// Data that a disconnect sends last: a buffer, or none.
 trait Last: Send + Unpin + 'static {
+    /// True for a buffer.
+    const HAS_BYTES: bool;
+
     /// Describes the bytes to WSK, if there are any.
     fn describe(&self) -> Result<Option<WSK_BUF>>;
 }
 
 impl Last for () {
+    const HAS_BYTES: bool = false;
+
     fn describe(&self) -> Result<Option<WSK_BUF>> {
         Ok(None)
     }
 }
 
 impl Last for Buffer {
+    const HAS_BYTES: bool = true;
+
     fn describe(&self) -> Result<Option<WSK_BUF>> {
         if self.is_empty() { Ok(None) } else { self.wsk_buf_for_send(0..self.len()).map(Some) }
     }
@@ -142,6 +150,11 @@ impl<L: Last> operation::Operation for DisconnectOperation<L> {
     }
 }
 
+/// The error of an end that would hide the loss of a send.
+fn broken() -> Error {
+    Error::new(Operation::Disconnect, STATUS_CONNECTION_ABORTED)
+}
+
 /// A graceful disconnect to come.
 struct ShutdownOperation<'a, L> {
     disconnect: DisconnectOperation<L>,
@@ -154,6 +167,10 @@ impl<'a, L: Last> ShutdownOperation<'a, L> {
         Self { disconnect: DisconnectOperation::new(connection, 0, last), shut_down }
     }
 
+    fn stream(&self) -> &Stream {
+        &self.disconnect.connection.common().stream
+    }
+
     /// The reason why WSK is not asked, if there is one.
     fn refusal(&self) -> Option<Error> {
         if *self.shut_down {
@@ -161,8 +178,8 @@ impl<'a, L: Last> ShutdownOperation<'a, L> {
             return Some(Error::new(Operation::Disconnect, STATUS_INVALID_DEVICE_STATE));
         }
         // The peer must not take what it has got for all of the stream.
-        let broken = self.disconnect.connection.is_stream_broken();
-        broken.then(|| Error::new(Operation::Disconnect, STATUS_CONNECTION_ABORTED))
+        let ended = self.stream().begin_end();
+        (!ended).then(broken)
     }
 }
 
@@ -176,13 +193,23 @@ impl<L: Last> operation::Operation for ShutdownOperation<'_, L> {
             return Poll::Ready(Err((Err(error), last)));
         }
         let (started, asked) = self.disconnect.submit(last);
+        if !asked {
+            self.stream().take_end_back();
+        }
         // Of one that WSK was not asked for nothing is left: sends may go on, and so may another disconnect.
         *self.shut_down = asked;
         Poll::Ready(started)
     }
 
     fn finish(&mut self, outcome: Outcome, request: DisconnectRequest<L>) -> (Result<()>, L) {
-        self.disconnect.finish(outcome, request)
+        let (ended, last) = self.disconnect.finish(outcome, request);
+        (if self.stream().is_broken() { ended.and(Err(broken())) } else { ended }, last)
+    }
+
+    /// The end of the stream goes out in spite of a cancellation, perhaps. So a disconnect with a last buffer
+    /// goes on, because the peer could not tell that some of that is missing.
+    fn dropped(&mut self, _submitted: bool) -> bool {
+        !L::HAS_BYTES
     }
 
     fn refuse(&mut self, error: Error) -> Option<(Result<()>, L)> {
@@ -245,13 +272,6 @@ impl Future for ShutdownAfter<'_> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.0).poll(context)
     }
-}
-
-operation::limited! {
-    [] ShutdownAfter<'_>, 0,
-    ///
-    /// A disconnect whose time is up may have sent the bytes and the end of the stream or not, and nothing
-    /// can be sent any more: [abort](super::Control::abort) or close the connection then.
 }
 
 impl fmt::Debug for ShutdownAfter<'_> {

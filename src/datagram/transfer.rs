@@ -107,8 +107,7 @@ impl operation::Operation for ReceiveFromOperation {
         &mut self,
         _context: &Context<'_>,
     ) -> Poll<core::result::Result<Op<ReceiveFromRequest>, (Result<Datagram>, Buffer)>> {
-        let Some(mut buffer) = self.buffer.take() else { return Poll::Pending };
-        buffer.clear();
+        let Some(buffer) = self.buffer.take() else { return Poll::Pending };
         let request = ReceiveFromRequest {
             socket: self.socket.clone(),
             buffer,
@@ -154,7 +153,8 @@ impl operation::Operation for ReceiveFromOperation {
 pub struct ReceiveFrom(Lazy<ReceiveFromOperation>);
 
 impl ReceiveFrom {
-    pub(super) fn new(socket: &DatagramRef, buffer: Buffer) -> Self {
+    pub(super) fn new(socket: &DatagramRef, mut buffer: Buffer) -> Self {
+        buffer.clear();
         Self(Lazy::new(ReceiveFromOperation { socket: socket.clone(), buffer: Some(buffer) }))
     }
 }

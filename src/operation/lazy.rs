@@ -4,7 +4,7 @@
 //!              poll                   poll, once the request has completed
 //!   Starting ────────▶ Waiting ─────────────────────────────────────────▶ Finished
 //!    ▲    │                │                                                 ▲
-//!    │    │ pending:       │ drop: `Operation::dropped`, then cancellation   │
+//!    │    │ pending:       │ drop: `Operation::dropped`, and cancellation    │
 //!    │    │ another has    ▼                                                 │
 //!    └────┤ to end first  gone                                               │
 //!         └─────────────────────────────▶ Over ──────────── poll ────────────┘
@@ -38,16 +38,20 @@ pub(crate) trait Operation: Sized {
     /// Turns the outcome of the request into the output. Called once.
     fn finish(&mut self, outcome: Outcome, request: Self::Request) -> Self::Output;
 
-    /// Called when the future is dropped before it was ready: `submitted` if WSK has the request, which is
-    /// cancelled right afterwards.
-    fn dropped(&mut self, _submitted: bool) {}
+    /// Called when the future is dropped before it was ready: `submitted` if WSK has the request. Returns
+    /// whether that is to be cancelled.
+    fn dropped(&mut self, _submitted: bool) -> bool {
+        true
+    }
 
     /// Ends the operation before it has started: the output gives back what the operation holds. `None` if it
     /// has started.
     fn refuse(&mut self, error: Error) -> Option<Self::Output>;
 
-    /// Called when a time limit cancels the request, right before that.
-    fn cancelled(&mut self) {}
+    /// Called when the time is up while WSK has the request. Returns whether that is to be cancelled.
+    fn expired(&mut self) -> bool {
+        true
+    }
 
     /// Returns the operation that errors name.
     fn name(&self) -> error::Operation;
@@ -98,12 +102,11 @@ impl<O: Operation> Lazy<O> {
                     self.state = State::Over(output);
                 }
             }
-            State::Waiting(op) => {
-                self.operation.cancelled();
+            State::Waiting(op) if self.operation.expired() => {
                 self.cancelled = Some(error.status());
                 op.cancel();
             }
-            State::Over(_) | State::Finished => {}
+            State::Waiting(_) | State::Over(_) | State::Finished => {}
         }
     }
 
@@ -159,11 +162,14 @@ impl<O: Operation> Future for Lazy<O> {
 impl<O: Operation> Drop for Lazy<O> {
     fn drop(&mut self) {
         match core::mem::replace(&mut self.state, State::Finished) {
-            State::Starting => self.operation.dropped(false),
+            State::Starting => _ = self.operation.dropped(false),
             // Told before the cancellation, whose completion may need to know.
             State::Waiting(op) => {
-                self.operation.dropped(true);
-                drop(op);
+                if self.operation.dropped(true) {
+                    drop(op);
+                } else {
+                    op.detach();
+                }
             }
             State::Over(_) | State::Finished => {}
         }

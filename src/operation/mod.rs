@@ -36,7 +36,7 @@ mod within;
 pub(crate) use block::{Op, Outcome, Refusal, Request, Submission};
 pub(crate) use irp::{Completion, ReservedIrp, complete_here, keep_image};
 pub(crate) use lazy::{Lazy, Operation};
-pub(crate) use within::limited;
+pub(crate) use within::{Limit, limited};
 pub use within::{Limited, Within};
 
 #[cfg(test)]

@@ -21,12 +21,16 @@ use crate::error::Error;
 use crate::memory::Cache;
 use crate::time::{self, Sleep};
 
+/// Proof that the caller is this module: no other code can name it.
+#[derive(Debug)]
+pub struct Limit(());
+
 /// An operation that can be given a time limit. Sealed.
 pub trait Limited: Future + Unpin {
     /// Ends the operation with this error, or because its time is up: at once if it has not started, and by
     /// its cancellation otherwise.
     #[doc(hidden)]
-    fn end(&mut self, error: Option<Error>);
+    fn end(&mut self, error: Option<Error>, limit: Limit);
     /// Returns the cache for the memory of the timer.
     #[doc(hidden)]
     fn cache(&self) -> &Cache;
@@ -62,7 +66,7 @@ impl<F: Limited> Within<F> {
             return false;
         }
         self.state = State::Expired;
-        self.operation.end(None);
+        self.operation.end(None, Limit(()));
         true
     }
 }
@@ -76,7 +80,7 @@ impl<F: Limited> Future for Within<F> {
             this.state = State::Running;
             if let Poll::Ready(Err(error)) = Pin::new(&mut this.sleep).poll(context) {
                 this.state = State::Expired;
-                this.operation.end(Some(error));
+                this.operation.end(Some(error), Limit(()));
             }
         }
         // The operation comes first: a result that is there is not thrown away for being late.
@@ -103,13 +107,13 @@ macro_rules! limited {
             $(#[$doc])*
             ///
             /// # IRQL
-            /// Up to `DISPATCH_LEVEL`, also for polling and dropping the future.
+            /// Up to `DISPATCH_LEVEL`, also for polling and dropping the future; not in completion routines.
             ///
             /// # Cancel safety
             /// The same as that of the operation.
             ///
             /// # Errors
-            /// Those of the operation; `STATUS_IO_TIMEOUT` if it was cancelled because the time was up;
+            /// Those of the operation; `STATUS_IO_TIMEOUT` in place of `STATUS_CANCELLED` once the time is up;
             /// `STATUS_INSUFFICIENT_RESOURCES` of [`Operation::Timer`](crate::Operation::Timer) if there is
             /// no memory for the timer, and nothing has been begun then.
             pub fn within(self, limit: core::time::Duration) -> crate::Within<Self> {
@@ -118,7 +122,7 @@ macro_rules! limited {
         }
 
         impl<$($generics)*> crate::operation::Limited for $future {
-            fn end(&mut self, error: Option<crate::Error>) {
+            fn end(&mut self, error: Option<crate::Error>, _limit: crate::operation::Limit) {
                 self.$lazy$(.$inner)*.end(error);
             }
 

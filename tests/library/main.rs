@@ -44,4 +44,5 @@ mod timers;
 mod tree;
 mod turns;
 mod wakes;
+mod whole;
 mod within;

@@ -346,3 +346,101 @@ fn a_limit_without_memory_begins_nothing() {
         driver.unload();
     });
 }
+
+/// The buffer of a receive that never started is empty, also when it had bytes before: its time is up while
+/// it waits for its turn.
+#[test]
+fn stale_bytes_are_not_bytes_that_came() {
+    let late = Duration::from_millis(200);
+    let machine = Sim::builder().completion(Completion::PendLate);
+    machine.provider(move |config| config.late_by = late).build().run(|_| {
+        let driver = Driver::start();
+        let listener = driver.listen();
+        let (mut connection, peer) = connected(&listener);
+        peer.send(b"kept");
+        eventually(|| wait(connection.receive_backlog()).unwrap() == 4);
+        let mut abandoned = Box::pin(connection.receive(room(4)));
+        assert!(poll(&mut abandoned).is_pending());
+        drop(abandoned);
+        // A buffer that is used again, with the bytes of the message before.
+        let used = Buffer::try_from_slice(b"old!").unwrap();
+        let (received, buffer) = wait(connection.receive_exact(used).within(SHORT));
+        assert!(received.unwrap_err().is_timeout());
+        // "The bytes that came are in it."
+        assert_eq!(&buffer[..], b"", "bytes that never came");
+        drop((connection, listener));
+        driver.unload();
+    });
+}
+
+/// The buffer is empty, too, if there is no memory for the timer.
+#[test]
+fn stale_bytes_without_memory_for_the_timer() {
+    Sim::new().run(|sim| {
+        let driver = Driver::start();
+        let listener = driver.listen();
+        let (mut connection, _peer) = connected(&listener);
+        let datagrams = wait(driver.provider.datagram().bind(localhost())).unwrap();
+        let mut waiting = Vec::new();
+        loop {
+            let mut r = Box::pin(datagrams.receive_from(room(8)));
+            sim.kernel().faults().fail_from(1);
+            let refused = poll(&mut r).is_ready();
+            sim.kernel().faults().clear();
+            if refused {
+                break;
+            }
+            waiting.push(r);
+        }
+        let used = Buffer::try_from_slice(b"old!").unwrap();
+        let mut receive = Box::pin(connection.receive_exact(used).within(LONG));
+        sim.kernel().faults().fail_from(1);
+        let polled = poll(&mut receive);
+        sim.kernel().faults().clear();
+        let std::task::Poll::Ready((received, buffer)) = polled else { panic!("memory was out") };
+        assert!(received.unwrap_err().is_out_of_memory());
+        assert_eq!(&buffer[..], b"", "bytes that never came");
+        drop(receive);
+        drop((waiting, datagrams, connection, listener));
+        driver.unload();
+    });
+}
+
+/// The buffer of a refused receive is empty, too.
+#[test]
+fn stale_bytes_of_a_refused_receive() {
+    Sim::new().run(|_| {
+        let driver = Driver::start();
+        let listener = driver.listen();
+        let (mut connection, _peer) = connected(&listener);
+        let used = Buffer::try_from_slice(b"old!").unwrap();
+        let flags = wsk::ReceiveFlags::from_bits_retain(1 << 30);
+        let (received, buffer) = wait(connection.receive_with(used, flags));
+        assert_eq!(received.unwrap_err().status(), Status::INVALID_PARAMETER);
+        assert_eq!(&buffer[..], b"", "bytes that never came");
+        drop((connection, listener));
+        driver.unload();
+    });
+}
+
+/// The time is up while the local address of a new connection is read.
+#[test]
+fn a_connect_has_its_limit_while_its_address_is_read() {
+    let machine = Sim::builder().completion(Completion::PendLate);
+    machine.provider(move |config| config.late_by = Duration::from_millis(1)).build().run(|sim| {
+        let driver = Driver::start();
+        let listener = driver.listen();
+        let mut connect =
+            Box::pin(driver.provider.connect(listener.local_addr()).within(Duration::from_millis(300)));
+        assert!(poll(&mut connect).is_pending());
+        driver.await_sockets(2);
+        sim.provider().configure(|config| config.late_by = Duration::from_secs(2));
+        let start = Instant::now();
+        let outcome = ready(&mut connect);
+        assert_eq!(outcome.as_ref().unwrap().peer_addr(), listener.local_addr());
+        assert!(start.elapsed() < Duration::from_secs(1));
+        sim.provider().configure(|config| config.late_by = Duration::from_millis(1));
+        drop((connect, outcome, listener));
+        driver.unload();
+    });
+}
