@@ -4,10 +4,12 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use wsk::executor::yield_now;
 use wsk::{Buffer, Error, Net, Network, NetworkConfig, Operation, Provider, Report, Result, Stage, Status};
+use wsk_sim::nt_user::faults::Point;
 use wsk_sim::raw::{End, Peer};
 use wsk_sim::{Completion, Sim};
 
@@ -474,6 +476,233 @@ fn memory_may_run_out_at_every_allocation_of_a_network() {
                 break;
             }
         }
+    }
+    drop(fixture);
+}
+
+/// A start during a stop is refused, also after a stop whose time was up, and nothing of it runs; afterwards
+/// the network starts again.
+///
+/// Prevents: REG-27
+#[test]
+fn a_start_during_a_stop_is_refused() {
+    static RELEASED: AtomicBool = AtomicBool::new(false);
+    static STOPPING: AtomicBool = AtomicBool::new(false);
+    let fixture = Fixture::new();
+    let network = fixture.network;
+    Sim::new().run(move |sim| {
+        let lingers = |net: Net| async move {
+            net.ready();
+            net.stopping().await;
+            STOPPING.store(true, Ordering::SeqCst);
+            while !RELEASED.load(Ordering::SeqCst) {
+                yield_now().await;
+            }
+            Ok(())
+        };
+        let started = network.start(passive(), CONFIG, lingers).unwrap();
+        started.wait_ready(BOUND).unwrap();
+        started.keep();
+        let stop = sim.thread("stops", move || network.stop(passive()));
+        eventually(|| STOPPING.load(Ordering::SeqCst));
+        assert!(!network.stop_within(passive(), Duration::from_millis(1)));
+        let error = network.start(passive(), CONFIG, serve).unwrap_err();
+        assert_eq!((error.operation(), error.status()), (Operation::Network, Status::INVALID_DEVICE_STATE));
+        assert!(ADDRESS.lock().unwrap().is_none(), "the refused start has served");
+        RELEASED.store(true, Ordering::SeqCst);
+        stop.join().unwrap();
+        assert_eq!(sim.provider().clients(), 0);
+        network.start(passive(), CONFIG, serve).unwrap().keep();
+        drop(Peer::connect(address()));
+        network.stop(passive());
+        assert!(REPORTS.lock().unwrap().is_empty());
+    });
+    drop(fixture);
+}
+
+/// Each system thread of a start fails once: the report names the stage, a wait for the start has the same
+/// error, the driver's function does not run, and nothing is left.
+///
+/// Prevents: REG-02, REG-27
+#[test]
+fn a_thread_that_cannot_be_had_is_reported_with_its_stage() {
+    let fixture = Fixture::new();
+    let network = fixture.network;
+    // The first thread is the network's own, the second the client's; then come those that run tasks.
+    for (thread, stage) in [(2, Stage::Register), (3, Stage::Start), (4, Stage::Start)] {
+        Sim::new().run(move |sim| {
+            let mut threads = 0;
+            sim.kernel().faults().fail_if(move |attempt| {
+                threads += usize::from(attempt.point == Point::Thread);
+                attempt.point == Point::Thread && threads == thread
+            });
+            let started = network.start(passive(), CONFIG, serve).unwrap();
+            let error = started.wait_ready(BOUND).unwrap_err();
+            let report = reported();
+            assert_eq!((report.stage(), report.error()), (stage, Some(error)), "thread {thread}");
+            assert_eq!(report.left().count(), 0);
+            assert!(report.to_string().ends_with("; the network ends"), "{report}");
+            eventually(|| sim.provider().clients() == 0);
+            drop(started);
+            assert!(ADDRESS.lock().unwrap().is_none(), "it has served");
+            assert!(REPORTS.lock().unwrap().is_empty());
+            // The network is as good as new.
+            sim.kernel().faults().clear();
+            drop(network.start(passive(), CONFIG, serve).unwrap());
+        });
+        REPORTS.lock().unwrap().clear();
+        *ADDRESS.lock().unwrap() = None;
+    }
+    Sim::new().run(move |sim| {
+        sim.kernel().faults().fail_all(Point::Thread);
+        let error = network.start(passive(), CONFIG, serve).unwrap_err();
+        assert_eq!(error.operation(), Operation::Thread);
+        assert!(network.stop_within(passive(), Duration::ZERO), "nothing was started");
+        assert!(REPORTS.lock().unwrap().is_empty());
+    });
+    drop(fixture);
+}
+
+/// While tasks drain, it is reported at the interval how many are left, and no longer than they are.
+#[test]
+fn what_drains_is_reported() {
+    static RELEASED: AtomicBool = AtomicBool::new(false);
+    let fixture = Fixture::new();
+    let network = fixture.network;
+    Sim::new().run(move |sim| {
+        let lingers = |net: Net| async move {
+            for _ in 0..2 {
+                net.spawn(async {
+                    while !RELEASED.load(Ordering::SeqCst) {
+                        yield_now().await;
+                    }
+                })?;
+            }
+            net.ready();
+            net.stopping().await;
+            Ok(())
+        };
+        let config = NetworkConfig { interval: Duration::from_millis(20), ..CONFIG };
+        let started = network.start(passive(), config, lingers).unwrap();
+        started.wait_ready(BOUND).unwrap();
+        assert!(REPORTS.lock().unwrap().is_empty(), "it is not stopping");
+        let helper = sim.thread("helper", || {
+            for _ in 0..3 {
+                let report = reported();
+                assert_eq!((report.stage(), report.error()), (Stage::StopTasks, None));
+                assert_eq!(report.left().collect::<Vec<_>>(), [(2, "tasks")]);
+                assert_eq!(report.to_string(), "the network is stopping; it waits for: tasks (2)");
+            }
+            RELEASED.store(true, Ordering::SeqCst);
+        });
+        drop(started);
+        helper.join().unwrap();
+        REPORTS.lock().unwrap().clear();
+        std::thread::sleep(Duration::from_millis(60));
+        assert!(REPORTS.lock().unwrap().is_empty(), "nothing is reported when it has ended");
+    });
+    drop(fixture);
+}
+
+/// A task that is not dropped in time, because its poll does not return, is reported until it is.
+///
+/// Prevents: REG-27
+#[test]
+fn a_task_that_blocks_is_reported_after_the_drain() {
+    static RELEASED: AtomicBool = AtomicBool::new(false);
+    let fixture = Fixture::new();
+    let network = fixture.network;
+    Sim::new().run(move |sim| {
+        let blocks = |net: Net| async move {
+            net.ready();
+            while !RELEASED.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            Ok(())
+        };
+        let config = NetworkConfig { drain: Duration::ZERO, interval: Duration::from_millis(20), ..CONFIG };
+        let started = network.start(passive(), config, blocks).unwrap();
+        started.wait_ready(BOUND).unwrap();
+        started.keep();
+        let helper = sim.thread("helper", || {
+            for _ in 0..2 {
+                let report = reported();
+                assert_eq!((report.stage(), report.error()), (Stage::StopTasks, None));
+                let left: Vec<_> = report.left().collect();
+                assert!(left.contains(&(1, "unfinished tasks")), "{report}");
+            }
+            RELEASED.store(true, Ordering::SeqCst);
+        });
+        network.stop(passive());
+        helper.join().unwrap();
+        assert_eq!(sim.provider().clients(), 0);
+    });
+    drop(fixture);
+}
+
+/// Threads start and stop one network at the same time, in each way to do that: what has started serves until
+/// it is stopped, each stop leaves nothing of what it has found, and at the end there is nothing.
+///
+/// Prevents: REG-02, REG-27, CLOSE-13
+#[test]
+fn several_threads_start_and_stop_a_network() {
+    static SERVED: AtomicUsize = AtomicUsize::new(0);
+    static LIVE: AtomicUsize = AtomicUsize::new(0);
+    /// Counts the functions that run.
+    struct Counted;
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            LIVE.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+    async fn serve_alone(net: Net) -> Result {
+        assert_eq!(LIVE.fetch_add(1, Ordering::SeqCst), 0, "two networks run");
+        let _counted = Counted;
+        let listener = net.provider().listener().bind(localhost()).await?;
+        SERVED.fetch_add(1, Ordering::SeqCst);
+        net.ready();
+        net.stopping().await;
+        drop(listener);
+        Ok(())
+    }
+    let fixture = Fixture::new();
+    let network = fixture.network;
+    for completion in [Completion::Natural, Completion::PendLate, Completion::Random(7)] {
+        SERVED.store(0, Ordering::SeqCst);
+        Sim::builder().completion(completion).build().run(move |sim| {
+            let threads: Vec<_> = (0..4)
+                .map(|thread| {
+                    sim.thread("starts and stops", move || {
+                        for round in 0..12 {
+                            match network.start(passive(), CONFIG, serve_alone) {
+                                // Another thread may stop it at any moment.
+                                Ok(started) => match (thread + round) % 4 {
+                                    0 => started.keep(),
+                                    1 => drop(started),
+                                    _ => match started.wait_ready(BOUND) {
+                                        Ok(()) => started.keep(),
+                                        Err(error) => assert_eq!(error.status(), Status::CANCELLED),
+                                    },
+                                },
+                                Err(error) => assert_eq!(error.status(), Status::INVALID_DEVICE_STATE),
+                            }
+                            match round % 3 {
+                                0 => network.stop(passive()),
+                                1 => _ = network.stop_within(passive(), Duration::ZERO),
+                                _ => std::thread::yield_now(),
+                            }
+                        }
+                    })
+                })
+                .collect();
+            for thread in threads {
+                thread.join().unwrap();
+            }
+            network.stop(passive());
+            assert_eq!((LIVE.load(Ordering::SeqCst), sim.provider().clients()), (0, 0));
+            assert!(REPORTS.lock().unwrap().is_empty());
+        });
+        assert!(SERVED.load(Ordering::SeqCst) > 0, "none has come to serve");
     }
     drop(fixture);
 }
