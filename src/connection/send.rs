@@ -177,7 +177,7 @@ impl<B: IoBuf> operation::Operation for SendOperation<B> {
         self.buffer.take().map(|buffer| (Err(error), buffer))
     }
 
-    /// How much of a cancelled send goes out is not known.
+    // How much of a cancelled send goes out is not known.
     fn expired(&mut self) -> bool {
         self.connection.common().stream.cancel_send()
     }

@@ -82,19 +82,24 @@ impl Default for NetworkConfig {
 ///
 /// ```
 /// use wsk::{Network, NetworkConfig, Net, Passive, Result};
+/// # type Device = *mut wsk_sys::nt::DEVICE_OBJECT;
 ///
 /// static NETWORK: Network = Network::new();
 ///
-/// /// The part of `DriverEntry` that may fail, and what it calls last.
-/// fn entry(passive: Passive<'_>, create_device: impl FnOnce() -> Result) -> Result {
-///     let network = NETWORK.start(passive, NetworkConfig::DEFAULT, serve)?;
+/// /// The part of `DriverEntry` that comes when there is a device.
+/// ///
+/// /// # Safety
+/// /// `device` is one of this driver, which is deleted after this has failed, or after `unload`.
+/// unsafe fn entry(passive: Passive<'_>, device: Device, link: impl FnOnce() -> Result) -> Result {
+///     // SAFETY: the device is there until the network was stopped.
+///     let network = unsafe { NETWORK.start_for(passive, device, NetworkConfig::DEFAULT, serve) }?;
 ///     // On failure `network` is dropped, which stops the network and waits for it.
-///     create_device()?;
+///     link()?;
 ///     network.keep();
 ///     Ok(())
 /// }
 ///
-/// /// `DriverUnload`.
+/// /// The part of `DriverUnload` that comes before the device is deleted.
 /// fn unload(passive: Passive<'_>) {
 ///     NETWORK.stop(passive);
 /// }
@@ -226,7 +231,7 @@ impl Network {
     /// started again.
     ///
     /// # IRQL
-    /// `PASSIVE_LEVEL`, outside of callbacks, completion routines and tasks of this network.
+    /// `PASSIVE_LEVEL`, outside of callbacks, completion routines, and reports and tasks of this network.
     pub fn stop(&self, passive: Passive<'_>) {
         let running = self.running.lock().clone();
         if let Some(running) = running {
@@ -236,21 +241,25 @@ impl Network {
 
     /// Does the same as [`Network::stop`], but waits no longer than `limit`, and returns whether nothing of
     /// the network is left. If something is, the end goes on, is reported as before
-    /// ([`NetworkConfig::interval`]), and can be waited for again; the driver must not unload before.
+    /// ([`NetworkConfig::interval`]), and can be waited for again. Until then a start fails.
+    ///
+    /// After `false` a driver must neither delete its device nor return from `DriverUnload`, which cannot
+    /// fail: there, call [`Network::stop`]. This is for a network that is switched off while the driver
+    /// stays.
     ///
     /// ```
     /// # use core::time::Duration;
     /// # use wsk::{Network, Passive};
     /// static NETWORK: Network = Network::new();
     ///
-    /// /// Returns whether the driver may unload.
-    /// fn stop(passive: Passive<'_>) -> bool {
+    /// /// A device control request that switches the network off; returns whether it is.
+    /// fn switch_off(passive: Passive<'_>) -> bool {
     ///     NETWORK.stop_within(passive, Duration::from_secs(10))
     /// }
     /// ```
     ///
     /// # IRQL
-    /// `PASSIVE_LEVEL`, outside of callbacks, completion routines and tasks of this network.
+    /// `PASSIVE_LEVEL`, outside of callbacks, completion routines, and reports and tasks of this network.
     #[must_use = "a driver must not unload before the network has ended"]
     pub fn stop_within(&self, passive: Passive<'_>, limit: Duration) -> bool {
         let running = self.running.lock().clone();
@@ -354,7 +363,7 @@ impl fmt::Debug for Started<'_> {
 
 /// The running network, for the driver's tasks. Clones are handles on the same one.
 ///
-/// It keeps the capture, so it must not be kept outside of tasks.
+/// It keeps the capture, so it must not be kept outside of tasks; nor must its [spawner](Net::spawner).
 #[derive(Clone)]
 pub struct Net {
     provider: Provider,

@@ -170,7 +170,8 @@ impl Shared {
         loop {
             let left = deadline.remaining();
             match client.capture(passive, left.min(CAPTURE_SLICE)) {
-                Ok(provider) => return Ok(Some(provider)),
+                // One that stops has nothing to serve.
+                Ok(provider) => return Ok((!self.is_stopping()).then_some(provider)),
                 Err(_) if self.is_stopping() => return Ok(None),
                 // Only that WSK is not there yet passes.
                 Err(error) if error.status() != Status::DEVICE_NOT_READY || left <= CAPTURE_SLICE => {
@@ -206,6 +207,8 @@ impl Shared {
         while tasks_left() && !self.is_stopping() {
             self.wake.wait(passive, None);
         }
+        // The network stops also when it has ended by itself, and whatever is started now is to know.
+        self.request_stop();
         let (deadline, interval) = (Deadline::after(self.config.drain), self.config.interval);
         while tasks_left() {
             let left = deadline.remaining();
@@ -213,8 +216,12 @@ impl Shared {
                 break;
             }
             if !self.wake.wait(passive, Some(left.min(interval))) && left > interval {
-                let left = [(self.tasks.load(Ordering::Acquire), "tasks"), (0, "")];
-                (self.config.report)(&Report { stage: Stage::StopTasks, error: None, left });
+                // None, if the last has just ended.
+                let tasks = self.tasks.load(Ordering::Acquire);
+                let left = [(tasks, "tasks"), (0, "")];
+                if tasks > 0 {
+                    (self.config.report)(&Report { stage: Stage::StopTasks, error: None, left });
+                }
             }
         }
     }

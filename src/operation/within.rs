@@ -113,9 +113,9 @@ macro_rules! limited {
             /// The same as that of the operation.
             ///
             /// # Errors
-            /// Those of the operation; `STATUS_IO_TIMEOUT` in place of `STATUS_CANCELLED` once the time is up;
-            /// `STATUS_INSUFFICIENT_RESOURCES` of [`Operation::Timer`](crate::Operation::Timer) if there is
-            /// no memory for the timer, and nothing has been begun then.
+            /// Those of the operation; `STATUS_IO_TIMEOUT` in place of `STATUS_CANCELLED` once the time is
+            /// up; `STATUS_INSUFFICIENT_RESOURCES` of [`Operation::Timer`](crate::Operation::Timer) if there
+            /// is no memory for the timer, and nothing has been begun then.
             pub fn within(self, limit: core::time::Duration) -> crate::Within<Self> {
                 crate::Within::new(self, limit)
             }

@@ -297,6 +297,7 @@ fn tasks_that_stay_are_dropped() {
         let stays = |net: Net| async move {
             let sets = Sets;
             net.spawner().spawn(std::future::pending())?;
+            net.ready();
             net.stopping().await;
             assert!(net.is_stopping());
             std::future::pending::<()>().await;
@@ -305,6 +306,7 @@ fn tasks_that_stay_are_dropped() {
         };
         let config = NetworkConfig { drain: Duration::from_millis(30), ..CONFIG };
         let started = fixture.network.start(passive(), config, stays).unwrap();
+        started.wait_ready(BOUND).unwrap();
         let begun = Instant::now();
         drop(started);
         assert!(DROPPED.load(Ordering::SeqCst));
@@ -704,5 +706,28 @@ fn several_threads_start_and_stop_a_network() {
         });
         assert!(SERVED.load(Ordering::SeqCst) > 0, "none has come to serve");
     }
+    drop(fixture);
+}
+
+/// A network that is stopped before it has WSK does not serve.
+///
+/// Prevents: REG-27
+#[test]
+fn a_network_that_stops_at_once_does_not_serve() {
+    static CALLED: AtomicBool = AtomicBool::new(false);
+    let fixture = Fixture::new();
+    let network = fixture.network;
+    Sim::builder().late().build().run(move |sim| {
+        let called = |_: Net| async {
+            CALLED.store(true, Ordering::SeqCst);
+            Ok(())
+        };
+        let started = network.start(passive(), CONFIG, called).unwrap();
+        assert!(!network.stop_within(passive(), Duration::ZERO));
+        sim.provider().arrive();
+        assert_eq!(started.wait_ready(BOUND).unwrap_err().status(), Status::CANCELLED);
+        drop(started);
+        assert!(!CALLED.load(Ordering::SeqCst), "it has served");
+    });
     drop(fixture);
 }

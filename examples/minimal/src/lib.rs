@@ -8,6 +8,10 @@ use wsk::{Buffer, Connection, Net, Network, NetworkConfig, Passive, Result};
 
 static NETWORK: Network = Network::new();
 
+/// Two threads, and reports that a debugger shows: failures, and what the end of the network waits for.
+const CONFIG: NetworkConfig =
+    NetworkConfig { report: |report| wdk::println!("wsk_minimal: {report}"), ..NetworkConfig::DEFAULT };
+
 /// The kernel calls this when it has loaded the driver.
 ///
 /// # Safety
@@ -25,7 +29,7 @@ unsafe extern "system" fn driver_entry(driver: &mut DRIVER_OBJECT, _path: PCUNIC
         return status;
     }
     // SAFETY: the device is this driver's, and is deleted after the network has stopped.
-    match unsafe { NETWORK.start_for(passive, device, NetworkConfig::DEFAULT, serve) } {
+    match unsafe { NETWORK.start_for(passive, device, CONFIG, serve) } {
         Ok(started) => {
             driver.DriverUnload = Some(driver_unload);
             started.keep();
@@ -52,13 +56,13 @@ unsafe extern "C" fn driver_unload(driver: *mut DRIVER_OBJECT) {
     unsafe { IoDeleteDevice(device) };
 }
 
-/// Accepts connections until the network stops. Those that are open have five seconds then.
+/// Accepts connections until the network stops.
 async fn serve(net: Net) -> Result {
     let listener = net.provider().listener().bind(([0, 0, 0, 0], 7007).into()).await?;
     while let Some(accepted) = net.until_stopping(listener.accept()).await {
         match accepted {
             // Without memory for a task the connection is dropped, which resets it.
-            Ok(connection) => drop(net.spawn(async move { echo(connection).await.unwrap_or(()) })),
+            Ok(connection) => drop(net.spawn(serve_one(net.clone(), connection))),
             // Out of memory, or the peer is gone already: the next one may succeed.
             Err(error) if error.is_transient() => listener.pause().await,
             // The listener has died, or is closed.
@@ -68,16 +72,21 @@ async fn serve(net: Net) -> Result {
     Ok(())
 }
 
-/// Sends back what comes.
-async fn echo(mut connection: Connection) -> Result {
+/// Serves one peer. What fails ends this connection, and no other.
+async fn serve_one(net: Net, connection: Connection) {
+    echo(net, connection).await.unwrap_or(());
+}
+
+/// Sends back what comes, until the peer has sent its last or the network stops.
+async fn echo(net: Net, mut connection: Connection) -> Result {
     let mut buffer = Buffer::try_with_capacity(4096)?;
-    loop {
-        let (received, filled) = connection.receive(buffer).await;
+    while let Some((received, filled)) = net.until_stopping(connection.receive(buffer)).await {
         if received? == 0 {
-            return connection.shutdown().await;
+            break;
         }
         let (sent, empty) = connection.send(filled).await;
         sent?;
         buffer = empty;
     }
+    connection.shutdown().await
 }

@@ -12,6 +12,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use wsk::memory::Ref;
+use wsk::time::timeout;
 use wsk::{CloseReason, Events, Listener, ListenerEvents, Net, NetworkConfig, Provider, Report, Result};
 
 use crate::gate::{Gate, Shared};
@@ -23,6 +24,9 @@ use crate::session::{self, PreparedSession};
 
 /// Limit on the wait for WSK at start.
 const CAPTURE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Limit on an attempt to listen.
+const BIND_LIMIT: Duration = Duration::from_secs(5);
 
 /// Number of accept requests in flight.
 const ACCEPTS_IN_FLIGHT: usize = 32;
@@ -79,7 +83,7 @@ async fn bind<S: RecordSink>(
 /// another one at the same address.
 ///
 /// # Errors
-/// Out of memory, or that of the first attempt to listen.
+/// Out of memory, or that of the first attempt to listen, which has five seconds.
 #[expect(
     clippy::manual_async_fn,
     reason = "an `async fn` keeps its arguments twice, and moves them when it is polled first"
@@ -90,7 +94,8 @@ pub fn serve<S: RecordSink>(net: Net, settings: Settings, sink: S) -> impl Futur
         let shared = Ref::try_new(Shared { policy, asker, sink, spawner: net.spawner().clone() })?;
         let mut pauses = 0;
         loop {
-            match bind(net.provider(), &shared, local).await {
+            let bound = timeout(BIND_LIMIT, bind(net.provider(), &shared, local)).await;
+            match bound.and_then(|bound| bound) {
                 Ok(listener) => {
                     local = listener.local_addr();
                     shared.sink.record(Record::Loaded { local });
