@@ -320,9 +320,7 @@ struct ReceiveOperation<T> {
 type Started<T> = core::result::Result<Op<ReceiveRequest<T>>, (Result<usize>, T)>;
 
 impl<T: Target> ReceiveOperation<T> {
-    fn new(connection: &ConnectionRef, mut target: T, flags: u32) -> Self {
-        // Here, because what comes back without having been submitted is empty, too.
-        target.reset();
+    fn new(connection: &ConnectionRef, target: T, flags: u32) -> Self {
         Self { connection: connection.clone(), target: Some(target), flags, claimed: false }
     }
 
@@ -338,6 +336,7 @@ impl<T: Target> ReceiveOperation<T> {
     /// Submits the receive, unless kept bytes satisfy it. The turn is the caller's.
     fn submit(&self, mut target: T) -> Started<T> {
         let common = self.connection.common();
+        target.reset();
         let mut kept = common.take_kept();
         let copied = kept.copy_to(&mut target);
         // A receive that waits for all goes on behind what was kept.
@@ -402,7 +401,9 @@ impl<T: Target> operation::Operation for ReceiveOperation<T> {
     }
 
     fn refuse(&mut self, error: Error) -> Option<(Result<usize>, T)> {
-        let target = self.target.take()?;
+        let mut target = self.target.take()?;
+        // The bytes in it are those that came: none.
+        target.reset();
         if core::mem::take(&mut self.claimed) {
             self.connection.common().turn.give_up_claim();
         }

@@ -100,12 +100,14 @@ struct SendOperation<B> {
     shut_down: bool,
     /// Others may be posted behind it.
     posted: bool,
+    /// A time limit has cancelled it.
+    cancelled: bool,
 }
 
 impl<B: IoBuf> SendOperation<B> {
     fn new(connection: &ConnectionRef, buffer: B, flags: SendFlags, shut_down: bool, posted: bool) -> Self {
         let (connection, buffer) = (connection.clone(), Some(buffer));
-        Self { connection, buffer, flags, shut_down, posted }
+        Self { connection, buffer, flags, shut_down, posted, cancelled: false }
     }
 
     /// The reason why WSK is not asked, if there is one.
@@ -166,20 +168,27 @@ impl<B: IoBuf> operation::Operation for SendOperation<B> {
     }
 
     fn finish(&mut self, outcome: Outcome, request: SendRequest<B>) -> (Result<usize>, B) {
+        // How much of it has gone out is not known.
+        if self.cancelled && !nt_success(outcome.status()) {
+            self.connection.common().stream.lose_send();
+        }
         (outcome.result(Operation::Send), request.buffer)
     }
 
     fn dropped(&mut self, submitted: bool) -> bool {
-        submitted && self.expired()
+        // How much of it goes out will not be known.
+        submitted && self.connection.common().stream.cancel_send()
     }
 
     fn refuse(&mut self, error: Error) -> Option<(Result<usize>, B)> {
         self.buffer.take().map(|buffer| (Err(error), buffer))
     }
 
-    // How much of a cancelled send goes out is not known.
     fn expired(&mut self) -> bool {
-        self.connection.common().stream.cancel_send()
+        self.cancelled = true;
+        // Others may go out behind a posted one, and the end may be asked for, before this is known to have
+        // failed.
+        !self.posted || self.connection.common().stream.cancel_send()
     }
 
     fn name(&self) -> Operation {

@@ -107,7 +107,8 @@ impl operation::Operation for ReceiveFromOperation {
         &mut self,
         _context: &Context<'_>,
     ) -> Poll<core::result::Result<Op<ReceiveFromRequest>, (Result<Datagram>, Buffer)>> {
-        let Some(buffer) = self.buffer.take() else { return Poll::Pending };
+        let Some(mut buffer) = self.buffer.take() else { return Poll::Pending };
+        buffer.clear();
         let request = ReceiveFromRequest {
             socket: self.socket.clone(),
             buffer,
@@ -136,7 +137,9 @@ impl operation::Operation for ReceiveFromOperation {
     }
 
     fn refuse(&mut self, error: Error) -> Option<(Result<Datagram>, Buffer)> {
-        self.buffer.take().map(|buffer| (Err(error), buffer))
+        let mut buffer = self.buffer.take()?;
+        buffer.clear();
+        Some((Err(error), buffer))
     }
 
     fn name(&self) -> Operation {
@@ -153,8 +156,7 @@ impl operation::Operation for ReceiveFromOperation {
 pub struct ReceiveFrom(Lazy<ReceiveFromOperation>);
 
 impl ReceiveFrom {
-    pub(super) fn new(socket: &DatagramRef, mut buffer: Buffer) -> Self {
-        buffer.clear();
+    pub(super) fn new(socket: &DatagramRef, buffer: Buffer) -> Self {
         Self(Lazy::new(ReceiveFromOperation { socket: socket.clone(), buffer: Some(buffer) }))
     }
 }
