@@ -63,7 +63,7 @@ pub(crate) fn set_ideal_send_backlog(socket: &Arc<Socket>, bytes: usize) -> bool
         return false;
     };
     connection.outbound.set_ideal(bytes);
-    let due = event::is_due(&state);
+    let due = event::is_due(socket, &mut state);
     drop(state);
     if due {
         event::defer_raise(socket);

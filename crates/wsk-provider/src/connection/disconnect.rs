@@ -107,7 +107,7 @@ fn close(socket: &Arc<Socket>, request: Request, last: Span) -> NTSTATUS {
             connection.outbound.close(request, socket, last);
             connection.pump(socket, &mut after);
             state.leak_rule = "DISC-29";
-            let due = event::is_due(&state);
+            let due = event::is_due(socket, &mut state);
             drop(state);
             after.run(socket);
             if due {

@@ -37,7 +37,8 @@ enum Step {
 }
 
 /// Returns whether [`raise`] may have callbacks to make.
-pub(super) fn is_due(state: &State) -> bool {
+pub(super) fn is_due(socket: &Socket, state: &mut State) -> bool {
+    miss_disconnect(socket, state);
     let crate::socket::Role::Connection(connection) = &state.role else { return false };
     if state.life != Life::Live {
         return false;
@@ -116,7 +117,7 @@ pub(super) fn open(socket: &Arc<Socket>, latch: ReceiveLatch) {
     if let Some(connection) = part(&mut state) {
         connection.inbound.open(latch);
     }
-    let due = is_due(&state);
+    let due = is_due(socket, &mut state);
     drop(state);
     if due {
         defer_raise(socket);
@@ -151,6 +152,22 @@ fn next(socket: &Arc<Socket>, state: &mut State, after: &mut After) -> Option<St
     let ideal = part(state)?.outbound.take_backlog()?;
     let running = state.begin(socket, Event::SendBacklog)?;
     Some(Step::Backlog { running, ideal })
+}
+
+/// Takes a disconnect that comes while its event is disabled for missed, if the provider is to miss those.
+/// That is settled under the lock, before a receive that finds the end completes: its client may enable the
+/// event next.
+fn miss_disconnect(socket: &Socket, state: &mut State) {
+    if state.life != Life::Live || state.events.is_on(Event::Disconnect) || !misses_disconnects(socket) {
+        return;
+    }
+    if let Some(connection) = part(state)
+        && connection.delivered
+        && (connection.inbound.reset_due || connection.inbound.end_is_due())
+    {
+        connection.inbound.reset_due = false;
+        connection.inbound.end_notified = true;
+    }
 }
 
 /// Returns whether a disconnect that comes while its event is disabled is never indicated.

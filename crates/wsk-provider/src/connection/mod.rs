@@ -377,13 +377,13 @@ impl ReadySink for Sink {
                 && socket.provider().injects(FaultPoint::EventDespiteIrp);
             connection.ready(ready, &socket, &mut after);
         }
-        let mut due = event::is_due(&state);
+        let mut due = event::is_due(&socket, &mut state);
         if !due
             && let Some(connection) = part(&mut state)
             && std::mem::take(&mut connection.inbound.event_first)
         {
             connection.pump(&socket, &mut after);
-            due = event::is_due(&state);
+            due = event::is_due(&socket, &mut state);
         }
         let defers = ready.donated && event::may_call(&state);
         drop(state);
@@ -446,7 +446,7 @@ pub(crate) fn delivered(socket: &Arc<Socket>) {
     if let Some(connection) = part(&mut state) {
         connection.delivered = true;
     }
-    let due = event::is_due(&state);
+    let due = event::is_due(socket, &mut state);
     drop(state);
     if due {
         event::defer_raise(socket);

@@ -161,7 +161,7 @@ unsafe fn receive(call: &Call, mut request: Request, buffer: PWSK_BUF, flags: u3
         }
     };
     let latch = connection.inbound.latch();
-    let due = event::is_due(&state);
+    let due = event::is_due(call, &mut state);
     drop(state);
     after.run(call);
     let Some((request, status, bytes)) = outcome else { return STATUS_PENDING };

@@ -114,7 +114,7 @@ unsafe fn send(call: &Call, mut request: Request, buffer: PWSK_BUF, flags: u32) 
         }
         Some((request, written.err().unwrap_or(STATUS_SUCCESS)))
     };
-    let due = event::is_due(&state);
+    let due = event::is_due(call, &mut state);
     drop(state);
     after.run(call);
     if due {
