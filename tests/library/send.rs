@@ -385,22 +385,9 @@ fn a_last_buffer_without_memory_comes_back() {
         let listener = driver.listen();
         let (mut connection, peer) = connected(&listener);
         let datagrams = wait(driver.provider.datagram().bind(localhost())).unwrap();
-        // The memory that the client keeps is taken by receives that wait.
-        let mut waiting = Vec::new();
-        loop {
-            let mut receive = Box::pin(datagrams.receive_from(Buffer::try_with_capacity(8).unwrap()));
-            sim.kernel().faults().fail_from(1);
-            let refused = poll(&mut receive).is_ready();
-            sim.kernel().faults().clear();
-            if refused {
-                break;
-            }
-            waiting.push(receive);
-        }
+        let waiting = take_kept_memory(sim, &datagrams);
         let mut ending = Box::pin(connection.shutdown_after(bytes(b"last words")));
-        sim.kernel().faults().fail_from(1);
-        let polled = poll(&mut ending);
-        sim.kernel().faults().clear();
+        let polled = poll_without_memory(sim, &mut ending);
         let Poll::Ready((ended, last)) = polled else { panic!("memory was out") };
         assert!(ended.unwrap_err().is_out_of_memory());
         drop(ending);

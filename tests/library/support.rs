@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use wsk::ConnectionHandlers;
 use wsk::executor::block_on_timeout;
 use wsk::{
-    AbortHandler, AcceptHandler, Client, Decision, DisconnectHandler, DisconnectKind, Incoming, Indication,
-    InspectHandler, InspectId, InspectToken, Inspection, Listener, ListenerBuilder, Passive, Provider,
-    ReceiveHandler, Taken,
+    AbortHandler, AcceptHandler, Buffer, Client, DatagramSocket, Decision, DisconnectHandler, DisconnectKind,
+    Incoming, Indication, InspectHandler, InspectId, InspectToken, Inspection, Listener, ListenerBuilder,
+    Passive, Provider, ReceiveFrom, ReceiveHandler, Taken,
 };
 use wsk_sim::raw::Peer;
 use wsk_sim::{FaultPoint, Sim};
@@ -74,6 +74,29 @@ fn never_woken<F: Future + ?Sized>(future: &mut Pin<Box<F>>, bound: Duration) ->
 /// Polls once, without a waker to speak of.
 pub(crate) fn poll<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {
     future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Polls once, while no allocation succeeds.
+pub(crate) fn poll_without_memory<F: Future + ?Sized>(
+    sim: &Sim,
+    future: &mut Pin<Box<F>>,
+) -> Poll<F::Output> {
+    sim.kernel().faults().fail_from(1);
+    let polled = poll(future);
+    sim.kernel().faults().clear();
+    polled
+}
+
+/// Takes the memory that the client keeps, for receives that wait.
+pub(crate) fn take_kept_memory(sim: &Sim, datagrams: &DatagramSocket) -> Vec<Pin<Box<ReceiveFrom>>> {
+    let mut waiting = Vec::new();
+    loop {
+        let mut receive = Box::pin(datagrams.receive_from(Buffer::try_with_capacity(8).unwrap()));
+        if poll_without_memory(sim, &mut receive).is_ready() {
+            return waiting;
+        }
+        waiting.push(receive);
+    }
 }
 
 /// Polls whenever the future was woken, until there is a result, without waiting for anything in the machine.

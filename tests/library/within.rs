@@ -132,6 +132,14 @@ fn no_byte_is_lost_at_the_limit() {
     });
 }
 
+/// Leaves a receive to WSK that has the bytes of the peer, and that ends late.
+fn abandon_a_receive(connection: &mut Connection, peer: &Peer) {
+    peer.send(b"kept");
+    eventually(|| wait(connection.receive_backlog()).unwrap() == 4);
+    let mut abandoned = Box::pin(connection.receive(room(4)));
+    assert!(poll(&mut abandoned).is_pending());
+}
+
 /// A receive behind an abandoned one, which ends late, leaves when its time is up, and gives its claim up.
 #[test]
 fn a_receive_that_waits_for_its_turn_has_a_limit_too() {
@@ -141,11 +149,7 @@ fn a_receive_that_waits_for_its_turn_has_a_limit_too() {
         let driver = Driver::start();
         let listener = driver.listen();
         let (mut connection, peer) = connected(&listener);
-        peer.send(b"kept");
-        eventually(|| wait(connection.receive_backlog()).unwrap() == 4);
-        let mut abandoned = Box::pin(connection.receive(room(4)));
-        assert!(poll(&mut abandoned).is_pending());
-        drop(abandoned);
+        abandon_a_receive(&mut connection, &peer);
         let (received, buffer) = wait(connection.receive(room(16)).within(SHORT));
         expired(received.unwrap_err(), Operation::Receive);
         assert_eq!((buffer.capacity(), buffer.len()), (16, 0));
@@ -201,17 +205,21 @@ fn a_send_is_whole_or_the_stream_ends() {
         let mut cut = 0;
         for round in 0..120_u64 {
             let (mut connection, peer) = connected(&listener);
-            let reader = std::thread::spawn(move || peer.end());
+            let read = move || std::thread::spawn(move || peer.end());
+            // The first send has no time, and a peer that does not read yet, so it cannot succeed.
+            let (size, mut later, reader) =
+                if round == 0 { (MUCH, Some(read), None) } else { (1 << 22, None, Some(read())) };
             let mut sent = 0;
             let ended = (0..2).find_map(|_| {
-                let mut buffer = room(1 << 22);
-                buffer.set_len(1 << 22).unwrap();
+                let mut buffer = room(size);
+                buffer.set_len(size).unwrap();
                 // From no time to more than it takes.
                 let limit = Duration::from_micros(round * round * 10);
                 let (result, _) = wait(connection.send(buffer).within(limit));
                 sent += result.as_ref().copied().unwrap_or(0);
                 result.err()
             });
+            let reader = reader.unwrap_or_else(|| later.take().expect("one of the two")());
             if let Some(error) = ended {
                 expired(error, Operation::Send);
                 cut += 1;
@@ -347,9 +355,7 @@ fn a_limit_without_memory_begins_nothing() {
             let mut waiting = Vec::new();
             loop {
                 let mut receive = Box::pin(datagrams.receive_from(room(8)).within(LONG));
-                sim.kernel().faults().fail_from(1);
-                let polled = poll(&mut receive);
-                sim.kernel().faults().clear();
+                let polled = poll_without_memory(sim, &mut receive);
                 let std::task::Poll::Ready((received, buffer)) = polled else {
                     waiting.push(receive);
                     continue;
@@ -365,9 +371,7 @@ fn a_limit_without_memory_begins_nothing() {
                 break;
             }
             let mut send = Box::pin(connection.send(Buffer::try_from_slice(b"x").unwrap()).within(LONG));
-            sim.kernel().faults().fail_from(1);
-            let polled = poll(&mut send);
-            sim.kernel().faults().clear();
+            let polled = poll_without_memory(sim, &mut send);
             let std::task::Poll::Ready((sent, buffer)) = polled else { panic!("memory was out") };
             assert!(sent.unwrap_err().is_out_of_memory());
             drop(send);
@@ -396,11 +400,7 @@ fn stale_bytes_are_not_bytes_that_came() {
         let driver = Driver::start();
         let listener = driver.listen();
         let (mut connection, peer) = connected(&listener);
-        peer.send(b"kept");
-        eventually(|| wait(connection.receive_backlog()).unwrap() == 4);
-        let mut abandoned = Box::pin(connection.receive(room(4)));
-        assert!(poll(&mut abandoned).is_pending());
-        drop(abandoned);
+        abandon_a_receive(&mut connection, &peer);
         // A buffer that is used again, with the bytes of the message before.
         let used = Buffer::try_from_slice(b"old!").unwrap();
         let (received, buffer) = wait(connection.receive_exact(used).within(SHORT));
@@ -420,22 +420,10 @@ fn stale_bytes_without_memory_for_the_timer() {
         let listener = driver.listen();
         let (mut connection, _peer) = connected(&listener);
         let datagrams = wait(driver.provider.datagram().bind(localhost())).unwrap();
-        let mut waiting = Vec::new();
-        loop {
-            let mut r = Box::pin(datagrams.receive_from(room(8)));
-            sim.kernel().faults().fail_from(1);
-            let refused = poll(&mut r).is_ready();
-            sim.kernel().faults().clear();
-            if refused {
-                break;
-            }
-            waiting.push(r);
-        }
+        let waiting = take_kept_memory(sim, &datagrams);
         let used = Buffer::try_from_slice(b"old!").unwrap();
         let mut receive = Box::pin(connection.receive_exact(used).within(LONG));
-        sim.kernel().faults().fail_from(1);
-        let polled = poll(&mut receive);
-        sim.kernel().faults().clear();
+        let polled = poll_without_memory(sim, &mut receive);
         let std::task::Poll::Ready((received, buffer)) = polled else { panic!("memory was out") };
         assert!(received.unwrap_err().is_out_of_memory());
         assert_eq!(&buffer[..], b"", "bytes that never came");
